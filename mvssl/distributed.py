@@ -1,0 +1,86 @@
+"""What the processes of a run say to each other, with gradient; everything here is the identity on one process.
+
+The rule that makes N processes one: **every process computes the same global loss** (from `mean`, `logsumexp` and
+`gather`, whose backward passes are exact adjoints), and DDP averages gradients over processes. The average is then
+exactly the gradient that one process would get from the whole batch.
+
+Derivation: with V = f(sum_p s_p) on each of W processes, the adjoint of the sum gives every process
+sum over W of dV/ds = W dV/ds, and DDP's average divides by W.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world() -> int:
+    """Number of processes in this run."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.rows = len(x)
+        whole = x.new_empty(world() * len(x), *x.shape[1:])
+        dist.all_gather_into_tensor(whole, x.contiguous())
+        return whole
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        grad = grad.contiguous().clone()
+        dist.all_reduce(grad)
+        return grad[rank() * ctx.rows : (rank() + 1) * ctx.rows]
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        total = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
+def gather(x: Tensor) -> Tensor:
+    """Rows of every process in rank order, [n, ...] -> [world * n, ...]; gradients return to the row's owner.
+
+    Every process must bring the same number of rows.
+    """
+    return x if world() == 1 else _Gather.apply(x)  # pyright: ignore[reportReturnType]
+
+
+def own_rows(n: int) -> slice:
+    """Where this process's n rows stand in the result of `gather`."""
+    return slice(rank() * n, (rank() + 1) * n)
+
+
+def total(x: Tensor) -> Tensor:
+    """Sum over processes, element by element, with gradient."""
+    return x if world() == 1 else _Sum.apply(x)  # pyright: ignore[reportReturnType]
+
+
+def mean(sum: Tensor, count: Tensor) -> Tensor:
+    """Mean of a quantity of which this process holds `sum` over `count` terms (scalars); 0 where nobody has a term.
+
+    The counts may differ between processes: the result is the mean over all terms, not the mean of means.
+    """
+    both = total(torch.stack([sum, count.to(sum)]))
+    return both[0] / both[1].detach().clamp(min=1)
+
+
+def logsumexp(x: Tensor) -> Tensor:
+    """Combine per-process log-sum-exps, element by element, with gradient; -inf where no process has a term."""
+    if world() == 1:
+        return x
+    return torch.logsumexp(gather(x[None]), dim=0)

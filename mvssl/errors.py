@@ -1,0 +1,35 @@
+"""Errors that a user can act on, and the exit codes that a supervisor can act on.
+
+An `MvsslError` says what was wrong, where, and what is accepted. The command line prints its text without a stack trace
+and exits with its code; anything else that is raised is a bug in mvssl.
+"""
+
+OK, USAGE, DATA, CANNOT_CREATE, IO, HANG, PREEMPTED = 0, 64, 65, 73, 74, 75, 143
+
+
+class MvsslError(Exception):
+    """What a user did or owns stands in the way; `code` is the exit code."""
+
+    code = USAGE
+
+
+class RecipeError(MvsslError):
+    """The recipe or the command line asks for something that does not exist or does not fit."""
+
+
+class DataError(MvsslError):
+    """Shards, samples or labels are missing, damaged or not what the recipe says."""
+
+    code = DATA
+
+
+class OutputError(MvsslError):
+    """A file or folder cannot be created."""
+
+    code = CANNOT_CREATE
+
+
+class StorageError(MvsslError):
+    """Reading or writing failed half-way, for example on a full disk."""
+
+    code = IO
