@@ -1,0 +1,137 @@
+"""Checkpoints that are whole or not there: written aside, hashed, renamed; the newest that verifies is loaded.
+
+    RUN/checkpoints/step-00000500/model.safetensors       weights and buffers
+                                  optimizer.safetensors   moments and step counts by parameter name
+                                  state.json              step, seed, data fingerprint, counts
+                                  MANIFEST.json           sha256 and size of each of these
+
+There is no loader, sampler or generator state: position and draws are functions of the step.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from mvssl.errors import DataError, StorageError
+
+MANIFEST = "MANIFEST.json"
+
+
+def save_checkpoint(run: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep: int) -> Path:
+    """Write the checkpoint of `step`, then delete all but the newest `keep`. Raises `StorageError` and leaves no debris."""
+    files = {
+        "model.safetensors": save(_contiguous(model.state_dict())),
+        "optimizer.safetensors": save(_contiguous(_moments(model, optimizer))),
+        "state.json": json.dumps({"step": step, **state}, indent=1).encode(),
+    }
+    manifest = {name: {"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)} for name, body in files.items()}
+    files[MANIFEST] = json.dumps(manifest, indent=1).encode()
+    folder = run / "checkpoints"
+    final, aside = folder / f"step-{step:08d}", folder / f".writing-{step:08d}-{os.getpid()}"
+    try:
+        for debris in [*folder.glob(".writing-*"), *folder.glob(".old-*")]:
+            shutil.rmtree(debris, ignore_errors=True)
+        aside.mkdir(parents=True)
+        for name, body in files.items():
+            _write_durably(aside / name, body)
+        _sync_folder(aside)
+        if final.exists():
+            final.rename(folder / f".old-{step:08d}-{os.getpid()}")
+        aside.rename(final)
+        _sync_folder(folder)
+    except OSError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise StorageError(f"checkpoint {final} could not be written: {error.strerror}; earlier ones are intact") from error
+    for old in [*_steps(run)[keep:], *folder.glob(".old-*")]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def newest(run: Path) -> Path | None:
+    """The newest checkpoint whose files are as their manifest says, or None where there is none at all.
+
+    Raises `DataError` when there are checkpoints but none verifies.
+    """
+    found = _steps(run)
+    for checkpoint in found:
+        if not faults(checkpoint):
+            return checkpoint
+    if found:
+        raise DataError(f"no checkpoint in {run} verifies: " + "; ".join(faults(found[0])))
+    return None
+
+
+def faults(checkpoint: Path) -> list[str]:
+    """What is wrong with a checkpoint's files; nothing, if it verifies."""
+    try:
+        manifest = json.loads((checkpoint / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return [f"{checkpoint.name}/{MANIFEST} is missing or damaged"]
+    wrong = []
+    for name, entry in manifest.items():
+        with contextlib.suppress(OSError), open(checkpoint / name, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]:
+                continue
+        wrong.append(f"{checkpoint.name}/{name} is missing or damaged")
+    return wrong
+
+
+def load_model(checkpoint: Path) -> dict[str, Tensor]:
+    """The model's state dict, on the CPU."""
+    return load_file(checkpoint / "model.safetensors")
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """Step, seed, fingerprint and counts."""
+    return json.loads((checkpoint / "state.json").read_text())
+
+
+def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Put weights, buffers and moments back as they were; returns the state."""
+    model.load_state_dict(load_model(checkpoint))
+    moments = load_file(checkpoint / "optimizer.safetensors")
+    for name, parameter in model.named_parameters():
+        kept = {key.split("/", 1)[0]: value for key, value in moments.items() if key.split("/", 1)[1] == name}
+        if kept:
+            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in kept.items()}
+    return load_state(checkpoint)
+
+
+def _steps(run: Path) -> list[Path]:
+    return sorted((run / "checkpoints").glob("step-*"), reverse=True)
+
+
+def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{key}/{name}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, one copy each: safetensors refuses tensors that share memory."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+
+
+def _write_durably(path: Path, body: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,131 @@
+"""The command line: thin verbs, heavy imports inside them, every error a sentence and an exit code."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mvssl.errors import MvsslError, RecipeError
+
+app = typer.Typer(
+    help="Distributed multi-view self-supervised training.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file; see recipes/ and `mvssl schema`")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[TABLE.KEY=VALUE]...", help="for example optim.lr=1e-3")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="run folder: train.out of the recipe")]
+Trust = Annotated[list[str] | None, typer.Option("--trust", metavar="PACKAGE", help="package whose classes a run may name")]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the result here as well")]
+
+
+@app.command()
+def train(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Train a run, or continue it: the same command on an existing run goes on where it stopped.
+
+    Works alone and under `accelerate launch --config_file launch/cpu_2.yaml -m mvssl train RECIPE`.
+    """
+    from mvssl.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    from mvssl.train import train as run_training
+    from mvssl.startup import farewell
+
+    outcome = run_training(loaded)
+    farewell(loaded, outcome, str(recipe))
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    probe: Annotated[list[str] | None, typer.Option(help="knn, linear, fewlabel; may be given several times")] = None,
+    view: Annotated[list[str] | None, typer.Option(help="a view's name, or all; may be given several times")] = None,
+    layer: Annotated[str | None, typer.Option(help="vector, head, or the number of a map")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="labelled shards to fit probes on; default: data.train")] = None,
+    test: Annotated[list[str] | None, typer.Option(help="labelled shards to measure on; default: data.val")] = None,
+    baselines: Annotated[bool, typer.Option(help="also the untrained encoder and raw pixels")] = True,
+    seed: int = 0,
+    json_file: JsonFile = None,
+    trust: Trust = None,
+) -> None:
+    """Measure what a run's backbone knows: kNN, linear and few-label accuracy beside the untrained encoder and pixels."""
+    from mvssl.evaluate import evaluate as measure
+    from mvssl.run import load_run
+
+    measure(
+        load_run(run, trust or ()), probes=probe, views=view, layer=layer, data=data, test=test,
+        baselines=baselines, seed=seed, json_file=json_file,
+    )  # fmt: skip
+
+
+@app.command()
+def export(
+    run: RunPath,
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="new folder")],
+    trust: Trust = None,
+) -> None:
+    """Write a run's encoders as timm / Hugging Face folders, and reload and compare them before saying done."""
+    from mvssl.export import export as write
+    from mvssl.run import load_run
+
+    write(load_run(run, trust or ()), destination)
+
+
+@app.command()
+def views(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="PNG file")] = Path("sheet.png"),
+    samples: Annotated[int, typer.Option(help="rows of the sheet")] = 8,
+) -> None:
+    """Draw what training sees: samples beside their views, from the training path itself."""
+    from mvssl.recipe import load_recipe
+    from mvssl.startup import draw_sheet
+
+    draw_sheet(load_recipe(recipe, overrides or []), out, samples)
+    print(f"wrote {out}")
+
+
+@app.command()
+def schema(
+    out: Annotated[Path | None, typer.Option(help="file; default: standard output")] = None,
+) -> None:
+    """Print the JSON schema of recipes, for editors and for reading."""
+    from mvssl.recipe import schema as build
+
+    text = json.dumps(build(), indent=2)
+    out.write_text(text) if out else print(text)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `mvssl` and `python -m mvssl`."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        app(arguments, prog_name="mvssl", standalone_mode=False)
+    except MvsslError as error:
+        _complain(str(error))
+        sys.exit(error.code)
+    except Exception as error:
+        usage = _usage_error(error)
+        if usage is None:
+            raise
+        _complain(usage)
+        sys.exit(RecipeError.code)
+
+
+def _usage_error(error: Exception) -> str | None:
+    """The text of what typer says of a wrong command line, or None for any other exception."""
+    format_message: Any = getattr(error, "format_message", None)
+    return f"{format_message()}; see `mvssl --help`" if format_message else None
+
+
+def _complain(text: str) -> None:
+    """On standard error, once per launch: other processes of it say the same."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"mvssl: {text}", file=sys.stderr)

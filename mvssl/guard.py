@@ -1,0 +1,73 @@
+"""What keeps a bad step from doing harm: a vote of all processes, and a memory of what forward writes.
+
+A step is vetoed when the loss or the gradient is not finite on any process. It then changes nothing: the fused
+optimizer skips it on the device (`found_inf`), and running statistics go back to what they were. The host never waits
+for the verdict of the step in flight; it reads the verdict of the one before.
+"""
+
+import signal
+import threading
+from types import FrameType
+
+import torch
+from torch import Tensor, nn
+
+from mvssl import distributed
+
+
+def vote(loss: Tensor, grad_norm: Tensor, stop: bool, bad: int) -> Tensor:
+    """[3] summed over processes: votes against this step, requests to stop, samples that were substituted."""
+    against = ~(torch.isfinite(loss) & torch.isfinite(grad_norm))
+    host = torch.tensor([float(stop), float(bad)]).to(loss.device, non_blocking=True)
+    return distributed.total(torch.cat([against.float().reshape(1), host]))
+
+
+def step_unless(vetoed: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Step a fused optimizer, or change nothing, as a 0-d bool on the device says; then drop the gradients.
+
+    Uses the way in which torch's GradScaler tells fused optimizers of an overflow.
+    """
+    optimizer.found_inf, optimizer.grad_scale = vetoed.float(), None  # pyright: ignore[reportAttributeAccessIssue]
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+class Buffers:
+    """The running statistics of a model before a step, so that a vetoed step can be undone without a sync."""
+
+    def __init__(self, model: nn.Module):
+        self.live = [buffer for buffer in model.buffers() if buffer.numel()]
+        self.kept = [buffer.clone() for buffer in self.live]
+
+    def remember(self) -> None:
+        """Copy what stands in the buffers now."""
+        if self.live:
+            torch._foreach_copy_(self.kept, self.live)
+
+    def restore_where(self, vetoed: Tensor) -> None:
+        """Put the remembered values back if `vetoed` (a 0-d bool tensor) is true."""
+        for live, kept in zip(self.live, self.kept, strict=True):
+            torch.where(vetoed, kept, live, out=live)
+
+
+class StopSignal:
+    """Turns SIGTERM and Ctrl-C into a flag that is read once per step; a second signal acts at once."""
+
+    def __init__(self):
+        self.received: int | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignal":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.received = number
+        for each, handler in self._before.items():
+            signal.signal(each, handler)  # pyright: ignore[reportArgumentType]

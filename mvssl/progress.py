@@ -1,0 +1,87 @@
+"""What a person sees while it trains, and what a program reads afterwards.
+
+A bar on a terminal, a plain line per interval elsewhere; metrics.jsonl and Accelerate's trackers in either case. Only
+the main process speaks. Metrics stay tensors until they are shown.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+
+class Log:
+    """Collects metrics over an interval and reports their means, samples per second and the share of time lost to data."""
+
+    def __init__(self, accelerator: Accelerator, run: Path, *, start: int, steps: int, every: int, batch_size: int):
+        self.accelerator, self.file = accelerator, run / "metrics.jsonl"
+        self.steps, self.every, self.batch_size = steps, every, batch_size
+        self.console = Console(stderr=True)
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[line]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not (accelerator.is_main_process and self.console.is_terminal),
+            transient=False,
+        )
+        self.task = self.bar.add_task("training", total=steps, completed=start, line="")
+        self.sums: dict[str, Tensor] = {}
+        self.counted: Tensor | float = 0.0  # steps that were not vetoed
+        self.steps_since = 0
+        self.last: dict[str, float] = {}
+        self.waited, self.since = 0.0, time.perf_counter()
+
+    def __enter__(self) -> "Log":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def add(self, done: int, metrics: dict[str, Tensor], vetoed: Tensor, waited: float, rate: float) -> None:
+        """Count the metrics of finished step number `done` (from 1) unless vetoed; report when the interval is full."""
+        for name, value in metrics.items():
+            value = torch.where(vetoed, 0.0, value.detach().float())
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.counted = self.counted + (~vetoed).float()
+        self.steps_since, self.waited = self.steps_since + 1, self.waited + waited
+        self.bar.advance(self.task)
+        if done % self.every == 0 or done == self.steps:
+            self._report(done, rate)
+
+    def _report(self, done: int, rate: float) -> None:
+        *sums, counted = torch.stack([*self.sums.values(), torch.as_tensor(self.counted)]).tolist()  # the one read
+        means = {name: value / max(counted, 1.0) for name, value in zip(self.sums, sums, strict=True)}
+        seconds = time.perf_counter() - self.since
+        pace = {"samples_per_second": self.steps_since * self.batch_size / seconds, "data_wait": self.waited / seconds}
+        self.last = {**means, "lr": rate, **pace}
+        self.sums, self.counted, self.steps_since, self.waited, self.since = {}, 0.0, 0, 0.0, time.perf_counter()
+        self.accelerator.log(self.last, step=done)
+        if self.accelerator.is_main_process:
+            with open(self.file, "a") as file:
+                file.write(json.dumps({"step": done, **self.last}) + "\n")
+            text = self._line(means, **pace)
+            self.bar.update(self.task, line=text)
+            if self.bar.disable:
+                self.console.print(f"step {done}/{self.steps}  {text}", highlight=False, soft_wrap=True)
+
+    def _line(self, means: dict[str, float], samples_per_second: float, data_wait: float) -> str:
+        bounds = [f"{name} {value:.2f}" for name, value in means.items() if name.split("/")[-1].startswith("bound")]
+        return "  ".join([f"loss {means['loss']:.3f}", *bounds[:2], f"{samples_per_second:,.0f} samples/s", f"data wait {data_wait:.0%}"])
+
+
+def say(accelerator: Accelerator, *lines: Any) -> None:
+    """Print to the person at the terminal, from the main process."""
+    if accelerator.is_main_process:
+        console = Console(stderr=True)
+        for line in lines:
+            console.print(line, highlight=False)

@@ -1,0 +1,151 @@
+"""A run folder: what it holds, whether a recipe may continue it, and how a finished run is opened again.
+
+    RUN/recipe.yaml      every value of the recipe, statistics measured from the data included
+        metrics.jsonl    one line per log interval
+        bad.jsonl        samples that could not be decoded, and what took their place
+        versions.json    of Python and the libraries
+        exit.json        how the last command ended: code and reason
+        checkpoints/     see mvssl.checkpoint
+        tensorboard/     and other trackers' files
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mvssl import checkpoint
+from mvssl.errors import DataError, MvsslError, OutputError, RecipeError
+from mvssl.model import MultiView, build_model
+from mvssl.recipe import Recipe, load_recipe, to_yaml
+from mvssl.views import ViewSet, build_views
+
+# A change here alters neither the samples, nor the model, nor the loss, so a run may be continued with it.
+FREE = ("data.root", "data.pack", "data.train", "data.val", "data.label", "data.workers", "data.max_bad", "optim")
+FREE += ("evaluate", "train.epochs", "train.steps", "train.out", "train.save_every", "train.keep", "train.log_every")
+FREE += ("train.trackers",)
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run opened for use: the model in eval mode with the weights of `checkpoint`."""
+
+    folder: Path
+    recipe: Recipe
+    model: MultiView
+    views: ViewSet
+    checkpoint: Path
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps that the weights have seen."""
+        return checkpoint.load_state(self.checkpoint)["step"]
+
+
+def load_run(folder: str | Path, trust: Iterable[str] = ()) -> LoadedRun:
+    """Open a run with its newest whole checkpoint.
+
+    A recipe read back may name classes outside mvssl only from packages listed in `trust`. Raises `DataError` when the
+    folder is no run or no checkpoint verifies, `RecipeError` when a class is not trusted.
+    """
+    folder = Path(folder)
+    if not (folder / "recipe.yaml").is_file():
+        raise DataError(f"{folder} is no run folder: it has no recipe.yaml")
+    recipe = load_recipe(folder / "recipe.yaml")
+    refuse_untrusted(recipe, trust)
+    found = checkpoint.newest(folder)
+    if found is None:
+        raise DataError(f"{folder} holds no checkpoint yet")
+    shapes = {name: tuple(shape) for name, shape in checkpoint.load_state(found)["columns"].items()}
+    views = build_views(recipe.views, shapes)
+    torch.manual_seed(recipe.train.seed)
+    model = build_model(recipe, views.shapes, start_weights=False)
+    model.load_state_dict(checkpoint.load_model(found))
+    return LoadedRun(folder, recipe, model.eval(), views, found)
+
+
+def refuse_untrusted(recipe: Recipe, trust: Iterable[str]) -> None:
+    """Raise `RecipeError` if the recipe names code outside mvssl and the packages of `trust`."""
+    tables = {f"views.{name}": view.name for name, view in recipe.views.items()}
+    tables |= {f"objective.{number}": term.name for number, term in enumerate(recipe.objective)}
+    for place, name in tables.items():
+        package = name.partition(":")[0].partition(".")[0]
+        if ":" in name and package not in trust:
+            raise RecipeError(f"{place} names {name!r}, code outside mvssl; add --trust {package} if you know it")
+
+
+def claim(folder: Path) -> None:
+    """Make the run folder and see that it can be written. Raises `OutputError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(f"run folder {folder} cannot be written: {error.strerror}; choose another with train.out=FOLDER") from None
+
+
+def refuse_changes(folder: Path, recipe: Recipe) -> list[str]:
+    """The harmless differences between a run's recipe and `recipe`; raises `RecipeError` listing the harmful ones."""
+    before = _flat(load_recipe(folder / "recipe.yaml").model_dump(mode="json"))
+    now = _flat(recipe.model_dump(mode="json"))
+    changed = [key for key in before | now if before.get(key) != now.get(key)]
+    free = [key for key in changed if any(key == name or key.startswith(f"{name}.") for name in FREE)]
+    harmful = [f"  {key}: {before.get(key)} -> {now.get(key)}" for key in changed if key not in free]
+    if harmful:
+        raise RecipeError(
+            f"{folder} holds a run of another recipe; these changes alter its samples, model or loss:\n"
+            + "\n".join(harmful)
+            + "\ncontinue it with the values it had, or start a new one with train.out=FOLDER"
+        )
+    return [f"{key}: {before.get(key)} -> {now.get(key)}" for key in free]
+
+
+def _flat(tables: Any, place: str = "") -> dict[str, Any]:
+    if isinstance(tables, dict) and tables:
+        return {key: value for name, inner in tables.items() for key, value in _flat(inner, f"{place}.{name}").items()}
+    return {place.lstrip("."): tables}
+
+
+def describe(folder: Path, recipe: Recipe) -> None:
+    """Write recipe.yaml and versions.json."""
+    names = ("torch", "torchvision", "timm", "accelerate", "kornia", "webdataset", "numpy", "pillow", "mvssl")
+    versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
+    write_aside(folder / "recipe.yaml", to_yaml(recipe))
+    write_aside(folder / "versions.json", json.dumps(versions, indent=1))
+
+
+def note_exit(folder: Path, error: BaseException | None) -> None:
+    """Write exit.json: launchers swallow exit codes, a file does not."""
+    code = error.code if isinstance(error, MvsslError) else 0 if error is None else 1
+    reason = "finished" if error is None else str(error) or type(error).__name__
+    if folder.is_dir():
+        write_aside(folder / "exit.json", json.dumps({"code": code, "reason": reason}, indent=1))
+
+
+def cut_lines_after(file: Path, step: int) -> None:
+    """Drop the lines of a JSON-lines file that a resumed run is about to write again."""
+    if file.exists():
+        kept = [line for line in file.read_text().splitlines() if _step_of(line) <= step]
+        write_aside(file, "".join(f"{line}\n" for line in kept))
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # a line cut short by a kill
+
+
+def write_aside(file: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old text or the new, never a part."""
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    aside.write_text(text)
+    shutil.move(aside, file)
