@@ -1,0 +1,199 @@
+"""Encoders and objectives in one module: what DDP wraps is what is differentiated.
+
+in   views by name, each [n, c, h, w], [n, c, t] or [n, d], and a `Context`
+out  the loss, a scalar that is equal on every process, and detached metrics
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mvssl.encoders import Encoder, Features, Widths
+from mvssl.errors import RecipeError
+from mvssl.recipe import Recipe, construct, find_class
+
+
+class Term(NamedTuple):
+    """One objective of the sum."""
+
+    name: str
+    weight: float
+    objective: nn.Module
+
+
+class MultiView(nn.Module):
+    """Encoders by group of views ("left,right") and the weighted sum of objectives.
+
+    `names` says which base view a drawn view comes from where they differ: {"a_0": "a", "a_1": "a"}. With `joint_bn` views
+    that share an encoder and a shape pass as one batch, so that batch norm sees them together; otherwise one by one.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        terms: Iterable[Term],
+        names: Mapping[str, str] | None = None,
+        *,
+        joint_bn: bool = True,
+    ):
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+        terms = list(terms)
+        self.objective = nn.ModuleList(term.objective for term in terms)
+        self.weights = [term.weight for term in terms]
+        self.labels = _distinct([term.name for term in terms])
+        self.joint_bn = joint_bn
+        self.groups = {view.strip(): group for group in encoders for view in group.split(",")}
+        self.groups |= {view: self.groups[base] for view, base in (names or {}).items()}
+
+    def forward(self, views: Mapping[str, Tensor], context: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        features = {view: _raised(found) for view, found in self.encode(views, context.present).items()}
+        device = next(iter(views.values())).device.type
+        losses, metrics = [], {}
+        with torch.autocast(device, enabled=False):  # scores in bf16 lose the difference between candidates
+            for label, weight, objective in zip(self.labels, self.weights, self.objective, strict=True):
+                loss, found = objective(features, context)
+                losses.append(weight * loss)
+                metrics |= {f"{label}/{name}" if len(self.labels) > 1 else name: value for name, value in found.items()}
+                if len(self.labels) > 1:
+                    metrics[f"{label}/loss"] = loss.detach()
+        return torch.stack(losses).sum(), metrics
+
+    def encode(self, views: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> dict[str, Features]:
+        """Features of each view; rows that `present` (bool [n] by view) calls absent never meet an encoder and are zero."""
+        together = defaultdict(list)
+        for view, x in views.items():
+            together[(self.groups[view], x.shape[1:]) if self.joint_bn else view].append(view)
+        found = {}
+        for names in together.values():
+            masks = [(present or {}).get(view) for view in names]
+            rows = [views[view] if mask is None else views[view][mask] for view, mask in zip(names, masks, strict=True)]
+            features = _encode(self.encoder_of(names[0]), torch.cat(rows) if len(rows) > 1 else rows[0])
+            parts = zip(*(t.split([len(r) for r in rows]) for t in (*features.maps, features.vector)), strict=True)
+            for view, mask, part in zip(names, masks, parts, strict=True):
+                *maps, vector = part if mask is None else (_scatter(t, mask) for t in part)
+                found[view] = Features(tuple(maps), vector)
+        return {view: found[view] for view in views}
+
+    def encoder_of(self, view: str) -> Encoder:
+        """The encoder of a view, by its name in the recipe or as drawn (a, or a_0)."""
+        return self.encoders[self.groups[view]]  # pyright: ignore[reportReturnType]
+
+
+def _encode(encoder: Encoder, x: Tensor) -> Features:
+    if x.is_cuda and x.ndim == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    if len(x) or _synchronises(encoder):
+        return encoder(x)
+    # No row is present. One blank row in eval mode keeps the graph, so that DDP finds every parameter, and no statistics.
+    training = encoder.training
+    features = encoder.eval()(x.new_zeros(1, *x.shape[1:]))
+    encoder.train(training)
+    return Features(tuple(m[:0] for m in features.maps), features.vector[:0])
+
+
+def _synchronises(encoder: Encoder) -> bool:
+    """Whether the other processes wait for this one inside the encoder."""
+    return encoder.training and any(isinstance(module, nn.SyncBatchNorm) for module in encoder.modules())
+
+
+def _scatter(part: Tensor, mask: Tensor) -> Tensor:
+    """Rows back to where `mask` is true, zeros elsewhere."""
+    return part.new_zeros(len(mask), *part.shape[1:]).index_put((mask,), part)
+
+
+def _raised(features: Features) -> Features:
+    """At least float32; float64 stays."""
+    maps, vector = (features.maps, features.vector)
+    raised = [t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in (*maps, vector)]
+    return Features(tuple(raised[:-1]), raised[-1])
+
+
+def _distinct(names: list[str]) -> list[str]:
+    return [name if names.count(name) == 1 else f"{name}_{names[:i].count(name)}" for i, name in enumerate(names)]
+
+
+def build_model(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], *, start_weights: bool = True) -> MultiView:
+    """The model of a recipe for views of the given shapes (by view as drawn: a view with count 2 is a_0 and a_1).
+
+    Weights are drawn from torch's generator, which the caller seeds, in the recipe's order; with `start_weights` false,
+    `pretrained` and `init_from` are left alone, since a checkpoint follows. Raises `RecipeError`.
+    """
+    from mvssl.objectives import OBJECTIVES
+
+    names = drawn_names(recipe)
+    encoders = {}
+    for group, table in recipe.encoder.items():
+        sizes = {view: tuple(shapes[view]) for base in group.split(",") for view in names[base.strip()]}
+        _check_channels(group, sizes)
+        largest = max(sizes.values(), key=lambda shape: shape[1:])
+        encoders[group] = Encoder(table, largest, group, start_weights=start_weights)
+    widths = _widths(encoders, names, shapes)
+    terms = []
+    for number, table in enumerate(recipe.objective):
+        where = f"objective.{number}"
+        made = find_class(table.name, OBJECTIVES, where)
+        label = table.name.rpartition(":")[2]
+        terms.append(Term(label, table.weight, construct(made, table.options, where, widths)))
+    bases = {view: base for base, drawn in names.items() for view in drawn}
+    return MultiView(encoders, terms, bases, joint_bn=recipe.train.joint_bn)
+
+
+def drawn_names(recipe: Recipe) -> dict[str, list[str]]:
+    """The names under which each view of the recipe is drawn: itself, or NAME_0, NAME_1, ... where count is above 1."""
+    return {
+        name: [name] if view.count == 1 else [f"{name}_{i}" for i in range(view.count)]
+        for name, view in recipe.views.items()
+    }
+
+
+def _check_channels(group: str, sizes: Mapping[str, tuple[int, ...]]) -> None:
+    if len({(len(shape), shape[0]) for shape in sizes.values()}) > 1:
+        listed = ", ".join(f"{view} {shape}" for view, shape in sizes.items())
+        raise RecipeError(
+            f"encoder.{group}: views that share an encoder need equal channels, these have {listed}; "
+            "give each view its own table under encoder"
+        )
+
+
+def _widths(
+    encoders: Mapping[str, Encoder], names: Mapping[str, list[str]], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Widths]:
+    owner = {base.strip(): encoder for group, encoder in encoders.items() for base in group.split(",")}
+    measured: dict[tuple[int, tuple[int, ...]], Widths] = {}
+    widths = {}
+    for base, drawn in names.items():
+        for view in drawn:
+            key = id(owner[base]), tuple(shapes[view])
+            if key not in measured:
+                same = key[1] == owner[base].shape
+                measured[key] = owner[base].widths if same else owner[base].measure(key[1])
+            widths[view] = measured[key]
+    return widths
+
+
+def unreached(model: MultiView, views: Mapping[str, Tensor], context: Any) -> list[str]:
+    """Names of the trainable parameters that no loss reaches, by one backward pass on the given batch.
+
+    Gradients, buffers, torch's generator and training mode are left as they were. Every process must call it.
+    """
+    buffers = [
+        (module, key, b, b.clone()) for module in model.modules() for key, b in module._buffers.items() if b is not None
+    ]
+    grads = {name: parameter.grad for name, parameter in model.named_parameters()}
+    devices = [x.device for x in views.values() if x.is_cuda][:1]
+    model.zero_grad(set_to_none=True)
+    with torch.random.fork_rng(devices=devices):
+        loss, _ = model(views, context)
+        if loss.requires_grad:
+            loss.backward()
+    missed = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    with torch.no_grad():
+        for module, key, buffer, before in buffers:
+            module._buffers[key] = buffer.copy_(before)
+    for name, parameter in model.named_parameters():
+        parameter.grad = grads[name]
+    return missed
