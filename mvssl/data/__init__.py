@@ -1,0 +1,25 @@
+"""From shards to batches: index, order, decode, load; and `pack` and `verify` for the shards themselves."""
+
+from mvssl.data.batch import Batch, Sample
+from mvssl.data.dataset import Shards, open_shards
+from mvssl.data.faults import Bad, Undecodable
+from mvssl.data.loader import loader, sequential
+from mvssl.data.order import Order
+from mvssl.data.paths import expand
+from mvssl.data.samples import Samples, Source, as_source
+
+__all__ = [
+    "Bad",
+    "Batch",
+    "Order",
+    "Sample",
+    "Samples",
+    "Shards",
+    "Source",
+    "Undecodable",
+    "as_source",
+    "expand",
+    "loader",
+    "open_shards",
+    "sequential",
+]

@@ -1,0 +1,228 @@
+"""Sources of samples: shards on the disk, or any map-style dataset of dicts.
+
+in   shards and the recipe's columns, or a dataset whose items are dicts
+out  source[i], a dict column -> array, every sample of one column in one shape and type; or an `Undecodable`
+"""
+
+import difflib
+import hashlib
+import os
+from collections import Counter, OrderedDict
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from mvssl.data.batch import Form, Sample
+from mvssl.data.decode import DECODERS, decode, extension
+from mvssl.data.faults import Undecodable
+from mvssl.data.forms import common_form, conform
+from mvssl.data.index import Index, build
+from mvssl.data.paths import expand
+from mvssl.errors import DataError, RecipeError
+from mvssl.recipe import Column
+
+Missing = Literal["drop", "mask", "error"]
+_OPEN = 64  # shards that one process keeps open
+
+
+def open_shards(
+    patterns: str | list[str],
+    root: Path,
+    columns: dict[str, Column],
+    *,
+    missing: Missing = "drop",
+    progress: bool = True,
+) -> "Shards":
+    """The samples of all shards that `patterns` name under `root`, with `columns`.
+
+    Raises `DataError` where shards are absent or damaged, no sample has a column, or the samples of a column differ
+    in shape; `RecipeError` where a column's field has no decoder.
+    """
+    for name, column in columns.items():
+        for field in alternatives(column):
+            if extension(field) not in DECODERS:
+                raise RecipeError(f"columns.{name}.field: no decoder for {field!r} (accepted: {', '.join(DECODERS)})")
+    return Shards(build(expand(patterns, Path(root)), progress), columns, missing)
+
+
+def alternatives(column: Column) -> list[str]:
+    """The fields that may hold a column, best first: `jpg;png` takes either, as in webdataset."""
+    return [field.strip().lower() for field in column.field.split(";")]
+
+
+class Shards:
+    """Map-style source over indexed shards: `source[i]` reads and decodes one sample.
+
+    `dropped` samples that lack a column are left out; `optional` columns are those that samples may still lack.
+    """
+
+    def __init__(self, indexes: list[Index], columns: dict[str, Column], missing: Missing = "drop"):
+        self.columns = dict(columns)
+        self.paths = [index.path for index in indexes]
+        self._stats = [index.stat for index in indexes]
+        placed = [_place(index, columns) for index in indexes]
+        there = [sizes >= 0 for _, sizes, _ in placed]
+        keep = [_kept(has, missing) for has in there]
+        self._check_columns(indexes, there, keep, missing)
+        self._starts = np.cumsum([0, *(int(rows.sum()) for rows in keep)])
+        self.dropped = sum(len(rows) for rows in keep) - len(self)
+        parts = [[part[rows] for part in parts] for parts, rows in zip(placed, keep, strict=True)]
+        self._offsets, self._sizes, self._choice = (np.concatenate(part) for part in zip(*parts, strict=True))
+        self._keys = [index.keys[rows] for index, rows in zip(indexes, keep, strict=True)]
+        has = self._sizes >= 0
+        self.optional = {name for name, full in zip(columns, has.all(0), strict=True) if not full}
+        self.fingerprint = _fingerprint(indexes, len(self))
+        self._files = _Files()
+        self.forms = {name: self._probe(name, np.flatnonzero(has[:, c])) for c, name in enumerate(columns)}
+
+    def _check_columns(self, indexes, there, keep, missing) -> None:
+        total = sum(len(index.keys) for index in indexes)
+        for c, (name, column) in enumerate(self.columns.items()):
+            lacks = [(index, has[:, c]) for index, has in zip(indexes, there, strict=True)]
+            count = sum(int(has.sum()) for _, has in lacks)
+            if total and not count:
+                raise DataError(
+                    f"columns.{name}: no sample has the field {column.field!r}{_fields_found(column, indexes)}"
+                )
+            if missing == "error" and count < total:
+                index, has = next((index, has) for index, has in lacks if not has.all())
+                raise DataError(
+                    f"columns.{name}: {total - count} of {total} samples lack {column.field!r}, the first is "
+                    f"{_text(index.keys[np.argmin(has)])} in {index.path}; data.missing: drop leaves such samples out, "
+                    "mask keeps them"
+                )
+        if not sum(int(rows.sum()) for rows in keep):
+            wanted = ", ".join(column.field for column in self.columns.values())
+            where = ", ".join(str(path) for path in self.paths[:3])
+            raise DataError(f"none of the {total} samples in {where} has all of {wanted}")
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, i: int) -> Sample:
+        """Column -> array. Raises `Undecodable` where one cannot be used; columns that the sample lacks are left out."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"sample {i} of {len(self)}")
+        present = [name for c, name in enumerate(self.columns) if self._sizes[i, c] >= 0]
+        return {name: self._conformed(i, name) for name in present}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of one sample of each column."""
+        return {name: form.shape for name, form in self.forms.items()}
+
+    def key(self, i: int) -> str:
+        """The sample's key in its shard."""
+        shard = self._shard(i)
+        return _text(self._keys[shard][i - self._starts[shard]])
+
+    def shard(self, i: int) -> str:
+        """Path of the shard that holds the sample."""
+        return str(self.paths[self._shard(i)])
+
+    def _shard(self, i: int) -> int:
+        return int(np.searchsorted(self._starts, i, side="right")) - 1
+
+    def _conformed(self, i: int, name: str) -> np.ndarray:
+        try:
+            return conform(name, self._decode(i, name), self.forms[name])
+        except Undecodable as error:
+            raise Undecodable(error.reason, name, f"{self.shard(i)}: {self.key(i)}") from None
+
+    def _decode(self, i: int, name: str) -> np.ndarray:
+        c = list(self.columns).index(name)
+        shard, column = self._shard(i), self.columns[name]
+        try:
+            data = self._files.read(
+                self.paths[shard], self._stats[shard], int(self._offsets[i, c]), int(self._sizes[i, c])
+            )
+        except OSError as error:
+            raise Undecodable(f"the shard cannot be read: {error.strerror}") from None
+        return decode(column, alternatives(column)[self._choice[i, c]], data)
+
+    def _probe(self, name: str, rows: np.ndarray) -> Form:
+        """What the column looks like, from samples here and there, or else from the first that can be decoded."""
+        scattered = rows[np.unique(np.linspace(0, len(rows) - 1, 9).astype(np.int64))]
+        arrays, reasons = [], []
+        for i in [*scattered.tolist(), *rows[:100].tolist()]:
+            if arrays and len(arrays) + len(reasons) >= len(scattered):
+                break
+            try:
+                arrays.append(self._decode(i, name))
+            except Undecodable as error:
+                reasons.append(f"{self.shard(i)}: {self.key(i)}: {error.reason}")
+        if not arrays:
+            raise DataError(f"columns.{name}: none of {len(reasons)} samples could be decoded; {reasons[0]}")
+        return common_form(name, arrays)
+
+
+class _Files:
+    """A few open shards, read by offset. Descriptors are not carried to another process."""
+
+    def __init__(self):
+        self._open: OrderedDict[Path, int] = OrderedDict()
+
+    def read(self, path: Path, stat: tuple[int, int], offset: int, size: int) -> bytes:
+        data = os.pread(self._descriptor(path, stat), size, offset)
+        if len(data) < size:
+            raise Undecodable("the shard became shorter while it was read")
+        return data
+
+    def _descriptor(self, path: Path, stat: tuple[int, int]) -> int:
+        if path in self._open:
+            self._open.move_to_end(path)
+            return self._open[path]
+        descriptor = os.open(path, os.O_RDONLY)
+        now = os.fstat(descriptor)
+        if (now.st_size, now.st_mtime_ns) != stat:
+            os.close(descriptor)
+            raise Undecodable("the shard has changed since it was indexed")
+        self._open[path] = descriptor
+        if len(self._open) > _OPEN:
+            os.close(self._open.popitem(last=False)[1])
+        return descriptor
+
+    def __getstate__(self) -> dict:
+        return {"_open": OrderedDict()}
+
+    def __del__(self):
+        for descriptor in self._open.values():
+            os.close(descriptor)
+
+
+def _place(index: Index, columns: dict[str, Column]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Offset, size and chosen alternative of each column, [n, c]; size -1 where a sample lacks it."""
+    n = len(index.keys)
+    offsets = np.full((n, len(columns)), -1, np.int64)
+    sizes, choice = offsets.copy(), np.zeros(offsets.shape, np.int8)
+    for c, column in enumerate(columns.values()):
+        for number, field in enumerate(alternatives(column)):
+            if field in index.fields:
+                f = index.fields.index(field)
+                new = (sizes[:, c] < 0) & (index.sizes[:, f] >= 0)
+                offsets[new, c], sizes[new, c], choice[new, c] = index.offsets[new, f], index.sizes[new, f], number
+    return offsets, sizes, choice
+
+
+def _kept(has: np.ndarray, missing: Missing) -> np.ndarray:
+    return has.any(1) if missing == "mask" else has.all(1)
+
+
+def _fields_found(column: Column, indexes: list[Index]) -> str:
+    found: Counter[str] = Counter()
+    for index in indexes:
+        found.update(dict(zip(index.fields, (index.sizes >= 0).sum(0).tolist(), strict=True)))
+    close = difflib.get_close_matches(column.field, found, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{hint} (fields of these shards: {', '.join(f'{field} in {n}' for field, n in found.most_common(12))})"
+
+
+def _fingerprint(indexes: list[Index], samples: int) -> str:
+    """One name for this data, whichever folder it stands in."""
+    parts = [f"{index.digest} {index.stat[0]}" for index in indexes]
+    return hashlib.blake2b("\n".join([*parts, str(samples)]).encode(), digest_size=16).hexdigest()
+
+
+def _text(key: bytes) -> str:
+    return bytes(key).decode()

@@ -1,0 +1,183 @@
+"""Bytes of a field to an array, by an allow-list of decoders; nothing that could run code is ever read.
+
+in   a column of the recipe, the field's name, its bytes
+out  jpg jpeg png webp   uint8 [c, h, w]; float32 [1, h, w] where the image holds more than 8 bits
+     npy npz             uint8 stays, everything else float32, in the shape it was saved with: [c, h, w], [c, t] or [d]
+     cls txt json        int64 or float32, a scalar or [d]; float32 [classes] where the column counts classes
+or an `Undecodable` whose text says what is wrong and what to do about it
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mvssl.data.arrays import read_npy, read_npz
+from mvssl.data.faults import Undecodable
+from mvssl.recipe import Column
+
+MAX_PIXELS = 1 << 26  # of one image, 8192 x 8192
+MAX_BYTES = 1 << 30  # of one field
+MAX_TEXT = 1 << 24  # of json, cls and txt
+
+_EIGHT_BITS = {"1": "L", "L": "L", "RGB": "RGB"}  # modes that become channels as they are
+_WIDE = ("I;16", "I;16B", "I;16L", "I", "F")
+
+
+def decode(column: Column, field: str, data: bytes) -> np.ndarray:
+    """The array that `column` makes of the bytes of `field`. Raises `Undecodable`."""
+    decoder = DECODERS[extension(field)]
+    if len(data) > MAX_BYTES:
+        raise Undecodable(f"{len(data):,} bytes; the limit is {MAX_BYTES:,}")
+    try:
+        array = decoder(column, data)
+    except Undecodable:
+        raise
+    except Exception as error:  # decoders meet garbage, and say so in many ways
+        raise Undecodable(f"no readable {extension(field)}: {error or type(error).__name__}") from None
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise Undecodable(f"{int((~np.isfinite(array)).sum())} of {array.size} values are NaN or infinite")
+    return array
+
+
+def extension(field: str) -> str:
+    """What decides on the decoder: `depth.png` is a png."""
+    return field.rpartition(".")[2].lower()
+
+
+def open_image(data: bytes, format: str) -> Image.Image:
+    """The loaded image, of a format that is fixed by its extension and not guessed from its bytes."""
+    if format == "PNG" and data[24:26] in (b"\x10\x02", b"\x10\x04", b"\x10\x06"):  # bit depth and colour type
+        raise Undecodable("a PNG of several channels with 16 bits each, which Pillow cuts to 8; store it as npy")
+    image = Image.open(io.BytesIO(data), formats=[format])
+    if image.width * image.height > MAX_PIXELS:
+        raise Undecodable(f"{image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,}, so cut it into tiles")
+    image.load()
+    return image
+
+
+def image_array(column: Column, image: Image.Image) -> np.ndarray:
+    """uint8 [c, h, w], or float32 [1, h, w] for more than 8 bits, at the column's size."""
+    image = _converted(image, column.mode)
+    if column.size is not None:
+        image = fit(image, column.size)
+    array = np.asarray(image)
+    array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    return np.ascontiguousarray(array, np.uint8 if array.dtype == np.uint8 else np.float32)
+
+
+def _converted(image: Image.Image, mode: str | None) -> Image.Image:
+    if image.mode in _WIDE:
+        if mode == "rgb":
+            raise Undecodable(f"a one-channel image of more than 8 bits ({image.mode}) has no rgb; leave mode out")
+        wide = np.asarray(image).astype(np.float32)
+        return Image.fromarray(wide)
+    if mode is not None:
+        return image.convert({"rgb": "RGB", "gray": "L"}[mode])
+    if image.mode not in _EIGHT_BITS:
+        kind = {"P": "a palette image", "RGBA": "an image with transparency", "LA": "an image with transparency"}
+        raise Undecodable(f"{kind.get(image.mode, 'an image')} ({image.mode}); say mode: rgb or mode: gray")
+    return image.convert(_EIGHT_BITS[image.mode])
+
+
+def fit(image: Image.Image, size: int | tuple[int, int]) -> Image.Image:
+    """Resize, antialiased and with its aspect kept, until `size` is just covered; then cut out the centre."""
+    height, width = (size, size) if isinstance(size, int) else size
+    scale = max(height / image.height, width / image.width)
+    if scale != 1:
+        covered = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+        image = image.resize(covered, Image.Resampling.BILINEAR)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def settle(column: Column, array: np.ndarray) -> np.ndarray:
+    """An array's numbers and shape as the batch wants them: see the head of this file."""
+    if array.dtype.kind not in "buif":
+        raise Undecodable(f"an array of {array.dtype}; numbers are accepted")
+    if array.ndim > 3:
+        raise Undecodable(f"an array of {array.ndim} dimensions; [c, h, w], [c, t] and [d] are accepted")
+    if array.ndim == 0 and array.dtype.kind != "f":
+        return array.astype(np.int64)
+    array = np.ascontiguousarray(array, np.uint8 if array.dtype in (np.uint8, np.bool_) else np.float32)
+    if column.size is not None and array.ndim == 3:
+        array = np.stack([np.asarray(fit(Image.fromarray(band), column.size)) for band in array])
+    return array
+
+
+def numbers(column: Column, value: Any) -> np.ndarray:
+    """A label or other numbers: int64 or float32; float32 [classes] with ones where the column counts classes."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.empty(0, object)
+    if array.size == 0 and column.classes is not None:
+        array = np.zeros(0, np.int64)
+    if array.dtype.kind not in "biuf" or array.ndim > 1:
+        raise Undecodable(f"{str(value)[:40]!r} is neither a number nor a list of numbers")
+    if column.classes is None:
+        return array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
+    if array.dtype.kind not in "iu" or (array.size and not 0 <= array.min() <= array.max() < column.classes):
+        raise Undecodable(f"{str(value)[:40]} is no list of classes from 0 to {column.classes - 1}")
+    present = np.zeros(column.classes, np.float32)
+    present[np.atleast_1d(array)] = 1
+    return present
+
+
+def _image(format: str) -> Callable[[Column, bytes], np.ndarray]:
+    return lambda column, data: image_array(column, open_image(data, format))
+
+
+def _npy(column: Column, data: bytes) -> np.ndarray:
+    return settle(column, read_npy(data))
+
+
+def _npz(column: Column, data: bytes) -> np.ndarray:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return settle(column, read_npz(archive, column.path, MAX_BYTES))
+
+
+def _text(data: bytes) -> str:
+    if len(data) > MAX_TEXT:
+        raise Undecodable(f"{len(data):,} bytes of text; the limit is {MAX_TEXT:,}")
+    return data.decode().strip()
+
+
+def _cls(column: Column, data: bytes) -> np.ndarray:
+    return numbers(column, int(_text(data)))
+
+
+def _txt(column: Column, data: bytes) -> np.ndarray:
+    text = _text(data)
+    try:
+        return numbers(column, int(text))
+    except ValueError:
+        return numbers(column, float(text))
+
+
+def _json(column: Column, data: bytes) -> np.ndarray:
+    value = json.loads(_text(data))
+    for step in column.path.split(".") if column.path else ():
+        try:
+            value = value[int(step)] if isinstance(value, list) else value[step]
+        except (KeyError, IndexError, TypeError, ValueError):
+            has = f" ({', '.join(list(value)[:8])})" if isinstance(value, dict) else ""
+            raise Undecodable(f"path {column.path}: nothing at {step!r}{has}") from None
+    return numbers(column, value)
+
+
+DECODERS: dict[str, Callable[[Column, bytes], np.ndarray]] = {
+    "jpg": _image("JPEG"),
+    "jpeg": _image("JPEG"),
+    "png": _image("PNG"),
+    "webp": _image("WEBP"),
+    "npy": _npy,
+    "npz": _npz,
+    "json": _json,
+    "cls": _cls,
+    "txt": _txt,
+}

@@ -1,0 +1,24 @@
+"""What can be wrong with one sample, and the record that is kept of it."""
+
+from typing import NamedTuple
+
+from mvssl.errors import DataError
+
+
+class Undecodable(DataError):
+    """A sample cannot be used: `column` is where, `reason` is why, and what would mend it."""
+
+    def __init__(self, reason: str, column: str = "", where: str = ""):
+        self.reason, self.column = reason, column
+        super().__init__(f"{where}{': ' if where else ''}{column}{': ' if column else ''}{reason}")
+
+
+class Bad(NamedTuple):
+    """One sample that could not be used, as the ledger keeps it."""
+
+    position: int  # its place in the run
+    key: str
+    shard: str
+    column: str
+    reason: str
+    substitute: str  # key of the sample that took its place; empty where none did

@@ -1,0 +1,121 @@
+"""Any map-style Python dataset of dicts as a source."""
+
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mvssl.data.batch import Form, Sample
+from mvssl.data.dataset import Shards
+from mvssl.data.decode import image_array, numbers, settle
+from mvssl.data.faults import Undecodable
+from mvssl.data.forms import common_form, conform
+from mvssl.errors import DataError, RecipeError
+from mvssl.recipe import Column
+
+
+class MapStyle(Protocol):
+    """What `Samples` asks of a dataset: `dataset[i]` is a dict, `len(dataset)` how many there are."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int, /) -> Any: ...
+
+
+class Samples:
+    """A dataset whose items are dicts of arrays, tensors ([c, h, w]), PIL images and numbers, as a source.
+
+    `columns` names the keys to keep; without it, every key of the first item that holds numbers. `missing="mask"` lets
+    items lack a key (or hold None). What an item raises counts as a bad sample.
+    """
+
+    def __init__(
+        self, dataset: MapStyle, columns: list[str] | None = None, missing: Literal["mask", "error"] = "error"
+    ):
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise RecipeError(f"{type(dataset).__name__} has no len() or no [i]; a map-style dataset is needed")
+        if not len(dataset):
+            raise DataError(f"{type(dataset).__name__} is empty")
+        self._dataset, self._missing, self.dropped = dataset, missing, 0
+        self.forms = self._probe(columns)
+        self.columns = {name: Column(field=name) for name in self.forms}
+        self.optional = set(self.forms) if missing == "mask" else set()
+        self.fingerprint = str(getattr(dataset, "fingerprint", f"{type(dataset).__qualname__}[{len(dataset)}]"))
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, i: int) -> Sample:
+        """Column -> array. Raises `Undecodable`."""
+        try:
+            item = self._dataset[i]
+        except Exception as error:  # whatever the user's code raises
+            raise Undecodable(f"{type(error).__name__}: {error}", where=f"sample {i}") from error
+        given = {name: item[name] for name in self.forms if name in item and item[name] is not None}
+        absent = [name for name in self.forms if name not in given]
+        if absent and (self._missing == "error" or not given):
+            raise Undecodable("the item lacks it", absent[0], f"sample {i}")
+        return {name: conform(name, to_array(name, value), self.forms[name]) for name, value in given.items()}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of one sample of each column."""
+        return {name: form.shape for name, form in self.forms.items()}
+
+    def key(self, i: int) -> str:
+        """The sample's number: a dataset has no keys."""
+        return str(i)
+
+    def shard(self, i: int) -> str:
+        """The dataset's class."""
+        return type(self._dataset).__name__
+
+    def _probe(self, columns: list[str] | None) -> dict[str, Form]:
+        arrays: dict[str, list[np.ndarray]] = {name: [] for name in columns or ()}
+        for i in sorted({round(place * (len(self) - 1) / 8) for place in range(9)}):
+            item = self._dataset[i]
+            if not isinstance(item, dict):
+                raise DataError(
+                    f"item {i} of {type(self._dataset).__name__} is a {type(item).__name__}; "
+                    'items must be dicts, for example {"image": image, "label": 3}'
+                )
+            for name, value in item.items():
+                if (columns is None or name in arrays) and value is not None:
+                    try:
+                        arrays.setdefault(name, []).append(to_array(name, value))
+                    except Undecodable:
+                        if columns is not None:
+                            raise
+        found = {name: common_form(name, given) for name, given in arrays.items() if given}
+        if not found or set(columns or ()) - set(found):
+            raise DataError(f"the items of {type(self._dataset).__name__} hold {', '.join(found) or 'no numbers'}, not "
+                            f"{', '.join(columns or ['images, arrays or numbers'])}")  # fmt: skip
+        return found
+
+
+def to_array(name: str, value: Any) -> np.ndarray:
+    """An array, tensor, PIL image or number as the batch wants it (see `mvssl.data.decode`). Raises `Undecodable`."""
+    column = Column(field=name)
+    try:
+        if isinstance(value, Image.Image):
+            array = image_array(column, value)
+        elif isinstance(value, Tensor):
+            array = settle(column, (value.float() if value.dtype == torch.bfloat16 else value).detach().cpu().numpy())
+        elif isinstance(value, np.ndarray):
+            array = settle(column, value)
+        else:
+            array = numbers(column, value)
+    except Undecodable as error:
+        raise Undecodable(error.reason, name) from None
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise Undecodable("some values are NaN or infinite", name)
+    return array
+
+
+Source = Shards | Samples
+
+
+def as_source(data: Source | MapStyle) -> Source:
+    """`data` itself if it is a source, else the dataset wrapped in `Samples`."""
+    return data if isinstance(data, Shards | Samples) else Samples(data)

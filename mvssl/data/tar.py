@@ -1,0 +1,170 @@
+"""One strict pass over the headers of a tar.
+
+in   a path; ustar, GNU (long names) and PAX (path, size) archives
+out  every regular file's name, offset and size, and a digest of all headers; or a `DataError` that names the fault
+
+A streaming reader takes a damaged header for the end of the archive and loses what follows without a word. Here every
+header's checksum must hold, every member must end inside the file, and everything after the last one must be zero.
+File bodies are skipped, not read.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from mvssl.errors import DataError
+
+BLOCK = 512
+LONGEST_NAME = 255  # bytes
+_ZERO = bytes(BLOCK)
+_EXTENDED = 1 << 20  # largest extended header that is believed
+
+
+class Member(NamedTuple):
+    name: str
+    offset: int  # of the body, in bytes
+    size: int
+
+
+class Archive:
+    """Iterate over the members of the tar at `path`; afterwards `digest` holds the hash of all headers.
+
+    Raises `DataError` where the file is damaged, cut short, compressed, or holds what a shard may not.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    @property
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+    def __iter__(self) -> Iterator[Member]:
+        try:
+            self._fd = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise DataError(f"shard {self.path} cannot be opened: {error.strerror}") from None
+        try:
+            self._size = os.fstat(self._fd).st_size
+            yield from self._members()
+        finally:
+            os.close(self._fd)
+
+    def _members(self) -> Iterator[Member]:
+        if self._size == 0:
+            raise self._fault(0, "the file is empty")
+        position, extended = 0, {}
+        while (header := self._read(position, BLOCK)) != _ZERO:
+            self._check(header, position)
+            self._hash.update(header)
+            kind = header[156:157]
+            size = extended.get("size", -1) if kind in b"0\0007" and "size" in extended else _number(header[124:136])
+            body = position + BLOCK
+            following = body + -(-size // BLOCK) * BLOCK
+            if size < 0 or following > self._size:
+                raise self._fault(position, f"a member of {size} bytes reaches past the end; the shard is cut short")
+            if kind in b"xgLK":
+                extended.update(self._extended(kind, body, size, position))
+            elif kind in b"0\0007":
+                name = self._checked_name(extended.get("path") or _name(header), position)
+                yield Member(name, body, size)
+                extended = {}
+            elif kind == b"5":
+                extended = {}
+            else:
+                raise self._fault(
+                    position,
+                    f"a member of type {kind.decode('latin-1')!r}; shards hold plain files "
+                    "(write links as files: tar --dereference --hard-dereference)",
+                )
+            position = following
+        self._check_end(position)
+
+    def _read(self, position: int, size: int) -> bytes:
+        block = os.pread(self._fd, size, position)
+        if len(block) < size:
+            raise self._fault(position, "no end-of-archive mark; the shard is cut short")
+        return block
+
+    def _check(self, header: bytes, position: int) -> None:
+        if position == 0 and header[:2] == b"\x1f\x8b":
+            raise self._fault(0, "it is compressed; samples are read by their place, so decompress it (gunzip)")
+        # The checksum field itself counts as eight spaces.
+        if sum(header) - sum(header[148:156]) + 8 * 32 != _number(header[148:156]):
+            raise self._fault(position, "no tar header, or a damaged one")
+
+    def _extended(self, kind: bytes, body: int, size: int, position: int) -> dict:
+        """What a PAX ('x', 'g') or GNU ('L', 'K') header says of the member that follows it."""
+        if size > _EXTENDED:
+            raise self._fault(position, f"an extended header of {size} bytes")
+        text = self._read(body, size)
+        self._hash.update(text)
+        if kind == b"L":
+            return {"path": text.rstrip(b"\0")}
+        if kind == b"K":
+            return {}
+        try:
+            records = dict(_pax_records(text))
+            wanted = {name: records[name] for name in ("path", "size") if name in records}
+            if "size" in wanted:
+                wanted["size"] = int(wanted["size"])
+        except ValueError:
+            raise self._fault(position, "a damaged PAX header") from None
+        if any(name.startswith("GNU.sparse") for name in records) or (kind == b"g" and wanted):
+            raise self._fault(position, "a sparse file or a global path, which shards may not hold")
+        return wanted
+
+    def _checked_name(self, raw: bytes, position: int) -> str:
+        try:
+            name = raw.decode()
+        except UnicodeDecodeError:
+            raise self._fault(position, f"the name {raw!r} is not UTF-8") from None
+        if not name or "\0" in name or name.startswith("/") or ".." in name.split("/") or len(raw) > LONGEST_NAME:
+            raise self._fault(
+                position, f"the name {name[:80]!r} is not a relative path of at most {LONGEST_NAME} bytes"
+            )
+        return name
+
+    def _check_end(self, position: int) -> None:
+        if self._size - position < 2 * BLOCK or self._size % BLOCK:
+            raise self._fault(position, "the end-of-archive mark is incomplete; the shard is cut short")
+        while block := os.pread(self._fd, 1 << 20, position):
+            if block.count(0) != len(block):
+                raise self._fault(position, "data after the end-of-archive mark; a header was overwritten with zeros")
+            position += len(block)
+
+    def _fault(self, position: int, what: str) -> DataError:
+        return DataError(f"shard {self.path} is damaged or no shard, at byte {position}: {what}")
+
+
+def _number(field: bytes) -> int:
+    """An octal number, or GNU's base 256 for large ones; -1 where it is neither."""
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
+    try:
+        return int(field.split(b"\0", 1)[0].strip() or b"0", 8)
+    except ValueError:
+        return -1
+
+
+def _name(header: bytes) -> bytes:
+    name, prefix = header[:100].split(b"\0", 1)[0], header[345:500].split(b"\0", 1)[0]
+    # GNU archives keep other things where ustar keeps the prefix.
+    return prefix + b"/" + name if prefix and header[257:263] == b"ustar\0" else name
+
+
+def _pax_records(text: bytes) -> Iterator[tuple[str, bytes]]:
+    """Records "LENGTH NAME=VALUE\\n", where LENGTH counts the whole record."""
+    while text:
+        length = int(text.split(b" ", 1)[0])
+        record = text[:length]
+        if length <= 0 or not record.endswith(b"\n"):
+            raise ValueError
+        name, equals, value = record.split(b" ", 1)[1][:-1].partition(b"=")
+        if not equals:
+            raise ValueError
+        yield name.decode(), value
+        text = text[length:]
