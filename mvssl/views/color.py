@@ -1,0 +1,220 @@
+"""Colour jitter as one matrix per sample, exact hue, colour spaces, solarisation and blur.
+
+in   images [n, c, h, w], three-channel ones in [0, 1], and parameters per sample drawn on the CPU in float64
+out  images of the same kind; colour spaces in their own units (Lab: L 0..100; YDbDr: Y 0..1, Db and Dr within 4/3)
+
+Brightness, contrast, saturation and gray are affine in the pixel and in the image's mean colour m: x -> A x + B m. So is any
+sequence of them, whose A and B are multiplied out before an image is touched. Parameters mean what they mean in
+torchvision's ColorJitter; it clamps to [0, 1] after every step, here there is one clamp at the end (and one before an exact
+hue), so results differ where a step in between leaves [0, 1].
+"""
+
+from typing import Literal, NamedTuple
+
+import kornia
+import torch
+from torch import Tensor
+
+from mvssl.draws import Draws
+from mvssl.errors import RecipeError
+from mvssl.views.geometry import filtered, send
+
+Space = Literal["rgb", "gray", "lab", "ydbdr"]
+GRAY = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)  # ITU-R BT.601
+YDBDR = torch.tensor([[0.299, 0.587, 0.114], [-0.450, -0.883, 1.333], [-1.333, 1.116, 0.217]])
+YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]).double()
+CHANNELS = {
+    "rgb": {"R": [0], "G": [1], "B": [2]},
+    "gray": {"Y": [0]},
+    "lab": {"L": [0], "a": [1], "b": [2], "ab": [1, 2]},
+    "ydbdr": {"Y": [0], "Db": [1], "Dr": [2], "DbDr": [1, 2]},
+}
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+
+
+class Recolor(NamedTuple):
+    """x -> pixel x + mean m, with m the image's mean colour; both [n, c, c]."""
+
+    pixel: Tensor
+    mean: Tensor
+
+
+class Jitter(NamedTuple):
+    """A batch's colour jitter: `first` for all rows, then hue and `second` for the rows that turn it in HSV."""
+
+    first: Recolor
+    rows: Tensor  # int64 [k]
+    turns: Tensor  # [k], in turns of the colour circle
+    second: Recolor
+
+
+class ColorJitter:
+    """Random colour jitter and gray for images of `channels` channels; strengths as in torchvision's ColorJitter.
+
+    strengths   brightness, contrast, saturation, hue; the first three are factors in [max(0, 1 - s), 1 + s]
+    p, gray_p   probability of the jitter, and of gray after it
+    Off three channels contrast turns about each channel's own mean; saturation, hue and gray raise `RecipeError`.
+    """
+
+    def __init__(
+        self, channels: int, strengths: tuple[float, ...] | None, p: float, gray_p: float, hue: Literal["hsv", "linear"]
+    ):
+        b, c, s, h = self.strengths = strengths or (0.0, 0.0, 0.0, 0.0)
+        if min(b, c, s, h) < 0 or h > 0.5:
+            raise RecipeError(f"jitter: {list(self.strengths)}; strengths are at least 0, and hue at most 0.5")
+        if channels != 3 and (s or h or gray_p):
+            named = [name for name, on in (("saturation", s), ("hue", h), ("gray_p", gray_p)) if on]
+            raise RecipeError(
+                f"{', '.join(named)}: means something for 3 channels only, the column has {channels}; "
+                "jitter: [brightness, contrast, 0, 0] works for any number"
+            )
+        self.channels, self.p, self.gray_p, self.hue = channels, p, gray_p, hue
+        self.active = bool(any(self.strengths) or gray_p)
+
+    def draw(self, draws: Draws) -> Jitter:
+        """Parameters of every row, composed; float64 on the CPU."""
+        n = len(draws.position)
+        u = draws.uniform("jitter", 4)
+        on = draws.uniform("jitter_p", 1) < self.p
+        low = torch.tensor([max(0.0, 1 - s) for s in self.strengths[:3]], dtype=torch.float64)
+        high = 1 + torch.tensor(self.strengths[:3], dtype=torch.float64)
+        factors = torch.where(on, low + (high - low) * u[:, :3], 1.0)
+        turns = torch.where(on[:, 0], self.strengths[3] * (2 * u[:, 3] - 1), 0.0)
+        gray = draws.uniform("gray", 1)[:, 0] < self.gray_p
+        return jitter(factors, turns, draws.uniform("order", 4).argsort(1), gray, self.channels, self.hue)
+
+    def __call__(self, x: Tensor, draws: Draws) -> Tensor:
+        return apply_jitter(x, self.draw(draws))
+
+
+def jitter(
+    factors: Tensor, turns: Tensor, order: Tensor, gray: Tensor, channels: int, hue: Literal["hsv", "linear"]
+) -> Jitter:
+    """Compose known parameters.
+
+    factors [n, 3] of brightness, contrast, saturation; turns [n] of the colour circle; order [n, 4], the operations
+    (0 brightness, 1 contrast, 2 saturation, 3 hue) first to last; gray bool [n], after them.
+    """
+    pixel, mean = _operations(factors, turns, channels, hue)
+    rank = order.argsort(1)  # when each operation comes
+    exact = (turns != 0) & (hue == "hsv")
+    early = (rank <= rank[:, [HUE]]) | ~exact[:, None]
+    rows = exact.nonzero()[:, 0]
+    first, second = _compose(pixel, mean, order, early), _compose(pixel[rows], mean[rows], order[rows], ~early[rows])
+    first, second = _grayed(first, gray & ~exact), _grayed(second, gray[rows])
+    return Jitter(first, rows, turns[rows], second)
+
+
+def _operations(factors: Tensor, turns: Tensor, channels: int, hue: str) -> tuple[Tensor, Tensor]:
+    """Each operation alone, as matrices on the pixel and on the mean colour; both [n, 4, c, c]."""
+    same = torch.eye(channels, dtype=torch.float64)
+    luma = GRAY.expand(3, 3) if channels == 3 else same  # what contrast and saturation mix in
+    b, c, s = factors[:, :, None, None].unbind(1)
+    turned = _hue_rotation(turns) if hue == "linear" and channels == 3 else same.expand(len(turns), -1, -1)
+    nothing = torch.zeros_like(b * same)
+    pixel = torch.stack([b * same, c * same, s * same + (1 - s) * luma, turned], 1)
+    mean = torch.stack([nothing, (1 - c) * luma, nothing, nothing], 1)
+    return pixel, mean
+
+
+def _hue_rotation(turns: Tensor) -> Tensor:
+    """Rotate the chroma plane of YIQ: keeps gray and luma, unlike HSV; [n, 3, 3]."""
+    angle = 2 * torch.pi * turns
+    rotation = torch.eye(3, dtype=torch.float64).repeat(len(turns), 1, 1)
+    rotation[:, 1, 1] = rotation[:, 2, 2] = angle.cos()
+    rotation[:, 1, 2], rotation[:, 2, 1] = angle.sin(), -angle.sin()
+    return YIQ.inverse() @ rotation @ YIQ
+
+
+def _compose(pixel: Tensor, mean: Tensor, order: Tensor, use: Tensor) -> Recolor:
+    """Multiply the operations that a row uses, in its order; after them the mean colour is (pixel + mean) m."""
+    same = torch.eye(pixel.shape[-1], dtype=torch.float64)
+    pixel = torch.where(use[..., None, None], pixel, same)
+    mean = torch.where(use[..., None, None], mean, 0.0)
+    rows = torch.arange(len(order))
+    a, b = same.expand(len(order), -1, -1), torch.zeros_like(mean[:, 0])
+    for operation in order.unbind(1):
+        step, of_mean = pixel[rows, operation], mean[rows, operation]
+        a, b = step @ a, step @ b + of_mean @ (a + b)
+    return Recolor(a, b)
+
+
+def _grayed(recolor: Recolor, gray: Tensor) -> Recolor:
+    channels = recolor.pixel.shape[-1]
+    if channels != 3:
+        return recolor
+    last = torch.where(gray[:, None, None], GRAY.expand(3, 3), torch.eye(3, dtype=torch.float64))
+    return Recolor(last @ recolor.pixel, last @ recolor.mean)
+
+
+def apply_jitter(x: Tensor, drawn: Jitter) -> Tensor:
+    """Images [n, c, h, w] recoloured, not clamped at the end."""
+    x = recolored(x, drawn.first)
+    if len(drawn.rows):
+        rows = send(drawn.rows, x.device)
+        turned = turn_hue(x[rows].clamp_(0, 1), send(drawn.turns.float(), x.device))
+        x = x.index_copy(0, rows, recolored(turned, drawn.second))
+    return x
+
+
+def recolored(x: Tensor, recolor: Recolor) -> Tensor:
+    """pixel x + mean m for every pixel."""
+    n, c, h, w = x.shape
+    pixel, mean = send(torch.stack(recolor).float(), x.device)
+    flat = x.reshape(n, c, h * w)
+    return torch.baddbmm(mean @ flat.mean(2, keepdim=True), pixel, flat).view(n, c, h, w)
+
+
+def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
+    """Add `turns` [n] (1 = full circle) to the hue of HSV; value and saturation stay. x [n, 3, h, w] in [0, 1]."""
+    r, g, b = x.unbind(1)
+    top, bottom = x.amax(1), x.amin(1)
+    chroma = top - bottom
+    per = torch.where(chroma > 0, chroma, 1.0).reciprocal()
+    sextant = torch.where(top == r, (g - b) * per, torch.where(top == g, 2 + (b - r) * per, 4 + (r - g) * per))
+    sextant = sextant + 6 * turns[:, None, None]
+    channel = torch.tensor([5.0, 3.0, 1.0], device=x.device)[:, None, None]
+    k = torch.remainder(sextant[:, None] + channel, 6)
+    return top[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp_(0, 1)
+
+
+def to_space(x: Tensor, space: Space) -> Tensor:
+    """RGB in [0, 1] as `space`; rgb means as stored, for any number of channels."""
+    if space == "rgb":
+        return x
+    if space == "lab":
+        return kornia.color.rgb_to_lab(x)
+    matrix = (GRAY[None] if space == "gray" else YDBDR).to(x.device, x.dtype)
+    return torch.einsum("kc,nchw->nkhw", matrix, x)
+
+
+def from_space(x: Tensor, space: Space) -> Tensor:
+    """The inverse of `to_space`, clamped to [0, 1]; gray repeats its channel."""
+    if space == "lab":
+        return kornia.color.lab_to_rgb(x)
+    if space == "ydbdr":
+        x = torch.einsum("kc,nchw->nkhw", YDBDR.inverse().to(x.device, x.dtype), x)
+    return (x.expand(-1, 3, -1, -1) if space == "gray" else x).clamp(0, 1)
+
+
+def solarized(x: Tensor, threshold: float = 0.5) -> Tensor:
+    """Invert what is at least `threshold`; x in [0, 1]."""
+    return torch.where(x >= threshold, 1 - x, x)
+
+
+def blurred(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
+    """Gaussian blur with `sigma` [n] pixels, a window of 2 radius + 1, reflected edges: torchvision's gaussian_blur."""
+    return filtered(x, *(_gaussian(sigma, radius, pixels) for pixels in x.shape[-2:]))
+
+
+def _gaussian(sigma: Tensor, radius: int, pixels: int) -> Tensor:
+    """Blur matrices [n, pixels, pixels]; what falls beyond an edge is folded back about its first or last pixel."""
+    i = torch.arange(pixels, device=sigma.device)
+    here, there = i[:, None], i[None]
+    total = torch.zeros(len(sigma), pixels, pixels, device=sigma.device)
+    left = torch.where(there > 0, here + there, radius + 1)
+    right = torch.where(there < pixels - 1, 2 * (pixels - 1) - here - there, radius + 1)
+    for distance in (here - there, left, right):
+        bell = (-0.5 * (distance / sigma[:, None, None]) ** 2).exp()
+        total += torch.where(distance.abs() <= radius, bell, 0.0)
+    return total / total.sum(-1, keepdim=True)

@@ -1,0 +1,173 @@
+"""Views of images: geometry, then colour, then normalisation, for a whole batch on its device.
+
+in   a column [n, c, h, w], uint8 (taken as 0..255) or float32 (taken as it is), and the draws of its samples
+out  float32 [n, k, *size]: the kept channels of the colour space, normalised
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mvssl.draws import Draws
+from mvssl.errors import RecipeError
+from mvssl.recipe import Size, nearest
+from mvssl.views import color as colors
+from mvssl.views import normalize as normalization
+from mvssl.views.geometry import Affine, Geometry, Interpolation, Placement, place, send
+
+
+class ImageView:
+    """One view of a column of images `shape` = (c, h, w); everything random is off by default.
+
+    size            output pixels, one number or [height, width]; default the column's
+    crop, ratio     area and width / height of a random crop, then resized to `size`; without crop the whole is resized
+    flip            probability of exchanging left and right; with shared_flip all such views of a sample flip together
+    translate       pixels moved at most after the crop, edges reflected, with probability translate_p
+    affine          ranges of a random affine warp: degrees, translate, scale, shear
+    interpolation   bilinear (antialiased), or nearest for masks and for depth with holes
+    jitter          strengths of brightness, contrast, saturation, hue, in random order, with probability jitter_p
+    hue             hsv (exact), or linear: a rotation of the chroma plane
+    gray_p          probability of losing colour; solarize_p of inverting what is at least 0.5
+    blur_p          probability of a Gaussian blur of blur_sigma = [low, high] output pixels
+    keep            probability with which each pixel stays; the others become 0
+    color           rgb (as stored, any number of channels), gray, lab, ydbdr
+    channels        what is kept of it: names such as L, ab, Y, DbDr, or a list of numbers
+    normalize       half, imagenet, cifar10, lab, ydbdr, none, data (measured), {mean: [...], std: [...]}; default the
+                    colour space's own: half, lab or ydbdr
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        size: Size | None = None,
+        crop: tuple[float, float] | None = None,
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        flip: float = 0.0,
+        shared_flip: bool = False,
+        translate: int = 0,
+        translate_p: float = 1.0,
+        affine: Affine | None = None,
+        interpolation: Interpolation = "bilinear",
+        jitter: tuple[float, float, float, float] | None = None,
+        jitter_p: float = 1.0,
+        hue: Literal["hsv", "linear"] = "hsv",
+        gray_p: float = 0.0,
+        solarize_p: float = 0.0,
+        blur_p: float = 0.0,
+        blur_sigma: tuple[float, float] = (0.1, 2.0),
+        keep: float = 1.0,
+        color: colors.Space = "rgb",
+        channels: str | list[int] | None = None,
+        normalize: normalization.Name | normalization.Numbers | None = None,
+    ):
+        if len(shape) != 3:
+            raise RecipeError(
+                f"an image view needs a column [c, h, w]; this one is {list(shape)}. `name: vector` takes [d]"
+            )
+        chances = {"flip": flip, "translate_p": translate_p, "jitter_p": jitter_p, "gray_p": gray_p}
+        _check_chances(**chances, solarize_p=solarize_p, blur_p=blur_p, keep=keep)
+        if not 0 < blur_sigma[0] <= blur_sigma[1]:
+            raise RecipeError(f"blur_sigma: {list(blur_sigma)}; give [low, high] pixels, both above 0")
+        given, (h, w) = shape[0], shape[1:]
+        self.size = (h, w) if size is None else (size, size) if isinstance(size, int) else tuple(size)
+        self.geometry = Geometry(
+            (h, w),
+            self.size,
+            crop=crop,
+            ratio=ratio,
+            flip=flip,
+            shared_flip=shared_flip,
+            translate=translate,
+            translate_p=translate_p,
+            affine=affine,
+        )
+        self.interpolation: Interpolation = interpolation
+        self.jitter = colors.ColorJitter(given, jitter, jitter_p, gray_p, hue)
+        self.solarize_p, self.blur_p, self.blur_sigma, self.keep = solarize_p, blur_p, blur_sigma, keep
+        self.color: colors.Space = color
+        self.whole, self.kept = _channels(given, color, channels)
+        default = color if color in ("lab", "ydbdr") else "half"
+        self.mean, self.std = normalization.statistics(normalize or default, self.kept, self.whole)
+        self.shape = (len(self.kept), *self.size)
+
+    def __call__(self, x: Tensor, draws: Draws | None, placement: Placement | None = None) -> Tensor:
+        """Column [n, c, h, w] to view [n, *shape]; without draws the clean view: resized, coloured, normalised.
+
+        `placement` is another view's, for sensors that see the same scene; default this view's own draw.
+        """
+        stored = not x.is_floating_point()
+        x = x.float().div_(255) if stored else x.float()
+        if draws is None:
+            x = place(x, Placement.whole(len(x)), self.size, self.interpolation)
+        else:
+            placement = self.geometry.draw(draws) if placement is None else placement
+            x = self._distort(place(x, placement, self.size, self.interpolation), draws, stored)
+        x = colors.to_space(x, self.color)
+        if self.kept != list(range(self.whole)):
+            x = x[:, self.kept]
+        return normalization.normalized(x, self.mean.to(x.device), self.std.to(x.device))
+
+    def _distort(self, x: Tensor, draws: Draws, stored: bool) -> Tensor:
+        """Colour jitter, one clamp where the range is known, then what follows it in the papers."""
+        if self.jitter.active:
+            x = self.jitter(x, draws)
+            x = x.clamp_(0, 1) if stored else x
+        if self.solarize_p:
+            rows = (draws.uniform("solarize", 1)[:, 0] < self.solarize_p)[:, None, None, None]
+            x = torch.where(send(rows, x.device), colors.solarized(x), x)
+        if self.blur_p:
+            x = self._blur(x, draws)
+        if self.keep < 1:
+            noise = draws.within("keep", x.device).uniform("keep", 1, *self.size, dtype=torch.float32)
+            x = x * (noise < self.keep)
+        return x
+
+    def _blur(self, x: Tensor, draws: Draws) -> Tensor:
+        low, high = self.blur_sigma
+        rows = (draws.uniform("blur", 1)[:, 0] < self.blur_p).nonzero()[:, 0]
+        sigma = (low + (high - low) * draws.uniform("sigma", 1)[:, 0])[rows].float()
+        rows = send(rows, x.device)
+        return x.index_copy(0, rows, colors.blurred(x[rows], send(sigma, x.device), math.ceil(3 * high)))
+
+    def to_rgb(self, x: Tensor) -> Tensor | None:
+        """A view [n, k, h, w] as it would look, [n, 3, h, w] in [0, 1]; None where it is no colour image.
+
+        Channels of a colour space that the view does not keep are shown as middle gray; without light, at L = 65.
+        """
+        x = x * self.std.to(x.device)[:, None, None] + self.mean.to(x.device)[:, None, None]
+        if (self.whole == 1 and self.color == "rgb") or self.whole > 3:
+            return None
+        if self.color == "rgb":
+            return x.clamp(0, 1) if len(self.kept) == 3 else None
+        neutral = {"gray": (0.5,), "lab": (65.0, 0.0, 0.0), "ydbdr": (0.6, 0.0, 0.0)}[self.color]
+        full = torch.tensor(neutral, device=x.device)[:, None, None].repeat(len(x), 1, *x.shape[2:])
+        full[:, self.kept] = x
+        return colors.from_space(full, self.color)
+
+
+def _check_chances(**chances: float) -> None:
+    for name, value in chances.items():
+        if not 0 <= value <= 1:
+            raise RecipeError(f"{name}: {value} is no probability; give 0 to 1")
+
+
+def _channels(given: int, color: colors.Space, channels: str | list[int] | None) -> tuple[int, list[int]]:
+    """How many channels the colour space has, and which are kept."""
+    if color != "rgb" and given != 3:
+        raise RecipeError(f"color: {color} is made from 3 channels, the column has {given}; leave color out")
+    whole = 1 if color == "gray" else given
+    if channels is None:
+        return whole, list(range(whole))
+    if isinstance(channels, str):
+        names = colors.CHANNELS[color] if whole == 3 or color == "gray" else {}
+        if channels not in names:
+            raise RecipeError(
+                f"channels: {color} has no {channels!r}{nearest(channels, [*names, f'[0..{whole - 1}]'])}"
+            )
+        return whole, names[channels]
+    if not channels or len(set(channels)) != len(channels) or not all(0 <= k < whole for k in channels):
+        raise RecipeError(f"channels: {channels}; give different numbers from 0 to {whole - 1}")
+    return whole, list(channels)

@@ -1,0 +1,83 @@
+"""Normalisation: (x - mean) / std for each channel, from a name, from numbers, or measured on the training source.
+
+in   a name, {mean: [...], std: [...]}, or `data`, and the channels that a view keeps
+out  two tuples of floats, one number per channel or feature
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvssl.errors import RecipeError
+
+Name = Literal["half", "imagenet", "cifar10", "lab", "ydbdr", "data", "none"]
+Numbers = dict[Literal["mean", "std"], list[float]]
+
+# mean and std of the whole colour space; a single number stands for every channel
+STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "none": ((0.0,), (1.0,)),
+    "half": ((0.5,), (0.5,)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10": ((125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255)),
+    "lab": ((50.0, 6.025, -6.6895), (50.0, 92.208, 101.1675)),  # CMC's
+    "ydbdr": ((0.5, 0.0, 0.0), (0.5, 1.333, 1.333)),
+}
+SAMPLES = 2048
+
+
+def statistics(given: str | Mapping[str, Sequence[float]], kept: list[int], whole: int) -> tuple[Tensor, Tensor]:
+    """mean and std, float32 [len(kept)], of the channels `kept` of a space of `whole` channels.
+
+    Named statistics describe the whole space; numbers describe the kept channels. Raises `RecipeError`.
+    """
+    if not isinstance(given, str):
+        mean, std, kept = given.get("mean", []), given.get("std", []), list(range(len(kept)))
+        expected = len(kept)
+    elif given == "data":
+        raise RecipeError("normalize: data needs the training source; see mvssl.views.resolve_statistics")
+    else:
+        (mean, std), expected = STATISTICS[given], whole
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, expected):
+            raise RecipeError(
+                f"normalize: {given} has {len(values)} numbers as {name}; this view needs {expected} or 1"
+            )
+    if not all(math.isfinite(m) for m in mean) or not all(s > 0 and math.isfinite(s) for s in std):
+        raise RecipeError(f"normalize: {given}: means are finite numbers, stds are above 0")
+    return tuple(torch.tensor([v[k if len(v) > 1 else 0] for k in kept], dtype=torch.float32) for v in (mean, std))
+
+
+def normalized(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(x - mean) / std along dimension 1, in one pass."""
+    shape = (-1, *[1] * (x.dim() - 2))
+    return torch.addcmul((-mean / std).view(shape), x, (1 / std).view(shape))
+
+
+def spread(samples: int, wanted: int = SAMPLES) -> np.ndarray:
+    """Indices of at most `wanted` samples, evenly over the source: the same for everyone who measures."""
+    return np.unique(np.linspace(0, samples - 1, min(samples, wanted)).astype(np.int64))
+
+
+class Moments:
+    """Running mean and std over all but dimension 1, in float64; what is not finite is left out."""
+
+    def __init__(self) -> None:
+        self.count, self.total, self.square = (torch.zeros(1, dtype=torch.float64) for _ in range(3))
+
+    def add(self, x: Tensor) -> None:
+        rows = x.double().transpose(0, 1).flatten(1)
+        finite = rows.isfinite()
+        rows = torch.where(finite, rows, 0.0)
+        self.count = self.count + finite.sum(1)
+        self.total, self.square = self.total + rows.sum(1), self.square + rows.square().sum(1)
+
+    def numbers(self) -> dict[str, Any]:
+        """As a recipe writes them; a channel that never varies gets std 1."""
+        mean = self.total / self.count.clamp(min=1)
+        std = (self.square / self.count.clamp(min=1) - mean.square()).clamp(min=0).sqrt()
+        std = torch.where(std > 1e-6 * (1 + mean.abs()), std, 1.0)
+        return {"mean": [float(f"{m:.6g}") for m in mean], "std": [float(f"{s:.6g}") for s in std]}

@@ -1,0 +1,49 @@
+"""Views of feature vectors: Gaussian noise and dropped features.
+
+in   a column [n, d] of any dtype
+out  float32 [n, d], normalised
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mvssl.draws import Draws
+from mvssl.errors import RecipeError
+from mvssl.views import normalize as normalization
+
+
+class VectorView:
+    """One view of a column of vectors.
+
+    noise       standard deviation of added Gaussian noise, in normalised units
+    drop        probability with which a feature is set to 0, the mean once normalised
+    normalize   none, data (measured on the training source), or {mean: [...], std: [...]}
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        noise: float = 0.0,
+        drop: float = 0.0,
+        normalize: Literal["data", "none"] | normalization.Numbers = "data",
+    ):
+        if len(shape) != 1:
+            raise RecipeError(
+                f"a vector view needs a column [d]; this one is {list(shape)}. `name: image` takes [c, h, w]"
+            )
+        if noise < 0 or not 0 <= drop < 1:
+            raise RecipeError(f"noise: {noise}, drop: {drop}; noise is at least 0, drop from 0 to below 1")
+        self.shape, self.noise, self.drop = tuple(shape), noise, drop
+        self.mean, self.std = normalization.statistics(normalize, list(range(shape[0])), shape[0])
+
+    def __call__(self, x: Tensor, draws: Draws | None) -> Tensor:
+        """Column [n, d] to view [n, d]; without draws, the clean view."""
+        x = normalization.normalized(x.float(), self.mean.to(x.device), self.std.to(x.device))
+        if draws is not None and self.noise:
+            x = x + self.noise * draws.within("noise", x.device).normal("noise", *self.shape, dtype=torch.float32)
+        if draws is not None and self.drop:
+            x = x * (draws.within("drop", x.device).uniform("drop", *self.shape, dtype=torch.float32) >= self.drop)
+        return x
