@@ -8,7 +8,7 @@ Ioffe and Szegedy, 2015, https://arxiv.org/abs/1502.03167
 
 import torch
 import torch.nn.functional as F
-from timm.layers import convert_sync_batchnorm
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -59,6 +59,9 @@ class SyncBatchNorm(nn.SyncBatchNorm):
 class SyncBatchNormAct(SyncBatchNorm):
     """The same for timm's BatchNormAct2d: dropout and activation follow."""
 
+    drop: nn.Module
+    act: nn.Module
+
     def forward(self, input: Tensor) -> Tensor:
         return self.act(self.drop(super().forward(input)))
 
@@ -95,5 +98,5 @@ def _replacement(norm: _BatchNorm) -> SyncBatchNorm:
     )
     made._parameters, made._buffers = norm._parameters, norm._buffers
     if acts:
-        made.drop, made.act = norm.drop, norm.act
+        made.drop, made.act = norm.get_submodule("drop"), norm.get_submodule("act")
     return made.train(norm.training)

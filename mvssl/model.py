@@ -6,13 +6,14 @@ out  the loss, a scalar that is equal on every process, and detached metrics
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mvssl.encoders import Encoder, Features, Widths
 from mvssl.errors import RecipeError
+from mvssl.objectives.context import Context, at_least_float32
 from mvssl.recipe import Recipe, construct, find_class
 
 
@@ -27,8 +28,8 @@ class Term(NamedTuple):
 class MultiView(nn.Module):
     """Encoders by group of views ("left,right") and the weighted sum of objectives.
 
-    `names` says which base view a drawn view comes from where they differ: {"a_0": "a", "a_1": "a"}. With `joint_bn` views
-    that share an encoder and a shape pass as one batch, so that batch norm sees them together; otherwise one by one.
+    `names` says which base view a drawn view comes from where they differ: {"a_0": "a", "a_1": "a"}. With `joint_bn`
+    views that share an encoder and a shape pass as one batch and batch norm sees them together; otherwise one by one.
     """
 
     def __init__(
@@ -49,8 +50,8 @@ class MultiView(nn.Module):
         self.groups = {view.strip(): group for group in encoders for view in group.split(",")}
         self.groups |= {view: self.groups[base] for view, base in (names or {}).items()}
 
-    def forward(self, views: Mapping[str, Tensor], context: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        features = {view: _raised(found) for view, found in self.encode(views, context.present).items()}
+    def forward(self, views: Mapping[str, Tensor], context: Context) -> tuple[Tensor, dict[str, Tensor]]:
+        features = {view: at_least_float32(found) for view, found in self.encode(views, context.present).items()}
         device = next(iter(views.values())).device.type
         losses, metrics = [], {}
         with torch.autocast(device, enabled=False):  # scores in bf16 lose the difference between candidates
@@ -62,8 +63,12 @@ class MultiView(nn.Module):
                     metrics[f"{label}/loss"] = loss.detach()
         return torch.stack(losses).sum(), metrics
 
+    def terms(self) -> list[tuple[str, nn.Module]]:
+        """Each objective with its label: its name, or NAME_0, NAME_1, ... where a name comes twice."""
+        return list(zip(self.labels, self.objective, strict=True))
+
     def encode(self, views: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> dict[str, Features]:
-        """Features of each view; rows that `present` (bool [n] by view) calls absent never meet an encoder and are zero."""
+        """Features of each view; rows that `present` (bool [n] by view) calls absent meet no encoder and are zero."""
         together = defaultdict(list)
         for view, x in views.items():
             together[(self.groups[view], x.shape[1:]) if self.joint_bn else view].append(view)
@@ -88,7 +93,7 @@ def _encode(encoder: Encoder, x: Tensor) -> Features:
         x = x.contiguous(memory_format=torch.channels_last)
     if len(x) or _synchronises(encoder):
         return encoder(x)
-    # No row is present. One blank row in eval mode keeps the graph, so that DDP finds every parameter, and no statistics.
+    # No row is present: a blank one in eval mode changes no statistics and keeps the graph, which DDP counts on.
     training = encoder.training
     features = encoder.eval()(x.new_zeros(1, *x.shape[1:]))
     encoder.train(training)
@@ -103,13 +108,6 @@ def _synchronises(encoder: Encoder) -> bool:
 def _scatter(part: Tensor, mask: Tensor) -> Tensor:
     """Rows back to where `mask` is true, zeros elsewhere."""
     return part.new_zeros(len(mask), *part.shape[1:]).index_put((mask,), part)
-
-
-def _raised(features: Features) -> Features:
-    """At least float32; float64 stays."""
-    maps, vector = (features.maps, features.vector)
-    raised = [t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in (*maps, vector)]
-    return Features(tuple(raised[:-1]), raised[-1])
 
 
 def _distinct(names: list[str]) -> list[str]:
@@ -175,7 +173,7 @@ def _widths(
     return widths
 
 
-def unreached(model: MultiView, views: Mapping[str, Tensor], context: Any) -> list[str]:
+def unreached(model: MultiView, views: Mapping[str, Tensor], context: Context) -> list[str]:
     """Names of the trainable parameters that no loss reaches, by one backward pass on the given batch.
 
     Gradients, buffers, torch's generator and training mode are left as they were. Every process must call it.

@@ -24,7 +24,7 @@ class Unit(nn.Module):
         self.conv1 = nn.Conv2d(in_chans, out_chans, kernel, stride, bias=False)
         self.norm = nn.BatchNorm2d(out_chans) if use_bn else nn.Identity()
         self.conv2 = nn.Conv2d(out_chans, out_chans, 1, bias=False)
-        # as in Fixup (Zhang et al., 2019, arXiv:1901.09321): without batch norm in the trunk, every unit starts as its shortcut
+        # Fixup (Zhang et al., 2019, arXiv:1901.09321): without batch norm a unit has to start as its shortcut
         nn.init.kaiming_uniform_(self.conv1.weight, a=math.sqrt(5))
         nn.init.zeros_(self.conv2.weight)
 

@@ -56,7 +56,7 @@ class Backbone(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Last features and the maps that `indices` picks: all, the last n, or those listed (negative: from the end)."""
+        """Last features and the maps that `indices` picks: all, the last n, or those listed."""
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt is NCHW, not {output_fmt!r}")
         final, maps = self.run(x)

@@ -14,7 +14,7 @@ from mvssl.encoders.backbone import Backbone
 
 
 class DIMConv(Backbone):
-    """Convolutions 4/2/1 of the given `channels`, a fully connected layer of `hidden` units, a linear code of `code`."""
+    """Convolutions 4/2/1 of `channels`, a fully connected layer of `hidden` units, a linear code of `code`."""
 
     def __init__(
         self,

@@ -34,9 +34,9 @@ class Widths(NamedTuple):
 class Encoder(nn.Module):
     """The timm model that a recipe's table names, for views of `shape` (c, h, w), (c, t) or (d,).
 
-    `widths` are the sizes of what it returns, `arguments` what rebuilds `model` with `timm.create_model`. `group` is the
-    encoder's name in the recipe, by which `init_from` finds its weights in a run. Raises `RecipeError` for a model that
-    timm does not know, that cannot give maps and a vector in one pass, or that does not take such a shape.
+    `widths` are the sizes of what it returns, `arguments` what rebuilds `model` with `timm.create_model`. `group` is
+    the encoder's name in the recipe, by which `init_from` finds its weights in a run. Raises `RecipeError` for a model
+    that timm does not know, that cannot give maps and a vector in one pass, or that does not take such a shape.
     """
 
     def __init__(self, table: recipe.Encoder, shape: tuple[int, ...], group: str = "", *, start_weights: bool = True):
@@ -47,20 +47,22 @@ class Encoder(nn.Module):
             tuple(shape),
             f"encoder.{group or table.name}",
         )
+        self.image = as_image(self.shape)
         self.arguments = _arguments(table, self.shape, self.where)
-        self.model = _create(table.name, self.arguments, table.pretrained and start_weights, self.where)
+        self.model: Any = _create(table.name, self.arguments, table.pretrained and start_weights, self.where)
         if start_weights and table.init_from is not None:
             load_start_weights(self.model, table.init_from, group, self.where)
         self.widths = self.measure(self.shape)
 
     def forward(self, x: Tensor) -> Features:
+        """One pass: the maps that `taps` picks, and the vector."""
         if self.taps == []:
             return Features((), self.model(x))
         final, maps = self.model.forward_intermediates(x, indices=self.taps, output_fmt="NCHW")
         return Features(tuple(maps), self.model.forward_head(final, pre_logits=True))
 
     def measure(self, shape: tuple[int, ...]) -> Widths:
-        """Sizes for views of `shape`, by a pass in eval mode that leaves weights, buffers and generators as they are."""
+        """Sizes for views of `shape`, by a pass in eval mode that leaves buffers and generators as they are."""
         some = next(self.model.parameters())
         training = self.training
         self.eval()
@@ -83,11 +85,11 @@ def _chw(x: Tensor) -> tuple[int, int, int]:
 
 
 def _arguments(table: recipe.Encoder, shape: tuple[int, ...], where: str) -> dict[str, Any]:
-    """Keyword arguments of timm.create_model: the recipe's options, the channels, and the size where a model is built for one."""
+    """Keywords for timm.create_model: the recipe's options, the channels, the size where a model is built for one."""
     architecture = table.name.partition(".")[0]
     if not timm.is_model(architecture):
         raise RecipeError(f"{where}: timm has no model {table.name!r}{_similar(architecture)}")
-    channels, height, width = _image(shape)
+    channels, height, width = as_image(shape)
     options = dict(table.options)
     for key in ("num_classes", "features_only", "pretrained", "checkpoint_path"):
         if key in options:
@@ -102,7 +104,7 @@ def _arguments(table: recipe.Encoder, shape: tuple[int, ...], where: str) -> dic
     return options
 
 
-def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
+def as_image(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """A view's shape as (channels, height, width): a signal is one pixel high, a feature is a channel of one pixel."""
     channels, *sides = shape
     height, width = [1, 1, *sides][-2:]
@@ -122,7 +124,7 @@ def _create(name: str, arguments: dict[str, Any], pretrained: bool, where: str) 
     for method, keyword in (("forward_intermediates", "output_fmt"), ("forward_head", "pre_logits")):
         if not _takes(getattr(model, method, None), keyword):
             raise RecipeError(
-                f"{where}: timm's {name} has no {method}({keyword}=...), so it cannot give maps and a vector in one pass; "
+                f"{where}: timm's {name} has no {method}({keyword}=...), so it gives no maps and vector in one pass; "
                 "most ResNet, ConvNeXt, EfficientNet, ViT and Swin models can"
             )
     return model

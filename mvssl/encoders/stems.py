@@ -15,7 +15,7 @@ class SmallResNet(ResNet):
 
     def __init__(self, **options):
         super().__init__(**options)
-        self.conv1 = nn.Conv2d(self.in_chans, self.bn1.num_features, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(self.in_chans, int(self.feature_info[0]["num_chs"]), 3, padding=1, bias=False)
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.maxpool = nn.Identity()
         for info, reduction in zip(self.feature_info, (1, 1, 2, 4, 8), strict=True):

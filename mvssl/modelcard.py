@@ -1,0 +1,119 @@
+"""The model card of an exported encoder: what it is, how to load it, what it saw, what it scored.
+
+in   a `Card` of facts
+out  README.md, as the Hugging Face hub shows it
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from mvssl.encoders import Encoder
+from mvssl.recipe import to_yaml
+
+
+@dataclass(frozen=True)
+class Card:
+    """Facts about an encoder that its weights do not tell.
+
+    `views` says by view what the encoder saw, `mean` and `std` are its input's normalisation (one number per channel, or
+    one for all), `source` is the run, `results` are records of `mvssl evaluate`.
+    """
+
+    views: dict[str, str] = field(default_factory=dict)
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    data: str = ""
+    objective: str = ""
+    recipe: str = ""
+    source: str = ""
+    step: int | None = None
+    results: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def of_run(cls, run: Any, group: str) -> Self:
+        """The facts about one encoder of a `mvssl.run.LoadedRun`; the normalisation is its first view's."""
+        recipe, bases = run.recipe, [name.strip() for name in group.split(",")]
+        drawn = {name.partition("_")[0] if name not in recipe.views else name: name for name in run.views.names}
+        maker = run.views.views[drawn.get(bases[0], bases[0])]
+        shapes = {base: list(run.views.shapes[drawn.get(base, base)]) for base in bases}
+        return cls(
+            views={base: f"column {recipe.views[base].source}, {shapes[base]}" for base in bases},
+            mean=tuple(maker.mean.tolist()),
+            std=tuple(maker.std.tolist()),
+            data=str(recipe.data.train),
+            objective=", ".join(term.name for term in recipe.objective),
+            recipe=to_yaml(recipe),
+            source=str(run.folder),
+            step=run.step,
+            results=_results(Path(run.folder) / "evaluation.json"),
+        )
+
+
+def write_card(file: Path, encoder: Encoder, card: Card, difference: float) -> None:
+    """Write README.md."""
+    parts = [_head(card), _what(encoder, card), _use(encoder), _input(encoder, card), _numbers(card)]
+    parts.append(f"## Check\n\nReloaded in timm and compared on random input: largest difference {difference:.1e}.")
+    if card.recipe:
+        parts.append(f"## Recipe\n\n```yaml\n{card.recipe.strip()}\n```")
+    file.write_text("\n\n".join(part for part in parts if part) + "\n")
+
+
+def _head(card: Card) -> str:
+    tags = "".join(
+        f"\n- {tag}" for tag in ("timm", "self-supervised", "multi-view", *card.objective.split(", ")) if tag
+    )
+    return f"---\nlibrary_name: timm\npipeline_tag: image-feature-extraction\ntags:{tags}\n---"
+
+
+def _what(encoder: Encoder, card: Card) -> str:
+    count = sum(p.numel() for p in encoder.model.parameters()) / 1e6
+    trained = f", trained without labels by mvssl with the objective {card.objective}" if card.objective else ""
+    steps = f" for {card.step:,} steps" if card.step is not None else ""
+    data = f"\n\nData: `{card.data}`. Run: `{card.source}`." if card.data else ""
+    vector = encoder.widths.vector
+    return f"# {encoder.name}\n\nA backbone with {count:.2f} M parameters and {vector} features{trained}{steps}.{data}"
+
+
+def _use(encoder: Encoder) -> str:
+    ours = type(encoder.model).__module__.startswith("mvssl.")
+    first = "import mvssl, timm    # mvssl tells timm this architecture" if ours else "import timm"
+    load = 'model = timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0).eval()'
+    shape = ", ".join(map(str, encoder.shape))
+    call = f"vector = model(x)    # x [n, {shape}] -> [n, {encoder.widths.vector}]"
+    return f"## Use\n\n```python\n{first}\n{load}\n{call}\n```"
+
+
+def _input(encoder: Encoder, card: Card) -> str:
+    rows = "\n".join(f"| {view} | {said} |" for view, said in card.views.items())
+    table = f"| view | from |\n|---|---|\n{rows}\n\n" if rows else ""
+    mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (card.mean, card.std))
+    order = f"Channels, in the recipe's order: {encoder.image[0]}. "
+    return f"## Input\n\n{table}{order}Normalised as (x - mean) / std with mean {mean} and std {std}."
+
+
+def _numbers(card: Card) -> str:
+    if not card.results:
+        return ""
+    lines = ["| probe | view | encoder | metric | score |", "|---|---|---|---|---|"]
+    for result in card.results:
+        shots = f", {result['shots']} per class" if result.get("shots") is not None else ""
+        score = f"{result['accuracy']:.4f} ± {result['standard_error']:.4f}"
+        told = [
+            f"{result['probe']}{shots}",
+            *(str(result.get(key, "")) for key in ("view", "encoder", "metric")),
+            score,
+        ]
+        lines.append(f"| {' | '.join(told)} |")
+    return "## Numbers\n\nBy `mvssl evaluate`, with the standard error.\n\n" + "\n".join(lines)
+
+
+def _results(file: Path) -> list[dict[str, Any]]:
+    """The records of an evaluation.json that hold a score; none where there is no such file."""
+    try:
+        read = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return []
+    records = read.get("records", []) if isinstance(read, dict) else read
+    return [r for r in records if isinstance(r, dict) and {"probe", "accuracy", "standard_error"} <= r.keys()]
