@@ -1,0 +1,126 @@
+"""How good scores are, how sure of that we may be, and how two encoders compare on the same samples.
+
+in   scores [n, c], labels [n] (class numbers) or [n, c] (multi-hot)
+out  accuracy or mean average precision, its standard error, and the parts from which a paired difference is made
+
+Only paired parts are subtracted: both encoders saw the same test samples, or the same draws of labels, so what is hard
+for both cancels (McNemar's argument) and the error of the difference is far smaller than the two errors added.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from scipy.stats import t as student
+from torch import Tensor
+
+RESAMPLES = 200  # bootstrap resamples of the test set; the error of the error is then about 5 %
+DRAWS, SAMPLES, BOOTSTRAP = "draws of labels", "test samples", "bootstrap resamples of the test set"
+
+
+class Result(NamedTuple):
+    """One number and what stands behind it."""
+
+    accuracy: float  # 0 to 1; mean average precision where labels are multi-hot
+    standard_error: float
+    parts: Tensor  # float64; correct or not per test sample, or the score per draw, or per bootstrap resample
+    paired_over: str  # what a part belongs to: DRAWS, SAMPLES or BOOTSTRAP
+    protocol: dict[str, Any]
+
+
+class Difference(NamedTuple):
+    """How far one encoder is ahead of another, over the same parts."""
+
+    difference: float
+    standard_error: float
+    paired_over: str
+
+
+def average_precision(scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Area under the precision-recall steps of each class: [n, c], [n, c] -> float64 [c]; NaN without a positive.
+
+    Samples of equal score enter together, as in scikit-learn. `weights` [b, n] counts each sample that often and
+    gives [b, c].
+    """
+    order = scores.argsort(dim=0, descending=True)
+    ranked, positive = scores.gather(0, order), labels.gather(0, order).double()
+    last = _end_of_ties(ranked)
+    if weights is None:
+        return _area(positive, torch.ones_like(positive), last)
+    return torch.stack([_area(positive, w.double()[order], last) for w in weights])
+
+
+def _end_of_ties(ranked: Tensor) -> Tensor:
+    """For each place of a descending column, the last place with the same score: [n, c] -> int64 [n, c]."""
+    n = len(ranked)
+    place = torch.arange(n, device=ranked.device)[:, None].expand_as(ranked)
+    changes = torch.ones_like(ranked, dtype=torch.bool)
+    changes[:-1] = ranked[:-1] != ranked[1:]
+    return torch.where(changes, place, n).flip(0).cummin(0).values.flip(0)
+
+
+def _area(positive: Tensor, weight: Tensor, last: Tensor) -> Tensor:
+    hits = positive * weight
+    precision = (hits.cumsum(0) / weight.cumsum(0).clamp(min=1e-12)).gather(0, last)
+    return (hits * precision).sum(0) / hits.sum(0)
+
+
+def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
+    """Mean over the classes that have a positive; scores, labels [n, c]."""
+    return average_precision(scores, labels).nanmean().item()
+
+
+def metric_of(labels: Tensor) -> str:
+    """The name of what is measured: `accuracy`, or `mean_average_precision` for multi-hot labels."""
+    return "accuracy" if labels.ndim == 1 else "mean_average_precision"
+
+
+def score(scores: Tensor, labels: Tensor) -> float:
+    """Share of samples whose best class is right, or mean average precision; scores [n, c]."""
+    if labels.ndim == 1:
+        return (scores.argmax(1) == labels).double().mean().item()
+    return mean_average_precision(scores, labels)
+
+
+def judge(scores: Tensor, labels: Tensor, protocol: dict[str, Any], seed: int = 0) -> Result:
+    """Score a whole test set [n, c]: binomial standard error of an accuracy, bootstrapped of a mean average precision."""
+    value, n = score(scores, labels), len(labels)
+    if labels.ndim == 1:
+        error = math.sqrt(value * (1 - value) / n)
+        return Result(value, error, (scores.argmax(1) == labels).double().cpu(), SAMPLES, protocol)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(n, (RESAMPLES, n), generator=generator)  # the same for every encoder
+    counts = torch.zeros(RESAMPLES, n).scatter_add_(1, drawn, torch.ones(RESAMPLES, n)).to(scores.device)
+    parts = average_precision(scores, labels, counts).nanmean(dim=1).cpu()
+    return Result(value, parts.std().item(), parts, BOOTSTRAP, protocol)
+
+
+def over_draws(scores: list[float], protocol: dict[str, Any]) -> Result:
+    """The mean over draws of labels; its standard error is std / sqrt(draws)."""
+    parts = torch.tensor(scores, dtype=torch.float64)
+    return Result(parts.mean().item(), _error(parts, DRAWS), parts, DRAWS, protocol)
+
+
+def interval(result: Result) -> tuple[float, float]:
+    """95 % interval: Student's t over draws, the normal approximation otherwise; within 0 and 1."""
+    wide = student.ppf(0.975, len(result.parts) - 1) if result.paired_over == DRAWS else 1.96
+    half = float(wide) * result.standard_error if result.standard_error else 0.0
+    return max(result.accuracy - half, 0.0), min(result.accuracy + half, 1.0)
+
+
+def paired(ahead: Result, behind: Result) -> Difference:
+    """`ahead` minus `behind` with the standard error of the paired difference.
+
+    Both must come from the same test samples and draws. Raises `ValueError` where they cannot.
+    """
+    if ahead.paired_over != behind.paired_over or len(ahead.parts) != len(behind.parts):
+        raise ValueError("results of different samples or draws have no paired difference")
+    error = _error(ahead.parts - behind.parts, ahead.paired_over)
+    return Difference(ahead.accuracy - behind.accuracy, error, ahead.paired_over)
+
+
+def _error(parts: Tensor, paired_over: str) -> float:
+    if len(parts) < 2:
+        return 0.0
+    # a bootstrap's spread is the standard error already
+    return parts.std().item() / (1 if paired_over == BOOTSTRAP else math.sqrt(len(parts)))

@@ -1,0 +1,99 @@
+"""Results as JSON records, and records as a table.
+
+A record is one number with all that is needed to read it: `probe`, `view`, `layer`, `encoder`, `metric`, `accuracy`,
+`standard_error`, `interval_95`, `n_train`, `n_test`, `chance`, `protocol`. Few-label records hold `draws`, the score
+of each draw; records of the trained encoder hold `gain`, the paired differences to the baselines.
+"""
+
+import math
+from typing import Any
+
+from rich.table import Table
+
+from mvssl.errors import RecipeError
+from mvssl.evaluate.metrics import DRAWS, Difference, Result, interval, paired
+
+ENCODERS = ("pixels", "untrained", "trained")  # the order of a table's columns
+Record = dict[str, Any]
+
+
+def record(result: Result, **facts: Any) -> Record:
+    """A result as a JSON object; `facts` are the keys that say what was measured."""
+    made = {
+        **facts,
+        "accuracy": result.accuracy,
+        "standard_error": result.standard_error,
+        "interval_95": list(interval(result)),
+        "protocol": {**facts.get("protocol", {}), **result.protocol},
+    }
+    if result.paired_over == DRAWS:
+        made["draws"] = result.parts.tolist()
+    return made
+
+
+def gain(ahead: Result, behind: Result) -> dict[str, Any]:
+    """The paired difference as a JSON object, with `ahead_by` in standard errors (null where the error is 0)."""
+    difference, error, over = paired(ahead, behind)
+    ahead_by = difference / error if error else None
+    return {"difference": difference, "standard_error": error, "ahead_by": ahead_by, "paired_over": over}
+
+
+def compare(ahead: Record, behind: Record) -> Difference:
+    """Difference of two records, of this run or another's.
+
+    Paired over draws where both hold them; otherwise the two standard errors are added in squares, which is larger than
+    the paired error in `gain`. Raises `RecipeError` where the protocols differ, since the numbers then mean different things.
+    """
+    for name, a, b in _protocol_of(ahead, behind):
+        if a != b:
+            raise RecipeError(f"these records cannot be compared: {name} is {a} and {b}")
+    if "draws" in ahead:
+        pairs = [a - b for a, b in zip(ahead["draws"], behind["draws"], strict=True)]
+        mean, n = sum(pairs) / len(pairs), len(pairs)
+        spread = math.sqrt(sum((pair - mean) ** 2 for pair in pairs) / max(n - 1, 1))
+        return Difference(mean, spread / math.sqrt(n), DRAWS)
+    error = math.hypot(ahead["standard_error"], behind["standard_error"])
+    return Difference(ahead["accuracy"] - behind["accuracy"], error, "nothing")
+
+
+def _protocol_of(*records: Record) -> list[tuple[Any, ...]]:
+    keys = ["probe", "shots", "metric", "n_train", "n_test"]
+    named = [(key, *(r.get(key) for r in records)) for key in keys]
+    inner = ["seed", "label", "data"]
+    return named + [(f"protocol.{key}", *(r["protocol"].get(key) for r in records)) for key in inner]
+
+
+def row_name(record: Record) -> str:
+    """`knn`, `linear`, `1 label per class`, ..."""
+    shots = record.get("shots")
+    return record["probe"] if shots is None else f"{shots} label{'s' if shots > 1 else ''} per class"
+
+
+def table(records: list[Record]) -> Table:
+    """Rows: probes. Columns: pixels, untrained and trained, per view. In per cent with the standard error; best bold."""
+    views = list(dict.fromkeys(r["view"] for r in records))
+    rows = list(dict.fromkeys(row_name(r) for r in records))
+    columns = [(v, e) for v in views for e in ENCODERS if any((r["view"], r["encoder"]) == (v, e) for r in records)]
+    cells = {(row_name(r), r["view"], r["encoder"]): r for r in records}
+    drawn = Table(title=_title(records[0]), caption="± standard error; best of a row bold")
+    drawn.add_column("probe")
+    for view, encoder in columns:
+        drawn.add_column(f"{view}\n{encoder}" if len(views) > 1 else encoder, justify="right")
+    for row in rows:
+        best = max(r["accuracy"] for r in records if row_name(r) == row)
+        drawn.add_row(row, *(_cell(cells.get((row, *column)), best) for column in columns))
+    return drawn
+
+
+def _title(first: Record) -> str:
+    metric = first["metric"].replace("_", " ")
+    return (
+        f"{metric} in %, {first['n_test']} test samples, {first['n_train']} for fitting; chance {first['chance']:.1%}"
+    )
+
+
+def _cell(record: Record | None, best: float) -> str:
+    if record is None:
+        return ""
+    text = f"{100 * record['accuracy']:.1f} ± {100 * record['standard_error']:.1f}"
+    return f"[bold]{text}[/bold]" if record["accuracy"] == best else text
