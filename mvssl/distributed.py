@@ -79,8 +79,14 @@ def mean(sum: Tensor, count: Tensor) -> Tensor:
     return both[0] / both[1].detach().clamp(min=1)
 
 
+def safe_logsumexp(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """torch.logsumexp, with gradient 0 instead of NaN where every term is -inf."""
+    top = x.detach().amax(dim, keepdim=True).clamp(min=torch.finfo(x.dtype).min)
+    sum = (x - top).exp().sum(dim)
+    none = sum == 0
+    return sum.masked_fill(none, 1).log().masked_fill(none, -torch.inf) + top.view_as(sum)
+
+
 def logsumexp(x: Tensor) -> Tensor:
     """Combine per-process log-sum-exps, element by element, with gradient; -inf where no process has a term."""
-    if world() == 1:
-        return x
-    return torch.logsumexp(gather(x[None]), dim=0)
+    return x if world() == 1 else safe_logsumexp(gather(x[None]), 0)
