@@ -31,14 +31,13 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
 
     Works alone and under `accelerate launch --config_file launch/cpu_2.yaml -m mvssl train RECIPE`.
     """
+    from mvssl.finish import finish
     from mvssl.recipe import load_recipe
+    from mvssl.training import train as run_training
 
     loaded = load_recipe(recipe, overrides or [])
-    from mvssl.train import train as run_training
-    from mvssl.startup import farewell
-
     outcome = run_training(loaded)
-    farewell(loaded, outcome, str(recipe))
+    finish(loaded, outcome.folder)
 
 
 @app.command()
@@ -85,10 +84,10 @@ def views(
     samples: Annotated[int, typer.Option(help="rows of the sheet")] = 8,
 ) -> None:
     """Draw what training sees: samples beside their views, from the training path itself."""
+    from mvssl.finish import draw_views
     from mvssl.recipe import load_recipe
-    from mvssl.startup import draw_sheet
 
-    draw_sheet(load_recipe(recipe, overrides or []), out, samples)
+    draw_views(load_recipe(recipe, overrides or []), out, samples)
     print(f"wrote {out}")
 
 

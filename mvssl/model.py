@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mvssl.encoders import Encoder, Features, Widths
 from mvssl.errors import RecipeError
+from mvssl.objectives import OBJECTIVES
 from mvssl.objectives.context import Context, at_least_float32
 from mvssl.recipe import Recipe, construct, find_class
 
@@ -120,8 +121,6 @@ def build_model(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], *, start_
     Weights are drawn from torch's generator, which the caller seeds, in the recipe's order; with `start_weights` false,
     `pretrained` and `init_from` are left alone, since a checkpoint follows. Raises `RecipeError`.
     """
-    from mvssl.objectives import OBJECTIVES
-
     names = drawn_names(recipe)
     encoders = {}
     for group, table in recipe.encoder.items():

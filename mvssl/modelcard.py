@@ -5,19 +5,20 @@ out  README.md, as the Hugging Face hub shows it
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from mvssl.encoders import Encoder
-from mvssl.recipe import to_yaml
+from mvssl.recipe import View, to_yaml
 
 
 @dataclass(frozen=True)
 class Card:
     """Facts about an encoder that its weights do not tell.
 
-    `views` says by view what the encoder saw, `mean` and `std` are its input's normalisation (one number per channel, or
+    `views` says by view what the encoder saw, `mean` and `std` normalise its input (one number per channel, or
     one for all), `source` is the run, `results` are records of `mvssl evaluate`.
     """
 
@@ -35,13 +36,11 @@ class Card:
     def of_run(cls, run: Any, group: str) -> Self:
         """The facts about one encoder of a `mvssl.run.LoadedRun`; the normalisation is its first view's."""
         recipe, bases = run.recipe, [name.strip() for name in group.split(",")]
-        drawn = {name.partition("_")[0] if name not in recipe.views else name: name for name in run.views.names}
-        maker = run.views.views[drawn.get(bases[0], bases[0])]
-        shapes = {base: list(run.views.shapes[drawn.get(base, base)]) for base in bases}
+        first = run.views.view(bases[0])
         return cls(
-            views={base: f"column {recipe.views[base].source}, {shapes[base]}" for base in bases},
-            mean=tuple(maker.mean.tolist()),
-            std=tuple(maker.std.tolist()),
+            views={base: _saw(recipe.views[base], run.views.view(base).shape) for base in bases},
+            mean=_statistics(first, "mean", 0.0),
+            std=_statistics(first, "std", 1.0),
             data=str(recipe.data.train),
             objective=", ".join(term.name for term in recipe.objective),
             recipe=to_yaml(recipe),
@@ -51,9 +50,20 @@ class Card:
         )
 
 
+def _saw(table: View, shape: Sequence[int]) -> str:
+    options = [f"{key} {value}" for key, value in table.options.items() if key != "normalize"]
+    said = [f"column {table.source}", str(list(shape)), *options]
+    return ", ".join([*said, f"augment {table.augment}"] if table.augment else said)
+
+
+def _statistics(view: Any, name: str, default: float) -> tuple[float, ...]:
+    """A view's statistics; a user's own view class need not have any."""
+    return tuple(float(value) for value in getattr(view, name, (default,)))
+
+
 def write_card(file: Path, encoder: Encoder, card: Card, difference: float) -> None:
     """Write README.md."""
-    parts = [_head(card), _what(encoder, card), _use(encoder), _input(encoder, card), _numbers(card)]
+    parts = [_head(card), _what(encoder, card), _use(encoder), _input(encoder, card), _scores(card)]
     parts.append(f"## Check\n\nReloaded in timm and compared on random input: largest difference {difference:.1e}.")
     if card.recipe:
         parts.append(f"## Recipe\n\n```yaml\n{card.recipe.strip()}\n```")
@@ -93,7 +103,7 @@ def _input(encoder: Encoder, card: Card) -> str:
     return f"## Input\n\n{table}{order}Normalised as (x - mean) / std with mean {mean} and std {std}."
 
 
-def _numbers(card: Card) -> str:
+def _scores(card: Card) -> str:
     if not card.results:
         return ""
     lines = ["| probe | view | encoder | metric | score |", "|---|---|---|---|---|"]

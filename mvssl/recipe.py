@@ -149,6 +149,7 @@ class Train(Table):
     trackers: list[str] = Field(["tensorboard"], description="accelerate trackers")
     joint_bn: bool = Field(True, description="views that share an encoder and a shape pass as one batch")
     out: str = Field(description="run folder")
+    then: list[Literal["evaluate", "export", "views"]] = Field([], description="what to do after the last step")
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

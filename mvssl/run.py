@@ -31,7 +31,7 @@ from mvssl.views import ViewSet, build_views
 # A change here alters neither the samples, nor the model, nor the loss, so a run may be continued with it.
 FREE = ("data.root", "data.pack", "data.train", "data.val", "data.label", "data.workers", "data.max_bad", "optim")
 FREE += ("evaluate", "train.epochs", "train.steps", "train.out", "train.save_every", "train.keep", "train.log_every")
-FREE += ("train.trackers",)
+FREE += ("train.trackers", "train.then")
 
 
 @dataclass(frozen=True)

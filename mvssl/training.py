@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from mvssl import checkpoint, distributed, guard, run, startup
 from mvssl.batchnorm import convert_batchnorm
-from mvssl.data import Batch, loader, open_data
+from mvssl.data import Batch, as_source, loader
 from mvssl.draws import Draws, hash_name
 from mvssl.errors import PREEMPTED, DataError, MvsslError, RecipeError, StorageError
 from mvssl.ledger import Ledger
@@ -33,7 +33,7 @@ from mvssl.objectives import Context
 from mvssl.optim import build_optimizer, learning_rate
 from mvssl.progress import Log, say
 from mvssl.recipe import Recipe
-from mvssl.views import ViewSet, build_views
+from mvssl.views import ViewSet, build_views, resolve_statistics
 
 class Interrupted(MvsslError):
     """The run was asked to stop, saved, and can be continued."""
@@ -97,20 +97,20 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
 
 def _train(recipe: Recipe, data: Any, accelerator: Accelerator, folder: Path) -> Outcome:
     table, batch_size, world = recipe.train, recipe.data.batch_size, accelerator.num_processes
-    source = open_data(recipe.data, main_first=accelerator.main_process_first) if data is None else data
-    source, shapes, fingerprint = startup.describe_source(source, recipe)
-    recipe = startup.measure_statistics(recipe, shapes, source)
-    views = build_views(recipe.views, shapes)
+    source = startup.open_training(recipe.data, accelerator) if data is None else as_source(data)
+    views_tables = resolve_statistics(recipe.views, source.shapes, source)
+    recipe = recipe.model_copy(update={"views": views_tables})
+    views = build_views(recipe.views, source.shapes)
     steps = table.steps or math.ceil((table.epochs or 0) * len(source) / batch_size)
 
     torch.manual_seed(table.seed)
     model = build_model(recipe, views.shapes)
-    frozen = startup.freeze_unreached(model, views, world)
+    frozen = startup.freeze_unreached(model, views)
     if world > 1:
         model = convert_batchnorm(model)
     wrapped = accelerator.prepare(model)
     optimizer = build_optimizer(model, recipe.optim)
-    state = startup.resume(folder, recipe, fingerprint, model, optimizer)
+    state, told = startup.resume(folder, recipe, source.fingerprint, model, optimizer)
     start = state["step"]
     batches = loader(
         source, batch_size=batch_size, seed=table.seed, start_step=start, stop_step=steps, rank=accelerator.process_index,
@@ -120,15 +120,15 @@ def _train(recipe: Recipe, data: Any, accelerator: Accelerator, folder: Path) ->
         run.describe(folder, recipe)
         run.cut_lines_after(folder / "metrics.jsonl", start)
         run.cut_lines_after(folder / "bad.jsonl", start)
-    accelerator.init_trackers("tensorboard")
-    say(accelerator, *startup.summary(recipe, source, views, model, world, start, steps, frozen))
+    accelerator.init_trackers("trackers")
+    say(accelerator, startup.plan(recipe, source, views, model, start, steps, frozen), *told)
     if start >= steps:
         say(accelerator, f"{folder} has its {steps} steps already; give more with train.steps or train.epochs")
 
     ledger = Ledger(folder / "bad.jsonl", batch_size, recipe.data.max_bad, bad=state["bad"], skipped=state["skipped"])
 
     def save(done: int) -> None:
-        facts = {**ledger.counts(), "fingerprint": fingerprint, "world": world, "columns": shapes}
+        facts = {**ledger.counts(), "fingerprint": source.fingerprint, "world": world, "columns": source.shapes}
         with _one_writes(accelerator) as writer:
             if writer:
                 checkpoint.save_checkpoint(folder, done, model, optimizer, facts, table.keep)

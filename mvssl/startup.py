@@ -1,0 +1,109 @@
+"""What happens before the first step and after the last: sources opened, statistics measured, the plan told."""
+
+import contextlib
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.table import Table
+from torch import nn
+
+from mvssl import checkpoint, distributed, run
+from mvssl.data import Shards, open_shards
+from mvssl.draws import Draws
+from mvssl.errors import RecipeError
+from mvssl.model import MultiView, unreached
+from mvssl.objectives import Context
+from mvssl.recipe import Data, Recipe
+from mvssl.views import ViewSet
+
+
+def open_training(table: Data, accelerator: Accelerator | None = None) -> Shards:
+    """The shards to train on, packed first where the recipe says from what; the main process does it for all."""
+    if not table.train:
+        raise RecipeError("data.train is empty: name shards, or call train(recipe, data=DATASET) from Python")
+    main = accelerator is None or accelerator.is_main_process
+    with accelerator.main_process_first() if accelerator else contextlib.nullcontext():
+        if table.pack and main:
+            pack_once(table)
+        return open_shards(table.train, table.folder, table.columns, missing=table.missing, progress=main)
+
+
+def pack_once(table: Data) -> None:
+    """Make the shards of `data.pack` under the data folder unless they are there."""
+    destination = table.folder / str(table.pack)
+    if not destination.exists():
+        from mvssl.data.pack import pack
+
+        pack(str(table.pack), destination)
+
+
+def freeze_unreached(model: MultiView, views: ViewSet) -> list[str]:
+    """Freeze the parameters that no loss reaches, which DDP would wait for, and name them."""
+    position = torch.arange(2) + 2 * distributed.rank()
+    seen = {name: torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)) for name, shape in views.shapes.items()}
+    names = unreached(model, seen, Context(step=0, index=position, present={}, draws=Draws(0, position)))
+    for name in names:
+        model.get_parameter(name).requires_grad_(False)
+    return names
+
+
+def resume(
+    folder: Path, recipe: Recipe, fingerprint: str, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Any], list[str]]:
+    """The state of the run in `folder`, with weights and moments restored, and what to tell of it; step 0 if it is new.
+
+    Raises `RecipeError` where the recipe or the data differ in what alters samples, model or loss.
+    """
+    found = checkpoint.newest(folder)
+    if found is None:
+        return {"step": 0, "bad": 0, "skipped": 0}, []
+    changed = run.refuse_changes(folder, recipe)
+    state = checkpoint.load_state(found)
+    if state["fingerprint"] != fingerprint:
+        raise RecipeError(
+            f"{folder} was trained on other data (fingerprint {state['fingerprint'][:12]}, now {fingerprint[:12]}): give it "
+            "the shards that it had, or start a new run with train.out=FOLDER"
+        )
+    checkpoint.restore(found, model, optimizer)
+    told = [f"continues {found} at step {state['step']}", *(f"  changed {line}" for line in changed)]
+    if state["world"] != distributed.world():
+        told.append(f"  on {distributed.world()} processes, before on {state['world']}: same samples and draws, other rounding")
+    return state, told
+
+
+def plan(recipe: Recipe, source: Any, views: ViewSet, model: MultiView, start: int, steps: int, frozen: list[str]) -> Table:
+    """What the run will do, as a table: views, encoders, batch, candidates, steps, place."""
+    world, batch, samples = distributed.world(), recipe.data.batch_size, len(source)
+    rows = {"run": f"{recipe.train.out}, seed {recipe.train.seed}"}
+    dropped = getattr(source, "dropped", 0)
+    rows["samples"] = f"{samples:,}" + (f" ({dropped:,} without all columns left out)" if dropped else "")
+    rows["views"] = ", ".join(f"{name} {list(shape)}" for name, shape in views.shapes.items())
+    for group, encoder in model.encoders.items():
+        rows[f"encoder {group}"] = f"{encoder.name}, {_millions(encoder)} parameters"
+    for name, term in zip(model.labels, model.objective, strict=True):
+        rows[f"objective {name}"] = f"{_millions(term)} parameters" + _candidates(term, batch)
+    rows["batch"] = f"{batch} over {world} process{'es' * (world > 1)}, {batch // world} on each"
+    rows["batch norm"] = "over all processes" if world > 1 else "one process"
+    rows["steps"] = f"{steps:,}, {samples / batch:,.1f} an epoch, {steps * batch / samples:,.2f} epochs; starts at {start:,}"
+    rows["precision"] = recipe.train.precision
+    if frozen:
+        rows["frozen"] = f"{len(frozen)} tensors that no loss reaches: {', '.join(frozen[:4])}{' ...' * (len(frozen) > 4)}"
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, text in rows.items():
+        table.add_row(f"[bold]{name}", text)
+    return table
+
+
+def _candidates(term: nn.Module, batch: int) -> str:
+    count = getattr(term, "candidates", None)
+    if count is None:
+        return ""
+    told = ", ".join(f"{name} {number:,} (ceiling {math.log(number):.2f} nats)" for name, number in count(batch).items())
+    return f"; candidates per anchor: {told}"
+
+
+def _millions(module: nn.Module) -> str:
+    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M"

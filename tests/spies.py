@@ -1,0 +1,64 @@
+"""Views and encoders that watch or disturb a run, named by import path in test recipes."""
+
+import hashlib
+import json
+import os
+import signal
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mvssl import distributed
+from mvssl.views import ImageView
+
+
+class Witness(ImageView):
+    """An image view that writes down, for every sample it draws, its position and a hash of the result."""
+
+    def __init__(self, shape: tuple[int, ...], *, file: str):
+        super().__init__(shape, crop=(0.5, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.4, 0.0))
+        self.file = file
+
+    def __call__(self, column: Tensor, draws) -> Tensor:
+        seen = super().__call__(column, draws)
+        if draws is not None:
+            with open(f"{self.file}.{distributed.rank()}", "a") as file:
+                for position, row in zip(draws.position.tolist(), seen, strict=True):
+                    file.write(json.dumps([position, hashlib.sha256(row.numpy().tobytes()).hexdigest()]) + "\n")
+        return seen
+
+
+def testimony(file: Path) -> dict[int, str]:
+    """What witnesses of all processes wrote: position -> hash of the view; each position once."""
+    lines = [json.loads(line) for part in file.parent.glob(f"{file.name}.*") for line in part.read_text().splitlines()]
+    assert len(lines) == len({position for position, _ in lines}), "a position was trained on twice"
+    return dict(lines)
+
+
+class Poison(ImageView):
+    """An image view that turns samples at the given positions into NaN."""
+
+    def __init__(self, shape: tuple[int, ...], *, positions: list[int]):
+        super().__init__(shape, flip=0.5)
+        self.positions = torch.tensor(positions)
+
+    def __call__(self, column: Tensor, draws) -> Tensor:
+        seen = super().__call__(column, draws)
+        if draws is not None:
+            seen[torch.isin(draws.position, self.positions)] = torch.nan
+        return seen
+
+
+class Killer(ImageView):
+    """An image view that sends this process a signal when it sees the given position, once per marker file."""
+
+    def __init__(self, shape: tuple[int, ...], *, position: int, signal: int, marker: str):
+        super().__init__(shape, flip=0.5)
+        self.position, self.signal, self.marker = position, signal, Path(marker)
+
+    def __call__(self, column: Tensor, draws) -> Tensor:
+        if draws is not None and (draws.position == self.position).any() and not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.Signals(self.signal))
+        return super().__call__(column, draws)
