@@ -3,10 +3,10 @@
 in   images [n, c, h, w], three-channel ones in [0, 1], and parameters per sample drawn on the CPU in float64
 out  images of the same kind; colour spaces in their own units (Lab: L 0..100; YDbDr: Y 0..1, Db and Dr within 4/3)
 
-Brightness, contrast, saturation and gray are affine in the pixel and in the image's mean colour m: x -> A x + B m. So is any
-sequence of them, whose A and B are multiplied out before an image is touched. Parameters mean what they mean in
-torchvision's ColorJitter; it clamps to [0, 1] after every step, here there is one clamp at the end (and one before an exact
-hue), so results differ where a step in between leaves [0, 1].
+Brightness, contrast, saturation and gray are linear in the pixel and in the image's mean colour m: x -> A x + B m. So is
+any sequence of them, whose A and B are multiplied out before an image is touched. Parameters mean what they mean in
+torchvision's ColorJitter. It clamps to [0, 1] after every step; here there is one clamp at the end (and one before an
+exact hue), so results differ where a step in between leaves [0, 1].
 """
 
 from typing import Literal, NamedTuple
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mvssl.draws import Draws
 from mvssl.errors import RecipeError
-from mvssl.views.geometry import filtered, send
+from mvssl.views.resample import filtered, send
 
 Space = Literal["rgb", "gray", "lab", "ydbdr"]
 GRAY = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)  # ITU-R BT.601
@@ -73,7 +73,6 @@ class ColorJitter:
 
     def draw(self, draws: Draws) -> Jitter:
         """Parameters of every row, composed; float64 on the CPU."""
-        n = len(draws.position)
         u = draws.uniform("jitter", 4)
         on = draws.uniform("jitter_p", 1) < self.p
         low = torch.tensor([max(0.0, 1 - s) for s in self.strengths[:3]], dtype=torch.float64)

@@ -15,7 +15,8 @@ from mvssl.errors import RecipeError
 from mvssl.recipe import Size, nearest
 from mvssl.views import color as colors
 from mvssl.views import normalize as normalization
-from mvssl.views.geometry import Affine, Geometry, Interpolation, Placement, place, send
+from mvssl.views.geometry import Affine, Geometry, Placement
+from mvssl.views.resample import Interpolation, place, send
 
 
 class ImageView:
@@ -64,9 +65,7 @@ class ImageView:
         normalize: normalization.Name | normalization.Numbers | None = None,
     ):
         if len(shape) != 3:
-            raise RecipeError(
-                f"an image view needs a column [c, h, w]; this one is {list(shape)}. `name: vector` takes [d]"
-            )
+            raise RecipeError(f"an image view needs a column [c, h, w], not {list(shape)}; `name: vector` takes [d]")
         chances = {"flip": flip, "translate_p": translate_p, "jitter_p": jitter_p, "gray_p": gray_p}
         _check_chances(**chances, solarize_p=solarize_p, blur_p=blur_p, keep=keep)
         if not 0 < blur_sigma[0] <= blur_sigma[1]:
@@ -163,10 +162,9 @@ def _channels(given: int, color: colors.Space, channels: str | list[int] | None)
         return whole, list(range(whole))
     if isinstance(channels, str):
         names = colors.CHANNELS[color] if whole == 3 or color == "gray" else {}
+        accepted = [*names, f"a list of 0..{whole - 1}"]
         if channels not in names:
-            raise RecipeError(
-                f"channels: {color} has no {channels!r}{nearest(channels, [*names, f'[0..{whole - 1}]'])}"
-            )
+            raise RecipeError(f"channels: {color} has no {channels!r}{nearest(channels, accepted)}")
         return whole, names[channels]
     if not channels or len(set(channels)) != len(channels) or not all(0 <= k < whole for k in channels):
         raise RecipeError(f"channels: {channels}; give different numbers from 0 to {whole - 1}")

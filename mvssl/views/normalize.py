@@ -43,9 +43,7 @@ def statistics(given: str | Mapping[str, Sequence[float]], kept: list[int], whol
         (mean, std), expected = STATISTICS[given], whole
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, expected):
-            raise RecipeError(
-                f"normalize: {given} has {len(values)} numbers as {name}; this view needs {expected} or 1"
-            )
+            raise RecipeError(f"normalize: {given} has {len(values)} numbers as {name}; it needs {expected} or 1")
     if not all(math.isfinite(m) for m in mean) or not all(s > 0 and math.isfinite(s) for s in std):
         raise RecipeError(f"normalize: {given}: means are finite numbers, stds are above 0")
     return tuple(torch.tensor([v[k if len(v) > 1 else 0] for k in kept], dtype=torch.float32) for v in (mean, std))

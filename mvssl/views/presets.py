@@ -13,8 +13,9 @@ _AMDIM_CROP = {
     "ratio": (0.7, 1.4),
     "flip": 0.5,
     "shared_flip": True,
-    "gray_p": 0.25,
     "jitter_p": 0.8,
+    "gray_p": 0.25,
+    "normalize": "imagenet",
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -32,9 +33,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "normalize": "cifar10",
     },
     # STL-10, 64 pixels; the paper's crop is bicubic, ours bilinear
-    "amdim_stl10": {**_AMDIM_CROP, "size": 64, "jitter": (0.4, 0.4, 0.4, 0.2), "normalize": "imagenet"},
+    "amdim_stl10": {**_AMDIM_CROP, "size": 64, "jitter": (0.4, 0.4, 0.4, 0.2)},
     # ImageNet and Places, 128 pixels
-    "amdim_imagenet": {**_AMDIM_CROP, "size": 128, "jitter": (0.4, 0.4, 0.4, 0.1), "normalize": "imagenet"},
+    "amdim_imagenet": {**_AMDIM_CROP, "size": 128, "jitter": (0.4, 0.4, 0.4, 0.1)},
     # one crop and flip for both colour views: `channels: L`, and `channels: ab, geometry: <the L view>`
     "cmc": {"crop": (0.2, 1.0), "flip": 0.5, "color": "lab", "normalize": "lab"},
     # MNIST; torchvision's RandomAffine of the time took the nearest pixel

@@ -31,9 +31,7 @@ class VectorView:
         normalize: Literal["data", "none"] | normalization.Numbers = "data",
     ):
         if len(shape) != 1:
-            raise RecipeError(
-                f"a vector view needs a column [d]; this one is {list(shape)}. `name: image` takes [c, h, w]"
-            )
+            raise RecipeError(f"a vector view needs a column [d], not {list(shape)}; `name: image` takes [c, h, w]")
         if noise < 0 or not 0 <= drop < 1:
             raise RecipeError(f"noise: {noise}, drop: {drop}; noise is at least 0, drop from 0 to below 1")
         self.shape, self.noise, self.drop = tuple(shape), noise, drop

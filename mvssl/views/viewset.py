@@ -3,15 +3,17 @@
 in   Batch(columns, position, ...), a seed
 out  dict view name -> float32 [n, *shape], in recipe order; a view with `count: 2` is drawn twice, as NAME_0 and NAME_1
 
-A draw depends on (seed, position, view's name, operation) and on nothing else: not on the batch, the process or the device.
+A draw depends on (seed, position, view's name, operation), and not on the batch, the process or the device.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mvssl.data.faults import Undecodable
 from mvssl.draws import Draws
 from mvssl.errors import RecipeError
 from mvssl.recipe import View, construct, find_class, nearest, options_of
@@ -87,30 +89,36 @@ def build_views(recipe_views: Mapping[str, View], shapes: Shapes, statistics_sou
     expanded = [name for base, view in recipe_views.items() for name in _expanded(base, view.count)]
     for name in expanded:
         if expanded.count(name) > 1:
-            raise RecipeError(f"views: two views are called {name!r}; a view with count: 2 is called NAME_0 and NAME_1")
+            raise RecipeError(f"views: two views are called {name!r}; one with count: 2 is called NAME_0 and NAME_1")
     return ViewSet(recipe_views, views, _owners(recipe_views, views))
 
 
 def resolve_statistics(recipe_views: Mapping[str, View], shapes: Shapes, source: Any) -> dict[str, View]:
     """The same views with `normalize: data` replaced by numbers, as the resolved recipe should hold them.
 
-    Measured on at most 2048 samples spread evenly over `source` (`len` and `source[i]`, a dict of arrays), each through the
-    clean view, for each channel or feature; what is not finite is left out.
+    Measured on at most 2048 samples spread evenly over `source` (`len` and `source[i]`, a dict of arrays), each through
+    the clean view, for each channel or feature. Samples that cannot be decoded, columns that a sample lacks and values
+    that are not finite are left out.
     """
     resolved, moments = dict(recipe_views), {}
     for name, view in recipe_views.items():
         if _options(name, view)[1].get("normalize") == "data":
             resolved[name] = view.model_copy(update={"normalize": "none"})
             moments[name] = _build(name, resolved[name], shapes), Moments()
-    for index in spread(len(source)) if moments else ():
-        sample = source[int(index)]
+    for sample in _readable(source) if moments else ():
         for name, (view, measured) in moments.items():
-            column = torch.as_tensor(sample[recipe_views[name].source])
-            with torch.no_grad():
-                measured.add(view(column[None], None))
+            column = sample.get(recipe_views[name].source)
+            if column is not None:
+                measured.add(view(torch.as_tensor(column)[None], None))
     for name, (_, measured) in moments.items():
         resolved[name] = recipe_views[name].model_copy(update={"normalize": measured.numbers()})
     return resolved
+
+
+def _readable(source: Any) -> Iterator[Mapping[str, Any]]:
+    for index in spread(len(source)):
+        with contextlib.suppress(Undecodable):
+            yield source[int(index)]
 
 
 def _expanded(base: str, count: int) -> list[str]:
