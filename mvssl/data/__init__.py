@@ -5,21 +5,29 @@ from mvssl.data.dataset import Shards, open_shards
 from mvssl.data.faults import Bad, Undecodable
 from mvssl.data.loader import loader, sequential
 from mvssl.data.order import Order
+from mvssl.data.pack import Packed, pack
 from mvssl.data.paths import expand
 from mvssl.data.samples import Samples, Source, as_source
+from mvssl.data.verify import Summary, Verified, summarize, verify
 
 __all__ = [
     "Bad",
     "Batch",
     "Order",
+    "Packed",
     "Sample",
     "Samples",
     "Shards",
     "Source",
+    "Summary",
     "Undecodable",
+    "Verified",
     "as_source",
     "expand",
     "loader",
     "open_shards",
+    "pack",
     "sequential",
+    "summarize",
+    "verify",
 ]

@@ -101,7 +101,7 @@ class Shards:
         return int(self._starts[-1])
 
     def __getitem__(self, i: int) -> Sample:
-        """Column -> array. Raises `Undecodable` where one cannot be used; columns that the sample lacks are left out."""
+        """Column -> array, absent columns left out. Raises `Undecodable` where one cannot be used."""
         if not 0 <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)}")
         present = [name for c, name in enumerate(self.columns) if self._sizes[i, c] >= 0]

@@ -45,7 +45,7 @@ def split_name(name: str) -> tuple[str, str] | None:
     """Key and field of a member; None for a member that belongs to no sample."""
     name = name.removeprefix("./")
     folder, slash, base = name.rpartition("/")
-    key, dot, field = base.partition(".")
+    key, _, field = base.partition(".")
     if not key or not field or _META.match(name):
         return None
     return folder + slash + key, field.lower()

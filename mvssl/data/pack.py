@@ -1,0 +1,161 @@
+"""Make shards: shuffled, in webdataset's format, under train/ and val/.
+
+in   a source: digits, torchvision:NAME, a folder of images or of paired sensors, an npz of arrays
+out  DEST/train/000000.tar ..., DEST/val/..., each with names.tsv, and DEST/classes.txt; or nothing at all
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mvssl.data import folders, sources
+from mvssl.data.progress import track
+from mvssl.data.sources import Material, Split
+from mvssl.errors import DataError, OutputError, RecipeError, StorageError
+
+_BYTES_PER_SHARD = 1 << 30
+
+
+class Packed(NamedTuple):
+    """What `pack` made."""
+
+    destination: Path
+    samples: dict[str, int]  # split -> samples
+    shards: dict[str, int]  # split -> shards
+    fields: dict[str, int]  # field -> samples that have it
+    classes: list[str] | None
+
+
+def pack(
+    source: str,
+    destination: str | Path,
+    *,
+    val: float = 0.1,
+    seed: int = 0,
+    per_shard: int = 10_000,
+    root: Path | None = None,
+    progress: bool = True,
+) -> Packed:
+    """Pack `source` into shards of `per_shard` samples under `destination`, in an order fixed by `seed`.
+
+    `val` is the share held out where the source has no split of its own, class by class where there are labels. `root`
+    is where torchvision keeps its downloads. Raises `RecipeError` for a source that is none, `DataError` where its
+    files cannot be used, `OutputError` where `destination` holds something or cannot be made, `StorageError` where
+    writing fails; an interrupted pack leaves no destination behind.
+    """
+    destination = Path(destination)
+    if per_shard < 1 or not 0 <= val < 1:
+        raise RecipeError(f"pack: per_shard={per_shard} must be at least 1 and val={val} from 0 to below 1")
+    material = _held_out(_open(source, root), val, seed)
+    aside = _aside(destination)
+    try:
+        packed = _write(material, aside, destination, seed, per_shard, progress)
+        os.rename(aside, destination)
+    except OSError as error:
+        raise StorageError(f"packing to {destination} failed: {error.strerror or error}; nothing was kept") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return packed
+
+
+def _open(source: str, root: Path | None) -> Material:
+    kind, colon, rest = source.partition(":")
+    if source == "digits":
+        return sources.digits()
+    if colon and kind == "torchvision":
+        return sources.torchvision_set(rest, root)
+    named = kind if colon and kind in ("classes", "pairs") else None
+    path = Path(rest if named else source)
+    if path.is_dir():
+        return folders.folder(path, named)
+    if path.is_file() and path.suffix == ".npz":
+        return sources.arrays(path)
+    raise RecipeError(
+        f"nothing to pack at {source!r} (accepted: digits, torchvision:NAME such as torchvision:CIFAR10, a folder of "
+        "images, classes:FOLDER, pairs:FOLDER with a folder per sensor, FILE.npz)"
+    )
+
+
+def _held_out(material: Material, share: float, seed: int) -> Material:
+    """The material with part of train as val, unless it has splits of its own."""
+    train = material.splits["train"]
+    if material.fixed or share == 0:
+        return material
+    count = max(1, round(train.count * share))
+    if count >= train.count:
+        raise DataError(f"{train.count} samples cannot be divided into train and val; set val to 0")
+    val = _chosen(train, count, np.random.default_rng(seed))
+    kept = np.setdiff1d(np.arange(train.count), val)
+    return material._replace(splits={"train": _part(train, kept), "val": _part(train, val)})
+
+
+def _chosen(split: Split, count: int, generator: np.random.Generator) -> np.ndarray:
+    """`count` samples, the same share of every class: the shuffled samples sorted by how far into its class each is."""
+    shuffled = generator.permutation(split.count)
+    if split.labels is None:
+        return np.sort(shuffled[:count])
+    labels = np.asarray(split.labels)[shuffled]
+    depth = np.zeros(split.count)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        depth[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return np.sort(shuffled[np.argsort(depth, kind="stable")[:count]])
+
+
+def _part(split: Split, rows: np.ndarray) -> Split:
+    name = split.name
+    return Split(
+        len(rows),
+        lambda i: split.fields(int(rows[i])),
+        name=None if name is None else lambda i: name(int(rows[i])),
+    )
+
+
+def _aside(destination: Path) -> Path:
+    """A new folder beside the destination. Raises `OutputError`."""
+    try:
+        if destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
+            raise OutputError(f"{destination} exists and is not an empty folder; pack to a new one, or remove it")
+        aside = destination.absolute().with_name(f".{destination.absolute().name}.packing-{os.getpid()}")
+        aside.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(f"{destination} cannot be made: {error.strerror}") from None
+    return aside
+
+
+def _write(material: Material, aside: Path, destination: Path, seed: int, per_shard: int, progress: bool) -> Packed:
+    fields: dict[str, int] = {}
+    shards = {}
+    for name, split in material.splits.items():
+        (aside / name).mkdir()
+        shards[name] = _write_split(split, aside / name, seed, per_shard, progress, fields)
+    if material.classes:
+        (aside / "classes.txt").write_text("".join(f"{one}\n" for one in material.classes))
+    return Packed(
+        destination, {name: split.count for name, split in material.splits.items()}, shards, fields, material.classes
+    )
+
+
+def _write_split(split: Split, folder: Path, seed: int, per_shard: int, progress: bool, fields: dict[str, int]) -> int:
+    from webdataset import ShardWriter
+
+    order = np.random.default_rng([seed, 1]).permutation(split.count).tolist()
+    # webdataset fills the pattern with %, so other per cent signs of the path are doubled
+    pattern = str(folder).replace("%", "%%") + "/%06d.tar"
+    names = []
+    with ShardWriter(
+        pattern, maxcount=per_shard, maxsize=_BYTES_PER_SHARD, verbose=0, encoder=False, mtime=0
+    ) as writer:
+        for number, i in enumerate(track(order, f"packing {folder.name}", len(order), progress)):
+            sample, key = split.fields(i), f"{number:08d}"
+            writer.write({"__key__": key, **sample})
+            for field in sample:
+                fields[field] = fields.get(field, 0) + 1
+            if split.name is not None:
+                names.append(f"{key}\t{split.name(i)}\n")
+    if names:
+        (folder / "names.tsv").write_text("".join(names))
+    return len(list(folder.glob("*.tar")))

@@ -1,0 +1,134 @@
+"""Look at every byte of shards, or only at their headers.
+
+in   shards
+out  `Verified`: counts, and each fault with shard, key, field and reason; `Summary`: what the index says
+"""
+
+import io
+import json
+import os
+import zipfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mvssl.data.arrays import read_npy, read_npz
+from mvssl.data.decode import DECODERS, MAX_BYTES, extension, open_image
+from mvssl.data.faults import Undecodable
+from mvssl.data.index import Index, build, scan
+from mvssl.data.paths import expand
+from mvssl.data.progress import track
+from mvssl.errors import DataError
+
+_FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
+
+
+class Fault(NamedTuple):
+    shard: str
+    key: str  # empty where the whole shard is damaged
+    field: str
+    reason: str
+
+
+class Verified(NamedTuple):
+    """What `verify` saw; `faults` is empty where all is well."""
+
+    shards: int
+    samples: int
+    decoded: int  # fields
+    bytes: int
+    unknown: dict[str, int]  # fields without a decoder, which were not looked into
+    faults: list[Fault]
+
+
+class Summary(NamedTuple):
+    """What the index of some shards says."""
+
+    shards: list[tuple[str, int, int]]  # path, samples, bytes of the file
+    samples: int
+    fields: dict[str, tuple[int, int]]  # field -> samples that have it, bytes
+    ignored: int  # members that belong to no sample
+    bytes: int  # of the files
+
+
+def summarize(patterns: str | list[str], root: str | Path = ".", *, progress: bool = True) -> Summary:
+    """Index the shards (strictly, from the cache where it is fresh) and count. Raises `DataError`."""
+    indexes = build(expand(patterns, Path(root)), progress)
+    counts, sizes = Counter(), Counter()
+    for index in indexes:
+        has = index.sizes >= 0
+        counts.update(dict(zip(index.fields, has.sum(0).tolist(), strict=True)))
+        sizes.update(dict(zip(index.fields, np.where(has, index.sizes, 0).sum(0).tolist(), strict=True)))
+    rows = [(str(index.path), len(index.keys), index.stat[0]) for index in indexes]
+    fields = {field: (counts[field], sizes[field]) for field in sorted(counts)}
+    ignored = sum(index.ignored for index in indexes)
+    return Summary(rows, sum(row[1] for row in rows), fields, ignored, sum(row[2] for row in rows))
+
+
+def verify(patterns: str | list[str], root: str | Path = ".", *, progress: bool = True) -> Verified:
+    """Read every header anew and decode every field that has a decoder. Raises `DataError` where no shard is found."""
+    paths = expand(patterns, Path(root))
+    with ThreadPoolExecutor(min(len(paths), os.cpu_count() or 1)) as pool:
+        seen = list(track(pool.map(_verify_shard, paths), "verifying shards", len(paths), progress))
+    unknown: Counter[str] = Counter()
+    for one in seen:
+        unknown.update(one.unknown)
+    faults = [fault for one in seen for fault in one.faults]
+    samples, decoded, size = (sum(one[i] for one in seen) for i in (1, 2, 3))
+    return Verified(len(paths), samples, decoded, size, dict(unknown), faults)
+
+
+def _verify_shard(path: Path) -> Verified:
+    try:
+        index = scan(path)
+    except DataError as error:
+        return Verified(1, 0, 0, 0, {}, [Fault(str(path), "", "", str(error))])
+    with open(path, "rb") as file:
+        return _verify_fields(index, file.fileno())
+
+
+def _verify_fields(index: Index, descriptor: int) -> Verified:
+    faults, unknown, decoded = [], Counter(), 0
+    for key, offsets, sizes in zip(index.keys, index.offsets.tolist(), index.sizes.tolist(), strict=True):
+        for field, offset, size in zip(index.fields, offsets, sizes, strict=True):
+            if size < 0:
+                faults.append(Fault(str(index.path), bytes(key).decode(), field, "the sample lacks it"))
+            elif extension(field) not in DECODERS:
+                unknown[field] += 1
+            else:
+                decoded += 1
+                reason = _reason(field, os.pread(descriptor, size, offset))
+                if reason:
+                    faults.append(Fault(str(index.path), bytes(key).decode(), field, reason))
+    return Verified(1, len(index.keys), decoded, index.stat[0], dict(unknown), faults)
+
+
+def _reason(field: str, data: bytes) -> str | None:
+    """Why a field cannot be used by any column; None where it can."""
+    kind = extension(field)
+    try:
+        if kind in _FORMATS:
+            open_image(data, _FORMATS[kind])
+        elif kind == "npy":
+            _check_array(read_npy(data))
+        elif kind == "npz":
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                for name in archive.namelist():
+                    _check_array(read_npz(archive, name.removesuffix(".npy"), MAX_BYTES))
+        elif kind == "json":
+            json.loads(data.decode())
+        else:
+            int(data.decode()) if kind == "cls" else data.decode()
+    except Undecodable as error:
+        return error.reason
+    except Exception as error:  # decoders meet garbage, and say so in many ways
+        return f"no readable {kind}: {error or type(error).__name__}"
+    return None
+
+
+def _check_array(array: np.ndarray) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise Undecodable(f"{int((~np.isfinite(array)).sum())} of {array.size} values are NaN or infinite")
