@@ -62,7 +62,7 @@ class Shards:
         self.paths = [index.path for index in indexes]
         self._stats = [index.stat for index in indexes]
         placed = [_place(index, columns) for index in indexes]
-        there = [sizes >= 0 for _, sizes, _ in placed]
+        there = [np.asarray(sizes >= 0) for _, sizes, _ in placed]
         keep = [_kept(has, missing) for has in there]
         self._check_columns(indexes, there, keep, missing)
         self._starts = np.cumsum([0, *(int(rows.sum()) for rows in keep)])
@@ -71,7 +71,7 @@ class Shards:
         self._offsets, self._sizes, self._choice = (np.concatenate(part) for part in zip(*parts, strict=True))
         self._keys = [index.keys[rows] for index, rows in zip(indexes, keep, strict=True)]
         has = self._sizes >= 0
-        self.optional = {name for name, full in zip(columns, has.all(0), strict=True) if not full}
+        self.optional = {name for name, full in zip(columns, np.asarray(has.all(0)), strict=True) if not full}
         self.fingerprint = _fingerprint(indexes, len(self))
         self._files = _Files()
         self.forms = {name: self._probe(name, np.flatnonzero(has[:, c])) for c, name in enumerate(columns)}
@@ -206,7 +206,7 @@ def _place(index: Index, columns: dict[str, Column]) -> tuple[np.ndarray, np.nda
 
 
 def _kept(has: np.ndarray, missing: Missing) -> np.ndarray:
-    return has.any(1) if missing == "mask" else has.all(1)
+    return np.asarray(has.any(1) if missing == "mask" else has.all(1))
 
 
 def _fields_found(column: Column, indexes: list[Index]) -> str:
@@ -224,5 +224,5 @@ def _fingerprint(indexes: list[Index], samples: int) -> str:
     return hashlib.blake2b("\n".join([*parts, str(samples)]).encode(), digest_size=16).hexdigest()
 
 
-def _text(key: bytes) -> str:
+def _text(key: np.ndarray) -> str:
     return bytes(key).decode()

@@ -35,6 +35,6 @@ def conform(name: str, array: np.ndarray, form: Form) -> np.ndarray:
     """`array` itself. Raises `Undecodable` where it is not of the column's `form`."""
     if array.shape == form.shape and array.dtype == form.dtype:
         return array
-    advice = _advice([(array.shape, array.dtype), tuple(form)])
+    advice = _advice([(array.shape, array.dtype), (form.shape, form.dtype)])
     given, wanted = f"{list(array.shape)} {array.dtype}", f"{list(form.shape)} {form.dtype}"
     raise Undecodable(f"it is {given} where the column is {wanted}{advice}", name)

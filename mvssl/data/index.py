@@ -156,11 +156,13 @@ def _write(cache: Path, index: Index) -> bool:
     aside = cache.with_name(f"{cache.name}.{os.getpid()}.{secrets.token_hex(4)}")
     stamp = np.array([_VERSION, *index.stat], np.int64)
     fields = np.array(index.fields, dtype=np.str_)
-    parts = {"keys": index.keys, "offsets": index.offsets, "sizes": index.sizes}
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "wb") as file:
-            np.savez(file, stamp=stamp, fields=fields, digest=index.digest, ignored=index.ignored, **parts)
+            np.savez(
+                file, stamp=stamp, fields=fields, digest=index.digest, ignored=index.ignored,
+                keys=index.keys, offsets=index.offsets, sizes=index.sizes,
+            )  # fmt: skip
         os.replace(aside, cache)
     except OSError:
         with contextlib.suppress(OSError):

@@ -140,7 +140,7 @@ def _write(material: Material, aside: Path, destination: Path, seed: int, per_sh
 
 
 def _write_split(split: Split, folder: Path, seed: int, per_shard: int, progress: bool, fields: dict[str, int]) -> int:
-    from webdataset import ShardWriter
+    from webdataset.writer import ShardWriter
 
     order = np.random.default_rng([seed, 1]).permutation(split.count).tolist()
     # webdataset fills the pattern with %, so other per cent signs of the path are doubled

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 
 from mvssl.errors import DataError, RecipeError
 
@@ -42,7 +42,7 @@ def _expand_one(pattern: str, root: Path) -> list[Path]:
     _refuse_urls(pattern)
     try:
         plain = list(itertools.islice(braceexpand(pattern), _MOST))
-    except UnbalancedBracesError:
+    except ValueError:  # UnbalancedBracesError
         raise RecipeError(f"shards {pattern!r}: a brace is not closed; write {{000..012}} or {{a,b}}") from None
     found = [sorted(_match(root / name)) for name in plain]
     absent = [name for name, shards in zip(plain, found, strict=True) if not shards]

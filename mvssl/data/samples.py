@@ -39,7 +39,7 @@ class Samples:
             raise DataError(f"{type(dataset).__name__} is empty")
         self._dataset, self._missing, self.dropped = dataset, missing, 0
         self.forms = self._probe(columns)
-        self.columns = {name: Column(field=name) for name in self.forms}
+        self.columns = {name: Column.model_validate({"field": name}) for name in self.forms}
         self.optional = set(self.forms) if missing == "mask" else set()
         self.fingerprint = str(getattr(dataset, "fingerprint", f"{type(dataset).__qualname__}[{len(dataset)}]"))
 
@@ -96,7 +96,7 @@ class Samples:
 
 def to_array(name: str, value: Any) -> np.ndarray:
     """An array, tensor, PIL image or number as the batch wants it (see `mvssl.data.decode`). Raises `Undecodable`."""
-    column = Column(field=name)
+    column = Column.model_validate({"field": name})
     try:
         if isinstance(value, Image.Image):
             array = image_array(column, value)

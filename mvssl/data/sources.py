@@ -62,7 +62,9 @@ def digits() -> Material:
 
         return Split(len(rows), fields)
 
-    return Material({"train": split(train), "val": split(val)}, [str(digit) for digit in range(10)])
+    return Material(
+        {"train": split(np.asarray(train)), "val": split(np.asarray(val))}, [str(digit) for digit in range(10)]
+    )
 
 
 def torchvision_set(name: str, root: Path | None = None) -> Material:

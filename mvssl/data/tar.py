@@ -108,7 +108,7 @@ class Archive:
             return {}
         try:
             records = dict(_pax_records(text))
-            wanted = {name: records[name] for name in ("path", "size") if name in records}
+            wanted: dict = {name: records[name] for name in ("path", "size") if name in records}
             if "size" in wanted:
                 wanted["size"] = int(wanted["size"])
         except ValueError:

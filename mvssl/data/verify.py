@@ -40,6 +40,7 @@ class Verified(NamedTuple):
     samples: int
     decoded: int  # fields
     bytes: int
+    lacking: dict[str, int]  # field -> samples without it, of shards whose other samples have it
     unknown: dict[str, int]  # fields without a decoder, which were not looked into
     faults: list[Fault]
 
@@ -73,29 +74,38 @@ def verify(patterns: str | list[str], root: str | Path = ".", *, progress: bool 
     paths = expand(patterns, Path(root))
     with ThreadPoolExecutor(min(len(paths), os.cpu_count() or 1)) as pool:
         seen = list(track(pool.map(_verify_shard, paths), "verifying shards", len(paths), progress))
+    lacking: Counter[str] = Counter()
     unknown: Counter[str] = Counter()
     for one in seen:
+        lacking.update(one.lacking)
         unknown.update(one.unknown)
     faults = [fault for one in seen for fault in one.faults]
-    samples, decoded, size = (sum(one[i] for one in seen) for i in (1, 2, 3))
-    return Verified(len(paths), samples, decoded, size, dict(unknown), faults)
+    return Verified(
+        shards=len(paths),
+        samples=sum(one.samples for one in seen),
+        decoded=sum(one.decoded for one in seen),
+        bytes=sum(one.bytes for one in seen),
+        lacking=dict(lacking),
+        unknown=dict(unknown),
+        faults=faults,
+    )
 
 
 def _verify_shard(path: Path) -> Verified:
     try:
         index = scan(path)
     except DataError as error:
-        return Verified(1, 0, 0, 0, {}, [Fault(str(path), "", "", str(error))])
+        return Verified(1, 0, 0, 0, {}, {}, [Fault(str(path), "", "", str(error))])
     with open(path, "rb") as file:
         return _verify_fields(index, file.fileno())
 
 
 def _verify_fields(index: Index, descriptor: int) -> Verified:
-    faults, unknown, decoded = [], Counter(), 0
+    faults, lacking, unknown, decoded = [], Counter(), Counter(), 0
     for key, offsets, sizes in zip(index.keys, index.offsets.tolist(), index.sizes.tolist(), strict=True):
         for field, offset, size in zip(index.fields, offsets, sizes, strict=True):
             if size < 0:
-                faults.append(Fault(str(index.path), bytes(key).decode(), field, "the sample lacks it"))
+                lacking[field] += 1
             elif extension(field) not in DECODERS:
                 unknown[field] += 1
             else:
@@ -103,7 +113,7 @@ def _verify_fields(index: Index, descriptor: int) -> Verified:
                 reason = _reason(field, os.pread(descriptor, size, offset))
                 if reason:
                     faults.append(Fault(str(index.path), bytes(key).decode(), field, reason))
-    return Verified(1, len(index.keys), decoded, index.stat[0], dict(unknown), faults)
+    return Verified(1, len(index.keys), decoded, index.stat[0], dict(lacking), dict(unknown), faults)
 
 
 def _reason(field: str, data: bytes) -> str | None:
