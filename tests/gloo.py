@@ -12,7 +12,7 @@ in   a function and its arguments; results may be anything that pickles, detache
 out  [result of rank 0, result of rank 1, ...]; an exception in any rank is raised here with its traceback
 
 The processes are spawned once, meet over file://, check the world size, and are kept for later calls: importing torch
-costs more than most tests. Every call starts from torch.manual_seed(0); a call that runs into the time limit kills them.
+costs more than most tests. Every call starts from torch.manual_seed(0). A call that fails or takes too long ends them.
 """
 
 import atexit
@@ -62,6 +62,9 @@ class _Group:
             theirs.close()
             self.pipes.append(ours)
             self.members.append(member)
+        for pipe in self.pipes:  # starting up does not count towards a call's time limit
+            assert pipe.poll(120), "a process did not start"
+            assert pipe.recv_bytes() == b"ready"
 
     def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], timeout: float) -> list[Any]:
         job = pickle.dumps((function, arguments))
@@ -104,6 +107,7 @@ def _serve(rank: int, world: int, meeting: str, pipe: Any) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
     assert dist.get_world_size() == world
+    pipe.send_bytes(b"ready")
     warnings.simplefilter("error")
     while True:
         try:

@@ -39,6 +39,7 @@ class DIMConv(Backbone):
         self.feature_info = [
             {"num_chs": c, "reduction": 2 ** (i + 1), "module": f"blocks.{i}"} for i, c in enumerate(channels)
         ]
+        self.feature_info.append({"num_chs": hidden, "reduction": height, "module": "fc_norm"})
         self.reset_classifier(num_classes)
 
     def run(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:

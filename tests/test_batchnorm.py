@@ -1,0 +1,120 @@
+"""Batch norm over processes is batch norm on one process: value, gradient, running statistics."""
+
+import pytest
+import timm
+import torch
+from gloo import processes
+from timm.layers.norm_act import BatchNormAct2d
+from torch import nn
+from torch.testing import assert_close
+
+from mvssl import distributed
+from mvssl.batchnorm import SyncBatchNorm, convert_batchnorm
+
+SHAPES = {1: (6,), 2: (6, 3, 2), 3: (6, 2, 2, 3), 0: (6, 5)}  # dims of the batch norm -> per-sample shape
+MAKERS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d, 0: nn.BatchNorm1d}
+
+
+def batch(dims):
+    generator = torch.Generator().manual_seed(dims)
+    x = torch.randn(7, *SHAPES[dims], generator=generator, dtype=torch.float64) * 3 + 100
+    return x, torch.randn(x.shape, generator=generator, dtype=torch.float64)
+
+
+def train(norm, parts, weights):
+    """Output, input gradient, parameter gradients and buffers after two training steps."""
+    for x, w in zip(parts, weights, strict=True):
+        x = x.clone().requires_grad_()
+        norm.zero_grad()
+        y = norm(x)
+        (y * w).sum().backward()
+    return y.detach(), x.grad, {n: p.grad for n, p in norm.named_parameters()}, dict(norm.named_buffers())
+
+
+def make(dims, **options):
+    norm = MAKERS[dims](6, **options).double()
+    with torch.no_grad():
+        for number, parameter in enumerate(norm.parameters()):
+            parameter.copy_(torch.linspace(0.5, 2, 6, dtype=torch.float64) - number)
+    return norm
+
+
+def one_part(dims, cuts, options):
+    """What this process has of two steps, the first with rows cut at cuts[0], the second at cuts[1]."""
+    x, w = batch(dims)
+    mine = [slice(0, cut) if distributed.rank() == 0 else slice(cut, None) for cut in cuts]
+    norm = convert_batchnorm(make(dims, **options))
+    assert type(norm) is SyncBatchNorm
+    return train(norm, [x[rows] for rows in mine], [w[rows] for rows in mine])
+
+
+@pytest.mark.parametrize("dims", MAKERS)
+@pytest.mark.parametrize("cuts", [(4, 4), (6, 1), (3, 7)], ids=["even", "uneven", "none on one"])
+@pytest.mark.parametrize(
+    "options", [{}, {"momentum": None}, {"affine": False}], ids=["plain", "cumulative", "no affine"]
+)
+def test_two_processes_equal_one(dims, cuts, options):
+    x, w = batch(dims)
+    y, grad, parameters, buffers = train(make(dims, **options), [x, x], [w, w])
+    first, second = processes(one_part, dims, cuts, options)
+    assert_close(torch.cat([first[0], second[0]]), y, atol=1e-9, rtol=0)
+    assert_close(torch.cat([first[1], second[1]]), grad, atol=1e-9, rtol=0)
+    for name, whole in parameters.items():
+        assert_close(first[2][name] + second[2][name], whole, atol=1e-9, rtol=1e-12)
+    for part in (first, second):
+        assert_close(part[3], buffers, atol=1e-9, rtol=1e-12)
+
+
+def nothing_anywhere():
+    norm = convert_batchnorm(nn.BatchNorm2d(4))
+    y = norm(torch.zeros(0, 4, 3, 3, requires_grad=True))
+    y.sum().backward()
+    return y.shape, dict(norm.named_buffers())
+
+
+def test_a_batch_that_is_empty_everywhere_teaches_nothing():
+    for shape, buffers in processes(nothing_anywhere):
+        assert shape == (0, 4, 3, 3)
+        assert_close(buffers, dict(nn.BatchNorm2d(4).named_buffers()))
+
+
+def convert_a_network():
+    network = timm.create_model("resnet10t", num_classes=0).eval()
+    x = torch.randn(2, 3, 32, 32)
+    keys, before, weight = list(network.state_dict()), network(x), network.layer1[0].bn1.weight
+    made = convert_batchnorm(network)
+    assert made.layer1[0].bn1.weight is weight
+    assert isinstance(made.layer1[0].bn1, nn.SyncBatchNorm)
+    assert not made.layer1[0].bn1.training
+    assert not any(type(module) is nn.BatchNorm2d for module in made.modules())
+    assert list(made.state_dict()) == keys
+    assert_close(made(x), before)
+
+
+def test_a_network_keeps_its_weights_keys_mode_and_eval_output():
+    processes(convert_a_network)
+
+
+def convert_with_activation():
+    x = torch.randn(4, 3, 5, 5)  # the processes are seeded alike: their union has the statistics of either
+    plain, norm = BatchNormAct2d(3, act_layer=nn.SiLU), BatchNormAct2d(3, act_layer=nn.SiLU)
+    assert_close(convert_batchnorm(norm)(x), plain(x))
+    assert list(convert_batchnorm(norm).state_dict()) == list(plain.state_dict())
+
+
+def test_timms_batch_norm_keeps_its_activation():
+    processes(convert_with_activation)
+
+
+def half():
+    norm = convert_batchnorm(nn.BatchNorm1d(3))
+    return norm(torch.randn(4, 3, dtype=torch.bfloat16)).dtype, norm.running_mean.dtype
+
+
+def test_half_precision_comes_back_as_it_went_in_with_full_statistics():
+    assert processes(half) == [(torch.bfloat16, torch.float32)] * 2
+
+
+def test_one_process_keeps_its_batch_norm():
+    norm = nn.BatchNorm1d(3)
+    assert convert_batchnorm(norm) is norm
