@@ -3,7 +3,7 @@
 in   images [n, c, h, w], three-channel ones in [0, 1], and parameters per sample drawn on the CPU in float64
 out  images of the same kind; colour spaces in their own units (Lab: L 0..100; YDbDr: Y 0..1, Db and Dr within 4/3)
 
-Brightness, contrast, saturation and gray are linear in the pixel and in the image's mean colour m: x -> A x + B m. So is
+Brightness, contrast, saturation and gray are linear in the pixel and the image's mean colour m: x -> A x + B m. So is
 any sequence of them, whose A and B are multiplied out before an image is touched. Parameters mean what they mean in
 torchvision's ColorJitter. It clamps to [0, 1] after every step; here there is one clamp at the end (and one before an
 exact hue), so results differ where a step in between leaves [0, 1].

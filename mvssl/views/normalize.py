@@ -29,7 +29,7 @@ STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 SAMPLES = 2048
 
 
-def statistics(given: str | Mapping[str, Sequence[float]], kept: list[int], whole: int) -> tuple[Tensor, Tensor]:
+def statistics(given: str | Mapping[Any, Sequence[float]], kept: list[int], whole: int) -> tuple[Tensor, Tensor]:
     """mean and std, float32 [len(kept)], of the channels `kept` of a space of `whole` channels.
 
     Named statistics describe the whole space; numbers describe the kept channels. Raises `RecipeError`.
