@@ -1,0 +1,179 @@
+"""An export is a folder that plain timm loads, with the same outputs; it is checked before it counts."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
+
+from mvssl import recipe
+from mvssl.encoders import Encoder
+from mvssl.errors import OutputError
+from mvssl.export import export, export_encoder, per_channel
+from mvssl.modelcard import Card
+from mvssl.recipe import parse_recipe
+
+LOAD = """
+import json, sys
+if {ours}:
+    import mvssl.encoders
+import timm
+from safetensors.torch import load_file
+assert {ours} or not any(name.startswith("mvssl") for name in sys.modules)
+for folder in sys.argv[1:]:
+    model = timm.create_model("local-dir:" + folder, pretrained=True, num_classes=0).eval()
+    check = load_file(folder + "/../check-" + folder.rsplit("/", 1)[1])
+    print(json.dumps((model(check["x"]) - check["y"]).abs().max().item()))
+    data = timm.data.resolve_data_config({{}}, model=model)
+    assert data["input_size"] == tuple(check["x"].shape[1:]), data
+    assert len(data["mean"]) == len(data["std"]) == check["x"].shape[1], data
+assert {ours} or not any(name.startswith("mvssl") for name in sys.modules)
+"""
+
+
+def trained(name, shape, **options):
+    """An encoder whose every weight and statistic has moved."""
+    made = Encoder(recipe.Encoder(name=name, options=options), shape).eval()
+    with torch.no_grad():
+        for tensor in [*made.parameters(), *(b for b in made.buffers() if b.is_floating_point())]:
+            tensor.add_(0.02 * torch.rand_like(tensor))
+    return made
+
+
+def written(folder, number, encoder):
+    """Export, and beside it what the encoder says about a batch."""
+    destination = folder / str(number)
+    assert export_encoder(encoder, destination, Card(mean=(0.3,), std=(0.2,))).max_difference <= 1e-5
+    x = torch.randn(2, *encoder.shape)
+    with torch.no_grad():
+        save_file({"x": x, "y": encoder(x).vector.contiguous()}, folder / f"check-{number}")
+    return str(destination)
+
+
+def differences(folders, *, ours):
+    code = [sys.executable, "-W", "error", "-c", LOAD.format(ours=ours), *folders]
+    done = subprocess.run(code, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_stock_models_load_in_plain_timm_with_equal_outputs(tmp_path):
+    sizes = {"resnet18": (48, 32), "vit_tiny_patch16_224": (32, 48), "convnext_atto": (32, 32)}
+    made = [trained(name, (c, *size)) for name, size in sizes.items() for c in (1, 3, 13)]
+    folders = [written(tmp_path, number, encoder) for number, encoder in enumerate(made)]
+    assert max(differences(folders, ours=False)) <= 1e-6
+
+
+def test_our_networks_load_where_mvssl_is_imported(tmp_path):
+    made = [
+        trained("dim_conv32", (13, 32, 32), channels=[8, 16, 16], hidden=20),
+        trained("dim_conv32", (3, 16, 24)),
+        trained("amdim_32", (1, 32, 32), ndf=4, n_rkhs=24, depth=2),
+        trained("resnet10_small", (3, 16, 16), channels=[8, 8, 8, 8]),
+    ]
+    folders = [written(tmp_path, number, encoder) for number, encoder in enumerate(made)]
+    assert max(differences(folders, ours=True)) <= 1e-6
+
+
+def test_a_vector_encoder_is_exported_too(tmp_path):
+    encoder = trained("mlp", (17,), widths=[9], output=5)
+    assert export_encoder(encoder, tmp_path / "x", Card()).max_difference == 0
+    model = timm.create_model(f"local-dir:{tmp_path / 'x'}", pretrained=True, num_classes=0).eval()
+    assert model(torch.randn(3, 17)).shape == (3, 5)
+
+
+def test_an_export_is_a_start_for_the_next_run(tmp_path):
+    encoder = trained("resnet10_small", (3, 16, 16), channels=[8, 8, 8, 8])
+    export_encoder(encoder, tmp_path / "x", Card())
+    table = recipe.Encoder(name="resnet10_small", options={"channels": [8, 8, 8, 8]}, init_from=str(tmp_path / "x"))
+    assert_close(Encoder(table, (3, 16, 16)).model.state_dict(), encoder.model.state_dict())
+
+
+def test_a_head_for_new_classes_stands_on_the_exported_weights(tmp_path):
+    encoder = trained("resnet18", (3, 32, 32))
+    export_encoder(encoder, tmp_path / "x", Card())
+    model = timm.create_model(f"local-dir:{tmp_path / 'x'}", pretrained=True, num_classes=7).eval()
+    x = torch.randn(2, 3, 32, 32)
+    assert model(x).shape == (2, 7)
+    assert_close(model.forward_head(model.forward_features(x), pre_logits=True), encoder(x).vector)
+
+
+def test_a_model_that_reloads_differently_is_not_exported(tmp_path, monkeypatch):
+    encoder = trained("resnet10_small", (3, 16, 16), channels=[8, 8, 8, 8])
+    monkeypatch.setitem(encoder.arguments, "act_layer", "gelu")
+    with pytest.raises(OutputError, match="differs from the trained encoder"):
+        export_encoder(encoder, tmp_path / "x", Card())
+    assert list((tmp_path / "x").iterdir()) == []
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_only_an_earlier_export_is_written_over(tmp_path):
+    encoder = trained("mlp", (3,), widths=[4])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text('{"architecture": "resnet18"}')
+    (tmp_path / "file").write_text("text")
+    for place in ("mine", "file"):
+        with pytest.raises(OutputError, match=f"{place} is"):
+            export_encoder(encoder, tmp_path / place, Card())
+    assert (tmp_path / "mine" / "config.json").read_text() == '{"architecture": "resnet18"}'
+    export_encoder(encoder, tmp_path / "ours", Card())
+    (tmp_path / "ours" / "notes.txt").write_text("kept")
+    with torch.no_grad():
+        encoder.model.layers[0].weight.add_(1)
+    export_encoder(encoder, tmp_path / "ours", Card())
+    assert (tmp_path / "ours" / "notes.txt").read_text() == "kept"
+    assert_close(load_file(tmp_path / "ours" / "model.safetensors"), encoder.model.state_dict())
+
+
+def test_statistics_are_one_number_for_each_channel():
+    assert per_channel((0.5,), 3, "mean") == [0.5, 0.5, 0.5]
+    assert per_channel((1, 2), 2, "mean") == [1, 2]
+    with pytest.raises(OutputError, match="mean has 3 numbers for 13 channels"):
+        per_channel((0.1, 0.2, 0.3), 13, "mean")
+
+
+def a_run(folder, groups):
+    """What `load_run` gives, as far as export looks at it."""
+    tables = {
+        "data": {"train": "tiny/*.tar"},
+        "views": {"left": {"from": "x", "count": 2}, "right": {"from": "y"}},
+        "encoder": {group: {"name": "mlp", "options": {"widths": [4]}} for group in groups},
+        "objective": {"name": "cmc"},
+        "train": {"steps": 5, "out": str(folder)},
+    }
+    view = SimpleNamespace(shape=(2, 4, 4), mean=torch.tensor([0.25, 0.5]), std=torch.tensor([2.0, 4.0]))
+    encoders = {group: trained("mlp", (2, 4, 4), widths=[4]) for group in groups}
+    return SimpleNamespace(
+        folder=folder,
+        recipe=parse_recipe(tables),
+        step=1234,
+        model=SimpleNamespace(encoders=encoders),
+        views=SimpleNamespace(view=lambda name: view),
+    )
+
+
+def test_one_encoder_goes_to_the_folder_itself_with_a_card_that_says_what_it_is(tmp_path):
+    record = {"probe": "knn", "view": "left", "encoder": "trained", "metric": "accuracy", "accuracy": 0.8125}
+    (tmp_path / "evaluation.json").write_text(json.dumps([{**record, "standard_error": 0.004}]))
+    [report] = export(a_run(tmp_path, ["left,right"]), tmp_path / "out")
+    assert report.folder == tmp_path / "out"
+    assert "largest difference" in str(report)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["pretrained_cfg"]["mean"] == [0.25, 0.5]
+    assert config["pretrained_cfg"]["std"] == [2.0, 4.0]
+    assert config["pretrained_cfg"]["input_size"] == [2, 4, 4]
+    card = (tmp_path / "out" / "README.md").read_text()
+    for said in ("tiny/*.tar", "import mvssl, timm", "1,234 steps", "| left | column x", "cmc", "0.8125 ± 0.0040"):
+        assert said in card
+    assert parse_recipe(recipe.parse_yaml(card.split("```yaml\n")[1].split("```")[0], "card")).train.steps == 5
+
+
+def test_several_encoders_go_to_folders_of_their_own(tmp_path):
+    reports = export(a_run(tmp_path, ["left", "right"]), tmp_path / "out")
+    assert [r.folder for r in reports] == [tmp_path / "out" / "left", tmp_path / "out" / "right"]
+    assert all((r.folder / "model.safetensors").is_file() for r in reports)

@@ -1,0 +1,220 @@
+"""MultiView: from views to a loss; shared encoders, absent rows, the sum of objectives, unreached parameters."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from mvssl import recipe
+from mvssl.batchnorm import convert_batchnorm
+from mvssl.draws import Draws
+from mvssl.encoders import Encoder, Widths
+from mvssl.errors import RecipeError
+from mvssl.model import MultiView, Term, build_model, unreached
+from mvssl.objectives import Context
+
+HERE = f"{__name__}:"
+SHAPES = {"a_0": (3, 16, 16), "a_1": (3, 16, 16), "b": (1, 16, 16)}
+
+
+class Spread(nn.Module):
+    """A toy objective: the mean square of every present view's projected vector."""
+
+    def __init__(self, widths: dict[str, Widths], *, embed: int = 4):
+        super().__init__()
+        self.project = nn.ModuleDict({view: nn.Linear(w.vector, embed, bias=False) for view, w in widths.items()})
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, features, context):
+        self.calls += 1
+        squares = []
+        for view, found in features.items():
+            present = context.present.get(view, torch.ones(len(found.vector), dtype=torch.bool))
+            squares.append((self.project[view](found.vector).square().mean(1) * present).sum())
+        loss = torch.stack(squares).sum()
+        return loss, {"square": loss.detach()}
+
+
+class Types(Spread):
+    """Notes the dtype in which scores are computed."""
+
+    def forward(self, features, context):
+        vectors = [found.vector for found in features.values()]
+        self.seen = [v.dtype for v in vectors] + [(v @ v.T).dtype for v in vectors]
+        return super().forward(features, context)
+
+
+def tables(**changes):
+    whole = {
+        "data": {},
+        "views": {"a": {"from": "x", "count": 2}, "b": {"from": "y"}},
+        "encoder": {"a": {"name": "resnet10_small", "options": {"channels": [8, 8, 8, 8]}}, "b": {"name": "mlp"}},
+        "objective": {"name": HERE + "Spread"},
+        "train": {"steps": 1, "out": "nowhere"},
+    }
+    return recipe.parse_recipe({**whole, **changes})
+
+
+def views(n=4, shapes=SHAPES, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(1)
+    return {view: torch.randn(n, *shape, generator=generator, dtype=dtype) for view, shape in shapes.items()}
+
+
+def context(n=4, **present):
+    position = torch.arange(n)
+    return Context(step=0, index=position, draws=Draws(0, position), present=present)
+
+
+def test_the_model_of_a_recipe_gives_a_loss_metrics_and_gradients():
+    model = build_model(tables(), SHAPES)
+    loss, metrics = model(views(), context())
+    loss.backward()
+    assert loss.shape == ()
+    assert_close(metrics, {"square": loss.detach()})
+    assert all(p.grad is not None for p in model.parameters())
+    assert {key.split(".")[0] for key in model.state_dict()} == {"encoders", "objective"}
+    assert model.encoder_of("a") is model.encoder_of("a_1") is model.encoders["a"]
+
+
+def test_building_is_a_function_of_the_seed():
+    states = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        states.append(build_model(tables(), SHAPES).state_dict())
+    assert_close(*states, rtol=0, atol=0)
+
+
+def test_objectives_add_up_by_weight_and_their_metrics_say_whose_they_are():
+    name = HERE + "Spread"
+    model = build_model(
+        tables(objective=[{"name": name, "weight": 2.0}, {"name": name, "weight": 0.5, "embed": 3}]), SHAPES
+    )
+    loss, metrics = model(views(), context())
+    assert set(metrics) == {"Spread_0/square", "Spread_0/loss", "Spread_1/square", "Spread_1/loss"}
+    assert_close(loss, 2 * metrics["Spread_0/loss"] + 0.5 * metrics["Spread_1/loss"])
+    assert [label for label, _ in model.terms()] == ["Spread_0", "Spread_1"]
+
+
+def test_joint_views_are_normalised_together_and_separate_ones_apart():
+    x = views()
+    for joint, parts in ((True, [("a_0", "a_1")]), (False, [("a_0",), ("a_1",)])):
+        model = build_model(tables(train={"steps": 1, "out": "x", "joint_bn": joint}), SHAPES)
+        found = model.encode(x)
+        assert list(found) == list(x)
+        for part in parts:
+            together = model.encoder_of("a")(torch.cat([x[view] for view in part])).vector
+            assert_close(torch.cat([found[view].vector for view in part]), together)
+
+
+def test_absent_rows_meet_no_encoder_and_come_back_as_zeros():
+    model = build_model(tables(), SHAPES)
+    mask = torch.tensor([True, False, True, False])
+    x = views()
+    found = model.encode(x, {"a_0": mask, "a_1": mask})
+    alone = model.encoder_of("a")(torch.cat([x["a_0"][mask], x["a_1"][mask]]))
+    assert_close(found["a_1"].vector[mask], alone.vector[2:])
+    assert_close(found["a_1"].maps[2][mask], alone.maps[2][2:])
+    assert found["a_0"].vector[~mask].abs().max() == 0
+    spoilt = {view: torch.where(mask[:, None, None, None], t, torch.nan) for view, t in x.items()}
+    assert_close(model.encode(spoilt, {"a_0": mask, "a_1": mask})["a_0"].vector, found["a_0"].vector)
+
+
+def test_a_view_without_any_row_keeps_the_graph_and_teaches_batch_norm_nothing():
+    model = build_model(tables(), SHAPES)
+    nobody = torch.zeros(4, dtype=torch.bool)
+    before = {name: b.clone() for name, b in model.encoders["a"].named_buffers()}
+    loss, _ = model(views(), context(a_0=nobody, a_1=nobody))
+    loss.backward()
+    assert_close(dict(model.encoders["a"].named_buffers()), before)
+    assert all(p.grad is not None and p.grad.abs().max() == 0 for p in model.encoders["a"].parameters())
+    assert model.encoders["b"].model.layers[0].weight.grad.abs().max() > 0
+    assert model.training
+    assert model.encoders["a"].model.bn1.training
+
+
+def test_scores_are_computed_in_float32_under_autocast_and_in_float64_where_given():
+    model = build_model(tables(objective={"name": HERE + "Types"}), SHAPES)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(views(), context())
+    assert model.objective[0].seen == [torch.float32] * 6
+    double = model.double()
+    double(views(dtype=torch.float64), context())
+    assert model.objective[0].seen == [torch.float64] * 6
+
+
+class OneView(Spread):
+    """Leaves view b out."""
+
+    def forward(self, features, context):
+        return super().forward({view: features[view] for view in ("a_0", "a_1")}, context)
+
+
+def test_unreached_parameters_are_found_and_nothing_else_is_changed():
+    model = build_model(tables(objective={"name": HERE + "OneView"}), SHAPES)
+    kept = torch.ones_like(model.encoders["a"].model.conv1.weight)
+    model.encoders["a"].model.conv1.weight.grad = kept
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    torch.manual_seed(9)
+    names = unreached(model, views(), context())
+    draw = torch.rand(1)
+    torch.manual_seed(9)
+    assert draw == torch.rand(1)
+    assert set(names) == {
+        *(f"encoders.b.model.layers.{i}.{key}" for i in (0, 2) for key in ("weight", "bias")),
+        "objective.0.project.b.weight",
+    }
+    assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert model.encoders["a"].model.conv1.weight.grad is kept
+    assert model.encoders["b"].model.layers[0].weight.grad is None
+
+
+def test_views_of_one_encoder_need_equal_channels():
+    shared = tables(encoder={"name": "resnet10_small"})
+    with pytest.raises(RecipeError, match=r"equal channels, these have .*b \(1, 16, 16\)"):
+        build_model(shared, SHAPES)
+
+
+def test_each_view_has_the_widths_of_its_own_size():
+    made = tables(views={"a": {"from": "x"}, "b": {"from": "x"}}, encoder={"name": "resnet10_small"})
+    model = build_model(made, {"a": (3, 8, 8), "b": (3, 16, 16)})
+    assert model.encoder_of("a").shape == (3, 16, 16)
+    found = model.encode({"a": torch.zeros(2, 3, 8, 8), "b": torch.zeros(2, 3, 16, 16)})
+    assert found["a"].maps[-1].shape[-1] == 1
+    assert found["b"].maps[-1].shape[-1] == 2
+
+
+def small() -> MultiView:
+    torch.manual_seed(0)
+    table = recipe.Encoder(name="resnet10_small", options={"channels": [4, 4, 4, 4]})
+    encoder = Encoder(table, (3, 8, 8))
+    return MultiView(
+        {"left,right": encoder}, [Term("t", 1.0, Spread({"left": encoder.widths, "right": encoder.widths}))]
+    ).double()
+
+
+def step(model: MultiView, rows: slice, present: Tensor | None) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    x = {view: t[rows] for view, t in views(6, {"left": (3, 8, 8), "right": (3, 8, 8)}, torch.float64).items()}
+    masks = {} if present is None else {"left": present[rows], "right": present[rows]}
+    loss, _ = model(x, context(rows.stop - rows.start, **masks))
+    loss.backward()
+    return loss.detach(), {n: p.grad for n, p in model.named_parameters()}, dict(model.encoders.named_buffers())
+
+
+def half_of_the_step(present):
+    from mvssl import distributed
+
+    return step(convert_batchnorm(small()), slice(3 * distributed.rank(), 3 * distributed.rank() + 3), present)
+
+
+@pytest.mark.parametrize(
+    "present", [None, [1, 1, 1, 0, 1, 0], [1, 1, 1, 0, 0, 0]], ids=["all", "some", "none on one process"]
+)
+def test_two_processes_with_batch_norm_and_absent_rows_equal_one(processes, present):
+    mask = None if present is None else torch.tensor(present).bool()
+    loss, grads, buffers = step(small(), slice(0, 6), mask)
+    parts = processes(half_of_the_step, mask)
+    assert_close(parts[0][0] + parts[1][0], loss, atol=1e-9, rtol=1e-9)
+    for name, grad in grads.items():
+        assert_close(parts[0][1][name] + parts[1][1][name], grad, atol=1e-9, rtol=1e-9)
+    for part in parts:
+        assert_close(part[2], buffers, atol=1e-9, rtol=1e-9)
