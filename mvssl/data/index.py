@@ -13,7 +13,6 @@ import hashlib
 import os
 import re
 import secrets
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -139,16 +138,16 @@ def _read(cache: Path, path: Path) -> Index | None:
     """The cached index; None where there is none, it is damaged, or the shard has changed since."""
     stat = _stat(path)
     try:
-        with np.load(cache, allow_pickle=False) as saved:
+        with open(cache, "rb") as file, np.load(file, allow_pickle=False) as saved:
             if saved["stamp"].tolist() != [_VERSION, *stat]:
                 return None
             offsets, sizes = saved["offsets"], saved["sizes"]
             fields, digest = saved["fields"].tolist(), str(saved["digest"])
             index = Index(path, saved["keys"], fields, offsets, sizes, digest, int(saved["ignored"]), stat)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            fits = offsets.shape == sizes.shape == (len(index.keys), len(fields))
+            return index if fits and (offsets + sizes <= stat[0]).all() else None
+    except Exception:  # a damaged file fails in many ways, and is made again in any case
         return None
-    fits = offsets.shape == sizes.shape == (len(index.keys), len(fields))
-    return index if fits and (offsets + sizes <= stat[0]).all() else None
 
 
 def _write(cache: Path, index: Index) -> bool:

@@ -1,0 +1,55 @@
+"""Small shards made by hand, member by member, so that they can also be wrong."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def image_bytes(array: np.ndarray, format: str = "PNG", **options) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, format, **options)
+    return file.getvalue()
+
+
+def pixels(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape or (8, 8, 3), np.uint8)
+
+
+def npy(array) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]], format: int = tarfile.USTAR_FORMAT) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", format=format) as archive:
+        for name, content in members:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def write_digits(folder: Path, counts: list[int]) -> list[Path]:
+    """Shards whose i-th sample over all holds the number i as cls and an image of i's seed as png."""
+    paths, number = [], 0
+    for shard, count in enumerate(counts):
+        members = []
+        for i in range(number, number + count):
+            members += [(f"{i:04d}.png", image_bytes(pixels(i, 4, 4))), (f"{i:04d}.cls", str(i).encode())]
+        paths.append(write_tar(folder / f"{shard:06d}.tar", members))
+        number += count
+    return paths
+
+
+def replace_field(path: Path, name: str, content: bytes | None) -> None:
+    """Rewrite a shard with one member's content replaced, or the member left out."""
+    with tarfile.open(path) as archive:
+        members = [(m.name, archive.extractfile(m).read()) for m in archive.getmembers()]  # pyright: ignore
+    assert name in dict(members)
+    kept = [(n, content if n == name else old) for n, old in members if not (n == name and content is None)]
+    write_tar(path, kept)

@@ -1,0 +1,145 @@
+import multiprocessing
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+from shard_making import write_digits, write_tar
+from webdataset.tariterators import base_plus_ext
+
+from mvssl.data import index
+from mvssl.errors import DataError
+
+
+@pytest.mark.parametrize(
+    "name", ["a.jpg", "a.b.jpg", "x/y.z/a.rgb.jpg", "a", ".hidden", "d.e/a", "a/b.0001.c"]
+)
+def test_keys_and_fields_are_those_of_webdataset(name):
+    key, field = base_plus_ext(name)
+    assert index.split_name(name) == (None if key is None else (key, field))
+
+
+def test_fields_are_lower_case_and_a_leading_dot_slash_is_no_part_of_the_key():
+    assert index.split_name("./a/B.RGB.JPG") == ("a/B", "rgb.jpg")
+
+
+def test_the_index_says_where_every_field_is(tmp_path):
+    path = write_tar(tmp_path / "x.tar", [("a.jpg", b"12345"), ("a.cls", b"7"), ("b.cls", b"89"), ("b.json", b"{}")])
+    found = index.scan(path)
+    assert found.keys.tolist() == [b"a", b"b"]
+    assert found.fields == ["jpg", "cls", "json"]
+    assert found.sizes.tolist() == [[5, 1, -1], [-1, 2, 2]]
+    data = path.read_bytes()
+    assert [data[o : o + 2] for o in found.offsets[1, 1:]] == [b"89", b"{}"]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a.jpg", "a.jpg"], "twice"),
+        (["a.JPG", "a.jpg"], "twice"),
+        (["img.1.jpg", "img.1.jpg"], "twice"),
+        (["a.jpg", "b.jpg", "a.cls", "b.cls"], "comes up again"),
+        (["a.jpg", "b.jpg", "a.jpg"], "comes up again"),
+    ],
+)
+def test_duplicate_and_interleaved_samples_are_errors(tmp_path, names, said):
+    with pytest.raises(DataError, match=said):
+        index.scan(write_tar(tmp_path / "x.tar", [(name, b"x") for name in names]))
+
+
+def test_a_dot_in_the_name_splits_at_the_first_as_in_webdataset(tmp_path):
+    found = index.scan(write_tar(tmp_path / "x.tar", [("img.0001.jpg", b"x"), ("img.0002.jpg", b"y")]))
+    assert (found.keys.tolist(), found.fields) == ([b"img"], ["0001.jpg", "0002.jpg"])
+
+
+def test_what_belongs_to_no_sample_is_counted(tmp_path):
+    found = index.scan(
+        write_tar(tmp_path / "x.tar", [("README", b""), ("._a.jpg", b""), ("__info__/m.json", b""), ("a.jpg", b"x")])
+    )
+    assert (len(found.keys), found.ignored) == (1, 3)
+
+
+def same(one: index.Index, two: index.Index) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_a_cached_index_equals_a_fresh_one_and_is_used(tmp_path, monkeypatch):
+    (path,) = write_digits(tmp_path, [5])
+    first = index.load(path)
+    monkeypatch.setattr(index, "scan", None)  # a second scan would fail
+    assert same(index.load(path), first)
+
+
+def test_a_shard_that_changed_is_indexed_anew(tmp_path):
+    (path,) = write_digits(tmp_path, [5])
+    index.load(path)
+    write_digits(tmp_path, [6])
+    assert len(index.load(path).keys) == 6
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_damaged_cache_is_made_again(tmp_path, monkeypatch, beside):
+    if beside:
+        monkeypatch.delenv("MVSSL_CACHE")
+    (path,) = write_digits(tmp_path / "set", [5])
+    first = index.load(path)
+    cache = index._caches(path)[0]
+    whole = cache.read_bytes()
+    for damaged in (b"", whole[:100], whole[:-40], whole[:200] + b"\xff" * 50 + whole[250:], pickle.dumps({"keys": 1})):
+        cache.write_bytes(damaged)
+        assert same(index.load(path), first)
+    assert len(cache.read_bytes()) == len(whole)
+
+
+class Spy:
+    def __reduce__(self):
+        return (open, ("executed", "w"))
+
+
+def test_pickled_objects_in_a_cache_are_never_loaded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (path,) = write_digits(tmp_path / "set", [2])
+    first = index.load(path)
+    np.savez(index._caches(path)[0], stamp=np.array([1, *first.stat]), keys=np.array([Spy()], object))
+    assert same(index.load(path), first)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_the_index_stands_beside_the_shard_hidden_or_else_in_the_cache_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("MVSSL_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (path,) = write_digits(tmp_path / "set", [2])
+    index.load(path)
+    assert [file.name for file in path.parent.iterdir() if file != path] == [".000000.tar.mvssl.npz"]
+    (other,) = write_digits(tmp_path / "fixed", [2])
+    other.with_name(".000000.tar.mvssl.npz").mkdir()  # nothing can be saved there
+    index.load(other)
+    assert len(list((tmp_path / "home/.cache/mvssl/index").iterdir())) == 1
+
+
+def test_shards_of_one_name_in_two_folders_have_two_caches(tmp_path):
+    (one,), (two,) = write_digits(tmp_path / "a", [2]), write_digits(tmp_path / "b", [3])
+    assert [len(index.load(path).keys) for path in (one, two, one, two)] == [2, 3, 2, 3]
+
+
+def test_many_processes_may_index_one_shard_at_once(tmp_path):
+    (path,) = write_digits(tmp_path, [50])
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        found = pool.map(index.load, [path] * 8)
+    assert all(same(one, found[0]) for one in found)
+    assert len(list(index._caches(path)[0].parent.iterdir())) == 1
+
+
+def test_all_damaged_shards_are_named_at_once(tmp_path):
+    paths = write_digits(tmp_path, [2, 2, 2])
+    for path in paths[1:]:
+        path.write_bytes(path.read_bytes()[:-9000])
+    with pytest.raises(DataError, match=r"(?s)000001\.tar.*000002\.tar"):
+        index.build(paths)
+
+
+def test_an_archive_without_members_has_no_samples(tmp_path):
+    tarfile.open(tmp_path / "x.tar", "w").close()
+    assert len(index.load(tmp_path / "x.tar").keys) == 0
+    assert len(index.load(tmp_path / "x.tar").keys) == 0

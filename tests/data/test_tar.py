@@ -1,0 +1,126 @@
+import gzip
+import io
+import tarfile
+
+import numpy as np
+import pytest
+from shard_making import write_tar
+from webdataset.writer import ShardWriter
+
+from mvssl.data.tar import Archive
+from mvssl.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory):
+    """A tar by webdataset: 20 samples with bodies of unequal length and no zero byte."""
+    folder = tmp_path_factory.mktemp("tar")
+    generator = np.random.default_rng(0)
+    with ShardWriter(f"{folder}/%06d.tar", verbose=0, encoder=False, mtime=0) as writer:
+        for i in range(20):
+            body = generator.integers(1, 256, 300 + 97 * i, np.uint8).tobytes()
+            writer.write({"__key__": f"{i:06d}", "bin": body, "cls": b"3"})
+    return folder / "000000.tar"
+
+
+def headers(path) -> list[int]:
+    with tarfile.open(path) as archive:
+        return [member.offset for member in archive.getmembers()]
+
+
+def end_of_members(path) -> int:
+    with tarfile.open(path) as archive:
+        last = archive.getmembers()[-1]
+    return last.offset_data + -(-last.size // 512) * 512
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_members_are_those_of_tarfile_in_every_format(tmp_path, format):
+    names = ["a.jpg", "deep/" * 10 + "b.png", "n" * 90 + "/" + "m" * 60 + ".cls", "ü/ß.json", "0" * 90 + ".txt"]
+    path = write_tar(tmp_path / "x.tar", [(name, b"x" * (511 + i)) for i, name in enumerate(names)], format)
+    with tarfile.open(path) as archive:
+        assert list(Archive(path)) == [(m.name, m.offset_data, m.size) for m in archive.getmembers()]
+
+
+def test_every_cut_that_loses_a_byte_of_the_archive_is_found(shard, tmp_path):
+    whole, end, cut_file = shard.read_bytes(), end_of_members(shard) + 1024, tmp_path / "cut.tar"
+    for cut in range(0, len(whole), 97):
+        cut_file.write_bytes(whole[:cut])
+        if cut >= end and cut % 512 == 0:  # only the padding behind a complete archive is gone
+            assert len(list(Archive(cut_file))) == 40
+        else:
+            with pytest.raises(DataError, match=r"cut\.tar"):
+                list(Archive(cut_file))
+
+
+@pytest.mark.parametrize("damage", [bytes(512), b"\xff" * 512, b"0" * 512])
+def test_every_overwritten_header_is_found(shard, tmp_path, damage):
+    for place in headers(shard):
+        broken = bytearray(shard.read_bytes())
+        broken[place : place + 512] = damage
+        (tmp_path / "broken.tar").write_bytes(broken)
+        with pytest.raises(DataError):
+            list(Archive(tmp_path / "broken.tar"))
+
+
+def test_one_changed_byte_anywhere_in_a_header_is_found(shard, tmp_path):
+    generator = np.random.default_rng(1)
+    for place in headers(shard):
+        broken = bytearray(shard.read_bytes())
+        broken[place + generator.integers(512)] ^= 1 << generator.integers(7)
+        (tmp_path / "broken.tar").write_bytes(broken)
+        with pytest.raises(DataError, match="damaged"):
+            list(Archive(tmp_path / "broken.tar"))
+
+
+def test_the_digest_tells_archives_apart_and_does_not_depend_on_the_folder(tmp_path):
+    def digest(folder, members):
+        archive = Archive(write_tar(tmp_path / folder / "x.tar", members))
+        list(archive)
+        return archive.digest
+
+    first = digest("a", [("0.cls", b"1")])
+    assert first == digest("b", [("0.cls", b"1")])
+    assert first != digest("c", [("1.cls", b"1")])
+    assert first != digest("d", [("0.cls", b"12")])
+
+
+@pytest.mark.parametrize("name", ["/etc/x.jpg", "../x.jpg", "a/../../x.jpg", "a/" * 130 + "x.jpg"])
+def test_names_that_leave_the_folder_or_are_too_long_are_refused(tmp_path, name):
+    with pytest.raises(DataError, match="relative path"):
+        list(Archive(write_tar(tmp_path / "x.tar", [(name, b"x")], tarfile.GNU_FORMAT)))
+
+
+def test_a_nul_in_a_pax_path_is_refused(tmp_path):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        entry = tarfile.TarInfo("x.jpg")
+        entry.pax_headers = {"path": "a\0b.jpg"}
+        archive.addfile(entry, io.BytesIO())
+    with pytest.raises(DataError, match="relative path"):
+        list(Archive(path))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_are_refused(tmp_path, kind):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as archive:
+        entry = tarfile.TarInfo("x.jpg")
+        entry.type, entry.linkname = kind, "/etc/passwd"
+        archive.addfile(entry)
+    with pytest.raises(DataError, match="plain files"):
+        list(Archive(path))
+
+
+def test_empty_missing_compressed_and_foreign_files_are_named(tmp_path, shard):
+    (tmp_path / "empty.tar").touch()
+    (tmp_path / "small.tar.gz").write_bytes(gzip.compress(shard.read_bytes()))
+    (tmp_path / "text.tar").write_text("hello " * 500)
+    for name, said in [
+        ("empty.tar", "empty"),
+        ("small.tar.gz", "gunzip"),
+        ("text.tar", "header"),
+        ("no.tar", "No such"),
+    ]:
+        with pytest.raises(DataError, match=said):
+            list(Archive(tmp_path / name))
