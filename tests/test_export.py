@@ -21,7 +21,7 @@ from mvssl.recipe import parse_recipe
 LOAD = """
 import json, sys
 if {ours}:
-    import mvssl.encoders
+    import mvssl
 import timm
 from safetensors.torch import load_file
 assert {ours} or not any(name.startswith("mvssl") for name in sys.modules)
