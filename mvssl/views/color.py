@@ -68,7 +68,8 @@ class ColorJitter:
                 f"{', '.join(named)}: means something for 3 channels only, the column has {channels}; "
                 "jitter: [brightness, contrast, 0, 0] works for any number"
             )
-        self.channels, self.p, self.gray_p, self.hue = channels, p, gray_p, hue
+        self.channels, self.p, self.gray_p = channels, p, gray_p
+        self.hue: Literal["hsv", "linear"] = hue
         self.active = bool(any(self.strengths) or gray_p)
 
     def draw(self, draws: Draws) -> Jitter:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mvssl.draws import Draws
 from mvssl.errors import RecipeError
-from mvssl.recipe import Size, nearest
+from mvssl.recipe import nearest
 from mvssl.views import color as colors
 from mvssl.views import normalize as normalization
 from mvssl.views.geometry import Affine, Geometry, Placement
@@ -43,7 +43,7 @@ class ImageView:
         self,
         shape: tuple[int, ...],
         *,
-        size: Size | None = None,
+        size: int | tuple[int, int] | None = None,
         crop: tuple[float, float] | None = None,
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         flip: float = 0.0,
@@ -71,7 +71,9 @@ class ImageView:
         if not 0 < blur_sigma[0] <= blur_sigma[1]:
             raise RecipeError(f"blur_sigma: {list(blur_sigma)}; give [low, high] pixels, both above 0")
         given, (h, w) = shape[0], shape[1:]
-        self.size = (h, w) if size is None else (size, size) if isinstance(size, int) else tuple(size)
+        self.size = (h, w) if size is None else (size, size) if isinstance(size, int) else size
+        if min(self.size) < 1:
+            raise RecipeError(f"size: {size}; give pixels, at least 1")
         self.geometry = Geometry(
             (h, w),
             self.size,

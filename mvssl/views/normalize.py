@@ -46,7 +46,11 @@ def statistics(given: str | Mapping[Any, Sequence[float]], kept: list[int], whol
             raise RecipeError(f"normalize: {given} has {len(values)} numbers as {name}; it needs {expected} or 1")
     if not all(math.isfinite(m) for m in mean) or not all(s > 0 and math.isfinite(s) for s in std):
         raise RecipeError(f"normalize: {given}: means are finite numbers, stds are above 0")
-    return tuple(torch.tensor([v[k if len(v) > 1 else 0] for k in kept], dtype=torch.float32) for v in (mean, std))
+    return _numbers(mean, kept), _numbers(std, kept)
+
+
+def _numbers(values: Sequence[float], kept: list[int]) -> Tensor:
+    return torch.tensor([values[k if len(values) > 1 else 0] for k in kept], dtype=torch.float32)
 
 
 def normalized(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:

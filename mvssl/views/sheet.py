@@ -15,6 +15,7 @@ import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from mvssl.errors import OutputError
@@ -40,8 +41,8 @@ def contact_sheet(
     groups = [*_columns(viewset, batch), *_views(viewset, batch, seed, draws, device)]
     panels = [panel for group in groups for panel in (*group, None)][:-1]  # a narrow gap after each group
     rows, widths = len(batch.position), [1.0 if panel else 0.06 for panel in panels]
-    figure = Figure(figsize=(CELL * sum(widths) + 0.2, CELL * rows + 0.6), layout="constrained", dpi=110)
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)  # pyright: ignore[reportOptionalMemberAccess]
+    layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
+    figure = Figure(figsize=(CELL * sum(widths) + 0.2, CELL * rows + 0.6), layout=layout, dpi=110)
     axes = figure.subplots(rows, len(panels), squeeze=False, width_ratios=widths)
     for place, panel in enumerate(panels):
         for row in range(rows):

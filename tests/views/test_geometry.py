@@ -1,0 +1,157 @@
+"""Geometry against torchvision with the same parameters, and the draws against their definitions."""
+
+import math
+
+import pytest
+import torch
+import torchvision.transforms.v2.functional as tv
+from torch.nn import functional as F
+
+from mvssl.draws import Draws
+from mvssl.errors import RecipeError
+from mvssl.views import ImageView
+from mvssl.views.geometry import Affine, Geometry, Placement
+from mvssl.views.resample import place
+
+
+def images(n=6, c=3, h=40, w=56):
+    return torch.rand(n, c, h, w, generator=torch.Generator().manual_seed(0))
+
+
+def drawn(n=6, **options):
+    inside, outside = options.pop("inside", (40, 56)), options.pop("outside", (24, 24))
+    return Geometry(inside, outside, **options).draw(Draws(3, torch.arange(n)))
+
+
+def boxes(placement, h, w):
+    """(top, left, height, width) of each sample in pixels."""
+    box = (placement.box * torch.tensor([h, w])[:, None]).round().int()
+    return [(top, left, tall, wide) for (top, tall), (left, wide) in box.tolist()]
+
+
+@pytest.mark.parametrize("outside", [(24, 24), (40, 56), (64, 80), (7, 50)])
+def test_crop_flip_and_scale_are_torchvisions_antialiased_resized_crop(outside):
+    x, placement = images(), drawn(crop=(0.1, 1.0), flip=0.5, outside=outside)
+    assert 0 < placement.flip.sum() < 6
+    for image, box, flip, ours in zip(
+        x, boxes(placement, 40, 56), placement.flip, place(x, placement, outside, "bilinear"), strict=True
+    ):
+        theirs = tv.resized_crop(image, *box, size=list(outside), antialias=True)
+        theirs = tv.horizontal_flip(theirs) if flip else theirs
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_nearest_picks_pixels_of_the_crop_and_invents_no_value():
+    x = torch.randint(0, 9, (6, 1, 40, 56), generator=torch.Generator().manual_seed(0)).float()
+    placement = drawn(crop=(0.1, 1.0))
+    for image, (top, left, tall, wide), ours in zip(
+        x, boxes(placement, 40, 56), place(x, placement, (24, 24), "nearest"), strict=True
+    ):
+        cut = image[None, :, top : top + tall, left : left + wide]
+        torch.testing.assert_close(ours[None], F.interpolate(cut, size=(24, 24), mode="nearest-exact"))
+
+
+def test_an_image_that_nothing_happens_to_is_returned_as_it_is():
+    x = images()
+    assert place(x, drawn(outside=(40, 56)), (40, 56), "bilinear") is x
+
+
+def test_translation_is_a_crop_of_the_reflected_image():
+    x, placement = images(h=32, w=32), drawn(inside=(32, 32), outside=(32, 32), translate=4, flip=0.5)
+    ours = place(x, placement, (32, 32), "bilinear")
+    for k in range(6):
+        down, right = (placement.shift[k] * 32).round().int().tolist()
+        upright = x[k].flip(-1) if placement.flip[k] else x[k]
+        padded = F.pad(upright[None], (4, 4, 4, 4), mode="reflect")[0]
+        expected = padded[:, 4 + down : 36 + down, 4 + right : 36 + right]
+        torch.testing.assert_close(ours[k], expected, atol=1e-6, rtol=0)
+
+
+def test_translations_cover_the_range_and_happen_as_often_as_asked():
+    shift = drawn(20_000, outside=(32, 32), translate=4, translate_p=0.8).shift * 32
+    assert shift.unique().tolist() == list(range(-4, 5))
+    assert (shift != 0).any(1).double().mean() == pytest.approx(0.8 * (1 - 1 / 81), abs=0.015)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+def test_affine_warp_is_torchvisions(interpolation):
+    x = images(8)
+    placement = drawn(8, outside=(40, 56), affine=Affine(degrees=40, translate=0.2, scale=(1.0, 1.4), shear=20))
+    ours = place(x, placement, (40, 56), interpolation)
+    for image, (degrees, down, right, scale, shear), result in zip(x, placement.warp.tolist(), ours, strict=True):
+        theirs = tv.affine(
+            image,
+            angle=degrees,
+            translate=[round(right * 56), round(down * 40)],
+            scale=scale,
+            shear=[shear, 0.0],
+            interpolation=tv.InterpolationMode(interpolation),
+        )
+        if interpolation == "bilinear":
+            torch.testing.assert_close(result, theirs, atol=1e-4, rtol=0)
+        else:  # a pixel's centre that falls between two may go either way in float32
+            assert (result != theirs).float().mean() < 0.002
+
+
+def test_a_warp_that_shrinks_does_not_alias():
+    stripes = torch.arange(40) % 2 * torch.ones(1, 1, 40, 40)
+    half = Placement(*Placement.whole(1)[:3], warp=torch.tensor([[0.0, 0.0, 0.0, 0.5, 0.0]]).double())
+    middle = place(stripes.float(), half, (40, 40), "bilinear")[:, :, 12:28, 12:28]
+    torch.testing.assert_close(middle, torch.full_like(middle, 0.5), atol=0.02, rtol=0)
+
+
+def test_affine_then_crop_is_the_composition():
+    x = images()
+    placement = drawn(crop=(0.3, 0.9), flip=0.5, affine=Affine(degrees=20, shear=10))
+    whole = Placement.whole(6)._replace(warp=placement.warp)
+    turned = place(x, whole, (40, 56), "bilinear")
+    torch.testing.assert_close(
+        place(x, placement, (24, 24), "bilinear"), place(turned, placement._replace(warp=None), (24, 24), "bilinear")
+    )
+
+
+def test_crops_have_the_areas_and_ratios_asked_for():
+    placement = drawn(20_000, inside=(1000, 1000), crop=(0.2, 0.4), ratio=(0.5, 2.0))
+    tall, wide = placement.box[:, :, 1].unbind(1)
+    area, ratio = tall * wide, wide / tall
+    assert area.min() > 0.199
+    assert area.max() < 0.401
+    assert ratio.min() > 0.497
+    assert ratio.max() < 2.012
+    assert ratio.log().mean().abs() < 0.02  # log-uniform: as often wide as tall
+    assert ratio.log().std() == pytest.approx(2 * math.log(2) / math.sqrt(12), rel=0.05)
+    assert (placement.box[:, :, 0] + placement.box[:, :, 1]).max() <= 1
+    starts = placement.box[:, 0, 0] / (1 - tall)
+    assert starts.mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_an_image_that_no_crop_fits_is_cut_in_the_middle():
+    placement = drawn(inside=(10, 100), crop=(1.0, 1.0), ratio=(1.0, 1.0))
+    assert boxes(placement, 10, 100) == [(0, 45, 10, 10)] * 6
+
+
+def test_one_placement_shows_the_same_scene_at_every_resolution():
+    ramp = (torch.arange(64) + 0.5) / 64
+    fine = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64)])[None].repeat(6, 1, 1, 1)
+    coarse = F.avg_pool2d(fine, 2)
+    placement = drawn(inside=(64, 64), crop=(0.3, 0.8), flip=0.5)
+    a = place(fine, placement, (16, 16), "bilinear")
+    b = place(coarse, placement, (16, 16), "bilinear")
+    inner = (..., slice(2, -2), slice(2, -2))
+    assert (a - b)[inner].abs().max() < 0.005
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"crop": (0.5, 0.2)}, "crop"),
+        ({"crop": (0.0, 1.0)}, "crop"),
+        ({"ratio": (0.0, 1.0)}, "ratio"),
+        ({"translate": 32}, "translate"),
+        ({"flip": 1.5}, "flip"),
+        ({"affine": Affine(scale=(0.0, 1.0))}, "scale"),
+    ],
+)
+def test_ranges_that_make_no_sense_are_refused(options, said):
+    with pytest.raises(RecipeError, match=said):
+        ImageView((3, 32, 32), **options)

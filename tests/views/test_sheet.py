@@ -1,0 +1,87 @@
+"""The contact sheet: a PNG of every kind of view."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mvssl.errors import OutputError
+from mvssl.recipe import View
+from mvssl.views import ImageView, build_views
+from mvssl.views.sheet import colours, contact_sheet
+
+
+class Batch(NamedTuple):
+    columns: dict[str, Tensor]
+    position: Tensor
+
+
+def made():
+    columns = {
+        "rgb": torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8),
+        "depth": torch.rand(3, 1, 8, 8),
+        "bands": 3000 * torch.rand(3, 13, 8, 8),
+        "vector": torch.randn(3, 6),
+    }
+    columns["bands"][0, 0, 0, 0] = torch.nan
+    tables = {
+        "a": {"from": "rgb", "augment": "simclr", "count": 2},
+        "L": {"from": "rgb", "augment": "cmc", "channels": "L"},
+        "ab": {"from": "rgb", "augment": "cmc", "channels": "ab", "geometry": "L"},
+        "depth": {"from": "depth", "flip": 0.5},
+        "bands": {"from": "bands", "flip": 0.5, "normalize": {"mean": [1500], "std": [800]}},
+        "vector": {"from": "vector", "name": "vector", "normalize": "none"},
+    }
+    views = {name: View.model_validate(table) for name, table in tables.items()}
+    shapes = {name: tuple(column.shape[1:]) for name, column in columns.items()}
+    return build_views(views, shapes), Batch(columns, torch.arange(3))
+
+
+def test_a_sheet_of_every_kind_of_view_is_a_picture_with_content(tmp_path):
+    views, batch = made()
+    out = contact_sheet(views, batch, tmp_path / "sheet.png", draws=2)
+    with Image.open(out) as sheet:
+        assert sheet.width > sheet.height > 300
+        assert len(sheet.convert("RGB").getcolors(maxcolors=10**6)) > 500
+
+
+def test_a_sheet_that_cannot_be_written_says_where(tmp_path):
+    views, batch = made()
+    with pytest.raises(OutputError, match="nowhere"):
+        contact_sheet(views, batch, tmp_path / "nowhere" / "sheet.png", draws=1)
+
+
+@pytest.mark.parametrize("color", ["rgb", "lab", "ydbdr"])
+def test_a_clean_view_is_shown_as_the_image_it_came_from(color):
+    x = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+    view = ImageView((3, 8, 8), color=color, normalize={"mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0]})
+    torch.testing.assert_close(view.to_rgb(view(x, None)), x / 255, atol=3e-3, rtol=0)
+
+
+def test_lightness_is_shown_in_gray_and_chroma_at_one_lightness():
+    x = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+    lightness, chroma = (ImageView((3, 8, 8), color="ydbdr", channels=kept) for kept in ("Y", "DbDr"))
+    shown = lightness.to_rgb(lightness(x, None))
+    torch.testing.assert_close(shown[:, 0], shown[:, 1], atol=2e-3, rtol=0)
+    soft = (128 + (x.float() - 128) / 4).to(torch.uint8)
+    luma = (chroma.to_rgb(chroma(soft, None)) * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1)
+    torch.testing.assert_close(luma, torch.full_like(luma, 0.6), atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 13])
+def test_any_number_of_bands_becomes_a_picture(channels):
+    shown = colours(1000 * torch.randn(2, channels, 8, 8))
+    assert shown.shape == (2, 3, 8, 8)
+    assert shown.min() >= 0
+    assert shown.max() <= 1
+
+
+def test_sheets_leave_pyplot_alone(tmp_path, monkeypatch):
+    import matplotlib.pyplot as plt
+
+    views, batch = made()
+    contact_sheet(views, batch, Path(tmp_path / "sheet.png"), draws=1)
+    assert plt.get_fignums() == []
