@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mvssl.encoders import Encoder
-from mvssl.recipe import View, to_yaml
+from mvssl.recipe import Recipe, View, to_yaml
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,17 @@ class Card:
             std=_statistics(first, "std", 1.0),
             data=str(recipe.data.train),
             objective=", ".join(term.name for term in recipe.objective),
-            recipe=to_yaml(recipe),
-            source=str(run.folder),
+            recipe=_public(recipe, run.folder.name),
+            source=run.folder.name,
             step=run.step,
             results=_results(Path(run.folder) / "evaluation.json"),
         )
+
+
+def _public(recipe: Recipe, run: str) -> str:
+    """The recipe without this machine's folders: a card is made to be published."""
+    data, train = recipe.data.model_copy(update={"root": None}), recipe.train.model_copy(update={"out": run})
+    return to_yaml(recipe.model_copy(update={"data": data, "train": train}))
 
 
 def _saw(table: View, shape: Sequence[int]) -> str:

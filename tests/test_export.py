@@ -170,6 +170,7 @@ def test_one_encoder_goes_to_the_folder_itself_with_a_card_that_says_what_it_is(
     card = (tmp_path / "out" / "README.md").read_text()
     for said in ("tiny/*.tar", "import mvssl, timm", "1,234 steps", "| left | column x", "cmc", "0.8125 ± 0.0040"):
         assert said in card
+    assert str(tmp_path) not in card
     assert parse_recipe(recipe.parse_yaml(card.split("```yaml\n")[1].split("```")[0], "card")).train.steps == 5
 
 

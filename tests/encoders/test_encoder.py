@@ -7,8 +7,10 @@ from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from mvssl import recipe
+from mvssl.checkpoint import save_checkpoint
 from mvssl.encoders import Encoder, Widths
 from mvssl.errors import DataError, RecipeError
+from mvssl.model import MultiView
 
 MODELS = {
     "resnet18": (3, 64, 48),
@@ -102,7 +104,10 @@ def test_start_weights_come_from_a_file_a_folder_or_a_run(tmp_path):
     save_file(own, folder / "model.safetensors")
     whole = {f"encoders.{group}.model.{key}": t + (group == "b") for group in "ab" for key, t in own.items()}
     save_file({**whole, "objective.0.x": torch.ones(1)}, tmp_path / "run.safetensors")
-    for source in (tmp_path / "one.safetensors", folder):
+    run = tmp_path / "run"
+    model = MultiView({"left,right": made}, [])
+    save_checkpoint(run, 3, model, torch.optim.AdamW(model.parameters()), {}, keep=2)
+    for source in (tmp_path / "one.safetensors", folder, run):
         assert_close(encoder("dim_conv32", (3, 32, 32), init_from=str(source)).model.state_dict(), own)
     table = recipe.Encoder(name="dim_conv32", init_from=str(tmp_path / "run.safetensors"))
     assert_close(Encoder(table, (3, 32, 32), "b").model.state_dict(), {key: t + 1 for key, t in own.items()})
