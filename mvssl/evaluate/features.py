@@ -73,9 +73,9 @@ def extract(encode: Encode, batches: Iterable[Batch], samples: int) -> Extracted
     labels, filled = [], 0
     left_out = {"undecodable": 0, "without_label": 0}
     for batch in batches:
-        keep, unlabelled = _usable(batch)
+        keep = _labelled(batch)
         left_out["undecodable"] += len(batch.bad)
-        left_out["without_label"] += unlabelled
+        left_out["without_label"] += int((~keep).sum())
         labels.append(batch.columns["label"][keep])
         with torch.inference_mode():
             found = {name: value.float().cpu()[keep] for name, value in encode(batch).items()}
@@ -90,15 +90,11 @@ def extract(encode: Encode, batches: Iterable[Batch], samples: int) -> Extracted
     return Extracted({name: value[:filled] for name, value in features.items()}, kept, left_out)
 
 
-def _usable(batch: Batch) -> tuple[Tensor, int]:
-    """bool [n], which samples count, and how many decodable ones lack a label."""
+def _labelled(batch: Batch) -> Tensor:
+    """bool [n]: which samples have a label."""
     labels = batch.columns["label"]
     labelled = batch.present.get("label", torch.ones(len(labels), dtype=torch.bool))
-    if labels.ndim == 1:
-        labelled = labelled & (labels >= 0)
-    bad = {int(record.position) for record in batch.bad}
-    decoded = torch.tensor([position not in bad for position in batch.position.tolist()])
-    return labelled & decoded, int((decoded & ~labelled).sum())
+    return labelled & (labels >= 0) if labels.ndim == 1 else labelled
 
 
 def pooled(shape: tuple[int, ...], limit: int = LIMIT) -> tuple[int, ...]:
@@ -114,7 +110,7 @@ def flatten(x: Tensor, limit: int = LIMIT) -> Tensor:
     """[n, c, ...] -> [n, d]; average-pooled over its one or two last dimensions first where d would exceed `limit`."""
     to = pooled(tuple(x.shape[1:]), limit)
     if to != tuple(x.shape[1:]):
-        x = F.adaptive_avg_pool1d(x, to[1]) if len(to) == 2 else F.adaptive_avg_pool2d(x, to[1:])
+        x = F.adaptive_avg_pool1d(x, to[1]) if len(to) == 2 else F.adaptive_avg_pool2d(x, (to[1], to[2]))
     return x.flatten(1)
 
 

@@ -29,7 +29,7 @@ def votes(train: Labelled, test: Tensor, *, k: int = 20, temperature: float = 0.
 
 
 def knn(train: Labelled, test: Labelled, *, k: int = 20, temperature: float = 0.07, seed: int = 0) -> Result:
-    """Accuracy, or mean average precision, of the weighted vote. Nothing is fitted; `seed` serves the bootstrap alone."""
+    """Accuracy, or mean average precision, of the weighted vote. Nothing is fitted; `seed` is the bootstrap's."""
     protocol = {
         "k": min(k, len(train.labels)),
         "temperature": temperature,

@@ -83,7 +83,7 @@ def score(scores: Tensor, labels: Tensor) -> float:
 
 
 def judge(scores: Tensor, labels: Tensor, protocol: dict[str, Any], seed: int = 0) -> Result:
-    """Score a whole test set [n, c]: binomial standard error of an accuracy, bootstrapped of a mean average precision."""
+    """Score a whole test set [n, c]; the standard error is binomial, or of a mean average precision bootstrapped."""
     value, n = score(scores, labels), len(labels)
     if labels.ndim == 1:
         error = math.sqrt(value * (1 - value) / n)

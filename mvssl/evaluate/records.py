@@ -41,8 +41,8 @@ def gain(ahead: Result, behind: Result) -> dict[str, Any]:
 def compare(ahead: Record, behind: Record) -> Difference:
     """Difference of two records, of this run or another's.
 
-    Paired over draws where both hold them; otherwise the two standard errors are added in squares, which is larger than
-    the paired error in `gain`. Raises `RecipeError` where the protocols differ, since the numbers then mean different things.
+    Paired over draws where both hold them; otherwise the two standard errors are added in squares, which is larger
+    than the paired error in `gain`. Raises `RecipeError` where the protocols differ.
     """
     for name, a, b in _protocol_of(ahead, behind):
         if a != b:
@@ -70,7 +70,7 @@ def row_name(record: Record) -> str:
 
 
 def table(records: list[Record]) -> Table:
-    """Rows: probes. Columns: pixels, untrained and trained, per view. In per cent with the standard error; best bold."""
+    """Rows: probes. Columns: pixels, untrained, trained, per view. Per cent with standard error; the best bold."""
     views = list(dict.fromkeys(r["view"] for r in records))
     rows = list(dict.fromkeys(row_name(r) for r in records))
     columns = [(v, e) for v in views for e in ENCODERS if any((r["view"], r["encoder"]) == (v, e) for r in records)]

@@ -1,0 +1,113 @@
+"""Scores and standard errors against scikit-learn and arithmetic by hand."""
+
+import math
+
+import pytest
+import torch
+from mvssl.errors import RecipeError
+from mvssl.evaluate.metrics import average_precision, interval, judge, mean_average_precision, over_draws, paired
+from mvssl.evaluate.records import compare, gain, record, row_name, table
+from sklearn.metrics import average_precision_score
+
+
+def test_average_precision_is_scikit_learns_with_ties_and_without():
+    labels = torch.rand(60, 5) < 0.3
+    for scores in (torch.randn(60, 5), torch.randint(4, (60, 5)).float()):
+        expected = [average_precision_score(labels[:, c], scores[:, c]) for c in range(5)]
+        assert average_precision(scores, labels).tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_weight_of_two_is_the_sample_twice():
+    scores, labels = torch.randint(6, (30, 3)).float(), torch.rand(30, 3) < 0.4
+    counts = torch.randint(0, 3, (1, 30))
+    twice = torch.repeat_interleave(torch.arange(30), counts[0])
+    expected = average_precision(scores[twice], labels[twice])
+    assert torch.allclose(average_precision(scores, labels, counts)[0], expected, equal_nan=True)
+
+
+def test_a_class_without_a_positive_does_not_count():
+    scores = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    assert mean_average_precision(scores, torch.tensor([[1, 0], [0, 0]])) == 1.0
+
+
+def test_the_error_of_an_accuracy_is_binomial():
+    scores, labels = torch.eye(4)[[0, 1, 2, 0]], torch.arange(4)  # three of four right
+    result = judge(scores, labels, {})
+    assert (result.accuracy, result.standard_error) == (0.75, pytest.approx(math.sqrt(0.75 * 0.25 / 4)))
+
+
+def test_the_error_over_draws_is_std_over_root_n():
+    result = over_draws([0.5, 0.7, 0.9, 0.5], {})
+    by_hand = math.sqrt(((0.15**2) * 2 + 0.05**2 + 0.25**2) / 3) / math.sqrt(4)
+    assert result.accuracy == pytest.approx(0.65)
+    assert result.standard_error == pytest.approx(by_hand)
+    low, high = interval(result)
+    assert (high - low) / 2 == pytest.approx(3.182446 * by_hand, rel=1e-5)  # Student's t with 3 degrees of freedom
+
+
+def test_the_error_of_a_difference_forgets_what_is_hard_for_both():
+    hard = torch.rand(20).double()
+    behind = over_draws(hard.tolist(), {})
+    ahead = over_draws((hard + 0.1).tolist(), {})
+    assert paired(ahead, behind).difference == pytest.approx(0.1)
+    assert paired(ahead, behind).standard_error == pytest.approx(0, abs=1e-12)
+    assert ahead.standard_error > 0.01
+
+
+def test_the_error_of_a_difference_of_accuracies_is_mcnemars():
+    labels = torch.zeros(100, dtype=torch.long)
+    right = torch.tensor([[1.0, 0.0]])
+    wrong = right.flip(1)
+    ahead = judge(torch.cat([right.expand(90, 2), wrong.expand(10, 2)]), labels, {})
+    behind = judge(torch.cat([right.expand(80, 2), wrong.expand(20, 2)]), labels, {})  # wrong on ten more, never better
+    found = paired(ahead, behind)
+    assert found.difference == pytest.approx(0.1)
+    assert found.standard_error == pytest.approx(math.sqrt(0.1 * 0.9 / 99))
+
+
+def test_the_bootstrap_finds_the_error_of_a_mean_average_precision():
+    """Against the spread over fresh test sets from the same distribution."""
+
+    def sample(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = (torch.rand(n, 3) < 0.3).float()
+        return labels + torch.randn(n, 3), labels
+
+    spread = torch.tensor([mean_average_precision(*sample(200)) for _ in range(300)]).std().item()
+    found = sum(judge(*sample(200), {}).standard_error for _ in range(10)) / 10
+    assert found == pytest.approx(spread, rel=0.2)
+
+
+def test_results_of_different_kinds_have_no_difference():
+    with pytest.raises(ValueError, match="no paired difference"):
+        paired(over_draws([0.1, 0.2], {}), over_draws([0.1, 0.2, 0.3], {}))
+
+
+def made(scores: list[float], encoder: str, **changes) -> dict:
+    facts = {"probe": "fewlabel", "shots": 1, "view": "a", "encoder": encoder, "metric": "accuracy", "chance": 0.1}
+    facts |= {"n_train": 10, "n_test": 10, "protocol": {"seed": 0, "data": "same", "label": "cls"}}
+    return record(over_draws(scores, {"C": 1}), **(facts | changes))
+
+
+def test_records_alone_say_how_far_the_trained_encoder_is_ahead():
+    trained, untrained = [0.6, 0.8, 0.7], [0.5, 0.6, 0.4]
+    ahead, behind = made(trained, "trained"), made(untrained, "untrained")
+    found = compare(ahead, behind)
+    written = gain(over_draws(trained, {}), over_draws(untrained, {}))
+    assert found.difference == pytest.approx(0.2) == pytest.approx(written["difference"])
+    assert found.standard_error == pytest.approx(0.1 / math.sqrt(3)) == pytest.approx(written["standard_error"])
+    assert written["ahead_by"] == pytest.approx(2 * math.sqrt(3))
+
+
+@pytest.mark.parametrize("change", [{"n_test": 11}, {"shots": 10}, {"protocol": {"seed": 1}}])
+def test_records_of_different_protocols_are_not_compared(change):
+    with pytest.raises(RecipeError, match="cannot be compared"):
+        compare(made([0.1, 0.2], "trained"), made([0.1, 0.2], "untrained", **change))
+
+
+def test_the_table_has_a_row_per_probe_a_column_per_encoder_and_the_best_bold():
+    records = [made([0.5, 0.7], "pixels"), made([0.8, 0.8], "trained"), made([0.9, 0.9], "trained", shots=10)]
+    drawn = table(records)
+    assert [row_name(r) for r in records] == ["1 label per class", "1 label per class", "10 labels per class"]
+    assert [c.header for c in drawn.columns] == ["probe", "pixels", "trained"]
+    assert list(drawn.columns[1].cells) == ["60.0 ± 10.0", ""]
+    assert list(drawn.columns[2].cells) == ["[bold]80.0 ± 0.0[/bold]", "[bold]90.0 ± 0.0[/bold]"]

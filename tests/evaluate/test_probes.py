@@ -1,0 +1,186 @@
+"""Probes against scikit-learn, chance and perfection."""
+
+import importlib
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from mvssl.evaluate import Labelled, fewlabel, knn, linear
+from mvssl.evaluate.fewlabel import draw, logistic_regression
+from mvssl.evaluate.features import Standard
+from mvssl.evaluate.knn import votes
+from mvssl.evaluate.linear import select
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
+from sklearn.neighbors import KNeighborsClassifier
+
+QUICK = {"epochs": 1, "batch_size": 64, "least_steps": 100}
+
+
+def module(name: str):
+    """A probe's module; its package shows the probe itself under that name."""
+    return importlib.import_module(f"mvssl.evaluate.{name}")
+
+
+def clusters(n: int, apart: float, kinds: int = 4, width: int = 8, seed: int = 0) -> Labelled:
+    """Gaussian clouds around `kinds` axes, `apart` standard deviations from the origin."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % kinds
+    return Labelled(apart * torch.eye(kinds, width)[labels] + torch.randn(n, width, generator=generator), labels)
+
+
+def several(n: int, seed: int = 0) -> Labelled:
+    """Multi-hot labels that three noisy features show."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = (torch.rand(n, 3, generator=generator) < 0.3).float()
+    return Labelled(labels + 0.5 * torch.randn(n, 3, generator=generator), labels)
+
+
+@pytest.mark.parametrize("probe", [knn, lambda a, b: linear(a, b, **QUICK), lambda a, b: fewlabel(a, b, shots=2)])
+def test_separable_clusters_are_told_apart_by_every_probe(probe):
+    assert probe(clusters(200, 50, width=4), clusters(80, 50, width=4, seed=1)).accuracy == 1.0
+
+
+@pytest.mark.parametrize("probe", [knn, lambda a, b: linear(a, b, **QUICK), lambda a, b: fewlabel(a, b, shots=2)])
+def test_labels_that_features_do_not_show_are_guessed_at_chance(probe):
+    result = probe(clusters(400, 0), clusters(1000, 0, seed=1))
+    assert abs(result.accuracy - 0.25) < 4 * math.sqrt(0.25 * 0.75 / 1000)
+
+
+def test_knn_is_scikit_learns_brute_force_with_the_same_weights(monkeypatch):
+    monkeypatch.setattr(module("knn"), "CELLS", 1000)  # several chunks
+    train, test = clusters(150, 2), clusters(70, 2, seed=1)
+    brute = KNeighborsClassifier(
+        20, algorithm="brute", metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07)
+    ).fit(train.features.numpy(), train.labels.numpy())
+    expected = brute.predict_proba(test.features.numpy())
+    assert np.allclose(votes(train, test.features).numpy(), expected, atol=1e-5)
+
+
+def test_knn_with_fewer_samples_than_neighbours_asks_them_all():
+    train = clusters(8, 50)
+    assert knn(train, train).protocol["k"] == 8
+
+
+def test_knn_on_multi_hot_labels_is_the_average_precision_of_the_neighbours_labels():
+    train, test = several(200), several(90, seed=1)
+    neighbours = votes(train, test.features).numpy()
+    assert knn(train, test).accuracy == pytest.approx(average_precision_score(test.labels.numpy(), neighbours))
+
+
+def test_linear_is_as_good_as_scikit_learns_best_logistic_regression():
+    train, test = clusters(600, 1.5, width=16), clusters(2000, 1.5, width=16, seed=1)
+    standard = Standard.of(train.features)
+    x, y = standard(train.features).numpy(), train.labels.numpy()
+    theirs = max(
+        LogisticRegression(C=c, max_iter=500).fit(x, y).score(standard(test.features).numpy(), test.labels.numpy())
+        for c in (0.01, 0.1, 1.0)
+    )
+    assert linear(train, test).accuracy == pytest.approx(theirs, abs=0.01)
+
+
+def test_linear_learns_multi_hot_labels():
+    train, test = several(600), several(300, seed=1)
+    best_possible = average_precision_score(test.labels.numpy(), test.features.numpy())
+    assert linear(train, test).accuracy == pytest.approx(best_possible, abs=0.02)
+
+
+def test_the_choice_of_settings_never_sees_the_test_set():
+    train, test = clusters(200, 1), clusters(80, 1, seed=1)
+    poisoned = Labelled(torch.full_like(test.features, torch.nan), test.labels)
+    a, b = linear(train, test, **QUICK).protocol, linear(train, poisoned, **QUICK).protocol
+    assert a == b
+    assert a.items() >= select(train, **QUICK).items()
+
+
+def test_the_choice_of_settings_is_that_of_the_part_held_out(monkeypatch):
+    """Of two rates one is too small to learn anything."""
+    monkeypatch.setattr(module("linear"), "RATES", (1e-9, 1e-2))
+    chosen = select(clusters(300, 3), **QUICK)
+    assert chosen["learning_rate"] == 1e-2
+    assert chosen["held_out_samples"] == 60
+    assert chosen["held_out_score"] > 0.9
+
+
+def test_the_same_seed_gives_the_same_linear_probe():
+    train, test = clusters(200, 1), clusters(80, 1, seed=1)
+    assert linear(train, test, **QUICK).parts.equal(linear(train, test, **QUICK).parts)
+
+
+def test_logistic_regression_reaches_scikit_learns_optimum_for_wide_and_narrow_features():
+    for n, width in ((30, 80), (80, 10)):
+        train = clusters(n, 1, width=width)
+        x, y = train.features.double() * width**-0.5, train.labels
+        theirs = LogisticRegression(C=10, tol=1e-8, max_iter=10_000).fit(x.numpy(), y.numpy())
+        fit = logistic_regression(x, torch.eye(4)[y], c=10, multi=False, tolerance=1e-6)
+        ours = (x @ fit.weight + fit.bias).softmax(1)
+        assert np.allclose(ours.numpy(), theirs.predict_proba(x.numpy()), atol=1e-4)
+
+
+def test_logistic_regression_with_sigmoids_is_one_binary_regression_per_class():
+    train = several(60)
+    fit = logistic_regression(train.features.double(), train.labels, c=10, multi=True, tolerance=1e-6)
+    for c in range(3):
+        theirs = LogisticRegression(C=10, tol=1e-8).fit(train.features.double().numpy(), train.labels[:, c].numpy())
+        assert np.allclose(fit.weight[:, c].numpy(), theirs.coef_[0], atol=1e-3)
+
+
+def test_draws_hold_the_same_number_of_every_class():
+    labels = torch.tensor([0] * 50 + [1] * 20 + [2] * 3)
+    for number in range(5):
+        drawn = draw(labels, 3, seed=0, number=number)
+        assert torch.bincount(labels[drawn]).tolist() == [3, 3, 3]
+    assert torch.bincount(labels[draw(labels, 10, seed=0, number=0)]).tolist() == [10, 10, 3]
+
+
+def test_draws_of_multi_hot_labels_hold_at_least_so_many_positives_of_every_class():
+    labels = several(300).labels
+    drawn = labels[draw(labels, 5, seed=0, number=0)]
+    assert (drawn.sum(0) >= 5).all()
+    assert len(drawn) <= 15
+
+
+def test_draws_differ_from_each_other_and_depend_on_seed_and_labels_alone():
+    labels = torch.arange(200) % 4
+    a, again = draw(labels, 5, seed=0, number=0), draw(labels.clone(), 5, seed=0, number=0)
+    assert a.equal(again)
+    assert not a.equal(draw(labels, 5, seed=0, number=1))
+    assert not a.equal(draw(labels, 5, seed=1, number=0))
+
+
+def test_two_encoders_are_given_the_same_labels(monkeypatch):
+    seen = []
+    monkeypatch.setattr(module("fewlabel"), "draw", lambda *a: seen.append(draw(*a)) or seen[-1])
+    for width in (8, 12):
+        fewlabel(clusters(100, 3, width=width), clusters(40, 3, width=width, seed=1), shots=2, draws=3)
+    assert all(a.equal(b) for a, b in zip(seen[:3], seen[3:], strict=True))
+
+
+def test_few_labels_use_no_label_but_those_drawn():
+    train, test = clusters(100, 3), clusters(40, 3, seed=1)
+    before = fewlabel(train, test, shots=2, draws=1)
+    kept = draw(train.labels, 2, 0, 0)
+    x, y = Standard.of(train.features)(train.features)[kept] * 8**-0.5, train.labels[kept]
+    alone = logistic_regression(x, torch.eye(4)[y], c=10, multi=False)
+    scores = Standard.of(train.features)(test.features) * 8**-0.5 @ alone.weight + alone.bias
+    assert before.accuracy == pytest.approx((scores.argmax(1) == test.labels).double().mean().item())
+
+
+def test_few_label_errors_are_those_of_twenty_draws():
+    result = fewlabel(clusters(200, 2), clusters(100, 2, seed=1), shots=1)
+    assert len(result.parts) == 20
+    assert result.standard_error == pytest.approx(np.std(result.parts.numpy(), ddof=1) / math.sqrt(20))
+
+
+def test_few_labels_on_multi_hot_labels_give_an_average_precision():
+    result = fewlabel(several(300), several(200, seed=1), shots=10, draws=5)
+    assert 0.6 < result.accuracy < 1.0
+
+
+@pytest.mark.parametrize("probe", [knn, lambda a, b: linear(a, b, **QUICK), lambda a, b: fewlabel(a, b, shots=1)])
+def test_every_protocol_is_json(probe):
+    protocol = probe(clusters(60, 3), clusters(20, 3, seed=1)).protocol
+    assert json.loads(json.dumps(protocol)) == protocol
+    assert "chosen" in protocol
