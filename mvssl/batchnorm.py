@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mvssl.distributed import total, world
 
 
-class SyncBatchNorm(nn.SyncBatchNorm):
-    """torch's module, state and name by name, with a forward pass that runs on any device."""
+class SyncBatchNorm(_BatchNorm):
+    """Batch norm over processes, on any device. Not torch's class, which DDP refuses to wrap on CPUs."""
 
     def forward(self, input: Tensor) -> Tensor:
         x = input if input.dtype == torch.float64 else input.float()

@@ -27,9 +27,9 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         ctx.rows = len(x)
-        whole = x.new_empty(world() * len(x), *x.shape[1:])
-        dist.all_gather_into_tensor(whole, x.contiguous())
-        return whole
+        parts = x.new_empty(world(), *x.shape)
+        dist.all_gather(list(parts.unbind()), x.contiguous())
+        return parts.flatten(0, 1)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]

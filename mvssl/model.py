@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mvssl.batchnorm import SyncBatchNorm
 from mvssl.encoders import Encoder, Features, Widths
 from mvssl.errors import RecipeError
 from mvssl.objectives import OBJECTIVES
@@ -103,7 +104,9 @@ def _encode(encoder: Encoder, x: Tensor) -> Features:
 
 def _synchronises(encoder: Encoder) -> bool:
     """Whether the other processes wait for this one inside the encoder."""
-    return encoder.training and any(isinstance(module, nn.SyncBatchNorm) for module in encoder.modules())
+    return encoder.training and any(
+        isinstance(module, nn.SyncBatchNorm | SyncBatchNorm) for module in encoder.modules()
+    )
 
 
 def _scatter(part: Tensor, mask: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ class Log:
                 self.console.print(f"step {done}/{self.steps}  {text}", highlight=False, soft_wrap=True)
 
     def _line(self, means: dict[str, float], samples_per_second: float, data_wait: float) -> str:
-        bounds = [f"{name} {value:.2f}" for name, value in means.items() if name.split("/")[-1].startswith("bound")]
+        bounds = [f"{name} {value:.2f}" for name, value in means.items() if "bound" in name.split("/")]
         return "  ".join([f"loss {means['loss']:.3f}", *bounds[:2], f"{samples_per_second:,.0f} samples/s", f"data wait {data_wait:.0%}"])
 
 

@@ -12,6 +12,7 @@ import math
 import os
 import signal
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -79,7 +80,7 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
         # accelerate's launcher does not pass use_cpu on to its workers, and without it they would not find each other
         cpu=launched > 1 and not torch.accelerator.is_available(),
         mixed_precision="no" if recipe.train.precision == "fp32" else recipe.train.precision,
-        log_with=list(recipe.train.trackers),
+        log_with=list(recipe.train.trackers) or None,
         project_dir=recipe.train.out,
         kwargs_handlers=[
             # Running statistics are equal on all processes already, and rank 0's must not overwrite what an objective keeps.
@@ -108,7 +109,8 @@ def _train(recipe: Recipe, data: Any, accelerator: Accelerator, folder: Path) ->
     frozen = startup.freeze_unreached(model, views)
     if world > 1:
         model = convert_batchnorm(model)
-    wrapped = accelerator.prepare(model)
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch renames broadcast_buffers
+        wrapped = accelerator.prepare(model)
     optimizer = build_optimizer(model, recipe.optim)
     state, told = startup.resume(folder, recipe, source.fingerprint, model, optimizer)
     start = state["step"]

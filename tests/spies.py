@@ -29,7 +29,7 @@ class Witness(ImageView):
         return seen
 
 
-def testimony(file: Path) -> dict[int, str]:
+def witnessed(file: Path) -> dict[int, str]:
     """What witnesses of all processes wrote: position -> hash of the view; each position once."""
     lines = [json.loads(line) for part in file.parent.glob(f"{file.name}.*") for line in part.read_text().splitlines()]
     assert len(lines) == len({position for position, _ in lines}), "a position was trained on twice"

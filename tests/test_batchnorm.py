@@ -84,7 +84,7 @@ def convert_a_network():
     keys, before, weight = list(network.state_dict()), network(x), network.layer1[0].bn1.weight
     made = convert_batchnorm(network)
     assert made.layer1[0].bn1.weight is weight
-    assert isinstance(made.layer1[0].bn1, nn.SyncBatchNorm)
+    assert isinstance(made.layer1[0].bn1, SyncBatchNorm)
     assert not made.layer1[0].bn1.training
     assert not any(type(module) is nn.BatchNorm2d for module in made.modules())
     assert list(made.state_dict()) == keys

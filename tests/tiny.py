@@ -53,12 +53,11 @@ def tables(root: Path, out: Path, **changes: Any) -> dict[str, Any]:
             "workers": 0,
         },
         "views": {"image": {"from": "image", "count": 2, "augment": "crop_flip"}},
-        "encoder": {"name": "resnet18_small", "options": {"block_args": {}}},
+        "encoder": {"name": "dim_conv32", "options": {"img_size": 8, "channels": [8, 8, 8], "hidden": 16, "code": 8}},
         "objective": {"name": "cmc", "embed": 8},
         "optim": {"lr": 1e-3, "warmup": 2},
         "train": {"steps": 6, "save_every": 3, "log_every": 2, "out": str(out), "trackers": []},
     }
-    whole["encoder"] = {"name": "dim_conv32", "options": {}}
     for name, value in changes.items():
         table, _, key = name.partition("__")
         if key:
@@ -89,7 +88,8 @@ def train_as_rank(given: dict[str, Any]) -> tuple[int, str]:
     AcceleratorState._reset_state()
     PartialState._reset_state()
     rank, world = dist.get_rank(), dist.get_world_size()
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "ACCELERATE_USE_CPU": "true"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
     try:
         train(parse_recipe(given))
     except MvsslError as error:

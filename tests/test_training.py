@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 import yaml
-from spies import testimony
+from spies import witnessed
 
 from mvssl import checkpoint
 from mvssl.errors import DataError, OutputError, RecipeError
@@ -69,9 +69,9 @@ def test_resuming_on_another_number_of_processes_keeps_samples_and_draws(root, t
     for world, steps in ((1, 3), (2, 6), (1, 9)):
         given["train"]["steps"] = steps
         run_on(processes, world, given)
-    assert len(testimony(tmp_path / "one_0")) == 9 * tiny.BATCH
-    assert testimony(tmp_path / "one_0") == testimony(tmp_path / "many_0")
-    assert testimony(tmp_path / "one_1") == testimony(tmp_path / "many_1")
+    assert len(witnessed(tmp_path / "one_0")) == 9 * tiny.BATCH
+    assert witnessed(tmp_path / "one_0") == witnessed(tmp_path / "many_0")
+    assert witnessed(tmp_path / "one_1") == witnessed(tmp_path / "many_1")
 
 
 def test_a_batch_of_nan_on_one_process_changes_nothing_on_either(root, tmp_path, processes):
@@ -89,11 +89,11 @@ def test_a_batch_of_nan_on_one_process_changes_nothing_on_either(root, tmp_path,
     assert not torch.equal(*(tiny.weights(tmp_path / "run", step)[KERNEL] for step in (4, 5)))
 
 
-KERNEL = "encoders.image.model.conv1.0.weight"
+KERNEL = "encoders.image.model.fc.weight"
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(root, tmp_path):
-    killer = {"from": "image", "name": "spies:Killer", "count": 2, "position": 5 * tiny.BATCH, "marker": str(tmp_path / "m")}
+    killer = {"from": "image", "name": "spies:Killer", "count": 2, "position": 4 * tiny.BATCH, "marker": str(tmp_path / "m")}
     for out, number in (("killed", signal.SIGKILL), ("stopped", signal.SIGTERM), ("straight", signal.SIGUSR1)):
         views = {"image": {**killer, "signal": int(number), "marker": str(tmp_path / f"marker-{out}")}}
         if out == "straight":
@@ -104,7 +104,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(root, tmp_path):
         if out == "stopped":
             assert "the same command goes on" in first.stderr
             assert json.loads((tmp_path / out / "exit.json").read_text())["code"] == 143
-            assert checkpoint.newest(tmp_path / out).name == "step-00000007"  # the step under way and one more
+            assert checkpoint.newest(tmp_path / out).name == "step-00000006"  # the step under way and one more
         if out != "straight":
             assert in_a_process(given, tmp_path).returncode == 0
     for out in ("killed", "stopped"):
