@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mvssl.data.arrays import read_npy, read_npz
 from mvssl.data.faults import Undecodable
@@ -53,7 +53,10 @@ def open_image(data: bytes, format: str) -> Image.Image:
     """The loaded image, of a format that is fixed by its extension and not guessed from its bytes."""
     if format == "PNG" and data[24:26] in (b"\x10\x02", b"\x10\x04", b"\x10\x06"):  # bit depth and colour type
         raise Undecodable("a PNG of several channels with 16 bits each, which Pillow cuts to 8; store it as npy")
-    image = Image.open(io.BytesIO(data), formats=[format])
+    try:
+        image = Image.open(io.BytesIO(data), formats=[format])
+    except UnidentifiedImageError:
+        raise Undecodable(f"no readable {format}: the bytes are garbage or of another format") from None
     if image.width * image.height > MAX_PIXELS:
         raise Undecodable(f"{image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,}, so cut it into tiles")
     image.load()
@@ -101,8 +104,8 @@ def settle(column: Column, array: np.ndarray) -> np.ndarray:
         raise Undecodable(f"an array of {array.dtype}; numbers are accepted")
     if array.ndim > 3:
         raise Undecodable(f"an array of {array.ndim} dimensions; [c, h, w], [c, t] and [d] are accepted")
-    if array.ndim == 0 and array.dtype.kind != "f":
-        return array.astype(np.int64)
+    if array.ndim == 0:
+        return array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
     array = np.ascontiguousarray(array, np.uint8 if array.dtype in (np.uint8, np.bool_) else np.float32)
     if column.size is not None and array.ndim == 3:
         array = np.stack([np.asarray(fit(Image.fromarray(band), column.size)) for band in array])

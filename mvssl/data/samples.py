@@ -73,8 +73,13 @@ class Samples:
 
     def _probe(self, columns: list[str] | None) -> dict[str, Form]:
         arrays: dict[str, list[np.ndarray]] = {name: [] for name in columns or ()}
+        failed: Exception | None = None
         for i in sorted({round(place * (len(self) - 1) / 8) for place in range(9)}):
-            item = self._dataset[i]
+            try:
+                item = self._dataset[i]
+            except Exception as error:  # bad samples are met again, and counted, in the loader
+                failed = failed or error
+                continue
             if not isinstance(item, dict):
                 raise DataError(
                     f"item {i} of {type(self._dataset).__name__} is a {type(item).__name__}; "
@@ -88,9 +93,10 @@ class Samples:
                         if columns is not None:
                             raise
         found = {name: common_form(name, given) for name, given in arrays.items() if given}
-        if not found or set(columns or ()) - set(found):
-            raise DataError(f"the items of {type(self._dataset).__name__} hold {', '.join(found) or 'no numbers'}, not "
-                            f"{', '.join(columns or ['images, arrays or numbers'])}")  # fmt: skip
+        absent = [name for name in columns or () if name not in found]
+        if not found or absent:
+            holds, wanted = ", ".join(found) or "no numbers", ", ".join(absent) or "images, arrays or numbers"
+            raise DataError(f"the items of {type(self._dataset).__name__} hold {holds}, not {wanted}") from failed
         return found
 
 

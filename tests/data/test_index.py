@@ -11,9 +11,7 @@ from mvssl.data import index
 from mvssl.errors import DataError
 
 
-@pytest.mark.parametrize(
-    "name", ["a.jpg", "a.b.jpg", "x/y.z/a.rgb.jpg", "a", ".hidden", "d.e/a", "a/b.0001.c"]
-)
+@pytest.mark.parametrize("name", ["a.jpg", "a.b.jpg", "x/y.z/a.rgb.jpg", "a", ".hidden", "d.e/a", "a/b.0001.c"])
 def test_keys_and_fields_are_those_of_webdataset(name):
     key, field = base_plus_ext(name)
     assert index.split_name(name) == (None if key is None else (key, field))

@@ -1,0 +1,199 @@
+import pickle
+
+import numpy as np
+import pytest
+from shard_making import image_bytes, npy, pixels, replace_field, write_digits, write_tar
+
+from mvssl.data import Undecodable, open_shards
+from mvssl.errors import DataError, RecipeError
+from mvssl.recipe import Column
+
+
+def columns(**fields) -> dict[str, Column]:
+    return {
+        name: Column.model_validate({"field": field} if isinstance(field, str) else field)
+        for name, field in fields.items()
+    }
+
+
+DIGITS = columns(image="png", label="cls")
+
+
+def test_samples_of_all_shards_in_order_with_keys_shapes_and_types(tmp_path):
+    write_digits(tmp_path, [3, 1, 4])
+    source = open_shards("*.tar", tmp_path, DIGITS)
+    assert (len(source), source.dropped, source.optional) == (8, 0, set())
+    assert source.shapes == {"image": (1, 4, 4), "label": ()}
+    for i in range(8):
+        assert source.key(i) == f"{i:04d}"
+        assert source[i]["label"] == i
+        assert np.array_equal(source[i]["image"][0], pixels(i, 4, 4))
+    assert source.shard(3).endswith("000001.tar")
+    with pytest.raises(IndexError):
+        source[8]
+
+
+def test_one_shard_may_be_read_where_many_processes_ask_for_more(tmp_path):
+    write_digits(tmp_path, [16])
+    assert len(open_shards("*.tar", tmp_path, DIGITS)) == 16
+
+
+def test_equal_keys_at_the_end_and_the_beginning_of_shards_are_never_merged(tmp_path):
+    write_tar(
+        tmp_path / "a.tar",
+        [("0.a.cls", b"1"), ("9.a.cls", b"2"), ("9.b.cls", b"3"), ("8.a.cls", b"4"), ("8.b.cls", b"5")],
+    )
+    write_tar(tmp_path / "b.tar", [("8.b.cls", b"6"), ("7.a.cls", b"7"), ("7.b.cls", b"8")])
+    source = open_shards(["a.tar", "b.tar"], tmp_path, columns(a="a.cls", b="b.cls"))
+    pairs = [(int(source[i]["a"]), int(source[i]["b"])) for i in range(len(source))]
+    assert pairs == [(2, 3), (4, 5), (7, 8)]
+    assert source.dropped == 2
+
+
+@pytest.fixture
+def sensors(tmp_path):
+    """Ten scenes; 2, 3 and 7 lack depth, 7 lacks rgb too."""
+    members = []
+    for i in range(10):
+        members += [] if i == 7 else [(f"{i}.rgb.png", image_bytes(pixels(i)))]
+        members += [] if i in (2, 3, 7) else [(f"{i}.depth.npy", npy(np.full((1, 4, 4), i, np.float32)))]
+        members += [(f"{i}.cls", str(i).encode())]
+    write_tar(tmp_path / "x.tar", members)
+    return tmp_path
+
+
+SENSORS = columns(rgb="rgb.png", depth="depth.npy")
+
+
+def test_drop_leaves_out_what_lacks_a_column_and_counts_it(sensors):
+    source = open_shards("x.tar", sensors, SENSORS)
+    assert (len(source), source.dropped, source.optional) == (7, 3, set())
+    assert [source.key(i) for i in range(7)] == ["0", "1", "4", "5", "6", "8", "9"]
+
+
+def test_mask_keeps_what_has_any_column(sensors):
+    source = open_shards("x.tar", sensors, SENSORS, missing="mask")
+    assert (len(source), source.dropped, source.optional) == (9, 1, {"depth"})
+    assert sorted(source[2]) == ["rgb"]
+
+
+def test_error_names_the_first_sample_and_the_other_policies(sensors):
+    with pytest.raises(DataError, match=r"4 of 10|3 of 10.*first is 2.*drop.*mask"):
+        open_shards("x.tar", sensors, columns(depth="depth.npy"), missing="error")
+
+
+def test_a_field_that_no_sample_has_lists_the_fields_there_are(sensors):
+    with pytest.raises(DataError, match=r"did you mean 'depth.npy'.*cls in 10.*rgb.png in 9"):
+        open_shards("x.tar", sensors, columns(depth="depht.npy"))
+
+
+def test_a_field_without_a_decoder_is_a_fault_of_the_recipe(sensors):
+    with pytest.raises(RecipeError, match=r"columns\.x\.field.*'pkl'.*jpg"):
+        open_shards("x.tar", sensors, columns(x="pkl"))
+
+
+def test_columns_that_never_meet_are_an_error(tmp_path):
+    write_tar(tmp_path / "x.tar", [("0.a.cls", b"1"), ("1.b.cls", b"1")])
+    with pytest.raises(DataError, match=r"none of the 2 samples"):
+        open_shards("x.tar", tmp_path, columns(a="a.cls", b="b.cls"))
+
+
+def test_a_field_may_have_alternatives(tmp_path):
+    write_tar(
+        tmp_path / "x.tar",
+        [("0.png", image_bytes(pixels(0))), ("1.webp", image_bytes(pixels(1), "WEBP")), ("2.cls", b"1")],
+    )
+    source = open_shards("x.tar", tmp_path, columns(image="png;webp"))
+    assert (len(source), source[0]["image"].shape, source[1]["image"].shape) == (2, (3, 8, 8), (3, 8, 8))
+
+
+def test_shapes_that_all_differ_ask_for_a_size_and_a_size_settles_it(tmp_path):
+    write_tar(tmp_path / "x.tar", [(f"{i}.png", image_bytes(pixels(i, 8 + i, 9, 3))) for i in range(6)])
+    with pytest.raises(DataError, match=r"columns\.image.*size: N"):
+        open_shards("x.tar", tmp_path, columns(image="png"))
+    assert open_shards("x.tar", tmp_path, columns(image={"field": "png", "size": 8})).shapes == {"image": (3, 8, 8)}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (image_bytes(pixels(1, 8, 8)), r"\[1, 8, 8\].*\[3, 8, 8\].*mode: rgb"),
+        (image_bytes(pixels(1, 9, 8, 3)), r"\[3, 9, 8\].*size: N"),
+        (b"garbage", "png"),
+        (b"", "png"),
+    ],
+)
+def test_a_sample_unlike_the_others_is_bad_and_never_made_to_fit(tmp_path, content, said):
+    members = [(f"{i}.png", content if i == 5 else image_bytes(pixels(i))) for i in range(12)]
+    write_tar(tmp_path / "x.tar", members)
+    source = open_shards("x.tar", tmp_path, columns(image="png"))
+    with pytest.raises(Undecodable, match=said) as error:
+        source[5]
+    assert (error.value.column, source.shapes["image"]) == ("image", (3, 8, 8))
+    assert "x.tar: 5: image" in str(error.value)
+    assert len(source[4]["image"]) == 3
+
+
+def test_eight_and_sixteen_bits_in_one_column_do_not_mix(tmp_path):
+    wide = image_bytes(np.full((8, 8), 300, np.uint16))
+    write_tar(tmp_path / "x.tar", [(f"{i}.png", wide if i == 3 else image_bytes(pixels(i, 8, 8))) for i in range(9)])
+    with pytest.raises(Undecodable, match=r"float32.*uint8.*bits"):
+        open_shards("x.tar", tmp_path, columns(image="png"))[3]
+
+
+def test_a_first_sample_that_is_bad_does_not_stop_anyone(tmp_path):
+    write_tar(tmp_path / "x.tar", [(f"{i}.png", b"" if i < 3 else image_bytes(pixels(i))) for i in range(5)])
+    assert open_shards("x.tar", tmp_path, columns(image="png")).shapes == {"image": (3, 8, 8)}
+
+
+def test_a_column_that_cannot_be_decoded_at_all_says_why(tmp_path):
+    write_tar(tmp_path / "x.tar", [(f"{i}.png", b"no") for i in range(5)])
+    with pytest.raises(DataError, match=r"columns\.image: none of .* samples could be decoded.*x\.tar"):
+        open_shards("x.tar", tmp_path, columns(image="png"))
+
+
+def test_shards_without_samples_are_an_error(tmp_path):
+    write_tar(tmp_path / "x.tar", [])
+    with pytest.raises(DataError, match="none of the 0 samples"):
+        open_shards("x.tar", tmp_path, DIGITS)
+
+
+@pytest.mark.parametrize("loss", ["gone", "changed", "shorter"])
+def test_a_shard_lost_after_indexing_makes_bad_samples_and_no_crash(tmp_path, loss):
+    paths = write_digits(tmp_path, [9, 4])
+    source = open_shards("*.tar", tmp_path, DIGITS)
+    source = pickle.loads(pickle.dumps(source))  # with no shard open
+    if loss == "gone":
+        paths[1].unlink()
+    elif loss == "changed":
+        replace_field(paths[1], "0010.cls", b"987")
+    else:
+        paths[1].write_bytes(b"")
+    with pytest.raises(Undecodable, match="shard"):
+        source[10]
+    assert source[3]["label"] == 3
+
+
+def test_a_source_can_be_pickled_and_opens_its_own_files(tmp_path):
+    write_digits(tmp_path, [3, 3])
+    source = open_shards("*.tar", tmp_path, DIGITS)
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy[4]["label"] == 4
+    assert copy.fingerprint == source.fingerprint
+
+
+def test_more_shards_than_may_be_open(tmp_path, monkeypatch):
+    monkeypatch.setattr("mvssl.data.dataset._OPEN", 2)
+    write_digits(tmp_path, [1] * 6)
+    source = open_shards("*.tar", tmp_path, DIGITS)
+    assert [int(source[i]["label"]) for i in (0, 5, 1, 4, 2, 3, 0)] == [0, 5, 1, 4, 2, 3, 0]
+    assert len(source._files._open) == 2
+
+
+def test_the_fingerprint_is_the_data_and_not_its_place(tmp_path):
+    for folder, counts in [("a", [3, 3]), ("b", [3, 3]), ("c", [3, 4])]:
+        write_digits(tmp_path / folder, counts)
+    a, b, c = (open_shards("*.tar", tmp_path / name, DIGITS).fingerprint for name in "abc")
+    assert a == b != c
+    replace_field(tmp_path / "b/000001.tar", "0004.cls", b"12345")
+    assert open_shards("*.tar", tmp_path / "b", DIGITS).fingerprint != a

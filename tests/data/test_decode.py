@@ -1,0 +1,234 @@
+import io
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from shard_making import image_bytes, npy, pixels
+
+from mvssl.data import Undecodable
+from mvssl.data.decode import decode
+from mvssl.recipe import Column
+
+
+def column(field: str = "png", **options) -> Column:
+    return Column.model_validate({"field": field, **options})
+
+
+def saved(image: Image.Image, format: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    image.save(file, format)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("field", "format"), [("jpg", "JPEG"), ("a.jpeg", "JPEG"), ("rgb.png", "PNG"), ("webp", "WEBP")]
+)
+def test_images_are_channels_first_bytes_as_pillow_reads_them(field, format):
+    data = image_bytes(pixels(0, 12, 9, 3), format)
+    array = decode(column(field), field, data)
+    assert (array.dtype, array.shape, array.flags.c_contiguous) == (np.uint8, (3, 12, 9), True)
+    assert np.array_equal(array.transpose(1, 2, 0), np.asarray(Image.open(io.BytesIO(data))))
+
+
+def test_sixteen_bit_gray_keeps_its_values_as_floats():
+    wide = np.random.default_rng(0).integers(0, 65536, (6, 5), np.uint16)
+    array = decode(column("depth.png"), "depth.png", saved(Image.fromarray(wide)))
+    assert array.dtype == np.float32
+    assert np.array_equal(array, wide[None].astype(np.float32))
+    with pytest.raises(Undecodable, match="leave mode out"):
+        decode(column(mode="rgb"), "png", saved(Image.fromarray(wide)))
+
+
+def test_sixteen_bit_colour_is_refused_with_the_advice_npy():
+    chunk = bytearray(image_bytes(pixels(0, 4, 4, 3)))
+    chunk[24] = 16  # bit depth, in the first chunk
+    with pytest.raises(Undecodable, match="npy"):
+        decode(column(), "png", bytes(chunk))
+
+
+@pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "CMYK"])
+def test_other_kinds_of_images_ask_for_a_mode_and_take_it(mode):
+    format, field = ("JPEG", "jpg") if mode == "CMYK" else ("PNG", "png")
+    data = saved(Image.fromarray(pixels(0)).convert("L" if mode == "LA" else "RGB").convert(mode), format)
+    with pytest.raises(Undecodable, match="mode: rgb or mode: gray"):
+        decode(column(field), field, data)
+    assert decode(column(field, mode="rgb"), field, data).shape == (3, 8, 8)
+    assert decode(column(field, mode="gray"), field, data).shape == (1, 8, 8)
+
+
+def test_gray_stays_one_channel_unless_rgb_is_asked_for():
+    data = image_bytes(pixels(0, 8, 8))
+    assert decode(column(), "png", data).shape == (1, 8, 8)
+    assert decode(column(mode="rgb"), "png", data).shape == (3, 8, 8)
+
+
+def test_one_bit_images_are_black_and_white():
+    array = decode(column(), "png", saved(Image.fromarray(pixels(0, 8, 8) > 128)))
+    assert set(np.unique(array)) == {0, 255}
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "covered"), [((40, 60), 20, (20, 30)), ((60, 40), [30, 10], (30, 20)), ((9, 9), 18, (18, 18))]
+)
+def test_size_is_an_antialiased_resize_with_the_aspect_kept_and_a_centre_crop(shape, size, covered):
+    array = pixels(0, *shape, 3)
+    height, width = (size, size) if isinstance(size, int) else size
+    resized = np.asarray(Image.fromarray(array).resize(covered[::-1], Image.Resampling.BILINEAR))
+    top, left = (covered[0] - height) // 2, (covered[1] - width) // 2
+    expected = resized[top : top + height, left : left + width].transpose(2, 0, 1)
+    assert np.array_equal(decode(column(size=size), "png", image_bytes(array)), expected)
+    bands = decode(column("npy", size=size), "npy", npy(array.transpose(2, 0, 1)))
+    assert np.array_equal(bands, expected)
+
+
+def test_an_image_of_the_right_size_is_untouched():
+    array = pixels(0, 16, 16)
+    assert np.array_equal(decode(column(size=16), "png", image_bytes(array))[0], array)
+
+
+@pytest.mark.parametrize(
+    ("array", "dtype"),
+    [
+        (np.ones((2, 3, 4), np.uint8), np.uint8),
+        (np.ones((2, 3), bool), np.uint8),
+        (np.ones((13, 4, 4), np.uint16), np.float32),
+        (np.ones((9, 125), np.float64), np.float32),
+        (np.ones(7, np.float16), np.float32),
+        (np.array(3), np.int64),
+        (np.array(0.5), np.float32),
+        (np.asfortranarray(np.arange(6.0).reshape(2, 3)), np.float32),
+        (np.ones((3, 3), ">i4"), np.float32),
+    ],
+)
+def test_arrays_keep_shape_and_values(array, dtype):
+    found = decode(column("npy"), "npy", npy(array))
+    assert found.dtype == dtype
+    assert np.array_equal(found, array)
+
+
+def test_an_npz_gives_its_only_array_or_the_one_named_by_path():
+    one, two = io.BytesIO(), io.BytesIO()
+    np.savez_compressed(one, x=np.arange(3.0))
+    np.savez(two, x=np.arange(3.0), y=np.arange(4.0))
+    assert decode(column("npz"), "npz", one.getvalue()).tolist() == [0, 1, 2]
+    assert decode(column("npz", path="y"), "npz", two.getvalue()).tolist() == [0, 1, 2, 3]
+    for options in ({}, {"path": "z"}):
+        with pytest.raises(Undecodable, match="x, y"):
+            decode(column("npz", **options), "npz", two.getvalue())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_make_a_bad_sample(value):
+    array = np.zeros((2, 5), np.float32)
+    array[1, 3] = value
+    with pytest.raises(Undecodable, match="1 of 10 values"):
+        decode(column("npy"), "npy", npy(array))
+    with pytest.raises(Undecodable, match="1 of 1 values"):
+        decode(column("txt"), "txt", str(value).encode())
+
+
+@pytest.mark.parametrize(
+    ("field", "data", "options", "expected", "dtype"),
+    [
+        ("cls", b"7\n", {}, 7, np.int64),
+        ("txt", b" 3 ", {}, 3, np.int64),
+        ("txt", b"2.5", {}, 2.5, np.float32),
+        ("json", b"4", {}, 4, np.int64),
+        ("json", b'{"a": {"b": [5, 6.5]}}', {"path": "a.b.1"}, 6.5, np.float32),
+        ("json", b'{"a": [1, 2]}', {"path": "a"}, [1, 2], np.int64),
+        ("json", b'{"a": true}', {"path": "a"}, 1, np.int64),
+        ("json", b'{"c": [0, 3]}', {"path": "c", "classes": 5}, [1, 0, 0, 1, 0], np.float32),
+        ("json", b'{"c": []}', {"path": "c", "classes": 3}, [0, 0, 0], np.float32),
+        ("cls", b"1", {"classes": 3}, [0, 1, 0], np.float32),
+    ],
+)
+def test_labels_and_metadata(field, data, options, expected, dtype):
+    found = decode(column(field, **options), field, data)
+    assert (found.dtype, found.tolist()) == (dtype, expected)
+
+
+@pytest.mark.parametrize(
+    ("field", "data", "options", "said"),
+    [
+        ("cls", b"cat", {}, "cls"),
+        ("cls", b"", {}, "cls"),
+        ("txt", b"cat", {}, "txt"),
+        ("json", b'{"a": 1', {}, "json"),
+        ("json", b'{"a": 1}', {"path": "b.c"}, r"nothing at 'b' \(a\)"),
+        ("json", b'{"a": "cat"}', {"path": "a"}, "neither a number"),
+        ("json", b'{"a": [1, [2]]}', {"path": "a"}, "neither a number"),
+        ("json", b"[" * 100_000, {}, "json"),
+        ("json", b'{"a": [5]}', {"path": "a", "classes": 5}, "from 0 to 4"),
+        ("json", b'{"a": [-1]}', {"path": "a", "classes": 5}, "from 0 to 4"),
+        ("jpg", b"", {}, "jpg"),
+        ("jpg", b"\xff\xd8garbage", {}, "jpg"),
+        ("png", image_bytes(pixels(0))[:-40], {}, "png"),
+        ("jpg", image_bytes(pixels(0, 64, 64, 3), "JPEG")[:900], {}, "jpg"),
+        ("jpg", image_bytes(pixels(0)), {}, "jpg"),  # a png by another name
+        ("npy", npy(np.zeros(9))[:-1], {}, "takes"),
+        ("npy", npy(np.zeros((1, 1, 1, 2))), {}, "4 dimensions"),
+        ("npy", npy(np.zeros(2, complex)), {}, "complex"),
+        ("npy", npy(np.array(["a"])), {}, "numbers"),
+        ("npz", b"PK garbage", {}, "npz"),
+    ],
+)
+def test_what_cannot_be_used_says_why(field, data, options, said):
+    with pytest.raises(Undecodable, match=said):
+        decode(column(field, **options), field, data)
+
+
+def test_an_image_beyond_the_pixel_limit_is_refused_before_it_is_unpacked():
+    bomb = bytearray(image_bytes(pixels(0, 4, 4)))
+    bomb[16:24] = (9000).to_bytes(4, "big") + (9000).to_bytes(4, "big")  # width and height, in the first chunk
+    bomb[29:33] = __import__("zlib").crc32(bomb[12:29]).to_bytes(4, "big")
+    with pytest.raises(Undecodable, match=r"limit|exceeds"):
+        decode(column(), "png", bytes(bomb))
+
+
+def test_an_npy_header_that_asks_for_more_than_there_is_allocates_nothing():
+    data = npy(np.zeros(4)).replace(b"(4,)", b"(10**12,)"[:4])
+    huge = npy(np.zeros(4)).replace(b"(4,), }         ", b"(4000000000000,),")
+    for bad in (data, huge):
+        if bad != npy(np.zeros(4)):
+            with pytest.raises(Undecodable):
+                decode(column("npy"), "npy", bad)
+
+
+def test_an_npz_bomb_is_refused_by_its_stated_size(monkeypatch):
+    monkeypatch.setattr("mvssl.data.decode.MAX_BYTES", 1000)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", npy(np.zeros(100_000)))
+    with pytest.raises(Undecodable, match="limit is 1,000"):
+        decode(column("npz"), "npz", file.getvalue())
+
+
+class Spy:
+    def __reduce__(self):
+        return (Path.touch, (Path("executed"),))
+
+
+def test_pickles_are_never_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    objects, file = np.array([Spy()], object), io.BytesIO()
+    np.savez(file, x=objects)
+    for field, data in [
+        ("npy", npy(objects)),
+        ("npz", file.getvalue()),
+        ("npy", pickle.dumps(Spy())),
+        ("json", pickle.dumps(Spy())),
+    ]:
+        with pytest.raises(Undecodable):
+            decode(column(field), field, data)
+    assert not (tmp_path / "executed").exists()
+    pickle.loads(pickle.dumps(Spy()))
+    assert (tmp_path / "executed").exists()  # the spy itself works
+
+
+def test_json_numbers_that_are_too_large_are_bad_samples():
+    with pytest.raises(Undecodable):
+        decode(column("json"), "json", json.dumps(10**30).encode())

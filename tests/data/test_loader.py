@@ -1,0 +1,256 @@
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from shard_making import image_bytes, pixels, replace_field, write_digits, write_tar
+
+from mvssl.data import Bad, Batch, Order, Samples, loader, open_shards, sequential
+from mvssl.errors import DataError, RecipeError
+from mvssl.recipe import Column
+
+COLUMNS = {"image": Column.model_validate({"field": "png"}), "label": Column.model_validate({"field": "cls"})}
+
+
+@pytest.fixture
+def source(tmp_path):
+    write_digits(tmp_path, [7, 12, 3])
+    return open_shards("*.tar", tmp_path, COLUMNS)
+
+
+def equal(one: Batch, two: Batch) -> bool:
+    return all(
+        (a == b)
+        if isinstance(a, list)
+        else all(torch.equal(a[k], b[k]) for k in a)
+        if isinstance(a, dict)
+        else torch.equal(a, b)
+        for a, b in zip(one, two, strict=True)
+    )
+
+
+def test_a_batch_is_what_the_order_says(source):
+    order = Order(22, seed=3)
+    for step, batch in enumerate(loader(source, batch_size=4, seed=3, stop_step=8)):
+        assert batch.position.tolist() == list(range(4 * step, 4 * step + 4))
+        assert batch.index.tolist() == order(batch.position.numpy()).tolist()
+        assert batch.columns["label"].tolist() == batch.index.tolist()
+        assert batch.columns["image"].dtype == torch.uint8
+        for row, i in enumerate(batch.index.tolist()):
+            assert torch.equal(batch.columns["image"][row, 0], torch.from_numpy(pixels(i, 4, 4)))
+        assert (batch.present, batch.bad) == ({}, [])
+
+
+def test_no_sample_is_lost_or_repeated_in_any_epoch(source):
+    batches = list(loader(source, batch_size=4, seed=0, stop_step=11))  # 44 samples: two epochs of 22
+    seen = torch.cat([batch.index for batch in batches]).reshape(2, 22)
+    assert (seen.sort(1).values == torch.arange(22)).all()
+    assert not torch.equal(seen[0], seen[1])
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_the_blocks_of_all_processes_in_rank_order_are_the_batch_of_one(source, world):
+    whole = list(loader(source, batch_size=8, seed=1, stop_step=5))
+    ranks = [loader(source, batch_size=8, seed=1, stop_step=5, rank=rank, world=world) for rank in range(world)]
+    for batch, blocks in zip(whole, zip(*ranks, strict=True), strict=True):
+        joined = {name: torch.cat([block.columns[name] for block in blocks]) for name in batch.columns}
+        position, index = (torch.cat([getattr(b, name) for b in blocks]) for name in ("position", "index"))
+        assert equal(batch, Batch(joined, position, index, {}, []))
+
+
+@pytest.mark.parametrize("start", [1, 3, 5, 6, 9])
+def test_a_run_resumed_at_any_step_sees_the_tail_of_the_whole_run(source, start):
+    whole = list(loader(source, batch_size=4, seed=0, stop_step=10))
+    tail = list(loader(source, batch_size=4, seed=0, start_step=start, stop_step=10))
+    assert len(tail) == 10 - start
+    assert all(equal(one, two) for one, two in zip(whole[start:], tail, strict=True))
+
+
+def test_another_batch_size_sees_the_same_positions(source):
+    one, two = (list(loader(source, batch_size=n, seed=0, stop_step=24 // n)) for n in (4, 8))
+    assert torch.equal(torch.cat([b.index for b in one]), torch.cat([b.index for b in two]))
+
+
+def test_worker_processes_change_nothing(source, tmp_path):
+    replace_field(tmp_path / "000001.tar", "0011.png", b"garbage")
+    source = open_shards("*.tar", tmp_path, COLUMNS)
+    alone, helped = (list(loader(source, batch_size=6, seed=0, stop_step=6, workers=n)) for n in (0, 2))
+    assert len(alone) == len(helped) == 6
+    assert all(equal(one, two) for one, two in zip(alone, helped, strict=True))
+    assert sum(len(batch.bad) for batch in helped) >= 1
+
+
+def test_the_global_generator_is_not_moved(source):
+    before = torch.get_rng_state()
+    list(loader(source, batch_size=4, seed=0, stop_step=2))
+    list(sequential(source, batch_size=4, workers=1))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_bad_sample_is_replaced_and_recorded_and_nothing_else_changes(tmp_path):
+    write_digits(tmp_path, [20, 20])
+    before = list(loader(open_shards("*.tar", tmp_path, COLUMNS), batch_size=8, seed=0, stop_step=5))
+    injected = {3, 11, 27}
+    for i in injected:
+        replace_field(tmp_path / f"{i // 20:06d}.tar", f"{i:04d}.png", b"\x89PNG garbage")
+    source = open_shards("*.tar", tmp_path, COLUMNS)
+    after = list(loader(source, batch_size=8, seed=0, stop_step=5))  # one epoch
+    records = [record for batch in after for record in batch.bad]
+    assert {record.key for record in records} == {f"{i:04d}" for i in injected}
+    assert len(records) == 3
+    order = Order(40, seed=0)
+    for record in records:
+        assert order(np.array([record.position]))[0] == int(record.key)
+        assert (record.shard, record.column) == (source.shard(int(record.key)), "image")
+        assert "png" in record.reason
+    index, was = (torch.cat([b.index for b in batches]) for batches in (after, before))
+    label, label_was = (torch.cat([b.columns["label"] for b in batches]) for batches in (after, before))
+    replaced = {record.position: int(record.substitute) for record in records}
+    for position in range(40):
+        assert index[position] == label[position] == replaced.get(position, was[position])
+    assert torch.equal(was, label_was)
+    assert not injected & set(index.tolist())
+
+
+def test_the_substitute_is_the_same_on_any_number_of_processes(tmp_path):
+    write_digits(tmp_path, [24])
+    replace_field(tmp_path / "000000.tar", "0005.png", b"")
+    source = open_shards("*.tar", tmp_path, COLUMNS)
+    whole = [b for batch in loader(source, batch_size=8, seed=0, stop_step=3) for b in batch.bad]
+    parts = [
+        b
+        for r in (0, 1)
+        for batch in loader(source, batch_size=8, seed=0, stop_step=3, rank=r, world=2)
+        for b in batch.bad
+    ]
+    assert whole == parts
+    assert len(whole) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_where_all_stand_ins_are_bad_the_main_process_gets_one_plain_sentence(tmp_path, workers):
+    write_tar(tmp_path / "x.tar", [(f"{i}.png", b"no" if i else image_bytes(pixels(i))) for i in range(200)])
+    source = open_shards("x.tar", tmp_path, {"image": COLUMNS["image"]})
+    with pytest.raises(DataError) as error:
+        list(loader(source, batch_size=100, seed=0, stop_step=1, workers=workers))
+    assert type(error.value) is DataError
+    assert "\n" not in str(error.value)
+    assert all(said in str(error.value) for said in ("x.tar", "image", "8 others", "mvssl verify"))
+
+
+def test_absent_columns_are_masked_rows_of_zeros(tmp_path):
+    members = []
+    for i in range(8):
+        members += [(f"{i}.cls", str(i).encode())] + ([(f"{i}.png", image_bytes(pixels(i)))] if i % 2 else [])
+    write_tar(tmp_path / "x.tar", members)
+    source = open_shards("x.tar", tmp_path, COLUMNS, missing="mask")
+    (batch,) = loader(source, batch_size=8, seed=0, stop_step=1)
+    assert list(batch.present) == ["image"]
+    assert batch.present["image"].tolist() == [i % 2 == 1 for i in batch.index.tolist()]
+    assert not batch.columns["image"][~batch.present["image"]].any()
+    assert batch.columns["image"][batch.present["image"]].any(-1).any(-1).all()
+
+
+def test_a_batch_that_the_processes_do_not_divide_names_those_that_they_do(source):
+    with pytest.raises(RecipeError, match=r"data\.batch_size: 10 .* 4 processes.* 8 or 12.*1, 2, 5, 10"):
+        loader(source, batch_size=10, seed=0, stop_step=1, world=4)
+    with pytest.raises(RecipeError, match=r"multiple of 4, such as 4,"):
+        loader(source, batch_size=2, seed=0, stop_step=1, world=4)
+
+
+def test_fewer_samples_than_a_batch_says_both_numbers_and_the_way_out(source):
+    with pytest.raises(DataError, match=r"22 samples.*batch of 64.*data\.batch_size"):
+        loader(source, batch_size=64, seed=0, stop_step=1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sequential_gives_every_sample_once_in_order(source, workers):
+    batches = sequential(source, batch_size=8, workers=workers)
+    found = list(batches)
+    assert [len(batch.index) for batch in found] == [8, 8, 6]
+    assert len(batches) == 3
+    assert torch.cat([batch.position for batch in found]).tolist() == list(range(22))
+    assert torch.cat([batch.columns["label"] for batch in found]).tolist() == list(range(22))
+    assert [b.position.tolist() for b in sequential(source, batch_size=4, start=3, stop=9)] == [[3, 4, 5, 6], [7, 8]]
+
+
+def test_sequential_leaves_bad_samples_out_and_records_them(tmp_path):
+    write_digits(tmp_path, [11])
+    for i in (2, 4, 5, 6, 7, 8, 9, 10):
+        replace_field(tmp_path / "000000.tar", f"{i:04d}.png", b"no")
+    found = list(sequential(open_shards("*.tar", tmp_path, COLUMNS), batch_size=4))
+    assert [batch.index.tolist() for batch in found] == [[0, 1, 3]]  # batches in which all is bad are not given out
+    assert [record.key for batch in found for record in batch.bad] == [f"{i:04d}" for i in (2, 4, 5, 6, 7, 8, 9, 10)]
+    assert {record.substitute for record in found[0].bad} == {""}
+    with pytest.raises(DataError, match="none of 7 samples"):
+        list(sequential(open_shards("*.tar", tmp_path, COLUMNS), batch_size=4, start=4))
+
+
+def test_a_batch_can_be_pinned_and_moved_as_a_named_tuple():
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    class Pinned:
+        pinned = False
+
+        def pin_memory(self):
+            self.pinned = True
+            return self
+
+    fake = Batch({"image": Pinned()}, Pinned(), Pinned(), {}, [Bad(1, "k", "s", "c", "r", "t")])  # pyright: ignore
+    pinned = pin_memory(fake)
+    assert isinstance(pinned, Batch)
+    assert isinstance(pinned.bad[0], Bad)
+    assert pinned.columns["image"].pinned
+    assert pinned.position.pinned
+
+
+SCRIPT = """
+import os, signal, sys, time
+import torch
+from mvssl.data import Samples, loader
+
+class Numbers:
+    def __len__(self): return 64
+    def __getitem__(self, i): return {"x": float(i)}
+
+if __name__ == "__main__":
+    batches = iter(loader(Samples(Numbers()), batch_size=8, seed=0, stop_step=1000, workers=2))
+    next(batches)
+    listed = [open(f"/proc/self/task/{thread}/children").read() for thread in os.listdir("/proc/self/task")]
+    children = [int(child) for line in listed for child in line.split()]
+    assert len(children) >= 2
+    for child in children:
+        os.kill(child, signal.SIGTERM)
+        os.kill(child, signal.SIGINT)
+    for _ in range(20):
+        next(batches)
+    print("survived", flush=True)
+    sys.exit(143)
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="reads /proc")
+def test_workers_outlive_signals_and_end_with_their_process(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    run = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout.strip()) == (128 + signal.SIGTERM, "survived"), run.stderr
+
+
+class Failing:
+    def __len__(self):
+        return 30
+
+    def __getitem__(self, i):
+        if i == 7:
+            raise OSError("disk on fire")
+        return {"x": float(i)}
+
+
+def test_what_a_dataset_raises_is_a_bad_sample():
+    batches = list(loader(Failing(), batch_size=10, seed=0, stop_step=3))
+    (record,) = [record for batch in batches for record in batch.bad]
+    assert (record.key, record.reason) == ("7", "OSError: disk on fire")
+    assert len(Samples(Failing())) == 30

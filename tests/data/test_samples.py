@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from shard_making import pixels
+
+from mvssl.data import Samples, Undecodable, as_source, loader, sequential
+from mvssl.errors import DataError, RecipeError
+
+
+class Dataset:
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        return self.items[i]
+
+
+def item(i: int) -> dict:
+    return {
+        "pil": Image.fromarray(pixels(i, 6, 5, 3)),
+        "tensor": torch.full((3, 6, 5), i / 10),
+        "half": torch.full((2,), float(i), dtype=torch.bfloat16),
+        "array": np.full((9, 20), i, np.float64),
+        "label": i,
+        "share": i / 2,
+        "path": f"/data/{i}.png",
+    }
+
+
+def test_images_tensors_arrays_and_numbers_become_columns_and_text_is_left_out():
+    source = Samples(Dataset([item(i) for i in range(12)]))
+    assert source.shapes == {
+        "pil": (3, 6, 5),
+        "tensor": (3, 6, 5),
+        "half": (2,),
+        "array": (9, 20),
+        "label": (),
+        "share": (),
+    }
+    (batch,) = sequential(source, batch_size=12)
+    types = {name: column.dtype for name, column in batch.columns.items()}
+    floats = dict.fromkeys(("tensor", "half", "array", "share"), torch.float32)
+    assert types == {"pil": torch.uint8, "label": torch.int64, **floats}
+    assert batch.columns["label"].tolist() == list(range(12))
+    assert np.array_equal(batch.columns["pil"][3].permute(1, 2, 0), pixels(3, 6, 5, 3))
+    assert torch.equal(batch.columns["tensor"][4], torch.full((3, 6, 5), 0.4))
+
+
+def test_a_dataset_goes_straight_into_the_loader():
+    batches = list(loader(Dataset([item(i) for i in range(12)]), batch_size=4, seed=0, stop_step=3, workers=2))
+    assert sorted(torch.cat([batch.columns["label"] for batch in batches]).tolist()) == list(range(12))
+
+
+def test_columns_can_be_chosen_and_a_source_stays_itself():
+    source = Samples(Dataset([item(0)]), columns=["label"])
+    assert list(source.columns) == ["label"]
+    assert as_source(source) is source
+
+
+def test_an_absent_column_is_bad_or_masked():
+    items = [{"a": float(i), "b": float(i)} if i != 3 else {"a": 3.0, "b": None} for i in range(9)]
+    with pytest.raises(Undecodable, match="lacks"):
+        Samples(Dataset(items))[3]
+    (batch,) = sequential(Samples(Dataset(items), missing="mask"), batch_size=9)
+    assert batch.present["b"].tolist() == [i != 3 for i in range(9)]
+
+
+def test_values_that_are_not_finite_are_bad():
+    items = [{"a": np.zeros(3)} for _ in range(20)]
+    items[5] = {"a": np.array([0, np.nan, 0])}
+    with pytest.raises(Undecodable, match="NaN"):
+        Samples(Dataset(items))[5]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "error", "said"),
+    [
+        (Dataset([(1, 2)]), DataError, "must be dicts"),
+        (Dataset([]), DataError, "empty"),
+        (Dataset([{"a": "text"}]), DataError, "no numbers"),
+        (iter([]), RecipeError, "map-style"),
+    ],
+)
+def test_what_is_no_dataset_of_dicts_is_told_so(dataset, error, said):
+    with pytest.raises(error, match=said):
+        Samples(dataset)
+
+
+def test_an_unknown_column_lists_what_there_is():
+    with pytest.raises(DataError, match="hold label, not image"):
+        Samples(Dataset([{"label": 1, "image": None}]), columns=["label", "image"])
