@@ -65,6 +65,22 @@ def test_two_processes_equal_one(dims, cuts, options):
         assert_close(part[3], buffers, atol=1e-9, rtol=1e-12)
 
 
+def averaged_by_ddp(cut):
+    x, w = batch(2)
+    mine = slice(0, cut) if distributed.rank() == 0 else slice(cut, None)
+    wrapped = nn.parallel.DistributedDataParallel(convert_batchnorm(nn.Sequential(make(2))))
+    (wrapped(x[mine]) * w[mine]).sum().backward()
+    return {name: p.grad for name, p in wrapped.module[0].named_parameters()}
+
+
+def test_ddp_takes_it_and_averages_to_the_gradient_of_one_process():
+    x, w = batch(2)
+    whole = train(make(2), [x], [w])[2]
+    for grads in processes(averaged_by_ddp, 5):
+        for name, grad in whole.items():
+            assert_close(2 * grads[name], grad, atol=1e-9, rtol=1e-12)
+
+
 def nothing_anywhere():
     norm = convert_batchnorm(nn.BatchNorm2d(4))
     y = norm(torch.zeros(0, 4, 3, 3, requires_grad=True))

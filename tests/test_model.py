@@ -23,6 +23,7 @@ class Spread(nn.Module):
     def __init__(self, widths: dict[str, Widths], *, embed: int = 4):
         super().__init__()
         self.project = nn.ModuleDict({view: nn.Linear(w.vector, embed, bias=False) for view, w in widths.items()})
+        self.widths = widths
         self.register_buffer("calls", torch.zeros(1))
 
     def forward(self, features, context):
@@ -179,8 +180,9 @@ def test_each_view_has_the_widths_of_its_own_size():
     model = build_model(made, {"a": (3, 8, 8), "b": (3, 16, 16)})
     assert model.encoder_of("a").shape == (3, 16, 16)
     found = model.encode({"a": torch.zeros(2, 3, 8, 8), "b": torch.zeros(2, 3, 16, 16)})
-    assert found["a"].maps[-1].shape[-1] == 1
-    assert found["b"].maps[-1].shape[-1] == 2
+    for view, widths in model.objective[0].widths.items():
+        assert widths.maps == tuple(tuple(m.shape[1:]) for m in found[view].maps)
+    assert model.objective[0].widths["a"].maps[0] == (64, 8, 8)
 
 
 def small() -> MultiView:
