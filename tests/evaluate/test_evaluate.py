@@ -1,0 +1,176 @@
+"""Whole evaluations on scikit-learn's digits: records, baselines, views, labels that are missing."""
+
+import json
+
+import pytest
+import torch
+from mvssl import checkpoint, run
+from mvssl.data import open_shards, pack
+from mvssl.errors import DataError, OutputError, RecipeError
+from mvssl.evaluate import compare, evaluate
+from mvssl.evaluate.measure import same_classes, untrained
+from mvssl.model import build_model
+from mvssl.recipe import parse_recipe, to_yaml
+from mvssl.views import build_views
+
+VIEWS = {
+    "whole": {"from": "image", "size": 8, "normalize": {"mean": [0.3], "std": [0.4]}},
+    "twice": {"from": "image", "size": 8, "normalize": {"mean": [0.3], "std": [0.4]}, "count": 2},
+    "small": {"from": "image", "size": 4, "normalize": {"mean": [0.3], "std": [0.4]}},
+}
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    pack("digits", root / "digits", progress=False)
+    return root
+
+
+def make_run(digits, folder, *, views=("whole", "twice"), moved=0.0, **data):
+    """A run folder whose weights stand `moved` away from the start."""
+    tables = {
+        "data": {
+            "root": str(digits), "train": "digits/val/*.tar", "val": "digits/val/*.tar", "workers": 0,
+            "columns": {"image": {"field": "png"}}, "label": {"field": "cls"}, **data,
+        },
+        "views": {name: VIEWS[name] for name in views},
+        "encoder": {"name": "test_resnet"},
+        "objective": {"name": "cmc"},
+        "evaluate": {"shots": [1, 10], "draws": 3},
+        "train": {"steps": 1, "out": str(folder)},
+    }  # fmt: skip
+    recipe = parse_recipe({**tables, "data": {k: v for k, v in tables["data"].items() if v is not None}})
+    columns = open_shards("digits/val/*.tar", digits, recipe.data.columns, progress=False).shapes
+    torch.manual_seed(recipe.train.seed)
+    model = build_model(recipe, build_views(recipe.views, columns).shapes)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(moved * torch.randn_like(parameter))
+    folder.mkdir(exist_ok=True)
+    (folder / "recipe.yaml").write_text(to_yaml(recipe))
+    checkpoint.save_checkpoint(folder, 7, model, torch.optim.AdamW(model.parameters()), {"columns": columns}, keep=2)
+    return run.load_run(folder)
+
+
+@pytest.fixture(scope="module")
+def loaded(digits, tmp_path_factory):
+    return make_run(digits, tmp_path_factory.mktemp("runs") / "a")
+
+
+def of(records, **keys):
+    return [r for r in records if all(r.get(key) == value for key, value in keys.items())]
+
+
+def test_an_evaluation_says_everything_once(loaded, capsys):
+    records = evaluate(loaded)
+    assert json.loads((loaded.folder / "evaluation.json").read_text()) == records
+    assert len(records) == 3 * 4  # encoders x rows; both views are one picture, so one is measured
+    for r in records:
+        assert 0 <= r["accuracy"] <= 1
+        assert r["metric"] == "accuracy"
+        assert r["n_test"] == r["n_train"]
+        assert r["protocol"]["step"] == 7
+        assert r["protocol"]["data"]["test"]["fingerprint"]
+        assert torch.__version__.startswith(r["protocol"]["versions"]["torch"])
+        assert r["layer"] == ("pixels" if r["encoder"] == "pixels" else "vector")
+    shown = capsys.readouterr().out
+    assert "10 labels per class" in shown
+    assert "untrained" in shown
+
+
+def test_pixels_are_easier_than_chance_and_the_start_is_the_start(loaded):
+    """A run whose weights are those it began with is its own untrained encoder: every gain is exactly 0."""
+    records = evaluate(loaded, probes=["knn", "fewlabel"], show=False)
+    assert of(records, probe="knn", encoder="pixels")[0]["accuracy"] > 0.9
+    assert all(r["gain"]["untrained"]["difference"] == 0 for r in of(records, encoder="trained"))
+    for name, parameter in untrained(loaded).state_dict().items():
+        assert parameter.equal(loaded.model.state_dict()[name])
+
+
+def test_gains_are_paired_and_follow_from_the_records(digits, tmp_path):
+    records = evaluate(make_run(digits, tmp_path / "b", moved=0.05), probes=["fewlabel"], show=False)
+    for shots in (1, 10):
+        ahead, behind = (of(records, shots=shots, encoder=e)[0] for e in ("trained", "untrained"))
+        found = compare(ahead, behind)
+        assert found.difference == pytest.approx(ahead["gain"]["untrained"]["difference"])
+        assert found.standard_error == pytest.approx(ahead["gain"]["untrained"]["standard_error"])
+        assert found.difference != 0
+
+
+def test_an_evaluation_leaves_the_random_generator_and_the_weights_alone(loaded):
+    state, weights = torch.get_rng_state(), {k: v.clone() for k, v in loaded.model.state_dict().items()}
+    evaluate(loaded, probes=["knn"], show=False)
+    assert torch.get_rng_state().equal(state)
+    assert all(v.equal(weights[k]) for k, v in loaded.model.state_dict().items())
+
+
+def test_views_are_measured_each_and_all_together(digits, tmp_path):
+    records = evaluate(make_run(digits, tmp_path / "c", views=("whole", "small")), probes=["knn"], show=False)
+    widths = {r["view"]: r["protocol"]["features"] for r in of(records, encoder="pixels")}
+    assert widths == {
+        "whole": "1x8x8 flattened, 64 numbers",
+        "small": "1x4x4 flattened, 16 numbers",
+        "all": "all views side by side, each standardised by train, 80 numbers",
+    }
+    assert of(records, view="small", encoder="pixels")[0]["accuracy"] < 0.99
+
+
+def test_a_view_may_be_asked_for_by_name(loaded):
+    records = evaluate(loaded, probes=["knn"], views=["twice"], baselines=False, show=False)
+    assert [(r["view"], r["encoder"]) for r in records] == [("twice", "trained")]
+    with pytest.raises(RecipeError, match=r"no view 'twise'; did you mean 'twice'\? \(accepted: whole, twice, all\)"):
+        evaluate(loaded, views=["twise"])
+
+
+def test_layers_are_the_vector_the_head_and_the_maps(loaded):
+    for layer in ("vector", "head", "0"):
+        record = evaluate(loaded, probes=["knn"], layer=layer, baselines=False, show=False)[0]
+        assert record["layer"] == layer
+    with pytest.raises(RecipeError, match="accepted: vector, head, 0"):
+        evaluate(loaded, layer="fc")
+
+
+def test_a_probe_that_does_not_exist_is_refused(loaded):
+    with pytest.raises(RecipeError, match="did you mean 'knn'"):
+        evaluate(loaded, probes=["kn"])
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "way_out"),
+    [
+        ({"label": None}, RecipeError, r"add for example label: \{field: cls\}"),
+        ({"val": []}, RecipeError, "name them in data.val, or give --test SHARDS"),
+        ({"label": {"field": "json", "path": "kind"}}, DataError, "columns.label: no sample has the field 'json'"),
+    ],
+)
+def test_runs_without_labels_say_the_way_out(digits, tmp_path, data, error, way_out):
+    with pytest.raises(error, match=way_out):
+        evaluate(make_run(digits, tmp_path / "d", **data))
+
+
+def test_other_training_shards_need_other_test_shards(loaded):
+    with pytest.raises(RecipeError, match="both --data and --test"):
+        evaluate(loaded, data="digits/train/*.tar")
+
+
+def test_a_file_that_cannot_be_written_is_named(loaded, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="--json FILE"):
+        evaluate(loaded, probes=["knn"], baselines=False, show=False, json_file=tmp_path / "file" / "x.json")
+
+
+def test_classes_are_numbered_alike_whatever_their_labels():
+    (train, test), facts = same_classes(torch.tensor([500, 7, 500]), torch.tensor([7, 9]))
+    assert (train.tolist(), test.tolist()) == ([2, 0, 2], [0, 1])
+    assert (facts["n_train"], facts["n_test"], facts["chance"]) == (3, 2, 0.0)
+
+
+def test_classes_without_a_positive_in_both_splits_are_left_out_and_counted():
+    train = torch.tensor([[1.0, 0, 1, 0], [1, 0, 0, 0]])
+    test = torch.tensor([[1.0, 1, 0, 0], [0, 1, 0, 0]])
+    (fitted, tested), facts = same_classes(train, test)
+    assert (fitted.tolist(), tested.tolist()) == ([[1], [1]], [[1], [0]])
+    assert (facts["metric"], facts["classes_left_out"], facts["chance"]) == ("mean_average_precision", 3, 0.5)
+    with pytest.raises(DataError, match="no class has a positive"):
+        same_classes(train[:, 1:2], test[:, 1:2])
