@@ -1,8 +1,8 @@
 """Objectives: Features of each view and a Context in, a loss and what it measured out.
 
 An objective is a module whose constructor takes the views' `Widths` and keyword-only options, and whose
-`forward(features, context)` returns the same global loss on every process, with detached 0-d metrics; `represent` gives what
-it compares. Any class of that shape works by its import path; `docs/objectives.md` shows one in one file.
+`forward(features, context)` returns the same global loss on every process, with detached 0-d metrics; `represent`
+gives what it compares. Any class of that shape works by its import path; `docs/objectives.md` shows one in one file.
 """
 
 from mvssl.objectives.amdim import AMDIM

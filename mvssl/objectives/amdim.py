@@ -5,8 +5,9 @@ out  loss = sum over scales (source -> target) of the mean over ordered pairs of
      score s = <source, target> / sqrt(embed);  infoNCE sees t tanh(s / t);  regulariser = 0.05 mean s^2
 Bachman et al., 2019, arXiv:1906.00910, section 3
 
-Anchors are the sources of all processes, candidates the target maps of this one, which never travel. Every location of
-the same image in the other view is a positive with a softmax of its own, against every location of every other image there.
+Anchors are the sources of all processes, candidates the target maps of this one, which never travel. Every
+location of the same image in the other view is a positive with a softmax of its own, against every location of
+every other image there.
 """
 
 import itertools
@@ -31,10 +32,10 @@ Source = Literal["vector", "last", "previous"] | int
 class AMDIM(nn.Module):
     """Augmented multiscale Deep InfoMax, for two views or the mean over all pairs of more.
 
-    `scales` lists source and target. `vector` is the vector, a number that map, `last` the deepest map with at least 3x3
-    locations and `previous` the one before it. A map as source gives one random location per image and step. A vector
-    that is `embed` wide is used as it is. `soft_clip` is t (null: none). `share_heads`: one set of heads
-    for all views; by default the draws of one view share, others do not.
+    `scales` lists source and target. `vector` is the vector, a number that map, `last` the deepest map with at
+    least 3x3 locations and `previous` the one before it. A map as source gives one random location per image and
+    step. A vector that is `embed` wide is used as it is. `soft_clip` is t (null: none). `share_heads`: one set of
+    heads for all views; by default the draws of one view share, others do not.
     """
 
     def __init__(
@@ -50,7 +51,8 @@ class AMDIM(nn.Module):
         super().__init__()
         if len(widths) < 2:
             raise RecipeError(
-                f"amdim compares views and has only {', '.join(widths)}; add a view, give this one `count: 2`, or take dim"
+                f"amdim compares views and has only {', '.join(widths)}; "
+                "add a view, give this one `count: 2`, or take dim"
             )
         self.scales = [(source, target) for source, target in scales]
         self.soft_clip, self.regulariser = soft_clip, regulariser
@@ -98,7 +100,8 @@ class AMDIM(nn.Module):
         """The vector as sources embed it, [n, embed]; as it is where no scale starts from it."""
         if "vector" not in self.heads:
             return features.vector
-        return self.heads["vector"][view](at_least_float32(features).vector[:, :, None, None]).flatten(1)  # pyright: ignore
+        vector = at_least_float32(features).vector[:, :, None, None]
+        return self.heads["vector"][view](vector).flatten(1)  # pyright: ignore[reportIndexIssue]
 
     def _embed(self, level: str, view: str, feature: Features, context: Context) -> Tensor:
         """[n, l, embed] of one level of one view."""
@@ -135,7 +138,7 @@ def choose_layer(width: Widths, level: str | int, view: str) -> int:
     back = 1 if level == "last" else 2
     if len(large) < back:
         raise RecipeError(
-            f"amdim.scales: {level!r} needs {back} map(s) of at least 3x3 locations and view {view!r} has {len(large)}: "
+            f"amdim.scales: {level!r} needs {back} map(s) of at least 3x3 locations, view {view!r} has {len(large)}: "
             "take a larger image or an encoder with less stride, or name maps by number, as in scales: [[vector, 0]]"
         )
     return large[-back]

@@ -26,9 +26,9 @@ from mvssl.objectives.heads import PerView, blank, perceptron
 class CMC(nn.Module):
     """Contrastive multiview coding, for any number of views.
 
-    `pairs` is full, every pair of views, or the name of the core view that every other is paired with. `head` linear is
-    the paper's, mlp has a hidden layer as wide as the vector. `share_heads`: one head for all views; by default the draws
-    of one view share, others do not.
+    `pairs` is full, every pair of views, or the name of the core view that every other is paired with. `head`
+    linear is the paper's, mlp has a hidden layer as wide as the vector. `share_heads`: one head for all views; by
+    default the draws of one view share, others do not.
     """
 
     def __init__(

@@ -19,8 +19,8 @@ from mvssl.objectives.estimators import IGNORE, NEGATIVE, POSITIVE
 class Context:
     """What an objective knows of the batch besides its features.
 
-    `present` holds a bool [n] for each view that some samples lack; a view that is not in it is complete. Where a row is
-    False the features of that view are arbitrary and must not reach the loss.
+    `present` holds a bool [n] for each view that some samples lack; a view that is not in it is complete. Where a
+    row is False the features of that view are arbitrary and must not reach the loss.
     """
 
     step: int

@@ -2,8 +2,9 @@
 
 in   Features of each view     a map [n, c, h, w] and the vector [n, d]
 out  loss = local_weight * local + global_weight * global + prior, the mean over views
-Hjelm et al., 2019, arXiv:1808.06670. local: the vector against every location of the map (section 3.2); global: against the
-map as a whole (3.1); prior: the code looks uniform to a discriminator (3.3). Views do not meet each other.
+Hjelm et al., 2019, arXiv:1808.06670. local: the vector against every location of the map (section 3.2); global:
+against the map as a whole (3.1); prior: the code looks uniform to a discriminator (3.3). Views do not meet each
+other.
 
 Anchors are the vectors of all processes, candidates the maps of this one, which never travel. Every location of the
 anchor's own image is a positive, every location of another image a negative.
@@ -29,12 +30,12 @@ from mvssl.objectives.prior import Prior
 class DIM(nn.Module):
     """Deep InfoMax, for one view or the mean over several.
 
-    `layer` is the number of the map; by default the deepest with at least 7x7 locations, else the first. `critic` dot puts
-    a network of `units` on either side, concat is one perceptron on both. `subsample` scores that many random locations of
-    each image instead of all. `share_heads`: one set of heads for all views; by default the draws of one view
-    share, others do not.
-    Options that follow the public code: `mask_value: -10` counts the anchor's own locations as that score among infonce's
-    candidates; `vector_penalty` adds that much mean |embedded vector|^2.
+    `layer` is the number of the map; by default the deepest with at least 7x7 locations, else the first. `critic`
+    dot puts a network of `units` on either side, concat is one perceptron on both. `subsample` scores that many
+    random locations of each image instead of all. `share_heads`: one set of heads for all views; by default the
+    draws of one view share, others do not.
+    Options that follow the public code: `mask_value: -10` counts the anchor's own locations as that score among
+    infonce's candidates; `vector_penalty` adds that much mean |embedded vector|^2.
     """
 
     def __init__(

@@ -1,10 +1,10 @@
 """Bounds on mutual information as functions of scores and a mask.
 
-in   scores [N, n, l]: the critic's T of anchor i (of all N of all processes) with location q of candidate sample j (of
-     the n of this process)
+in   scores [N, n, l]: the critic's T of anchor i (of all N of all processes) with location q of candidate
+     sample j (of the n of this process)
      mask int8, broadcastable to scores: POSITIVE (drawn together), NEGATIVE (drawn apart) or IGNORE (neither)
-out  a 0-d value to be maximised, over the pairs of all processes and the same on each of them; 0, with its graph kept,
-     where there is no positive or (infonce apart) no negative
+out  a 0-d value to be maximised, over the pairs of all processes and the same on each of them; 0, with its graph
+     kept, where there is no positive or (infonce apart) no negative
 
 Each mean runs over all pairs of its kind, however unevenly the processes hold them. `sp` is softplus.
 """
@@ -26,7 +26,8 @@ def jsd(scores: Tensor, mask: Tensor) -> Tensor:
     """2 ln 2 - E_pos sp(-T) - E_neg sp(T) <= 2 JSD(joint, product) <= 2 ln 2. Nowozin et al., 2016, arXiv:1606.00709.
 
     A divergence, no mutual information in nats: see `in_nats`. Deep InfoMax minimises its negative. The Multi-View
-    Information Bottleneck and DIM's "GAN" measure leave out 2 ln 2, so that a blind critic reads -2 ln 2 there and 0 here.
+    Information Bottleneck and DIM's "GAN" measure leave out 2 ln 2, so that a blind critic reads -2 ln 2 there and
+    0 here.
     """
     return 2 * math.log(2) * _both(scores, mask) + gan(scores, mask)
 
@@ -70,7 +71,8 @@ def wasserstein(scores: Tensor, mask: Tensor) -> Tensor:
 def dv(scores: Tensor, mask: Tensor) -> Tensor:
     """E_pos T - log E_neg e^T <= I, the mean taken over all negatives of all processes. Donsker, Varadhan, 1983.
 
-    Tight at T = log ratio + any constant. The log of a mean over a batch is biased: it reads high where negatives are few.
+    Tight at T = log ratio + any constant. The log of a mean over a batch is biased: it reads high where negatives
+    are few.
     """
     chosen = (mask == NEGATIVE).expand_as(scores)
     log_sum = distributed.logsumexp(distributed.safe_logsumexp(scores.masked_fill(~chosen, -math.inf), (0, 1, 2)))
@@ -80,11 +82,11 @@ def dv(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def infonce(scores: Tensor, mask: Tensor, mask_value: float | None = None) -> Tensor:
-    """E_pos [T - log(e^T + sum of e^T' over the anchor's negatives)] + `ceiling` <= I. van den Oord et al., arXiv:1807.03748.
+    """E_pos [T - log(e^T + sum of e^T' over the anchor's negatives)] + `ceiling` <= I.
 
-    Every positive (anchor, candidate, location) is a softmax of its own. Other positives of the anchor are left out of
-    it; with `mask_value` each of the anchor's positives enters once more with that score, as the constant -10 does in
-    Deep InfoMax's public code.
+    van den Oord et al., 2018, arXiv:1807.03748. Every positive (anchor, candidate, location) is a softmax of its
+    own. Other positives of the anchor are left out of it; with `mask_value` each of the anchor's positives enters
+    once more with that score, as the constant -10 does in Deep InfoMax's public code.
     """
     against = _log_sum_negatives(scores, mask)  # [N]
     if mask_value is not None:
@@ -94,7 +96,7 @@ def infonce(scores: Tensor, mask: Tensor, mask_value: float | None = None) -> Te
 
 
 def ceiling(scores: Tensor, mask: Tensor) -> Tensor:
-    """The largest value `infonce` can take: the mean, over positives, of the log of the number of candidates (nats)."""
+    """The largest value `infonce` can take, in nats: the mean over positives of the log of the number of candidates."""
     candidates = torch.log1p(_per_anchor(scores, mask, NEGATIVE))
     return _mean(candidates[:, None, None].expand_as(scores), mask, POSITIVE)
 
@@ -124,8 +126,8 @@ Name = Literal[
 def in_nats(name: str, scores: Tensor, mask: Tensor) -> Tensor:
     """What a critic trained with estimator `name` says of I, as a lower bound in nats.
 
-    infonce, dv, nwj and kl speak for themselves. Of the others the log ratio is read through `nwj`, as MIB does with its
-    JSD critic. It is capped at 50: a capped critic gives a bound too, and one that stays finite.
+    infonce, dv, nwj and kl speak for themselves. Of the others the log ratio is read through `nwj`, as MIB does
+    with its JSD critic. It is capped at 50: a capped critic gives a bound too, and one that stays finite.
     """
     if name in ("infonce", "dv", "nwj", "kl"):
         return ESTIMATORS[name](scores, mask)
@@ -133,7 +135,7 @@ def in_nats(name: str, scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def estimate(name: str, scores: Tensor, mask: Tensor, **options) -> tuple[Tensor, dict[str, Tensor]]:
-    """(loss, metrics): what to minimise, and detached `bound` in nats, `ceiling` of infonce, or the estimator's own value.
+    """(loss, metrics): what to minimise; detached: `bound` in nats, `ceiling` of infonce, or the estimator's own value.
 
     The loss is the negative value; of infonce it is ceiling - bound, the cross-entropy, which is never negative.
     """

@@ -59,7 +59,7 @@ class AsItIs(nn.Module):
 
 
 class FlatHead(nn.Module):
-    """The whole map at once, [n, c, h, w] -> [n, 1, units], by a perceptron; without `units` the map as one vector."""
+    """The whole map at once, [n, c, h, w] -> [n, 1, units], by a perceptron; without `units` the map as a vector."""
 
     def __init__(self, width: tuple[int, int, int], units: int | None = None, hidden: int = 512):
         super().__init__()
@@ -80,9 +80,9 @@ def perceptron(width: int, *following: int) -> nn.Sequential:
 class PerView(nn.Module):
     """One module for each view, taken by the view's name; made by `make(view)`.
 
-    `share` true: one for all views; false: one for each; None: the draws of one view (a_0, a_1, ... of `count`) share,
-    other views do not. Views can share if they are `alike` (equal values by view). The name of a view with several draws
-    stands for the first of them. Raises `RecipeError`.
+    `share` true: one for all views; false: one for each; None: the draws of one view (a_0, a_1, ... of `count`)
+    share, other views do not. Views can share if they are `alike` (equal values by view). The name of a view with
+    several draws stands for the first of them. Raises `RecipeError`.
     """
 
     def __init__(self, alike: Mapping[str, object], make: Callable[[str], nn.Module], share: bool | None):

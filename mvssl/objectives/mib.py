@@ -2,11 +2,11 @@
 
 in   Features of two or more views     vector [n, d]
 out  loss = -I(z_a; z_b) + beta * SKL(p(z_a | a), p(z_b | b)),  the mean over pairs of views
-     p(z | view) = N(mean, sigma) with a diagonal sigma = softplus(raw) + 1e-7; SKL is half the sum of both divergences
-     beta climbs geometrically with the step; beta 0 is multi-view InfoMax
+     p(z | view) = N(mean, sigma) with a diagonal sigma = softplus(raw) + 1e-7; SKL is half the sum of both
+     divergences; beta climbs geometrically with the step; beta 0 is multi-view InfoMax
 
-I is estimated by a critic on (z_a, z_b), against z_b with the z_a of the row before it in the whole batch (`roll`), or of
-every other row (`all`). JSD is no bound in nats, so the NWJ value of the same critic is reported.
+I is estimated by a critic on (z_a, z_b), against z_b with the z_a of the row before it in the whole batch
+(`roll`), or of every other row (`all`). JSD is no bound in nats, so the NWJ value of the same critic is reported.
 """
 
 from typing import Literal
@@ -29,10 +29,10 @@ from mvssl.objectives.heads import PerView, blank
 class MIB(nn.Module):
     """Multi-view information bottleneck, for two views or the mean over pairs of more.
 
-    beta goes from `beta_start` to `beta` between steps `beta_begin` and `beta_end`; `beta_end: 0` holds it at `beta`, and
-    `beta: 0` is multi-view InfoMax. `head: false` takes the encoder's vector, of width 2 * latent, as mean and raw sigma.
-    `kl` sampled estimates the divergences by the one code that was drawn, closed computes them. `share_heads`: one
-    posterior head for all views; by default the draws of one view share, others do not.
+    beta goes from `beta_start` to `beta` between steps `beta_begin` and `beta_end`; `beta_end: 0` holds it at
+    `beta`, and `beta: 0` is multi-view InfoMax. `head: false` takes the encoder's vector, of width 2 * latent, as
+    mean and raw sigma. `kl` sampled estimates the divergences by the one code that was drawn, closed computes
+    them. `share_heads`: one posterior head for all views; by default the draws of one view share, others do not.
     """
 
     def __init__(
@@ -55,8 +55,9 @@ class MIB(nn.Module):
         for view, width in widths.items():
             if not head and width.vector != 2 * latent:
                 raise RecipeError(
-                    f"mib.head: false reads mean and sigma from the vector of view {view!r}, which must be 2 * latent = "
-                    f"{2 * latent} wide and is {width.vector}; set latent: {width.vector // 2} or head: true"
+                    f"mib.head: false reads mean and sigma from the vector of view {view!r}, which must be "
+                    f"2 * latent = {2 * latent} wide and is {width.vector}; "
+                    f"set latent: {width.vector // 2} or head: true"
                 )
         if beta < 0 or beta_start <= 0 or (beta_end and beta_begin >= beta_end):
             raise RecipeError("mib: beta must not be negative, beta_start must be positive, beta_begin before beta_end")
@@ -128,7 +129,7 @@ class MIB(nn.Module):
 
 
 def symmetric_kl(p_a: Normal, p_b: Normal, z_a: Tensor, z_b: Tensor, how: str) -> Tensor:
-    """[n], (KL(p_a, p_b) + KL(p_b, p_a)) / 2 in nats: closed, or sampled at z_a and z_b, which is right on average."""
+    """[n], (KL(p_a, p_b) + KL(p_b, p_a)) / 2 in nats: closed, or sampled at z_a and z_b, right on average."""
     if how == "closed":
         return (kl_divergence(p_a, p_b) + kl_divergence(p_b, p_a)).sum(dim=1) / 2
     forth, back = p_a.log_prob(z_a) - p_b.log_prob(z_a), p_b.log_prob(z_b) - p_a.log_prob(z_b)

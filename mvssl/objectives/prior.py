@@ -3,8 +3,9 @@
 in   z [n, d], uniform draws [n, d], which rows are present
 out  the encoder's term  E sp(-D(sigmoid z))
      the discriminator's E_uniform sp(-D) + E_code sp(D) + (GP_uniform + GP_code) / 2,  GP = E |grad D|^2
-Hjelm et al., 2019, arXiv:1808.06670, section 3.3; penalty of Mescheder et al., 2018, arXiv:1801.04406. The encoder's term is the
-non-saturating one. Both are parts of one sum: the first has D's parameters detached, the second the code.
+Hjelm et al., 2019, arXiv:1808.06670, section 3.3; penalty of Mescheder et al., 2018, arXiv:1801.04406. The
+encoder's term is the non-saturating one. Both are parts of one sum: the first has D's parameters detached, the
+second the code.
 """
 
 import torch
@@ -24,7 +25,7 @@ class Prior(nn.Module):
         self.discriminator = perceptron(width, 1000, 200, 1)
 
     def forward(self, z: Tensor, uniform: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """(encoder's term, discriminator's term, of which half the penalties), each 0-d, over the rows of all processes."""
+        """(encoder's term, discriminator's term, half the penalties that are part of it), 0-d, over all processes."""
         code = torch.sigmoid(z)
         frozen = {name: p.detach() for name, p in self.discriminator.named_parameters()}
         fool = mean_rows(F.softplus(-functional_call(self.discriminator, frozen, (code,))[:, 0]), present)

@@ -1,0 +1,85 @@
+"""Heads and critics: shapes, starting points, and rows that are not there."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+from toy import WIDTHS
+
+from mvssl.errors import RecipeError
+from mvssl.objectives.critics import ConcatMLP, Dot
+from mvssl.objectives.heads import AMDIMHead, AsItIs, DIMHead, PerView, blank, on_present
+
+
+def test_dot_is_the_inner_product_of_every_anchor_with_every_location():
+    a, c = torch.randn(4, 5), torch.randn(3, 2, 5)
+    scores = Dot(0.5)(a, c)
+    assert scores.shape == (4, 3, 2)
+    assert_close(scores[1, 2, 0], 0.5 * (a[1] @ c[2, 0]))
+
+
+def test_the_concat_critic_scores_the_concatenation_of_every_pair():
+    critic = ConcatMLP(5, 3, (16, 8))
+    a, c = torch.randn(4, 5), torch.randn(6, 2, 3)
+    scores = critic(a, c)
+    assert scores.shape == (4, 6, 2)
+    assert_close(scores[3, 5, 1], critic.rest(critic.first(torch.cat([a[3], c[5, 1]])))[0])
+    assert_close(critic.pairs(a, c[:4, 0]), scores[range(4), range(4), 0])
+
+
+def test_the_residual_branch_of_an_amdim_head_is_zero_at_first():
+    head, x = AMDIMHead(4, 9).eval(), torch.randn(2, 4, 3, 3)
+    assert (head.net(x) == 0).all()
+    copied = head(x)[..., :4]  # nearly the input, divided by BatchNorm's sqrt(1 + 1e-5)
+    assert_close(copied, AsItIs()(x) + head.shortcut.bias[:4], atol=0.1, rtol=0)
+
+
+def test_a_dim_head_gives_each_location_mean_zero_and_variance_one():
+    out = DIMHead(4, 64)(torch.randn(3, 4, 2, 2))
+    assert out.shape == (3, 4, 64)
+    assert_close(out.mean(-1), torch.zeros(3, 4), atol=1e-6, rtol=0)
+    assert_close(out.var(-1, correction=0), torch.ones(3, 4), atol=1e-3, rtol=0)
+
+
+def test_absent_rows_do_not_enter_batch_norm():
+    x, present = torch.randn(5, 4, 3, 3), torch.tensor([True, False, True, True, False])
+    head, twin = AMDIMHead(4, 6), AMDIMHead(4, 6)
+    twin.load_state_dict(head.state_dict())
+    out = on_present(head, x, present)
+    assert_close(out[present], twin(x[present]))
+    assert (out[~present] == 0).all()
+    assert_close(head.norm.running_mean, twin.norm.running_mean)
+
+
+def test_a_view_of_which_nobody_has_a_row_keeps_the_graph_and_the_statistics():
+    head = AMDIMHead(4, 6)
+    out = on_present(head, torch.randn(5, 4, 3, 3), torch.zeros(5, dtype=torch.bool))
+    out.sum().backward()
+    assert all((p.grad == 0).all() for p in head.parameters())
+    assert head.norm.running_mean.isfinite().all()
+
+
+def test_nan_in_an_absent_row_does_not_reach_the_gradient():
+    x = torch.tensor([[1.0], [torch.nan]], requires_grad=True)
+    blank(x, torch.tensor([True, False])).square().sum().backward()
+    assert x.grad.tolist() == [[2], [0]]
+
+
+@pytest.mark.parametrize(("share", "modules"), [(None, 2), (True, 1), (False, 3)])
+def test_draws_of_one_view_share_a_head_unless_told_otherwise(share, modules):
+    heads = PerView({"a_0": 4, "a_1": 4, "half": 4}, lambda view: torch.nn.Linear(4, 2), share)
+    assert len(list(heads.children())) == modules
+    assert heads["a"] is heads["a_0"]
+    assert (heads["a_0"] is heads["a_1"]) == (share is not False)
+    assert (heads["a_0"] is heads["half"]) == (share is True)
+
+
+def test_views_of_different_sizes_never_share():
+    heads = PerView({"a_0": 4, "a_1": 5}, lambda view: torch.nn.Identity(), None)
+    assert heads["a_0"] is not heads["a_1"]
+    with pytest.raises(RecipeError, match=r"share_heads: true needs .* rgb 4, depth 5"):
+        PerView({"rgb": 4, "depth": 5}, lambda view: torch.nn.Identity(), True)
+
+
+def test_an_unknown_view_is_named_with_those_there_are():
+    with pytest.raises(RecipeError, match="without a view 'c'; it has a, b"):
+        PerView({"a": WIDTHS, "b": WIDTHS}, lambda view: torch.nn.Identity(), None)["c"]

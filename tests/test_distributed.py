@@ -1,0 +1,233 @@
+"""N processes are one: value, metrics and gradient on two real processes against one with the same global batch.
+
+Every objective with its options runs through MultiView, DistributedDataParallel and batch norm over processes, in
+float64. Both processes hold four of the eight samples; where rows lack a view, unequally many.
+"""
+
+import math
+
+import pytest
+import torch
+from gloo import processes
+from torch.nn.parallel import DistributedDataParallel
+from torch.testing import assert_close
+from toy import WIDTHS, ToyEncoder, context
+
+from mvssl import distributed
+from mvssl.batchnorm import convert_batchnorm
+from mvssl.model import MultiView, Term
+from mvssl.objectives import AMDIM, CMC, DIM, MIB
+from mvssl.objectives.estimators import ESTIMATORS, IGNORE, NEGATIVE, POSITIVE
+
+N = 8
+SOME = {"b": torch.tensor([1, 0, 0, 0, 1, 1, 0, 1]).bool()}  # one row here, three there
+MORE = SOME | {"a": torch.tensor([1, 1, 0, 1, 1, 0, 1, 1]).bool()}
+THERE = {"b": torch.tensor([0, 0, 0, 0, 1, 1, 1, 0]).bool()}  # one process has none
+NOWHERE = {"b": torch.zeros(N, dtype=torch.bool)}
+SMALL = {"units": 8}
+LATENT = {"latent": 6}
+
+# name: (terms as (weight, class, options), views, present)
+CASES = {
+    **{
+        f"dim {name}": ([(1.0, DIM, {"estimator": name, **SMALL})], "a", {})
+        for name in ("jsd", "infonce", "dv", "nwj", "gan", "kl", "reverse_kl", "hellinger", "chi2", "wasserstein")
+    },
+    "dim of two views": ([(1.0, DIM, SMALL)], "ab", {}),
+    "dim with shared heads": ([(1.0, DIM, {"share_heads": True, **SMALL})], "ab", SOME),
+    "dim mask value": ([(1.0, DIM, {"estimator": "infonce", "mask_value": -10.0, **SMALL})], "a", {}),
+    "dim global": ([(1.0, DIM, {"local_weight": 0.5, "global_weight": 1.0, **SMALL})], "ab", {}),
+    "dim prior": ([(1.0, DIM, {"prior_weight": 0.1, **SMALL})], "ab", {}),
+    "dim prior alone": ([(1.0, DIM, {"local_weight": 0.0, "prior_weight": 1.0})], "a", {}),
+    "dim concat": ([(1.0, DIM, {"critic": "concat", "global_weight": 1.0, "estimator": "dv"})], "a", {}),
+    "dim subsampled": ([(1.0, DIM, {"subsample": 6, "estimator": "infonce", **SMALL})], "a", {}),
+    "dim penalty": ([(1.0, DIM, {"vector_penalty": 0.3, **SMALL})], "ab", SOME),
+    "dim absent jsd": ([(1.0, DIM, {"prior_weight": 0.3, "global_weight": 0.2, **SMALL})], "ab", SOME),
+    "dim absent infonce": ([(1.0, DIM, {"estimator": "infonce", "global_weight": 0.2, **SMALL})], "ab", THERE),
+    "dim absent dv": ([(1.0, DIM, {"estimator": "dv", **SMALL})], "ab", THERE),
+    "dim nobody": ([(1.0, DIM, {"estimator": "infonce", "prior_weight": 0.3, **SMALL})], "ab", NOWHERE),
+    "amdim": ([(1.0, AMDIM, {"embed": 12})], "ab", {}),
+    "amdim projected": ([(1.0, AMDIM, {"embed": 10, "share_heads": True})], "ab", {}),
+    "amdim options": ([(1.0, AMDIM, {"embed": 8, "scales": ((1, 0), ("vector", -1)), "soft_clip": None})], "ab", {}),
+    "amdim three views": ([(1.0, AMDIM, {"embed": 12})], "abc", {}),
+    "amdim absent": ([(1.0, AMDIM, {"embed": 10})], "ab", MORE),
+    "amdim absent here": ([(1.0, AMDIM, {"embed": 10, "share_heads": True})], "ab", THERE),
+    "amdim nobody": ([(1.0, AMDIM, {"embed": 10})], "ab", NOWHERE),
+    "cmc": ([(1.0, CMC, {"embed": 8})], "ab", {}),
+    "cmc full": ([(1.0, CMC, {"embed": 8, "head": "mlp"})], "abc", {}),
+    "cmc core": ([(1.0, CMC, {"embed": 8, "pairs": "c"})], "abc", {}),
+    "cmc absent": ([(1.0, CMC, {"embed": 8})], "abc", MORE),
+    "cmc absent here": ([(1.0, CMC, {"embed": 8, "share_heads": True})], "ab", THERE),
+    "cmc nobody": ([(1.0, CMC, {"embed": 8})], "abc", NOWHERE),
+    **{
+        f"mib {estimator} {negatives} {kl}": (
+            [(1.0, MIB, {"estimator": estimator, "negatives": negatives, "kl": kl, "beta_end": 0, **LATENT})],
+            "ab",
+            present,
+        )
+        for estimator, negatives, kl, present in (
+            ("jsd", "roll", "sampled", {}),
+            ("jsd", "roll", "closed", {}),
+            ("jsd", "all", "sampled", MORE),
+            ("nwj", "roll", "closed", SOME),
+            ("infonce", "roll", "sampled", MORE),
+            ("infonce", "all", "closed", THERE),
+            ("dv", "roll", "closed", THERE),
+        )
+    },
+    "mib ramp": ([(1.0, MIB, {"beta_begin": 0, "beta_end": 10, **LATENT})], "ab", {}),
+    "mib infomax": ([(1.0, MIB, {"beta": 0.0, **LATENT})], "abc", SOME),
+    "mib headless": ([(1.0, MIB, {"head": False, **LATENT})], "ab", {}),
+    "mib nobody": ([(1.0, MIB, LATENT)], "ab", NOWHERE),
+    "weighted sum": (
+        [
+            (0.3, DIM, {"prior_weight": 0.2, "estimator": "infonce", **SMALL}),
+            (2.0, CMC, {"embed": 8}),
+            (1.0, AMDIM, {"embed": 12}),
+            (0.7, MIB, {"beta_end": 0, **LATENT}),
+        ],
+        "abc",
+        MORE,
+    ),
+}
+
+
+def run(terms, views, present):
+    """Loss, metrics and gradients of a case, on however many processes there are."""
+    torch.manual_seed(7)
+    widths = dict.fromkeys(views, WIDTHS)
+    made = [Term(cls.__name__.lower(), weight, cls(widths, **options)) for weight, cls, options in terms]
+    model = MultiView({view: ToyEncoder() for view in views}, made).double()
+    whole = {view: torch.randn(N, 3, 9, 9, dtype=torch.float64) for view in views}
+    n = N // distributed.world()
+    rows = distributed.own_rows(n)
+    known = context(n, step=5, present={view: mask[rows] for view, mask in present.items()}, start=rows.start)
+    wrapped = convert_batchnorm(model)
+    if distributed.world() > 1:
+        wrapped = DistributedDataParallel(wrapped)
+    loss, metrics = wrapped({view: x[rows] for view, x in whole.items()}, known)
+    loss.backward()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    return distributed.world(), loss.detach(), metrics, gradients
+
+
+def run_all():
+    return {name: run(*case) for name, case in CASES.items()}
+
+
+@pytest.fixture(scope="module")
+def two():
+    return processes(run_all)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_give_the_value_and_gradient_of_one(two, name):
+    world, loss, metrics, gradients = run(*CASES[name])
+    assert world == 1
+    for rank in two:
+        two_world, two_loss, two_metrics, two_gradients = rank[name]
+        assert two_world == 2
+        assert_close(two_loss, loss, rtol=1e-9, atol=1e-9)
+        assert_close(two_metrics, metrics, rtol=1e-9, atol=1e-9)
+        assert gradients.keys() == two_gradients.keys()
+        for parameter, gradient in gradients.items():
+            assert gradient is not None, f"no gradient reaches {parameter}"
+            assert gradient.isfinite().all(), parameter
+            assert_close(two_gradients[parameter], gradient, rtol=1e-9, atol=1e-9)
+    if CASES[name][2] is not NOWHERE:
+        assert all(gradients[f"encoders.{view}.first.0.weight"].abs().sum() > 0 for view in CASES[name][1])
+
+
+@pytest.mark.parametrize("name", [name for name, (*_, present) in CASES.items() if present is NOWHERE])
+def test_a_view_that_nobody_has_gets_gradient_zero(two, name):
+    _, _, _, gradients = two[0][name]
+    assert all((g == 0).all() for key, g in gradients.items() if key.startswith("encoders.b."))
+
+
+def uneven(name, dtype):
+    """An estimator on scores whose positives, negatives and ignored pairs are dealt out at random."""
+    torch.manual_seed(2)
+    scores = torch.randn(N, N, 5, dtype=torch.float64).to(dtype)
+    mask = torch.tensor([POSITIVE, NEGATIVE, IGNORE], dtype=torch.int8)[torch.randint(3, (N, N, 5))]
+    mask[:, :4] = mask[:, :4].masked_fill(torch.rand(N, 4, 5) < 0.6, IGNORE)
+    mask[2] = mask[2].clamp(min=IGNORE)  # an anchor without negatives anywhere
+    mask[5, :4] = IGNORE  # an anchor that one process knows nothing of
+    own = distributed.own_rows(N // distributed.world())
+    mine = scores[:, own].requires_grad_()
+    value = ESTIMATORS[name](mine, mask[:, own])
+    value.backward()
+    return value.detach(), mine.grad / distributed.world(), own  # as DDP averages
+
+
+def uneven_all():
+    return {name: uneven(name, torch.float64) for name in ESTIMATORS}
+
+
+@pytest.fixture(scope="module")
+def two_uneven():
+    return processes(uneven_all)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_an_estimator_on_unequal_counts_is_that_of_all_pairs(two_uneven, name):
+    value, gradient, _ = uneven(name, torch.float64)
+    for rank in two_uneven:
+        two_value, two_gradient, own = rank[name]
+        assert_close(two_value, value, rtol=1e-12, atol=1e-12)
+        assert_close(two_gradient, gradient[:, own], rtol=1e-12, atol=1e-12)
+
+
+def primitives():
+    """What each collective gives this process, and the gradient of a weighted sum of it."""
+    rank = distributed.rank()
+    x = torch.tensor([1.0, 2.0], dtype=torch.float64) + 2 * rank
+    x.requires_grad_()
+    nothing = torch.full((2,), -math.inf, dtype=torch.float64, requires_grad=True)
+    weights = torch.arange(1.0, 5.0, dtype=torch.float64)
+    found = {
+        "gather": ((distributed.gather(x) * weights).sum(), x),
+        "total": ((distributed.total(x) * weights[:2]).sum(), x),
+        "mean": (distributed.mean(x[: rank + 1].sum(), torch.tensor(rank + 1)), x),
+        "logsumexp": ((distributed.logsumexp(x) * weights[:2]).sum(), x),
+        "nothing": (distributed.logsumexp(nothing).exp().sum(), nothing),
+    }
+    return {name: (y.detach(), torch.autograd.grad(y, at)[0]) for name, (y, at) in found.items()}
+
+
+def test_the_collectives_and_their_adjoints_by_hand():
+    """Rank 0 holds [1, 2] and rank 1 [3, 4]; every process computes the value, so gradients are twice those of one."""
+    zero, one = processes(primitives)
+    e = [1 / (1 + math.exp(2)), 1 / (1 + math.exp(-2))]  # shares of 1 and 3, and of 2 and 4
+    by_hand = {
+        "gather": (1 * 1 + 2 * 2 + 3 * 3 + 4 * 4, [1, 2], [3, 4]),
+        "total": (4 * 1 + 6 * 2, [1, 2], [1, 2]),
+        "mean": ((1 + 3 + 4) / 3, [1 / 3, 0], [1 / 3, 1 / 3]),
+        "logsumexp": (
+            math.log(math.e + math.e**3) + 2 * math.log(math.e**2 + math.e**4),
+            [e[0], 2 * e[0]],
+            [e[1], 2 * e[1]],
+        ),
+        "nothing": (0, [0, 0], [0, 0]),
+    }
+    for name, (value, *gradients) in by_hand.items():
+        for found, gradient in zip((zero, one), gradients, strict=True):
+            assert found[name][0].item() == pytest.approx(value), name
+            assert (found[name][1] / 2).tolist() == pytest.approx(gradient), name
+
+
+def test_on_one_process_everything_is_the_identity():
+    x = torch.randn(3)
+    assert distributed.world() == 1
+    assert distributed.gather(x) is distributed.total(x) is distributed.logsumexp(x) is x
+    assert distributed.mean(torch.tensor(0.0), torch.tensor(0)).item() == 0
+
+
+def test_safe_logsumexp_is_torchs_and_has_gradient_zero_where_torchs_is_nan():
+    x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+    assert_close(distributed.safe_logsumexp(x, (0, 1)), torch.logsumexp(x, (0, 1)))
+    assert_close(distributed.safe_logsumexp(x + 1e4, 1), torch.logsumexp(x, 1) + 1e4)
+    empty = torch.full((2, 3), -math.inf, requires_grad=True)
+    value = distributed.safe_logsumexp(empty, 1)
+    assert (value == -math.inf).all()
+    value.exp().sum().backward()
+    assert (empty.grad == 0).all()
