@@ -31,6 +31,8 @@ _WIDE = ("I;16", "I;16B", "I;16L", "I", "F")
 def decode(column: Column, field: str, data: bytes) -> np.ndarray:
     """The array that `column` makes of the bytes of `field`. Raises `Undecodable`."""
     decoder = DECODERS[extension(field)]
+    if not data:
+        raise Undecodable("it is empty")
     if len(data) > MAX_BYTES:
         raise Undecodable(f"{len(data):,} bytes; the limit is {MAX_BYTES:,}")
     try:
@@ -56,7 +58,7 @@ def open_image(data: bytes, format: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=[format])
     except UnidentifiedImageError:
-        raise Undecodable(f"no readable {format}: the bytes are garbage or of another format") from None
+        raise Undecodable(f"no readable {format.lower()}: the bytes are garbage or of another format") from None
     if image.width * image.height > MAX_PIXELS:
         raise Undecodable(f"{image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,}, so cut it into tiles")
     image.load()

@@ -120,7 +120,7 @@ def test_shapes_that_all_differ_ask_for_a_size_and_a_size_settles_it(tmp_path):
         (image_bytes(pixels(1, 8, 8)), r"\[1, 8, 8\].*\[3, 8, 8\].*mode: rgb"),
         (image_bytes(pixels(1, 9, 8, 3)), r"\[3, 9, 8\].*size: N"),
         (b"garbage", "png"),
-        (b"", "png"),
+        (b"", "it is empty"),
     ],
 )
 def test_a_sample_unlike_the_others_is_bad_and_never_made_to_fit(tmp_path, content, said):
