@@ -1,4 +1,3 @@
-import io
 import os
 import pickle
 from pathlib import Path
@@ -10,12 +9,9 @@ from PIL import Image
 from shard_making import image_bytes, pixels
 
 from mvssl.data import open_shards, pack, verify
-from mvssl.data import pack as pack_function
 from mvssl.data.index import scan
 from mvssl.errors import DataError, OutputError, RecipeError, StorageError
 from mvssl.recipe import Column
-
-assert pack is pack_function
 
 
 def columns(**fields) -> dict[str, Column]:
@@ -51,7 +47,7 @@ def test_digits_are_those_of_scikit_learn_each_once_in_fixed_stratified_parts(tm
     counts = np.bincount(labels(tmp_path / "digits", "val"))
     assert counts.min() >= 34
     assert counts.max() <= 38
-    assert verify("digits", tmp_path / "digits" / "..").faults == [] if (tmp_path / "digits/x.tar").exists() else True
+    assert verify("digits/{train,val}", tmp_path).faults == []
 
 
 def test_packing_twice_gives_the_same_bytes_and_another_seed_another_order(tmp_path):
@@ -269,4 +265,3 @@ def test_a_file_that_is_no_image_is_named(tmp_path):
     (tmp_path / "set/b.png").write_bytes(image_bytes(pixels(0)))
     with pytest.raises(DataError, match=r"a\.bmp"):
         pack(str(tmp_path / "set"), tmp_path / "out", val=0)
-    assert io.BytesIO(b"") is not None

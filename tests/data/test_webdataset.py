@@ -1,6 +1,5 @@
 """Shards of either side are read by the other, with webdataset itself."""
 
-import json
 import os
 from pathlib import Path
 
@@ -13,6 +12,9 @@ from webdataset.writer import ShardWriter
 
 from mvssl.data import open_shards, pack, sequential
 from mvssl.recipe import Column
+
+# webdataset leaves its files to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 
 def columns(**fields) -> dict[str, Column]:
@@ -88,4 +90,3 @@ def test_real_scenes_have_colour_depth_and_classes():
         25,
         36,
     ]  # bed, sofa, bathtub, toilet: counted by the set's maker
-    assert json.dumps(source.shapes["rgb"]) == "[3, 120, 160]"
