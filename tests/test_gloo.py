@@ -36,5 +36,6 @@ def test_a_failure_in_one_process_is_raised_with_its_text():
 
 
 def test_a_process_that_hangs_runs_into_the_time_limit():
+    processes(total_of_ranks, 1.0)  # imports are done, so that only the sleeper is late
     with pytest.raises(TimeoutError, match=r"\[0\]"):
         processes(first_rank_sleeps, timeout=4)

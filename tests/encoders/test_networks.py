@@ -14,7 +14,10 @@ def parameters(name, **options):
 
 
 def test_parameter_counts_are_the_published_ones():
-    assert parameters("dim_conv32") == pytest.approx(4.92, abs=0.005)
+    # convolutions, their norms, the wide layer and the code; no bias before a norm
+    wide = 16 * (3 * 64 + 64 * 128 + 128 * 256) + 2 * (64 + 128 + 256 + 1024) + 4096 * 1024 + 1024 * 64 + 64
+    assert parameters("dim_conv32") == pytest.approx(wide / 1e6)
+    assert wide / 1e6 == pytest.approx(4.92, abs=0.005)
     assert parameters("amdim_32", ndf=256, n_rkhs=2048, depth=10) == pytest.approx(111.1, abs=0.1)
     assert parameters("amdim_32") == pytest.approx(15.8, abs=0.05)
     # the authors' code builds batch norms that it never uses, here 0.1 to 0.3 M parameters
@@ -72,6 +75,11 @@ def test_dim_maps_are_those_of_the_paper():
     assert [tuple(m.shape[1:]) for m in maps] == [(64, 16, 16), (128, 8, 8), (256, 4, 4), (1024, 1, 1)]
     assert model.forward_head(final).shape == (2, 64)
     assert timm.create_model("dim_conv64").eval()(torch.randn(1, 3, 64, 64)).shape == (1, 64)
+
+
+def test_small_resnets_keep_the_resolution_in_their_stem():
+    maps = timm.create_model("resnet18_small").eval().forward_intermediates(torch.randn(1, 3, 32, 32))[1]
+    assert [m.shape[-1] for m in maps] == [32, 32, 16, 8, 4]
 
 
 @pytest.mark.parametrize("name", ["dim_conv32", "amdim_32", "mlp", "resnet10_small"])
