@@ -6,6 +6,7 @@ out  one record per probe, view and encoder (see mvssl.evaluate.records), writte
 
 import importlib.metadata
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,13 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from rich.console import Console
 from torch import Tensor
 
 from mvssl import distributed
 from mvssl.data import Shards, open_shards, sequential
-from mvssl.errors import DataError, MvsslError, OutputError, RecipeError
+from mvssl.errors import DataError, OutputError, RecipeError
 from mvssl.evaluate.features import (
     Encode,
     Extracted,
@@ -82,24 +82,23 @@ def evaluate(
 ) -> list[Record]:
     """Measure a loaded run (`mvssl.run.load_run`) and return its records; what is not given is as the recipe says.
 
-    Under a launcher the main process works and the others wait. Writes `json_file`, by default RUN/evaluation.json.
+    Under a launcher the main process works; the others return at once, with no records. Writes `json_file`, by default RUN/evaluation.json.
     Raises `RecipeError` for a probe, view or layer that does not exist and where there are no shards to test on,
     `DataError` where samples have no labels, `OutputError` where the file cannot be written.
     """
 
-    def work() -> list[Record]:
-        said = run.recipe.evaluate
-        jobs = choose_jobs(run.recipe, list(probes or said.probes), seed)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        shards = open_labelled(run.recipe, data, test)
-        setting = Setting(run, *shards, str(layer or said.layer), seed, batch_size, device)
-        records = list(measure(setting, jobs, None if views is None else list(views), baselines))
-        _write(Path(json_file or Path(run.folder) / "evaluation.json"), records)
-        if show:
-            Console().print(table(records))
-        return records
-
-    return _on_main(work)
+    if int(os.environ.get("RANK", distributed.rank())):
+        return []
+    said = run.recipe.evaluate
+    jobs = choose_jobs(run.recipe, list(probes or said.probes), seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    shards = open_labelled(run.recipe, data, test)
+    setting = Setting(run, *shards, str(layer or said.layer), seed, batch_size, device)
+    records = list(measure(setting, jobs, None if views is None else list(views), baselines))
+    _write(Path(json_file or Path(run.folder) / "evaluation.json"), records)
+    if show:
+        Console().print(table(records))
+    return records
 
 
 def open_labelled(recipe: Recipe, data: str | list[str] | None, test: str | list[str] | None) -> tuple[Shards, Shards]:
@@ -274,19 +273,3 @@ def _write(file: Path, records: list[Record]) -> None:
         file.write_text(json.dumps(records, indent=1) + "\n")
     except OSError as error:
         raise OutputError(f"{file} cannot be written: {error.strerror}; choose another with --json FILE") from None
-
-
-def _on_main(work: Callable[[], list[Record]]) -> list[Record]:
-    """Run `work` on the main process; every process gets its records, or its error."""
-    if distributed.world() == 1:
-        return work()
-    found: list[Any] = [None, None]
-    if distributed.rank() == 0:
-        try:
-            found[0] = work()
-        except MvsslError as error:
-            found[1] = error
-    dist.broadcast_object_list(found)
-    if found[1] is not None:
-        raise found[1]
-    return found[0]
