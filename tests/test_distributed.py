@@ -25,7 +25,7 @@ MORE = SOME | {"a": torch.tensor([1, 1, 0, 1, 1, 0, 1, 1]).bool()}
 THERE = {"b": torch.tensor([0, 0, 0, 0, 1, 1, 1, 0]).bool()}  # one process has none
 NOWHERE = {"b": torch.zeros(N, dtype=torch.bool)}
 SMALL = {"units": 8}
-LATENT = {"latent": 6}
+LATENT = {"latent": 6, "units": 16}
 
 # name: (terms as (weight, class, options), views, present)
 CASES = {

@@ -32,7 +32,8 @@ class MIB(nn.Module):
     beta goes from `beta_start` to `beta` between steps `beta_begin` and `beta_end`; `beta_end: 0` holds it at
     `beta`, and `beta: 0` is multi-view InfoMax. `head: false` takes the encoder's vector, of width 2 * latent, as
     mean and raw sigma. `kl` sampled estimates the divergences by the one code that was drawn, closed computes
-    them. `share_heads`: one posterior head for all views; by default the draws of one view share, others do not.
+    them. The critic has two hidden layers of `units`. `share_heads`: one posterior head for all views; by default
+    the draws of one view share, others do not.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class MIB(nn.Module):
         beta_start: float = 1e-3,
         beta_begin: int = 50_000,
         beta_end: int = 150_000,
+        units: int = 1024,
         pairs: str = "full",
         share_heads: bool | None = None,
     ):
@@ -69,7 +71,7 @@ class MIB(nn.Module):
             return nn.Linear(widths[view].vector, 2 * latent) if head else nn.Identity()
 
         self.posterior_head = PerView({view: width.vector for view, width in widths.items()}, make, share_heads)
-        self.critic = nn.ModuleDict({f"{a}-{b}": ConcatMLP(latent, latent, (1024, 1024)) for a, b in self.pairs})
+        self.critic = nn.ModuleDict({f"{a}-{b}": ConcatMLP(latent, latent, (units, units)) for a, b in self.pairs})
 
     def forward(self, features: dict[str, Features], context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         p = {view: self.posterior(view, f, context.present.get(view)) for view, f in features.items()}

@@ -88,11 +88,11 @@ def test_the_spread_of_nwj_grows_with_the_information_and_that_of_infonce_does_n
 
 
 def test_the_best_critic_is_a_maximum_of_every_bound():
-    x, y = draw(2000, 0.8)
+    x, y = draw(1000, 0.8)
     best, other = log_ratio(x, y, 0.8), log_ratio(x, y, 0.6)
     for name, shift in (("jsd", 0), ("nwj", 1), ("dv", 0), ("infonce", 0), ("reverse_kl", 0)):
         bound = estimators.ESTIMATORS[name]
-        assert bound(best + shift, own(2000)) > bound(other + shift, own(2000)), name
+        assert bound(best + shift, own(1000)) > bound(other + shift, own(1000)), name
 
 
 def test_a_critic_trained_by_jsd_tells_the_information_through_nwj():
