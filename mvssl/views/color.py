@@ -168,14 +168,16 @@ def recolored(x: Tensor, recolor: Recolor) -> Tensor:
 def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
     """Add `turns` [n] (1 = full circle) to the hue of HSV; value and saturation stay. x [n, 3, h, w] in [0, 1]."""
     r, g, b = x.unbind(1)
-    top, bottom = x.amax(1), x.amin(1)
+    top, bottom = torch.maximum(torch.maximum(r, g), b), torch.minimum(torch.minimum(r, g), b)
     chroma = top - bottom
-    per = torch.where(chroma > 0, chroma, 1.0).reciprocal()
+    per = chroma.clamp(min=1e-12).reciprocal()
     sextant = torch.where(top == r, (g - b) * per, torch.where(top == g, 2 + (b - r) * per, 4 + (r - g) * per))
-    sextant = sextant + 6 * turns[:, None, None]
-    channel = torch.tensor([5.0, 3.0, 1.0], device=x.device)[:, None, None]
-    k = torch.remainder(sextant[:, None] + channel, 6)
-    return top[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp_(0, 1)
+    sextant += 6 * turns[:, None, None]
+    # a channel falls short of the top by how near the hue is to the channel's opposite, on a circle of 6
+    away = sextant[:, None] + torch.tensor([3.0, 1.0, -1.0], device=x.device)[:, None, None]
+    away -= 6 * (away / 6).round_()
+    short = away.abs_().neg_().add_(2).clamp_(0, 1)
+    return torch.addcmul(top[:, None], chroma[:, None], short, value=-1)
 
 
 def to_space(x: Tensor, space: Space) -> Tensor:

@@ -155,6 +155,34 @@ def test_shared_flips_and_nothing_else_are_shared():
     assert not torch.equal(left, right)
 
 
+def test_a_follower_shares_the_geometry_and_nothing_else():
+    columns = {"rgb": torch.full((8, 3, 32, 32), 128, dtype=torch.uint8)}
+    options = {"jitter": [0.4, 0.4, 0.4, 0.1], "keep": 0.8}
+    recipe = {"a": view("rgb", crop=[0.2, 1], **options), "b": view("rgb", geometry="a", **options)}
+    seen = build_views(recipe, SHAPES)(Batch(columns=columns, position=torch.arange(8)), 0)
+    assert not torch.equal(seen["a"] == -1, seen["b"] == -1)  # which pixels are dropped
+    assert (seen["a"].amax((1, 2, 3)) != seen["b"].amax((1, 2, 3))).all()  # how bright the rest is
+
+
+def test_kept_channels_are_those_of_the_whole_space():
+    recipe = {"lab": view("rgb", color="lab"), "b": view("rgb", color="lab", channels="b")}
+    recipe |= {"ab": view("rgb", color="lab", channels="ab"), "bands": view("bands", channels=[7, 2])}
+    recipe |= {"all": view("bands")}
+    seen = build_views(recipe, SHAPES).clean(batch())
+    assert torch.equal(seen["ab"], seen["lab"][:, 1:])
+    assert torch.equal(seen["b"], seen["lab"][:, 2:])
+    assert torch.equal(seen["bands"], seen["all"][:, [7, 2]])
+
+
+def test_bytes_stay_within_their_range_and_floats_have_none():
+    recipe = {"bytes": view("rgb", jitter=[0.9, 0.9, 0.9, 0.1], normalize="none")}
+    recipe |= {"floats": view("bands", jitter=[0.9, 0.9, 0, 0], normalize="none")}
+    seen = build_views(recipe, SHAPES)(batch(), 0)
+    assert seen["bytes"].min() == 0
+    assert seen["bytes"].max() == 1
+    assert seen["floats"].max() > 1.2
+
+
 def test_amdim_on_cifar_shares_the_flip():
     assert PRESETS["amdim"]["shared_flip"]
 
