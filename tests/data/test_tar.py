@@ -124,3 +124,14 @@ def test_empty_missing_compressed_and_foreign_files_are_named(tmp_path, shard):
     ]:
         with pytest.raises(DataError, match=said):
             list(Archive(tmp_path / name))
+
+
+def test_a_size_beyond_the_file_is_found_however_it_is_written(tmp_path):
+    path = write_tar(tmp_path / "x.tar", [("a.jpg", b"x")])
+    for size in (b"77777777777\0", b"\x80" + b"\xff" * 11):
+        broken = bytearray(path.read_bytes())
+        broken[124:136], broken[148:156] = size, b" " * 8
+        broken[148:156] = b"%06o\0 " % sum(broken[:512])
+        (tmp_path / "y.tar").write_bytes(broken)
+        with pytest.raises(DataError, match="cut short"):
+            list(Archive(tmp_path / "y.tar"))
