@@ -82,7 +82,8 @@ def evaluate(
 ) -> list[Record]:
     """Measure a loaded run (`mvssl.run.load_run`) and return its records; what is not given is as the recipe says.
 
-    Under a launcher the main process works; the others return at once, with no records. Writes `json_file`, by default RUN/evaluation.json.
+    Under a launcher the main process works; the others return at once, with no records. Writes `json_file`, by
+    default RUN/evaluation.json.
     Raises `RecipeError` for a probe, view or layer that does not exist and where there are no shards to test on,
     `DataError` where samples have no labels, `OutputError` where the file cannot be written.
     """

@@ -1,0 +1,88 @@
+"""Measuring: blocks and calls in seconds, rates with their spread, and the machine that they were measured on."""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from mvssl.errors import OutputError
+
+FOREVER = 10**9  # steps; the order of samples runs on across epochs
+
+
+def block(step: Iterator[None], settle: int, steps: int, accelerator: Accelerator) -> float:
+    """Seconds per step over `steps` steps, after `settle` that are not timed; all processes begin together."""
+    for _ in range(settle):
+        next(step)
+    wait(accelerator.device)
+    accelerator.wait_for_everyone()
+    begin = time.perf_counter()
+    for _ in range(steps):
+        next(step)
+    wait(accelerator.device)
+    return (time.perf_counter() - begin) / steps
+
+
+def repeat(work: Callable[[], Any], seconds: float, device: torch.device) -> list[float]:
+    """Seconds of each call, for as long as asked and at least three calls after one that is not timed."""
+    work()
+    wait(device)
+    spent: list[float] = []
+    while len(spent) < 3 or sum(spent) < seconds:
+        begin = time.perf_counter()
+        work()
+        wait(device)
+        spent.append(time.perf_counter() - begin)
+    return spent
+
+
+def rates(seconds: list[float], samples: int) -> dict[str, Any]:
+    """Samples per second: the median over blocks and their spread."""
+    pace = [samples / s for s in seconds]
+    return {"samples_per_second": statistics.median(pace), "spread": [min(pace), max(pace)]}
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def write(found: dict[str, Any], device: torch.device, json_file: str | Path | None) -> dict[str, Any]:
+    """`found` with hardware and versions, and in a file if one is named. Raises `OutputError`."""
+    names = ("mvssl", "torch", "torchvision", "timm", "accelerate", "kornia")
+    whole = {
+        **found,
+        "hardware": {
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "cpu": _cpu(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
+        "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in names},
+    }
+    if json_file and int(os.environ.get("RANK", "0")) == 0:
+        try:
+            Path(json_file).write_text(json.dumps(whole, indent=1) + "\n")
+        except OSError as error:
+            raise OutputError(
+                f"{json_file} cannot be written: {error.strerror}; choose another with --json FILE"
+            ) from None
+    return whole
+
+
+def _cpu() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

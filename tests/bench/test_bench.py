@@ -1,0 +1,58 @@
+"""Benchmarks run, add up and say where they ran; how fast anything is is no test."""
+
+import json
+
+import pytest
+
+from mvssl.bench import bench_reader, bench_train, bench_views
+from mvssl.bench.train import shares
+from mvssl.data import pack
+from mvssl.errors import OutputError
+from mvssl.recipe import parse_recipe
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    pack("digits", root / "digits", progress=False)
+    return parse_recipe(
+        {
+            "data": {
+                "root": str(root), "train": "digits/train/*.tar", "columns": {"image": {"field": "png"}},
+                "batch_size": 16, "workers": 0,
+            },
+            "views": {"digit": {"from": "image", "count": 2, "size": 16}},
+            "encoder": {"name": "test_resnet"},
+            "objective": {"name": "cmc"},
+            "train": {"steps": 1, "out": str(root / "run"), "trackers": []},
+        }
+    )  # fmt: skip
+
+
+def test_the_loop_is_measured_against_its_own_model(recipe, tmp_path, capsys):
+    found = bench_train(recipe, blocks=2, steps=4, json_file=tmp_path / "train.json")
+    assert json.loads((tmp_path / "train.json").read_text()) == found
+    low, high = found["ratio_spread"]
+    assert 0 < low <= found["ratio"] <= high
+    assert sum(found["shares"].values()) == pytest.approx(1)
+    assert {"model", "data", "copy", "views", "guard", "log", "checkpoint"} == set(found["shares"])
+    assert found["hardware"]["cores"] >= 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_shares_take_copy_and_views_out_of_forward():
+    spent = {"forward": 6.0, "copy": 1.0, "views": 2.0, "backward": 4.0, "optimizer": 1.0, "data": 2.0}
+    assert shares(spent, saving=0.5, step=5.0) == pytest.approx(
+        {"model": 8 / 13 * 0.9, "copy": 1 / 13 * 0.9, "views": 2 / 13 * 0.9, "data": 2 / 13 * 0.9, "checkpoint": 0.1}
+    )
+
+
+def test_views_and_reader_state_samples_per_second(recipe, tmp_path):
+    views = bench_views(sizes=(8, 16), batch_size=32, seconds=0.01)
+    assert all(views["sizes"][size]["samples_per_second"] > 0 for size in ("8", "16"))
+    assert bench_reader(recipe, seconds=0.01)["samples_per_second"] > 0
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(OutputError, match="--json FILE"):
+        bench_views(sizes=(8,), batch_size=32, seconds=0.01, json_file=tmp_path / "no" / "file.json")
