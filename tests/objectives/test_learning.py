@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from toy import context
 from torch import nn
+from toy import context
 
 from mvssl.encoders import Features, Widths
 from mvssl.objectives import AMDIM, CMC, DIM, MIB
@@ -22,7 +22,7 @@ class Encoder(nn.Module):
         return Features((local,), self.last(local.mean(dim=(2, 3))))
 
 
-def train(objective, steps=200):
+def train(objective, steps=150):
     """Metrics at the end: new scenes at each step, in every place of both views, each place under noise of its own."""
     encoders = nn.ModuleDict({view: Encoder() for view in "ab"})
     optimizer = torch.optim.Adam([*encoders.parameters(), *objective.parameters()], lr=5e-3)
@@ -49,7 +49,9 @@ def train(objective, steps=200):
 )
 def test_the_bound_rises_and_stays_below_its_ceiling(made, options, metric, reached):
     metrics = train(made(dict.fromkeys("ab", WIDTHS), **options))
-    assert reached < metrics[metric] < metrics.get(metric.replace("bound", "ceiling"), float("inf"))
+    assert metrics[metric] > reached
+    for name in [name for name in metrics if name.startswith("ceiling")]:
+        assert metrics[name.replace("ceiling", "bound")] < metrics[name]
 
 
 def test_a_heavy_beta_drops_what_a_light_one_keeps():
