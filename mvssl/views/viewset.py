@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -109,7 +110,7 @@ def resolve_statistics(recipe_views: Mapping[str, View], shapes: Shapes, source:
         for name, (view, measured) in moments.items():
             column = sample.get(recipe_views[name].source)
             if column is not None:
-                measured.add(view(torch.as_tensor(column)[None], None))
+                measured.add(view(torch.as_tensor(np.array(column))[None], None))
     for name, (_, measured) in moments.items():
         resolved[name] = recipe_views[name].model_copy(update={"normalize": measured.numbers()})
     return resolved

@@ -25,6 +25,13 @@ def source(n=50):
     ]
 
 
+def test_arrays_that_cannot_be_written_are_measured_too():
+    samples = source()
+    for sample in samples:
+        sample["rgb"].flags.writeable = False
+    resolve_statistics({"a": view("rgb", normalize="data")}, SHAPES, samples)  # a warning would be an error
+
+
 def view(column, **options) -> View:
     return View.model_validate({"from": column, **options})
 

@@ -159,9 +159,11 @@ def test_a_follower_shares_the_geometry_and_nothing_else():
     columns = {"rgb": torch.full((8, 3, 32, 32), 128, dtype=torch.uint8)}
     options = {"jitter": [0.4, 0.4, 0.4, 0.1], "keep": 0.8}
     recipe = {"a": view("rgb", crop=[0.2, 1], **options), "b": view("rgb", geometry="a", **options)}
+    recipe |= {"c": view("rgb", geometry="a", **options)}
     seen = build_views(recipe, SHAPES)(Batch(columns=columns, position=torch.arange(8)), 0)
-    assert not torch.equal(seen["a"] == -1, seen["b"] == -1)  # which pixels are dropped
-    assert (seen["a"].amax((1, 2, 3)) != seen["b"].amax((1, 2, 3))).all()  # how bright the rest is
+    for one, other in ("ab", "ac", "bc"):
+        assert not torch.equal(seen[one] == -1, seen[other] == -1)  # which pixels are dropped
+        assert (seen[one].amax((1, 2, 3)) != seen[other].amax((1, 2, 3))).all()  # how bright the rest is
 
 
 def test_kept_channels_are_those_of_the_whole_space():
