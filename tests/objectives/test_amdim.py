@@ -125,6 +125,15 @@ def test_absent_rows_are_neither_anchors_nor_candidates():
     assert all(f.vector.grad.isfinite().all() for f in views.values())
 
 
+def test_rows_absent_from_both_views_are_as_if_they_were_not_in_the_batch():
+    module, views, known = amdim(embed=10, regulariser=0.5), pair(), context(N)
+    present = torch.tensor([True, False, True, True, False])
+    loss, _ = module(views, context(N, present={"a_0": present, "a_1": present}))
+    rest = {v: Features(tuple(m[present] for m in f.maps), f.vector[present]) for v, f in views.items()}
+    fewer = type(known)(0, known.index[present], type(known.draws)(0, known.index[present]))
+    assert_close(loss, module(rest, fewer)[0])
+
+
 def test_levels_are_found_in_networks_that_amdim_did_not_make():
     resnet = Widths(((64, 16, 16), (64, 8, 8), (128, 4, 4), (256, 2, 2), (512, 1, 1)), 512)
     module = AMDIM({"a_0": resnet, "a_1": resnet}, embed=8)
