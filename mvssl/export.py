@@ -113,7 +113,8 @@ def config(encoder: Encoder, card: Card) -> dict[str, Any]:
             "mean": per_channel(card.mean, c, "mean"),
             "std": per_channel(card.std, c, "std"),
             "num_classes": 0,
-            "first_conv": source.get("first_conv"),
+            # earlier timm (seen: 1.0.20) takes every source for 3 channels and redraws a first layer that has others
+            "first_conv": source.get("first_conv") if c == 3 else None,
             "classifier": source.get("classifier"),
         },
         "mvssl": {"views": card.views, "source": card.source, "step": card.step},

@@ -13,9 +13,9 @@ from torch import nn
 class SmallResNet(ResNet):
     """timm's ResNet with its stem exchanged; every keyword of timm's ResNet works, channels for instance."""
 
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.conv1 = nn.Conv2d(self.in_chans, int(self.feature_info[0]["num_chs"]), 3, padding=1, bias=False)
+    def __init__(self, in_chans: int = 3, **options):
+        super().__init__(in_chans=in_chans, **options)
+        self.conv1 = nn.Conv2d(in_chans, int(self.feature_info[0]["num_chs"]), 3, padding=1, bias=False)
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.maxpool = nn.Identity()
         for info, reduction in zip(self.feature_info, (1, 1, 2, 4, 8), strict=True):
