@@ -101,8 +101,15 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
     for name, parameter in model.named_parameters():
         kept = {key.split("/", 1)[0]: value for key, value in moments.items() if key.split("/", 1)[1] == name}
         if kept:
-            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in kept.items()}
+            optimizer.state[parameter] = {key: _laid_out_as(parameter, value) for key, value in kept.items()}
     return load_state(checkpoint)
+
+
+def _laid_out_as(parameter: nn.Parameter, moment: Tensor) -> Tensor:
+    """On the parameter's device and, as the fused optimizer walks memory, with its strides."""
+    if moment.shape != parameter.shape:
+        return moment.to(parameter.device)
+    return torch.empty_like(parameter, requires_grad=False).copy_(moment)
 
 
 def _steps(run: Path) -> list[Path]:

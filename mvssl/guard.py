@@ -22,11 +22,13 @@ def vote(loss: Tensor, grad_norm: Tensor, stop: bool, bad: int) -> Tensor:
     return distributed.total(torch.cat([against.float().reshape(1), host]))
 
 
-def step_unless(vetoed: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """Step a fused optimizer, or change nothing, as a 0-d bool on the device says; then drop the gradients.
+def step_unless(vetoed: Tensor, optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Step a fused optimizer at the given rate, or change nothing, as a 0-d bool on the device says; drop the gradients.
 
     Uses the way in which torch's GradScaler tells fused optimizers of an overflow.
     """
+    for group in optimizer.param_groups:
+        group["lr"] = rate
     optimizer.found_inf, optimizer.grad_scale = vetoed.float(), None  # pyright: ignore[reportAttributeAccessIssue]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

@@ -47,8 +47,9 @@ class Log:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def add(self, done: int, metrics: dict[str, Tensor], vetoed: Tensor, waited: float, rate: float) -> None:
+    def add(self, done: int, metrics: dict[str, Tensor], verdict: Tensor, waited: float) -> None:
         """Count the metrics of finished step number `done` (from 1) unless vetoed; report when the interval is full."""
+        vetoed = verdict[0] > 0
         for name, value in metrics.items():
             value = torch.where(vetoed, 0.0, value.detach().float())
             self.sums[name] = self.sums[name] + value if name in self.sums else value
@@ -56,14 +57,14 @@ class Log:
         self.steps_since, self.waited = self.steps_since + 1, self.waited + waited
         self.bar.advance(self.task)
         if done % self.every == 0 or done == self.steps:
-            self._report(done, rate)
+            self._report(done)
 
-    def _report(self, done: int, rate: float) -> None:
+    def _report(self, done: int) -> None:
         *sums, counted = torch.stack([*self.sums.values(), torch.as_tensor(self.counted)]).tolist()  # the one read
         means = {name: value / max(counted, 1.0) for name, value in zip(self.sums, sums, strict=True)}
         seconds = time.perf_counter() - self.since
         pace = {"samples_per_second": self.steps_since * self.batch_size / seconds, "data_wait": self.waited / seconds}
-        self.last = {**means, "lr": rate, **pace}
+        self.last = {**means, **pace}
         self.sums, self.counted, self.steps_since, self.waited, self.since = {}, 0.0, 0, 0.0, time.perf_counter()
         self.accelerator.log(self.last, step=done)
         if self.accelerator.is_main_process:

@@ -3,7 +3,7 @@
 import contextlib
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -18,6 +18,9 @@ from mvssl.model import MultiView, unreached
 from mvssl.objectives import Context
 from mvssl.recipe import Data, Recipe
 from mvssl.views import ViewSet
+
+if TYPE_CHECKING:
+    from mvssl.trainer import Trainer
 
 
 def open_training(table: Data, accelerator: Accelerator | None = None) -> Shards:
@@ -74,12 +77,12 @@ def resume(
     return state, told
 
 
-def plan(recipe: Recipe, source: Any, views: ViewSet, model: MultiView, start: int, steps: int, frozen: list[str]) -> Table:
-    """What the run will do, as a table: views, encoders, batch, candidates, steps, place."""
-    world, batch, samples = distributed.world(), recipe.data.batch_size, len(source)
+def plan(trainer: "Trainer", start: int) -> Table:
+    """What the run will do from step `start` on, as a table: views, encoders, batch, candidates, steps, place."""
+    recipe, source, views, model = trainer.recipe, trainer.source, trainer.views, trainer.model
+    world, batch, samples, steps = distributed.world(), recipe.data.batch_size, len(source), trainer.steps
     rows = {"run": f"{recipe.train.out}, seed {recipe.train.seed}"}
-    dropped = getattr(source, "dropped", 0)
-    rows["samples"] = f"{samples:,}" + (f" ({dropped:,} without all columns left out)" if dropped else "")
+    rows["samples"] = f"{samples:,}" + (f" ({source.dropped:,} that lack a column left out)" if source.dropped else "")
     rows["views"] = ", ".join(f"{name} {list(shape)}" for name, shape in views.shapes.items())
     for group, encoder in model.encoders.items():
         rows[f"encoder {group}"] = f"{encoder.name}, {_millions(encoder)} parameters"
@@ -89,8 +92,11 @@ def plan(recipe: Recipe, source: Any, views: ViewSet, model: MultiView, start: i
     rows["batch norm"] = "over all processes" if world > 1 else "one process"
     rows["steps"] = f"{steps:,}, {samples / batch:,.1f} an epoch, {steps * batch / samples:,.2f} epochs; starts at {start:,}"
     rows["precision"] = recipe.train.precision
-    if frozen:
-        rows["frozen"] = f"{len(frozen)} tensors that no loss reaches: {', '.join(frozen[:4])}{' ...' * (len(frozen) > 4)}"
+    if trainer.frozen:
+        few = ", ".join(trainer.frozen[:4]) + " ..." * (len(trainer.frozen) > 4)
+        rows["frozen"] = f"{len(trainer.frozen)} tensors that no loss reaches: {few}"
+    if start >= steps:
+        rows["nothing to do"] = "all steps are done; take more with train.steps or train.epochs"
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, text in rows.items():
         table.add_row(f"[bold]{name}", text)

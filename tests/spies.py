@@ -14,7 +14,10 @@ from mvssl.views import ImageView
 
 
 class Witness(ImageView):
-    """An image view that writes down, for every sample it draws, its position and a hash of the result."""
+    """An image view that writes down, for every sample it draws, its position and a hash of the result.
+
+    The draws of view NAME_0 go to FILE_0.RANK, those of NAME_1 to FILE_1.RANK.
+    """
 
     def __init__(self, shape: tuple[int, ...], *, file: str):
         super().__init__(shape, crop=(0.5, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.4, 0.0))
@@ -23,7 +26,8 @@ class Witness(ImageView):
     def __call__(self, column: Tensor, draws) -> Tensor:
         seen = super().__call__(column, draws)
         if draws is not None:
-            with open(f"{self.file}.{distributed.rank()}", "a") as file:
+            which = draws.scope.rpartition("_")[2]  # of view image_0: 0
+            with open(f"{self.file}_{which}.{distributed.rank()}", "a") as file:
                 for position, row in zip(draws.position.tolist(), seen, strict=True):
                     file.write(json.dumps([position, hashlib.sha256(row.numpy().tobytes()).hexdigest()]) + "\n")
         return seen

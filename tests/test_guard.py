@@ -22,7 +22,7 @@ def test_a_vetoed_step_changes_neither_weights_nor_moments_nor_running_statistic
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         verdict = guard.vote(loss.detach(), norm, stop=False, bad=0)
-        guard.step_unless(verdict[0] > 0, optimizer)
+        guard.step_unless(verdict[0] > 0, optimizer, 1e-2)
         buffers.restore_where(verdict[0] > 0)
         same = [torch.equal(value, before[name]) for name, value in model.state_dict().items()]
         assert all(same) if vetoed else not any(same)

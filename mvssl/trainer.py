@@ -1,0 +1,139 @@
+"""Everything that a step needs, built from a recipe, and the step itself.
+
+in   a recipe, and optionally a map-style dataset of dicts in place of shards
+out  a `Trainer`, whose `step(batch, number)` goes the whole road: columns to views to features to loss to new weights
+"""
+
+import contextlib
+import math
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from mvssl import distributed, guard, startup
+from mvssl.batchnorm import convert_batchnorm
+from mvssl.data import Batch, as_source, loader
+from mvssl.data.loader import Loader
+from mvssl.data.samples import Source
+from mvssl.draws import Draws, hash_name
+from mvssl.errors import RecipeError
+from mvssl.model import MultiView, build_model
+from mvssl.objectives import Context
+from mvssl.optim import build_optimizer, learning_rate
+from mvssl.recipe import Recipe
+from mvssl.views import ViewSet, build_views, resolve_statistics
+
+Part = Callable[[str], contextlib.AbstractContextManager]
+
+
+def untimed(_: str) -> contextlib.AbstractContextManager:
+    """What surrounds the parts of a step unless a benchmark wants to know how long they take."""
+    return contextlib.nullcontext()
+
+
+@dataclass
+class Trainer:
+    """A run ready to step: `recipe` with its statistics measured, `model` bare and `wrapped` for DDP and precision."""
+
+    recipe: Recipe
+    accelerator: Accelerator
+    source: Source
+    views: ViewSet
+    model: MultiView
+    wrapped: nn.Module
+    optimizer: torch.optim.Optimizer
+    buffers: guard.Buffers
+    steps: int
+    frozen: list[str]  # parameters that no loss reaches
+
+    @classmethod
+    def prepare(cls, recipe: Recipe, accelerator: Accelerator, data: Any = None) -> "Trainer":
+        """Open the data, build views, model and optimizer; equal on every process. Raises `RecipeError`, `DataError`."""
+        source = startup.open_training(recipe.data, accelerator) if data is None else as_source(data)
+        recipe = recipe.model_copy(update={"views": resolve_statistics(recipe.views, source.shapes, source)})
+        views = build_views(recipe.views, source.shapes)
+        torch.manual_seed(recipe.train.seed)
+        built = build_model(recipe, views.shapes)
+        frozen = startup.freeze_unreached(built, views)
+        model = convert_batchnorm(built, accelerator.device)
+        if accelerator.device.type == "cuda":
+            model.to(memory_format=torch.channels_last)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch renames DDP's broadcast_buffers
+            wrapped = accelerator.prepare(model).train()
+        optimizer = build_optimizer(model, recipe.optim)
+        steps = recipe.train.steps or math.ceil((recipe.train.epochs or 0) * len(source) / recipe.data.batch_size)
+        return cls(
+            recipe, accelerator, source, views, model, wrapped, optimizer, guard.Buffers(model), steps, frozen
+        )  # fmt: skip
+
+    def batches(self, start: int, stop: int) -> Loader:
+        """This process's part of the batches of steps `start` to `stop`."""
+        return loader(
+            self.source, batch_size=self.recipe.data.batch_size, seed=self.recipe.train.seed, start_step=start,
+            stop_step=stop, rank=distributed.rank(), world=distributed.world(), workers=self.recipe.data.workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )  # fmt: skip
+
+    def step(self, batch: Batch, number: int, stop: bool = False, part: Part = untimed) -> tuple[Tensor, dict[str, Tensor]]:
+        """Optimizer step `number` (from 0), or no change at all where any process vetoes it.
+
+        Returns the vote (see `guard.vote`) and the metrics, both still on the device.
+        """
+        rate = learning_rate(self.recipe.optim, number, self.steps)
+        with part("views"):
+            seen = self.views(batch, self.recipe.train.seed, self.accelerator.device)
+        with part("guard"):
+            self.buffers.remember()
+        with part("model"):
+            torch.manual_seed(hash_name(self.recipe.train.seed, number, distributed.rank()))  # dropout inside encoders
+            loss, metrics = self.wrapped(seen, self._context(batch, number))
+            self.accelerator.backward(loss)
+        with part("guard"):
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip or math.inf)
+            verdict = guard.vote(loss.detach(), norm, stop, len(batch.bad))
+        with part("model"):
+            guard.step_unless(verdict[0] > 0, self.optimizer, rate)
+        with part("guard"):
+            self.buffers.restore_where(verdict[0] > 0)
+        return verdict, {"loss": loss.detach(), **metrics, "grad_norm": norm, "lr": torch.tensor(rate)}
+
+    def _context(self, batch: Batch, number: int) -> Context:
+        column = {name: self.views.source_of(name) for name in self.views.names}
+        present = {name: batch.present[source] for name, source in column.items() if source in batch.present}
+        draws = Draws(self.recipe.train.seed, batch.position, self.accelerator.device, scope="objective")
+        return Context(step=number, index=batch.index, present=present, draws=draws)
+
+
+def make_accelerator(recipe: Recipe) -> Accelerator:
+    """The processes, the device, the precision, the trackers. Raises `RecipeError` where some cannot be had."""
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    AcceleratorState._reset_state()  # an earlier run of this Python process may have had another precision
+    try:
+        accelerator = Accelerator(
+            # accelerate's launcher does not pass use_cpu on to its workers, and without it they do not find each other
+            cpu=launched > 1 and not torch.accelerator.is_available(),
+            mixed_precision="no" if recipe.train.precision == "fp32" else recipe.train.precision,
+            log_with=list(recipe.train.trackers) or None,
+            project_dir=recipe.train.out,
+            kwargs_handlers=[
+                # Running statistics are equal everywhere already, and rank 0's must not overwrite what others keep.
+                DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+                InitProcessGroupKwargs(timeout=timedelta(minutes=10)),
+            ],
+        )
+    except ValueError as error:
+        raise RecipeError(f"train.trackers or train.precision cannot be had here: {error}") from None
+    if launched != accelerator.num_processes:
+        raise RecipeError(
+            f"{launched} processes were launched, but this one sees {accelerator.num_processes}; "
+            "use one of the files in launch/ (for CPUs launch/cpu_2.yaml)"
+        )
+    return accelerator
