@@ -30,7 +30,7 @@ for folder in sys.argv[1:]:
     check = load_file(folder + "/../check-" + folder.rsplit("/", 1)[1])
     print(json.dumps((model(check["x"]) - check["y"]).abs().max().item()))
     data = timm.data.resolve_data_config({{}}, model=model)
-    assert data["input_size"] == tuple(check["x"].shape[1:]), data
+    assert tuple(data["input_size"]) == tuple(check["x"].shape[1:]), data
     assert len(data["mean"]) == len(data["std"]) == check["x"].shape[1], data
 assert {ours} or not any(name.startswith("mvssl") for name in sys.modules)
 """
@@ -101,6 +101,16 @@ def test_a_head_for_new_classes_stands_on_the_exported_weights(tmp_path):
     x = torch.randn(2, 3, 32, 32)
     assert model(x).shape == (2, 7)
     assert_close(model.forward_head(model.forward_features(x), pre_logits=True), encoder(x).vector)
+
+
+def test_only_three_channels_leave_the_first_layer_to_timm(tmp_path):
+    # timm 1.0.20 takes every source for 3 channels and would silently redraw the first layer of these 13
+    for channels, layer in ((3, "conv1"), (13, None)):
+        export_encoder(
+            trained("resnet10_small", (channels, 16, 16), channels=[8] * 4), tmp_path / str(channels), Card()
+        )
+        config = json.loads((tmp_path / str(channels) / "config.json").read_text())
+        assert config["pretrained_cfg"]["first_conv"] == layer
 
 
 def test_a_model_that_reloads_differently_is_not_exported(tmp_path, monkeypatch):
