@@ -25,8 +25,13 @@ from mvssl.errors import DataError, StorageError
 MANIFEST = "MANIFEST.json"
 
 
-def save_checkpoint(run: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep: int) -> Path:
-    """Write the checkpoint of `step`, then delete all but the newest `keep`. Raises `StorageError` and leaves no debris."""
+def save_checkpoint(
+    run: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep: int
+) -> Path:
+    """Write the checkpoint of `step`, then delete all but the newest `keep`.
+
+    Raises `StorageError`, leaving the earlier checkpoints and no debris.
+    """
     files = {
         "model.safetensors": save(_contiguous(model.state_dict())),
         "optimizer.safetensors": save(_contiguous(_moments(model, optimizer))),
@@ -49,7 +54,8 @@ def save_checkpoint(run: Path, step: int, model: nn.Module, optimizer: torch.opt
         _sync_folder(folder)
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
-        raise StorageError(f"checkpoint {final} could not be written: {error.strerror}; earlier ones are intact") from error
+        said = f"checkpoint {final} could not be written: {error.strerror}; earlier ones are intact"
+        raise StorageError(said) from error
     for old in [*_steps(run)[keep:], *folder.glob(".old-*")]:
         shutil.rmtree(old, ignore_errors=True)
     return final

@@ -19,10 +19,12 @@ app = typer.Typer(
 )
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file; see recipes/ and `mvssl schema`")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[TABLE.KEY=VALUE]...", help="for example optim.lr=1e-3")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[TABLE.KEY=VALUE]...", help="like optim.lr=1e-3")]
 ShardPatterns = Annotated[list[str], typer.Argument(metavar="SHARDS...", help="paths, globs, {000..012} braces")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="run folder: train.out of the recipe")]
-Trust = Annotated[list[str] | None, typer.Option("--trust", metavar="PACKAGE", help="package whose classes a run may name")]
+Trust = Annotated[
+    list[str] | None, typer.Option("--trust", metavar="PACKAGE", help="package that a run may name classes of")
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the result here as well")]
 
 
@@ -47,14 +49,14 @@ def evaluate(
     probe: Annotated[list[str] | None, typer.Option(help="knn, linear, fewlabel; may be given several times")] = None,
     view: Annotated[list[str] | None, typer.Option(help="a view's name, or all; may be given several times")] = None,
     layer: Annotated[str | None, typer.Option(help="vector, head, or the number of a map")] = None,
-    data: Annotated[list[str] | None, typer.Option(help="labelled shards to fit probes on; default: data.train")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="labelled shards to fit on; default: data.train")] = None,
     test: Annotated[list[str] | None, typer.Option(help="labelled shards to measure on; default: data.val")] = None,
     baselines: Annotated[bool, typer.Option(help="also the untrained encoder and raw pixels")] = True,
     seed: int = 0,
     json_file: JsonFile = None,
     trust: Trust = None,
 ) -> None:
-    """Measure what a run's backbone knows: kNN, linear and few-label accuracy beside the untrained encoder and pixels."""
+    """Measure what a backbone knows: kNN, linear and few-label accuracy beside the untrained encoder and pixels."""
     from mvssl.evaluate import evaluate as measure
     from mvssl.run import load_run
 
@@ -74,7 +76,8 @@ def export(
     from mvssl.export import export as write
     from mvssl.run import load_run
 
-    write(load_run(run, trust or ()), destination)
+    for report in write(load_run(run, trust or ()), destination):
+        print(report)
 
 
 @app.command()
@@ -94,8 +97,8 @@ def views(
 
 @app.command()
 def pack(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="digits, torchvision:NAME, a folder, or an .npz file")],
-    destination: Annotated[Path, typer.Argument(metavar="DEST", help="new folder; shards go to DEST/train and DEST/val")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="digits, torchvision:NAME, a folder, an .npz file")],
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="new folder, for DEST/train and DEST/val")],
     val: Annotated[float, typer.Option(help="share held out where the source has no split of its own")] = 0.1,
     seed: Annotated[int, typer.Option(help="order of the samples")] = 0,
     per_shard: Annotated[int, typer.Option(help="samples per shard")] = 10_000,
@@ -137,7 +140,8 @@ def verify(shards: ShardPatterns) -> None:
     for field, count in seen.unknown.items():
         print(f"  {field}: {count:,} not looked into, as mvssl has no decoder for it")
     for fault in seen.faults:
-        print("  bad: " + " ".join(part for part in (fault.shard, fault.key, fault.field) if part) + f": {fault.reason}")
+        place = " ".join(part for part in (fault.shard, fault.key, fault.field) if part)
+        print(f"  bad: {place}: {fault.reason}")
     if seen.faults:
         raise DataError(f"{len(seen.faults)} faults")
 

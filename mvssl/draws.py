@@ -13,9 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-_GOLDEN = (
-    -7046029254386353131
-)  # 0x9E3779B97F4A7C15 as a signed integer: torch has no full unsigned arithmetic
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed integer: torch has no full unsigned arithmetic
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
@@ -54,10 +52,7 @@ class Draws:
 
     def bits(self, name: str, *shape: int) -> Tensor:
         """int64 [n, *shape], all 64 bits random."""
-        row = mix(
-            self.position.to(self.device, non_blocking=True) * _GOLDEN
-            + hash_name(self.seed, self.scope, name)
-        )
+        row = mix(self.position.to(self.device, non_blocking=True) * _GOLDEN + hash_name(self.seed, self.scope, name))
         place = torch.arange(1, math.prod(shape) + 1, device=self.device) * _GOLDEN
         return mix(row[:, None] + place).view(-1, *shape)
 

@@ -1,4 +1,4 @@
-"""What follows the last step: the contact sheet, what was learned, the exported backbone, and what one would type next."""
+"""What follows the last step: contact sheet, what was learned, exported backbone, and what one would type next."""
 
 from pathlib import Path
 

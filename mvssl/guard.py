@@ -23,7 +23,9 @@ def vote(loss: Tensor, grad_norm: Tensor, stop: bool, bad: int) -> Tensor:
 
 
 def step_unless(vetoed: Tensor, optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Step a fused optimizer at the given rate, or change nothing, as a 0-d bool on the device says; drop the gradients.
+    """Step a fused optimizer at the given rate, or change nothing, as a 0-d bool on the device says.
+
+    Drops the gradients either way.
 
     Uses the way in which torch's GradScaler tells fused optimizers of an overflow.
     """

@@ -29,7 +29,7 @@ class Ledger:
         self._open: tuple[int, Tensor, list[Bad]] | None = None
 
     def note(self, step: int, verdict: Tensor, bad: list[Bad]) -> None:
-        """Take the vote of finished step number `step` (from 1) and this process's bad samples; settle the one before."""
+        """Take the vote and this process's bad samples of step number `step` (from 1); settle the one before."""
         self.settle()
         self._open = (step, verdict, bad)
 
@@ -45,8 +45,8 @@ class Ledger:
         self._in_a_row = self._in_a_row + 1 if against > 0 else 0
         if self._in_a_row >= PATIENCE:
             self.fault = (
-                f"loss or gradient was not finite for {PATIENCE} steps in a row, up to step {step}; the weights are those "
-                "from before; try a smaller optim.lr, optim.clip=1, or train.precision=fp32, and look at the data"
+                f"loss or gradient was not finite for {PATIENCE} steps in a row, up to step {step}; the weights are "
+                "those from before; try a smaller optim.lr, optim.clip=1, or train.precision=fp32, and look at the data"
             )
         if bad > 0:
             self._record(step, int(bad), records)

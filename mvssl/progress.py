@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class Log:
-    """Collects metrics over an interval and reports their means, samples per second and the share of time lost to data."""
+    """Collects metrics over an interval; reports their means, samples per second and the share of time lost to data."""
 
     def __init__(self, accelerator: Accelerator, run: Path, *, start: int, steps: int, every: int, batch_size: int):
         self.accelerator, self.file = accelerator, run / "metrics.jsonl"
@@ -77,7 +77,8 @@ class Log:
 
     def _line(self, means: dict[str, float], samples_per_second: float, data_wait: float) -> str:
         bounds = [f"{name} {value:.2f}" for name, value in means.items() if "bound" in name.split("/")]
-        return "  ".join([f"loss {means['loss']:.3f}", *bounds[:2], f"{samples_per_second:,.0f} samples/s", f"data wait {data_wait:.0%}"])
+        pace = [f"{samples_per_second:,.0f} samples/s", f"data wait {data_wait:.0%}"]
+        return "  ".join([f"loss {means['loss']:.3f}", *bounds[:2], *pace])
 
 
 def say(accelerator: Accelerator, *lines: Any) -> None:

@@ -34,14 +34,12 @@ class Table(BaseModel):
 class Column(Table):
     """One column of the batch: which field of a sample it is decoded from, and to what shape."""
 
-    field: str = Field(
-        description="field of the sample, the file name after the key: jpg, rgb.jpg, depth.png, cls, json"
-    )
+    field: str = Field(description='field of the sample: jpg, rgb.jpg, cls, json; "jpg;png" takes either')
     size: Size | None = Field(
         None, description="canvas [height, width]; images of other sizes are resized and centre-cropped to it"
     )
     mode: Literal["rgb", "gray"] | None = Field(None, description="convert images to three channels or one")
-    path: str | None = Field(None, description="dotted path inside a json field")
+    path: str | None = Field(None, description="dotted path inside a json field, array of an npz")
     classes: PositiveInt | None = Field(
         None, description="length of the multi-hot vector that a list of class numbers becomes"
     )
@@ -53,9 +51,7 @@ class Data(Table):
     root: str | None = Field(
         None, description="folder that shard patterns are relative to; default $MVSSL_DATA, else ./data"
     )
-    pack: str | None = Field(
-        None, description="source that `mvssl pack` knows, packed under root on first use"
-    )
+    pack: str | None = Field(None, description="source that `mvssl pack` knows, packed under root on first use")
     train: str | list[str] = Field([], description="shards to train on: paths, globs, {000..012} braces")
     val: str | list[str] = Field([], description="labelled shards that evaluate tests on")
     columns: dict[str, Column] = Field({}, description="the columns that views are made from")
@@ -65,9 +61,7 @@ class Data(Table):
     missing: Literal["drop", "mask", "error"] = Field(
         "drop", description="what happens to a sample that lacks a column"
     )
-    max_bad: float = Field(
-        0.001, ge=0, le=1, description="share of undecodable samples at which the run stops"
-    )
+    max_bad: float = Field(0.001, ge=0, le=1, description="share of undecodable samples at which the run stops")
 
     @property
     def folder(self) -> Path:
@@ -82,9 +76,7 @@ class View(Table):
 
     source: str = Field(alias="from", description="column of the batch")
     name: str = Field("image", description="image, vector, or package.module:Class")
-    augment: str | None = Field(
-        None, description="preset of options: dim, amdim, cmc, mib, simclr, crop_flip"
-    )
+    augment: str | None = Field(None, description="preset of options: dim, amdim, cmc, mib, simclr, crop_flip")
     geometry: str | None = Field(None, description="view whose crop, flip and warp this view repeats")
     count: PositiveInt = Field(1, description="independent draws of this view: NAME_0, NAME_1, ...")
 
@@ -100,9 +92,7 @@ class Encoder(Table):
     name: str = Field(description="timm model name, one of mvssl's own included")
     taps: list[int] | None = Field(None, description="which intermediate maps to keep; default all")
     pretrained: bool = Field(False, description="start from timm's weights (downloads)")
-    init_from: str | None = Field(
-        None, description="start from a run, an export folder or a safetensors file"
-    )
+    init_from: str | None = Field(None, description="start from a run, an export folder or a safetensors file")
     options: dict[str, Any] = Field({}, description="keyword arguments of timm.create_model")
 
 
@@ -141,9 +131,7 @@ class Train(Table):
     steps: PositiveInt | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: NonNegativeInt = 0
-    save_every: PositiveInt = Field(
-        500, description="steps between checkpoints; the last step is always saved"
-    )
+    save_every: PositiveInt = Field(500, description="steps between checkpoints; the last step is always saved")
     keep: int = Field(2, ge=2, description="checkpoints kept")
     log_every: PositiveInt = Field(20, description="steps between lines of metrics.jsonl")
     trackers: list[str] = Field(["tensorboard"], description="accelerate trackers")
@@ -256,9 +244,7 @@ def expand(tables: Mapping[str, Any]) -> dict[str, Any]:
 def _override(tables: dict[str, Any], override: str) -> None:
     dotted, equals, value = override.partition("=")
     if not equals or not dotted:
-        raise RecipeError(
-            f"{override!r} is not an override; write table.key=value, for example optim.lr=1e-3"
-        )
+        raise RecipeError(f"{override!r} is not an override; write table.key=value, for example optim.lr=1e-3")
     *parents, last = dotted.split(".")
     here: Any = tables
     for depth, name in enumerate(parents):
@@ -276,9 +262,7 @@ def _inside(table: Any, name: str, dotted: str) -> Any:
     if isinstance(table, dict):
         return table.get(name)
     if not name.isdigit() or int(name) >= len(table):
-        raise RecipeError(
-            f"{dotted}: a list of {len(table)} has the places 0 to {len(table) - 1}, not {name!r}"
-        )
+        raise RecipeError(f"{dotted}: a list of {len(table)} has the places 0 to {len(table) - 1}, not {name!r}")
     return table[int(name)]
 
 
@@ -320,9 +304,7 @@ def _tables_in(annotation: Any, value: Any) -> Iterable[tuple[type[BaseModel], A
             yield from ((table, given, f"{key}.{step}") for table, given, step in _tables_in(inside[1], item))
     elif origin is list and isinstance(value, list):
         for number, item in enumerate(value):
-            yield from (
-                (table, given, f"{number}.{step}") for table, given, step in _tables_in(inside[0], item)
-            )
+            yield from ((table, given, f"{number}.{step}") for table, given, step in _tables_in(inside[0], item))
     elif origin is not dict and origin is not list:
         for option in inside:
             yield from _tables_in(option, value)
@@ -372,7 +354,7 @@ def find_class(name: str, builtin: Mapping[str, type], where: str) -> type:
 
 def options_of(made: type) -> type[BaseModel]:
     """The keyword-only arguments of a class's constructor as a table: names, types, defaults."""
-    hints = typing.get_type_hints(made.__init__)
+    hints = typing.get_type_hints(made.__init__, include_extras=True)
     keywords = [p for p in inspect.signature(made).parameters.values() if p.kind is p.KEYWORD_ONLY]
     fields = {p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default) for p in keywords}
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())

@@ -1,12 +1,12 @@
 """A run folder: what it holds, whether a recipe may continue it, and how a finished run is opened again.
 
-    RUN/recipe.yaml      every value of the recipe, statistics measured from the data included
-        metrics.jsonl    one line per log interval
-        bad.jsonl        samples that could not be decoded, and what took their place
-        versions.json    of Python and the libraries
-        exit.json        how the last command ended: code and reason
-        checkpoints/     see mvssl.checkpoint
-        tensorboard/     and other trackers' files
+RUN/recipe.yaml      every value of the recipe, statistics measured from the data included
+    metrics.jsonl    one line per log interval
+    bad.jsonl        samples that could not be decoded, and what took their place
+    versions.json    of Python and the libraries
+    exit.json        how the last command ended: code and reason
+    checkpoints/     see mvssl.checkpoint
+    tensorboard/     and other trackers' files
 """
 
 import importlib.metadata
@@ -89,7 +89,8 @@ def claim(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OutputError(f"run folder {folder} cannot be written: {error.strerror}; choose another with train.out=FOLDER") from None
+        said = f"run folder {folder} cannot be written: {error.strerror}; choose another with train.out=FOLDER"
+        raise OutputError(said) from None
 
 
 def refuse_changes(folder: Path, recipe: Recipe) -> list[str]:

@@ -46,7 +46,8 @@ def pack_once(table: Data) -> None:
 def freeze_unreached(model: MultiView, views: ViewSet) -> list[str]:
     """Freeze the parameters that no loss reaches, which DDP would wait for, and name them."""
     position = torch.arange(2) + 2 * distributed.rank()
-    seen = {name: torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)) for name, shape in views.shapes.items()}
+    some = torch.Generator().manual_seed(0)
+    seen = {name: torch.randn(2, *shape, generator=some) for name, shape in views.shapes.items()}
     names = unreached(model, seen, Context(step=0, index=position, present={}, draws=Draws(0, position)))
     for name in names:
         model.get_parameter(name).requires_grad_(False)
@@ -67,13 +68,13 @@ def resume(
     state = checkpoint.load_state(found)
     if state["fingerprint"] != fingerprint:
         raise RecipeError(
-            f"{folder} was trained on other data (fingerprint {state['fingerprint'][:12]}, now {fingerprint[:12]}): give it "
-            "the shards that it had, or start a new run with train.out=FOLDER"
+            f"{folder} was trained on other data (fingerprint {state['fingerprint'][:12]}, now {fingerprint[:12]}): "
+            "give it the shards that it had, or start a new run with train.out=FOLDER"
         )
     checkpoint.restore(found, model, optimizer)
     told = [f"continues {found} at step {state['step']}", *(f"  changed {line}" for line in changed)]
     if state["world"] != distributed.world():
-        told.append(f"  on {distributed.world()} processes, before on {state['world']}: same samples and draws, other rounding")
+        told.append(f"  processes: {state['world']} -> {distributed.world()}; same samples and draws, other rounding")
     return state, told
 
 
@@ -90,7 +91,9 @@ def plan(trainer: "Trainer", start: int) -> Table:
         rows[f"objective {name}"] = f"{_millions(term)} parameters" + _candidates(term, batch)
     rows["batch"] = f"{batch} over {world} process{'es' * (world > 1)}, {batch // world} on each"
     rows["batch norm"] = "over all processes" if world > 1 else "one process"
-    rows["steps"] = f"{steps:,}, {samples / batch:,.1f} an epoch, {steps * batch / samples:,.2f} epochs; starts at {start:,}"
+    rows["steps"] = (
+        f"{start:,} to {steps:,}; {samples / batch:,.1f} are an epoch, {steps * batch / samples:,.2f} epochs"
+    )
     rows["precision"] = recipe.train.precision
     if trainer.frozen:
         few = ", ".join(trainer.frozen[:4]) + " ..." * (len(trainer.frozen) > 4)
@@ -107,8 +110,8 @@ def _candidates(term: nn.Module, batch: int) -> str:
     count = getattr(term, "candidates", None)
     if count is None:
         return ""
-    told = ", ".join(f"{name} {number:,} (ceiling {math.log(number):.2f} nats)" for name, number in count(batch).items())
-    return f"; candidates per anchor: {told}"
+    counts = [f"{name} {number:,} (ceiling {math.log(number):.2f} nats)" for name, number in count(batch).items()]
+    return f"; candidates per anchor: {', '.join(counts)}"
 
 
 def _millions(module: nn.Module) -> str:

@@ -56,7 +56,7 @@ class Trainer:
 
     @classmethod
     def prepare(cls, recipe: Recipe, accelerator: Accelerator, data: Any = None) -> "Trainer":
-        """Open the data, build views, model and optimizer; equal on every process. Raises `RecipeError`, `DataError`."""
+        """Open the data, build views, model, optimizer; equal on every process. Raises `RecipeError`, `DataError`."""
         source = startup.open_training(recipe.data, accelerator) if data is None else as_source(data)
         recipe = recipe.model_copy(update={"views": resolve_statistics(recipe.views, source.shapes, source)})
         views = build_views(recipe.views, source.shapes)
@@ -82,7 +82,9 @@ class Trainer:
             pin_memory=self.accelerator.device.type == "cuda",
         )  # fmt: skip
 
-    def step(self, batch: Batch, number: int, stop: bool = False, part: Part = untimed) -> tuple[Tensor, dict[str, Tensor]]:
+    def step(
+        self, batch: Batch, number: int, stop: bool = False, part: Part = untimed
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Optimizer step `number` (from 0), or no change at all where any process vetoes it.
 
         Returns the vote (see `guard.vote`) and the metrics, both still on the device.

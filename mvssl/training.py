@@ -77,11 +77,12 @@ def _loop(trainer: Trainer, folder: Path) -> Outcome:
     )
 
     def save(done: int) -> None:
-        facts = {**ledger.counts(), "fingerprint": trainer.source.fingerprint, "columns": trainer.source.shapes}
+        source = trainer.source
+        facts = {"fingerprint": source.fingerprint, "columns": source.shapes, "world": distributed.world()}
         with _one_writes(accelerator) as writer:
             if writer:
                 checkpoint.save_checkpoint(
-                    folder, done, trainer.model, trainer.optimizer, {"world": distributed.world(), **facts}, recipe.train.keep
+                    folder, done, trainer.model, trainer.optimizer, {**facts, **ledger.counts()}, recipe.train.keep
                 )
 
     log = Log(

@@ -105,7 +105,8 @@ def test_a_write_that_fails_leaves_the_earlier_checkpoint_and_no_debris(tmp_path
     checkpoint.save_checkpoint(tmp_path, 1, model, optimizer, {}, keep=2)
     limit = "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))\n"
-    done = subprocess.run(saver(tmp_path, limit), capture_output=True, text=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    quiet = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(saver(tmp_path, limit), capture_output=True, text=True, env=quiet)
     assert StorageError.__name__ in done.stderr
     assert "earlier ones are intact" in done.stderr
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]

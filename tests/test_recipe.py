@@ -90,7 +90,7 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, said: str):
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(RecipeError, match="nowhere.yaml cannot be read"):
+    with pytest.raises(RecipeError, match=r"nowhere\.yaml cannot be read"):
         load_recipe("nowhere.yaml")
 
 

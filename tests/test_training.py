@@ -93,7 +93,7 @@ KERNEL = "encoders.image.model.fc.weight"
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(root, tmp_path):
-    killer = {"from": "image", "name": "spies:Killer", "count": 2, "position": 4 * tiny.BATCH, "marker": str(tmp_path / "m")}
+    killer = {"from": "image", "name": "spies:Killer", "count": 2, "position": 4 * tiny.BATCH}
     for out, number in (("killed", signal.SIGKILL), ("stopped", signal.SIGTERM), ("straight", signal.SIGUSR1)):
         views = {"image": {**killer, "signal": int(number), "marker": str(tmp_path / f"marker-{out}")}}
         if out == "straight":
