@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from mvssl.batchnorm import SyncBatchNorm
+from mvssl.compose import construct, find_class
 from mvssl.encoders import Encoder, Features, Widths
 from mvssl.errors import RecipeError
 from mvssl.objectives import OBJECTIVES
 from mvssl.objectives.context import Context, at_least_float32
-from mvssl.recipe import Recipe, construct, find_class
+from mvssl.recipe import Recipe
 
 
 class Term(NamedTuple):

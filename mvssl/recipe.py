@@ -3,15 +3,10 @@
 in   a YAML file and `table.key=value` pairs
 out  a frozen `Recipe`; or a `RecipeError` that names the place, what is accepted and the nearest match
 
-Views and objectives have no tables of their own: a class's keyword-only signature is its schema (`construct`).
+Views and objectives have no tables of their own: a class's keyword-only signature is its schema (`mvssl.compose`).
 """
 
-import difflib
-import importlib
-import inspect
 import os
-import re
-import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -21,6 +16,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter, model_validator
 
 from mvssl.errors import RecipeError
+from mvssl.mistakes import nearest, sentences, unknown_keys
+from mvssl.tables import override, parse_yaml
 
 Size = PositiveInt | tuple[PositiveInt, PositiveInt]
 
@@ -176,42 +173,6 @@ class Recipe(Table):
         return expand(tables) if isinstance(tables, Mapping) else tables
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which 3e-4 is a number and aliases, which can blow up, are refused."""
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            raise RecipeError(
-                f"line {self.peek_event().start_mark.line + 1}: aliases (*name) are not accepted in recipes"
-            )
-        return super().compose_node(parent, index)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """YAML as data only; errors name `where` and the line."""
-    try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader: builds no Python objects
-    except yaml.YAMLError as error:
-        raise RecipeError(
-            f"{where}: not valid YAML: {str(error).splitlines()[0]} {getattr(error, 'problem_mark', '') or ''}".strip()
-        ) from None
-
-
-def nearest(word: str, accepted: Iterable[str]) -> str:
-    """'; did you mean X?' where something accepted is near, and the list of what is."""
-    accepted = list(accepted)
-    close = difflib.get_close_matches(word, accepted, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{hint} (accepted: {', '.join(accepted) or 'none'})"
-
-
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe and apply `table.key=value` overrides. Raises `RecipeError`."""
     try:
@@ -225,8 +186,8 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     tables = parse_yaml(text, str(path))
     if not isinstance(tables, dict):
         raise RecipeError(f"{path}: a recipe is a mapping with the tables {', '.join(Recipe.model_fields)}")
-    for override in overrides:
-        _override(tables, override)
+    for given in overrides:
+        override(tables, given)
     return parse_recipe(tables, str(path))
 
 
@@ -241,84 +202,19 @@ def expand(tables: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def _override(tables: dict[str, Any], override: str) -> None:
-    dotted, equals, value = override.partition("=")
-    if not equals or not dotted:
-        raise RecipeError(f"{override!r} is not an override; write table.key=value, for example optim.lr=1e-3")
-    *parents, last = dotted.split(".")
-    here: Any = tables
-    for depth, name in enumerate(parents):
-        if isinstance(here, dict) and here.get(name) is None:
-            here[name] = {}
-        here = _inside(here, name, dotted)
-        if not isinstance(here, dict | list):
-            raise RecipeError(f"{dotted}: {'.'.join(parents[: depth + 1])} is a value, not a table")
-    if isinstance(here, list):
-        _inside(here, last, dotted)
-    here[int(last) if isinstance(here, list) else last] = parse_yaml(value, override)
-
-
-def _inside(table: Any, name: str, dotted: str) -> Any:
-    if isinstance(table, dict):
-        return table.get(name)
-    if not name.isdigit() or int(name) >= len(table):
-        raise RecipeError(f"{dotted}: a list of {len(table)} has the places 0 to {len(table) - 1}, not {name!r}")
-    return table[int(name)]
-
-
 def parse_recipe(tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """Check tables and build the `Recipe`. Raises a `RecipeError` that lists every fault."""
-    faults = list(_unknown_keys(Recipe, expand(tables), ""))
+    faults = list(unknown_keys(Recipe, expand(tables), ""))
     if not faults:
         try:
             recipe = Recipe.model_validate(tables)
         except pydantic.ValidationError as error:
-            faults = _sentences(error)
+            faults = sentences(error)
         else:
             faults = list(_crossed(recipe))
             if not faults:
                 return recipe
     raise RecipeError("\n".join(f"{where}: {fault}" for fault in faults))
-
-
-def _unknown_keys(table: type[BaseModel], given: Any, place: str) -> Iterable[str]:
-    """Every key of `given`, at any depth, that the tables do not have."""
-    if not isinstance(given, Mapping):
-        return
-    fields = {field.alias or name: field.annotation for name, field in table.model_fields.items()}
-    for key, value in given.items():
-        if key in fields:
-            for inner, item, step in _tables_in(fields[key], value):
-                yield from _unknown_keys(inner, item, f"{place}{key}.{step}")
-        elif table.model_config.get("extra") != "allow":
-            yield f"{place}{key}: unknown key{nearest(str(key), fields)}"
-
-
-def _tables_in(annotation: Any, value: Any) -> Iterable[tuple[type[BaseModel], Any, str]]:
-    """The tables inside a value, as its annotation has them: itself, values of a dict, items of a list."""
-    origin, inside = typing.get_origin(annotation), typing.get_args(annotation)
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation, value, ""
-    elif origin is dict and isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from ((table, given, f"{key}.{step}") for table, given, step in _tables_in(inside[1], item))
-    elif origin is list and isinstance(value, list):
-        for number, item in enumerate(value):
-            yield from ((table, given, f"{number}.{step}") for table, given, step in _tables_in(inside[0], item))
-    elif origin is not dict and origin is not list:
-        for option in inside:
-            yield from _tables_in(option, value)
-
-
-def _sentences(error: pydantic.ValidationError) -> list[str]:
-    lines = []
-    for fault in error.errors():
-        # pydantic adds the branch of a union ("constrained-int") to the place; the user wrote no such key
-        place = ".".join(str(part) for part in fault["loc"] if not re.search(r"[-\[(]", str(part)))
-        given = "" if fault["type"] in ("missing", "value_error") else f", not {fault['input']!r}"
-        said = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        lines.append(f"{place}: {'is required' if fault['type'] == 'missing' else said}{given}")
-    return list(dict.fromkeys(lines))
 
 
 def _crossed(recipe: Recipe) -> Iterable[str]:
@@ -337,58 +233,6 @@ def _crossed(recipe: Recipe) -> Iterable[str]:
     for name in recipe.views:
         if listed.count(name) != 1:
             yield f"encoder: view {name!r} needs exactly one encoder; it has {listed.count(name)}"
-
-
-def find_class(name: str, builtin: Mapping[str, type], where: str) -> type:
-    """The class for a recipe's name: one of `builtin`, or an import path package.module:Class."""
-    if name in builtin:
-        return builtin[name]
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise RecipeError(f"{where}: no {name!r}{nearest(name, [*builtin, 'package.module:Class'])}")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise RecipeError(f"{where}: {name!r} cannot be imported: {error}") from None
-
-
-def options_of(made: type) -> type[BaseModel]:
-    """The keyword-only arguments of a class's constructor as a table: names, types, defaults."""
-    hints = typing.get_type_hints(made.__init__, include_extras=True)
-    keywords = [p for p in inspect.signature(made).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    fields = {p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default) for p in keywords}
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
-    return pydantic.create_model(made.__name__, __config__=config, **fields)  # pyright: ignore[reportCallIssue, reportArgumentType]
-
-
-def construct(made: type, options: Mapping[str, Any], where: str, *arguments: Any) -> Any:
-    """Build `made(*arguments, **options)` with its options checked against its signature. Raises `RecipeError`."""
-    table = options_of(made)
-    faults = list(_unknown_keys(table, options, f"{where}."))
-    if faults:
-        raise RecipeError("\n".join(faults))
-    try:
-        checked = table.model_validate(dict(options))
-    except pydantic.ValidationError as error:
-        raise RecipeError("\n".join(f"{where}.{line}" for line in _sentences(error))) from None
-    return made(*arguments, **{name: getattr(checked, name) for name in options})
-
-
-def schema() -> dict[str, Any]:
-    """JSON schema of a recipe, with the options of the built-in views and objectives."""
-    from mvssl.objectives import OBJECTIVES
-    from mvssl.views import VIEWS
-
-    whole = Recipe.model_json_schema()
-    for kind, classes in (("View", VIEWS), ("Objective", OBJECTIVES)):
-        options = {name: options_of(made).model_json_schema() for name, made in classes.items()}
-        whole["$defs"][kind]["anyOf"] = [
-            {"title": name, "properties": {"name": {"const": name}, **table.get("properties", {})}}
-            for name, table in options.items()
-        ]
-        for table in options.values():
-            whole["$defs"].update(table.get("$defs", {}))
-    return whole
 
 
 def to_yaml(recipe: Recipe) -> str:

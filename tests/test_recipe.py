@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mvssl.compose import construct, schema
 from mvssl.errors import RecipeError
-from mvssl.recipe import Recipe, construct, load_recipe, schema, to_yaml
+from mvssl.recipe import Recipe, load_recipe, to_yaml
 
 GOOD = """
 data: {train: "a/*.tar", columns: {image: {field: jpg}}, batch_size: 64}

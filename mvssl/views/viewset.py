@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mvssl.compose import construct, find_class, options_of
 from mvssl.data.faults import Undecodable
 from mvssl.draws import Draws
 from mvssl.errors import RecipeError
-from mvssl.recipe import View, construct, find_class, nearest, options_of
+from mvssl.mistakes import nearest
+from mvssl.recipe import View
 from mvssl.views.geometry import Geometry, Placement
 from mvssl.views.image import ImageView
 from mvssl.views.normalize import Moments, spread

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+
 from mvssl import checkpoint, run
 from mvssl.data import open_shards, pack
 from mvssl.errors import DataError, OutputError, RecipeError

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from mvssl.data import Bad, Batch
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluate.features import at_layer, extract, flatten, join, pooled
@@ -34,7 +35,7 @@ def test_samples_without_a_label_or_that_cannot_be_decoded_are_left_out_and_coun
 
 
 def test_no_label_at_all_says_where_labels_are_named():
-    with pytest.raises(DataError, match="data.label"):
+    with pytest.raises(DataError, match=r"data\.label"):
         extract(column, [batch([-1, -1])], samples=2)
 
 

@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
+
 from mvssl.errors import RecipeError
 from mvssl.evaluate.metrics import average_precision, interval, judge, mean_average_precision, over_draws, paired
 from mvssl.evaluate.records import compare, gain, record, row_name, table
-from sklearn.metrics import average_precision_score
 
 
 def test_average_precision_is_scikit_learns_with_ties_and_without():

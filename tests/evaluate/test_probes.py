@@ -7,14 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from mvssl.evaluate import Labelled, fewlabel, knn, linear
-from mvssl.evaluate.fewlabel import draw, logistic_regression
-from mvssl.evaluate.features import Standard
-from mvssl.evaluate.knn import votes
-from mvssl.evaluate.linear import select
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import KNeighborsClassifier
+
+from mvssl.evaluate import Labelled, fewlabel, knn, linear
+from mvssl.evaluate.features import Standard
+from mvssl.evaluate.fewlabel import draw, logistic_regression
+from mvssl.evaluate.knn import votes
+from mvssl.evaluate.linear import select
 
 QUICK = {"epochs": 1, "batch_size": 64, "least_steps": 100}
 

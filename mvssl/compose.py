@@ -1,0 +1,69 @@
+"""Composition by name: a class from a recipe's name, built with options that its own signature checks.
+
+A class's keyword-only arguments are its options: their names, types and defaults. There is no config twin per class.
+"""
+
+import importlib
+import inspect
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import pydantic
+from pydantic import BaseModel, ConfigDict
+
+from mvssl.errors import RecipeError
+from mvssl.mistakes import nearest, sentences, unknown_keys
+from mvssl.recipe import Recipe
+
+
+def find_class(name: str, builtin: Mapping[str, type], where: str) -> type:
+    """The class for a recipe's name: one of `builtin`, or an import path package.module:Class."""
+    if name in builtin:
+        return builtin[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise RecipeError(f"{where}: no {name!r}{nearest(name, [*builtin, 'package.module:Class'])}")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(f"{where}: {name!r} cannot be imported: {error}") from None
+
+
+def options_of(made: type) -> type[BaseModel]:
+    """The keyword-only arguments of a class's constructor as a table: names, types, defaults."""
+    hints = typing.get_type_hints(made.__init__, include_extras=True)
+    keywords = [p for p in inspect.signature(made).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    fields = {p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default) for p in keywords}
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    return pydantic.create_model(made.__name__, __config__=config, **fields)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def construct(made: type, options: Mapping[str, Any], where: str, *arguments: Any) -> Any:
+    """Build `made(*arguments, **options)` with its options checked against its signature. Raises `RecipeError`."""
+    table = options_of(made)
+    faults = list(unknown_keys(table, options, f"{where}."))
+    if faults:
+        raise RecipeError("\n".join(faults))
+    try:
+        checked = table.model_validate(dict(options))
+    except pydantic.ValidationError as error:
+        raise RecipeError("\n".join(f"{where}.{line}" for line in sentences(error))) from None
+    return made(*arguments, **{name: getattr(checked, name) for name in options})
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of a recipe, with the options of the built-in views and objectives."""
+    from mvssl.objectives import OBJECTIVES
+    from mvssl.views import VIEWS
+
+    whole = Recipe.model_json_schema()
+    for kind, classes in (("View", VIEWS), ("Objective", OBJECTIVES)):
+        options = {name: options_of(made).model_json_schema() for name, made in classes.items()}
+        whole["$defs"][kind]["anyOf"] = [
+            {"title": name, "properties": {"name": {"const": name}, **table.get("properties", {})}}
+            for name, table in options.items()
+        ]
+        for table in options.values():
+            whole["$defs"].update(table.get("$defs", {}))
+    return whole
