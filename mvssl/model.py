@@ -6,6 +6,7 @@ out  the loss, a scalar that is equal on every process, and detached metrics
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -59,7 +60,8 @@ class MultiView(nn.Module):
         losses, metrics = [], {}
         with torch.autocast(device, enabled=False):  # scores in bf16 lose the difference between candidates
             for label, weight, objective in zip(self.labels, self.weights, self.objective, strict=True):
-                loss, found = objective(features, context)
+                own = replace(context, draws=context.draws.within(label))  # two terms of one class draw apart
+                loss, found = objective(features, own)
                 losses.append(weight * loss)
                 metrics |= {f"{label}/{name}" if len(self.labels) > 1 else name: value for name, value in found.items()}
                 if len(self.labels) > 1:

@@ -75,6 +75,12 @@ CASES = {
             ("dv", "roll", "closed", THERE),
         )
     },
+    "mib separable": (
+        [(1.0, MIB, {"critic": "separable", "negatives": "all", "estimator": "infonce", **LATENT})],
+        "ab",
+        {},
+    ),
+    "mib separable roll": ([(1.0, MIB, {"critic": "separable", **LATENT})], "ab", SOME),
     "mib ramp": ([(1.0, MIB, {"beta_begin": 0, "beta_end": 10, **LATENT})], "ab", {}),
     "mib infomax": ([(1.0, MIB, {"beta": 0.0, **LATENT})], "abc", SOME),
     "mib headless": ([(1.0, MIB, {"head": False, **LATENT})], "ab", {}),

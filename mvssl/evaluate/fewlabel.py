@@ -93,7 +93,7 @@ def fewlabel(train: Labelled, test: Labelled, *, shots: int, draws: int = 20, c:
         "labels_per_draw": sum(sizes) / len(sizes),
         "classifier": "logistic regression, " + ("one sigmoid per class" if multi else "softmax"),
         "C": c,
-        "features": "standardised by all of train (no labels needed), divided by sqrt(width)",
+        "scaling": "standardised by all of train (no labels needed), divided by sqrt(width)",
         "chosen": "fixed beforehand",
         "standard_error": "std over draws / sqrt(draws); the same draws for every encoder",
     }

@@ -54,7 +54,7 @@ def fit(
     )
     slopes = [(torch.zeros_like(p), torch.zeros_like(p)) for p in (model.weight, model.bias)]
     rate, decay = features.new_tensor(pairs).T[:, :, None]  # [k, 1] each
-    batch_size = min(batch_size, n)
+    batch_size = rows_per_step(n, batch_size)
     steps = max(least_steps, epochs * (n // batch_size))
     generator = torch.Generator().manual_seed(seed)
     order, at = torch.randperm(n, generator=generator), 0
@@ -72,6 +72,11 @@ def fit(
         _adam(model.weight, slope, *slopes[0], rate_now, step)
         _adam(model.bias, error.sum(0), *slopes[1], rate_now, step)
     return model
+
+
+def rows_per_step(n: int, batch_size: int) -> int:
+    """Samples per step: a tenth of a small set, so that 500 steps do not become hundreds of epochs."""
+    return min(batch_size, max(n // 10, 64), n)
 
 
 def _adam(p: Tensor, slope: Tensor, mean: Tensor, square: Tensor, rate: Tensor, step: int) -> None:
@@ -110,7 +115,10 @@ def linear(
     share: float = 0.2,
     seed: int = 0,
 ) -> Result:
-    """Choose on a part of train, refit on all of train, score on test once."""
+    """Choose on a part of train, refit on all of train, score on test once.
+
+    At most `batch_size` samples per step; at least `least_steps` steps, and `epochs` passes over train.
+    """
     schedule = {"epochs": epochs, "batch_size": batch_size, "least_steps": least_steps}
     chosen = select(train, share=share, seed=seed, **schedule)
     pair = chosen["learning_rate"], chosen["weight_decay"]
@@ -119,9 +127,10 @@ def linear(
         "classifier": "linear, " + ("softmax" if train.labels.ndim == 1 else "one sigmoid per class"),
         "optimizer": "Adam, cosine decay to 0",
         **schedule,
+        "batch_size": rows_per_step(len(train.labels), batch_size),
         "learning_rates": list(RATES),
         "weight_decays": list(DECAYS),
-        "features": "standardised by train",
+        "scaling": "standardised by train",
         "chosen": f"by {metric_of(train.labels)} on {share:.0%} of train, then refitted on all of train",
         **chosen,
     }

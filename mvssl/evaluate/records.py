@@ -70,18 +70,22 @@ def row_name(record: Record) -> str:
 
 
 def table(records: list[Record]) -> Table:
-    """Rows: probes. Columns: pixels, untrained, trained, per view. Per cent with standard error; the best bold."""
-    views = list(dict.fromkeys(r["view"] for r in records))
-    rows = list(dict.fromkeys(row_name(r) for r in records))
-    columns = [(v, e) for v in views for e in ENCODERS if any((r["view"], r["encoder"]) == (v, e) for r in records)]
-    cells = {(row_name(r), r["view"], r["encoder"]): r for r in records}
-    drawn = Table(title=_title(records[0]), caption="± standard error; best of a row bold")
-    drawn.add_column("probe")
-    for view, encoder in columns:
-        drawn.add_column(f"{view}\n{encoder}" if len(views) > 1 else encoder, justify="right")
-    for row in rows:
-        best = max(r["accuracy"] for r in records if row_name(r) == row)
-        drawn.add_row(row, *(_cell(cells.get((row, *column)), best) for column in columns))
+    """Rows: probes, by view. Columns: encoders, and what training gained. Per cent ± standard error; the best bold."""
+    encoders = [name for name in ENCODERS if any(r["encoder"] == name for r in records)]
+    rows = list(dict.fromkeys((r["view"], row_name(r)) for r in records))
+    cells = {(r["view"], row_name(r), r["encoder"]): r for r in records}
+    drawn = Table(
+        title=_title(records[0]), caption="± standard error; best of a row bold; gain: trained - untrained, paired"
+    )
+    for name in ("view", "probe"):
+        drawn.add_column(name)
+    for name in (*encoders, "gain"):
+        drawn.add_column(name, justify="right")
+    for number, (view, row) in enumerate(rows):
+        found = [cells.get((view, row, encoder)) for encoder in encoders]
+        best = max(r["accuracy"] for r in found if r)
+        ends = number + 1 == len(rows) or rows[number + 1][0] != view
+        drawn.add_row(view, row, *(_cell(r, best) for r in found), _gained(found[-1]), end_section=ends)
     return drawn
 
 
@@ -97,3 +101,8 @@ def _cell(record: Record | None, best: float) -> str:
         return ""
     text = f"{100 * record['accuracy']:.1f} ± {100 * record['standard_error']:.1f}"
     return f"[bold]{text}[/bold]" if record["accuracy"] == best else text
+
+
+def _gained(record: Record | None) -> str:
+    found = (record or {}).get("gain", {}).get("untrained")
+    return f"{100 * found['difference']:+.1f} ± {100 * found['standard_error']:.1f}" if found else ""

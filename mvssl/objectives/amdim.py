@@ -58,10 +58,13 @@ class AMDIM(nn.Module):
         self.soft_clip, self.regulariser = soft_clip, regulariser
         self.critic = Dot(1 / math.sqrt(embed))
         self.layer: dict[str, dict[str, int]] = {}  # of each view, the number of the map that a level names
+        self.locations: dict[str, int] = {}  # of each level, in the first view
         self.heads = nn.ModuleDict()
         for level in dict.fromkeys(itertools.chain(*self.scales)):
             if level != "vector":
                 self.layer[f"{level}"] = {view: choose_layer(width, level, view) for view, width in widths.items()}
+                view, number = next(iter(self.layer[f"{level}"].items()))
+                self.locations[f"{level}"] = math.prod(widths[view].maps[number][1:])
             self.heads[f"{level}"] = self._level_heads(f"{level}", widths, embed, share_heads)
 
     def _level_heads(self, level: str, widths: dict[str, Widths], embed: int, share: bool | None) -> PerView:
@@ -95,6 +98,10 @@ class AMDIM(nn.Module):
             losses.append((both.pop("loss") + both["regulariser"]) / len(pairs))
             metrics |= {f"{name}/{a}-{b}/{source}-{target}": value.detach() for name, value in both.items()}
         return torch.stack(losses).sum(), metrics
+
+    def candidates(self, batch: int) -> dict[str, int]:
+        """What an anchor is compared with, of a batch over all processes: a positive, and all of the other images."""
+        return {f"{source}-{target}": 1 + (batch - 1) * self.locations[f"{target}"] for source, target in self.scales}
 
     def represent(self, view: str, features: Features) -> Tensor:
         """The vector as sources embed it, [n, embed]; as it is where no scale starts from it."""

@@ -66,6 +66,10 @@ class CMC(nn.Module):
         """The embedding of unit length, [n, embed]."""
         return self._embed(view, features, None)
 
+    def candidates(self, batch: int) -> dict[str, int]:
+        """What an anchor is compared with, of a batch over all processes."""
+        return {"samples": batch}
+
     def _embed(self, view: str, features: Features, present: Tensor | None) -> Tensor:
         vector = blank(at_least_float32(features).vector, present)
         return F.normalize(self.project[view](vector), dim=-1)

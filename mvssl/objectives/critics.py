@@ -4,9 +4,13 @@ in   anchors [N, a], candidates [n, l, c]
 out  scores [N, n, l]
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mvssl.objectives.heads import perceptron
 
 
 class Dot(nn.Module):
@@ -42,3 +46,19 @@ class ConcatMLP(nn.Module):
     def pairs(self, anchors: Tensor, candidates: Tensor) -> Tensor:
         """[n], the scores of [n, a] with [n, c], row by row."""
         return self.rest(self.first(torch.cat([anchors, candidates], dim=-1))).squeeze(-1)
+
+
+class Separable(nn.Module):
+    """Inner product of two perceptrons, one for the anchor and one for the candidate, over sqrt(units)."""
+
+    def __init__(self, anchor: int, candidate: int, units: int = 1024):
+        super().__init__()
+        self.of_anchor, self.of_candidate = perceptron(anchor, units, units), perceptron(candidate, units, units)
+        self.dot = Dot(1 / math.sqrt(units))
+
+    def forward(self, anchors: Tensor, candidates: Tensor) -> Tensor:
+        return self.dot(self.of_anchor(anchors), self.of_candidate(candidates))
+
+    def pairs(self, anchors: Tensor, candidates: Tensor) -> Tensor:
+        """[n], the scores of [n, a] with [n, c], row by row."""
+        return (self.of_anchor(anchors) * self.of_candidate(candidates)).sum(dim=-1) * self.dot.scale

@@ -67,6 +67,7 @@ class DIM(nn.Module):
         if local_weight or global_weight:
             self.layer = {view: choose_layer(width, layer, view) for view, width in widths.items()}
         sizes = {view: (widths[view].vector, widths[view].maps[number]) for view, number in self.layer.items()}
+        self.locations = {view: subsample or h * w for view, (_, (_, h, w)) in sizes.items()}
         self.scores = nn.ModuleDict()
         if local_weight:
             channels = {view: (d, c) for view, (d, (c, _, _)) in sizes.items()}
@@ -90,6 +91,14 @@ class DIM(nn.Module):
                 terms.append(loss)
                 metrics |= {f"{name}/{view}": value for name, value in measured.items()}
         return torch.stack(terms).sum() / len(features), metrics
+
+    def candidates(self, batch: int) -> dict[str, int]:
+        """What an anchor is compared with, of a batch over all processes: a positive, and all of the other images."""
+        return {
+            f"{part} {view}": 1 + (batch - 1) * (count if part == "local" else 1)
+            for part in self.scores
+            for view, count in self.locations.items()
+        }
 
     def represent(self, view: str, features: Features) -> Tensor:
         """The vector itself, [n, d]."""

@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score
 
 from mvssl.errors import RecipeError
 from mvssl.evaluate.metrics import average_precision, interval, judge, mean_average_precision, over_draws, paired
-from mvssl.evaluate.records import compare, gain, record, row_name, table
+from mvssl.evaluate.records import compare, gain, record, table
 
 
 def test_average_precision_is_scikit_learns_with_ties_and_without():
@@ -105,10 +105,19 @@ def test_records_of_different_protocols_are_not_compared(change):
         compare(made([0.1, 0.2], "trained"), made([0.1, 0.2], "untrained", **change))
 
 
-def test_the_table_has_a_row_per_probe_a_column_per_encoder_and_the_best_bold():
-    records = [made([0.5, 0.7], "pixels"), made([0.8, 0.8], "trained"), made([0.9, 0.9], "trained", shots=10)]
+def test_the_table_has_a_row_per_view_and_probe_a_column_per_encoder_and_the_best_bold():
+    ahead = {"untrained": {"difference": -0.1, "standard_error": 0.02}}
+    records = [
+        made([0.5, 0.7], "pixels"),
+        made([0.8, 0.8], "trained", gain=ahead),
+        made([0.9, 0.9], "trained", shots=10),
+    ]
     drawn = table(records)
-    assert [row_name(r) for r in records] == ["1 label per class", "1 label per class", "10 labels per class"]
-    assert [c.header for c in drawn.columns] == ["probe", "pixels", "trained"]
-    assert list(drawn.columns[1].cells) == ["60.0 ± 10.0", ""]
-    assert list(drawn.columns[2].cells) == ["[bold]80.0 ± 0.0[/bold]", "[bold]90.0 ± 0.0[/bold]"]
+    assert [c.header for c in drawn.columns] == ["view", "probe", "pixels", "trained", "gain"]
+    assert [list(c.cells) for c in drawn.columns] == [
+        ["a", "a"],
+        ["1 label per class", "10 labels per class"],
+        ["60.0 ± 10.0", ""],
+        ["[bold]80.0 ± 0.0[/bold]", "[bold]90.0 ± 0.0[/bold]"],
+        ["-10.0 ± 2.0", ""],
+    ]
