@@ -8,6 +8,7 @@ of each draw; records of the trained encoder hold `gain`, the paired differences
 import math
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from mvssl.errors import RecipeError
@@ -64,9 +65,9 @@ def _protocol_of(*records: Record) -> list[tuple[Any, ...]]:
 
 
 def row_name(record: Record) -> str:
-    """`knn`, `linear`, `1 label per class`, ..."""
+    """`knn`, `linear`, `1 label/class`, ..."""
     shots = record.get("shots")
-    return record["probe"] if shots is None else f"{shots} label{'s' if shots > 1 else ''} per class"
+    return record["probe"] if shots is None else f"{shots} label{'s' if shots > 1 else ''}/class"
 
 
 def table(records: list[Record]) -> Table:
@@ -74,13 +75,12 @@ def table(records: list[Record]) -> Table:
     encoders = [name for name in ENCODERS if any(r["encoder"] == name for r in records)]
     rows = list(dict.fromkeys((r["view"], row_name(r)) for r in records))
     cells = {(r["view"], row_name(r), r["encoder"]): r for r in records}
-    drawn = Table(
-        title=_title(records[0]), caption="± standard error; best of a row bold; gain: trained - untrained, paired"
-    )
+    note = "± standard error; best of a row bold; gain: trained - untrained, paired"
+    drawn = Table(title=_title(records[0]), caption=note, box=box.SIMPLE)
     for name in ("view", "probe"):
-        drawn.add_column(name)
+        drawn.add_column(name, no_wrap=True)
     for name in (*encoders, "gain"):
-        drawn.add_column(name, justify="right")
+        drawn.add_column(name, justify="right", no_wrap=True)
     for number, (view, row) in enumerate(rows):
         found = [cells.get((view, row, encoder)) for encoder in encoders]
         best = max(r["accuracy"] for r in found if r)

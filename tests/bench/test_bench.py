@@ -40,10 +40,9 @@ def test_the_loop_is_measured_against_its_own_model(recipe, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_shares_take_copy_and_views_out_of_forward():
-    spent = {"forward": 6.0, "copy": 1.0, "views": 2.0, "backward": 4.0, "optimizer": 1.0, "data": 2.0}
-    assert shares(spent, saving=0.5, step=5.0) == pytest.approx(
-        {"model": 8 / 13 * 0.9, "copy": 1 / 13 * 0.9, "views": 2 / 13 * 0.9, "data": 2 / 13 * 0.9, "checkpoint": 0.1}
+def test_a_checkpoint_takes_its_share_of_the_steps_it_stands_for():
+    assert shares({"model": 3.0, "data": 1.0}, saving=1.0, step=9.0) == pytest.approx(
+        {"model": 0.75 * 0.9, "data": 0.25 * 0.9, "checkpoint": 0.1}
     )
 
 

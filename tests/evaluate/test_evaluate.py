@@ -76,7 +76,7 @@ def test_an_evaluation_says_everything_once(loaded, capsys):
         assert torch.__version__.startswith(r["protocol"]["versions"]["torch"])
         assert r["layer"] == ("pixels" if r["encoder"] == "pixels" else "vector")
     shown = capsys.readouterr().out
-    assert "10 labels per class" in shown
+    assert "10 labels/class" in shown
     assert "untrained" in shown
 
 

@@ -116,7 +116,7 @@ def test_the_table_has_a_row_per_view_and_probe_a_column_per_encoder_and_the_bes
     assert [c.header for c in drawn.columns] == ["view", "probe", "pixels", "trained", "gain"]
     assert [list(c.cells) for c in drawn.columns] == [
         ["a", "a"],
-        ["1 label per class", "10 labels per class"],
+        ["1 label/class", "10 labels/class"],
         ["60.0 ± 10.0", ""],
         ["[bold]80.0 ± 0.0[/bold]", "[bold]90.0 ± 0.0[/bold]"],
         ["-10.0 ± 2.0", ""],
