@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -25,6 +25,7 @@ RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="run folder: train.
 Trust = Annotated[
     list[str] | None, typer.Option("--trust", metavar="PACKAGE", help="package that a run may name classes of")
 ]
+QUICKSTART = Path("recipes/quickstart.yaml")
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the result here as well")]
 
 
@@ -144,6 +145,25 @@ def verify(shards: ShardPatterns) -> None:
         print(f"  bad: {place}: {fault.reason}")
     if seen.faults:
         raise DataError(f"{len(seen.faults)} faults")
+
+
+@app.command()
+def bench(
+    what: Annotated[Literal["train", "reader", "views"], typer.Argument(help="the whole loop, shards alone, views alone")],
+    recipe: Annotated[Path, typer.Argument(metavar="[RECIPE]", help="for train and reader")] = QUICKSTART,
+    overrides: Overrides = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure samples per second; `train` sets the loop beside the bare model on random tensors, in turns."""
+    from mvssl.bench import bench_reader, bench_train, bench_views, show
+    from mvssl.recipe import load_recipe
+
+    if what == "views":
+        found = bench_views(json_file=json_file)
+    else:
+        measure = bench_train if what == "train" else bench_reader
+        found = measure(load_recipe(recipe, overrides or []), json_file=json_file)
+    show(found)
 
 
 @app.command()

@@ -80,6 +80,22 @@ def write(found: dict[str, Any], device: torch.device, json_file: str | Path | N
     return whole
 
 
+def show(found: dict[str, Any]) -> None:
+    """Print what was measured, a line per number."""
+    for name, value in found.items():
+        if isinstance(value, dict):
+            inner = ", ".join(f"{key} {_short(one)}" for key, one in value.items())
+            print(f"{name:18} {inner}")
+        else:
+            print(f"{name:18} {_short(value)}")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return " to ".join(_short(one) for one in value) if isinstance(value, list) else str(value)
+
+
 def _cpu() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():

@@ -1,0 +1,118 @@
+"""The command line: every mistake is a sentence on standard error and an exit code, and loses nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+
+from mvssl.cli import main
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    tiny.write_shards(tmp_path / "data" / "train")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def recipe(data: Path, tmp_path: Path) -> Path:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(tiny.tables(data, tmp_path / "run", train__steps=2)))
+    return file
+
+
+def says(capsys, *arguments: object) -> tuple[int, str]:
+    """Exit code and standard error of a command."""
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as done:
+        return int(done.code or 0), capsys.readouterr().err
+    return 0, capsys.readouterr().err
+
+
+def test_an_unknown_key_is_64_with_the_nearest_match(capsys, recipe):
+    code, text = says(capsys, "train", recipe, "optim.learning_rate=1")
+    assert (code, "optim.learning_rate: unknown key" in text) == (64, True)
+
+
+def test_a_wrong_type_is_64_with_its_place(capsys, recipe):
+    code, text = says(capsys, "train", recipe, "objective.temperature=warm")
+    assert (code, "objective.0.temperature: should be a valid number" in text) == (64, True)
+
+
+def test_an_unknown_recipe_is_64_with_its_name(capsys):
+    code, text = says(capsys, "train", "recipes/nothing.yaml")
+    assert (code, "recipes/nothing.yaml cannot be read" in text) == (64, True)
+
+
+def test_an_unknown_verb_or_option_is_64(capsys, recipe):
+    assert says(capsys, "trian", recipe)[0] == 64
+    code, text = says(capsys, "train", recipe, "--fast")
+    assert (code, "--fast" in text) == (64, True)
+
+
+def test_missing_shards_are_65_with_the_way_to_make_them(capsys, recipe):
+    code, text = says(capsys, "train", recipe, "data.train=nowhere/*.tar")
+    assert code == 65
+    assert "nowhere/*.tar" in text
+    assert "mvssl pack" in text
+
+
+def test_a_shard_cut_short_is_65_with_its_name(capsys, recipe, data):
+    shard = data / "train" / "000001.tar"
+    shard.write_bytes(shard.read_bytes()[:-3000])
+    code, text = says(capsys, "train", recipe)
+    assert (code, "000001.tar" in text) == (65, True)
+    assert says(capsys, "verify", shard)[0] == 65
+
+
+def test_a_missing_column_is_65_with_the_fields_that_are_there(capsys, recipe):
+    code, text = says(capsys, "train", recipe, "data.columns.image.field=rgb.png")
+    assert (code, "depth.png" in text) == (65, True)
+
+
+def test_fewer_samples_than_a_batch_are_65(capsys, recipe):
+    code, text = says(capsys, "train", recipe, "data.batch_size=64")
+    assert (code, "40 samples" in text) == (65, True)
+
+
+def test_an_output_folder_that_cannot_be_written_is_73(capsys, recipe, tmp_path):
+    (tmp_path / "file").touch()
+    code, text = says(capsys, "train", recipe, f"train.out={tmp_path}/file/run")
+    assert (code, "choose another with train.out" in text) == (73, True)
+
+
+def test_another_objective_on_an_existing_run_is_64_and_harms_nothing(capsys, recipe, tmp_path):
+    assert says(capsys, "train", recipe)[0] == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "run" / "checkpoints").rglob("*") if p.is_file()}
+    code, text = says(capsys, "train", recipe, "objective={name: dim, units: 8}")
+    assert (code, "objective" in text) == (64, True)
+    assert before == {p: p.read_bytes() for p in (tmp_path / "run" / "checkpoints").rglob("*") if p.is_file()}
+    assert json.loads((tmp_path / "run" / "exit.json").read_text())["code"] == 64
+
+
+def test_a_run_read_back_names_no_foreign_code_unless_trusted(capsys, recipe, tmp_path):
+    view = "views.image={from: image, name: 'spies:Poison', count: 2, positions: []}"
+    assert says(capsys, "train", recipe, view)[0] == 0
+    code, text = says(capsys, "evaluate", tmp_path / "run", "--probe", "knn")
+    assert (code, "--trust spies" in text) == (64, True)
+    assert says(capsys, "evaluate", tmp_path / "run", "--probe", "knn", "--trust", "spies")[0] == 0
+
+
+def test_train_evaluate_export_views_in_a_row(capsys, recipe, tmp_path):
+    assert says(capsys, "train", recipe)[0] == 0
+    assert says(capsys, "evaluate", tmp_path / "run", "--probe", "knn", "--json", tmp_path / "knn.json")[0] == 0
+    records = json.loads((tmp_path / "knn.json").read_text())
+    assert {record["encoder"] for record in records} == {"pixels", "untrained", "trained"}
+    assert all(0 <= record["accuracy"] <= 1 for record in records)
+    assert says(capsys, "export", tmp_path / "run", tmp_path / "backbone")[0] == 0
+    assert (tmp_path / "backbone" / "model.safetensors").is_file()
+    assert says(capsys, "views", recipe, "--out", tmp_path / "sheet.png")[0] == 0
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+
+
+def test_the_schema_is_json(capsys):
+    main(["schema"])
+    assert "properties" in json.loads(capsys.readouterr().out)
