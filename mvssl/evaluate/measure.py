@@ -95,7 +95,11 @@ def evaluate(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shards = open_labelled(run.recipe, data, test)
     setting = Setting(run, *shards, str(layer or said.layer), seed, batch_size, device)
-    records = list(measure(setting, jobs, None if views is None else list(views), baselines))
+    home = next(run.model.parameters()).device
+    try:
+        records = list(measure(setting, jobs, None if views is None else list(views), baselines))
+    finally:
+        run.model.to(home)
     _write(Path(json_file or Path(run.folder) / "evaluation.json"), records)
     if show:
         Console().print(table(records))

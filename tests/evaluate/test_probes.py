@@ -15,7 +15,7 @@ from mvssl.evaluate import Labelled, fewlabel, knn, linear
 from mvssl.evaluate.features import Standard
 from mvssl.evaluate.fewlabel import draw, logistic_regression
 from mvssl.evaluate.knn import votes
-from mvssl.evaluate.linear import select
+from mvssl.evaluate.linear import fit, select
 
 QUICK = {"epochs": 1, "batch_size": 64, "least_steps": 100}
 
@@ -105,6 +105,21 @@ def test_the_choice_of_settings_is_that_of_the_part_held_out(monkeypatch):
     assert chosen["held_out_score"] > 0.9
 
 
+def test_the_part_held_out_is_not_trained_on():
+    """Labels that features do not show can be learned by heart in 200 dimensions, and only by heart."""
+    noise = clusters(200, 0, width=200)
+    assert select(noise, epochs=1, batch_size=64, least_steps=300)["held_out_score"] < 0.6
+
+
+def test_weight_decay_finds_the_optimum_of_the_penalised_loss():
+    """Mean cross-entropy + decay |w|^2 / 2 is scikit-learn's loss at C = 1 / (n decay)."""
+    train, decay = clusters(64, 1), 0.1
+    x = Standard.of(train.features)(train.features)
+    theirs = LogisticRegression(C=1 / (64 * decay), tol=1e-8, max_iter=1000).fit(x.numpy(), train.labels.numpy())
+    ours = fit(train, [(1e-2, decay)], width=4, epochs=1, batch_size=64, least_steps=1000, seed=0)
+    assert np.allclose(ours.weight[:, 0].T.numpy(), theirs.coef_, atol=5e-3)
+
+
 def test_the_same_seed_gives_the_same_linear_probe():
     train, test = clusters(200, 1), clusters(80, 1, seed=1)
     assert linear(train, test, **QUICK).parts.equal(linear(train, test, **QUICK).parts)
@@ -115,17 +130,17 @@ def test_logistic_regression_reaches_scikit_learns_optimum_for_wide_and_narrow_f
         train = clusters(n, 1, width=width)
         x, y = train.features.double() * width**-0.5, train.labels
         theirs = LogisticRegression(C=10, tol=1e-8, max_iter=10_000).fit(x.numpy(), y.numpy())
-        fit = logistic_regression(x, torch.eye(4)[y], c=10, multi=False, tolerance=1e-6)
-        ours = (x @ fit.weight + fit.bias).softmax(1)
+        made = logistic_regression(x, torch.eye(4)[y], c=10, multi=False, tolerance=1e-6)
+        ours = (x @ made.weight + made.bias).softmax(1)
         assert np.allclose(ours.numpy(), theirs.predict_proba(x.numpy()), atol=1e-4)
 
 
 def test_logistic_regression_with_sigmoids_is_one_binary_regression_per_class():
     train = several(60)
-    fit = logistic_regression(train.features.double(), train.labels, c=10, multi=True, tolerance=1e-6)
+    made = logistic_regression(train.features.double(), train.labels, c=10, multi=True, tolerance=1e-6)
     for c in range(3):
         theirs = LogisticRegression(C=10, tol=1e-8).fit(train.features.double().numpy(), train.labels[:, c].numpy())
-        assert np.allclose(fit.weight[:, c].numpy(), theirs.coef_[0], atol=1e-3)
+        assert np.allclose(made.weight[:, c].numpy(), theirs.coef_[0], atol=1e-3)
 
 
 def test_draws_hold_the_same_number_of_every_class():
