@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mvssl.errors import DataError, MvsslError, OutputError, RecipeError
+from mvssl.errors import DataError, ElsewhereError, MvsslError, OutputError, RecipeError
 
 app = typer.Typer(
     help="Distributed multi-view self-supervised training.",
@@ -35,6 +35,7 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
 
     Works alone and under `accelerate launch --config_file launch/cpu_2.yaml -m mvssl train RECIPE`.
     """
+    from mvssl import distributed
     from mvssl.finish import finish
     from mvssl.recipe import load_recipe
     from mvssl.training import train as run_training
@@ -42,6 +43,7 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
     loaded = load_recipe(recipe, overrides or [])
     outcome = run_training(loaded)
     finish(loaded, outcome.folder)
+    distributed.close()
 
 
 @app.command()
@@ -149,7 +151,9 @@ def verify(shards: ShardPatterns) -> None:
 
 @app.command()
 def bench(
-    what: Annotated[Literal["train", "reader", "views"], typer.Argument(help="the whole loop, shards alone, views alone")],
+    what: Annotated[
+        Literal["train", "reader", "views"], typer.Argument(help="the whole loop, shards alone, views alone")
+    ],
     recipe: Annotated[Path, typer.Argument(metavar="[RECIPE]", help="for train and reader")] = QUICKSTART,
     overrides: Overrides = None,
     json_file: JsonFile = None,
@@ -188,6 +192,8 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         app(arguments, prog_name="mvssl", standalone_mode=False)
+    except ElsewhereError as error:
+        sys.exit(error.code)
     except MvsslError as error:
         _complain(str(error))
         sys.exit(error.code)
@@ -206,6 +212,6 @@ def _usage_error(error: Exception) -> str | None:
 
 
 def _complain(text: str) -> None:
-    """On standard error, once per launch: other processes of it say the same."""
-    if os.environ.get("RANK", "0") == "0":
-        print(f"mvssl: {text}", file=sys.stderr)
+    """On standard error, with the process's number where it is not the main one."""
+    rank = os.environ.get("RANK", "0")
+    print(f"mvssl{'' if rank == '0' else f' (process {rank})'}: {text}", file=sys.stderr)

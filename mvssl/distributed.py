@@ -8,9 +8,16 @@ Derivation: with V = f(sum_p s_p) on each of W processes, the adjoint of the sum
 sum over W of dV/ds = W dV/ds, and DDP's average divides by W.
 """
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from mvssl.errors import ElsewhereError, MvsslError
+
+Made = TypeVar("Made")
 
 
 def world() -> int:
@@ -90,3 +97,31 @@ def safe_logsumexp(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
 def logsumexp(x: Tensor) -> Tensor:
     """Combine per-process log-sum-exps, element by element, with gradient; -inf where no process has a term."""
     return x if world() == 1 else safe_logsumexp(gather(x[None]), 0)
+
+
+def main_first(work: Callable[[], Made]) -> Made:
+    """`work()` on the main process, then on the others; where it fails on the main process it fails on all.
+
+    For what the first to come leaves behind for the rest: shards packed, indexes cached. The others raise
+    `ElsewhereError` with the main process's text and code, and do not hang.
+    """
+    made, failure = None, None
+    if rank() == 0:
+        try:
+            made = work()
+        except MvsslError as error:
+            failure = error
+    if world() > 1:
+        told = [None if failure is None else (str(failure), failure.code)]
+        dist.broadcast_object_list(told)
+        if told[0] is not None and failure is None:
+            raise ElsewhereError(*told[0])
+    if failure is not None:
+        raise failure
+    return work() if made is None else made
+
+
+def close() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

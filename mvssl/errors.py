@@ -33,3 +33,11 @@ class StorageError(MvsslError):
     """Reading or writing failed half-way, for example on a full disk."""
 
     code = IO
+
+
+class ElsewhereError(MvsslError):
+    """What stopped another process and, with it, this one; that process tells it."""
+
+    def __init__(self, text: str, code: int = HANG):
+        super().__init__(text)
+        self.code = code

@@ -9,6 +9,7 @@ RUN/recipe.yaml      every value of the recipe, statistics measured from the dat
     tensorboard/     and other trackers' files
 """
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -22,8 +23,8 @@ from typing import Any
 
 import torch
 
-from mvssl import checkpoint
-from mvssl.errors import DataError, MvsslError, OutputError, RecipeError
+from mvssl import checkpoint, distributed
+from mvssl.errors import DataError, ElsewhereError, MvsslError, OutputError, RecipeError
 from mvssl.model import MultiView, build_model
 from mvssl.recipe import Recipe, load_recipe, to_yaml
 from mvssl.views import ViewSet, build_views
@@ -124,10 +125,15 @@ def describe(folder: Path, recipe: Recipe) -> None:
 
 
 def note_exit(folder: Path, error: BaseException | None) -> None:
-    """Write exit.json: launchers swallow exit codes, a file does not."""
+    """Write exit.json: launchers swallow exit codes, a file does not.
+
+    Of several processes the one that knows the reason writes, not those that it took along.
+    """
+    if isinstance(error, ElsewhereError) or (error is None and distributed.rank() != 0) or not folder.is_dir():
+        return
     code = error.code if isinstance(error, MvsslError) else 0 if error is None else 1
     reason = "finished" if error is None else str(error) or type(error).__name__
-    if folder.is_dir():
+    with contextlib.suppress(OSError):
         write_aside(folder / "exit.json", json.dumps({"code": code, "reason": reason}, indent=1))
 
 

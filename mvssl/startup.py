@@ -1,12 +1,10 @@
 """What happens before the first step and after the last: sources opened, statistics measured, the plan told."""
 
-import contextlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from rich.table import Table
 from torch import nn
 
@@ -23,15 +21,18 @@ if TYPE_CHECKING:
     from mvssl.trainer import Trainer
 
 
-def open_training(table: Data, accelerator: Accelerator | None = None) -> Shards:
+def open_training(table: Data) -> Shards:
     """The shards to train on, packed first where the recipe says from what; the main process does it for all."""
     if not table.train:
         raise RecipeError("data.train is empty: name shards, or call train(recipe, data=DATASET) from Python")
-    main = accelerator is None or accelerator.is_main_process
-    with accelerator.main_process_first() if accelerator else contextlib.nullcontext():
+    main = distributed.rank() == 0
+
+    def work() -> Shards:
         if table.pack and main:
             pack_once(table)
         return open_shards(table.train, table.folder, table.columns, missing=table.missing, progress=main)
+
+    return distributed.main_first(work)
 
 
 def pack_once(table: Data) -> None:

@@ -57,7 +57,7 @@ class Trainer:
     @classmethod
     def prepare(cls, recipe: Recipe, accelerator: Accelerator, data: Any = None) -> "Trainer":
         """Open the data, build views, model, optimizer; equal on every process. Raises `RecipeError`, `DataError`."""
-        source = startup.open_training(recipe.data, accelerator) if data is None else as_source(data)
+        source = startup.open_training(recipe.data) if data is None else as_source(data)
         recipe = recipe.model_copy(update={"views": resolve_statistics(recipe.views, source.shapes, source)})
         views = build_views(recipe.views, source.shapes)
         torch.manual_seed(recipe.train.seed)

@@ -5,6 +5,7 @@ interrupted is the run that was not.
 """
 
 import contextlib
+import re
 import signal
 import time
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ from accelerate import Accelerator
 
 from mvssl import checkpoint, distributed, guard, run, startup
 from mvssl.data import Batch
-from mvssl.errors import PREEMPTED, DataError, MvsslError, StorageError
+from mvssl.errors import PREEMPTED, DataError, ElsewhereError, MvsslError, StorageError
 from mvssl.ledger import Ledger
 from mvssl.progress import Log, say
 from mvssl.recipe import Recipe
@@ -49,16 +50,22 @@ def train(recipe: Recipe, data: Any = None) -> Outcome:
     """
     accelerator = make_accelerator(recipe)
     folder = Path(recipe.train.out)
-    error: BaseException | None = None
     try:
         run.claim(folder)
-        return _loop(Trainer.prepare(recipe, accelerator, data), folder)
+        outcome = _loop(Trainer.prepare(recipe, accelerator, data), folder)
     except BaseException as raised:
-        error = raised
-        raise
-    finally:
-        if accelerator.is_main_process:
-            run.note_exit(folder, error)
+        error = _lost_peer(raised) or raised
+        run.note_exit(folder, error)
+        raise error from None if isinstance(error, ElsewhereError) else error.__cause__
+    run.note_exit(folder, None)
+    return outcome
+
+
+def _lost_peer(error: BaseException) -> ElsewhereError | None:
+    """The sentence for a collective that failed since another process is gone."""
+    if distributed.world() > 1 and isinstance(error, RuntimeError) and re.search(r"[Cc]onnection|peer", str(error)):
+        return ElsewhereError("another process of this run ended; what it said stands in its output and in exit.json")
+    return None
 
 
 def _loop(trainer: Trainer, folder: Path) -> Outcome:

@@ -13,12 +13,12 @@ from accelerate.commands.config.config_args import load_config_from_file
 from mvssl import checkpoint
 
 LAUNCH = Path(__file__).parent.parent / "launch"
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCH / "cpu_2.yaml")]
 
 
 def launch(recipe: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCH / "cpu_2.yaml")]
-        + ["-m", "mvssl", "train", str(recipe), *overrides],
+        [*ACCELERATE, "-m", "mvssl", "train", str(recipe), *overrides],
         capture_output=True,
         text=True,
         env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
@@ -46,6 +46,14 @@ def test_a_mistake_under_the_launcher_leaves_its_code_in_the_run_folder(recipe, 
     assert done.returncode != 0
     assert "cannot be shared evenly by 2 processes" in done.stderr
     assert yaml.safe_load((tmp_path / "run" / "exit.json").read_text())["code"] == 64
+
+
+def test_missing_shards_end_all_processes_with_a_sentence_and_no_stack_trace(recipe, tmp_path):
+    done = launch(recipe, "data.train=nowhere/*.tar")
+    assert done.returncode != 0
+    assert "mvssl: no shards match" in done.stderr
+    assert "mvssl/" not in done.stderr.replace(str(tmp_path), "")  # a stack trace would name our files
+    assert yaml.safe_load((tmp_path / "run" / "exit.json").read_text())["code"] == 65
 
 
 @pytest.mark.parametrize(
