@@ -159,6 +159,7 @@ def bench(
     json_file: JsonFile = None,
 ) -> None:
     """Measure samples per second; `train` sets the loop beside the bare model on random tensors, in turns."""
+    from mvssl import distributed
     from mvssl.bench import bench_reader, bench_train, bench_views, show
     from mvssl.recipe import load_recipe
 
@@ -167,7 +168,8 @@ def bench(
     else:
         measure = bench_train if what == "train" else bench_reader
         found = measure(load_recipe(recipe, overrides or []), json_file=json_file)
-    show(found)
+    if distributed.rank() == 0:
+        show(found)
 
 
 @app.command()

@@ -84,7 +84,7 @@ def tents(centre: Tensor, support: Tensor, inside: int) -> Tensor:
 def filtered(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """rows [n, out_h, h] and columns [n, out_w, w] applied to images [n, c, h, w]."""
     n, c, h, w = x.shape
-    x = torch.bmm(x.reshape(n, c * h, w), columns.mT).view(n, c, h, -1)
+    x = torch.bmm(x.reshape(n, c * h, w), columns.mT).view(n, c, h, columns.shape[1])
     return torch.matmul(rows[:, None], x)
 
 

@@ -127,3 +127,8 @@ def test_blur_is_torchvisions_with_a_sigma_for_each_sample():
     for k in range(5):
         theirs = tv.gaussian_blur(x[k], kernel_size=[13, 13], sigma=[sigma[k].item()] * 2)
         torch.testing.assert_close(ours[k], theirs, atol=1e-5, rtol=0)
+
+
+def test_a_batch_in_which_no_row_is_blurred_passes():
+    none = torch.zeros(0, 3, 8, 8)
+    assert blurred(none, torch.zeros(0), radius=2).shape == none.shape
