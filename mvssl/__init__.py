@@ -7,8 +7,13 @@ The road, in four hops:
 Importing the package registers its networks with timm, so that an exported backbone reloads by name.
 """
 
+from typing import TYPE_CHECKING
+
 from mvssl import encoders as encoders
 from mvssl.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from mvssl.training import train
 
 __all__ = ["load_recipe", "train"]
 __version__ = "0.1.0"

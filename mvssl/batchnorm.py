@@ -6,6 +6,8 @@ torch.nn.SyncBatchNorm does this on CUDA and refuses CPU tensors, so on CPU the 
 Ioffe and Szegedy, 2015, https://arxiv.org/abs/1502.03167
 """
 
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from timm.layers.norm_act import convert_sync_batchnorm
@@ -13,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mvssl.distributed import total, world
+
+Converted = TypeVar("Converted", bound=nn.Module)
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -70,7 +74,7 @@ def _on_channels(statistic: Tensor, x: Tensor) -> Tensor:
     return statistic.view(1, -1, *[1] * (x.ndim - 2))
 
 
-def convert_batchnorm(module: nn.Module, device: torch.device | str | None = None) -> nn.Module:
+def convert_batchnorm(module: Converted, device: torch.device | str | None = None) -> Converted:
     """`module` with every batch norm replaced by one over processes; state-dict keys stay. As it is on one process.
 
     `device` is where the module will run, by default where its parameters are: torch's own SyncBatchNorm on CUDA, ours
@@ -80,7 +84,8 @@ def convert_batchnorm(module: nn.Module, device: torch.device | str | None = Non
         return module
     if device is None:
         device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    return convert_sync_batchnorm(module) if torch.device(device).type == "cuda" else _convert(module)
+    convert = convert_sync_batchnorm if torch.device(device).type == "cuda" else _convert
+    return convert(module)  # pyright: ignore[reportReturnType]
 
 
 def _convert(module: nn.Module) -> nn.Module:

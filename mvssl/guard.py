@@ -46,7 +46,7 @@ class Buffers:
     def remember(self) -> None:
         """Copy what stands in the buffers now."""
         if self.live:
-            torch._foreach_copy_(self.kept, self.live)
+            torch._foreach_copy_(self.kept, self.live)  # pyright: ignore[reportPrivateImportUsage]
 
     def restore_where(self, vetoed: Tensor) -> None:
         """Put the remembered values back if `vetoed` (a 0-d bool tensor) is true."""

@@ -33,12 +33,12 @@ class Column(Table):
 
     field: str = Field(description='field of the sample: jpg, rgb.jpg, cls, json; "jpg;png" takes either')
     size: Size | None = Field(
-        None, description="canvas [height, width]; images of other sizes are resized and centre-cropped to it"
+        default=None, description="canvas [height, width]; images of other sizes are resized and centre-cropped to it"
     )
-    mode: Literal["rgb", "gray"] | None = Field(None, description="convert images to three channels or one")
-    path: str | None = Field(None, description="dotted path inside a json field, array of an npz")
+    mode: Literal["rgb", "gray"] | None = Field(default=None, description="convert images to three channels or one")
+    path: str | None = Field(default=None, description="dotted path inside a json field, array of an npz")
     classes: PositiveInt | None = Field(
-        None, description="length of the multi-hot vector that a list of class numbers becomes"
+        default=None, description="length of the multi-hot vector that a list of class numbers becomes"
     )
 
 
@@ -46,19 +46,19 @@ class Data(Table):
     """Where samples come from and how many make a batch."""
 
     root: str | None = Field(
-        None, description="folder that shard patterns are relative to; default $MVSSL_DATA, else ./data"
+        default=None, description="folder that shard patterns are relative to; default $MVSSL_DATA, else ./data"
     )
-    pack: str | None = Field(None, description="source that `mvssl pack` knows, packed under root on first use")
-    train: str | list[str] = Field([], description="shards to train on: paths, globs, {000..012} braces")
-    val: str | list[str] = Field([], description="labelled shards that evaluate tests on")
-    columns: dict[str, Column] = Field({}, description="the columns that views are made from")
-    label: Column | None = Field(None, description="the column that evaluate predicts")
-    batch_size: PositiveInt = Field(128, description="samples per optimizer step over all processes")
-    workers: NonNegativeInt = Field(2, description="loader processes per training process")
+    pack: str | None = Field(default=None, description="source that `mvssl pack` knows, packed under root on first use")
+    train: str | list[str] = Field(default=[], description="shards to train on: paths, globs, {000..012} braces")
+    val: str | list[str] = Field(default=[], description="labelled shards that evaluate tests on")
+    columns: dict[str, Column] = Field(default={}, description="the columns that views are made from")
+    label: Column | None = Field(default=None, description="the column that evaluate predicts")
+    batch_size: PositiveInt = Field(default=128, description="samples per optimizer step over all processes")
+    workers: NonNegativeInt = Field(default=2, description="loader processes per training process")
     missing: Literal["drop", "mask", "error"] = Field(
-        "drop", description="what happens to a sample that lacks a column"
+        default="drop", description="what happens to a sample that lacks a column"
     )
-    max_bad: float = Field(0.001, ge=0, le=1, description="share of undecodable samples at which the run stops")
+    max_bad: float = Field(default=0.001, ge=0, le=1, description="share of undecodable samples at which the run stops")
 
     @property
     def folder(self) -> Path:
@@ -72,10 +72,10 @@ class View(Table):
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
 
     source: str = Field(alias="from", description="column of the batch")
-    name: str = Field("image", description="image, vector, or package.module:Class")
-    augment: str | None = Field(None, description="preset of options: dim, amdim, cmc, mib, simclr, crop_flip")
-    geometry: str | None = Field(None, description="view whose crop, flip and warp this view repeats")
-    count: PositiveInt = Field(1, description="independent draws of this view: NAME_0, NAME_1, ...")
+    name: str = Field(default="image", description="image, vector, or package.module:Class")
+    augment: str | None = Field(default=None, description="preset of options: dim, amdim, cmc, mib, simclr, crop_flip")
+    geometry: str | None = Field(default=None, description="view whose crop, flip and warp this view repeats")
+    count: PositiveInt = Field(default=1, description="independent draws of this view: NAME_0, NAME_1, ...")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -87,10 +87,10 @@ class Encoder(Table):
     """A timm model, by name, for one view or several."""
 
     name: str = Field(description="timm model name, one of mvssl's own included")
-    taps: list[int] | None = Field(None, description="which intermediate maps to keep; default all")
-    pretrained: bool = Field(False, description="start from timm's weights (downloads)")
-    init_from: str | None = Field(None, description="start from a run, an export folder or a safetensors file")
-    options: dict[str, Any] = Field({}, description="keyword arguments of timm.create_model")
+    taps: list[int] | None = Field(default=None, description="which intermediate maps to keep; default all")
+    pretrained: bool = Field(default=False, description="start from timm's weights (downloads)")
+    init_from: str | None = Field(default=None, description="start from a run, an export folder or a safetensors file")
+    options: dict[str, Any] = Field(default={}, description="keyword arguments of timm.create_model")
 
 
 class Objective(Table):
@@ -111,30 +111,30 @@ class Optim(Table):
     """The optimizer and its learning rate over the run."""
 
     name: Literal["adamw"] = "adamw"
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.05, ge=0, description="not applied to norms, biases and other vectors")
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0, description="not applied to norms, biases and other vectors")
     betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
+    eps: float = Field(default=1e-8, gt=0)
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup: NonNegativeInt = Field(0, description="steps of linear warm-up")
-    final: float = Field(0.0, ge=0, le=1, description="share of lr left at the end of the cosine")
-    clip: float | None = Field(None, gt=0, description="largest gradient norm")
+    warmup: NonNegativeInt = Field(default=0, description="steps of linear warm-up")
+    final: float = Field(default=0.0, ge=0, le=1, description="share of lr left at the end of the cosine")
+    clip: float | None = Field(default=None, gt=0, description="largest gradient norm")
 
 
 class Train(Table):
     """How long, how precise, and where to."""
 
-    epochs: float | None = Field(None, gt=0)
+    epochs: float | None = Field(default=None, gt=0)
     steps: PositiveInt | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: NonNegativeInt = 0
-    save_every: PositiveInt = Field(500, description="steps between checkpoints; the last step is always saved")
-    keep: int = Field(2, ge=2, description="checkpoints kept")
-    log_every: PositiveInt = Field(20, description="steps between lines of metrics.jsonl")
-    trackers: list[str] = Field(["tensorboard"], description="accelerate trackers")
-    joint_bn: bool = Field(True, description="views that share an encoder and a shape pass as one batch")
+    save_every: PositiveInt = Field(default=500, description="steps between checkpoints; the last step is always saved")
+    keep: int = Field(default=2, ge=2, description="checkpoints kept")
+    log_every: PositiveInt = Field(default=20, description="steps between lines of metrics.jsonl")
+    trackers: list[str] = Field(default=["tensorboard"], description="accelerate trackers")
+    joint_bn: bool = Field(default=True, description="views that share an encoder and a shape pass as one batch")
     out: str = Field(description="run folder")
-    then: list[Literal["evaluate", "export", "views"]] = Field([], description="what to do after the last step")
+    then: list[Literal["evaluate", "export", "views"]] = Field(default=[], description="what to do after the last step")
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -147,9 +147,9 @@ class Evaluate(Table):
     """What `mvssl evaluate` measures when the command line does not say."""
 
     probes: list[Literal["knn", "linear", "fewlabel"]] = ["knn", "linear", "fewlabel"]
-    layer: str = Field("vector", description="vector, head (what the objective compares), or a map's number")
-    shots: list[PositiveInt] = Field([1, 10], description="labels per class of the few-label probe")
-    draws: PositiveInt = Field(20, description="random label sets per number of shots")
+    layer: str = Field(default="vector", description="vector, head (what the objective compares), or a map's number")
+    shots: list[PositiveInt] = Field(default=[1, 10], description="labels per class of the few-label probe")
+    draws: PositiveInt = Field(default=20, description="random label sets per number of shots")
 
 
 class Recipe(Table):
@@ -163,9 +163,9 @@ class Recipe(Table):
     views: dict[str, View] = Field(min_length=1)
     encoder: dict[str, Encoder]
     objective: list[Objective] = Field(min_length=1)
-    optim: Optim = Optim()
+    optim: Optim = Field(default_factory=Optim)
     train: Train
-    evaluate: Evaluate = Evaluate()
+    evaluate: Evaluate = Field(default_factory=Evaluate)
 
     @model_validator(mode="before")
     @classmethod

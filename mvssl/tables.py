@@ -51,7 +51,8 @@ def override(tables: dict[str, Any], given: str) -> None:
             raise RecipeError(f"{dotted}: {'.'.join(parents[: depth + 1])} is a value, not a table")
     if isinstance(here, list):
         _inside(here, last, dotted)
-    here[int(last) if isinstance(here, list) else last] = parse_yaml(value, given)
+    place: Any = int(last) if isinstance(here, list) else last
+    here[place] = parse_yaml(value, given)
 
 
 def _inside(table: Any, name: str, dotted: str) -> Any:
