@@ -14,6 +14,7 @@ import yaml
 from spies import witnessed
 
 from mvssl import checkpoint
+from mvssl.data import open_shards
 from mvssl.errors import DataError, OutputError, RecipeError
 from mvssl.training import train
 
@@ -194,6 +195,23 @@ def damage(shard: Path, magic: bytes, count: int) -> None:
             assert file.read(4) == magic
             file.seek(start)
             file.write(b"garbage!" * 8)
+
+
+SENSORS = {
+    "data__columns": {"image": {"field": "png"}, "depth": {"field": "depth.png"}},
+    "views": {"image": {"from": "image"}, "depth": {"from": "depth"}},
+    "encoder": {name: {"name": "mlp", "options": {"widths": [16]}} for name in ("image", "depth")},
+}
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_samples_that_lack_a_sensor_are_left_out_or_masked(tmp_path, processes, world):
+    tiny.write_shards(tmp_path / "train", without_depth=15)
+    for missing, seen in (("drop", 25), ("mask", 40)):
+        given = tiny.tables(tmp_path, tmp_path / missing, data__missing=missing, **SENSORS)
+        run_on(processes, world, given)
+        assert all(line["loss"] == line["loss"] for line in tiny.metrics(tmp_path / missing))
+        assert len(open_shards("train", tmp_path, tiny.parse_recipe(given).data.columns, missing=missing)) == seen
 
 
 def test_a_python_dataset_of_dicts_trains_like_shards(tmp_path):
