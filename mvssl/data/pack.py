@@ -61,6 +61,24 @@ def pack(
     return packed
 
 
+def destination_of(source: str, root: Path) -> Path:
+    """Where a recipe's `data.pack` goes: root/digits, root/cifar10 for torchvision:CIFAR10, else root/STEM of a path.
+
+    Raises `RecipeError` where that is the source itself.
+    """
+    kind, _, rest = source.partition(":")
+    if kind == "torchvision":
+        return root / rest.lower()
+    path = Path(rest if kind in ("classes", "pairs") else source)
+    whole = path.absolute()
+    destination = root / (whole.stem if whole.suffix == ".npz" else whole.name)
+    if path.is_dir() and destination.resolve() == path.resolve():
+        raise RecipeError(
+            f"data.pack: {path} would be packed onto itself; set data.root to another folder than its own"
+        )
+    return destination
+
+
 def _open(source: str, root: Path | None) -> Material:
     kind, colon, rest = source.partition(":")
     if source == "digits":

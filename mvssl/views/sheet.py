@@ -23,7 +23,6 @@ from mvssl.views.viewset import ViewSet
 
 LATER = 1 << 40  # positions between two draws of a sample: as if it came again, far later in the run
 CELL = 1.2  # inches
-ROWS = 12
 
 Panel = tuple[str, str, Tensor]  # heading, draw, [n, 3, h, w] in [0, 1] or vectors [n, d]
 
@@ -31,13 +30,10 @@ Panel = tuple[str, str, Tensor]  # heading, draw, [n, 3, h, w] in [0, 1] or vect
 def contact_sheet(
     viewset: ViewSet, batch: Any, out: Path, *, seed: int = 0, draws: int = 3, device: torch.device | str = "cpu"
 ) -> Path:
-    """Draw the first 12 samples of `batch`, each view `draws` times, to the PNG `out`. Raises `OutputError`.
+    """Draw the samples of `batch`, a row each, and each view `draws` times, to the PNG `out`. Raises `OutputError`.
 
     The first draw is the very one that training with `seed` sees; views with a count are drawn once each.
     """
-    batch = batch._replace(
-        columns={name: column[:ROWS] for name, column in batch.columns.items()}, position=batch.position[:ROWS]
-    )
     groups = [*_columns(viewset, batch), *_views(viewset, batch, seed, draws, device)]
     panels = [panel for group in groups for panel in (*group, None)][:-1]  # a narrow gap after each group
     rows, widths = len(batch.position), [1.0 if panel else 0.06 for panel in panels]

@@ -10,8 +10,10 @@ from shard_making import image_bytes, pixels
 
 from mvssl.data import open_shards, pack, verify
 from mvssl.data.index import scan
+from mvssl.data.pack import destination_of
 from mvssl.errors import DataError, OutputError, RecipeError, StorageError
-from mvssl.recipe import Column
+from mvssl.recipe import Column, Data
+from mvssl.startup import pack_once
 
 
 def columns(**fields) -> dict[str, Column]:
@@ -265,3 +267,35 @@ def test_a_file_that_is_no_image_is_named(tmp_path):
     (tmp_path / "set/b.png").write_bytes(image_bytes(pixels(0)))
     with pytest.raises(DataError, match=r"a\.bmp"):
         pack(str(tmp_path / "set"), tmp_path / "out", val=0)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("digits", "digits"),
+        ("torchvision:CIFAR10", "cifar10"),
+        ("/scans/2024/brain.npz", "brain"),
+        ("/photos/v1.2/", "v1.2"),
+        ("pairs:drone/scenes", "scenes"),
+    ],
+)
+def test_what_a_recipe_packs_gets_a_plain_name_under_the_data_folder(tmp_path, source, name):
+    assert destination_of(source, tmp_path) == tmp_path / name
+
+
+def test_a_folder_is_not_packed_onto_itself(tmp_path):
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(RecipeError, match=r"data\.root"):
+        destination_of(str(tmp_path / "photos"), tmp_path)
+
+
+def test_a_recipe_packs_a_folder_once_and_then_leaves_it(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for i in range(4):
+        (tmp_path / f"photos/{i}.png").write_bytes(image_bytes(pixels(i)))
+    table = Data.model_validate({"root": str(tmp_path / "data"), "pack": str(tmp_path / "photos")})
+    pack_once(table)
+    [shard] = (tmp_path / "data/photos/train").glob("*.tar")
+    before = shard.stat().st_mtime_ns
+    pack_once(table)
+    assert shard.stat().st_mtime_ns == before

@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 from shard_making import pixels
+from torch.utils.data import Subset
 
 from mvssl.data import Samples, Undecodable, as_source, loader, sequential
 from mvssl.errors import DataError, RecipeError
@@ -93,3 +94,25 @@ def test_what_is_no_dataset_of_dicts_is_told_so(dataset, error, said):
 def test_an_unknown_column_lists_what_there_is():
     with pytest.raises(DataError, match="hold label, not image"):
         Samples(Dataset([{"label": 1, "image": None}]), columns=["label", "image"])
+
+
+def test_the_fingerprint_tells_parts_of_one_dataset_apart_but_not_two_readings_of_it():
+    whole = Dataset([item(i) for i in range(12)])
+    first, last, again = (Samples(Subset(whole, rows)) for rows in (range(6), range(6, 12), range(6)))  # pyright: ignore[reportArgumentType]
+    assert first.fingerprint == again.fingerprint != last.fingerprint
+    assert first.fingerprint != Samples(Subset(whole, range(5))).fingerprint  # pyright: ignore[reportArgumentType]
+
+
+def test_what_a_dataset_draws_at_random_is_no_part_of_its_fingerprint():
+    class Noisy(Dataset):
+        def __getitem__(self, i):
+            return {"x": np.random.default_rng().random(4), "label": self.items[i]}
+
+    one, same, other = (Samples(Noisy(labels)) for labels in (range(9), range(9), range(1, 10)))
+    assert one.fingerprint == same.fingerprint != other.fingerprint
+
+
+def test_a_dataset_may_name_itself():
+    named = Dataset([item(0)])
+    named.fingerprint = "scans of May"
+    assert Samples(named).fingerprint == "scans of May"

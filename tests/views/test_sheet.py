@@ -11,7 +11,7 @@ from torch import Tensor
 from mvssl.errors import OutputError
 from mvssl.recipe import View
 from mvssl.views import ImageView, build_views
-from mvssl.views.sheet import colours, contact_sheet
+from mvssl.views.sheet import CELL, colours, contact_sheet
 
 
 class Batch(NamedTuple):
@@ -46,6 +46,17 @@ def test_a_sheet_of_every_kind_of_view_is_a_picture_with_content(tmp_path):
     with Image.open(out) as sheet:
         assert sheet.width > sheet.height > 300
         assert len(sheet.convert("RGB").getcolors(maxcolors=10**6)) > 500
+
+
+def test_a_sheet_has_a_row_for_every_sample(tmp_path):
+    columns = {"x": torch.rand(14, 1, 4, 4)}
+    views = build_views({"x": View.model_validate({"from": "x", "normalize": "none"})}, {"x": (1, 4, 4)})
+    sizes = []
+    for rows in (7, 14):
+        batch = Batch({name: column[:rows] for name, column in columns.items()}, torch.arange(rows))
+        with Image.open(contact_sheet(views, batch, tmp_path / "sheet.png", draws=1)) as sheet:
+            sizes.append(sheet.height)
+    assert sizes[1] - sizes[0] == pytest.approx(7 * CELL * 110, abs=2)
 
 
 def test_a_sheet_that_cannot_be_written_says_where(tmp_path):
