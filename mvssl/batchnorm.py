@@ -2,14 +2,16 @@
 
 in   [n, c, ...] on each process, n may differ and may be 0
 out  what one process with all rows would give: value, gradient, running statistics
-torch.nn.SyncBatchNorm does this on CUDA and refuses CPU tensors, so on CPU the class below takes its place.
+torch.nn.SyncBatchNorm does this on CUDA and refuses CPU tensors, so on CPU the class below takes its place. So it does
+where rows can be absent: a batch may then hold one value per channel, or none, which torch refuses on one process and
+answers with running variances of NaN on several. A single value is its own mean and comes out as the bias; the running
+mean learns from it, the running variance does not.
 Ioffe and Szegedy, 2015, https://arxiv.org/abs/1502.03167
 """
 
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -23,12 +25,14 @@ class SyncBatchNorm(_BatchNorm):
     """Batch norm over processes, on any device. Not torch's class, which DDP refuses to wrap on CPUs."""
 
     def forward(self, input: Tensor) -> Tensor:
+        alone = world() == 1 and input.numel() > input.shape[1]
+        if alone or not (self.training or self.running_mean is None):
+            return super().forward(input)
         x = input if input.dtype == torch.float64 else input.float()
-        if self.training or self.running_mean is None:
-            y = self._normalise(x)
-        else:
-            y = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return y.to(input.dtype)
+        return self._normalise(x).to(input.dtype)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number of dimensions."""
 
     def _normalise(self, x: Tensor) -> Tensor:
         axes = [axis for axis in range(x.ndim) if axis != 1]
@@ -57,7 +61,7 @@ class SyncBatchNorm(_BatchNorm):
         share = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.clamp(min=1)
         unbiased = var * count / (count - 1).clamp(min=1)
         self.running_mean += seen * share * (mean - self.running_mean)
-        self.running_var += seen * share * (unbiased - self.running_var)
+        self.running_var += (count > 1).to(var) * share * (unbiased - self.running_var)
 
 
 class SyncBatchNormAct(SyncBatchNorm):
@@ -74,18 +78,19 @@ def _on_channels(statistic: Tensor, x: Tensor) -> Tensor:
     return statistic.view(1, -1, *[1] * (x.ndim - 2))
 
 
-def convert_batchnorm(module: Converted, device: torch.device | str | None = None) -> Converted:
-    """`module` with every batch norm replaced by one over processes; state-dict keys stay. As it is on one process.
+def convert_batchnorm(
+    module: Converted, device: torch.device | str | None = None, *, rows_absent: bool = False
+) -> Converted:
+    """`module` with every batch norm replaced by one over processes; state-dict keys stay.
 
-    `device` is where the module will run, by default where its parameters are: torch's own SyncBatchNorm on CUDA, ours
-    elsewhere. The replacements share the parameters and buffers of what they replace.
+    `device` is where the module will run, by default where its parameters are: torch's own SyncBatchNorm on several
+    CUDA processes, unless `rows_absent` says that a batch may hold fewer than two rows; else ours, which on one process
+    is torch's BatchNorm wherever that accepts the batch. Replacements share parameters and buffers with the replaced.
     """
-    if world() == 1:
-        return module
     if device is None:
         device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    convert = convert_sync_batchnorm if torch.device(device).type == "cuda" else _convert
-    return convert(module)  # pyright: ignore[reportReturnType]
+    fused = torch.device(device).type == "cuda" and world() > 1 and not rows_absent
+    return (convert_sync_batchnorm if fused else _convert)(module)  # pyright: ignore[reportReturnType]
 
 
 def _convert(module: nn.Module) -> nn.Module:

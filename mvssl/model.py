@@ -12,10 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mvssl import distributed
 from mvssl.batchnorm import SyncBatchNorm
 from mvssl.compose import construct, find_class
+from mvssl.devices import rows_of, scattered
 from mvssl.encoders import Encoder, Features, Widths
 from mvssl.errors import RecipeError
+from mvssl.names import drawn
 from mvssl.objectives import OBJECTIVES
 from mvssl.objectives.context import Context, at_least_float32
 from mvssl.recipe import Recipe
@@ -68,23 +71,20 @@ class MultiView(nn.Module):
                     metrics[f"{label}/loss"] = loss.detach()
         return torch.stack(losses).sum(), metrics
 
-    def terms(self) -> list[tuple[str, nn.Module]]:
-        """Each objective with its label: its name, or NAME_0, NAME_1, ... where a name comes twice."""
-        return list(zip(self.labels, self.objective, strict=True))
-
     def encode(self, views: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> dict[str, Features]:
-        """Features of each view; rows that `present` (bool [n] by view) calls absent meet no encoder and are zero."""
+        """Features of each view; rows that `present` (bool [n] on the CPU) calls absent meet no encoder and are 0."""
+        rows = {view: rows_of(mask, views[view].device) for view, mask in (present or {}).items() if view in views}
         together = defaultdict(list)
         for view, x in views.items():
             together[(self.groups[view], x.shape[1:]) if self.joint_bn else view].append(view)
         found = {}
         for names in together.values():
-            masks = [(present or {}).get(view) for view in names]
-            rows = [views[view] if mask is None else views[view][mask] for view, mask in zip(names, masks, strict=True)]
-            features = _encode(self.encoder_of(names[0]), torch.cat(rows) if len(rows) > 1 else rows[0])
-            parts = zip(*(t.split([len(r) for r in rows]) for t in (*features.maps, features.vector)), strict=True)
-            for view, mask, part in zip(names, masks, parts, strict=True):
-                *maps, vector = part if mask is None else (_scatter(t, mask) for t in part)
+            there = [views[view].index_select(0, rows[view]) if view in rows else views[view] for view in names]
+            features = _encode(self.encoder_of(names[0]), torch.cat(there) if len(there) > 1 else there[0])
+            parts = zip(*(t.split([len(x) for x in there]) for t in (*features.maps, features.vector)), strict=True)
+            for view, part in zip(names, parts, strict=True):
+                n = len(views[view])
+                *maps, vector = [scattered(t, rows[view], n) for t in part] if view in rows else part
                 found[view] = Features(tuple(maps), vector)
         return {view: found[view] for view in views}
 
@@ -96,7 +96,7 @@ class MultiView(nn.Module):
 def _encode(encoder: Encoder, x: Tensor) -> Features:
     if x.is_cuda and x.ndim == 4:
         x = x.contiguous(memory_format=torch.channels_last)
-    if len(x) or _synchronises(encoder):
+    if len(x) or (distributed.world() > 1 and _synchronises(encoder)):
         return encoder(x)
     # No row is present: a blank one in eval mode changes no statistics and keeps the graph, which DDP counts on.
     training = encoder.training
@@ -112,11 +112,6 @@ def _synchronises(encoder: Encoder) -> bool:
     )
 
 
-def _scatter(part: Tensor, mask: Tensor) -> Tensor:
-    """Rows back to where `mask` is true, zeros elsewhere."""
-    return part.new_zeros(len(mask), *part.shape[1:]).index_put((mask,), part)
-
-
 def _distinct(names: list[str]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name}_{names[:i].count(name)}" for i, name in enumerate(names)]
 
@@ -127,7 +122,9 @@ def build_model(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], *, start_
     Weights are drawn from torch's generator, which the caller seeds, in the recipe's order; with `start_weights` false,
     `pretrained` and `init_from` are left alone, since a checkpoint follows. Raises `RecipeError`.
     """
-    names = drawn_names(recipe)
+    for view in recipe.views:
+        _check_name(view)
+    names = {view: drawn(view, table.count) for view, table in recipe.views.items()}
     encoders = {}
     for group, table in recipe.encoder.items():
         sizes = {view: tuple(shapes[view]) for base in group.split(",") for view in names[base.strip()]}
@@ -141,16 +138,16 @@ def build_model(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], *, start_
         made = find_class(table.name, OBJECTIVES, where)
         label = table.name.rpartition(":")[2]
         terms.append(Term(label, table.weight, construct(made, table.options, where, widths)))
-    bases = {view: base for base, drawn in names.items() for view in drawn}
+    bases = {view: base for base, draws in names.items() for view in draws}
     return MultiView(encoders, terms, bases, joint_bn=recipe.train.joint_bn)
 
 
-def drawn_names(recipe: Recipe) -> dict[str, list[str]]:
-    """The names under which each view of the recipe is drawn: itself, or NAME_0, NAME_1, ... where count is above 1."""
-    return {
-        name: [name] if view.count == 1 else [f"{name}_{i}" for i in range(view.count)]
-        for name, view in recipe.views.items()
-    }
+def _check_name(view: str) -> None:
+    """Refuse names under which `nn.ModuleDict` has something of its own: nothing can stand there by view."""
+    if hasattr(nn.ModuleDict(), view):
+        raise RecipeError(
+            f"views.{view}: torch's modules have an attribute {view!r} already; call the view {view}_view, for example"
+        )
 
 
 def _check_channels(group: str, sizes: Mapping[str, tuple[int, ...]]) -> None:
@@ -168,8 +165,8 @@ def _widths(
     owner = {base.strip(): encoder for group, encoder in encoders.items() for base in group.split(",")}
     measured: dict[tuple[int, tuple[int, ...]], Widths] = {}
     widths = {}
-    for base, drawn in names.items():
-        for view in drawn:
+    for base, draws in names.items():
+        for view in draws:
             key = id(owner[base]), tuple(shapes[view])
             if key not in measured:
                 same = key[1] == owner[base].shape

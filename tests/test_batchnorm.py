@@ -81,6 +81,26 @@ def test_ddp_takes_it_and_averages_to_the_gradient_of_one_process():
             assert_close(2 * grads[name], grad, atol=1e-9, rtol=1e-12)
 
 
+def one_value():
+    norm = convert_batchnorm(make(0))
+    x = batch(0)[0][:1, :, :1] + 0.5
+    mine = x if distributed.rank() == 0 else x[:0]
+    return train(norm, [mine], [torch.ones_like(mine)]), x
+
+
+def test_one_value_is_its_own_mean_and_teaches_no_variance():
+    (one, x), ((two, _), (other, _)) = one_value(), processes(one_value)
+    y, grad, parameters, buffers = one
+    bias = dict(make(0).named_parameters())["bias"]
+    assert_close(y[0, :, 0], bias.detach())
+    assert (grad == 0).all()
+    assert_close(buffers["running_mean"], 0.1 * x[0, :, 0])
+    assert_close(buffers["running_var"], torch.ones_like(bias).detach())
+    assert_close((two[0], two[1], two[3]), (y, grad, buffers), atol=1e-12, rtol=0)
+    assert_close(other[3], buffers, atol=1e-12, rtol=0)
+    assert_close({name: two[2][name] + other[2][name] for name in parameters}, parameters, atol=1e-12, rtol=0)
+
+
 def nothing_anywhere():
     norm = convert_batchnorm(nn.BatchNorm2d(4))
     y = norm(torch.zeros(0, 4, 3, 3, requires_grad=True))
@@ -131,6 +151,16 @@ def test_half_precision_comes_back_as_it_went_in_with_full_statistics():
     assert processes(half) == [(torch.bfloat16, torch.float32)] * 2
 
 
-def test_one_process_keeps_its_batch_norm():
-    norm = nn.BatchNorm1d(3)
-    assert convert_batchnorm(norm) is norm
+@pytest.mark.parametrize("dims", MAKERS)
+def test_on_one_process_it_is_torchs_bit_for_bit(dims):
+    x, w = batch(dims)
+    assert_close(
+        train(convert_batchnorm(make(dims)), [x, x], [w, w]), train(make(dims), [x, x], [w, w]), atol=0, rtol=0
+    )
+
+
+@pytest.mark.parametrize("rows_absent", [False, True])
+def test_on_several_cuda_processes_torchs_takes_its_place_unless_rows_are_absent(rows_absent, monkeypatch):
+    monkeypatch.setattr("mvssl.batchnorm.world", lambda: 2)
+    made = convert_batchnorm(nn.Sequential(nn.BatchNorm1d(3)), "cuda", rows_absent=rows_absent)
+    assert type(made[0]) is (SyncBatchNorm if rows_absent else nn.SyncBatchNorm)

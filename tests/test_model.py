@@ -93,7 +93,7 @@ def test_objectives_add_up_by_weight_and_their_metrics_say_whose_they_are():
     loss, metrics = model(views(), context())
     assert set(metrics) == {"Spread_0/square", "Spread_0/loss", "Spread_1/square", "Spread_1/loss"}
     assert_close(loss, 2 * metrics["Spread_0/loss"] + 0.5 * metrics["Spread_1/loss"])
-    assert [label for label, _ in model.terms()] == ["Spread_0", "Spread_1"]
+    assert model.labels == ["Spread_0", "Spread_1"]
 
 
 def test_joint_views_are_normalised_together_and_separate_ones_apart():
@@ -175,6 +175,28 @@ def test_views_of_one_encoder_need_equal_channels():
         build_model(shared, SHAPES)
 
 
+@pytest.mark.parametrize("name", ["half", "type", "keys", "training"])
+def test_a_name_that_torch_uses_itself_is_no_name_for_a_view(name):
+    made = tables(views={name: {"from": "x"}}, encoder={"name": "mlp"})
+    with pytest.raises(RecipeError, match=f"views.{name}: .* call the view {name}_view"):
+        build_model(made, {name: (3, 8, 8)})
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+@pytest.mark.parametrize("encoder", ["resnet10_small", "dim_conv32"])
+def test_a_step_on_hardly_any_row_harms_nothing(rows, encoder):
+    """The deepest maps are 1x1, so with one row in all their batch norm sees one value per channel."""
+    options = {"channels": [4] * 4} if encoder == "resnet10_small" else {"channels": [4] * 4, "hidden": 8, "code": 4}
+    made = tables(encoder={"a": {"name": encoder, "options": options}, "b": {"name": "mlp"}})
+    model = convert_batchnorm(build_model(made, {"a_0": (3, 16, 16), "a_1": (3, 16, 16), "b": (1, 16, 16)}))
+    here = torch.arange(4) < rows
+    loss, _ = model(views(), context(a_0=here, a_1=torch.zeros(4, dtype=torch.bool)))
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert all(b.isfinite().all() for b in model.buffers())
+    assert min(b.min() for name, b in model.named_buffers() if name.endswith("running_var")) > 0
+
+
 def test_each_view_has_the_widths_of_its_own_size():
     made = tables(views={"a": {"from": "x"}, "b": {"from": "x"}}, encoder={"name": "resnet10_small"})
     model = build_model(made, {"a": (3, 8, 8), "b": (3, 16, 16)})
@@ -209,11 +231,13 @@ def half_of_the_step(present):
 
 
 @pytest.mark.parametrize(
-    "present", [None, [1, 1, 1, 0, 1, 0], [1, 1, 1, 0, 0, 0]], ids=["all", "some", "none on one process"]
+    "present",
+    [None, [1, 1, 1, 0, 1, 0], [1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 0], [0] * 6],
+    ids=["all", "some", "none on one process", "one in all", "none"],
 )
 def test_two_processes_with_batch_norm_and_absent_rows_equal_one(processes, present):
     mask = None if present is None else torch.tensor(present).bool()
-    loss, grads, buffers = step(small(), slice(0, 6), mask)
+    loss, grads, buffers = step(convert_batchnorm(small()), slice(0, 6), mask)
     parts = processes(half_of_the_step, mask)
     assert_close(parts[0][0] + parts[1][0], loss, atol=1e-9, rtol=1e-9)
     for name, grad in grads.items():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mvssl import distributed
+from mvssl.devices import send
 from mvssl.draws import Draws
 from mvssl.encoders.encoder import Features
 from mvssl.objectives.estimators import IGNORE, NEGATIVE, POSITIVE
@@ -19,8 +20,8 @@ from mvssl.objectives.estimators import IGNORE, NEGATIVE, POSITIVE
 class Context:
     """What an objective knows of the batch besides its features.
 
-    `present` holds a bool [n] for each view that some samples lack; a view that is not in it is complete. Where a
-    row is False the features of that view are arbitrary and must not reach the loss.
+    `present` holds a bool [n], on the CPU, for each view that some samples lack; a view that is not in it is complete.
+    Where a row is False the features of that view are arbitrary and must not reach the loss.
     """
 
     step: int
@@ -42,10 +43,10 @@ def same_sample(n: int, device: torch.device, anchors: Tensor | None, candidates
 def only_present(mask: Tensor, anchors: Tensor | None, candidates: Tensor | None) -> Tensor:
     """The mask [N, n, 1] with IGNORE for every anchor and candidate that is absent."""
     if anchors is not None:
-        everyone = distributed.gather(anchors.to(mask)).bool()
+        everyone = distributed.gather(send(anchors, mask.device).to(mask)).bool()
         mask = mask.masked_fill(~everyone[:, None, None], IGNORE)
     if candidates is not None:
-        mask = mask.masked_fill(~candidates.to(mask.device)[None, :, None], IGNORE)
+        mask = mask.masked_fill(~send(candidates, mask.device)[None, :, None], IGNORE)
     return mask
 
 
@@ -56,7 +57,7 @@ def both(here: Tensor | None, there: Tensor | None) -> Tensor | None:
 
 def mean_rows(x: Tensor, present: Tensor | None) -> Tensor:
     """Mean of [n] over the present rows of all processes; 0 where nobody has one."""
-    rows = torch.ones_like(x, dtype=torch.bool) if present is None else present.to(x.device)
+    rows = torch.ones_like(x, dtype=torch.bool) if present is None else send(present, x.device)
     return distributed.mean(x.masked_fill(~rows, 0).sum(), rows.sum())
 
 

@@ -11,7 +11,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from mvssl.devices import rows_of, scattered, send
 from mvssl.errors import RecipeError
+from mvssl.names import drawn, first_drawn
 
 
 class DIMHead(nn.Module):
@@ -103,30 +105,30 @@ def _owner(view: str, alike: Mapping[str, object], share: bool | None) -> str:
     if share:
         return next(iter(alike))
     base, _, number = view.rpartition("_")
-    first = f"{base}_0"
+    first = drawn(base, 2)[0]
     drawn_alike = number.isdecimal() and first in alike and alike[first] == alike[view]
     return first if share is None and drawn_alike else view
 
 
 def named(view: str, views: Mapping[str, object]) -> str:
     """The view of that name, or the first draw of it. Raises `RecipeError`."""
-    for name in (view, f"{view}_0"):
-        if name in views:
-            return name
-    raise RecipeError(f"the objective was built without a view {view!r}; it has {', '.join(views)}")
+    found = first_drawn(view, views)
+    if found is None:
+        raise RecipeError(f"the objective was built without a view {view!r}; it has {', '.join(views)}")
+    return found
 
 
 def on_present(head: nn.Module, x: Tensor, present: Tensor | None) -> Tensor:
     """head(x) where only rows that are present count in the head's BatchNorm; the other rows come out as zeros."""
     if present is None:
         return head(x)
-    rows = head(x[present.to(x.device)])
-    return rows.new_zeros(len(x), *rows.shape[1:]).index_put((present.to(x.device).nonzero()[:, 0],), rows)
+    rows = rows_of(present, x.device)
+    return scattered(head(x.index_select(0, rows)), rows, len(x))
 
 
 def blank(x: Tensor, present: Tensor | None) -> Tensor:
     """x with zeros in absent rows, so that whatever stands there reaches neither value nor gradient."""
-    return x if present is None else x.masked_fill(~present.to(x.device).view(-1, *[1] * (x.dim() - 1)), 0)
+    return x if present is None else x.masked_fill(~send(present, x.device).view(-1, *[1] * (x.dim() - 1)), 0)
 
 
 def _near_identity(conv: nn.Conv2d) -> nn.Conv2d:

@@ -85,7 +85,7 @@ class MIB(nn.Module):
             for view, posterior in p.items()
         }
         beta = self.beta(context.step)
-        losses, metrics = [], {"beta": z[self.pairs[0][0]].new_tensor(beta)}
+        losses, metrics = [], {"beta": z[self.pairs[0][0]].new_full((), beta)}
         for a, b in self.pairs:
             present = both(context.present.get(a), context.present.get(b))
             information_lost, measured = estimators.estimate(self.estimator, *self._scores(a, b, z, context))

@@ -15,14 +15,17 @@ import kornia
 import torch
 from torch import Tensor
 
+from mvssl.devices import send
 from mvssl.draws import Draws
 from mvssl.errors import RecipeError
-from mvssl.views.resample import filtered, send
+from mvssl.views.resample import filtered
 
 Space = Literal["rgb", "gray", "lab", "ydbdr"]
 GRAY = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)  # ITU-R BT.601
 YDBDR = torch.tensor([[0.299, 0.587, 0.114], [-0.450, -0.883, 1.333], [-1.333, 1.116, 0.217]])
 YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]).double()
+XYZ = torch.tensor([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
+D65 = torch.tensor([0.95047, 1.0, 1.08883])  # white, in XYZ
 CHANNELS = {
     "rgb": {"R": [0], "G": [1], "B": [2]},
     "gray": {"Y": [0]},
@@ -174,7 +177,7 @@ def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
     sextant = torch.where(top == r, (g - b) * per, torch.where(top == g, 2 + (b - r) * per, 4 + (r - g) * per))
     sextant += 6 * turns[:, None, None]
     # a channel falls short of the top by how near the hue is to the channel's opposite, on a circle of 6
-    away = sextant[:, None] + torch.tensor([3.0, 1.0, -1.0], device=x.device)[:, None, None]
+    away = sextant[:, None] + torch.arange(3, -2, -2, device=x.device)[:, None, None]
     away -= 6 * (away / 6).round_()
     short = away.abs_().neg_().add_(2).clamp_(0, 1)
     return torch.addcmul(top[:, None], chroma[:, None], short, value=-1)
@@ -185,9 +188,21 @@ def to_space(x: Tensor, space: Space) -> Tensor:
     if space == "rgb":
         return x
     if space == "lab":
-        return kornia.color.rgb_to_lab(x)
-    matrix = (GRAY[None] if space == "gray" else YDBDR).to(x.device, x.dtype)
-    return torch.einsum("kc,nchw->nkhw", matrix, x)
+        return _lab(x)
+    return mixed(x, GRAY[None] if space == "gray" else YDBDR)
+
+
+def _lab(x: Tensor) -> Tensor:
+    """CIE Lab of sRGB under D65; kornia's builds its constants on the device, and the host would wait for them."""
+    share = mixed(kornia.color.rgb_to_linear_rgb(x), XYZ / D65[:, None])
+    root = torch.where(share > 0.008856, share.clamp(min=0.008856) ** (1 / 3), 7.787 * share + 4 / 29)
+    x, y, z = root.unbind(1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+
+
+def mixed(x: Tensor, matrix: Tensor) -> Tensor:
+    """Every pixel of x [n, c, h, w] times `matrix` [k, c], which lies on the CPU."""
+    return torch.einsum("kc,nchw->nkhw", send(matrix.to(x.dtype), x.device), x)
 
 
 def from_space(x: Tensor, space: Space) -> Tensor:
@@ -195,7 +210,7 @@ def from_space(x: Tensor, space: Space) -> Tensor:
     if space == "lab":
         return kornia.color.lab_to_rgb(x)
     if space == "ydbdr":
-        x = torch.einsum("kc,nchw->nkhw", YDBDR.inverse().to(x.device, x.dtype), x)
+        x = mixed(x, YDBDR.inverse())
     return (x.expand(-1, 3, -1, -1) if space == "gray" else x).clamp(0, 1)
 
 

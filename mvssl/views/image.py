@@ -10,13 +10,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mvssl.devices import send
 from mvssl.draws import Draws
 from mvssl.errors import RecipeError
 from mvssl.recipe import nearest
 from mvssl.views import color as colors
 from mvssl.views import normalize as normalization
 from mvssl.views.geometry import Affine, Geometry, Placement
-from mvssl.views.resample import Interpolation, place, send
+from mvssl.views.resample import Interpolation, place
 
 
 class ImageView:
@@ -108,8 +109,8 @@ class ImageView:
             x = self._distort(place(x, placement, self.size, self.interpolation), draws, stored)
         x = colors.to_space(x, self.color)
         if self.kept != list(range(self.whole)):
-            x = x[:, self.kept]
-        return normalization.normalized(x, self.mean.to(x.device), self.std.to(x.device))
+            x = x.index_select(1, send(torch.tensor(self.kept), x.device))
+        return normalization.normalized(x, self.mean, self.std)
 
     def _distort(self, x: Tensor, draws: Draws, stored: bool) -> Tensor:
         """Colour jitter, one clamp where the range is known, then what follows it in the papers."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mvssl.devices import send
 from mvssl.errors import RecipeError
 
 Name = Literal["half", "imagenet", "cifar10", "lab", "ydbdr", "data", "none"]
@@ -54,9 +55,9 @@ def _numbers(values: Sequence[float], kept: list[int]) -> Tensor:
 
 
 def normalized(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(x - mean) / std along dimension 1, in one pass."""
-    shape = (-1, *[1] * (x.dim() - 2))
-    return torch.addcmul((-mean / std).view(shape), x, (1 / std).view(shape))
+    """(x - mean) / std along dimension 1, in one pass; mean and std on the CPU."""
+    shift, scale = send(torch.stack([-mean / std, 1 / std]), x.device).view(2, -1, *[1] * (x.dim() - 2))
+    return torch.addcmul(shift, x, scale)
 
 
 def spread(samples: int, wanted: int = SAMPLES) -> np.ndarray:

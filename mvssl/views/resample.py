@@ -14,14 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mvssl.devices import send
 from mvssl.views.geometry import Placement
 
 Interpolation = Literal["bilinear", "nearest"]
-
-
-def send(x: Tensor, device: torch.device) -> Tensor:
-    """A small CPU tensor on `device` without waiting for it."""
-    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
 def place(x: Tensor, placement: Placement, size: tuple[int, int], interpolation: Interpolation) -> Tensor:

@@ -39,7 +39,7 @@ class VectorView:
 
     def __call__(self, x: Tensor, draws: Draws | None) -> Tensor:
         """Column [n, d] to view [n, d]; without draws, the clean view."""
-        x = normalization.normalized(x.float(), self.mean.to(x.device), self.std.to(x.device))
+        x = normalization.normalized(x.float(), self.mean, self.std)
         if draws is not None and self.noise:
             x = x + self.noise * draws.within("noise", x.device).normal("noise", *self.shape, dtype=torch.float32)
         if draws is not None and self.drop:

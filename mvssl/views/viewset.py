@@ -19,6 +19,7 @@ from mvssl.data.faults import Undecodable
 from mvssl.draws import Draws
 from mvssl.errors import RecipeError
 from mvssl.mistakes import nearest
+from mvssl.names import drawn
 from mvssl.recipe import View
 from mvssl.views.geometry import Geometry, Placement
 from mvssl.views.image import ImageView
@@ -41,7 +42,7 @@ class ViewSet:
 
     def __init__(self, tables: Mapping[str, View], views: Mapping[str, Callable], owners: Mapping[str, str]):
         self.bases, self._tables, self._views, self._owners = list(views), tables, views, owners
-        self._base = {name: base for base, table in tables.items() for name in _expanded(base, table.count)}
+        self._base = {name: base for base, table in tables.items() for name in drawn(base, table.count)}
         self.names = list(self._base)
         self.shapes = {name: tuple(views[base].shape) for name, base in self._base.items()}
 
@@ -80,16 +81,13 @@ class ViewSet:
         return geometry.draw(draws.within(owner))
 
 
-def build_views(recipe_views: Mapping[str, View], shapes: Shapes, statistics_source: Any = None) -> ViewSet:
+def build_views(recipe_views: Mapping[str, View], shapes: Shapes) -> ViewSet:
     """The views of a recipe for columns of these shapes per sample. Raises `RecipeError`.
 
-    `statistics_source`, a map-style source of samples, is measured for views with `normalize: data`; resolve them once
-    with `resolve_statistics` and keep the numbers, where the views must be built again without the source.
+    Views with `normalize: data` are measured first, by `resolve_statistics`.
     """
-    if statistics_source is not None:
-        recipe_views = resolve_statistics(recipe_views, shapes, statistics_source)
     views = {name: _build(name, view, shapes) for name, view in recipe_views.items()}
-    expanded = [name for base, view in recipe_views.items() for name in _expanded(base, view.count)]
+    expanded = [name for base, view in recipe_views.items() for name in drawn(base, view.count)]
     for name in expanded:
         if expanded.count(name) > 1:
             raise RecipeError(f"views: two views are called {name!r}; one with count: 2 is called NAME_0 and NAME_1")
@@ -122,10 +120,6 @@ def _readable(source: Any) -> Iterator[Mapping[str, Any]]:
     for index in spread(len(source)):
         with contextlib.suppress(Undecodable):
             yield source[int(index)]
-
-
-def _expanded(base: str, count: int) -> list[str]:
-    return [base] if count == 1 else [f"{base}_{k}" for k in range(count)]
 
 
 def _options(name: str, view: View) -> tuple[type, dict[str, Any]]:
@@ -171,8 +165,8 @@ def _owners(recipe_views: Mapping[str, View], views: Mapping[str, Any]) -> dict[
         copies, theirs = view.count, recipe_views[owner].count
         if theirs not in (1, copies):
             raise RecipeError(f"views.{name}.count: {copies}, but view {owner!r} that it follows has {theirs} draws")
-        followed = _expanded(owner, theirs) * (copies if theirs == 1 else 1)
-        owners.update(zip(_expanded(name, copies), followed, strict=True))
+        followed = drawn(owner, theirs) * (copies if theirs == 1 else 1)
+        owners.update(zip(drawn(name, copies), followed, strict=True))
     return owners
 
 

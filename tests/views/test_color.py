@@ -100,7 +100,7 @@ def test_saturation_hue_and_gray_say_that_they_need_three_channels(channels):
 
 def test_lab_is_kornias_and_ydbdr_follows_its_definition():
     x = images()
-    torch.testing.assert_close(to_space(x, "lab"), kornia.color.rgb_to_lab(x))
+    torch.testing.assert_close(to_space(x, "lab"), kornia.color.rgb_to_lab(x), atol=1e-3, rtol=0)
     r, g, b = x.unbind(1)
     y, db, dr = to_space(x, "ydbdr").unbind(1)
     torch.testing.assert_close(y, 0.299 * r + 0.587 * g + 0.114 * b)

@@ -90,11 +90,6 @@ def test_resolved_views_are_plain_numbers_and_the_rest_stays():
     assert View.model_validate_json(resolved["a"].model_dump_json(by_alias=True)) == resolved["a"]
 
 
-def test_the_source_can_be_given_to_build_views():
-    views = build_views({"a": view("bands", normalize="data")}, SHAPES, statistics_source=source())
-    assert views.view("a").mean[0].item() == pytest.approx(100, abs=0.2)
-
-
 def test_bad_samples_absent_columns_and_values_that_are_not_finite_are_left_out():
     class Damaged(list):
         def __getitem__(self, i):
