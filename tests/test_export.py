@@ -18,6 +18,7 @@ from mvssl.export import export, export_encoder, per_channel
 from mvssl.modelcard import Card
 from mvssl.recipe import parse_recipe
 
+CHANNELS = (1, 3, 13)
 LOAD = """
 import json, sys
 if {ours}:
@@ -64,20 +65,27 @@ def differences(folders, *, ours):
 
 def test_stock_models_load_in_plain_timm_with_equal_outputs(tmp_path):
     sizes = {"resnet18": (48, 32), "vit_tiny_patch16_224": (32, 48), "convnext_atto": (32, 32)}
-    made = [trained(name, (c, *size)) for name, size in sizes.items() for c in (1, 3, 13)]
+    made = [trained(name, (c, *size)) for name, size in sizes.items() for c in CHANNELS]
     folders = [written(tmp_path, number, encoder) for number, encoder in enumerate(made)]
-    assert max(differences(folders, ours=False)) <= 1e-6
+    found = differences(folders, ours=False)
+    assert len(found) == 9
+    assert max(found) <= 1e-6
 
 
 def test_our_networks_load_where_mvssl_is_imported(tmp_path):
-    made = [
-        trained("dim_conv32", (13, 32, 32), channels=[8, 16, 16], hidden=20),
-        trained("dim_conv32", (3, 16, 24)),
-        trained("amdim_32", (1, 32, 32), ndf=4, n_rkhs=24, depth=2),
-        trained("resnet10_small", (3, 16, 16), channels=[8, 8, 8, 8]),
-    ]
+    small = {
+        "dim_conv32": ((16, 24), {"channels": [8, 16, 16], "hidden": 20}),
+        "dim_conv64": ((64, 64), {"channels": [4, 8, 8, 16], "hidden": 20}),
+        "amdim_32": ((32, 32), {"ndf": 4, "n_rkhs": 24, "depth": 2}),
+        "amdim_64": ((64, 64), {"ndf": 2, "n_rkhs": 24, "depth": 1}),
+        "amdim_128": ((128, 128), {"ndf": 2, "n_rkhs": 24, "depth": 1, "use_bn": True}),
+        "resnet10_small": ((16, 16), {"channels": [8, 8, 8, 8]}),
+    }
+    made = [trained(name, (c, *size), **options) for name, (size, options) in small.items() for c in CHANNELS]
     folders = [written(tmp_path, number, encoder) for number, encoder in enumerate(made)]
-    assert max(differences(folders, ours=True)) <= 1e-6
+    found = differences(folders, ours=True)
+    assert len(found) == 18
+    assert max(found) <= 1e-6
 
 
 def test_a_vector_encoder_is_exported_too(tmp_path):
