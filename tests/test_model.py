@@ -185,7 +185,7 @@ def test_a_name_that_torch_uses_itself_is_no_name_for_a_view(name):
 @pytest.mark.parametrize("rows", [0, 1])
 @pytest.mark.parametrize("encoder", ["resnet10_small", "dim_conv32"])
 def test_a_step_on_hardly_any_row_harms_nothing(rows, encoder):
-    """The deepest maps are 1x1, so with one row in all their batch norm sees one value per channel."""
+    """With one row in all, dim_conv32's batch norm on a vector sees one value per channel."""
     options = {"channels": [4] * 4} if encoder == "resnet10_small" else {"channels": [4] * 4, "hidden": 8, "code": 4}
     made = tables(encoder={"a": {"name": encoder, "options": options}, "b": {"name": "mlp"}})
     model = convert_batchnorm(build_model(made, {"a_0": (3, 16, 16), "a_1": (3, 16, 16), "b": (1, 16, 16)}))
@@ -207,12 +207,14 @@ def test_each_view_has_the_widths_of_its_own_size():
     assert model.objective[0].widths["a"].maps[0] == (64, 8, 8)
 
 
-def small() -> MultiView:
+def small(joint: bool) -> MultiView:
     torch.manual_seed(0)
     table = recipe.Encoder(name="resnet10_small", options={"channels": [4, 4, 4, 4]})
     encoder = Encoder(table, (3, 8, 8))
     return MultiView(
-        {"left,right": encoder}, [Term("t", 1.0, Spread({"left": encoder.widths, "right": encoder.widths}))]
+        {"left,right": encoder},
+        [Term("t", 1.0, Spread({"left": encoder.widths, "right": encoder.widths}))],
+        joint_bn=joint,
     ).double()
 
 
@@ -224,21 +226,22 @@ def step(model: MultiView, rows: slice, present: Tensor | None) -> tuple[Tensor,
     return loss.detach(), {n: p.grad for n, p in model.named_parameters()}, dict(model.encoders.named_buffers())
 
 
-def half_of_the_step(present):
+def half_of_the_step(present, joint):
     from mvssl import distributed
 
-    return step(convert_batchnorm(small()), slice(3 * distributed.rank(), 3 * distributed.rank() + 3), present)
+    return step(convert_batchnorm(small(joint)), slice(3 * distributed.rank(), 3 * distributed.rank() + 3), present)
 
 
+@pytest.mark.parametrize("joint", [True, False])
 @pytest.mark.parametrize(
     "present",
     [None, [1, 1, 1, 0, 1, 0], [1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 0], [0] * 6],
     ids=["all", "some", "none on one process", "one in all", "none"],
 )
-def test_two_processes_with_batch_norm_and_absent_rows_equal_one(processes, present):
+def test_two_processes_with_batch_norm_and_absent_rows_equal_one(processes, present, joint):
     mask = None if present is None else torch.tensor(present).bool()
-    loss, grads, buffers = step(convert_batchnorm(small()), slice(0, 6), mask)
-    parts = processes(half_of_the_step, mask)
+    loss, grads, buffers = step(convert_batchnorm(small(joint)), slice(0, 6), mask)
+    parts = processes(half_of_the_step, mask, joint)
     assert_close(parts[0][0] + parts[1][0], loss, atol=1e-9, rtol=1e-9)
     for name, grad in grads.items():
         assert_close(parts[0][1][name] + parts[1][1][name], grad, atol=1e-9, rtol=1e-9)
