@@ -8,10 +8,12 @@ differences between encoders are paired. The regression minimises |w|^2 / 2 + C 
 standardised by all of train and divided by sqrt(d): C then means the same for narrow and wide features.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mvssl.evaluate.features import Labelled, Standard, classes, one_hot
@@ -40,39 +42,42 @@ def draw(labels: Tensor, shots: int, seed: int, number: int) -> Tensor:
 def logistic_regression(features: Tensor, targets: Tensor, *, c: float, multi: bool, tolerance: float = 1e-4) -> Fit:
     """Minimise |w|^2 / 2 + c * sum of cross-entropies; features [n, d], targets [n, classes]; the bias is free.
 
-    Softmax over classes, or with `multi` one sigmoid per class. Accelerated gradient descent with restarts (O'Donoghue
-    and Candes, 2015) until no entry of the gradient exceeds `tolerance` * c; double precision inside.
+    Softmax over classes, or with `multi` one sigmoid per class. L-BFGS (Liu and Nocedal, 1989) until no entry of the
+    gradient exceeds `tolerance` * c; double precision inside.
     """
-    x, basis = _rotate(features.double())
-    x, y = torch.cat([x, torch.ones_like(x[:, :1])], dim=1), targets.double()
+    given, y = features.double(), targets.double()
+    x, back = _rotate(given)
+    x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
     penalty = torch.ones_like(x[:1]).T
     penalty[-1] = 0
-    step = 1 / (1 + c * (0.25 if multi else 0.5) * torch.linalg.matrix_norm(x, 2) ** 2)
-    w = ahead = x.new_zeros(x.shape[1], y.shape[1])
-    t = 1.0
-    for _ in range(20_000):
-        scores = x @ ahead
+    w = x.new_zeros(x.shape[1], y.shape[1])
+    solver = torch.optim.LBFGS(
+        [w], max_iter=20_000, max_eval=30_000, tolerance_grad=tolerance * c, tolerance_change=0,
+        history_size=20, line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def loss() -> Tensor:
+        scores = x @ w
         p = scores.sigmoid() if multi else scores.softmax(dim=1)
-        gradient = penalty * ahead + c * x.T @ (p - y)
-        if gradient.abs().max() < tolerance * c:
-            break
-        after = ahead - step * gradient
-        if (gradient * (after - w)).sum() > 0:
-            t = 1.0  # momentum has begun to climb
-        faster = (1 + (1 + 4 * t * t) ** 0.5) / 2
-        w, ahead, t = after, after + (t - 1) / faster * (after - w), faster
-    return Fit((basis @ ahead[:-1]).to(features.dtype), ahead[-1].to(features.dtype))
+        w.grad = penalty * w + c * x.T @ (p - y)
+        log_p = F.logsigmoid(scores) * y + F.logsigmoid(-scores) * (1 - y) if multi else scores.log_softmax(dim=1) * y
+        return (penalty * w**2).sum() / 2 - c * log_p.sum()
+
+    solver.step(loss)  # pyright: ignore[reportArgumentType]
+    return Fit(back(w[:-1]).to(features.dtype), w[-1].to(features.dtype))
 
 
-def _rotate(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Coordinates of the rows in their own span, [n, r] with r <= n, and its orthonormal basis [d, r].
+def _rotate(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Coordinates of the rows in their own span, [n, r] with r <= n, and what takes weights [r, c] back to [d, c].
 
     The penalised optimum lies in the span, so n unknowns do the work of d.
     """
     if x.shape[1] <= len(x):
-        return x, torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    basis, coordinates = torch.linalg.qr(x.T)
-    return coordinates.T, basis
+        return x, lambda w: w
+    square, vectors = torch.linalg.eigh(x @ x.T)
+    kept = square > 1e-12 * square[-1]
+    length, vectors = square[kept].sqrt(), vectors[:, kept]
+    return vectors * length, lambda w: x.T @ (vectors / length @ w)
 
 
 def fewlabel(train: Labelled, test: Labelled, *, shots: int, draws: int = 20, c: float = 10.0, seed: int = 0) -> Result:

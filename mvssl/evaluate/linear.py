@@ -12,7 +12,9 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from mvssl.evaluate.features import Labelled, Standard, classes, one_hot
 from mvssl.evaluate.metrics import Result, judge, metric_of, score
@@ -22,7 +24,7 @@ DECAYS = (0.0, 1e-3, 1e-2, 1e-1)  # times |w|^2 / 2, added to the mean cross-ent
 
 
 class Linear(NamedTuple):
-    """k classifiers side by side: weight [d, k, c], bias [k, c], on features that `standard` standardises."""
+    """k classifiers side by side: weight [k, c, d], bias [k, c], on features that `standard` standardises."""
 
     standard: Standard
     weight: Tensor
@@ -30,8 +32,11 @@ class Linear(NamedTuple):
 
     def __call__(self, features: Tensor) -> Tensor:
         """[n, d] -> scores [n, k, c]."""
-        rows = [self.standard(chunk) @ self.weight.flatten(1) for chunk in features.split(4096)]
-        return torch.cat(rows).unflatten(1, self.bias.shape) + self.bias
+        return torch.cat([self.scores(self.standard(chunk)) for chunk in features.split(4096)])
+
+    def scores(self, x: Tensor) -> Tensor:
+        """Of standardised features: [n, d] -> [n, k, c]."""
+        return F.linear(x, self.weight.flatten(0, 1), self.bias.flatten()).unflatten(1, self.bias.shape)
 
 
 def fit(
@@ -47,43 +52,47 @@ def fit(
     """Train one classifier of `width` classes per pair of learning rate and weight decay, by Adam with cosine decay."""
     features, labels = train
     n, k, multi = len(labels), len(pairs), labels.ndim == 2
-    model = Linear(
-        Standard.of(features),
-        features.new_zeros(features.shape[1], k, width),
-        features.new_zeros(k, width),
-    )
-    slopes = [(torch.zeros_like(p), torch.zeros_like(p)) for p in (model.weight, model.bias)]
-    rate, decay = features.new_tensor(pairs).T[:, :, None]  # [k, 1] each
+    new = features.new_zeros
+    model = Linear(Standard.of(features), new(k, width, features.shape[1]), new(k, width))
+    slope = Linear(model.standard, torch.zeros_like(model.weight), torch.zeros_like(model.bias))
+    adam = _adam(model, slope, pairs)
     batch_size = rows_per_step(n, batch_size)
     steps = max(least_steps, epochs * (n // batch_size))
+    cosine = LambdaLR(adam, lambda step: (1 + math.cos(math.pi * step / steps)) / 2)
     generator = torch.Generator().manual_seed(seed)
     order, at = torch.randperm(n, generator=generator), 0
-    for step in range(steps):
+    for _ in range(steps):
         if at + batch_size > n:
             order, at = torch.randperm(n, generator=generator), 0
         rows, at = order[at : at + batch_size].to(features.device), at + batch_size
         x = model.standard(features[rows])
-        scores = (x @ model.weight.flatten(1)).unflatten(1, (k, width)) + model.bias
+        scores = model.scores(x)
         p = scores.sigmoid() if multi else scores.softmax(dim=2)
         error = (p - one_hot(labels[rows], width)[:, None]) / len(rows)  # d loss / d scores, [b, k, c]
-        slope = (x.T @ error.flatten(1)).unflatten(1, (k, width))
-        slope += decay * model.weight
-        rate_now = rate * (1 + math.cos(math.pi * step / steps)) / 2
-        _adam(model.weight, slope, *slopes[0], rate_now, step)
-        _adam(model.bias, error.sum(0), *slopes[1], rate_now, step)
+        torch.mm(error.flatten(1).T, x, out=slope.weight.flatten(0, 1))
+        torch.sum(error, dim=0, out=slope.bias)
+        adam.step()
+        cosine.step()
     return model
+
+
+def _adam(model: Linear, slope: Linear, pairs: list[tuple[float, float]]) -> torch.optim.Adam:
+    """Adam with a learning rate and a weight decay for every candidate, whose gradients are written into `slope`.
+
+    Fused, and with gradients that stay where they are: the weights are large, and passes over them are what costs.
+    """
+    groups = []
+    for number, (rate, decay) in enumerate(pairs):
+        weight, bias = model.weight[number], model.bias[number]
+        weight.grad, bias.grad = slope.weight[number], slope.bias[number]
+        groups.append({"params": [weight], "lr": rate, "weight_decay": decay})
+        groups.append({"params": [bias], "lr": rate})
+    return torch.optim.Adam(groups, fused=True)
 
 
 def rows_per_step(n: int, batch_size: int) -> int:
     """Samples per step: a tenth of a small set, so that 500 steps do not become hundreds of epochs."""
     return min(batch_size, max(n // 10, 64), n)
-
-
-def _adam(p: Tensor, slope: Tensor, mean: Tensor, square: Tensor, rate: Tensor, step: int) -> None:
-    mean.lerp_(slope, 0.1)
-    square.lerp_(slope**2, 0.001)
-    root = (square / (1 - 0.999 ** (step + 1))).sqrt_().add_(1e-8)
-    p.sub_(rate * mean.div(root).div_(1 - 0.9 ** (step + 1)))
 
 
 def select(train: Labelled, *, share: float = 0.2, seed: int = 0, **schedule: int) -> dict:
