@@ -56,7 +56,9 @@ def save_checkpoint(
         shutil.rmtree(aside, ignore_errors=True)
         said = f"checkpoint {final} could not be written: {error.strerror}; earlier ones are intact"
         raise StorageError(said) from error
-    for old in [*_steps(run)[keep:], *folder.glob(".old-*")]:
+    # What is newer than this step did not verify, or the run would have gone on from there: it must not count as kept.
+    useless = [other for other in _steps(run) if other.name > final.name]
+    for old in [*useless, *_steps(run)[len(useless) + keep :], *folder.glob(".old-*")]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -88,6 +90,13 @@ def faults(checkpoint: Path) -> list[str]:
                 continue
         wrong.append(f"{checkpoint.name}/{name} is missing or damaged")
     return wrong
+
+
+def digest(checkpoint: Path) -> str:
+    """sha256 of the manifest, which holds those of the files; empty where there is none."""
+    with contextlib.suppress(OSError):
+        return hashlib.sha256((checkpoint / MANIFEST).read_bytes()).hexdigest()
+    return ""
 
 
 def load_model(checkpoint: Path) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mvssl.errors import DataError, ElsewhereError, MvsslError, OutputError, RecipeError
+from mvssl.errors import DataError, MvsslError, OutputError, RecipeError
 
 app = typer.Typer(
     help="Distributed multi-view self-supervised training.",
@@ -194,8 +194,6 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         app(arguments, prog_name="mvssl", standalone_mode=False)
-    except ElsewhereError as error:
-        sys.exit(error.code)
     except MvsslError as error:
         _complain(str(error))
         sys.exit(error.code)

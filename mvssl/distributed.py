@@ -99,11 +99,10 @@ def logsumexp(x: Tensor) -> Tensor:
     return x if world() == 1 else safe_logsumexp(gather(x[None]), 0)
 
 
-def main_first(work: Callable[[], Made]) -> Made:
-    """`work()` on the main process, then on the others; where it fails on the main process it fails on all.
+def from_main(work: Callable[[], Made]) -> Made:
+    """What `work()` gives on the main process, on every process; where it fails there, it fails on all.
 
-    For what the first to come leaves behind for the rest: shards packed, indexes cached. The others raise
-    `ElsewhereError` with the main process's text and code, and do not hang.
+    The result must pickle. The others raise `ElsewhereError` with the main process's text and code, and do not hang.
     """
     made, failure = None, None
     if rank() == 0:
@@ -112,13 +111,21 @@ def main_first(work: Callable[[], Made]) -> Made:
         except MvsslError as error:
             failure = error
     if world() > 1:
-        told = [None if failure is None else (str(failure), failure.code)]
+        told = [(made, None if failure is None else (str(failure), failure.code))]
         dist.broadcast_object_list(told)
-        if told[0] is not None and failure is None:
-            raise ElsewhereError(*told[0])
+        made, elsewhere = told[0]
+        if elsewhere is not None and failure is None:
+            raise ElsewhereError(*elsewhere)
     if failure is not None:
         raise failure
-    return work() if made is None else made
+    return made  # pyright: ignore[reportReturnType]
+
+
+def main_first(work: Callable[[], Made]) -> Made:
+    """`work()` on the main process and then on the others, for what the first to come leaves behind for the rest."""
+    made: list[Made] = []
+    from_main(lambda: made.append(work()))
+    return made[0] if made else work()
 
 
 def close() -> None:

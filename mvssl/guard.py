@@ -22,6 +22,24 @@ def vote(loss: Tensor, grad_norm: Tensor, stop: bool, bad: int) -> Tensor:
     return distributed.total(torch.cat([against.float().reshape(1), host]))
 
 
+class Late:
+    """A small tensor on its way to the host; `read` waits for its own step alone, not for what was queued since."""
+
+    def __init__(self, tensor: Tensor):
+        self.host, self.arrived = tensor, None
+        if tensor.is_cuda:
+            self.host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            self.host.copy_(tensor, non_blocking=True)
+            self.arrived = torch.cuda.Event()
+            self.arrived.record()
+
+    def read(self) -> list[float]:
+        """The numbers."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.host.tolist()
+
+
 def step_unless(vetoed: Tensor, optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Step a fused optimizer at the given rate, or change nothing, as a 0-d bool on the device says.
 
@@ -40,18 +58,19 @@ class Buffers:
     """The running statistics of a model before a step, so that a vetoed step can be undone without a sync."""
 
     def __init__(self, model: nn.Module):
-        self.live = [buffer for buffer in model.buffers() if buffer.numel()]
-        self.kept = [buffer.clone() for buffer in self.live]
+        self.model = model
+        self.kept: dict[str, Tensor] = {}
 
     def remember(self) -> None:
         """Copy what stands in the buffers now."""
-        if self.live:
-            torch._foreach_copy_(self.kept, self.live)  # pyright: ignore[reportPrivateImportUsage]
+        for name, live in self.model.named_buffers():
+            kept = self.kept.get(name)
+            self.kept[name] = live.clone() if kept is None or kept.shape != live.shape else kept.copy_(live)
 
     def restore_where(self, vetoed: Tensor) -> None:
         """Put the remembered values back if `vetoed` (a 0-d bool tensor) is true."""
-        for live, kept in zip(self.live, self.kept, strict=True):
-            torch.where(vetoed, kept, live, out=live)
+        for name, live in self.model.named_buffers():
+            live.copy_(torch.where(vetoed, self.kept[name], live))
 
 
 class StopSignal:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mvssl import distributed
 from mvssl.data import Bad
+from mvssl.guard import Late
 
 PATIENCE = 20  # steps in a row that are not finite before a run gives up
 GRACE = 10_000  # samples that are counted as seen from the start, so that the first bad one does not end a run
@@ -26,12 +27,12 @@ class Ledger:
         self.stop = False
         self.fault: str | None = None
         self._in_a_row = 0
-        self._open: tuple[int, Tensor, list[Bad]] | None = None
+        self._open: tuple[int, Late, list[Bad]] | None = None
 
     def note(self, step: int, verdict: Tensor, bad: list[Bad]) -> None:
         """Take the vote and this process's bad samples of step number `step` (from 1); settle the one before."""
         self.settle()
-        self._open = (step, verdict, bad)
+        self._open = (step, Late(verdict), bad)
 
     def settle(self) -> None:
         """Read the open vote: count, write bad.jsonl, and set `stop` or `fault` on all processes alike."""
@@ -39,7 +40,7 @@ class Ledger:
             return
         step, verdict, records = self._open
         self._open = None
-        against, stop, bad = verdict.tolist()
+        against, stop, bad = verdict.read()
         self.stop |= stop > 0
         self.skipped += against > 0
         self._in_a_row = self._in_a_row + 1 if against > 0 else 0

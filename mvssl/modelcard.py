@@ -4,13 +4,14 @@ in   a `Card` of facts
 out  README.md, as the Hugging Face hub shows it
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from mvssl.data.paths import listed
 from mvssl.encoders import Encoder
+from mvssl.evaluate.records import read
 from mvssl.recipe import Recipe, View, to_yaml
 
 
@@ -46,7 +47,7 @@ class Card:
             recipe=_public(recipe, run.folder.name),
             source=run.folder.name,
             step=run.step,
-            results=_results(Path(run.folder) / "evaluation.json"),
+            results=_results(run),
         )
 
 
@@ -92,9 +93,14 @@ def _what(encoder: Encoder, card: Card) -> str:
     return f"# {encoder.name}\n\nA backbone with {count:.2f} M parameters and {vector} features{trained}{steps}.{data}"
 
 
+def imports(encoder: Encoder) -> str:
+    """What must be imported to load the export: mvssl as well where timm learns the architecture from it."""
+    return "mvssl, timm" if type(encoder.model).__module__.startswith("mvssl.") else "timm"
+
+
 def _use(encoder: Encoder) -> str:
-    ours = type(encoder.model).__module__.startswith("mvssl.")
-    first = "import mvssl, timm    # mvssl tells timm this architecture" if ours else "import timm"
+    first = f"import {imports(encoder)}"
+    first += "    # mvssl tells timm this architecture" if "mvssl" in first else ""
     load = 'model = timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0).eval()'
     shape = ", ".join(map(str, encoder.shape))
     call = f"vector = model(x)    # x [n, {shape}] -> [n, {encoder.widths.vector}]"
@@ -112,24 +118,21 @@ def _input(encoder: Encoder, card: Card) -> str:
 def _scores(card: Card) -> str:
     if not card.results:
         return ""
-    lines = ["| probe | view | encoder | metric | score |", "|---|---|---|---|---|"]
+    lines = ["| probe | view | layer | encoder | metric | score |", "|---|---|---|---|---|---|"]
     for result in card.results:
         shots = f", {result['shots']} per class" if result.get("shots") is not None else ""
         score = f"{result['accuracy']:.4f} ± {result['standard_error']:.4f}"
         told = [
             f"{result['probe']}{shots}",
-            *(str(result.get(key, "")) for key in ("view", "encoder", "metric")),
+            *(str(result.get(key, "")) for key in ("view", "layer", "encoder", "metric")),
             score,
         ]
         lines.append(f"| {' | '.join(told)} |")
     return "## Numbers\n\nBy `mvssl evaluate`, with the standard error.\n\n" + "\n".join(lines)
 
 
-def _results(file: Path) -> list[dict[str, Any]]:
-    """The records of an evaluation.json that hold a score; none where there is no such file."""
-    try:
-        read = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return []
-    records = read.get("records", []) if isinstance(read, dict) else read
-    return [r for r in records if isinstance(r, dict) and {"probe", "accuracy", "standard_error"} <= r.keys()]
+def _results(run: Any) -> list[dict[str, Any]]:
+    """The records of the very weights that are exported, measured on the recipe's own shards."""
+    own = {"train": listed(run.recipe.data.train), "test": listed(run.recipe.data.val)}
+    protocols = [(r, r["protocol"]) for r in read(Path(run.folder) / "evaluation.json")]
+    return [r for r, protocol in protocols if protocol.get("step") == run.step and protocol.get("shards") == own]

@@ -5,6 +5,7 @@ the main process speaks. Metrics stay tensors until they are shown.
 """
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class Log:
         self.sums: dict[str, Tensor] = {}
         self.counted: Tensor | float = 0.0  # steps that were not vetoed
         self.steps_since = 0
-        self.last: dict[str, float] = {}
+        self.last: dict[str, float | None] = {}
         self.waited, self.since = 0.0, time.perf_counter()
 
     def __enter__(self) -> "Log":
@@ -47,7 +48,7 @@ class Log:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def add(self, done: int, metrics: dict[str, Tensor], verdict: Tensor, waited: float) -> None:
+    def add(self, done: int, metrics: dict[str, Tensor], verdict: Tensor, waited: float, rate: float) -> None:
         """Count the metrics of finished step number `done` (from 1) unless vetoed; report when the interval is full."""
         vetoed = verdict[0] > 0
         for name, value in metrics.items():
@@ -57,16 +58,20 @@ class Log:
         self.steps_since, self.waited = self.steps_since + 1, self.waited + waited
         self.bar.advance(self.task)
         if done % self.every == 0 or done == self.steps:
-            self._report(done)
+            self._report(done, rate)
 
-    def _report(self, done: int) -> None:
+    def _report(self, done: int, rate: float) -> None:
         *sums, counted = torch.stack([*self.sums.values(), torch.as_tensor(self.counted)]).tolist()  # the one read
-        means = {name: value / max(counted, 1.0) for name, value in zip(self.sums, sums, strict=True)}
+        # Nothing to say of an interval in which every step was vetoed, and JSON knows no NaN.
+        means = {
+            name: total / counted if counted and math.isfinite(total) else None
+            for name, total in zip(self.sums, sums, strict=True)
+        }
         seconds = time.perf_counter() - self.since
         pace = {"samples_per_second": self.steps_since * self.batch_size / seconds, "data_wait": self.waited / seconds}
-        self.last = {**means, **pace}
+        self.last = {**means, "lr": rate, **pace}
         self.sums, self.counted, self.steps_since, self.waited, self.since = {}, 0.0, 0, 0.0, time.perf_counter()
-        self.accelerator.log(self.last, step=done)
+        self.accelerator.log({name: value for name, value in self.last.items() if value is not None}, step=done)
         if self.accelerator.is_main_process:
             with open(self.file, "a") as file:
                 file.write(json.dumps({"step": done, **self.last}) + "\n")
@@ -75,10 +80,12 @@ class Log:
             if self.bar.disable:
                 self.console.print(f"step {done}/{self.steps}  {text}", highlight=False, soft_wrap=True)
 
-    def _line(self, means: dict[str, float], samples_per_second: float, data_wait: float) -> str:
-        bounds = [f"{name} {value:.2f}" for name, value in means.items() if "bound" in name.split("/")]
+    def _line(self, means: dict[str, float | None], samples_per_second: float, data_wait: float) -> str:
+        shown = {name: value for name, value in means.items() if "bound" in name.split("/") and value is not None}
+        bounds = [f"{name} {value:.2f}" for name, value in shown.items()]
+        loss = "no step was taken" if means["loss"] is None else f"loss {means['loss']:.3f}"
         pace = [f"{samples_per_second:,.0f} samples/s", f"data wait {data_wait:.0%}"]
-        return "  ".join([f"loss {means['loss']:.3f}", *bounds[:2], *pace])
+        return "  ".join([loss, *bounds[:2], *pace])
 
 
 def say(accelerator: Accelerator, *lines: Any) -> None:

@@ -237,5 +237,5 @@ def _crossed(recipe: Recipe) -> Iterable[str]:
 
 def to_yaml(recipe: Recipe) -> str:
     """The recipe with every value written out, as the run folder keeps it."""
-    tables = TypeAdapter(Recipe).dump_python(recipe, mode="json", by_alias=True, exclude_none=True)
+    tables = TypeAdapter(Recipe).dump_python(recipe, mode="json", by_alias=True)
     return yaml.safe_dump(tables, sort_keys=False, width=120)

@@ -1,12 +1,12 @@
 """A run folder: what it holds, whether a recipe may continue it, and how a finished run is opened again.
 
-RUN/recipe.yaml      every value of the recipe, statistics measured from the data included
-    metrics.jsonl    one line per log interval
-    bad.jsonl        samples that could not be decoded, and what took their place
-    versions.json    of Python and the libraries
-    exit.json        how the last command ended: code and reason
-    checkpoints/     see mvssl.checkpoint
-    tensorboard/     and other trackers' files
+RUN/recipe.yaml     the recipe, with the statistics that were measured from the data
+    metrics.jsonl   one line per log interval
+    bad.jsonl       samples that could not be decoded, and what took their place
+    versions.json   of Python and the libraries
+    exit.json       how the last command ended: code and reason
+    checkpoints/    see mvssl.checkpoint
+    trackers/       TensorBoard's files
 """
 
 import contextlib
@@ -89,9 +89,27 @@ def claim(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        (folder / "exit.json").unlink(missing_ok=True)  # it told how the command before ended
     except OSError as error:
         said = f"run folder {folder} cannot be written: {error.strerror}; choose another with train.out=FOLDER"
         raise OutputError(said) from None
+
+
+def recipe_of(recipe: Recipe) -> Recipe | None:
+    """What the run that `recipe` continues was trained with, or None for a new run."""
+    folder = Path(recipe.train.out)
+    has_steps = any((folder / "checkpoints").glob("step-*"))
+    return load_recipe(folder / "recipe.yaml") if has_steps and (folder / "recipe.yaml").is_file() else None
+
+
+def with_statistics(recipe: Recipe, before: Recipe | None) -> Recipe:
+    """The recipe with `normalize: data` as the run measured it; another decoder may differ in the last digit."""
+    views = dict(recipe.views)
+    for name, view in views.items():
+        known = before.views.get(name) if before else None
+        if known and "normalize" in known.options and view.options.get("normalize", "data") == "data":
+            views[name] = view.model_copy(update={"normalize": known.options["normalize"]})
+    return recipe.model_copy(update={"views": views})
 
 
 def refuse_changes(folder: Path, recipe: Recipe) -> list[str]:
@@ -118,18 +136,38 @@ def _flat(tables: Any, place: str = "") -> dict[str, Any]:
 
 def describe(folder: Path, recipe: Recipe) -> None:
     """Write recipe.yaml and versions.json."""
-    names = ("torch", "torchvision", "timm", "accelerate", "kornia", "webdataset", "numpy", "pillow", "mvssl")
-    versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
     write_aside(folder / "recipe.yaml", to_yaml(recipe))
-    write_aside(folder / "versions.json", json.dumps(versions, indent=1))
+    write_aside(folder / "versions.json", json.dumps(versions(), indent=1))
+
+
+def other_versions(folder: Path) -> list[str]:
+    """What to tell where the run was trained with other versions: defaults and rounding may differ."""
+    try:
+        before = json.loads((folder / "versions.json").read_text())
+    except (OSError, ValueError):
+        return []
+    now = versions()
+    return [
+        f"  version of {name}: {before[name]} -> {now[name]}"
+        for name in now
+        if before.get(name, now[name]) != now[name]
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of the libraries that decide what a run computes."""
+    names = ("mvssl", "torch", "torchvision", "timm", "accelerate", "kornia", "webdataset", "numpy", "pillow")
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
 
 
 def note_exit(folder: Path, error: BaseException | None) -> None:
     """Write exit.json: launchers swallow exit codes, a file does not.
 
-    Of several processes the one that knows the reason writes, not those that it took along.
+    Of several processes the one that knows the reason writes; those that it took along write only where nobody did.
     """
-    if isinstance(error, ElsewhereError) or (error is None and distributed.rank() != 0) or not folder.is_dir():
+    main = distributed.rank() == 0
+    known = (folder / "exit.json").exists()
+    if not folder.is_dir() or (error is None and not main) or (isinstance(error, ElsewhereError) and known):
         return
     code = error.code if isinstance(error, MvsslError) else 0 if error is None else 1
     reason = "finished" if error is None else str(error) or type(error).__name__

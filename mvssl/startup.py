@@ -1,4 +1,4 @@
-"""What happens before the first step and after the last: sources opened, statistics measured, the plan told."""
+"""What happens before the first step: data opened, idle parameters frozen, an earlier run resumed, the plan told."""
 
 import math
 from pathlib import Path
@@ -36,20 +36,20 @@ def open_training(table: Data) -> Shards:
 
 
 def pack_once(table: Data) -> None:
-    """Make the shards of `data.pack` under the data folder unless they are there."""
-    destination = table.folder / str(table.pack)
-    if not destination.exists():
-        from mvssl.data.pack import pack
+    """Make the shards of `data.pack` in a folder of the data folder, named after it, unless they are there."""
+    from mvssl.data.pack import destination_of, pack
 
+    destination = destination_of(str(table.pack), table.folder)
+    if not (destination / "train").is_dir():
         pack(str(table.pack), destination)
 
 
-def freeze_unreached(model: MultiView, views: ViewSet) -> list[str]:
+def freeze_unreached(model: MultiView, views: ViewSet, device: torch.device) -> list[str]:
     """Freeze the parameters that no loss reaches, which DDP would wait for, and name them."""
     position = torch.arange(2) + 2 * distributed.rank()
     some = torch.Generator().manual_seed(0)
-    seen = {name: torch.randn(2, *shape, generator=some) for name, shape in views.shapes.items()}
-    names = unreached(model, seen, Context(step=0, index=position, present={}, draws=Draws(0, position)))
+    seen = {name: torch.randn(2, *shape, generator=some).to(device) for name, shape in views.shapes.items()}
+    names = unreached(model, seen, Context(step=0, index=position, present={}, draws=Draws(0, position, device)))
     for name in names:
         model.get_parameter(name).requires_grad_(False)
     return names
@@ -62,9 +62,15 @@ def resume(
 
     Raises `RecipeError` where the recipe or the data differ in what alters samples, model or loss.
     """
-    found = checkpoint.newest(folder)
+    found = distributed.from_main(lambda: _agreed(checkpoint.newest(folder)))
     if found is None:
         return {"step": 0, "bad": 0, "skipped": 0}, []
+    found, digest = found
+    if not found.is_dir() or _agreed(found)[1] != digest:  # pyright: ignore[reportOptionalSubscript]
+        raise RecipeError(
+            f"process {distributed.rank()} does not find the main process's {found}: put the run folder where every "
+            "node sees it"
+        )
     changed = run.refuse_changes(folder, recipe)
     state = checkpoint.load_state(found)
     if state["fingerprint"] != fingerprint:
@@ -74,9 +80,15 @@ def resume(
         )
     checkpoint.restore(found, model, optimizer)
     told = [f"continues {found} at step {state['step']}", *(f"  changed {line}" for line in changed)]
+    told += run.other_versions(folder)
     if state["world"] != distributed.world():
         told.append(f"  processes: {state['world']} -> {distributed.world()}; same samples and draws, other rounding")
     return state, told
+
+
+def _agreed(found: Path | None) -> tuple[Path, str] | None:
+    """A checkpoint and what identifies it, so that processes on several nodes can tell that they see the same one."""
+    return None if found is None else (found, checkpoint.digest(found))
 
 
 def plan(trainer: "Trainer", start: int) -> Table:

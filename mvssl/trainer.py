@@ -18,7 +18,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from mvssl import distributed, guard, startup
+from mvssl import distributed, guard, run, startup
 from mvssl.batchnorm import convert_batchnorm
 from mvssl.data import Batch, as_source, loader
 from mvssl.data.loader import Loader
@@ -58,11 +58,13 @@ class Trainer:
     def prepare(cls, recipe: Recipe, accelerator: Accelerator, data: Any = None) -> "Trainer":
         """Open the data, build views, model, optimizer; equal on every process. Raises `RecipeError`, `DataError`."""
         source = startup.open_training(recipe.data) if data is None else as_source(data)
-        recipe = recipe.model_copy(update={"views": resolve_statistics(recipe.views, source.shapes, source)})
+        before = run.recipe_of(recipe)
+        known = run.with_statistics(recipe, before)
+        recipe = recipe.model_copy(update={"views": resolve_statistics(known.views, source.shapes, source)})
         views = build_views(recipe.views, source.shapes)
         torch.manual_seed(recipe.train.seed)
-        built = build_model(recipe, views.shapes)
-        frozen = startup.freeze_unreached(built, views)
+        built = build_model(recipe, views.shapes, start_weights=before is None).to(accelerator.device)
+        frozen = startup.freeze_unreached(built, views, accelerator.device)
         model = convert_batchnorm(built, accelerator.device)
         if accelerator.device.type == "cuda":
             model.to(memory_format=torch.channels_last)
@@ -90,12 +92,13 @@ class Trainer:
         Returns the vote (see `guard.vote`) and the metrics, both still on the device.
         """
         rate = learning_rate(self.recipe.optim, number, self.steps)
+        # for whatever draws from torch's generator: dropout in an encoder, a view of the user's own
+        torch.manual_seed(hash_name(self.recipe.train.seed, number, distributed.rank()))
         with part("views"):
             seen = self.views(batch, self.recipe.train.seed, self.accelerator.device)
         with part("guard"):
             self.buffers.remember()
         with part("model"):
-            torch.manual_seed(hash_name(self.recipe.train.seed, number, distributed.rank()))  # dropout inside encoders
             loss, metrics = self.wrapped(seen, self._context(batch, number))
             self.accelerator.backward(loss)
         with part("guard"):
@@ -105,7 +108,7 @@ class Trainer:
             guard.step_unless(verdict[0] > 0, self.optimizer, rate)
         with part("guard"):
             self.buffers.restore_where(verdict[0] > 0)
-        return verdict, {"loss": loss.detach(), **metrics, "grad_norm": norm, "lr": torch.tensor(rate)}
+        return verdict, {"loss": loss.detach(), **metrics, "grad_norm": norm}
 
     def _context(self, batch: Batch, number: int) -> Context:
         column = {name: self.views.source_of(name) for name in self.views.names}
@@ -128,7 +131,7 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
             kwargs_handlers=[
                 # Running statistics are equal everywhere already, and rank 0's must not overwrite what others keep.
                 DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-                InitProcessGroupKwargs(timeout=timedelta(minutes=10)),
+                InitProcessGroupKwargs(timeout=timedelta(minutes=30)),
             ],
         )
     except ValueError as error:

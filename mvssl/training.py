@@ -5,6 +5,7 @@ interrupted is the run that was not.
 """
 
 import contextlib
+import errno
 import re
 import signal
 import time
@@ -20,6 +21,7 @@ from mvssl import checkpoint, distributed, guard, run, startup
 from mvssl.data import Batch
 from mvssl.errors import PREEMPTED, DataError, ElsewhereError, MvsslError, StorageError
 from mvssl.ledger import Ledger
+from mvssl.optim import learning_rate
 from mvssl.progress import Log, say
 from mvssl.recipe import Recipe
 from mvssl.trainer import Trainer, make_accelerator
@@ -39,7 +41,7 @@ class Outcome:
 
     folder: Path
     step: int
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
 
 
 def train(recipe: Recipe, data: Any = None) -> Outcome:
@@ -54,17 +56,22 @@ def train(recipe: Recipe, data: Any = None) -> Outcome:
         run.claim(folder)
         outcome = _loop(Trainer.prepare(recipe, accelerator, data), folder)
     except BaseException as raised:
-        error = _lost_peer(raised) or raised
+        error = _known(raised) or raised
         run.note_exit(folder, error)
-        raise error from None if isinstance(error, ElsewhereError) else error.__cause__
+        raise error from raised.__cause__ if error is raised else raised
     run.note_exit(folder, None)
     return outcome
 
 
-def _lost_peer(error: BaseException) -> ElsewhereError | None:
-    """The sentence for a collective that failed since another process is gone."""
-    if distributed.world() > 1 and isinstance(error, RuntimeError) and re.search(r"[Cc]onnection|peer", str(error)):
-        return ElsewhereError("another process of this run ended; what it said stands in its output and in exit.json")
+def _known(error: BaseException) -> MvsslError | None:
+    """The sentence for what the world around a run does to it: a process that is gone, a disk that is full."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG):
+        place = error.filename or "to the run folder"
+        return StorageError(f"writing {place} failed: {error.strerror}; earlier checkpoints are intact")
+    first = str(error).strip().partition("\n")[0]
+    gone = re.search("closed by peer|reset by peer|refused|imed out", first)
+    if distributed.world() > 1 and isinstance(error, RuntimeError) and gone:
+        return ElsewhereError(f"another process of this run ended or hangs: {first}")
     return None
 
 
@@ -99,7 +106,7 @@ def _loop(trainer: Trainer, folder: Path) -> Outcome:
         for done, (batch, waited) in enumerate(_timed(batches), start + 1):
             verdict, metrics = trainer.step(batch, done - 1, stop.received is not None)
             ledger.note(done, verdict, batch.bad)
-            log.add(done, metrics, verdict, waited)
+            log.add(done, metrics, verdict, waited, learning_rate(recipe.optim, done - 1, steps))
             if done % recipe.train.save_every == 0 or done == steps or ledger.stop or ledger.fault:
                 ledger.settle()
                 save(done)

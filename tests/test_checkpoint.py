@@ -66,6 +66,15 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, 
         checkpoint.newest(tmp_path)
 
 
+def test_a_damaged_newer_checkpoint_does_not_count_as_kept(tmp_path: Path):
+    model, optimizer = trained(0)
+    for step in (1, 5):
+        checkpoint.save_checkpoint(tmp_path, step, model, optimizer, {}, keep=2)
+    (tmp_path / "checkpoints" / "step-00000005" / "model.safetensors").unlink()
+    checkpoint.save_checkpoint(tmp_path, 2, model, optimizer, {}, keep=2)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000001", "step-00000002"]
+
+
 def test_a_new_run_has_no_checkpoint(tmp_path: Path):
     assert checkpoint.newest(tmp_path) is None
 

@@ -177,7 +177,8 @@ def a_run(folder, groups):
 
 def test_one_encoder_goes_to_the_folder_itself_with_a_card_that_says_what_it_is(tmp_path):
     record = {"probe": "knn", "view": "left", "encoder": "trained", "metric": "accuracy", "accuracy": 0.8125}
-    (tmp_path / "evaluation.json").write_text(json.dumps([{**record, "standard_error": 0.004}]))
+    record |= {"standard_error": 0.004, "protocol": {"step": 1234, "shards": {"train": ["tiny/*.tar"], "test": []}}}
+    (tmp_path / "evaluation.json").write_text(json.dumps([record]))
     [report] = export(a_run(tmp_path, ["left,right"]), tmp_path / "out")
     assert report.folder == tmp_path / "out"
     assert "largest difference" in str(report)

@@ -49,6 +49,14 @@ def test_what_is_written_out_reads_back_as_the_same_recipe(good: Path, tmp_path:
     assert load_recipe(tmp_path / "again.yaml") == recipe
 
 
+def test_a_null_that_was_written_is_read_back_as_null(good: Path, tmp_path: Path):
+    recipe = load_recipe(good, ["views.a.normalize=null", "objective.0.soft_clip=null"])
+    (tmp_path / "again.yaml").write_text(to_yaml(recipe))
+    again = load_recipe(tmp_path / "again.yaml")
+    assert again.views["a"].options == {"normalize": None}
+    assert again.objective[0].options == {"soft_clip": None}
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

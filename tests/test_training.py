@@ -28,6 +28,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+LEGS = ("straight", "halves")
+
+
 def run_on(processes, world: int, given: dict) -> None:
     """Train on `world` processes; one is this one."""
     if world == 1:
@@ -44,20 +47,22 @@ def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("world", [1, 2])
 def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(root, tmp_path, processes, world, workers):
-    straight = tiny.tables(root, tmp_path / "straight", data__workers=workers)
+    # a constant rate, as the cosine of a shorter run is another one; drop-path, which draws from torch's generator
+    dropping = {"name": "resnet18", "options": {"channels": [8, 8, 8, 8], "drop_path_rate": 0.5}}
+    straight, halves = (
+        tiny.tables(root, tmp_path / out, data__workers=workers, optim__schedule="constant", encoder=dropping)
+        for out in ("straight", "halves")
+    )
     run_on(processes, world, straight)
-    # a constant rate, as the cosine of a shorter run is another one
-    halves = tiny.tables(root, tmp_path / "halves", data__workers=workers)
-    for given in (straight, halves):
-        given["optim"]["schedule"] = "constant"
-    straight["train"]["out"] = str(tmp_path / "constant")
-    run_on(processes, world, straight)
-    halves["train"]["steps"] = 3
-    run_on(processes, world, halves)
-    halves["train"]["steps"] = 6
-    run_on(processes, world, halves)
+    for steps in (3, 6):
+        halves["train"]["steps"] = steps
+        run_on(processes, world, halves)
     for name in ("model", "optimizer"):
-        assert_same_bits(tiny.weights(tmp_path / "constant", 6, name), tiny.weights(tmp_path / "halves", 6, name))
+        assert_same_bits(tiny.weights(tmp_path / "straight", 6, name), tiny.weights(tmp_path / "halves", 6, name))
+    told = [
+        [{**line, "samples_per_second": 0, "data_wait": 0} for line in tiny.metrics(tmp_path / out)] for out in LEGS
+    ]
+    assert told[0][-1] == told[1][-1]
 
 
 def test_resuming_on_another_number_of_processes_keeps_samples_and_draws(root, tmp_path, processes):
@@ -238,9 +243,16 @@ def test_fewer_samples_than_a_batch_are_refused(root, tmp_path):
 
 
 def test_bf16_trains_and_keeps_weights_in_float32(root, tmp_path):
-    from accelerate.state import AcceleratorState
+    losses = []
+    for precision in ("fp32", "bf16"):
+        train(tiny.recipe(root, tmp_path / precision, train__precision=precision))
+        losses.append(tiny.metrics(tmp_path / precision)[0]["loss"])
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert all(t.dtype in (torch.float32, torch.int64) for t in tiny.weights(tmp_path / "bf16", 6).values())
 
-    AcceleratorState._reset_state(reset_partial_state=True)
-    train(tiny.recipe(root, tmp_path / "run", train__precision="bf16"))
-    AcceleratorState._reset_state(reset_partial_state=True)
-    assert all(t.dtype in (torch.float32, torch.int64) for t in tiny.weights(tmp_path / "run", 6).values())
+
+def test_an_interval_of_vetoed_steps_has_no_loss_rather_than_a_loss_of_nothing(root, tmp_path):
+    views = {"image": {"from": "image", "name": "spies:Poison", "count": 2, "positions": list(range(16))}}
+    train(tiny.recipe(root, tmp_path / "run", views=views, train__steps=4, train__log_every=2))
+    assert [line["loss"] is None for line in tiny.metrics(tmp_path / "run")] == [True, False]

@@ -68,7 +68,7 @@ def whole(trainer: Trainer, folder: Path, parts: Parts) -> Iterator[None]:
         verdict, metrics = trainer.step(batch, number % trainer.steps, part=parts)
         with parts("log"):
             ledger.note(number + 1, verdict, batch.bad)
-            log.add(number + 1, metrics, verdict, 0.0)
+            log.add(number + 1, metrics, verdict, 0.0, trainer.recipe.optim.lr)
         yield
 
 
