@@ -13,21 +13,26 @@ from mvssl.errors import DataError, RecipeError
 _MOST = 1_000_000  # shards that one pattern may name
 
 
+def listed(patterns: str | list[str]) -> list[str]:
+    """One pattern as a list of one."""
+    return [patterns] if isinstance(patterns, str) else list(patterns)
+
+
 def expand(patterns: str | list[str], root: Path) -> list[Path]:
     """The shards that `patterns` name: paths, folders, globs and {000..012} braces, relative to `root`.
 
     Sorted within a pattern. Raises `DataError` where a pattern finds nothing or a shard is named twice, and
     `RecipeError` where a pattern is a URL or a command.
     """
-    listed = [patterns] if isinstance(patterns, str) else list(patterns)
-    if not listed:
+    wanted = listed(patterns)
+    if not wanted:
         raise RecipeError(
             "no shards are named: give data.train (or data.val) paths or patterns such as set/train/*.tar"
         )
-    shards = [shard for pattern in listed for shard in _expand_one(pattern, root)]
+    shards = [shard for pattern in wanted for shard in _expand_one(pattern, root)]
     twice = {shard for shard, n in _counts(shards).items() if n > 1}
     if twice:
-        raise DataError(f"shard {min(twice)} is named twice by {', '.join(listed)}; its samples would count double")
+        raise DataError(f"shard {min(twice)} is named twice by {', '.join(wanted)}; its samples would count double")
     return shards
 
 

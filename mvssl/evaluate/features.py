@@ -127,7 +127,7 @@ def encode_pixels(views: Any, device: torch.device) -> Encode:
 
 
 def encode_model(model: Any, views: Any, layer: str, device: torch.device) -> Encode:
-    """A `MultiView`'s features at `layer`: vector, head, or the number of a map."""
+    """A `MultiView`'s features at `layer`: vector, head, head:LABEL, or the number of a map."""
 
     def encode(batch: Batch) -> dict[str, Tensor]:
         found = model.encode(views.clean(batch, device))
@@ -138,14 +138,23 @@ def encode_model(model: Any, views: Any, layer: str, device: torch.device) -> En
     return encode
 
 
+def heads(model: Any) -> dict[str, tuple[str, Any]]:
+    """Layers that objectives compare, with label and objective: `head:LABEL` of each, and `head`, the first of them."""
+    found = [
+        (label, term) for label, term in zip(model.labels, model.objective, strict=True) if hasattr(term, "represent")
+    ]
+    first = {"head": found[0]} if found else {}
+    return first | {f"head:{label}": (label, term) for label, term in found}
+
+
 def at_layer(model: Any, view: str, features: Any, layer: str) -> Tensor:
     """[n, d] of one view's `Features` at `layer`. Raises `RecipeError` that lists the layers that exist."""
     if layer == "vector":
         return features.vector
-    heads = [term for term in model.objective if hasattr(term, "represent")]
-    if layer == "head" and heads:
-        return heads[0].represent(view, features)
+    known = heads(model)
+    if layer in known:
+        return known[layer][1].represent(view, features)
     if layer.isdecimal() and int(layer) < len(features.maps):
         return flatten(features.maps[int(layer)])
-    accepted = ["vector", *(["head"] if heads else []), *map(str, range(len(features.maps)))]
+    accepted = ["vector", *known, *map(str, range(len(features.maps)))]
     raise RecipeError(f"evaluate.layer: view {view!r} has no layer {layer!r} (accepted: {', '.join(accepted)})")

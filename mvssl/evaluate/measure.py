@@ -1,11 +1,10 @@
 """Evaluate a run: labelled shards to frozen features to probes to records, beside the untrained encoder and raw pixels.
 
 in   a run, labelled shards to fit probes on (default data.train) and to test on (default data.val)
-out  one record per probe, view and encoder (see mvssl.evaluate.records), written to RUN/evaluation.json and shown
+out  one record per probe, view and encoder (see mvssl.evaluate.records), kept in RUN/evaluation.json and shown
 """
 
 import importlib.metadata
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from torch import Tensor
 
 from mvssl import distributed
 from mvssl.data import Shards, open_shards, sequential
-from mvssl.errors import DataError, OutputError, RecipeError
+from mvssl.data.paths import listed
+from mvssl.errors import DataError, RecipeError
 from mvssl.evaluate.features import (
     Encode,
     Extracted,
@@ -27,6 +27,7 @@ from mvssl.evaluate.features import (
     encode_model,
     encode_pixels,
     extract,
+    heads,
     join,
     pooled,
 )
@@ -34,7 +35,7 @@ from mvssl.evaluate.fewlabel import fewlabel
 from mvssl.evaluate.knn import knn
 from mvssl.evaluate.linear import linear
 from mvssl.evaluate.metrics import Result, metric_of
-from mvssl.evaluate.records import Record, gain, record, table
+from mvssl.evaluate.records import Record, gain, record, save, table, updated
 from mvssl.model import MultiView, build_model
 from mvssl.recipe import Recipe, nearest
 
@@ -56,6 +57,7 @@ class Setting:
     run: Any  # mvssl.run.LoadedRun
     train: Shards
     test: Shards
+    shards: dict[str, list[str]]  # the patterns that named train and test
     layer: str
     seed: int
     batch_size: int
@@ -82,8 +84,8 @@ def evaluate(
 ) -> list[Record]:
     """Measure a loaded run (`mvssl.run.load_run`) and return its records; what is not given is as the recipe says.
 
-    Under a launcher the main process works; the others return at once, with no records. Writes `json_file`, by
-    default RUN/evaluation.json.
+    Under a launcher the main process works; the others return at once, with no records. Keeps the records
+    in RUN/evaluation.json, in place of earlier ones of the same, or writes them to `json_file`.
     Raises `RecipeError` for a probe, view or layer that does not exist and where there are no shards to test on,
     `DataError` where samples have no labels, `OutputError` where the file cannot be written.
     """
@@ -94,13 +96,15 @@ def evaluate(
     jobs = choose_jobs(run.recipe, list(probes or said.probes), seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shards = open_labelled(run.recipe, data, test)
-    setting = Setting(run, *shards, str(layer or said.layer), seed, batch_size, device)
+    named = {"train": listed(data or run.recipe.data.train), "test": listed(test or run.recipe.data.val)}
+    setting = Setting(run, *shards, named, str(layer or said.layer), seed, batch_size, device)
     home = next(run.model.parameters()).device
     try:
         records = list(measure(setting, jobs, None if views is None else list(views), baselines))
     finally:
         run.model.to(home)
-    _write(Path(json_file or Path(run.folder) / "evaluation.json"), records)
+    own = Path(run.folder) / "evaluation.json"
+    save(Path(json_file), records) if json_file else save(own, updated(own, records))
     if show:
         Console().print(table(records))
     return records
@@ -149,7 +153,7 @@ def measure(setting: Setting, jobs: list[Job], wanted: list[str] | None, baselin
             shared = protocol(setting, train, test)
             for view in names:
                 pair = _pair(view, train, test, labels, setting.device)
-                features = _describe(setting, encoder, view, pair[0].features.shape[1])
+                origin = _origin(setting, encoder, view, pair[0].features.shape[1])
                 for number, job in enumerate(jobs):
                     status.update(f"{encoder}: {job.keys['probe']} on {view}")
                     result = results[encoder, view, number] = job.probe(*pair)
@@ -160,7 +164,7 @@ def measure(setting: Setting, jobs: list[Job], wanted: list[str] | None, baselin
                     }
                     yield record(
                         result, **job.keys, view=view, **facts,
-                        gain=gains, protocol={**shared, "features": features},
+                        gain=gains, protocol={**shared, **origin},
                     )  # fmt: skip
 
 
@@ -240,12 +244,20 @@ def protocol(setting: Setting, train: Extracted, test: Extracted) -> dict[str, A
             }
             for split, shards, found in (("train", setting.train, train), ("test", setting.test, test))
         },
+        "shards": setting.shards,
         "mode": "frozen, eval mode, fp32, no augmentation",
         "checkpoint": str(setting.run.checkpoint),
         "step": setting.run.step,
         "versions": {name: importlib.metadata.version(name) for name in names},
         "device": str(setting.device),
     }
+
+
+def _origin(setting: Setting, encoder: str, view: str, width: int) -> dict[str, str]:
+    """Where features come from: how they were made, and which objective's they are where the layer is a head."""
+    origin = {"features": _describe(setting, encoder, view, width)}
+    head = heads(setting.run.model).get(setting.layer)
+    return origin | {"objective": head[0]} if head and encoder != "pixels" else origin
 
 
 def _describe(setting: Setting, encoder: str, view: str, width: int) -> str:
@@ -270,11 +282,3 @@ def _pair(
         features = train.features[view], test.features[view]
     fitted, tested = (Labelled(x.to(device), y.to(device)) for x, y in zip(features, labels, strict=True))
     return fitted, tested
-
-
-def _write(file: Path, records: list[Record]) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(records, indent=1) + "\n")
-    except OSError as error:
-        raise OutputError(f"{file} cannot be written: {error.strerror}; choose another with --json FILE") from None

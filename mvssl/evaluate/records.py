@@ -5,13 +5,16 @@ A record is one number with all that is needed to read it: `probe`, `view`, `lay
 of each draw; records of the trained encoder hold `gain`, the paired differences to the baselines.
 """
 
+import json
 import math
+import os
+from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from mvssl.errors import RecipeError
+from mvssl.errors import OutputError, RecipeError
 from mvssl.evaluate.metrics import DRAWS, Difference, Result, interval, paired
 
 ENCODERS = ("pixels", "untrained", "trained")  # the order of a table's columns
@@ -30,6 +33,41 @@ def record(result: Result, **facts: Any) -> Record:
     if result.paired_over == DRAWS:
         made["draws"] = result.parts.tolist()
     return made
+
+
+def identity(record: Record) -> tuple[Any, ...]:
+    """What was measured: two records of one identity are the same number, measured twice."""
+    what = [record.get(key) for key in ("probe", "shots", "view", "layer", "encoder")]
+    protocol = record["protocol"]
+    data = protocol.get("data", {})
+    return *what, protocol.get("step"), *(data.get(split, {}).get("fingerprint") for split in ("train", "test"))
+
+
+def read(file: Path) -> list[Record]:
+    """The records in a file that hold a score; none where there is no such file."""
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return []
+    wanted = {"probe", "accuracy", "standard_error", "protocol"}
+    return [r for r in found if isinstance(r, dict) and wanted <= r.keys()] if isinstance(found, list) else []
+
+
+def updated(file: Path, records: list[Record]) -> list[Record]:
+    """The records of `file` with `records` in place of those of the same identity, and the new ones after them."""
+    whole = {identity(r): r for r in (*read(file), *records)}
+    return list(whole.values())
+
+
+def save(file: Path, records: list[Record]) -> None:
+    """Write `file`, whole or not at all. Raises `OutputError`."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside = file.with_name(f".{file.name}.{os.getpid()}")
+        aside.write_text(json.dumps(records, indent=1) + "\n")
+        os.replace(aside, file)
+    except OSError as error:
+        raise OutputError(f"{file} cannot be written: {error.strerror}; choose another with --json FILE") from None
 
 
 def gain(ahead: Result, behind: Result) -> dict[str, Any]:

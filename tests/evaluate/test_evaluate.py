@@ -11,6 +11,7 @@ from mvssl.errors import DataError, OutputError, RecipeError
 from mvssl.evaluate import compare, evaluate
 from mvssl.evaluate.measure import same_classes, untrained
 from mvssl.model import build_model
+from mvssl.modelcard import Card
 from mvssl.recipe import parse_recipe, to_yaml
 from mvssl.views import build_views
 
@@ -126,10 +127,11 @@ def test_a_view_may_be_asked_for_by_name(loaded):
 
 
 def test_layers_are_the_vector_the_head_and_the_maps(loaded):
-    for layer in ("vector", "head", "0"):
+    for layer, objective in {"vector": None, "head": "cmc", "head:cmc": "cmc", "0": None}.items():
         record = evaluate(loaded, probes=["knn"], layer=layer, baselines=False, show=False)[0]
         assert record["layer"] == layer
-    with pytest.raises(RecipeError, match="accepted: vector, head, 0"):
+        assert record["protocol"].get("objective") == objective
+    with pytest.raises(RecipeError, match="accepted: vector, head, head:cmc, 0"):
         evaluate(loaded, layer="fc")
 
 
@@ -160,6 +162,37 @@ def test_a_file_that_cannot_be_written_is_named(loaded, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="--json FILE"):
         evaluate(loaded, probes=["knn"], baselines=False, show=False, json_file=tmp_path / "file" / "x.json")
+
+
+def test_records_take_the_place_of_earlier_ones_of_the_same_and_leave_the_others(digits, tmp_path):
+    found = make_run(digits, tmp_path / "e")
+    file = found.folder / "evaluation.json"
+    few = evaluate(found, probes=["fewlabel"], show=False)
+    knn = evaluate(found, probes=["knn"], show=False, seed=3)
+    assert json.loads(file.read_text()) == [*few, *knn]
+    again = evaluate(found, probes=["knn"], show=False)
+    assert json.loads(file.read_text()) == [*few, *again]
+    alone = evaluate(found, probes=["knn"], layer="0", baselines=False, show=False, json_file=tmp_path / "x.json")
+    assert json.loads((tmp_path / "x.json").read_text()) == alone
+    assert json.loads(file.read_text()) == [*few, *again]
+    other = evaluate(found, probes=["knn"], show=False, data="digits/val/*.tar", test="digits/train/*.tar")
+    assert json.loads(file.read_text()) == [*few, *again, *other]
+
+
+def test_a_model_card_shows_what_its_weights_scored_on_the_recipes_own_data(digits, tmp_path):
+    found = make_run(digits, tmp_path / "f")
+    own = evaluate(found, probes=["knn"], show=False)
+    evaluate(found, probes=["knn"], show=False, data="digits/val/*.tar", test="digits/train/*.tar")
+    assert Card.of_run(found, "whole,twice").results == own
+    checkpoint.save_checkpoint(
+        found.folder,
+        8,
+        found.model,
+        torch.optim.AdamW(found.model.parameters()),
+        {"columns": {"image": [1, 8, 8]}},
+        keep=2,
+    )
+    assert Card.of_run(run.load_run(found.folder), "whole,twice").results == []
 
 
 def test_classes_are_numbered_alike_whatever_their_labels():
