@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mvssl.encoders import Encoder
 from mvssl.errors import OutputError, StorageError
-from mvssl.modelcard import Card, write_card
+from mvssl.modelcard import Card, imports, write_card
 
 TOLERANCE = 1e-5
 
@@ -31,6 +31,13 @@ class Report(NamedTuple):
     name: str
     width: int
     max_difference: float
+    imports: str  # what loading it needs: timm, or mvssl as well
+
+    @property
+    def load(self) -> str:
+        """A line of shell that loads it."""
+        made = f"timm.create_model('local-dir:{self.folder}', pretrained=True, num_classes=0)"
+        return f'python -c "import {self.imports}; print({made})"'
 
     def __str__(self) -> str:
         checked = f"reloaded in timm, largest difference {self.max_difference:.1e}"
@@ -47,11 +54,16 @@ def export(run: Any, destination: str | Path) -> list[Report]:
         from mvssl.run import load_run  # not above: a loaded run needs no loader
 
         run = load_run(run)
-    destination, encoders = Path(destination), run.model.encoders
-    folders = {group: destination / group if len(encoders) > 1 else destination for group in encoders}
+    encoders, folders = run.model.encoders, folders_of(list(run.model.encoders), Path(destination))
+    return [export_encoder(encoders[group], folder, Card.of_run(run, group)) for group, folder in folders.items()]
+
+
+def folders_of(groups: list[str], destination: Path) -> dict[str, Path]:
+    """Where each encoder goes: one to `destination`, several to its subfolders. Raises `OutputError`."""
+    folders = {group: destination / group if len(groups) > 1 else destination for group in groups}
     for folder in folders.values():
         check_destination(folder)
-    return [export_encoder(encoders[group], folder, Card.of_run(run, group)) for group, folder in folders.items()]
+    return folders
 
 
 def export_encoder(encoder: Encoder, destination: Path, card: Card) -> Report:
@@ -75,7 +87,7 @@ def export_encoder(encoder: Encoder, destination: Path, card: Card) -> Report:
                 os.replace(file, destination / file.name)
     except OSError as error:
         raise StorageError(f"{destination} could not be written: {error.strerror or error}") from error
-    return Report(destination, encoder.name, encoder.widths.vector, difference)
+    return Report(destination, encoder.name, encoder.widths.vector, difference, imports(encoder))
 
 
 def check_destination(folder: Path) -> None:

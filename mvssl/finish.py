@@ -1,6 +1,7 @@
 """What follows the last step: contact sheet, what was learned, exported backbone, and what one would type next."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -10,12 +11,35 @@ from mvssl.recipe import Recipe
 from mvssl.run import load_run
 from mvssl.views import build_views, resolve_statistics
 
+if TYPE_CHECKING:
+    from mvssl.export import Report
+
+
+def check(recipe: Recipe, folder: Path) -> None:
+    """Raise now what `finish` would raise for want of labels, shards to test on, or a place to export to.
+
+    The main process looks, all raise: call it on every process, when the data is packed. Nothing but headers and a few
+    samples is read. Raises `RecipeError`, `DataError`, `OutputError`.
+    """
+
+    def look() -> None:
+        if "evaluate" in recipe.train.then:
+            from mvssl.evaluate.measure import open_labelled
+
+            open_labelled(recipe, None, None)
+        if "export" in recipe.train.then:
+            from mvssl.export import folders_of
+
+            folders_of(list(recipe.encoder), folder / "backbone")
+
+    distributed.from_main(look)
+
 
 def finish(recipe: Recipe, folder: Path) -> None:
     """Do what `train.then` lists, on the main process, and say where everything lies."""
     if distributed.rank() != 0:
         return
-    then, places = recipe.train.then, {"checkpoint": folder / "checkpoints"}
+    then, places, reports = recipe.train.then, {"checkpoint": folder / "checkpoints"}, []
     packages = [name.partition(":")[0].partition(".")[0] for name in _named(recipe)]  # the user named them just now
     loaded = load_run(folder, packages)
     places["checkpoint"] = loaded.checkpoint
@@ -29,11 +53,11 @@ def finish(recipe: Recipe, folder: Path) -> None:
         from mvssl.export import export
 
         places["backbone"] = folder / "backbone"
-        export(loaded, places["backbone"])
+        reports = export(loaded, places["backbone"])
     console = Console(stderr=True)
     for name, place in places.items():
-        console.print(f"{name:14} {place}", highlight=False)
-    console.print("next:", *_next(folder, "export" in then), sep="\n  ", highlight=False, soft_wrap=True)
+        console.print(f"{name:14} {place}", highlight=False, markup=False, soft_wrap=True)
+    console.print("next:", *_next(recipe, folder, reports), sep="\n  ", highlight=False, markup=False, soft_wrap=True)
 
 
 def draw_views(recipe: Recipe, out: Path, samples: int = 8) -> Path:
@@ -53,10 +77,8 @@ def _named(recipe: Recipe) -> list[str]:
     return [table.name for table in (*recipe.views.values(), *recipe.objective) if ":" in table.name]
 
 
-def _next(folder: Path, exported: bool) -> list[str]:
-    load = f"python -c \"import mvssl, timm; print(timm.create_model('local-dir:{folder}/backbone', pretrained=True))\""
-    return [
-        f"mvssl evaluate {folder} --probe linear",
-        load if exported else f"mvssl export {folder} {folder}/backbone",
-        f"tensorboard --logdir {folder}",
-    ]
+def _next(recipe: Recipe, folder: Path, reports: list["Report"]) -> list[str]:
+    evaluate = f"mvssl evaluate {folder}" + " --layer head" * ("evaluate" in recipe.train.then)
+    load = [report.load for report in reports] or [f"mvssl export {folder} {folder}/backbone"]
+    board = [f"tensorboard --logdir {folder}"] if "tensorboard" in recipe.train.trackers else []
+    return [evaluate, *load, *board]
