@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mvssl import distributed
-from mvssl.data import loader
+from mvssl.data import loader, open_shards
 from mvssl.recipe import Recipe
 from mvssl.run import load_run
 from mvssl.views import build_views, resolve_statistics
@@ -62,10 +62,14 @@ def finish(recipe: Recipe, folder: Path) -> None:
 
 def draw_views(recipe: Recipe, out: Path, samples: int = 8) -> Path:
     """Draw the views of the first batch of the run, by the path that training takes."""
-    from mvssl.startup import open_training
+    from mvssl.startup import pack_once
     from mvssl.views.sheet import contact_sheet
 
-    source = open_training(recipe.data)
+    table = recipe.data
+    if table.pack:
+        pack_once(table)
+    # not `open_training`, in which every process takes part: after a run the main process is alone
+    source = open_shards(table.train, table.folder, table.columns, missing=table.missing)
     views = build_views(resolve_statistics(recipe.views, source.shapes, source), source.shapes)
     rows = min(samples, len(source))
     batch = next(iter(loader(source, batch_size=rows, seed=recipe.train.seed, stop_step=1)))

@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tiny
@@ -67,3 +68,17 @@ def test_what_is_said_to_be_next_can_be_typed(root, name, capsys):
     assert not any("tensorboard" in line for line in told)
     done = subprocess.run([sys.executable, *shlex.split(loads[0])[1:]], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def finish_as_rank(given):
+    """Train, and leave or finish, as the command line does."""
+    _, error = tiny.train_as_rank(given)
+    assert not error
+    finish.finish(parse_recipe(given), Path(given["train"]["out"]))
+
+
+def test_the_main_process_finishes_alone(root, processes):
+    then = ["evaluate", "export", "views"]
+    given = tiny.tables(root, root / "run", train__steps=1, train__then=then, evaluate={"probes": ["knn"]})
+    processes(finish_as_rank, given)
+    assert all((root / "run" / name).exists() for name in ("evaluation.json", "backbone", "views.png"))
