@@ -81,7 +81,7 @@ class Shards:
         for c, (name, column) in enumerate(self.columns.items()):
             lacks = [(index, has[:, c]) for index, has in zip(indexes, there, strict=True)]
             count = sum(int(has.sum()) for _, has in lacks)
-            if total and not count:
+            if not count:
                 raise DataError(
                     f"columns.{name}: no sample has the field {column.field!r}{_fields_found(column, indexes)}"
                 )

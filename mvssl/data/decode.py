@@ -41,6 +41,11 @@ def decode(column: Column, field: str, data: bytes) -> np.ndarray:
         raise
     except Exception as error:  # decoders meet garbage, and say so in many ways
         raise Undecodable(f"no readable {extension(field)}: {error or type(error).__name__}") from None
+    return finite(array)
+
+
+def finite(array: np.ndarray) -> np.ndarray:
+    """`array` itself. Raises `Undecodable` where a value is NaN or infinite."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise Undecodable(f"{int((~np.isfinite(array)).sum())} of {array.size} values are NaN or infinite")
     return array
@@ -106,9 +111,10 @@ def settle(column: Column, array: np.ndarray) -> np.ndarray:
         raise Undecodable(f"an array of {array.dtype}; numbers are accepted")
     if array.ndim > 3:
         raise Undecodable(f"an array of {array.ndim} dimensions; [c, h, w], [c, t] and [d] are accepted")
-    if array.ndim == 0:
-        return array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
-    array = np.ascontiguousarray(array, np.uint8 if array.dtype in (np.uint8, np.bool_) else np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+        if array.ndim == 0:
+            return array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
+        array = np.ascontiguousarray(array, np.uint8 if array.dtype in (np.uint8, np.bool_) else np.float32)
     if column.size is not None and array.ndim == 3:
         array = np.stack([np.asarray(fit(Image.fromarray(band), column.size)) for band in array])
     return array

@@ -4,7 +4,8 @@ in   a path; ustar, GNU (long names) and PAX (path, size) archives
 out  every regular file's name, offset and size, and a digest of all headers; or a `DataError` that names the fault
 
 A streaming reader takes a damaged header for the end of the archive and loses what follows without a word. Here every
-header's checksum must hold, every member must end inside the file, and everything after the last one must be zero.
+header's checksum must hold, every member must end inside the file, and everything after the last one must be zero,
+no more of it than tar writes.
 File bodies are skipped, not read.
 """
 
@@ -18,6 +19,7 @@ from mvssl.errors import DataError
 
 BLOCK = 512
 LONGEST_NAME = 255  # bytes
+_MOST_ZEROS = (2 + 20) * BLOCK  # the end mark, then tar fills its last record; a power failure fills far more
 _ZERO = bytes(BLOCK)
 _EXTENDED = 1 << 20  # largest extended header that is believed
 
@@ -131,6 +133,13 @@ class Archive:
     def _check_end(self, position: int) -> None:
         if self._size - position < 2 * BLOCK or self._size % BLOCK:
             raise self._fault(position, "the end-of-archive mark is incomplete; the shard is cut short")
+        zeros = self._size - position
+        if zeros > _MOST_ZEROS:
+            raise self._fault(
+                position,
+                f"{zeros:,} bytes of zeros, where tar writes at most {_MOST_ZEROS:,}; what stood there is lost, unless "
+                "the shard was written with `tar -b` (then write it again without)",
+            )
         while block := os.pread(self._fd, 1 << 20, position):
             if block.count(0) != len(block):
                 raise self._fault(position, "data after the end-of-archive mark; a header was overwritten with zeros")

@@ -16,12 +16,13 @@ from typing import NamedTuple
 import numpy as np
 
 from mvssl.data.arrays import read_npy, read_npz
-from mvssl.data.decode import DECODERS, MAX_BYTES, extension, open_image
+from mvssl.data.decode import DECODERS, MAX_BYTES, extension, finite, open_image, settle
 from mvssl.data.faults import Undecodable
 from mvssl.data.index import Index, build, scan
 from mvssl.data.paths import expand
 from mvssl.data.progress import track
 from mvssl.errors import DataError
+from mvssl.recipe import Column
 
 _FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
 
@@ -126,12 +127,16 @@ def _reason(field: str, data: bytes) -> str | None:
             _check_array(read_npy(data))
         elif kind == "npz":
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                for name in archive.namelist():
-                    _check_array(read_npz(archive, name.removesuffix(".npy"), MAX_BYTES))
+                names = [name.removesuffix(".npy") for name in archive.namelist()]
+                for array in (read_npz(archive, name, MAX_BYTES) for name in names):
+                    if len(names) == 1 or array.dtype.kind in "buif":  # text may stand beside what columns read
+                        _check_array(array)
         elif kind == "json":
             json.loads(data.decode())
+        elif kind == "cls":
+            DECODERS["cls"](Column(field=field), data)
         else:
-            int(data.decode()) if kind == "cls" else data.decode()
+            data.decode()
     except Undecodable as error:
         return error.reason
     except Exception as error:  # decoders meet garbage, and say so in many ways
@@ -140,5 +145,5 @@ def _reason(field: str, data: bytes) -> str | None:
 
 
 def _check_array(array: np.ndarray) -> None:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise Undecodable(f"{int((~np.isfinite(array)).sum())} of {array.size} values are NaN or infinite")
+    """Raises `Undecodable` where no column could take the array."""
+    finite(settle(Column(field="npy"), array))

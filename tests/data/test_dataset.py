@@ -152,10 +152,12 @@ def test_a_column_that_cannot_be_decoded_at_all_says_why(tmp_path):
         open_shards("x.tar", tmp_path, columns(image="png"))
 
 
-def test_shards_without_samples_are_an_error(tmp_path):
-    write_tar(tmp_path / "x.tar", [])
-    with pytest.raises(DataError, match="none of the 0 samples"):
-        open_shards("x.tar", tmp_path, DIGITS)
+@pytest.mark.parametrize("members", [[], [("README", b"no field"), ("__info__", b"{}")]])
+def test_a_shard_without_samples_is_named(tmp_path, members):
+    write_digits(tmp_path, [3])
+    write_tar(tmp_path / "x.tar", members)
+    with pytest.raises(DataError, match=rf"x\.tar holds no samples, and {len(members)} members"):
+        open_shards("*.tar", tmp_path, DIGITS)
 
 
 @pytest.mark.parametrize("loss", ["gone", "changed", "shorter"])
@@ -197,3 +199,15 @@ def test_the_fingerprint_is_the_data_and_not_its_place(tmp_path):
     assert a == b != c
     replace_field(tmp_path / "b/000001.tar", "0004.cls", b"12345")
     assert open_shards("*.tar", tmp_path / "b", DIGITS).fingerprint != a
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 64, 64)])
+def test_the_fingerprint_tells_values_of_equal_shape_apart(tmp_path, shape):
+    for folder, value in [("a", 1.0), ("b", 1.0), ("c", 2.0)]:
+        arrays = [np.zeros(shape, np.float32) for _ in range(40)]
+        for array in arrays:
+            array.flat[array.size // 2] = value  # in the middle, as the subject of a picture with a blank margin
+        write_tar(tmp_path / folder / "x.tar", [(f"{i:04d}.npy", npy(array)) for i, array in enumerate(arrays)])
+    a, b, c = (open_shards("*.tar", tmp_path / name, columns(x="npy")).fingerprint for name in "abc")
+    again = open_shards("*.tar", tmp_path / "a", columns(x="npy")).fingerprint  # from the cached index
+    assert a == b == again != c

@@ -135,3 +135,17 @@ def test_a_size_beyond_the_file_is_found_however_it_is_written(tmp_path):
         (tmp_path / "y.tar").write_bytes(broken)
         with pytest.raises(DataError, match="cut short"):
             list(Archive(tmp_path / "y.tar"))
+
+
+def test_a_tail_of_zeros_is_more_than_tar_writes(shard, tmp_path):
+    whole = bytearray(shard.read_bytes())
+    for keep in (headers(shard)[20], 0):  # a power failure left the file's length, and zeros from some header on
+        lost = whole[:keep] + bytes(len(whole) - keep)
+        (tmp_path / "lost.tar").write_bytes(lost)
+        with pytest.raises(DataError, match=r"lost\.tar .* bytes of zeros"):
+            list(Archive(tmp_path / "lost.tar"))
+
+
+def test_every_padding_that_tar_writes_is_accepted(tmp_path):
+    for size in range(1, 12_000, 509):  # the last record is full of zeros, or nearly empty of them
+        assert len(list(Archive(write_tar(tmp_path / "x.tar", [("a.bin", b"x" * size)])))) == 1

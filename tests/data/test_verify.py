@@ -1,9 +1,13 @@
+import io
+
 import numpy as np
 import pytest
 from shard_making import image_bytes, npy, pixels, replace_field, write_digits, write_tar
 
-from mvssl.data import pack, summarize, verify
+from mvssl.data import Undecodable, pack, summarize, verify
+from mvssl.data.decode import decode
 from mvssl.errors import DataError
+from mvssl.recipe import Column
 
 
 def test_sound_shards_have_no_faults_and_everything_is_counted(tmp_path):
@@ -82,3 +86,32 @@ def test_a_fault_put_into_a_packed_shard_is_found(tmp_path):
     replace_field(tmp_path / "digits/val/000000.tar", "00000007.png", b"garbage")
     ((_, key, field, _),) = verify("digits/*/*.tar", tmp_path).faults
     assert (key, field) == ("00000007", "png")
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.array([1 + 2j]), "complex128"),
+        (np.array(["text"]), "numbers are accepted"),
+        (np.zeros((1, 2, 3, 4)), "4 dimensions"),
+        (np.array([1.0, 1e300]), "1 of 2 values are NaN or infinite"),
+        (np.float64(1e300), "1 of 1 values"),
+    ],
+)
+def test_arrays_that_training_refuses_are_faults_in_the_same_words(tmp_path, array, said):
+    file = io.BytesIO()
+    np.savez(file, x=array)
+    write_tar(tmp_path / "x.tar", [("0.npy", npy(array)), ("0.npz", file.getvalue()), ("1.npy", npy(np.zeros(3)))])
+    faults = verify("x.tar", tmp_path).faults
+    assert [(key, field) for _, key, field, _ in faults] == [("0", "npy"), ("0", "npz")]
+    with pytest.raises(Undecodable) as trained:
+        decode(Column(field="npy"), "npy", npy(array))
+    assert {fault.reason for fault in faults} == {trained.value.reason}
+    assert said in trained.value.reason
+
+
+def test_text_beside_the_arrays_of_an_npz_is_no_fault(tmp_path):
+    file = io.BytesIO()
+    np.savez(file, scan=np.zeros((1, 4, 4)), patient=np.array("A-17"))
+    write_tar(tmp_path / "x.tar", [("0.npz", file.getvalue())])
+    assert verify("x.tar", tmp_path).faults == []
