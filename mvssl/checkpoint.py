@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from mvssl.errors import DataError, StorageError
 
 MANIFEST = "MANIFEST.json"
+FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
 
 
 def save_checkpoint(
@@ -81,7 +82,10 @@ def faults(checkpoint: Path) -> list[str]:
     """What is wrong with a checkpoint's files; nothing, if it verifies."""
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_text())
-    except (OSError, ValueError):
+        whole = manifest.keys() == FILES and all("sha256" in entry for entry in manifest.values())
+    except (OSError, ValueError, AttributeError, TypeError):
+        whole = False
+    if not whole:
         return [f"{checkpoint.name}/{MANIFEST} is missing or damaged"]
     wrong = []
     for name, entry in manifest.items():

@@ -38,11 +38,13 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
     from mvssl import distributed
     from mvssl.finish import finish
     from mvssl.recipe import load_recipe
+    from mvssl.run import noted
     from mvssl.training import train as run_training
 
     loaded = load_recipe(recipe, overrides or [])
     outcome = run_training(loaded)
-    finish(loaded, outcome.folder)
+    with noted(outcome.folder):
+        finish(loaded, outcome.folder)
     distributed.close()
 
 
@@ -88,7 +90,7 @@ def views(
     recipe: RecipePath,
     overrides: Overrides = None,
     out: Annotated[Path, typer.Option(help="PNG file")] = Path("sheet.png"),
-    samples: Annotated[int, typer.Option(help="rows of the sheet")] = 8,
+    samples: Annotated[int, typer.Option(help="rows of the sheet", min=1)] = 8,
 ) -> None:
     """Draw what training sees: samples beside their views, from the training path itself."""
     from mvssl.finish import draw_views
@@ -193,7 +195,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of `mvssl` and `python -m mvssl`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        app(arguments, prog_name="mvssl", standalone_mode=False)
+        code = app(arguments, prog_name="mvssl", standalone_mode=False)
     except MvsslError as error:
         _complain(str(error))
         sys.exit(error.code)
@@ -203,12 +205,15 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _complain(usage)
         sys.exit(RecipeError.code)
+    if isinstance(code, int) and code:  # typer makes an exit code of Ctrl-C
+        _complain("interrupted")
+        sys.exit(code)
 
 
 def _usage_error(error: Exception) -> str | None:
     """The text of what typer says of a wrong command line, or None for any other exception."""
     format_message: Any = getattr(error, "format_message", None)
-    return f"{format_message()}; see `mvssl --help`" if format_message else None
+    return f"{format_message()}; see `mvssl --help`".removeprefix("; ") if format_message else None
 
 
 def _complain(text: str) -> None:

@@ -25,9 +25,12 @@ def find_class(name: str, builtin: Mapping[str, type], where: str) -> type:
     if not colon:
         raise RecipeError(f"{where}: no {name!r}{nearest(name, [*builtin, 'package.module:Class'])}")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
         raise RecipeError(f"{where}: {name!r} cannot be imported: {error}") from None
+    if not isinstance(found, type):
+        raise RecipeError(f"{where}: {name!r} is a {type(found).__name__}, not a class")
+    return found
 
 
 def options_of(made: type) -> type[BaseModel]:
@@ -35,7 +38,7 @@ def options_of(made: type) -> type[BaseModel]:
     hints = typing.get_type_hints(made.__init__, include_extras=True)
     keywords = [p for p in inspect.signature(made).parameters.values() if p.kind is p.KEYWORD_ONLY]
     fields = {p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default) for p in keywords}
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, protected_namespaces=())
     return pydantic.create_model(made.__name__, __config__=config, **fields)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 

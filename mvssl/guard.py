@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from mvssl import distributed
+from mvssl.devices import send
 
 
 def vote(loss: Tensor, grad_norm: Tensor, stop: bool, bad: int) -> Tensor:
     """[3] summed over processes: votes against this step, requests to stop, samples that were substituted."""
     against = ~(torch.isfinite(loss) & torch.isfinite(grad_norm))
-    host = torch.tensor([float(stop), float(bad)]).to(loss.device, non_blocking=True)
+    host = send(torch.tensor([float(stop), float(bad)]), loss.device)
     return distributed.total(torch.cat([against.float().reshape(1), host]))
 
 

@@ -21,12 +21,13 @@ GRACE = 10_000  # samples that are counted as seen from the start, so that the f
 class Ledger:
     """Counts over the whole run, resumed ones included; the same on every process."""
 
-    def __init__(self, file: Path, batch_size: int, max_bad: float, *, bad: int = 0, skipped: int = 0):
+    def __init__(
+        self, file: Path, batch_size: int, max_bad: float, *, bad: int = 0, skipped: int = 0, in_a_row: int = 0
+    ):
         self.file, self.batch_size, self.max_bad = file, batch_size, max_bad
-        self.bad, self.skipped = bad, skipped
+        self.bad, self.skipped, self.in_a_row = bad, skipped, in_a_row
         self.stop = False
         self.fault: str | None = None
-        self._in_a_row = 0
         self._open: tuple[int, Late, list[Bad]] | None = None
 
     def note(self, step: int, verdict: Tensor, bad: list[Bad]) -> None:
@@ -43,11 +44,11 @@ class Ledger:
         against, stop, bad = verdict.read()
         self.stop |= stop > 0
         self.skipped += against > 0
-        self._in_a_row = self._in_a_row + 1 if against > 0 else 0
-        if self._in_a_row >= PATIENCE:
+        self.in_a_row = self.in_a_row + 1 if against > 0 else 0
+        if self.in_a_row >= PATIENCE:
             self.fault = (
-                f"loss or gradient was not finite for {PATIENCE} steps in a row, up to step {step}; the weights are "
-                "those from before; try a smaller optim.lr, optim.clip=1, or train.precision=fp32, and look at the data"
+                f"loss or gradient was not finite for {self.in_a_row} steps in a row, up to step {step}; the weights "
+                "are those from before; try a smaller optim.lr, optim.clip=1, or train.precision=fp32, and look at the data"
             )
         if bad > 0:
             self._record(step, int(bad), records)
@@ -73,4 +74,4 @@ class Ledger:
 
     def counts(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"bad": self.bad, "skipped": self.skipped}
+        return {"bad": self.bad, "skipped": self.skipped, "in_a_row": self.in_a_row}

@@ -69,7 +69,7 @@ class Log:
         }
         seconds = time.perf_counter() - self.since
         pace = {"samples_per_second": self.steps_since * self.batch_size / seconds, "data_wait": self.waited / seconds}
-        self.last = {**means, "lr": rate, **pace}
+        self.last = {**means, "lr": rate, "skipped": self.steps_since - counted, **pace}
         self.sums, self.counted, self.steps_since, self.waited, self.since = {}, 0.0, 0, 0.0, time.perf_counter()
         self.accelerator.log({name: value for name, value in self.last.items() if value is not None}, step=done)
         if self.accelerator.is_main_process:

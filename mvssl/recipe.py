@@ -9,7 +9,7 @@ Views and objectives have no tables of their own: a class's keyword-only signatu
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 import yaml
@@ -20,12 +20,13 @@ from mvssl.mistakes import nearest, sentences, unknown_keys
 from mvssl.tables import override, parse_yaml
 
 Size = PositiveInt | tuple[PositiveInt, PositiveInt]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Table(BaseModel):
     """A part of a recipe: unknown keys are errors, values do not change once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
 class Column(Table):
@@ -36,7 +37,9 @@ class Column(Table):
         default=None, description="canvas [height, width]; images of other sizes are resized and centre-cropped to it"
     )
     mode: Literal["rgb", "gray"] | None = Field(default=None, description="convert images to three channels or one")
-    path: str | None = Field(default=None, description="dotted path inside a json field, array of an npz")
+    path: str | None = Field(
+        default=None, coerce_numbers_to_str=True, description="dotted path inside a json field, array of an npz"
+    )
     classes: PositiveInt | None = Field(
         default=None, description="length of the multi-hot vector that a list of class numbers becomes"
     )
@@ -54,7 +57,7 @@ class Data(Table):
     columns: dict[str, Column] = Field(default={}, description="the columns that views are made from")
     label: Column | None = Field(default=None, description="the column that evaluate predicts")
     batch_size: PositiveInt = Field(default=128, description="samples per optimizer step over all processes")
-    workers: NonNegativeInt = Field(default=2, description="loader processes per training process")
+    workers: int = Field(default=2, ge=0, le=256, description="loader processes per training process")
     missing: Literal["drop", "mask", "error"] = Field(
         default="drop", description="what happens to a sample that lacks a column"
     )
@@ -69,13 +72,13 @@ class Data(Table):
 class View(Table):
     """One view: the column it is drawn from and, as further keys, the options of its class."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
     source: str = Field(alias="from", description="column of the batch")
     name: str = Field(default="image", description="image, vector, or package.module:Class")
     augment: str | None = Field(default=None, description="preset of options: dim, amdim, cmc, mib, simclr, crop_flip")
     geometry: str | None = Field(default=None, description="view whose crop, flip and warp this view repeats")
-    count: PositiveInt = Field(default=1, description="independent draws of this view: NAME_0, NAME_1, ...")
+    count: int = Field(default=1, ge=1, le=64, description="independent draws of this view: NAME_0, NAME_1, ...")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -96,10 +99,10 @@ class Encoder(Table):
 class Objective(Table):
     """One term of the loss: its class by name, its weight and, as further keys, the options of its class."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
     name: str = Field(description="dim, amdim, cmc, mib, or package.module:Class")
-    weight: float = 1.0
+    weight: float = Field(default=1.0, ge=0)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -113,7 +116,7 @@ class Optim(Table):
     name: Literal["adamw"] = "adamw"
     lr: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.05, ge=0, description="not applied to norms, biases and other vectors")
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Share, Share] = (0.9, 0.999)
     eps: float = Field(default=1e-8, gt=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: NonNegativeInt = Field(default=0, description="steps of linear warm-up")
@@ -127,7 +130,7 @@ class Train(Table):
     epochs: float | None = Field(default=None, gt=0)
     steps: PositiveInt | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
-    seed: NonNegativeInt = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     save_every: PositiveInt = Field(default=500, description="steps between checkpoints; the last step is always saved")
     keep: int = Field(default=2, ge=2, description="checkpoints kept")
     log_every: PositiveInt = Field(default=20, description="steps between lines of metrics.jsonl")
@@ -146,8 +149,12 @@ class Train(Table):
 class Evaluate(Table):
     """What `mvssl evaluate` measures when the command line does not say."""
 
-    probes: list[Literal["knn", "linear", "fewlabel"]] = ["knn", "linear", "fewlabel"]
-    layer: str = Field(default="vector", description="vector, head (what the objective compares), or a map's number")
+    probes: list[Literal["knn", "linear", "fewlabel"]] = Field(default=["knn", "linear", "fewlabel"], min_length=1)
+    layer: str = Field(
+        default="vector",
+        coerce_numbers_to_str=True,
+        description="vector, head (what the objective compares), or a map's number",
+    )
     shots: list[PositiveInt] = Field(default=[1, 10], description="labels per class of the few-label probe")
     draws: PositiveInt = Field(default=20, description="random label sets per number of shots")
 
@@ -175,6 +182,7 @@ class Recipe(Table):
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe and apply `table.key=value` overrides. Raises `RecipeError`."""
+    overrides = [overrides] if isinstance(overrides, str) else overrides
     try:
         text = Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:

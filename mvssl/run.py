@@ -10,21 +10,23 @@ RUN/recipe.yaml     the recipe, with the statistics that were measured from the 
 """
 
 import contextlib
+import errno
+import fcntl
 import importlib.metadata
 import json
 import os
 import platform
-import shutil
+import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from mvssl import checkpoint, distributed
-from mvssl.errors import DataError, ElsewhereError, MvsslError, OutputError, RecipeError
+from mvssl.errors import DataError, ElsewhereError, MvsslError, OutputError, RecipeError, StorageError
 from mvssl.model import MultiView, build_model
 from mvssl.recipe import Recipe, load_recipe, to_yaml
 from mvssl.views import ViewSet, build_views
@@ -69,7 +71,13 @@ def load_run(folder: str | Path, trust: Iterable[str] = ()) -> LoadedRun:
     views = build_views(recipe.views, shapes)
     torch.manual_seed(recipe.train.seed)
     model = build_model(recipe, views.shapes, start_weights=False)
-    model.load_state_dict(checkpoint.load_model(found))
+    try:
+        model.load_state_dict(checkpoint.load_model(found))
+    except RuntimeError as error:
+        said = str(error).strip().splitlines()
+        raise DataError(
+            f"{found} does not fit {folder / 'recipe.yaml'}: {said[min(1, len(said) - 1)].strip()}"
+        ) from None
     return LoadedRun(folder, recipe, model.eval(), views, found)
 
 
@@ -83,16 +91,36 @@ def refuse_untrusted(recipe: Recipe, trust: Iterable[str]) -> None:
             raise RecipeError(f"{place} names {name!r}, code outside mvssl; add --trust {package} if you know it")
 
 
-def claim(folder: Path) -> None:
-    """Make the run folder and see that it can be written. Raises `OutputError`."""
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make the run folder, see that it can be written, and hold it: one run at a time. Raises `OutputError`."""
+    held: list[IO] = []
+    distributed.from_main(lambda: held.append(_lock(folder)))
+    try:
+        yield
+    finally:
+        for lock in held:
+            lock.close()  # which also ends its hold, as a kill would
+
+
+def _lock(folder: Path) -> IO:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        (folder / "exit.json").unlink(missing_ok=True)  # it told how the command before ended
+        lock = open(folder / ".lock", "w")  # noqa: SIM115 held until the run ends
     except OSError as error:
         said = f"run folder {folder} cannot be written: {error.strerror}; choose another with train.out=FOLDER"
         raise OutputError(said) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise OutputError(f"another process is training in {folder}; wait for it, or choose train.out=FOLDER") from None
+    except OSError:
+        pass  # a file system without locks
+    (folder / "exit.json").unlink(missing_ok=True)  # it told how the command before ended
+    return lock
 
 
 def recipe_of(recipe: Recipe) -> Recipe | None:
@@ -160,25 +188,52 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
 
 
+@contextlib.contextmanager
+def noted(folder: Path) -> Iterator[None]:
+    """Write to RUN/exit.json how what is inside ends; turns a full disk and a lost process into sentences."""
+    try:
+        yield
+    except BaseException as raised:
+        error = _known(raised) or raised
+        note_exit(folder, error)
+        raise error from raised.__cause__ if error is raised else raised
+    note_exit(folder, None)
+
+
+def _known(error: BaseException) -> MvsslError | None:
+    """The sentence for what the world around a run does to it: a process that is gone, a disk that is full."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG):
+        place = error.filename or "to the run folder"
+        return StorageError(f"writing {place} failed: {error.strerror}; earlier checkpoints are intact")
+    first = str(error).strip().partition("\n")[0]
+    gone = re.search("closed by peer|reset by peer|refused|imed out", first)
+    if distributed.world() > 1 and isinstance(error, RuntimeError) and gone:
+        return ElsewhereError(f"another process of this run ended or hangs: {first}")
+    return None
+
+
 def note_exit(folder: Path, error: BaseException | None) -> None:
     """Write exit.json: launchers swallow exit codes, a file does not.
 
     Of several processes the one that knows the reason writes; those that it took along write only where nobody did.
     """
-    main = distributed.rank() == 0
-    known = (folder / "exit.json").exists()
-    if not folder.is_dir() or (error is None and not main) or (isinstance(error, ElsewhereError) and known):
-        return
     code = error.code if isinstance(error, MvsslError) else 0 if error is None else 1
     reason = "finished" if error is None else str(error) or type(error).__name__
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, StorageError):
+        known = (folder / "exit.json").exists()
+        if (
+            not folder.is_dir()
+            or (error is None and distributed.rank())
+            or (isinstance(error, ElsewhereError) and known)
+        ):
+            return
         write_aside(folder / "exit.json", json.dumps({"code": code, "reason": reason}, indent=1))
 
 
 def cut_lines_after(file: Path, step: int) -> None:
     """Drop the lines of a JSON-lines file that a resumed run is about to write again."""
-    if file.exists():
-        kept = [line for line in file.read_text().splitlines() if _step_of(line) <= step]
+    if file.is_file():
+        kept = [line for line in file.read_text(errors="replace").splitlines() if _step_of(line) <= step]
         write_aside(file, "".join(f"{line}\n" for line in kept))
 
 
@@ -192,5 +247,9 @@ def _step_of(line: str) -> float:
 def write_aside(file: Path, text: str) -> None:
     """Write a small file so that a reader sees the old text or the new, never a part."""
     aside = file.with_name(f".{file.name}.{os.getpid()}")
-    aside.write_text(text)
-    shutil.move(aside, file)
+    try:
+        aside.write_text(text)
+        os.replace(aside, file)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise StorageError(f"{file} could not be written: {error.strerror}") from error

@@ -64,7 +64,7 @@ def resume(
     """
     found = distributed.from_main(lambda: _agreed(checkpoint.newest(folder)))
     if found is None:
-        return {"step": 0, "bad": 0, "skipped": 0}, []
+        return {"step": 0, "bad": 0, "skipped": 0, "in_a_row": 0}, []
     found, digest = found
     if not found.is_dir() or _agreed(found)[1] != digest:  # pyright: ignore[reportOptionalSubscript]
         raise RecipeError(

@@ -30,6 +30,8 @@ def parse_yaml(text: str, where: str) -> Any:
     """YAML as data only; errors name `where` and the line."""
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader: builds no Python objects
+    except RecursionError:
+        raise RecipeError(f"{where}: nested too deeply") from None
     except yaml.YAMLError as error:
         raise RecipeError(
             f"{where}: not valid YAML: {str(error).splitlines()[0]} {getattr(error, 'problem_mark', '') or ''}".strip()

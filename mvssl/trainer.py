@@ -65,7 +65,7 @@ class Trainer:
         torch.manual_seed(recipe.train.seed)
         built = build_model(recipe, views.shapes, start_weights=before is None).to(accelerator.device)
         frozen = startup.freeze_unreached(built, views, accelerator.device)
-        model = convert_batchnorm(built, accelerator.device)
+        model = convert_batchnorm(built, accelerator.device, rows_absent=bool(source.optional))
         if accelerator.device.type == "cuda":
             model.to(memory_format=torch.channels_last)
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch renames DDP's broadcast_buffers
@@ -119,7 +119,10 @@ class Trainer:
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
     """The processes, the device, the precision, the trackers. Raises `RecipeError` where some cannot be had."""
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    launched = os.environ.get("WORLD_SIZE", "1")
+    if not launched.isdigit() or (int(launched) > 1 and "MASTER_ADDR" not in os.environ):
+        raise RecipeError(f"WORLD_SIZE={launched} without MASTER_ADDR is no launch: use accelerate launch, or unset it")
+    launched = int(launched)
     AcceleratorState._reset_state()  # an earlier run of this Python process may have had another precision
     try:
         accelerator = Accelerator(

@@ -5,8 +5,6 @@ interrupted is the run that was not.
 """
 
 import contextlib
-import errno
-import re
 import signal
 import time
 from collections.abc import Iterable, Iterator
@@ -19,7 +17,7 @@ from accelerate import Accelerator
 
 from mvssl import checkpoint, distributed, guard, run, startup
 from mvssl.data import Batch
-from mvssl.errors import PREEMPTED, DataError, ElsewhereError, MvsslError, StorageError
+from mvssl.errors import PREEMPTED, DataError, MvsslError, StorageError
 from mvssl.ledger import Ledger
 from mvssl.optim import learning_rate
 from mvssl.progress import Log, say
@@ -52,27 +50,8 @@ def train(recipe: Recipe, data: Any = None) -> Outcome:
     """
     accelerator = make_accelerator(recipe)
     folder = Path(recipe.train.out)
-    try:
-        run.claim(folder)
-        outcome = _loop(Trainer.prepare(recipe, accelerator, data), folder)
-    except BaseException as raised:
-        error = _known(raised) or raised
-        run.note_exit(folder, error)
-        raise error from raised.__cause__ if error is raised else raised
-    run.note_exit(folder, None)
-    return outcome
-
-
-def _known(error: BaseException) -> MvsslError | None:
-    """The sentence for what the world around a run does to it: a process that is gone, a disk that is full."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG):
-        place = error.filename or "to the run folder"
-        return StorageError(f"writing {place} failed: {error.strerror}; earlier checkpoints are intact")
-    first = str(error).strip().partition("\n")[0]
-    gone = re.search("closed by peer|reset by peer|refused|imed out", first)
-    if distributed.world() > 1 and isinstance(error, RuntimeError) and gone:
-        return ElsewhereError(f"another process of this run ended or hangs: {first}")
-    return None
+    with run.noted(folder), run.claimed(folder):
+        return _loop(Trainer.prepare(recipe, accelerator, data), folder)
 
 
 def _loop(trainer: Trainer, folder: Path) -> Outcome:
@@ -87,7 +66,12 @@ def _loop(trainer: Trainer, folder: Path) -> Outcome:
     accelerator.init_trackers("trackers")
     say(accelerator, startup.plan(trainer, start), *told)
     ledger = Ledger(
-        folder / "bad.jsonl", recipe.data.batch_size, recipe.data.max_bad, bad=state["bad"], skipped=state["skipped"]
+        folder / "bad.jsonl",
+        recipe.data.batch_size,
+        recipe.data.max_bad,
+        bad=state["bad"],
+        skipped=state["skipped"],
+        in_a_row=state["in_a_row"],
     )
 
     def save(done: int) -> None:
@@ -102,6 +86,7 @@ def _loop(trainer: Trainer, folder: Path) -> Outcome:
     log = Log(
         accelerator, folder, start=start, steps=steps, every=recipe.train.log_every, batch_size=recipe.data.batch_size
     )
+    done = start
     with guard.StopSignal() as stop, log:
         for done, (batch, waited) in enumerate(_timed(batches), start + 1):
             verdict, metrics = trainer.step(batch, done - 1, stop.received is not None)
@@ -112,9 +97,11 @@ def _loop(trainer: Trainer, folder: Path) -> Outcome:
                 save(done)
             if ledger.fault:
                 raise DataError(ledger.fault)
-            if ledger.stop and done < steps:
-                code = 128 + signal.SIGINT if stop.received == signal.SIGINT else PREEMPTED
-                raise Interrupted(f"stopped at step {done} of {steps}, saved; the same command goes on", code)
+            if ledger.stop:
+                break
+    if ledger.stop or stop.received:
+        code = 128 + signal.SIGINT if stop.received == signal.SIGINT else PREEMPTED
+        raise Interrupted(f"stopped at step {done} of {steps}, saved; the same command goes on", code)
     for tracker in accelerator.trackers:
         tracker.finish()
     return Outcome(folder, max(start, steps), log.last)

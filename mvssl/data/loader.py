@@ -21,7 +21,7 @@ from mvssl.data.batch import Batch, Sample, stack
 from mvssl.data.faults import Bad, Undecodable
 from mvssl.data.order import Order
 from mvssl.data.samples import MapStyle, Source, as_source
-from mvssl.errors import DataError, MvsslError, RecipeError
+from mvssl.errors import DataError, MvsslError, RecipeError, StorageError
 
 ATTEMPTS = 8  # samples tried in place of a bad one
 
@@ -103,10 +103,18 @@ class Loader(DataLoader):
 
     def _batches(self) -> Iterator[Batch]:
         # An error of a worker travels as a value: torch would wrap its text in a stack trace.
-        for batch in super().__iter__():
-            if isinstance(batch, MvsslError):
-                raise batch
-            yield batch
+        try:
+            for batch in super().__iter__():
+                if isinstance(batch, MvsslError):
+                    raise batch
+                yield batch
+        except RuntimeError as error:
+            if "exited unexpectedly" not in str(error):
+                raise
+            raise StorageError(
+                "a loader process was killed, perhaps for want of memory; the same command goes on from the last "
+                "checkpoint; data.workers=0 loads in the training process"
+            ) from None
 
 
 class Sequential(Loader):
