@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mvssl.data.decode import DECODERS, extension
-from mvssl.data.sources import Fields, Material, Split, npy_bytes, png_bytes
+from mvssl.data.sources import Fields, Material, Split, field_name, npy_bytes, png_bytes
 from mvssl.errors import DataError, RecipeError
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -119,7 +119,7 @@ def _pairs(below: list[Path]) -> Split:
     for sensor in below:
         for file in _listed(sensor, deep=False):
             if _is_image(file) or extension(file.name) in DECODERS:
-                name = sensor.name.replace(".", "_").lower()
+                name = field_name(sensor.name)
                 if name in scenes.setdefault(file.stem, {}):
                     raise DataError(f"{sensor} has several files for {file.stem!r}: {file.name} and another")
                 scenes[file.stem][name] = file

@@ -4,7 +4,10 @@ in   a source: digits, torchvision:NAME, a folder of images or of paired sensors
 out  DEST/train/000000.tar ..., DEST/val/..., each with names.tsv, and DEST/classes.txt; or nothing at all
 """
 
+import errno
 import os
+import re
+import secrets
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -43,18 +46,26 @@ def pack(
 
     `val` is the share held out where the source has no split of its own, class by class where there are labels. `root`
     is where torchvision keeps its downloads. Raises `RecipeError` for a source that is none, `DataError` where its
-    files cannot be used, `OutputError` where `destination` holds something or cannot be made, `StorageError` where
-    writing fails; an interrupted pack leaves no destination behind.
+    files cannot be used, `OutputError` where `destination` holds something, now or when all is packed, or cannot be
+    made, `StorageError` where writing fails; an interrupted pack leaves no destination behind. Of several packs of one
+    destination at once, one ends well, and the others with `OutputError` while its shards lie there whole.
     """
     destination = Path(destination)
-    if per_shard < 1 or not 0 <= val < 1:
-        raise RecipeError(f"pack: per_shard={per_shard} must be at least 1 and val={val} from 0 to below 1")
+    if per_shard < 1 or not 0 <= val < 1 or seed < 0:
+        raise RecipeError(
+            f"pack: per_shard={per_shard} must be at least 1, val={val} from 0 to below 1, seed={seed} at least 0"
+        )
     material = _held_out(_open(source, root), val, seed)
     aside = _aside(destination)
     try:
         packed = _write(material, aside, destination, seed, per_shard, progress)
         os.rename(aside, destination)
     except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise OutputError(
+                f"{destination} was filled by someone else in the meantime, who may have packed the same: what lies "
+                "there is kept, and what was packed here is not"
+            ) from None
         raise StorageError(f"packing to {destination} failed: {error.strerror or error}; nothing was kept") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -137,7 +148,7 @@ def _aside(destination: Path) -> Path:
     try:
         if destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
             raise OutputError(f"{destination} exists and is not an empty folder; pack to a new one, or remove it")
-        aside = destination.absolute().with_name(f".{destination.absolute().name}.packing-{os.getpid()}")
+        aside = destination.absolute().with_name(f".{destination.absolute().name}.packing-{secrets.token_hex(4)}")
         aside.mkdir(parents=True)
     except OSError as error:
         raise OutputError(f"{destination} cannot be made: {error.strerror}") from None
@@ -151,7 +162,7 @@ def _write(material: Material, aside: Path, destination: Path, seed: int, per_sh
         (aside / name).mkdir()
         shards[name] = _write_split(split, aside / name, seed, per_shard, progress, fields)
     if material.classes:
-        (aside / "classes.txt").write_text("".join(f"{one}\n" for one in material.classes))
+        (aside / "classes.txt").write_text("".join(f"{_line(one)}\n" for one in material.classes))
     return Packed(
         destination, {name: split.count for name, split in material.splits.items()}, shards, fields, material.classes
     )
@@ -173,7 +184,13 @@ def _write_split(split: Split, folder: Path, seed: int, per_shard: int, progress
             for field in sample:
                 fields[field] = fields.get(field, 0) + 1
             if split.name is not None:
-                names.append(f"{key}\t{split.name(i)}\n")
+                names.append(f"{key}\t{_line(split.name(i))}\n")
     if names:
         (folder / "names.tsv").write_text("".join(names))
     return len(list(folder.glob("*.tar")))
+
+
+def _line(name: str) -> str:
+    """A name on one line: control characters, backslashes and bytes that are no UTF-8 as Python escapes them."""
+    odd = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\]"
+    return re.sub(odd, lambda found: found[0].encode("unicode_escape").decode(), name)

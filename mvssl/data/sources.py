@@ -47,6 +47,11 @@ def png_bytes(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
+def field_name(name: str) -> str:
+    """`name` as the first part of a field: lower case, `_` for what would part it from its key, ending or pattern."""
+    return re.sub(r"[./\\;\x00-\x1f\x7f]", "_", name).lower()
+
+
 def digits() -> Material:
     """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels: png and cls, always the same 1,437 and 360."""
     from sklearn.datasets import load_digits
@@ -90,12 +95,13 @@ def torchvision_set(name: str, root: Path | None = None) -> Material:
         chosen = {"train": {}}
     try:
         sets = {split: made(**where, **options) for split, options in chosen.items()}
+        splits = {split: _torchvision_split(name, data) for split, data in sets.items()}
     except Exception as error:  # each set fails in its own way
         raise DataError(
             f"torchvision's {name} cannot be had under {where['root']}: {error or type(error).__name__}"
         ) from None
     return Material(
-        {split: _torchvision_split(name, data) for split, data in sets.items()},
+        splits,
         [str(one) for one in getattr(sets["train"], "classes", None) or []] or None,
         fixed=len(sets) > 1,
     )
@@ -103,8 +109,8 @@ def torchvision_set(name: str, root: Path | None = None) -> Material:
 
 def _torchvision_split(name: str, data: Any) -> Split:
     def fields(i: int) -> Fields:
-        image, label = data[i]
         try:
+            image, label = data[i]
             return {"png": png_bytes(image), "cls": str(int(label)).encode()}
         except (AttributeError, TypeError, ValueError):
             raise DataError(f"torchvision's {name} does not give pairs of an image and a class number") from None
@@ -120,10 +126,10 @@ def arrays(path: Path) -> Material:
     uint8 images [n, h, w] and [n, h, w, 1 or 3] are turned to [c, h, w]. Raises `DataError`.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             found = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no npz of plain arrays: {error}") from None
+    except Exception as error:  # zip, zlib and numpy say in many ways that a file is damaged
+        raise DataError(f"{path} is no npz of plain arrays: {error or type(error).__name__}") from None
     splits: dict[str, dict[str, np.ndarray]] = {}
     for name, array in found.items():
         split, rest = _split_of(name)
@@ -152,8 +158,16 @@ def _array_split(path: Path, arrays: dict[str, np.ndarray]) -> Split:
     kept = {name: _channels_first(array) for name, array in arrays.items() if name != labels}
     classes = None if labels is None else [int(label) for label in arrays[labels].reshape(-1)]
 
+    alike = {field_name(name): name for name in kept}
+    if len(alike) < len(kept):
+        one = next(name for name in kept if alike[field_name(name)] != name)
+        raise DataError(
+            f"{path}: the arrays {one!r} and {alike[field_name(one)]!r} would both be the field "
+            f"{field_name(one)}.npy; rename one"
+        )
+
     def fields(i: int) -> Fields:
-        sample = {f"{name.replace('.', '_')}.npy": npy_bytes(array[i]) for name, array in kept.items()}
+        sample = {f"{field_name(name)}.npy": npy_bytes(array[i]) for name, array in kept.items()}
         return sample if classes is None else {**sample, "cls": str(classes[i]).encode()}
 
     return Split(next(iter(counts.values())), fields, classes)

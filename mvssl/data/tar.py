@@ -133,6 +133,10 @@ class Archive:
     def _check_end(self, position: int) -> None:
         if self._size - position < 2 * BLOCK or self._size % BLOCK:
             raise self._fault(position, "the end-of-archive mark is incomplete; the shard is cut short")
+        for place in range(position, self._size, 1 << 20):
+            block = os.pread(self._fd, 1 << 20, place)
+            if block.count(0) != len(block):
+                raise self._fault(place, "data after the end-of-archive mark; a header was overwritten with zeros")
         zeros = self._size - position
         if zeros > _MOST_ZEROS:
             raise self._fault(
@@ -140,10 +144,6 @@ class Archive:
                 f"{zeros:,} bytes of zeros, where tar writes at most {_MOST_ZEROS:,}; what stood there is lost, unless "
                 "the shard was written with `tar -b` (then write it again without)",
             )
-        while block := os.pread(self._fd, 1 << 20, position):
-            if block.count(0) != len(block):
-                raise self._fault(position, "data after the end-of-archive mark; a header was overwritten with zeros")
-            position += len(block)
 
     def _fault(self, position: int, what: str) -> DataError:
         return DataError(f"shard {self.path} is damaged or no shard, at byte {position}: {what}")

@@ -1,3 +1,4 @@
+import importlib
 import os
 import pickle
 from pathlib import Path
@@ -242,6 +243,11 @@ def test_sources_that_are_none_are_told_what_is_accepted(tmp_path, monkeypatch):
     np.savez(tmp_path / "objects.npz", x=np.array([Spy()], object))
     np.savez(tmp_path / "uneven.npz", x=np.zeros(3), y=np.zeros(4))
     (tmp_path / "broken.npz").write_bytes(pickle.dumps(Spy()))
+    np.savez(tmp_path / "whole.npz", x=np.zeros((9, 30)))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:-50])
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    np.savez(tmp_path / "alike.npz", **{"a.b": np.zeros(3), "x": np.zeros(3), "A.B": np.zeros(3)})
     for source, error, said in [
         ("nowhere", RecipeError, "torchvision:NAME"),
         ("empty", DataError, "no images"),
@@ -249,6 +255,10 @@ def test_sources_that_are_none_are_told_what_is_accepted(tmp_path, monkeypatch):
         ("objects.npz", DataError, "plain arrays"),
         ("uneven.npz", DataError, "same number"),
         ("broken.npz", DataError, "plain arrays"),
+        ("cut.npz", DataError, "plain arrays"),
+        ("array.npz", DataError, "plain arrays"),
+        ("alike.npz", DataError, r"'a\.b' and 'A\.B' would both be the field a_b\.npy"),
+        ("torchvision:VisionDataset", DataError, "VisionDataset cannot be had"),
     ]:
         with pytest.raises(error, match=said):
             pack(source, tmp_path / "out")
@@ -299,3 +309,44 @@ def test_a_recipe_packs_a_folder_once_and_then_leaves_it(tmp_path):
     before = shard.stat().st_mtime_ns
     pack_once(table)
     assert shard.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("wrong", [{"seed": -1}, {"val": 1.0}, {"per_shard": 0}])
+def test_numbers_out_of_range_are_refused(tmp_path, wrong):
+    with pytest.raises(RecipeError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
+        pack("digits", tmp_path / "out", **wrong)
+
+
+def test_names_of_arrays_are_made_fit_for_fields(tmp_path):
+    names = {"a/b": "a_b.npy", "C.d;e": "c_d_e.npy", "line\nend": "line_end.npy", "größe": "größe.npy"}
+    np.savez(tmp_path / "set.npz", **{name: np.full((4, 2), i) for i, name in enumerate(names)})
+    assert list(pack(str(tmp_path / "set.npz"), tmp_path / "out", val=0).fields) == list(names.values())
+    for i, field in enumerate(names.values()):
+        assert all((sample["x"] == i).all() for sample in everything(tmp_path / "out", "train", x=field))
+
+
+def test_every_file_has_one_line_of_names_whatever_it_is_called(tmp_path):
+    odd = ["tab\there", "line\nend", "back\\slash", "next\x85line", "grün", os.fsdecode(b"latin-\xfc")]
+    shown = {f"{name}/{name}.png": pixels(i) for i, name in enumerate(odd)}
+    pack(str(folder_of(tmp_path / "set", shown)), tmp_path / "out", val=0)
+    lines = (tmp_path / "out/train/names.tsv").read_text().splitlines()
+    told = {Path(line.split("\t")[1]).stem for line in lines}
+    assert told == {r"tab\there", r"line\nend", r"back\\slash", r"next\x85line", "grün", r"latin-\udcfc"}
+    assert sorted(told) == sorted((tmp_path / "out/classes.txt").read_text().splitlines())
+
+
+def test_of_two_packs_at_once_one_is_kept_and_the_other_says_so(tmp_path, monkeypatch):
+    packing = importlib.import_module("mvssl.data.pack")  # mvssl.data.pack itself is the function
+    write = packing._write
+
+    def slowly(*given):
+        monkeypatch.setattr(packing, "_write", write)
+        pack("digits", tmp_path / "out", seed=1)  # begun later, done first
+        return write(*given)
+
+    monkeypatch.setattr(packing, "_write", slowly)
+    with pytest.raises(OutputError, match=r"out was filled by someone else in the meantime.* is kept"):
+        pack("digits", tmp_path / "out", seed=0)
+    assert os.listdir(tmp_path) == ["out"]
+    pack("digits", tmp_path / "first", seed=1)
+    assert (tmp_path / "out/train/000000.tar").read_bytes() == (tmp_path / "first/train/000000.tar").read_bytes()
