@@ -48,7 +48,8 @@ class Ledger:
         if self.in_a_row >= PATIENCE:
             self.fault = (
                 f"loss or gradient was not finite for {self.in_a_row} steps in a row, up to step {step}; the weights "
-                "are those from before; try a smaller optim.lr, optim.clip=1, or train.precision=fp32, and look at the data"
+                "are those from before; try a smaller optim.lr, optim.clip=1, or train.precision=fp32, and look "
+                "at the data"
             )
         if bad > 0:
             self._record(step, int(bad), records)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from mvssl import checkpoint, distributed, guard, run, startup
+from mvssl import checkpoint, distributed, finish, guard, run, startup
 from mvssl.data import Batch
 from mvssl.errors import PREEMPTED, DataError, MvsslError, StorageError
 from mvssl.ledger import Ledger
@@ -51,7 +51,10 @@ def train(recipe: Recipe, data: Any = None) -> Outcome:
     accelerator = make_accelerator(recipe)
     folder = Path(recipe.train.out)
     with run.noted(folder), run.claimed(folder):
-        return _loop(Trainer.prepare(recipe, accelerator, data), folder)
+        trainer = Trainer.prepare(recipe, accelerator, data)
+        if data is None:
+            finish.check(recipe, folder)
+        return _loop(trainer, folder)
 
 
 def _loop(trainer: Trainer, folder: Path) -> Outcome:

@@ -8,6 +8,7 @@ import tiny
 import yaml
 
 from mvssl.cli import main
+from mvssl.run import claimed
 
 
 @pytest.fixture
@@ -82,6 +83,24 @@ def test_an_output_folder_that_cannot_be_written_is_73(capsys, recipe, tmp_path)
     (tmp_path / "file").touch()
     code, text = says(capsys, "train", recipe, f"train.out={tmp_path}/file/run")
     assert (code, "choose another with train.out" in text) == (73, True)
+
+
+def test_what_is_to_follow_the_run_is_checked_before_it(capsys, recipe, tmp_path):
+    code, text = says(capsys, "train", recipe, "train.then=[evaluate]", "data.val=nowhere/*.tar")
+    assert (code, "nowhere/*.tar" in text) == (65, True)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_run_that_is_training_is_not_joined_by_another(capsys, recipe, tmp_path):
+    with claimed(tmp_path / "run"):
+        code, text = says(capsys, "train", recipe)
+    assert (code, "another process is training" in text) == (73, True)
+
+
+def test_no_number_of_a_recipe_is_nan_or_infinite(capsys, recipe):
+    for override in ("optim.lr=.inf", "objective.temperature=.nan", "objective.weight=.inf"):
+        code, text = says(capsys, "train", recipe, override)
+        assert (code, "finite" in text) == (64, True)
 
 
 def test_another_objective_on_an_existing_run_is_64_and_harms_nothing(capsys, recipe, tmp_path):
