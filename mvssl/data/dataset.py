@@ -6,6 +6,7 @@ out  source[i], a dict column -> array, every sample of one column in one shape 
 
 import difflib
 import hashlib
+import math
 import os
 from collections import Counter, OrderedDict
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from mvssl.data.batch import Form, Sample
-from mvssl.data.decode import DECODERS, decode, extension
+from mvssl.data.decode import DECODERS, MAX_PIXELS, decode, extension
 from mvssl.data.faults import Undecodable
 from mvssl.data.forms import common_form, conform
 from mvssl.data.index import Index, build
@@ -37,9 +38,12 @@ def open_shards(
     """The samples of all shards that `patterns` name under `root`, with `columns`.
 
     Raises `DataError` where shards are absent or damaged, no sample has a column, or the samples of a column differ
-    in shape; `RecipeError` where a column's field has no decoder.
+    in shape; `RecipeError` where a column's field has no decoder or its size is beyond `MAX_PIXELS`.
     """
     for name, column in columns.items():
+        pixels = math.prod(column.size) if isinstance(column.size, tuple) else (column.size or 1) ** 2
+        if pixels > MAX_PIXELS:
+            raise RecipeError(f"columns.{name}.size: {column.size} is {pixels:,} pixels; the limit is {MAX_PIXELS:,}")
         for field in alternatives(column):
             if extension(field) not in DECODERS:
                 raise RecipeError(f"columns.{name}.field: no decoder for {field!r} (accepted: {', '.join(DECODERS)})")

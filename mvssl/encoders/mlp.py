@@ -25,6 +25,9 @@ class MLP(Backbone):
         output: int | None = None,
     ):
         super().__init__()
+        following = [*widths] if output is None else [*widths, output]
+        if not following or min(following) < 1:
+            raise ValueError("widths and output: give at least one layer, of at least one unit each")
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.in_chans = in_chans
         inner = [in_chans * height * width, *widths]

@@ -12,9 +12,10 @@ every other image there.
 
 import itertools
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from mvssl import distributed
@@ -27,6 +28,7 @@ from mvssl.objectives.heads import AMDIMHead, AsItIs, PerView, blank, on_present
 
 Target = Literal["last", "previous"] | int
 Source = Literal["vector", "last", "previous"] | int
+Scales = Annotated[tuple[tuple[Source, Target], ...], Field(min_length=1)]
 
 
 class AMDIM(nn.Module):
@@ -42,10 +44,10 @@ class AMDIM(nn.Module):
         self,
         widths: dict[str, Widths],
         *,
-        embed: int = 1024,
-        scales: tuple[tuple[Source, Target], ...] = (("vector", "last"), ("vector", "previous"), ("last", "last")),
-        soft_clip: float | None = 20.0,
-        regulariser: float = 0.05,
+        embed: PositiveInt = 1024,
+        scales: Scales = (("vector", "last"), ("vector", "previous"), ("last", "last")),
+        soft_clip: PositiveFloat | None = 20.0,
+        regulariser: NonNegativeFloat = 0.05,
         share_heads: bool | None = None,
     ):
         super().__init__()

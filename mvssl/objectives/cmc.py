@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from mvssl import distributed
@@ -36,8 +37,8 @@ class CMC(nn.Module):
         widths: dict[str, Widths],
         *,
         pairs: str = "full",
-        temperature: float = 0.07,
-        embed: int = 128,
+        temperature: PositiveFloat = 0.07,
+        embed: PositiveInt = 128,
         head: Literal["linear", "mlp"] = "linear",
         share_heads: bool | None = None,
     ):

@@ -14,6 +14,7 @@ import math
 from typing import Any, Literal
 
 import torch
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from mvssl import distributed
@@ -42,17 +43,17 @@ class DIM(nn.Module):
         self,
         widths: dict[str, Widths],
         *,
-        local_weight: float = 1.0,
-        global_weight: float = 0.0,
-        prior_weight: float = 0.0,
+        local_weight: NonNegativeFloat = 1.0,
+        global_weight: NonNegativeFloat = 0.0,
+        prior_weight: NonNegativeFloat = 0.0,
         layer: int | None = None,
         estimator: estimators.Name = "jsd",
         critic: Literal["dot", "concat"] = "dot",
-        units: int = 2048,
-        subsample: int | None = None,
+        units: PositiveInt = 2048,
+        subsample: PositiveInt | None = None,
         share_heads: bool | None = None,
         mask_value: float | None = None,
-        vector_penalty: float = 0.0,
+        vector_penalty: NonNegativeFloat = 0.0,
     ):
         super().__init__()
         if mask_value is not None and estimator != "infonce":
@@ -67,6 +68,11 @@ class DIM(nn.Module):
         if local_weight or global_weight:
             self.layer = {view: choose_layer(width, layer, view) for view, width in widths.items()}
         sizes = {view: (widths[view].vector, widths[view].maps[number]) for view, number in self.layer.items()}
+        for view, (_, (_, h, w)) in sizes.items():
+            if subsample is not None and subsample > h * w:
+                raise RecipeError(
+                    f"dim.subsample: {subsample} of the {h * w} locations of view {view!r}; give fewer, or leave it out"
+                )
         self.locations = {view: subsample or h * w for view, (_, (_, h, w)) in sizes.items()}
         self.scores = nn.ModuleDict()
         if local_weight:

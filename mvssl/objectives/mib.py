@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
@@ -41,17 +42,17 @@ class MIB(nn.Module):
         self,
         widths: dict[str, Widths],
         *,
-        latent: int = 64,
+        latent: PositiveInt = 64,
         head: bool = True,
         estimator: estimators.Name = "jsd",
         critic: Literal["concat", "separable"] = "concat",
         negatives: Literal["roll", "all"] = "roll",
         kl: Literal["sampled", "closed"] = "sampled",
-        beta: float = 1.0,
-        beta_start: float = 1e-3,
-        beta_begin: int = 50_000,
-        beta_end: int = 150_000,
-        units: int = 1024,
+        beta: NonNegativeFloat = 1.0,
+        beta_start: PositiveFloat = 1e-3,
+        beta_begin: NonNegativeInt = 50_000,
+        beta_end: NonNegativeInt = 150_000,
+        units: PositiveInt = 1024,
         pairs: str = "full",
         share_heads: bool | None = None,
     ):
@@ -63,8 +64,8 @@ class MIB(nn.Module):
                     f"2 * latent = {2 * latent} wide and is {width.vector}; "
                     f"set latent: {width.vector // 2} or head: true"
                 )
-        if beta < 0 or beta_start <= 0 or (beta_end and beta_begin >= beta_end):
-            raise RecipeError("mib: beta must not be negative, beta_start must be positive, beta_begin before beta_end")
+        if beta_end and beta_begin >= beta_end:
+            raise RecipeError(f"mib: beta_begin: {beta_begin} must come before beta_end: {beta_end}, or beta_end be 0")
         self.pairs = choose_pairs(list(widths), pairs, "mib")
         self.estimator, self.negatives, self.kl = estimator, negatives, kl
         self.schedule = {"start": beta_start, "stop": beta, "begin": beta_begin, "end": beta_end}

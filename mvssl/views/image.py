@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mvssl.data.decode import MAX_PIXELS
 from mvssl.devices import send
 from mvssl.draws import Draws
 from mvssl.errors import RecipeError
@@ -18,6 +19,8 @@ from mvssl.views import color as colors
 from mvssl.views import normalize as normalization
 from mvssl.views.geometry import Affine, Geometry, Placement
 from mvssl.views.resample import Interpolation, place
+
+_MOST_SIGMA = 1000  # pixels of blur
 
 
 class ImageView:
@@ -69,12 +72,12 @@ class ImageView:
             raise RecipeError(f"an image view needs a column [c, h, w], not {list(shape)}; `name: vector` takes [d]")
         chances = {"flip": flip, "translate_p": translate_p, "jitter_p": jitter_p, "gray_p": gray_p}
         _check_chances(**chances, solarize_p=solarize_p, blur_p=blur_p, keep=keep)
-        if not 0 < blur_sigma[0] <= blur_sigma[1]:
-            raise RecipeError(f"blur_sigma: {list(blur_sigma)}; give [low, high] pixels, both above 0")
+        if not 0 < blur_sigma[0] <= blur_sigma[1] <= _MOST_SIGMA:
+            raise RecipeError(f"blur_sigma: {list(blur_sigma)}; give [low, high] pixels, above 0 to {_MOST_SIGMA}")
         given, (h, w) = shape[0], shape[1:]
         self.size = (h, w) if size is None else (size, size) if isinstance(size, int) else size
-        if min(self.size) < 1:
-            raise RecipeError(f"size: {size}; give pixels, at least 1")
+        if min(self.size) < 1 or math.prod(self.size) > MAX_PIXELS:
+            raise RecipeError(f"size: {size}; give pixels, at least 1, and {MAX_PIXELS:,} for the whole view at most")
         self.geometry = Geometry(
             (h, w),
             self.size,

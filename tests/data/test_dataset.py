@@ -211,3 +211,10 @@ def test_the_fingerprint_tells_values_of_equal_shape_apart(tmp_path, shape):
     a, b, c = (open_shards("*.tar", tmp_path / name, columns(x="npy")).fingerprint for name in "abc")
     again = open_shards("*.tar", tmp_path / "a", columns(x="npy")).fingerprint  # from the cached index
     assert a == b == again != c
+
+
+@pytest.mark.parametrize("size", [100_000, (8193, 8192)])
+def test_a_canvas_of_more_pixels_than_an_image_may_have_is_refused(tmp_path, size):
+    write_digits(tmp_path, [3])
+    with pytest.raises(RecipeError, match=r"columns\.image\.size: .* the limit is 67,108,864"):
+        open_shards("*.tar", tmp_path, columns(image={"field": "png", "size": size}))

@@ -184,6 +184,7 @@ def test_the_loss_can_be_measured_without_gradient():
         ({"layer": 2}, "maps 0 to 1, not 2"),
         ({"mask_value": -10.0}, "estimator infonce, not jsd"),
         ({"local_weight": 0.0}, "all 0"),
+        ({"subsample": 50}, "50 of the 49 locations of view 'image'"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, said):

@@ -168,8 +168,7 @@ def test_without_a_head_the_vector_itself_is_mean_and_raw_sigma():
     ("options", "said"),
     [
         ({"head": False}, "set latent: 6 or head: true"),
-        ({"beta": -1.0}, "beta must not be negative"),
-        ({"beta_begin": 10, "beta_end": 5}, "beta_begin before beta_end"),
+        ({"beta_begin": 10, "beta_end": 5}, "beta_begin: 10 must come before beta_end: 5"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, said):

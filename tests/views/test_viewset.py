@@ -252,6 +252,8 @@ def test_a_users_class_is_named_by_import_path(monkeypatch):
         ({"x": view("rgb", name="vector")}, r"needs a column \[d\]"),
         ({"x": view("vector", name="vector", augment="dim")}, "presets are for images"),
         ({"x": view("rgb", size=0)}, "size"),
+        ({"x": view("rgb", size=1_000_000)}, "views.x: size: 1000000; .* 67,108,864"),
+        ({"x": view("rgb", blur_p=1.0, blur_sigma=[0.1, 1e9])}, "views.x: blur_sigma: .*0 to 1000"),
         ({"x": view("rgb", geometry="y"), "y": view("rgb", geometry="x")}, "circle"),
         ({"x": view("rgb", geometry="x")}, "circle"),
         ({"x": view("rgb", geometry="y")}, "no view 'y'"),
