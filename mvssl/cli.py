@@ -53,7 +53,7 @@ def evaluate(
     run: RunPath,
     probe: Annotated[list[str] | None, typer.Option(help="knn, linear, fewlabel; may be given several times")] = None,
     view: Annotated[list[str] | None, typer.Option(help="a view's name, or all; may be given several times")] = None,
-    layer: Annotated[str | None, typer.Option(help="vector, head, or the number of a map")] = None,
+    layer: Annotated[str | None, typer.Option(help="vector, head or head:OBJECTIVE, or the number of a map")] = None,
     data: Annotated[list[str] | None, typer.Option(help="labelled shards to fit on; default: data.train")] = None,
     test: Annotated[list[str] | None, typer.Option(help="labelled shards to measure on; default: data.val")] = None,
     baselines: Annotated[bool, typer.Option(help="also the untrained encoder and raw pixels")] = True,

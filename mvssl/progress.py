@@ -82,7 +82,7 @@ class Log:
 
     def _line(self, means: dict[str, float | None], samples_per_second: float, data_wait: float) -> str:
         shown = {name: value for name, value in means.items() if "bound" in name.split("/") and value is not None}
-        bounds = [f"{name} {value:.2f}" for name, value in shown.items()]
+        bounds = [f"{name} {value:.2f} nats" for name, value in shown.items()]
         loss = "no step was taken" if means["loss"] is None else f"loss {means['loss']:.3f}"
         pace = [f"{samples_per_second:,.0f} samples/s", f"data wait {data_wait:.0%}"]
         return "  ".join([loss, *bounds[:2], *pace])

@@ -153,7 +153,7 @@ class Evaluate(Table):
     layer: str = Field(
         default="vector",
         coerce_numbers_to_str=True,
-        description="vector, head (what the objective compares), or a map's number",
+        description="vector, head or head:OBJECTIVE (what it compares), or a map's number",
     )
     shots: list[PositiveInt] = Field(default=[1, 10], description="labels per class of the few-label probe")
     draws: PositiveInt = Field(default=20, description="random label sets per number of shots")

@@ -206,9 +206,9 @@ def _known(error: BaseException) -> MvsslError | None:
         place = error.filename or "to the run folder"
         return StorageError(f"writing {place} failed: {error.strerror}; earlier checkpoints are intact")
     first = str(error).strip().partition("\n")[0]
-    gone = re.search("closed by peer|reset by peer|refused|imed out", first)
+    gone = re.search("closed by peer|reset by peer|connection refused|timed out", first, re.IGNORECASE)
     if distributed.world() > 1 and isinstance(error, RuntimeError) and gone:
-        return ElsewhereError(f"another process of this run ended or hangs: {first}")
+        return ElsewhereError(f"another process of this run ended or hangs ({gone.group()})")
     return None
 
 

@@ -101,12 +101,14 @@ def plan(trainer: "Trainer", start: int) -> Table:
     for group, encoder in model.encoders.items():
         rows[f"encoder {group}"] = f"{encoder.name}, {_millions(encoder)} parameters"
     for name, term in zip(model.labels, model.objective, strict=True):
-        rows[f"objective {name}"] = f"{_millions(term)} parameters" + _candidates(term, batch)
+        rows[f"objective {name}"] = f"{_millions(term)} parameters"
+        for what, count in getattr(term, "candidates", lambda _: {})(batch).items():
+            rows[f"  {what}"] = f"{count:,} candidates per anchor, so at most {math.log(count):.2f} nats"
     rows["batch"] = f"{batch} over {world} process{'es' * (world > 1)}, {batch // world} on each"
     rows["batch norm"] = "over all processes" if world > 1 else "one process"
-    rows["steps"] = (
-        f"{start:,} to {steps:,}; {samples / batch:,.1f} are an epoch, {steps * batch / samples:,.2f} epochs"
-    )
+    rows["steps"] = f"{steps:,}: {steps * batch / samples:,.2f} epochs of {samples / batch:,.1f} steps"
+    if start:
+        rows["starts at"] = f"step {start:,}"
     rows["precision"] = recipe.train.precision
     if trainer.frozen:
         few = ", ".join(trainer.frozen[:4]) + " ..." * (len(trainer.frozen) > 4)
@@ -117,14 +119,6 @@ def plan(trainer: "Trainer", start: int) -> Table:
     for name, text in rows.items():
         table.add_row(f"[bold]{name}", text)
     return table
-
-
-def _candidates(term: nn.Module, batch: int) -> str:
-    count = getattr(term, "candidates", None)
-    if count is None:
-        return ""
-    counts = [f"{name} {number:,} (ceiling {math.log(number):.2f} nats)" for name, number in count(batch).items()]
-    return f"; candidates per anchor: {', '.join(counts)}"
 
 
 def _millions(module: nn.Module) -> str:
