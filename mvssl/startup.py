@@ -11,7 +11,7 @@ from torch import nn
 from mvssl import checkpoint, distributed, run
 from mvssl.data import Shards, open_shards
 from mvssl.draws import Draws
-from mvssl.errors import RecipeError
+from mvssl.errors import OutputError, RecipeError
 from mvssl.model import MultiView, unreached
 from mvssl.objectives import Context
 from mvssl.recipe import Data, Recipe
@@ -40,8 +40,12 @@ def pack_once(table: Data) -> None:
     from mvssl.data.pack import destination_of, pack
 
     destination = destination_of(str(table.pack), table.folder)
-    if not (destination / "train").is_dir():
-        pack(str(table.pack), destination)
+    try:
+        if not (destination / "train").is_dir():
+            pack(str(table.pack), destination)
+    except OutputError:
+        if not (destination / "train").is_dir():  # else another run packed it meanwhile
+            raise
 
 
 def freeze_unreached(model: MultiView, views: ViewSet, device: torch.device) -> list[str]:
