@@ -64,12 +64,16 @@ class Buffers:
 
     def remember(self) -> None:
         """Copy what stands in the buffers now."""
-        for name, live in self.model.named_buffers():
-            kept = self.kept.get(name)
-            self.kept[name] = live.clone() if kept is None or kept.shape != live.shape else kept.copy_(live)
+        live = dict(self.model.named_buffers())
+        if [(name, b.shape) for name, b in live.items()] != [(name, b.shape) for name, b in self.kept.items()]:
+            self.kept = {name: buffer.clone() for name, buffer in live.items()}
+        elif live:
+            torch._foreach_copy_(list(self.kept.values()), list(live.values()))  # pyright: ignore[reportPrivateImportUsage]
 
     def restore_where(self, vetoed: Tensor) -> None:
         """Put the remembered values back if `vetoed` (a 0-d bool tensor) is true."""
+        if not vetoed.is_cuda and not vetoed:
+            return  # on a CPU there is no queue to keep full, and so nothing to do
         for name, live in self.model.named_buffers():
             live.copy_(torch.where(vetoed, self.kept[name], live))
 

@@ -93,7 +93,8 @@ def show(found: dict[str, Any]) -> None:
 def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-    return " to ".join(_short(one) for one in value) if isinstance(value, list) else str(value)
+    spread = isinstance(value, list) and value and isinstance(value[0], float)
+    return " to ".join(_short(one) for one in value) if spread else str(value)
 
 
 def _cpu() -> str:
