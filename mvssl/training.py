@@ -50,7 +50,7 @@ def train(recipe: Recipe, data: Any = None) -> Outcome:
     """
     accelerator = make_accelerator(recipe)
     folder = Path(recipe.train.out)
-    with run.noted(folder), run.claimed(folder):
+    with run.claimed(folder), run.noted(folder):
         trainer = Trainer.prepare(recipe, accelerator, data)
         if data is None:
             finish.check(recipe, folder)
