@@ -179,7 +179,7 @@ def schema(
     out: Annotated[Path | None, typer.Option(help="file; default: standard output")] = None,
 ) -> None:
     """Print the JSON schema of recipes, for editors and for reading."""
-    from mvssl.compose import schema as build
+    from mvssl.schema import schema as build
 
     text = json.dumps(build(), indent=2)
     if out is None:

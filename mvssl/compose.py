@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict
 
 from mvssl.errors import RecipeError
 from mvssl.mistakes import nearest, sentences, unknown_keys
-from mvssl.recipe import Recipe
 
 
 def find_class(name: str, builtin: Mapping[str, type], where: str) -> type:
@@ -53,20 +52,3 @@ def construct(made: type, options: Mapping[str, Any], where: str, *arguments: An
     except pydantic.ValidationError as error:
         raise RecipeError("\n".join(f"{where}.{line}" for line in sentences(error))) from None
     return made(*arguments, **{name: getattr(checked, name) for name in options})
-
-
-def schema() -> dict[str, Any]:
-    """JSON schema of a recipe, with the options of the built-in views and objectives."""
-    from mvssl.objectives import OBJECTIVES
-    from mvssl.views import VIEWS
-
-    whole = Recipe.model_json_schema()
-    for kind, classes in (("View", VIEWS), ("Objective", OBJECTIVES)):
-        options = {name: options_of(made).model_json_schema() for name, made in classes.items()}
-        whole["$defs"][kind]["anyOf"] = [
-            {"title": name, "properties": {"name": {"const": name}, **table.get("properties", {})}}
-            for name, table in options.items()
-        ]
-        for table in options.values():
-            whole["$defs"].update(table.get("$defs", {}))
-    return whole

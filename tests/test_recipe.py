@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mvssl.compose import construct, schema
+from mvssl.compose import construct
 from mvssl.errors import RecipeError
 from mvssl.recipe import Recipe, load_recipe, to_yaml
+from mvssl.schema import schema
 
 GOOD = """
 data: {train: "a/*.tar", columns: {image: {field: jpg}}, batch_size: 64}

@@ -149,7 +149,7 @@ class Shards:
         """What the column looks like, from samples here and there, or else from the first that can be decoded."""
         scattered = rows[np.unique(np.linspace(0, len(rows) - 1, 9).astype(np.int64))]
         arrays, reasons = [], []
-        for i in [*scattered.tolist(), *rows[:100].tolist()]:
+        for i in dict.fromkeys([*scattered.tolist(), *rows[:100].tolist()]):
             if arrays and len(arrays) + len(reasons) >= len(scattered):
                 break
             try:
@@ -157,7 +157,7 @@ class Shards:
             except Undecodable as error:
                 reasons.append(f"{self.shard(i)}: {self.key(i)}: {error.reason}")
         if not arrays:
-            raise DataError(f"columns.{name}: none of {len(reasons)} samples could be decoded; {reasons[0]}")
+            raise DataError(f"columns.{name}: none of the {len(reasons)} samples tried could be decoded; {reasons[0]}")
         return common_form(name, arrays)
 
 

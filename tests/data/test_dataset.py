@@ -148,7 +148,7 @@ def test_a_first_sample_that_is_bad_does_not_stop_anyone(tmp_path):
 
 def test_a_column_that_cannot_be_decoded_at_all_says_why(tmp_path):
     write_tar(tmp_path / "x.tar", [(f"{i}.png", b"no") for i in range(5)])
-    with pytest.raises(DataError, match=r"columns\.image: none of .* samples could be decoded.*x\.tar"):
+    with pytest.raises(DataError, match=r"columns\.image: none of .* samples tried could be decoded.*x\.tar"):
         open_shards("x.tar", tmp_path, columns(image="png"))
 
 
