@@ -38,7 +38,7 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
     from mvssl import distributed
     from mvssl.finish import finish
     from mvssl.recipe import load_recipe
-    from mvssl.run import noted
+    from mvssl.runfolder import noted
     from mvssl.training import train as run_training
 
     loaded = load_recipe(recipe, overrides or [])

@@ -41,3 +41,11 @@ class ElsewhereError(MvsslError):
     def __init__(self, text: str, code: int = HANG):
         super().__init__(text)
         self.code = code
+
+
+class Interrupted(MvsslError):
+    """The run was asked to stop, and can be continued; `code` is 128 and the signal's number."""
+
+    def __init__(self, text: str, code: int = PREEMPTED):
+        super().__init__(text)
+        self.code = code

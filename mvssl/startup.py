@@ -1,14 +1,12 @@
-"""What happens before the first step: data opened, idle parameters frozen, an earlier run resumed, the plan told."""
+"""What happens before the first step: data opened, idle parameters frozen, an earlier run resumed."""
 
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from rich.table import Table
 from torch import nn
 
-from mvssl import checkpoint, distributed, run
+from mvssl import checkpoint, distributed, runfolder
 from mvssl.data import Shards, open_shards
 from mvssl.draws import Draws
 from mvssl.errors import OutputError, RecipeError
@@ -16,9 +14,6 @@ from mvssl.model import MultiView, unreached
 from mvssl.objectives import Context
 from mvssl.recipe import Data, Recipe
 from mvssl.views import ViewSet
-
-if TYPE_CHECKING:
-    from mvssl.trainer import Trainer
 
 
 def open_training(table: Data) -> Shards:
@@ -75,7 +70,7 @@ def resume(
             f"process {distributed.rank()} does not find the main process's {found}: put the run folder where every "
             "node sees it"
         )
-    changed = run.refuse_changes(folder, recipe)
+    changed = runfolder.refuse_changes(folder, recipe)
     state = checkpoint.load_state(found)
     if state["fingerprint"] != fingerprint:
         raise RecipeError(
@@ -84,7 +79,7 @@ def resume(
         )
     checkpoint.restore(found, model, optimizer)
     told = [f"continues {found} at step {state['step']}", *(f"  changed {line}" for line in changed)]
-    told += run.other_versions(folder)
+    told += runfolder.other_versions(folder)
     if state["world"] != distributed.world():
         told.append(f"  processes: {state['world']} -> {distributed.world()}; same samples and draws, other rounding")
     return state, told
@@ -93,37 +88,3 @@ def resume(
 def _agreed(found: Path | None) -> tuple[Path, str] | None:
     """A checkpoint and what identifies it, so that processes on several nodes can tell that they see the same one."""
     return None if found is None else (found, checkpoint.digest(found))
-
-
-def plan(trainer: "Trainer", start: int) -> Table:
-    """What the run will do from step `start` on, as a table: views, encoders, batch, candidates, steps, place."""
-    recipe, source, views, model = trainer.recipe, trainer.source, trainer.views, trainer.model
-    world, batch, samples, steps = distributed.world(), recipe.data.batch_size, len(source), trainer.steps
-    rows = {"run": f"{recipe.train.out}, seed {recipe.train.seed}"}
-    rows["samples"] = f"{samples:,}" + (f" ({source.dropped:,} that lack a column left out)" if source.dropped else "")
-    rows["views"] = ", ".join(f"{name} {list(shape)}" for name, shape in views.shapes.items())
-    for group, encoder in model.encoders.items():
-        rows[f"encoder {group}"] = f"{encoder.name}, {_millions(encoder)} parameters"
-    for name, term in zip(model.labels, model.objective, strict=True):
-        rows[f"objective {name}"] = f"{_millions(term)} parameters"
-        for what, count in getattr(term, "candidates", lambda _: {})(batch).items():
-            rows[f"  {what}"] = f"{count:,} candidates per anchor, so at most {math.log(count):.2f} nats"
-    rows["batch"] = f"{batch} over {world} process{'es' * (world > 1)}, {batch // world} on each"
-    rows["batch norm"] = "over all processes" if world > 1 else "one process"
-    rows["steps"] = f"{steps:,}: {steps * batch / samples:,.2f} epochs of {samples / batch:,.1f} steps"
-    if start:
-        rows["starts at"] = f"step {start:,}"
-    rows["precision"] = recipe.train.precision
-    if trainer.frozen:
-        few = ", ".join(trainer.frozen[:4]) + " ..." * (len(trainer.frozen) > 4)
-        rows["frozen"] = f"{len(trainer.frozen)} tensors that no loss reaches: {few}"
-    if start >= steps:
-        rows["nothing to do"] = "all steps are done; take more with train.steps or train.epochs"
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, text in rows.items():
-        table.add_row(f"[bold]{name}", text)
-    return table
-
-
-def _millions(module: nn.Module) -> str:
-    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M"

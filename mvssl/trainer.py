@@ -18,7 +18,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from mvssl import distributed, guard, run, startup
+from mvssl import distributed, guard, runfolder, startup
 from mvssl.batchnorm import convert_batchnorm
 from mvssl.data import Batch, as_source, loader
 from mvssl.data.loader import Loader
@@ -58,8 +58,8 @@ class Trainer:
     def prepare(cls, recipe: Recipe, accelerator: Accelerator, data: Any = None) -> "Trainer":
         """Open the data, build views, model, optimizer; equal on every process. Raises `RecipeError`, `DataError`."""
         source = startup.open_training(recipe.data) if data is None else as_source(data)
-        before = run.recipe_of(recipe)
-        known = run.with_statistics(recipe, before)
+        before = runfolder.recipe_of(recipe)
+        known = runfolder.with_statistics(recipe, before)
         recipe = recipe.model_copy(update={"views": resolve_statistics(known.views, source.shapes, source)})
         views = build_views(recipe.views, source.shapes)
         torch.manual_seed(recipe.train.seed)

@@ -5,32 +5,27 @@ interrupted is the run that was not.
 """
 
 import contextlib
-import signal
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
 
-from mvssl import checkpoint, distributed, finish, guard, run, startup
+from mvssl import checkpoint, distributed, finish, guard, runfolder, startup
 from mvssl.data import Batch
-from mvssl.errors import PREEMPTED, DataError, MvsslError, StorageError
+from mvssl.data.loader import Loader
+from mvssl.errors import DataError, Interrupted, StorageError
 from mvssl.ledger import Ledger
 from mvssl.optim import learning_rate
+from mvssl.plan import plan
 from mvssl.progress import Log, say
 from mvssl.recipe import Recipe
 from mvssl.trainer import Trainer, make_accelerator
 
-
-class Interrupted(MvsslError):
-    """The run was asked to stop, saved, and can be continued."""
-
-    def __init__(self, text: str, code: int):
-        super().__init__(text)
-        self.code = code
+TOO_EARLY = "stopped before the first step, so there was nothing to save; the same command goes on"
 
 
 @dataclass(frozen=True)
@@ -42,40 +37,54 @@ class Outcome:
     metrics: dict[str, float | None]
 
 
+class Begun(NamedTuple):
+    """A run at its first step, or where it goes on."""
+
+    folder: Path
+    start: int  # steps done
+    batches: Loader
+    ledger: Ledger
+
+
 def train(recipe: Recipe, data: Any = None) -> Outcome:
     """Train, or continue, the run that `recipe` describes; the same on any number of processes.
 
     `data` is any map-style dataset of dicts, used in place of the recipe's shards. Raises `RecipeError`, `DataError`,
     `OutputError`, `StorageError`, each with the way out; `Interrupted` after SIGTERM or Ctrl-C, with all saved.
     """
-    accelerator = make_accelerator(recipe)
     folder = Path(recipe.train.out)
-    with run.claimed(folder), run.noted(folder):
-        trainer = Trainer.prepare(recipe, accelerator, data)
-        if data is None:
-            finish.check(recipe, folder)
-        return _loop(trainer, folder)
+    with guard.StopSignal() as stop:
+        with stop.at_once(TOO_EARLY):
+            accelerator = make_accelerator(recipe)
+        with runfolder.claimed(folder), runfolder.noted(folder):
+            with stop.at_once(TOO_EARLY):
+                trainer = Trainer.prepare(recipe, accelerator, data)
+                if data is None:
+                    finish.check(recipe, folder)
+                begun = _begin(trainer, folder)
+            return _loop(trainer, begun, stop)
 
 
-def _loop(trainer: Trainer, folder: Path) -> Outcome:
-    recipe, accelerator, steps = trainer.recipe, trainer.accelerator, trainer.steps
+def _begin(trainer: Trainer, folder: Path) -> Begun:
+    """Go back to the newest checkpoint, if there is one, and say what follows."""
+    recipe, accelerator = trainer.recipe, trainer.accelerator
     state, told = startup.resume(folder, recipe, trainer.source.fingerprint, trainer.model, trainer.optimizer)
     start = state["step"]
-    batches = trainer.batches(start, steps)
+    batches = trainer.batches(start, trainer.steps)
     if accelerator.is_main_process:
-        run.describe(folder, recipe)
-        run.cut_lines_after(folder / "metrics.jsonl", start)
-        run.cut_lines_after(folder / "bad.jsonl", start)
+        runfolder.describe(folder, recipe)
+        runfolder.cut_lines_after(folder / "metrics.jsonl", start)
+        runfolder.cut_lines_after(folder / "bad.jsonl", start)
     accelerator.init_trackers("trackers")
-    say(accelerator, startup.plan(trainer, start), *told)
-    ledger = Ledger(
-        folder / "bad.jsonl",
-        recipe.data.batch_size,
-        recipe.data.max_bad,
-        bad=state["bad"],
-        skipped=state["skipped"],
-        in_a_row=state["in_a_row"],
-    )
+    say(accelerator, plan(trainer, start), *told)
+    counts = {name: state[name] for name in ("bad", "skipped", "in_a_row")}
+    ledger = Ledger(folder / "bad.jsonl", recipe.data.batch_size, recipe.data.max_bad, **counts)
+    return Begun(folder, start, batches, ledger)
+
+
+def _loop(trainer: Trainer, begun: Begun, stop: guard.StopSignal) -> Outcome:
+    folder, start, batches, ledger = begun
+    recipe, accelerator, steps = trainer.recipe, trainer.accelerator, trainer.steps
 
     def save(done: int) -> None:
         source = trainer.source
@@ -90,7 +99,7 @@ def _loop(trainer: Trainer, folder: Path) -> Outcome:
         accelerator, folder, start=start, steps=steps, every=recipe.train.log_every, batch_size=recipe.data.batch_size
     )
     done = start
-    with guard.StopSignal() as stop, log:
+    with log:
         for done, (batch, waited) in enumerate(_timed(batches), start + 1):
             verdict, metrics = trainer.step(batch, done - 1, stop.received is not None)
             ledger.note(done, verdict, batch.bad)
@@ -103,8 +112,7 @@ def _loop(trainer: Trainer, folder: Path) -> Outcome:
             if ledger.stop:
                 break
     if ledger.stop or stop.received:
-        code = 128 + signal.SIGINT if stop.received == signal.SIGINT else PREEMPTED
-        raise Interrupted(f"stopped at step {done} of {steps}, saved; the same command goes on", code)
+        raise Interrupted(f"stopped at step {done} of {steps}, saved; the same command goes on", stop.code)
     for tracker in accelerator.trackers:
         tracker.finish()
     return Outcome(folder, max(start, steps), log.last)

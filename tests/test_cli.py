@@ -8,7 +8,7 @@ import tiny
 import yaml
 
 from mvssl.cli import main
-from mvssl.run import claimed
+from mvssl.runfolder import claimed
 
 
 @pytest.fixture

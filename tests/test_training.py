@@ -120,6 +120,16 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(root, tmp_path):
         )
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_stopped_before_its_first_step_says_so(root, tmp_path, number, code):
+    views = {"image": {"from": "image", "name": "spies:Leaver", "count": 2, "signal": int(number)}}
+    left = in_a_process(tiny.tables(root, tmp_path / "run", views=views), tmp_path)
+    assert left.returncode == code
+    assert "before the first step" in left.stderr
+    assert "Traceback" not in left.stderr
+    assert json.loads((tmp_path / "run" / "exit.json").read_text())["code"] == code
+
+
 def in_a_process(given: dict, folder: Path) -> subprocess.CompletedProcess[str]:
     file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump(given))

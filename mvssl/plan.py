@@ -1,0 +1,47 @@
+"""What a run says of itself before its first step: views, encoders, batch, candidates, steps, place.
+
+in   a `Trainer`
+out  a table for the terminal
+"""
+
+import math
+
+from rich.table import Table
+from torch import nn
+
+from mvssl import distributed
+from mvssl.trainer import Trainer
+
+
+def plan(trainer: Trainer, start: int) -> Table:
+    """What the run will do from step `start` on, as a table: views, encoders, batch, candidates, steps, place."""
+    recipe, source, views, model = trainer.recipe, trainer.source, trainer.views, trainer.model
+    world, batch, samples, steps = distributed.world(), recipe.data.batch_size, len(source), trainer.steps
+    rows = {"run": f"{recipe.train.out}, seed {recipe.train.seed}"}
+    rows["samples"] = f"{samples:,}" + (f" ({source.dropped:,} that lack a column left out)" if source.dropped else "")
+    rows["views"] = ", ".join(f"{name} {list(shape)}" for name, shape in views.shapes.items())
+    for group, encoder in model.encoders.items():
+        rows[f"encoder {group}"] = f"{encoder.name}, {_millions(encoder)} parameters"
+    for name, term in zip(model.labels, model.objective, strict=True):
+        rows[f"objective {name}"] = f"{_millions(term)} parameters"
+        for what, count in getattr(term, "candidates", lambda _: {})(batch).items():
+            rows[f"  {what}"] = f"{count:,} candidates per anchor, so at most {math.log(count):.2f} nats"
+    rows["batch"] = f"{batch} over {world} process{'es' * (world > 1)}, {batch // world} on each"
+    rows["batch norm"] = "over all processes" if world > 1 else "one process"
+    rows["steps"] = f"{steps:,}: {steps * batch / samples:,.2f} epochs of {samples / batch:,.1f} steps"
+    if start:
+        rows["starts at"] = f"step {start:,}"
+    rows["precision"] = recipe.train.precision
+    if trainer.frozen:
+        few = ", ".join(trainer.frozen[:4]) + " ..." * (len(trainer.frozen) > 4)
+        rows["frozen"] = f"{len(trainer.frozen)} tensors that no loss reaches: {few}"
+    if start >= steps:
+        rows["nothing to do"] = "all steps are done; take more with train.steps or train.epochs"
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, text in rows.items():
+        table.add_row(f"[bold]{name}", text)
+    return table
+
+
+def _millions(module: nn.Module) -> str:
+    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M"
