@@ -37,6 +37,9 @@ class Column(Table):
         default=None, description="canvas [height, width]; images of other sizes are resized and centre-cropped to it"
     )
     mode: Literal["rgb", "gray"] | None = Field(default=None, description="convert images to three channels or one")
+    channels_last: bool = Field(
+        default=False, description="arrays are stored as [t, c] or [h, w, c], and turned to [c, t] or [c, h, w]"
+    )
     path: str | None = Field(
         default=None, coerce_numbers_to_str=True, description="dotted path inside a json field, array of an npz"
     )
@@ -75,7 +78,7 @@ class View(Table):
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
     source: str = Field(alias="from", description="column of the batch")
-    name: str = Field(default="image", description="image, vector, or package.module:Class")
+    name: str = Field(default="image", description="image, signal, vector, or package.module:Class")
     augment: str | None = Field(default=None, description="preset of options: dim, amdim, cmc, mib, simclr, crop_flip")
     geometry: str | None = Field(default=None, description="view whose crop, flip and warp this view repeats")
     count: int = Field(default=1, ge=1, le=64, description="independent draws of this view: NAME_0, NAME_1, ...")

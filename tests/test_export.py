@@ -88,6 +88,16 @@ def test_our_networks_load_where_mvssl_is_imported(tmp_path):
     assert max(found) <= 1e-6
 
 
+def test_an_encoder_of_signals_is_exported_as_an_image_one_pixel_high(tmp_path):
+    encoder = trained("conv1d", (9, 40), channels=[8, 12], kernels=5)
+    assert export_encoder(encoder, tmp_path / "x", Card(mean=tuple(range(9)), std=(1.0,))).max_difference <= 1e-6
+    model = timm.create_model(f"local-dir:{tmp_path / 'x'}", pretrained=True, num_classes=0).eval()
+    x = torch.randn(2, 9, 40)
+    assert_close(model(x[:, :, None]), encoder(x).vector)
+    data = timm.data.resolve_data_config({}, model=model)
+    assert (data["input_size"], data["mean"]) == ((9, 1, 40), [float(c) for c in range(9)])
+
+
 def test_a_vector_encoder_is_exported_too(tmp_path):
     encoder = trained("mlp", (17,), widths=[9], output=5)
     assert export_encoder(encoder, tmp_path / "x", Card()).max_difference == 0

@@ -114,6 +114,7 @@ def settle(column: Column, array: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
         if array.ndim == 0:
             return array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
+        array = np.moveaxis(array, -1, 0) if column.channels_last else array
         array = np.ascontiguousarray(array, np.uint8 if array.dtype in (np.uint8, np.bool_) else np.float32)
     if column.size is not None and array.ndim == 3:
         array = np.stack([np.asarray(fit(Image.fromarray(band), column.size)) for band in array])

@@ -1,13 +1,13 @@
 """Encoders: timm backbones by name, with the papers' own networks registered beside them.
 
-in   a view [n, c, h, w] or [n, d]
+in   a view [n, c, h, w], [n, c, t] or [n, d]
 out  `Features`: maps shallow to deep, each [n, c, h, w], and one vector [n, d] per sample
 
 Importing this package registers dim_conv32, dim_conv64, amdim_32, amdim_64, amdim_128, resnet18_small and its siblings,
-and mlp with timm, so that `timm.create_model` knows them by name.
+conv1d and mlp with timm, so that `timm.create_model` knows them by name.
 """
 
-from mvssl.encoders import amdim, dim, mlp, stems
+from mvssl.encoders import amdim, dim, mlp, signal, stems
 from mvssl.encoders.encoder import Encoder, Features, Widths
 
-__all__ = ["Encoder", "Features", "Widths", "amdim", "dim", "mlp", "stems"]
+__all__ = ["Encoder", "Features", "Widths", "amdim", "dim", "mlp", "signal", "stems"]

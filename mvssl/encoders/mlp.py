@@ -14,7 +14,10 @@ from mvssl.encoders.backbone import Backbone
 
 
 class MLP(Backbone):
-    """Layers of the given `widths`, each followed by a ReLU; with `output`, one linear layer more."""
+    """Layers of the given `widths`, each followed by a ReLU; with `output`, one linear layer more.
+
+    `norm` puts batch norm before each ReLU.
+    """
 
     def __init__(
         self,
@@ -23,6 +26,7 @@ class MLP(Backbone):
         img_size: int | Sequence[int] = 28,
         widths: Sequence[int] = (1024, 1024),
         output: int | None = None,
+        norm: bool = False,
     ):
         super().__init__()
         following = [*widths] if output is None else [*widths, output]
@@ -33,7 +37,7 @@ class MLP(Backbone):
         inner = [in_chans * height * width, *widths]
         layers: list[nn.Module] = []
         for n_in, n_out in zip(inner, widths, strict=False):
-            layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+            layers += [nn.Linear(n_in, n_out), *([nn.BatchNorm1d(n_out)] if norm else []), nn.ReLU()]
         if output is not None:
             layers.append(nn.Linear(inner[-1], output))
         self.layers = nn.Sequential(*layers)

@@ -2,7 +2,8 @@
 
 from mvssl.views.image import ImageView
 from mvssl.views.presets import PRESETS
+from mvssl.views.signal import SignalView
 from mvssl.views.vector import VectorView
 from mvssl.views.viewset import VIEWS, ViewSet, build_views, resolve_statistics
 
-__all__ = ["PRESETS", "VIEWS", "ImageView", "VectorView", "ViewSet", "build_views", "resolve_statistics"]
+__all__ = ["PRESETS", "VIEWS", "ImageView", "SignalView", "VectorView", "ViewSet", "build_views", "resolve_statistics"]

@@ -21,14 +21,13 @@ from mvssl.errors import RecipeError
 from mvssl.mistakes import nearest
 from mvssl.names import drawn
 from mvssl.recipe import View
-from mvssl.views.geometry import Geometry, Placement
 from mvssl.views.image import ImageView
 from mvssl.views.normalize import Moments, spread
 from mvssl.views.presets import PRESETS
+from mvssl.views.signal import SignalView
 from mvssl.views.vector import VectorView
 
-VIEWS: dict[str, type] = {"image": ImageView, "vector": VectorView}
-GEOMETRY = ("crop", "ratio", "flip", "shared_flip", "translate", "translate_p", "affine")
+VIEWS: dict[str, type] = {"image": ImageView, "signal": SignalView, "vector": VectorView}
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -76,9 +75,8 @@ class ViewSet:
             return self.view(name)(column, draws.within(name))
         return self.view(name)(column, draws.within(name), self._placement(self._owners[name], draws))
 
-    def _placement(self, owner: str, draws: Draws) -> Placement:
-        geometry: Geometry = self.view(owner).geometry
-        return geometry.draw(draws.within(owner))
+    def _placement(self, owner: str, draws: Draws) -> Any:
+        return self.view(owner).geometry.draw(draws.within(owner))
 
 
 def build_views(recipe_views: Mapping[str, View], shapes: Shapes) -> ViewSet:
@@ -156,10 +154,13 @@ def _owners(recipe_views: Mapping[str, View], views: Mapping[str, Any]) -> dict[
         if view.geometry is None:
             continue
         owner = _root(name, recipe_views)
-        for end in (name, owner):
-            if not isinstance(views[end], ImageView):
-                raise RecipeError(f"views.{name}.geometry: {end!r} is no image view and has no geometry to share")
-        own = [option for option in GEOMETRY if option in view.options]
+        mine, other = (getattr(views[end], "geometry", None) for end in (name, owner))
+        if mine is None or type(mine) is not type(other):
+            raise RecipeError(
+                f"views.{name}.geometry: {name!r} and {owner!r} are no views of one kind with a geometry to share, "
+                "such as two images or two signals"
+            )
+        own = [option for option in options_of(type(mine)).model_fields if option in view.options]
         if own:
             raise RecipeError(f"views.{name}.{own[0]}: the geometry is that of view {owner!r}; set it there")
         copies, theirs = view.count, recipe_views[owner].count

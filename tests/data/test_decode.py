@@ -111,6 +111,15 @@ def test_arrays_keep_shape_and_values(array, dtype):
     assert np.array_equal(found, array)
 
 
+def test_arrays_with_their_channels_last_are_turned():
+    imu, bands = np.arange(12.0).reshape(4, 3), np.arange(24).reshape(2, 4, 3).astype(np.uint8)
+    for array in (imu, bands, np.arange(5.0)):
+        found = decode(column("npy", channels_last=True), "npy", npy(array))
+        assert found.flags.c_contiguous
+        assert np.array_equal(found, np.moveaxis(array, -1, 0))
+    assert decode(column("npy", channels_last=True, size=1), "npy", npy(bands)).shape == (3, 1, 1)
+
+
 def test_an_npz_gives_its_only_array_or_the_one_named_by_path():
     one, two = io.BytesIO(), io.BytesIO()
     np.savez_compressed(one, x=np.arange(3.0))

@@ -82,7 +82,7 @@ def test_small_resnets_keep_the_resolution_in_their_stem():
     assert [m.shape[-1] for m in maps] == [32, 32, 16, 8, 4]
 
 
-@pytest.mark.parametrize("name", ["dim_conv32", "amdim_32", "mlp", "resnet10_small"])
+@pytest.mark.parametrize("name", ["dim_conv32", "amdim_32", "mlp", "conv1d", "resnet10_small"])
 def test_timms_conventions_hold(name):
     model = timm.create_model(name, num_classes=5).eval()
     c, h, w = model.default_cfg["input_size"]
@@ -97,6 +97,32 @@ def test_timms_conventions_hold(name):
     assert isinstance(model.get_classifier(), torch.nn.Identity)
     maps = model.forward_intermediates(x, intermediates_only=True)
     assert [m.shape[1] for m in maps] == [info["num_chs"] for info in model.feature_info]
+
+
+def test_conv1d_halves_the_time_in_each_stage_and_averages_what_is_left():
+    model = timm.create_model("conv1d", in_chans=9, channels=(8, 16, 32), kernels=(9, 5, 4)).eval()
+    final, maps = model.forward_intermediates(torch.randn(2, 9, 125))
+    assert [tuple(m.shape[1:]) for m in maps] == [(8, 1, 63), (16, 1, 32), (32, 1, 17)]
+    assert_close(model.forward_head(final), maps[-1].mean((2, 3)))
+    assert parameters("conv1d", in_chans=9, channels=(8, 16), kernels=5) * 1e6 == 9 * 8 * 5 + 8 * 16 * 5 + 2 * 24
+
+
+def test_conv1d_takes_a_signal_as_an_image_one_pixel_high():
+    model, x = timm.create_model("conv1d", in_chans=3, blocks=1).eval(), torch.randn(2, 3, 70)
+    assert_close(model(x[:, :, None]), model(x))
+
+
+def test_a_residual_block_starts_as_its_shortcut():
+    block, x = mvssl.encoders.signal.Residual(6, 5), torch.randn(3, 6, 20).abs()
+    assert torch.equal(block(x), x)
+    torch.nn.init.ones_(block.layers[2].weight)
+    assert not torch.equal(block(x), x)
+
+
+def test_an_mlp_with_norm_has_one_before_each_relu():
+    layers = timm.create_model("mlp", widths=(8, 8), output=4, norm=True).layers
+    assert [type(layer).__name__ for layer in layers] == [*["Linear", "BatchNorm1d", "ReLU"] * 2, "Linear"]
+    assert parameters("mlp", widths=(8, 8), norm=True) - parameters("mlp", widths=(8, 8)) == pytest.approx(32e-6)
 
 
 def test_indices_pick_as_in_timm():

@@ -257,7 +257,7 @@ def test_a_users_class_is_named_by_import_path(monkeypatch):
         ({"x": view("rgb", geometry="y"), "y": view("rgb", geometry="x")}, "circle"),
         ({"x": view("rgb", geometry="x")}, "circle"),
         ({"x": view("rgb", geometry="y")}, "no view 'y'"),
-        ({"x": view("rgb", geometry="y"), "y": view("vector", name="vector", normalize="none")}, "no image view"),
+        ({"x": view("rgb", geometry="y"), "y": view("vector", name="vector", normalize="none")}, "views of one kind"),
         ({"x": view("rgb", geometry="y", flip=0.5), "y": view("rgb")}, "views.x.flip.*'y'"),
         ({"x": view("rgb", geometry="y", count=3), "y": view("rgb", count=2)}, "has 2 draws"),
         ({"x": view("rgb", count=2), "x_0": view("rgb")}, "two views are called 'x_0'"),
