@@ -32,7 +32,20 @@ LATENT = {"latent": 6, "units": 16}
 CASES = {
     **{
         f"dim {name}": ([(1.0, DIM, {"estimator": name, **SMALL})], "a", {})
-        for name in ("jsd", "infonce", "dv", "nwj", "gan", "kl", "reverse_kl", "hellinger", "chi2", "wasserstein")
+        for name in (
+            "jsd",
+            "infonce",
+            "dv",
+            "nwj",
+            "gan",
+            "kl",
+            "reverse_kl",
+            "hellinger",
+            "chi2",
+            "wasserstein",
+            "smile",
+            "mine",
+        )
     },
     "dim of two views": ([(1.0, DIM, SMALL)], "ab", {}),
     "dim with shared heads": ([(1.0, DIM, {"share_heads": True, **SMALL})], "ab", SOME),
@@ -78,6 +91,8 @@ CASES = {
             ("infonce", "roll", "sampled", MORE),
             ("infonce", "all", "closed", THERE),
             ("dv", "roll", "closed", THERE),
+            ("mine", "roll", "closed", MORE),
+            ("smile", "all", "sampled", SOME),
         )
     },
     "mib separable": (
@@ -90,6 +105,7 @@ CASES = {
     "mib infomax": ([(1.0, MIB, {"beta": 0.0, **LATENT})], "abc", SOME),
     "mib headless": ([(1.0, MIB, {"head": False, **LATENT})], "ab", {}),
     "mib nobody": ([(1.0, MIB, LATENT)], "ab", NOWHERE),
+    "mib nobody mine": ([(1.0, MIB, {"estimator": "mine", **LATENT})], "ab", NOWHERE),
     "weighted sum": (
         [
             (0.3, DIM, {"prior_weight": 0.2, "estimator": "infonce", **SMALL}),

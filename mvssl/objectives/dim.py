@@ -11,10 +11,10 @@ anchor's own image is a positive, every location of another image a negative.
 """
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from mvssl import distributed
@@ -25,6 +25,7 @@ from mvssl.objectives import estimators
 from mvssl.objectives.context import Context, at_least_float32, mean_rows, same_sample
 from mvssl.objectives.critics import ConcatMLP, Dot
 from mvssl.objectives.heads import AsItIs, DIMHead, FlatHead, PerView, blank, on_present
+from mvssl.objectives.mine import Estimator, Rate
 from mvssl.objectives.prior import Prior
 
 
@@ -48,6 +49,8 @@ class DIM(nn.Module):
         prior_weight: NonNegativeFloat = 0.0,
         layer: int | None = None,
         estimator: estimators.Name = "jsd",
+        smile_clip: PositiveFloat = 5.0,
+        mine_rate: Rate = 0.01,
         critic: Literal["dot", "concat"] = "dot",
         units: PositiveInt = 2048,
         subsample: PositiveInt | None = None,
@@ -61,8 +64,7 @@ class DIM(nn.Module):
         self.weights = {"local": local_weight, "global": global_weight, "prior": prior_weight}
         if not any(self.weights.values()):
             raise RecipeError("dim: local_weight, global_weight and prior_weight are all 0; at least one must not be")
-        self.estimator, self.subsample, self.vector_penalty = estimator, subsample, vector_penalty
-        self.options: dict[str, Any] = {} if mask_value is None else {"mask_value": mask_value}
+        self.subsample, self.vector_penalty = subsample, vector_penalty
 
         self.layer: dict[str, int] = {}
         if local_weight or global_weight:
@@ -80,6 +82,8 @@ class DIM(nn.Module):
             self.scores["local"] = PerView(channels, lambda view: local(*sizes[view], critic, units), share_heads)
         if global_weight:
             self.scores["global"] = PerView(sizes, lambda view: whole(*sizes[view], critic, units), share_heads)
+        keys = [f"{view}/{part}" for view in widths for part in self.scores]
+        self.estimator = Estimator(estimator, keys, clip=smile_clip, rate=mine_rate, mask_value=mask_value)
         if prior_weight:
             vectors = {view: width.vector for view, width in widths.items()}
             self.prior = PerView(vectors, lambda view: Prior(vectors[view]), share_heads)
@@ -117,7 +121,7 @@ class DIM(nn.Module):
             chart = pick(chart, self.subsample, context.draws.within(f"dim/{view}", chart.device))
         scores, anchors = self.scores[part][view](feature.vector, chart, present)  # pyright: ignore
         mask = same_sample(len(chart), scores.device, present, present)
-        loss, metrics = estimators.estimate(self.estimator, scores, mask, **self.options)
+        loss, metrics = self.estimator(f"{view}/{part}", scores, mask)
         if self.vector_penalty:
             loss = loss + self.vector_penalty * mean_rows(anchors.square().mean(dim=1), present)
         return loss, metrics

@@ -29,7 +29,7 @@ def jsd(scores: Tensor, mask: Tensor) -> Tensor:
     Information Bottleneck and DIM's "GAN" measure leave out 2 ln 2, so that a blind critic reads -2 ln 2 there and
     0 here.
     """
-    return 2 * math.log(2) * _both(scores, mask) + gan(scores, mask)
+    return 2 * math.log(2) * both_kinds(scores, mask) + gan(scores, mask)
 
 
 def gan(scores: Tensor, mask: Tensor) -> Tensor:
@@ -72,13 +72,20 @@ def dv(scores: Tensor, mask: Tensor) -> Tensor:
     """E_pos T - log E_neg e^T <= I, the mean taken over all negatives of all processes. Donsker, Varadhan, 1983.
 
     Tight at T = log ratio + any constant. The log of a mean over a batch is biased: it reads high where negatives
-    are few.
+    are few. `mvssl.objectives.mine` has the form whose gradient is not.
     """
-    chosen = (mask == NEGATIVE).expand_as(scores)
-    log_sum = distributed.logsumexp(distributed.safe_logsumexp(scores.masked_fill(~chosen, -math.inf), (0, 1, 2)))
-    count = distributed.total(chosen.sum().to(scores))
-    log_mean = log_sum.masked_fill(count == 0, 0) - count.clamp(min=1).log()
-    return (_mean(scores, mask, POSITIVE) - log_mean) * _both(scores, mask)
+    return (mean(scores, mask, POSITIVE) - log_mean_exp(scores, mask)) * both_kinds(scores, mask)
+
+
+def smile(scores: Tensor, mask: Tensor, clip: float = 5.0) -> Tensor:
+    """E_pos T - log E_neg e^T', T' the score clipped to +-`clip`; near I for a critic that holds the log ratio.
+
+    Song, Ermon, 2020, arXiv:1910.06222. The clip caps the spread of the partition function's estimate, and
+    takes away the promise: the value is no bound, and lies above I where much of e^T is cut off. Without a clip it is
+    `dv`. The authors do not train on it but on `jsd`, and so does `estimate`.
+    """
+    clipped = log_mean_exp(scores.clamp(-clip, clip), mask)
+    return (mean(scores, mask, POSITIVE) - clipped) * both_kinds(scores, mask)
 
 
 def infonce(scores: Tensor, mask: Tensor, mask_value: float | None = None) -> Tensor:
@@ -91,14 +98,14 @@ def infonce(scores: Tensor, mask: Tensor, mask_value: float | None = None) -> Te
     against = _log_sum_negatives(scores, mask)  # [N]
     if mask_value is not None:
         against = torch.logaddexp(against, mask_value + _per_anchor(scores, mask, POSITIVE).log())
-    log_share = _mean(scores, mask, POSITIVE, lambda t: F.logsigmoid(t - against[:, None, None]))
+    log_share = mean(scores, mask, POSITIVE, lambda t: F.logsigmoid(t - against[:, None, None]))
     return log_share + ceiling(scores, mask)
 
 
 def ceiling(scores: Tensor, mask: Tensor) -> Tensor:
     """The largest value `infonce` can take, in nats: the mean over positives of the log of the number of candidates."""
     candidates = torch.log1p(_per_anchor(scores, mask, NEGATIVE))
-    return _mean(candidates[:, None, None].expand_as(scores), mask, POSITIVE)
+    return mean(candidates[:, None, None].expand_as(scores), mask, POSITIVE)
 
 
 class FDivergence(NamedTuple):
@@ -117,10 +124,11 @@ F_DIVERGENCES = {
     "chi2": FDivergence(chi2, lambda t: torch.log1p((t / 2).clamp(min=-0.999))),
     "wasserstein": FDivergence(wasserstein, lambda t: t),  # holds none: read as if it did
 }
-ESTIMATORS = {"dv": dv, "nwj": nwj, "infonce": infonce} | {name: f.bound for name, f in F_DIVERGENCES.items()}
+BOUNDS = {"infonce": infonce, "dv": dv, "nwj": nwj, "kl": nwj}  # on I itself, in nats
+ESTIMATORS = BOUNDS | {"smile": smile} | {name: f.bound for name, f in F_DIVERGENCES.items()}
 Name = Literal[
-    "jsd", "infonce", "dv", "nwj", "gan", "kl", "reverse_kl", "hellinger", "chi2", "wasserstein"
-]  # the keys of ESTIMATORS, written out so that recipes are checked against them
+    "jsd", "infonce", "dv", "mine", "smile", "nwj", "gan", "kl", "reverse_kl", "hellinger", "chi2", "wasserstein"
+]  # the keys of ESTIMATORS and `mine`, which has a memory, written out so that recipes are checked against them
 
 
 def in_nats(name: str, scores: Tensor, mask: Tensor) -> Tensor:
@@ -129,32 +137,42 @@ def in_nats(name: str, scores: Tensor, mask: Tensor) -> Tensor:
     infonce, dv, nwj and kl speak for themselves. Of the others the log ratio is read through `nwj`, as MIB does
     with its JSD critic. It is capped at 50: a capped critic gives a bound too, and one that stays finite.
     """
-    if name in ("infonce", "dv", "nwj", "kl"):
-        return ESTIMATORS[name](scores, mask)
-    return nwj(1 + F_DIVERGENCES[name].log_ratio(scores).clamp(max=50), mask)
+    if name in BOUNDS:
+        return BOUNDS[name](scores, mask)
+    return nwj(1 + F_DIVERGENCES["jsd" if name == "smile" else name].log_ratio(scores).clamp(max=50), mask)
 
 
 def estimate(name: str, scores: Tensor, mask: Tensor, **options) -> tuple[Tensor, dict[str, Tensor]]:
     """(loss, metrics): what to minimise; detached: `bound` in nats, `ceiling` of infonce, or the estimator's own value.
 
-    The loss is the negative value; of infonce it is ceiling - bound, the cross-entropy, which is never negative.
+    The loss is the negative value; of infonce it is ceiling - bound, the cross-entropy, which is never negative; of
+    smile it is that of `jsd`. `mine` needs a memory: see `mvssl.objectives.mine.Estimator`.
     """
     value = ESTIMATORS[name](scores, mask, **options)
     if name == "infonce":
         top = ceiling(scores, mask)
         return top - value, {"bound": value.detach(), "ceiling": top.detach()}
-    if name in ("dv", "nwj", "kl"):
+    if name in BOUNDS:
         return -value, {"bound": value.detach()}
-    return -value, {"bound": in_nats(name, scores.detach(), mask), name: value.detach()}
+    measured = {"bound": in_nats(name, scores.detach(), mask), name: value.detach()}
+    return -jsd(scores, mask) if name == "smile" else -value, measured
 
 
 def _difference(scores: Tensor, mask: Tensor, reward: Callable, penalty: Callable) -> Tensor:
     """E_pos reward(T) - E_neg penalty(T)."""
-    value = _mean(scores, mask, POSITIVE, reward) - _mean(scores, mask, NEGATIVE, penalty)
-    return value * _both(scores, mask)
+    value = mean(scores, mask, POSITIVE, reward) - mean(scores, mask, NEGATIVE, penalty)
+    return value * both_kinds(scores, mask)
 
 
-def _mean(scores: Tensor, mask: Tensor, kind: int, f: Callable[[Tensor], Tensor] = lambda t: t) -> Tensor:
+def log_mean_exp(scores: Tensor, mask: Tensor) -> Tensor:
+    """log E_neg e^T over the negatives of all processes; 0 if there are none."""
+    chosen = (mask == NEGATIVE).expand_as(scores)
+    log_sum = distributed.logsumexp(distributed.safe_logsumexp(scores.masked_fill(~chosen, -math.inf), (0, 1, 2)))
+    count = distributed.total(chosen.sum().to(scores))
+    return log_sum.masked_fill(count == 0, 0) - count.clamp(min=1).log()
+
+
+def mean(scores: Tensor, mask: Tensor, kind: int, f: Callable[[Tensor], Tensor] = lambda t: t) -> Tensor:
     """Mean of f(T) over the pairs of one kind, of all processes; 0 if there are none."""
     chosen = (mask == kind).expand_as(scores)
     # Other pairs are taken out before f as well: an e^T that overflows there would make the gradient 0 * inf.
@@ -167,7 +185,7 @@ def _per_anchor(scores: Tensor, mask: Tensor, kind: int) -> Tensor:
     return distributed.total((mask == kind).expand_as(scores).sum(dim=(1, 2)).to(scores))
 
 
-def _both(scores: Tensor, mask: Tensor) -> Tensor:
+def both_kinds(scores: Tensor, mask: Tensor) -> Tensor:
     """1 where some process has a positive and some process has a negative, else 0."""
     found = torch.stack([(mask == POSITIVE).any(), (mask == NEGATIVE).any()])
     return (distributed.total(found.to(scores)) > 0).all().to(scores)

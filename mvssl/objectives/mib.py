@@ -25,6 +25,7 @@ from mvssl.objectives.cmc import choose_pairs
 from mvssl.objectives.context import Context, at_least_float32, both, mean_rows, only_present, same_sample
 from mvssl.objectives.critics import ConcatMLP, Separable
 from mvssl.objectives.heads import PerView, blank
+from mvssl.objectives.mine import Estimator, Rate
 
 
 class MIB(nn.Module):
@@ -45,6 +46,8 @@ class MIB(nn.Module):
         latent: PositiveInt = 64,
         head: bool = True,
         estimator: estimators.Name = "jsd",
+        smile_clip: PositiveFloat = 5.0,
+        mine_rate: Rate = 0.01,
         critic: Literal["concat", "separable"] = "concat",
         negatives: Literal["roll", "all"] = "roll",
         kl: Literal["sampled", "closed"] = "sampled",
@@ -67,7 +70,9 @@ class MIB(nn.Module):
         if beta_end and beta_begin >= beta_end:
             raise RecipeError(f"mib: beta_begin: {beta_begin} must come before beta_end: {beta_end}, or beta_end be 0")
         self.pairs = choose_pairs(list(widths), pairs, "mib")
-        self.estimator, self.negatives, self.kl = estimator, negatives, kl
+        keys = [f"{a}-{b}" for a, b in self.pairs]
+        self.estimator = Estimator(estimator, keys, clip=smile_clip, rate=mine_rate)
+        self.negatives, self.kl = negatives, kl
         self.schedule = {"start": beta_start, "stop": beta, "begin": beta_begin, "end": beta_end}
 
         def make(view: str) -> nn.Module:
@@ -89,7 +94,7 @@ class MIB(nn.Module):
         losses, metrics = [], {"beta": z[self.pairs[0][0]].new_full((), beta)}
         for a, b in self.pairs:
             present = both(context.present.get(a), context.present.get(b))
-            information_lost, measured = estimators.estimate(self.estimator, *self._scores(a, b, z, context))
+            information_lost, measured = self.estimator(f"{a}-{b}", *self._scores(a, b, z, context))
             skl = mean_rows(symmetric_kl(p[a], p[b], z[a], z[b], self.kl), present)
             metrics |= {f"{name}/{a}-{b}": value for name, value in (measured | {"skl": skl.detach()}).items()}
             losses.append(information_lost + beta * skl)

@@ -41,6 +41,7 @@ def value_and_gradient(name, scores, mask, **options):
         ("chi2", 0),
         ("wasserstein", 0),
         ("dv", 0),
+        ("smile", 0),
         ("infonce", math.log(1 + (N - 1) * L)),
     ],
 )
@@ -117,6 +118,26 @@ def test_the_log_ratio_of_a_best_critic_is_the_log_ratio_and_its_bound_is_kl_in_
     assert_close(estimators.in_nats(name, *counted(critic)), (P * (P / Q).log()).sum())
 
 
+def test_smile_without_a_clip_is_dv_and_with_one_it_clips_the_partition_function_alone():
+    scores = 3 * random()
+    assert_close(estimators.smile(scores, OWN, clip=1e9), estimators.dv(scores, OWN))
+
+    value, gradient = value_and_gradient("smile", scores, OWN, clip=2.0)
+    positive, negative = (scores[(kind == OWN).expand_as(scores)] for kind in (POSITIVE, NEGATIVE))
+    by_definition = positive.mean() - negative.exp().clamp(math.exp(-2), math.exp(2)).mean().log()
+    assert_close(value, by_definition.detach())
+    assert_close(gradient, torch.autograd.grad(by_definition, scores)[0])
+
+
+def test_smile_is_trained_by_jsd_and_tells_its_own_value_beside_the_bound():
+    scores = random()
+    loss, metrics = estimators.estimate("smile", scores, OWN, clip=1.0)
+    jsd_loss, jsd_metrics = estimators.estimate("jsd", scores, OWN)
+    assert_close(torch.autograd.grad(loss, scores), torch.autograd.grad(jsd_loss, scores))
+    assert_close(metrics["smile"], estimators.smile(scores, OWN, clip=1.0).detach())
+    assert_close(metrics["bound"], jsd_metrics["bound"])
+
+
 def test_wasserstein_is_the_difference_of_means():
     critic = torch.randn(3).double()
     assert_close(ESTIMATORS["wasserstein"](*counted(critic)), ((P - Q) * critic).sum())
@@ -183,4 +204,4 @@ def test_the_order_of_the_batch_does_not_matter(name):
 
 
 def test_the_names_that_recipes_accept_are_the_estimators_there_are():
-    assert set(estimators.Name.__args__) == set(ESTIMATORS)
+    assert set(estimators.Name.__args__) == {*ESTIMATORS, "mine"}  # which needs a memory besides

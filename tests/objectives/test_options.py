@@ -20,6 +20,8 @@ WRONG = [
     *((name, option, value) for name, some in WIDE.items() for option in some for value in (-1, 0, 1.5)),
     *((name, option, value) for name, some in POSITIVE.items() for option in some for value in (-1, 0, math.inf)),
     *((name, option, value) for name, some in NOT_NEGATIVE.items() for option in some for value in (-1, math.nan)),
+    *((name, "smile_clip", value) for name in ("dim", "mib") for value in (-1, 0)),
+    *((name, "mine_rate", value) for name in ("dim", "mib") for value in (0, 1, 1.5)),
     ("mib", "beta_begin", -1),
     ("amdim", "scales", []),
 ]
