@@ -12,6 +12,7 @@ from typing import Any, Self
 from mvssl.data.paths import listed
 from mvssl.encoders import Encoder
 from mvssl.evaluate.records import read
+from mvssl.evaluate.tables import row_name, shown
 from mvssl.recipe import Recipe, View, to_yaml
 
 
@@ -120,13 +121,9 @@ def _scores(card: Card) -> str:
         return ""
     lines = ["| probe | view | layer | encoder | metric | score |", "|---|---|---|---|---|---|"]
     for result in card.results:
-        shots = f", {result['shots']} per class" if result.get("shots") is not None else ""
-        score = f"{result['accuracy']:.4f} ± {result['standard_error']:.4f}"
-        told = [
-            f"{result['probe']}{shots}",
-            *(str(result.get(key, "")) for key in ("view", "layer", "encoder", "metric")),
-            score,
-        ]
+        unit = result.get("unit", "")
+        score = f"{shown(result['value'], result.get('standard_error'), unit)} {unit}".strip()
+        told = [row_name(result), *(str(result.get(key, "")) for key in ("view", "layer", "encoder", "metric")), score]
         lines.append(f"| {' | '.join(told)} |")
     return "## Numbers\n\nBy `mvssl evaluate`, with the standard error.\n\n" + "\n".join(lines)
 
@@ -134,5 +131,5 @@ def _scores(card: Card) -> str:
 def _results(run: Any) -> list[dict[str, Any]]:
     """The records of the very weights that are exported, measured on the recipe's own shards."""
     own = {"train": listed(run.recipe.data.train), "test": listed(run.recipe.data.val)}
-    protocols = [(r, r["protocol"]) for r in read(Path(run.folder) / "evaluation.json")]
-    return [r for r, protocol in protocols if protocol.get("step") == run.step and protocol.get("shards") == own]
+    found = read(Path(run.folder) / "evaluation.json")
+    return [r for r in found if r.get("subject", {}).get("step") == run.step and r.get("shards") == own]

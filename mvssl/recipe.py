@@ -152,7 +152,9 @@ class Train(Table):
 class Evaluate(Table):
     """What `mvssl evaluate` measures when the command line does not say."""
 
-    probes: list[Literal["knn", "linear", "fewlabel"]] = Field(default=["knn", "linear", "fewlabel"], min_length=1)
+    probes: list[str] = Field(
+        default=["fewlabel", "knn", "linear"], min_length=1, description="names in mvssl.evaluate.probes"
+    )
     layer: str = Field(
         default="vector",
         coerce_numbers_to_str=True,

@@ -125,7 +125,7 @@ def test_train_evaluate_export_views_in_a_row(capsys, recipe, tmp_path):
     assert says(capsys, "evaluate", tmp_path / "run", "--probe", "knn", "--json", tmp_path / "knn.json")[0] == 0
     records = json.loads((tmp_path / "knn.json").read_text())
     assert {record["encoder"] for record in records} == {"pixels", "untrained", "trained"}
-    assert all(0 <= record["accuracy"] <= 1 for record in records)
+    assert all(0 <= record["value"] <= 1 for record in records)
     assert says(capsys, "export", tmp_path / "run", tmp_path / "backbone")[0] == 0
     assert (tmp_path / "backbone" / "model.safetensors").is_file()
     assert says(capsys, "views", recipe, "--out", tmp_path / "sheet.png")[0] == 0

@@ -186,8 +186,9 @@ def a_run(folder, groups):
 
 
 def test_one_encoder_goes_to_the_folder_itself_with_a_card_that_says_what_it_is(tmp_path):
-    record = {"probe": "knn", "view": "left", "encoder": "trained", "metric": "accuracy", "accuracy": 0.8125}
-    record |= {"standard_error": 0.004, "protocol": {"step": 1234, "shards": {"train": ["tiny/*.tar"], "test": []}}}
+    record = {"probe": "knn", "view": "left", "encoder": "trained", "metric": "accuracy", "unit": "%", "value": 0.8125}
+    record |= {"standard_error": 0.004, "protocol": {}, "subject": {"step": 1234}}
+    record |= {"shards": {"train": ["tiny/*.tar"], "test": []}}
     (tmp_path / "evaluation.json").write_text(json.dumps([record]))
     [report] = export(a_run(tmp_path, ["left,right"]), tmp_path / "out")
     assert report.folder == tmp_path / "out"
@@ -197,7 +198,7 @@ def test_one_encoder_goes_to_the_folder_itself_with_a_card_that_says_what_it_is(
     assert config["pretrained_cfg"]["std"] == [2.0, 4.0]
     assert config["pretrained_cfg"]["input_size"] == [2, 4, 4]
     card = (tmp_path / "out" / "README.md").read_text()
-    for said in ("tiny/*.tar", "import mvssl, timm", "1,234 steps", "| left | column x", "cmc", "0.8125 ± 0.0040"):
+    for said in ("tiny/*.tar", "import mvssl, timm", "1,234 steps", "| left | column x", "cmc", "81.2 ± 0.4 %"):
         assert said in card
     assert str(tmp_path) not in card
     assert parse_recipe(recipe.parse_yaml(card.split("```yaml\n")[1].split("```")[0], "card")).train.steps == 5

@@ -10,7 +10,8 @@ from mvssl.evaluate.knn import knn
 from mvssl.evaluate.linear import linear
 from mvssl.evaluate.measure import evaluate
 from mvssl.evaluate.metrics import Difference, Result, average_precision, paired
-from mvssl.evaluate.records import compare, table
+from mvssl.evaluate.records import compare
+from mvssl.evaluate.tables import tables
 
 __all__ = [
     "Difference",
@@ -24,5 +25,5 @@ __all__ = [
     "knn",
     "linear",
     "paired",
-    "table",
+    "tables",
 ]

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mvssl.evaluate.features import Labelled, Standard, classes, one_hot
-from mvssl.evaluate.metrics import Result, over_draws, score
+from mvssl.evaluate.metrics import Result, metric_of, over_draws, score
 
 
 class Fit(NamedTuple):
@@ -102,7 +102,8 @@ def fewlabel(train: Labelled, test: Labelled, *, shots: int, draws: int = 20, c:
         "chosen": "fixed beforehand",
         "standard_error": "std over draws / sqrt(draws); the same draws for every encoder",
     }
-    return over_draws(_scores(fits, standard, shrink, test), protocol)
+    what = f"{shots} label{'s' if shots > 1 else ''}/class"
+    return over_draws(_scores(fits, standard, shrink, test), protocol, metric_of(test.labels), what)
 
 
 def _scores(fits: list[Fit], standard: Standard, shrink: float, test: Labelled) -> list[float]:

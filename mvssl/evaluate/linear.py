@@ -140,7 +140,6 @@ def linear(
         "learning_rates": list(RATES),
         "weight_decays": list(DECAYS),
         "scaling": "standardised by train",
-        "chosen": f"by {metric_of(train.labels)} on {share:.0%} of train, then refitted on all of train",
-        **chosen,
+        "chosen": f"by {metric_of(train.labels).name} on {share:.0%} of train, then refitted on all of train",
     }
-    return judge(model(test.features)[:, 0], test.labels, protocol, seed)
+    return judge(model(test.features)[:, 0], test.labels, protocol, seed, chosen=chosen)

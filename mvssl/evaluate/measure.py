@@ -1,14 +1,13 @@
-"""Evaluate a run: labelled shards to frozen features to probes to records, beside the untrained encoder and raw pixels.
+"""Evaluate a subject: labelled shards to frozen features to probes to records, beside untrained encoder and raw pixels.
 
-in   a run, labelled shards to fit probes on (default data.train) and to test on (default data.val)
-out  one record per probe, view and encoder (see mvssl.evaluate.records), kept in RUN/evaluation.json and shown
+in   a subject, labelled shards to fit probes on (default data.train) and to test on (default data.val)
+out  records (see mvssl.evaluate.records), kept in RUN/evaluation.json and shown
 """
 
 import importlib.metadata
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,41 +19,29 @@ from mvssl import distributed
 from mvssl.data import Shards, open_shards, sequential
 from mvssl.data.paths import listed
 from mvssl.errors import DataError, RecipeError
-from mvssl.evaluate.features import (
-    Encode,
-    Extracted,
-    Labelled,
-    encode_model,
-    encode_pixels,
-    extract,
-    heads,
-    join,
-    pooled,
-)
-from mvssl.evaluate.fewlabel import fewlabel
-from mvssl.evaluate.knn import knn
-from mvssl.evaluate.linear import linear
-from mvssl.evaluate.metrics import Result, metric_of
-from mvssl.evaluate.records import Record, gain, record, save, table, updated
-from mvssl.model import MultiView, build_model
+from mvssl.evaluate.features import Encode, Extracted, Labelled, encode_model, encode_pixels, extract, join
+from mvssl.evaluate.metrics import NotPossible, Result, metric_of
+from mvssl.evaluate.probes import PROBES, ByView
+from mvssl.evaluate.records import Record, gain, record, save, updated
+from mvssl.evaluate.subject import Candidate, Subject, candidates, origin
+from mvssl.evaluate.tables import tables
 from mvssl.recipe import Recipe, nearest
 
-PROBES = ("knn", "linear", "fewlabel")
 ALL = "all"  # every view, side by side
 
 
 class Job(NamedTuple):
-    """A probe with its options, called with train and test, and the keys of its records."""
+    """A probe by its name and the keywords that it is called with."""
 
-    keys: dict[str, Any]
-    probe: Callable[[Labelled, Labelled], Result]
+    probe: str
+    options: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Setting:
     """What all records of one evaluation share."""
 
-    run: Any  # mvssl.run.LoadedRun
+    subject: Subject
     train: Shards
     test: Shards
     shards: dict[str, list[str]]  # the patterns that named train and test
@@ -65,7 +52,7 @@ class Setting:
 
     def batches(self, shards: Shards, stop: int | None = None) -> Iterable[Any]:
         """Every sample once, in order, without augmentation."""
-        return sequential(shards, batch_size=self.batch_size, workers=self.run.recipe.data.workers, stop=stop)
+        return sequential(shards, batch_size=self.batch_size, workers=self.subject.recipe.data.workers, stop=stop)
 
 
 def evaluate(
@@ -92,21 +79,25 @@ def evaluate(
 
     if int(os.environ.get("RANK", distributed.rank())):
         return []
-    said = run.recipe.evaluate
-    jobs = choose_jobs(run.recipe, list(probes or said.probes), seed)
+    subject = Subject.of_run(run)
+    said = subject.recipe.evaluate
+    jobs = choose_jobs(subject.recipe, list(probes or said.probes))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    shards = open_labelled(run.recipe, data, test)
-    named = {"train": listed(data or run.recipe.data.train), "test": listed(test or run.recipe.data.val)}
-    setting = Setting(run, *shards, named, str(layer or said.layer), seed, batch_size, device)
-    home = next(run.model.parameters()).device
+    shards = open_labelled(subject.recipe, data, test)
+    named = {"train": listed(data or subject.recipe.data.train), "test": listed(test or subject.recipe.data.val)}
+    setting = Setting(subject, *shards, named, str(layer or said.layer), seed, batch_size, device)
+    home = next(subject.model.parameters()).device
+    notes: dict[str, None] = {}
     try:
-        records = list(measure(setting, jobs, None if views is None else list(views), baselines))
+        records = list(measure(setting, jobs, None if views is None else list(views), baselines, notes))
     finally:
-        run.model.to(home)
+        subject.model.to(home)
+    if not records:
+        raise DataError("nothing could be measured: " + "; ".join(notes))
     own = Path(run.folder) / "evaluation.json"
     save(Path(json_file), records) if json_file else save(own, updated(own, records))
     if show:
-        Console().print(table(records))
+        Console().print(*tables(records), *(f"left out: {note}" for note in notes), sep="\n")
     return records
 
 
@@ -127,45 +118,87 @@ def open_labelled(recipe: Recipe, data: str | list[str] | None, test: str | list
     return fitted, tested
 
 
-def choose_jobs(recipe: Recipe, probes: list[str], seed: int) -> list[Job]:
-    """The rows of the table. Raises `RecipeError` for a probe that does not exist."""
+def choose_jobs(recipe: Recipe, probes: list[str]) -> list[Job]:
+    """What is measured of each encoder, in the order of PROBES. Raises `RecipeError` for an unknown probe."""
     for name in probes:
         if name not in PROBES:
             raise RecipeError(f"evaluate.probes: no probe {name!r}{nearest(name, PROBES)}")
-    few = partial(fewlabel, draws=recipe.evaluate.draws, seed=seed)
-    jobs = [Job({"probe": "fewlabel", "shots": s}, partial(few, shots=s)) for s in sorted(recipe.evaluate.shots)]
-    jobs += [Job({"probe": "knn"}, partial(knn, seed=seed)), Job({"probe": "linear"}, partial(linear, seed=seed))]
-    return [job for job in jobs if job.keys["probe"] in probes]
+    return [Job(name, row) for name in PROBES if name in probes for row in PROBES[name].rows(recipe.evaluate)]
 
 
-def measure(setting: Setting, jobs: list[Job], wanted: list[str] | None, baselines: bool) -> Iterator[Record]:
+def measure(
+    setting: Setting, jobs: list[Job], wanted: list[str] | None, baselines: bool, notes: dict[str, None]
+) -> Iterator[Record]:
     """Every job on every view of every encoder; the trained one last, with its gain over the others."""
     names = choose_views(setting, wanted)
     results: dict[tuple, Result] = {}
     with Console(stderr=True).status("reading") as status:
-        for encoder, encode in encoders(setting, baselines):
+        for candidate in candidates(setting.subject, baselines):
+            encoder = candidate.encoder
             status.update(f"{encoder}: features of {len(setting.train) + len(setting.test)} samples")
+            encode = encode_of(setting, candidate)
             train, test = (
                 extract(encode, setting.batches(shards), len(shards)) for shards in (setting.train, setting.test)
             )
-            labels, facts = same_classes(train.labels, test.labels)
-            facts |= {"encoder": encoder, "layer": setting.layer if encoder != "pixels" else "pixels"}
+            labels, chance, facts = same_classes(train.labels, test.labels)
+            facts |= {"encoder": encoder, "layer": setting.layer if candidate.model else "pixels"}
             shared = protocol(setting, train, test)
-            for view in names:
-                pair = _pair(view, train, test, labels, setting.device)
-                origin = _origin(setting, encoder, view, pair[0].features.shape[1])
-                for number, job in enumerate(jobs):
-                    status.update(f"{encoder}: {job.keys['probe']} on {view}")
-                    result = results[encoder, view, number] = job.probe(*pair)
-                    gains = {
-                        other: gain(result, results[other, view, number])
-                        for other in ("untrained", "pixels")
-                        if encoder == "trained" and (other, view, number) in results
-                    }
-                    yield record(
-                        result, **job.keys, view=view, **facts,
-                        gain=gains, protocol={**shared, **origin},
-                    )  # fmt: skip
+            versions = {name: importlib.metadata.version(name) for name in VERSIONS}
+            for view, job, found in run_jobs(setting, jobs, names, (train, test), labels, notes):
+                status.update(f"{encoder}: {job.probe} on {view}")
+                width = sum(x.shape[1] for v, x in train.features.items() if view in (ALL, v))
+                key = view, job.probe, found.what, found.metric
+                results[encoder, *key] = found
+                gains = {
+                    other: gain(found, results[other, *key])
+                    for other in ("untrained", "pixels")
+                    if encoder == "trained" and (other, *key) in results
+                }
+                about = {"name": setting.subject.name, **setting.subject.facts}
+                about |= origin(setting.subject, candidate, setting.layer, view, width)
+                yield record(
+                    _with_chance(found, labels, chance), probe=job.probe, view=view,
+                    **facts, gain=gains, subject=about, protocol=shared,
+                    shards=setting.shards, versions=versions, device=str(setting.device),
+                )  # fmt: skip
+
+
+VERSIONS = ("mvssl", "torch", "timm", "scikit-learn", "numpy")
+
+
+def run_jobs(
+    setting: Setting,
+    jobs: list[Job],
+    names: list[str],
+    splits: tuple[Extracted, Extracted],
+    labels: tuple[Tensor, Tensor],
+    notes: dict[str, None],
+) -> Iterator[tuple[str, Job, Result]]:
+    """View, job and result, of every job; what is not possible goes to `notes`."""
+    whole = tuple(ByView(split.features, y, {}) for split, y in zip(splits, labels, strict=True))
+    for view in names:
+        pair = _pair(view, *splits, labels, setting.device)
+        for job in (job for job in jobs if PROBES[job.probe].handed == "view"):
+            yield from ((view, job, found) for found in _called(job, pair, setting.seed, notes))
+    for job in (job for job in jobs if PROBES[job.probe].handed == "views"):
+        yield from ((ALL, job, found) for found in _called(job, whole, setting.seed, notes))
+
+
+def _called(job: Job, handed: tuple[Any, ...], seed: int, notes: dict[str, None]) -> list[Result]:
+    try:
+        found = PROBES[job.probe].run(*handed, seed=seed, **job.options)
+    except NotPossible as reason:
+        notes[f"{job.probe}: {reason}"] = None
+        return []
+    return [found] if isinstance(found, Result) else list(found)
+
+
+def encode_of(setting: Setting, candidate: Candidate) -> Encode:
+    """From a batch to the candidate's features by view."""
+    views, device = setting.subject.views, setting.device
+    if candidate.model is None:
+        return encode_pixels(views, device)
+    return encode_model(candidate.model.to(device).eval(), views, setting.layer, device)
 
 
 def choose_views(setting: Setting, wanted: list[str] | None) -> list[str]:
@@ -173,7 +206,7 @@ def choose_views(setting: Setting, wanted: list[str] | None) -> list[str]:
 
     Two draws of one column without their augmentation are the same picture. Raises `RecipeError` for an unknown view.
     """
-    encode = encode_model(setting.run.model.to(setting.device), setting.run.views, setting.layer, setting.device)
+    encode = encode_of(setting, Candidate("trained", setting.subject.model))
     batch = next(iter(setting.batches(setting.test, stop=min(len(setting.test), 16))))
     with torch.inference_mode():
         features = encode(batch)
@@ -189,24 +222,8 @@ def choose_views(setting: Setting, wanted: list[str] | None) -> list[str]:
     return [*names, ALL] if len(names) > 1 else names
 
 
-def encoders(setting: Setting, baselines: bool) -> Iterator[tuple[str, Encode]]:
-    """Raw pixels, the encoder as the run began (its seed and start weights), and the trained one."""
-    run, device = setting.run, setting.device
-    if baselines:
-        yield "pixels", encode_pixels(run.views, device)
-        yield "untrained", encode_model(untrained(run).to(device), run.views, setting.layer, device)
-    yield "trained", encode_model(run.model.to(device).eval(), run.views, setting.layer, device)
-
-
-def untrained(run: Any) -> MultiView:
-    """The model of the run's recipe and seed before its first step, in eval mode."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.recipe.train.seed)
-        return build_model(run.recipe, run.views.shapes).eval()
-
-
-def same_classes(train: Tensor, test: Tensor) -> tuple[tuple[Tensor, Tensor], dict[str, Any]]:
-    """Number the classes of both splits alike, and the facts of a record that follow from the labels.
+def same_classes(train: Tensor, test: Tensor) -> tuple[tuple[Tensor, Tensor], float, dict[str, int]]:
+    """The labels with the classes of both splits numbered alike, what guessing scores, and how much there is.
 
     Multi-hot: classes without a positive in train or in test cannot be learned or measured, and are left out and
     counted. Raises `DataError` where no class is left.
@@ -224,17 +241,21 @@ def same_classes(train: Tensor, test: Tensor) -> tuple[tuple[Tensor, Tensor], di
         train, test = together.split([len(train), len(test)])
         counts = torch.bincount(train, minlength=len(known))
         chance, left_out = (test == counts.argmax()).double().mean().item(), 0
-    facts = {"metric": metric_of(train), "n_train": len(train), "n_test": len(test), "chance": chance}
-    return (train, test), facts | {"classes_left_out": left_out}
+    return (train, test), chance, {"n_train": len(train), "n_test": len(test), "classes_left_out": left_out}
+
+
+def _with_chance(found: Result, labels: tuple[Tensor, Tensor], chance: float) -> Result:
+    """The result with what guessing scores, where it is a classifier's and does not say itself."""
+    guessed = found.chance is None and found.metric == metric_of(labels[1])
+    return found._replace(chance=chance) if guessed else found
 
 
 def protocol(setting: Setting, train: Extracted, test: Extracted) -> dict[str, Any]:
-    """What stands behind every number of this evaluation."""
-    recipe = setting.run.recipe
-    names = ("mvssl", "torch", "timm", "scikit-learn", "numpy")
+    """What must agree between the numbers that this evaluation's are compared with."""
+    label = setting.subject.recipe.data.label
     return {
         "seed": setting.seed,
-        "label": recipe.data.label.model_dump(mode="json", exclude_none=True),
+        "label": label and label.model_dump(mode="json", exclude_none=True),
         "data": {
             split: {
                 "fingerprint": shards.fingerprint,
@@ -244,33 +265,8 @@ def protocol(setting: Setting, train: Extracted, test: Extracted) -> dict[str, A
             }
             for split, shards, found in (("train", setting.train, train), ("test", setting.test, test))
         },
-        "shards": setting.shards,
         "mode": "frozen, eval mode, fp32, no augmentation",
-        "checkpoint": str(setting.run.checkpoint),
-        "step": setting.run.step,
-        "versions": {name: importlib.metadata.version(name) for name in names},
-        "device": str(setting.device),
     }
-
-
-def _origin(setting: Setting, encoder: str, view: str, width: int) -> dict[str, str]:
-    """Where features come from: how they were made, and which objective's they are where the layer is a head."""
-    origin = {"features": _describe(setting, encoder, view, width)}
-    head = heads(setting.run.model).get(setting.layer)
-    return origin | {"objective": head[0]} if head and encoder != "pixels" else origin
-
-
-def _describe(setting: Setting, encoder: str, view: str, width: int) -> str:
-    """How features came about, in words."""
-    if view == ALL:
-        return f"all views side by side, each standardised by train, {width} numbers"
-    shape: tuple[int, ...] = (width,)
-    if encoder == "pixels":
-        shape = tuple(setting.run.views.shapes.get(view) or setting.run.views.shapes[f"{view}_0"])
-    elif setting.layer.isdecimal():
-        shape = tuple(setting.run.model.encoder_of(view).widths.maps[int(setting.layer)])
-    how = "flattened" if pooled(shape) == shape else f"average-pooled to {'x'.join(map(str, pooled(shape)))}, flattened"
-    return f"{width} numbers" if len(shape) == 1 else f"{'x'.join(map(str, shape))} {how}, {width} numbers"
 
 
 def _pair(

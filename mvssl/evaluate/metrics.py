@@ -1,13 +1,15 @@
 """How good scores are, how sure of that we may be, and how two encoders compare on the same samples.
 
 in   scores [n, c], labels [n] (class numbers) or [n, c] (multi-hot)
-out  accuracy or mean average precision, its standard error, and the parts from which a paired difference is made
+out  a `Result`: a value with its metric, its standard error, and the parts from which a paired difference is made
 
 Only paired parts are subtracted: both encoders saw the same test samples, or the same draws of labels, so what is hard
 for both cancels (McNemar's argument) and the error of the difference is far smaller than the two errors added.
 """
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -16,23 +18,47 @@ from torch import Tensor
 
 RESAMPLES = 200  # bootstrap resamples of the test set; the error of the error is then about 5 %
 DRAWS, SAMPLES, BOOTSTRAP = "draws of labels", "test samples", "bootstrap resamples of the test set"
+NOTHING = "nothing"
+
+
+class Metric(NamedTuple):
+    """What a number is: shares are kept as 0 to 1 and shown in per cent (`unit`)."""
+
+    name: str
+    unit: str = "%"
+    higher_is_better: bool = True
+    low: float = 0.0  # no value lies below, nor any interval
+    high: float = 1.0
+
+
+ACCURACY, MEAN_AVERAGE_PRECISION = Metric("accuracy"), Metric("mean_average_precision")
 
 
 class Result(NamedTuple):
-    """One number and what stands behind it."""
+    """One number and what stands behind it; what has no error has no parts."""
 
-    accuracy: float  # 0 to 1; mean average precision where labels are multi-hot
-    standard_error: float
-    parts: Tensor  # float64; correct or not per test sample, or the score per draw, or per bootstrap resample
-    paired_over: str  # what a part belongs to: DRAWS, SAMPLES or BOOTSTRAP
-    protocol: dict[str, Any]
+    value: float
+    metric: Metric
+    protocol: dict[str, Any]  # settings, equal for everything that this number may be compared with
+    standard_error: float | None = None
+    parts: Tensor | None = None  # float64; right or not per test sample, or the value per draw or bootstrap resample
+    paired_over: str = NOTHING  # what a part belongs to: DRAWS, SAMPLES or BOOTSTRAP
+    what: str = ""  # tells it from the probe's other numbers: "10 labels/class", "rgb to depth"
+    chosen: Mapping[str, Any] = MappingProxyType(
+        {}
+    )  # what the data decided: the learning rate of this encoder, its held-out score
+    chance: float | None = None  # the value of features that know nothing, where it is known
+
+
+class NotPossible(Exception):
+    """A probe cannot be done on these data; its text says why. The evaluation notes it and goes on."""
 
 
 class Difference(NamedTuple):
-    """How far one encoder is ahead of another, over the same parts."""
+    """How far one encoder is ahead of another, over the same parts; without parts it has no error."""
 
     difference: float
-    standard_error: float
+    standard_error: float | None
     paired_over: str
 
 
@@ -70,9 +96,9 @@ def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
     return average_precision(scores, labels).nanmean().item()
 
 
-def metric_of(labels: Tensor) -> str:
-    """The name of what is measured: `accuracy`, or `mean_average_precision` for multi-hot labels."""
-    return "accuracy" if labels.ndim == 1 else "mean_average_precision"
+def metric_of(labels: Tensor) -> Metric:
+    """What a classifier is measured by: `accuracy`, or `mean_average_precision` for multi-hot labels."""
+    return ACCURACY if labels.ndim == 1 else MEAN_AVERAGE_PRECISION
 
 
 def score(scores: Tensor, labels: Tensor) -> float:
@@ -82,30 +108,46 @@ def score(scores: Tensor, labels: Tensor) -> float:
     return mean_average_precision(scores, labels)
 
 
-def judge(scores: Tensor, labels: Tensor, protocol: dict[str, Any], seed: int = 0) -> Result:
+def judge(
+    scores: Tensor,
+    labels: Tensor,
+    protocol: dict[str, Any],
+    seed: int = 0,
+    *,
+    what: str = "",
+    chosen: dict[str, Any] | None = None,
+) -> Result:
     """Score a whole test set [n, c]; the standard error is binomial, or of a mean average precision bootstrapped."""
-    value, n = score(scores, labels), len(labels)
+    value, n, metric = score(scores, labels), len(labels), metric_of(labels)
     if labels.ndim == 1:
-        error = math.sqrt(value * (1 - value) / n)
-        return Result(value, error, (scores.argmax(1) == labels).double().cpu(), SAMPLES, protocol)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(n, (RESAMPLES, n), generator=generator)  # the same for every encoder
-    counts = torch.zeros(RESAMPLES, n).scatter_add_(1, drawn, torch.ones(RESAMPLES, n)).to(scores.device)
-    parts = average_precision(scores, labels, counts).nanmean(dim=1).cpu()
-    return Result(value, parts.std().item(), parts, BOOTSTRAP, protocol)
+        error, parts, over = (
+            math.sqrt(value * (1 - value) / n),
+            (scores.argmax(1) == labels).double().cpu(),
+            SAMPLES,
+        )
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randint(n, (RESAMPLES, n), generator=generator)  # the same for every encoder
+        counts = torch.zeros(RESAMPLES, n).scatter_add_(1, drawn, torch.ones(RESAMPLES, n)).to(scores.device)
+        parts, over = average_precision(scores, labels, counts).nanmean(dim=1).cpu(), BOOTSTRAP
+        error = parts.std().item()
+    return Result(value, metric, protocol, error, parts, over, what, chosen or {})
 
 
-def over_draws(scores: list[float], protocol: dict[str, Any]) -> Result:
+def over_draws(scores: list[float], protocol: dict[str, Any], metric: Metric = ACCURACY, what: str = "") -> Result:
     """The mean over draws of labels; its standard error is std / sqrt(draws)."""
     parts = torch.tensor(scores, dtype=torch.float64)
-    return Result(parts.mean().item(), _error(parts, DRAWS), parts, DRAWS, protocol)
+    return Result(parts.mean().item(), metric, protocol, _error(parts, DRAWS), parts, DRAWS, what)
 
 
-def interval(result: Result) -> tuple[float, float]:
-    """95 % interval: Student's t over draws, the normal approximation otherwise; within 0 and 1."""
-    wide = student.ppf(0.975, len(result.parts) - 1) if result.paired_over == DRAWS else 1.96
+def interval(result: Result) -> tuple[float, float] | None:
+    """95 % interval: Student's t over draws, the normal approximation otherwise; within what the metric can be."""
+    if result.standard_error is None:
+        return None
+    draws = len(result.parts) if result.paired_over == DRAWS and result.parts is not None else 0
+    wide = student.ppf(0.975, draws - 1) if draws else 1.96
     half = float(wide) * result.standard_error if result.standard_error else 0.0
-    return max(result.accuracy - half, 0.0), min(result.accuracy + half, 1.0)
+    return max(result.value - half, result.metric.low), min(result.value + half, result.metric.high)
 
 
 def paired(ahead: Result, behind: Result) -> Difference:
@@ -113,10 +155,14 @@ def paired(ahead: Result, behind: Result) -> Difference:
 
     Both must come from the same test samples and draws. Raises `ValueError` where they cannot.
     """
-    if ahead.paired_over != behind.paired_over or len(ahead.parts) != len(behind.parts):
+    difference, parts, others = ahead.value - behind.value, ahead.parts, behind.parts
+    if (ahead.paired_over, ahead.metric) != (behind.paired_over, behind.metric):
+        raise ValueError("results of different kinds have no paired difference")
+    if parts is None or others is None:
+        return Difference(difference, None, NOTHING)
+    if len(parts) != len(others):
         raise ValueError("results of different samples or draws have no paired difference")
-    error = _error(ahead.parts - behind.parts, ahead.paired_over)
-    return Difference(ahead.accuracy - behind.accuracy, error, ahead.paired_over)
+    return Difference(difference, _error(parts - others, ahead.paired_over), ahead.paired_over)
 
 
 def _error(parts: Tensor, paired_over: str) -> float:

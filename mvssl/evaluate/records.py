@@ -1,55 +1,61 @@
-"""Results as JSON records, and records as a table.
+"""Results as JSON records.
 
-A record is one number with all that is needed to read it: `probe`, `view`, `layer`, `encoder`, `metric`, `accuracy`,
-`standard_error`, `interval_95`, `n_train`, `n_test`, `chance`, `protocol`. Few-label records hold `draws`, the score
-of each draw; records of the trained encoder hold `gain`, the paired differences to the baselines.
+A record is one number with all that is needed to read it. `protocol` holds what must agree between numbers that are
+compared: the data, labels, seed, every setting of the probe. What belongs to the encoder alone stands beside it:
+`subject` (who it is), `chosen` (what its data decided), `versions`. The tables are drawn in mvssl.evaluate.tables.
 """
 
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
 from mvssl.errors import OutputError, RecipeError
-from mvssl.evaluate.metrics import DRAWS, Difference, Result, interval, paired
+from mvssl.evaluate.metrics import DRAWS, NOTHING, Difference, Result, interval, paired
 
-ENCODERS = ("pixels", "untrained", "trained")  # the order of a table's columns
 Record = dict[str, Any]
+WHAT = ("probe", "what", "metric", "view", "layer")  # what was measured, of whichever encoder
 
 
 def record(result: Result, **facts: Any) -> Record:
     """A result as a JSON object; `facts` are the keys that say what was measured."""
+    between, metric = interval(result), result.metric
     made = {
         **facts,
-        "accuracy": result.accuracy,
+        "what": result.what,
+        "metric": metric.name,
+        "unit": metric.unit,
+        "higher_is_better": metric.higher_is_better,
+        "value": result.value,
         "standard_error": result.standard_error,
-        "interval_95": list(interval(result)),
+        "interval_95": None if between is None else list(between),
+        "chance": result.chance,
         "protocol": {**facts.get("protocol", {}), **result.protocol},
+        "chosen": dict(result.chosen),
     }
-    if result.paired_over == DRAWS:
+    if result.paired_over == DRAWS and result.parts is not None:
         made["draws"] = result.parts.tolist()
     return made
 
 
 def identity(record: Record) -> tuple[Any, ...]:
-    """What was measured: two records of one identity are the same number, measured twice."""
-    what = [record.get(key) for key in ("probe", "shots", "view", "layer", "encoder")]
-    protocol = record["protocol"]
+    """What was measured, and of what: two records of one identity are the same number, measured twice."""
+    what = [record.get(key) for key in (*WHAT, "encoder")]
+    protocol, subject = record["protocol"], record.get("subject", {})
     data = protocol.get("data", {})
-    return *what, protocol.get("step"), *(data.get(split, {}).get("fingerprint") for split in ("train", "test"))
+    shards = [data.get(split, {}).get("fingerprint") for split in ("train", "test")]
+    return *what, subject.get("name"), subject.get("step"), protocol.get("preset"), *shards
 
 
 def read(file: Path) -> list[Record]:
-    """The records in a file that hold a score; none where there is no such file."""
+    """The records in a file that hold a value; none where there is no such file."""
     try:
         found = json.loads(file.read_text())
     except (OSError, ValueError):
         return []
-    wanted = {"probe", "accuracy", "standard_error", "protocol"}
+    wanted = {"probe", "value", "metric", "protocol"}
     return [r for r in found if isinstance(r, dict) and wanted <= r.keys()] if isinstance(found, list) else []
 
 
@@ -71,76 +77,44 @@ def save(file: Path, records: list[Record]) -> None:
 
 
 def gain(ahead: Result, behind: Result) -> dict[str, Any]:
-    """The paired difference as a JSON object, with `ahead_by` in standard errors (null where the error is 0)."""
+    """The paired difference as a JSON object, with `ahead_by` in standard errors (null where there is none)."""
     difference, error, over = paired(ahead, behind)
-    ahead_by = difference / error if error else None
-    return {"difference": difference, "standard_error": error, "ahead_by": ahead_by, "paired_over": over}
+    return {
+        "difference": difference,
+        "standard_error": error,
+        "ahead_by": difference / error if error else None,
+        "paired_over": over,
+    }
 
 
 def compare(ahead: Record, behind: Record) -> Difference:
     """Difference of two records, of this run or another's.
 
     Paired over draws where both hold them; otherwise the two standard errors are added in squares, which is larger
-    than the paired error in `gain`. Raises `RecipeError` where the protocols differ.
+    than the paired error in `gain`. Raises `RecipeError` that says what differs where the protocols do.
     """
-    for name, a, b in _protocol_of(ahead, behind):
-        if a != b:
-            raise RecipeError(f"these records cannot be compared: {name} is {a} and {b}")
+    faults = [f"{name} is {a} and {b}" for name, a, b in differences(ahead, behind)]
+    if faults:
+        raise RecipeError(f"these records cannot be compared: {'; '.join(faults)}")
     if "draws" in ahead:
         pairs = [a - b for a, b in zip(ahead["draws"], behind["draws"], strict=True)]
         mean, n = sum(pairs) / len(pairs), len(pairs)
         spread = math.sqrt(sum((pair - mean) ** 2 for pair in pairs) / max(n - 1, 1))
         return Difference(mean, spread / math.sqrt(n), DRAWS)
-    error = math.hypot(ahead["standard_error"], behind["standard_error"])
-    return Difference(ahead["accuracy"] - behind["accuracy"], error, "nothing")
+    errors = [ahead["standard_error"], behind["standard_error"]]
+    error = None if None in errors else math.hypot(*errors)
+    return Difference(ahead["value"] - behind["value"], error, NOTHING)
 
 
-def _protocol_of(*records: Record) -> list[tuple[Any, ...]]:
-    keys = ["probe", "shots", "metric", "n_train", "n_test"]
-    named = [(key, *(r.get(key) for r in records)) for key in keys]
-    inner = ["seed", "label", "data"]
-    return named + [(f"protocol.{key}", *(r["protocol"].get(key) for r in records)) for key in inner]
+def differences(one: Record, other: Record) -> Iterator[tuple[str, Any, Any]]:
+    """Where the protocols of two records differ: dotted name and both values; nothing where they may be compared."""
+    keys = ("probe", "what", "metric", "n_train", "n_test", "classes_left_out", "protocol")
+    yield from _apart("", {key: one.get(key) for key in keys}, {key: other.get(key) for key in keys})
 
 
-def row_name(record: Record) -> str:
-    """`knn`, `linear`, `1 label/class`, ..."""
-    shots = record.get("shots")
-    return record["probe"] if shots is None else f"{shots} label{'s' if shots > 1 else ''}/class"
-
-
-def table(records: list[Record]) -> Table:
-    """Rows: probes, by view. Columns: encoders, and what training gained. Per cent ± standard error; the best bold."""
-    encoders = [name for name in ENCODERS if any(r["encoder"] == name for r in records)]
-    rows = list(dict.fromkeys((r["view"], row_name(r)) for r in records))
-    cells = {(r["view"], row_name(r), r["encoder"]): r for r in records}
-    note = "± standard error; best of a row bold; gain: trained - untrained, paired"
-    drawn = Table(title=_title(records[0]), caption=note, box=box.SIMPLE)
-    for name in ("view", "probe"):
-        drawn.add_column(name, no_wrap=True)
-    for name in (*encoders, "gain"):
-        drawn.add_column(name, justify="right", no_wrap=True)
-    for number, (view, row) in enumerate(rows):
-        found = [cells.get((view, row, encoder)) for encoder in encoders]
-        best = max(r["accuracy"] for r in found if r)
-        ends = number + 1 == len(rows) or rows[number + 1][0] != view
-        drawn.add_row(view, row, *(_cell(r, best) for r in found), _gained(found[-1]), end_section=ends)
-    return drawn
-
-
-def _title(first: Record) -> str:
-    metric = first["metric"].replace("_", " ")
-    return (
-        f"{metric} in %, {first['n_test']} test samples, {first['n_train']} for fitting; chance {first['chance']:.1%}"
-    )
-
-
-def _cell(record: Record | None, best: float) -> str:
-    if record is None:
-        return ""
-    text = f"{100 * record['accuracy']:.1f} ± {100 * record['standard_error']:.1f}"
-    return f"[bold]{text}[/bold]" if record["accuracy"] == best else text
-
-
-def _gained(record: Record | None) -> str:
-    found = (record or {}).get("gain", {}).get("untrained")
-    return f"{100 * found['difference']:+.1f} ± {100 * found['standard_error']:.1f}" if found else ""
+def _apart(place: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in dict.fromkeys([*one, *other]):
+            yield from _apart(f"{place}.{key}".lstrip("."), one.get(key), other.get(key))
+    elif one != other:
+        yield place, one, other

@@ -9,7 +9,8 @@ from mvssl import checkpoint, run
 from mvssl.data import open_shards, pack
 from mvssl.errors import DataError, OutputError, RecipeError
 from mvssl.evaluate import compare, evaluate
-from mvssl.evaluate.measure import same_classes, untrained
+from mvssl.evaluate.measure import same_classes
+from mvssl.evaluate.subject import Subject, untrained
 from mvssl.model import build_model
 from mvssl.modelcard import Card
 from mvssl.recipe import parse_recipe, to_yaml
@@ -69,12 +70,12 @@ def test_an_evaluation_says_everything_once(loaded, capsys):
     assert json.loads((loaded.folder / "evaluation.json").read_text()) == records
     assert len(records) == 3 * 4  # encoders x rows; both views are one picture, so one is measured
     for r in records:
-        assert 0 <= r["accuracy"] <= 1
+        assert 0 <= r["value"] <= 1
         assert r["metric"] == "accuracy"
         assert r["n_test"] == r["n_train"]
-        assert r["protocol"]["step"] == 7
+        assert r["subject"]["step"] == 7
         assert r["protocol"]["data"]["test"]["fingerprint"]
-        assert torch.__version__.startswith(r["protocol"]["versions"]["torch"])
+        assert torch.__version__.startswith(r["versions"]["torch"])
         assert r["layer"] == ("pixels" if r["encoder"] == "pixels" else "vector")
     shown = capsys.readouterr().out
     assert "10 labels/class" in shown
@@ -84,17 +85,17 @@ def test_an_evaluation_says_everything_once(loaded, capsys):
 def test_pixels_are_easier_than_chance_and_the_start_is_the_start(loaded):
     """A run whose weights are those it began with is its own untrained encoder: every gain is exactly 0."""
     records = evaluate(loaded, probes=["knn", "fewlabel"], show=False)
-    assert of(records, probe="knn", encoder="pixels")[0]["accuracy"] > 0.9
+    assert of(records, probe="knn", encoder="pixels")[0]["value"] > 0.9
     assert all(r["gain"]["untrained"]["difference"] == 0 for r in of(records, encoder="trained"))
     torch.manual_seed(99)
-    for name, parameter in untrained(loaded).state_dict().items():
+    for name, parameter in untrained(Subject.of_run(loaded)).state_dict().items():
         assert parameter.equal(loaded.model.state_dict()[name])
 
 
 def test_gains_are_paired_and_follow_from_the_records(digits, tmp_path):
     records = evaluate(make_run(digits, tmp_path / "b", moved=0.05), probes=["fewlabel"], show=False)
-    for shots in (1, 10):
-        ahead, behind = (of(records, shots=shots, encoder=e)[0] for e in ("trained", "untrained"))
+    for shots in ("1 label/class", "10 labels/class"):
+        ahead, behind = (of(records, what=shots, encoder=e)[0] for e in ("trained", "untrained"))
         found = compare(ahead, behind)
         assert found.difference == pytest.approx(ahead["gain"]["untrained"]["difference"])
         assert found.standard_error == pytest.approx(ahead["gain"]["untrained"]["standard_error"])
@@ -110,13 +111,13 @@ def test_an_evaluation_leaves_the_random_generator_and_the_weights_alone(loaded)
 
 def test_views_are_measured_each_and_all_together(digits, tmp_path):
     records = evaluate(make_run(digits, tmp_path / "c", views=("whole", "small")), probes=["knn"], show=False)
-    widths = {r["view"]: r["protocol"]["features"] for r in of(records, encoder="pixels")}
+    widths = {r["view"]: r["subject"]["features"] for r in of(records, encoder="pixels")}
     assert widths == {
         "whole": "1x8x8 flattened, 64 numbers",
         "small": "1x4x4 flattened, 16 numbers",
         "all": "all views side by side, each standardised by train, 80 numbers",
     }
-    assert of(records, view="small", encoder="pixels")[0]["accuracy"] < 0.99
+    assert of(records, view="small", encoder="pixels")[0]["value"] < 0.99
 
 
 def test_a_view_may_be_asked_for_by_name(loaded):
@@ -130,7 +131,7 @@ def test_layers_are_the_vector_the_head_and_the_maps(loaded):
     for layer, objective in {"vector": None, "head": "cmc", "head:cmc": "cmc", "0": None}.items():
         record = evaluate(loaded, probes=["knn"], layer=layer, baselines=False, show=False)[0]
         assert record["layer"] == layer
-        assert record["protocol"].get("objective") == objective
+        assert record["subject"].get("objective") == objective
     with pytest.raises(RecipeError, match="accepted: vector, head, head:cmc, 0"):
         evaluate(loaded, layer="fc")
 
@@ -196,16 +197,16 @@ def test_a_model_card_shows_what_its_weights_scored_on_the_recipes_own_data(digi
 
 
 def test_classes_are_numbered_alike_whatever_their_labels():
-    (train, test), facts = same_classes(torch.tensor([500, 7, 500]), torch.tensor([7, 9]))
+    (train, test), chance, facts = same_classes(torch.tensor([500, 7, 500]), torch.tensor([7, 9]))
     assert (train.tolist(), test.tolist()) == ([2, 0, 2], [0, 1])
-    assert (facts["n_train"], facts["n_test"], facts["chance"]) == (3, 2, 0.0)
+    assert (facts["n_train"], facts["n_test"], chance) == (3, 2, 0.0)
 
 
 def test_classes_without_a_positive_in_both_splits_are_left_out_and_counted():
     train = torch.tensor([[1.0, 0, 1, 0], [1, 0, 0, 0]])
     test = torch.tensor([[1.0, 1, 0, 0], [0, 1, 0, 0]])
-    (fitted, tested), facts = same_classes(train, test)
+    (fitted, tested), chance, facts = same_classes(train, test)
     assert (fitted.tolist(), tested.tolist()) == ([[1], [1]], [[1], [0]])
-    assert (facts["metric"], facts["classes_left_out"], facts["chance"]) == ("mean_average_precision", 3, 0.5)
+    assert (facts["classes_left_out"], chance) == (3, 0.5)
     with pytest.raises(DataError, match="no class has a positive"):
         same_classes(train[:, 1:2], test[:, 1:2])

@@ -8,7 +8,8 @@ from sklearn.metrics import average_precision_score
 
 from mvssl.errors import RecipeError
 from mvssl.evaluate.metrics import average_precision, interval, judge, mean_average_precision, over_draws, paired
-from mvssl.evaluate.records import compare, gain, record, table
+from mvssl.evaluate.records import compare, gain, record
+from mvssl.evaluate.tables import tables
 
 
 def test_average_precision_is_scikit_learns_with_ties_and_without():
@@ -34,13 +35,13 @@ def test_a_class_without_a_positive_does_not_count():
 def test_the_error_of_an_accuracy_is_binomial():
     scores, labels = torch.eye(4)[[0, 1, 2, 0]], torch.arange(4)  # three of four right
     result = judge(scores, labels, {})
-    assert (result.accuracy, result.standard_error) == (0.75, pytest.approx(math.sqrt(0.75 * 0.25 / 4)))
+    assert (result.value, result.standard_error) == (0.75, pytest.approx(math.sqrt(0.75 * 0.25 / 4)))
 
 
 def test_the_error_over_draws_is_std_over_root_n():
     result = over_draws([0.5, 0.7, 0.9, 0.5], {})
     by_hand = math.sqrt(((0.15**2) * 2 + 0.05**2 + 0.25**2) / 3) / math.sqrt(4)
-    assert result.accuracy == pytest.approx(0.65)
+    assert result.value == pytest.approx(0.65)
     assert result.standard_error == pytest.approx(by_hand)
     low, high = interval(result)
     assert (high - low) / 2 == pytest.approx(3.182446 * by_hand, rel=1e-5)  # Student's t with 3 degrees of freedom
@@ -84,9 +85,10 @@ def test_results_of_different_kinds_have_no_difference():
 
 
 def made(scores: list[float], encoder: str, **changes) -> dict:
-    facts = {"probe": "fewlabel", "shots": 1, "view": "a", "encoder": encoder, "metric": "accuracy", "chance": 0.1}
+    facts = {"probe": "fewlabel", "view": "a", "encoder": encoder, "layer": "vector"}
     facts |= {"n_train": 10, "n_test": 10, "protocol": {"seed": 0, "data": "same", "label": "cls"}}
-    return record(over_draws(scores, {"C": 1}), **(facts | changes))
+    what = changes.pop("what", "1 label/class")
+    return record(over_draws(scores, {"C": 1}, what=what), **(facts | changes))
 
 
 def test_records_alone_say_how_far_the_trained_encoder_is_ahead():
@@ -99,7 +101,7 @@ def test_records_alone_say_how_far_the_trained_encoder_is_ahead():
     assert written["ahead_by"] == pytest.approx(2 * math.sqrt(3))
 
 
-@pytest.mark.parametrize("change", [{"n_test": 11}, {"shots": 10}, {"protocol": {"seed": 1}}])
+@pytest.mark.parametrize("change", [{"n_test": 11}, {"what": "10 labels/class"}, {"protocol": {"seed": 1}}])
 def test_records_of_different_protocols_are_not_compared(change):
     with pytest.raises(RecipeError, match="cannot be compared"):
         compare(made([0.1, 0.2], "trained"), made([0.1, 0.2], "untrained", **change))
@@ -110,9 +112,9 @@ def test_the_table_has_a_row_per_view_and_probe_a_column_per_encoder_and_the_bes
     records = [
         made([0.5, 0.7], "pixels"),
         made([0.8, 0.8], "trained", gain=ahead),
-        made([0.9, 0.9], "trained", shots=10),
+        made([0.9, 0.9], "trained", what="10 labels/class"),
     ]
-    drawn = table(records)
+    [drawn] = tables(records)
     assert [c.header for c in drawn.columns] == ["view", "probe", "pixels", "trained", "gain"]
     assert [list(c.cells) for c in drawn.columns] == [
         ["a", "a"],
