@@ -15,53 +15,28 @@ out  one `mvssl.evaluate.metrics.Result` or several, each with its `Metric` and,
      `Result.chosen` holds what this encoder's data decided; both are JSON. With `parts`, differences are paired. Raise
      `NotPossible("why")` where these data do not allow it: the evaluation notes it and goes on.
 
-`labels=False` probes run without labels too (then `labels` is empty). `inputs=True` fills `ByView.inputs`. `other=True`
-adds the keyword `other: Tensor [k, d]`, features of shards of another distribution (`--other SHARDS`). `rows` says from
-the recipe's `evaluate` table with which further keywords the probe is called, once for each dict.
+The types are in `mvssl.evaluate.handed`. `labels=False` probes run without labels too (then `labels` is empty).
+`inputs=True` fills `ByView.inputs`. `other=True` adds the keyword `other: Tensor [k, d]`, features of shards of another
+distribution (`--other SHARDS`). `rows` says from the recipe's `evaluate` table with which further keywords the probe is
+called, once for each dict.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
-import torch
-from torch import Tensor
-
-from mvssl.encoders import Encoder
-from mvssl.evaluate.features import Labelled as Labelled
+from mvssl.evaluate.cluster import cluster
 from mvssl.evaluate.fewlabel import fewlabel
+from mvssl.evaluate.handed import ByView as ByView
+from mvssl.evaluate.information import information
 from mvssl.evaluate.knn import knn
 from mvssl.evaluate.linear import linear
 from mvssl.evaluate.metrics import Result
+from mvssl.evaluate.mlp import mlp
+from mvssl.evaluate.ndm import ndm
+from mvssl.evaluate.retrieval import retrieval
+from mvssl.evaluate.sensors import sensors
+from mvssl.evaluate.spectrum import aligned, spectrum
 from mvssl.recipe import Evaluate
-
-
-class ByView(NamedTuple):
-    """What several views say of the same n samples."""
-
-    features: dict[str, Tensor]  # view -> [n, d]
-    labels: Tensor  # int64 [n] or multi-hot float32 [n, c]
-    inputs: dict[str, Tensor]  # view -> [n, d'], the clean views themselves, flattened
-
-
-class Dense(NamedTuple):
-    """Local maps [n, c, h, w] of one view and the class of each pixel, uint8 or int64 [n, H, W]."""
-
-    maps: Tensor
-    segments: Tensor
-
-
-@dataclass(frozen=True)
-class Live:
-    """One view's encoder to be trained further."""
-
-    view: str
-    classes: int
-    samples: int  # of train
-    device: torch.device
-    encoder: Callable[[], Encoder]  # a fresh copy with the weights to start from; [n, ...] -> Features
-    train: Callable[..., Iterator[tuple[Tensor, Tensor]]]  # (steps, batch_size, seed) -> augmented view, labels
-    test: Callable[[], Iterable[tuple[Tensor, Tensor]]]  # clean view, labels; every sample once
 
 
 def _once(_: Evaluate) -> list[dict[str, Any]]:
@@ -83,4 +58,12 @@ PROBES = {
     "fewlabel": Probe(fewlabel, rows=lambda said: [{"shots": s, "draws": said.draws} for s in sorted(said.shots)]),
     "knn": Probe(knn),
     "linear": Probe(linear),
+    "mlp": Probe(mlp),
+    "cluster": Probe(cluster),
+    "spectrum": Probe(spectrum, labels=False),
+    "ndm": Probe(ndm, labels=False),
+    "sensors": Probe(sensors, handed="views"),
+    "retrieval": Probe(retrieval, handed="views", labels=False),
+    "aligned": Probe(aligned, handed="views", labels=False),
+    "information": Probe(information, handed="views", labels=False),
 }

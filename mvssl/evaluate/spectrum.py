@@ -1,15 +1,27 @@
 """How features fill their space: effective rank, spread of each dimension, alignment and uniformity.
 
-in   features [n, d], of one view, or of two views of the same samples
-out  0-d or [d] tensors on the device of the features, without a host sync; no labels are needed
+in   features [n, d], of one view, or of two views of the same samples; no labels are needed
+out  0-d or [d] tensors on the device of the features, without a host sync; and the probes `spectrum` and `aligned`
 Roy and Vetterli, EUSIPCO 2007 (effective rank); Garrido et al., ICML 2023, https://arxiv.org/abs/2210.02885 (RankMe);
 Wang and Isola, ICML 2020, https://arxiv.org/abs/2005.10242; Chen and He, CVPR 2021, https://arxiv.org/abs/2011.10566
 """
+
+import itertools
+import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mvssl.evaluate.features import Labelled
+from mvssl.evaluate.handed import ByView
+from mvssl.evaluate.metrics import SAMPLES, Metric, NotPossible, Result
+
+RANK = Metric("effective_rank", "", high=math.inf)
+SPREAD = Metric("spread", "")
+UNIFORMITY = Metric("uniformity", "", higher_is_better=False, low=-math.inf, high=0.0)
+ALIGNMENT = Metric("alignment", "", higher_is_better=False, high=4.0)
 CELLS = 2**22  # distances held at once: 32 MB in double precision
 
 
@@ -48,8 +60,13 @@ def spread(features: Tensor) -> Tensor:
 
 def alignment(one: Tensor, other: Tensor) -> Tensor:
     """Mean squared distance of the unit vectors of two views of a sample, [n, d] twice: 0 (alike) to 4, 2 by chance."""
+    return squared_distances(one, other).mean()
+
+
+def squared_distances(one: Tensor, other: Tensor) -> Tensor:
+    """[n], float64: of the unit vectors of row i of both."""
     one, other = (F.normalize(x.detach().double(), dim=1) for x in (one, other))
-    return (one - other).square().sum(1).mean()
+    return (one - other).square().sum(1)
 
 
 def uniformity(features: Tensor, *, t: float = 2.0) -> Tensor:
@@ -66,3 +83,39 @@ def uniformity(features: Tensor, *, t: float = 2.0) -> Tensor:
         kernel.diagonal(start).zero_()  # no sample is a pair with itself
         total = total + kernel.sum()
     return (total / (n * (n - 1))).log()
+
+
+def spectrum(train: Labelled, test: Labelled, *, seed: int = 0) -> list[Result]:
+    """Effective rank, mean spread and uniformity of the features of test, as they are; train is not used."""
+    x, n = test.features, len(test.features)
+    if n < 2:
+        raise NotPossible("one sample has no spread")
+    shared = {"samples": n, "chosen": "nothing is fitted"}
+    return [
+        Result(effective_rank(x).item(), RANK, {**shared, "of": "deviations from the mean"}),
+        Result(spread(x).mean().item(), SPREAD, {**shared, "of": "unit vectors, times sqrt(width)"}),
+        Result(uniformity(x).item(), UNIFORMITY, {**shared, "of": "unit vectors", "t": 2}),
+    ]
+
+
+def aligned(train: ByView, test: ByView, *, seed: int = 0) -> Iterator[Result]:
+    """Alignment of every two views of test. Raises `NotPossible` where no two views have features of equal width."""
+    protocol = {
+        "of": "unit vectors",
+        "chosen": "nothing is fitted",
+        "standard_error": "std over samples / sqrt(samples)",
+    }
+    for one, other in comparable(test):
+        parts = squared_distances(test.features[one], test.features[other]).cpu()
+        error = parts.std().item() / math.sqrt(len(parts))
+        what = f"{one} and {other}"
+        yield Result(parts.mean().item(), ALIGNMENT, protocol, error, parts, SAMPLES, what, chance=2.0)
+
+
+def comparable(test: ByView) -> list[tuple[str, str]]:
+    """Pairs of views whose features are equally wide. Raises `NotPossible` where there are none."""
+    widths = {view: x.shape[1] for view, x in test.features.items()}
+    pairs = [(one, other) for one, other in itertools.combinations(widths, 2) if widths[one] == widths[other]]
+    if not pairs:
+        raise NotPossible("no two views have features of equal width; at layer head they have, with most objectives")
+    return pairs

@@ -1,12 +1,24 @@
 """Effective rank, spread, alignment and uniformity against closed forms."""
 
+import importlib
 import math
 
 import pytest
 import torch
 
-from mvssl.evaluate import spectrum
-from mvssl.evaluate.spectrum import alignment, effective_rank, singular_values, spread, uniformity
+from mvssl.evaluate import Labelled
+from mvssl.evaluate.handed import ByView
+from mvssl.evaluate.spectrum import (
+    aligned,
+    alignment,
+    effective_rank,
+    singular_values,
+    spectrum,
+    spread,
+    uniformity,
+)
+
+module = importlib.import_module("mvssl.evaluate.spectrum")
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -84,7 +96,7 @@ def test_uniformity_is_the_mean_over_all_pairs_in_one_tile_or_many(monkeypatch):
     unit = torch.nn.functional.normalize(x.double(), dim=1)
     by_hand = (-2 * torch.pdist(unit).square()).exp().mean().log().item()
     assert uniformity(x).item() == pytest.approx(by_hand)
-    monkeypatch.setattr(spectrum, "CELLS", 50)
+    monkeypatch.setattr(module, "CELLS", 50)
     assert uniformity(x).item() == pytest.approx(by_hand)
 
 
@@ -98,3 +110,13 @@ def test_nothing_flows_back():
     x = normal(8, 3).requires_grad_()
     assert not any(f(x).requires_grad for f in (effective_rank, spread, uniformity))
     assert not alignment(x, x).requires_grad
+
+
+def test_the_probes_say_what_the_functions_say_without_labels():
+    x, y = normal(30, 5), normal(30, 5, seed=1)
+    test = Labelled(x, torch.zeros(0))
+    assert [r.value for r in spectrum(test, test)] == [effective_rank(x), spread(x).mean(), uniformity(x)]
+    views = ByView({"a": x, "b": y, "wide": normal(30, 6)}, torch.zeros(0), {})
+    (found,) = aligned(views, views)
+    assert found.what == "a and b"
+    assert found.value == pytest.approx(alignment(x, y).item())

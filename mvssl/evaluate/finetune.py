@@ -1,0 +1,73 @@
+"""Fine-tuning: the encoder itself trained on labels; from untrained weights that is the supervised network.
+
+in   one view's encoder, labelled batches of it to train on, and clean ones to test on
+out  accuracy, or mean average precision, on test
+
+AdamW with a short warm-up and a cosine to 0; batch norm goes on with batch statistics, and is tested with the running
+ones. Nothing is chosen: one setting for every start, so that a difference is the start's.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from mvssl.evaluate.fitting import loss, seeded
+from mvssl.evaluate.handed import Live
+from mvssl.evaluate.metrics import Result, judge
+from mvssl.optim import build_optimizer, learning_rate
+from mvssl.recipe import Optim
+
+
+class Classifier(nn.Module):
+    """An encoder and a linear layer on its vector."""
+
+    def __init__(self, encoder: nn.Module, width: int, kinds: int):
+        super().__init__()
+        self.encoder, self.head = encoder, nn.Linear(width, kinds)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(x).vector)
+
+
+def finetune(
+    live: Live,
+    *,
+    epochs: float = 10,
+    least_steps: int = 200,
+    batch_size: int = 128,
+    rate: float = 1e-3,
+    weight_decay: float = 0.05,
+    seed: int = 0,
+) -> Result:
+    """Train for `epochs` passes over train, at least `least_steps` steps, and test once at the end."""
+    batch_size = min(batch_size, live.samples)
+    steps = max(least_steps, round(epochs * live.samples / batch_size))
+    table = Optim(lr=rate, weight_decay=weight_decay, warmup=max(1, steps // 20))
+    with seeded(seed, live.device), torch.enable_grad():
+        encoder = live.encoder()
+        model = Classifier(encoder, encoder.widths.vector, live.classes).to(live.device).train()
+        optimizer = build_optimizer(model, table)
+        for step, (x, labels) in enumerate(live.train(steps, batch_size, seed)):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(table, step, steps)
+            value = loss(model(x), labels)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+    model.eval()
+    with torch.inference_mode():
+        found = [(model(x).float(), labels) for x, labels in live.test()]
+    scores, truth = (torch.cat(parts) for parts in zip(*found, strict=True))
+    protocol = {
+        "classifier": "encoder and a linear layer on its vector, all weights trained, "
+        + ("softmax" if truth.ndim == 1 else "one sigmoid per class"),
+        "optimizer": "AdamW, warm-up over a twentieth of the steps, cosine to 0",
+        "learning_rate": rate,
+        "weight_decay": weight_decay,
+        "epochs": round(steps * batch_size / live.samples, 2),
+        "steps": steps,
+        "batch_size": batch_size,
+        "batch_norm": "batch statistics in training, running ones in test",
+        "mode": "trained, fp32",
+        "chosen": "fixed beforehand; the last step is tested",
+    }
+    return judge(scores, truth, protocol, seed)

@@ -1,0 +1,38 @@
+"""What probes are handed besides `Labelled`: several views, local maps, or an encoder to be trained further."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mvssl.encoders import Encoder
+
+
+class ByView(NamedTuple):
+    """What several views say of the same n samples."""
+
+    features: dict[str, Tensor]  # view -> [n, d]
+    labels: Tensor  # int64 [n] or multi-hot float32 [n, c]
+    inputs: dict[str, Tensor]  # view -> [n, d'], the clean views themselves, flattened
+
+
+class Dense(NamedTuple):
+    """Local maps [n, c, h, w] of one view and the class of each pixel, uint8 or int64 [n, H, W]."""
+
+    maps: Tensor
+    segments: Tensor
+
+
+@dataclass(frozen=True)
+class Live:
+    """One view's encoder to be trained further."""
+
+    view: str
+    classes: int
+    samples: int  # of train
+    device: torch.device
+    encoder: Callable[[], Encoder]  # a fresh copy with the weights to start from; [n, ...] -> Features
+    train: Callable[..., Iterator[tuple[Tensor, Tensor]]]  # (steps, batch_size, seed) -> augmented view, labels
+    test: Callable[[], Iterable[tuple[Tensor, Tensor]]]  # clean view, labels; every sample once
