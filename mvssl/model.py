@@ -17,6 +17,7 @@ from mvssl.batchnorm import SyncBatchNorm
 from mvssl.compose import construct, find_class
 from mvssl.devices import rows_of, scattered
 from mvssl.encoders import Encoder, Features, Widths
+from mvssl.encoders.encoder import as_image, with_view
 from mvssl.errors import RecipeError
 from mvssl.names import drawn
 from mvssl.objectives import OBJECTIVES
@@ -64,7 +65,7 @@ class MultiView(nn.Module):
         with torch.autocast(device, enabled=False):  # scores in bf16 lose the difference between candidates
             for label, weight, objective in zip(self.labels, self.weights, self.objective, strict=True):
                 own = replace(context, draws=context.draws.within(label))  # two terms of one class draw apart
-                loss, found = objective(features, own)
+                loss, found = objective(_seen(objective, features, views), own)
                 losses.append(weight * loss)
                 metrics |= {f"{label}/{name}" if len(self.labels) > 1 else name: value for name, value in found.items()}
                 if len(self.labels) > 1:
@@ -91,6 +92,17 @@ class MultiView(nn.Module):
     def encoder_of(self, view: str) -> Encoder:
         """The encoder of a view, by its name in the recipe or as drawn (a, or a_0)."""
         return self.encoders[self.groups[view]]  # pyright: ignore[reportReturnType]
+
+
+def reads_views(objective: object) -> bool:
+    """Whether an objective or its class asks for the views themselves, as map 0 of their features."""
+    return getattr(objective, "reads_views", False)
+
+
+def _seen(objective: nn.Module, features: dict[str, Features], views: Mapping[str, Tensor]) -> dict[str, Features]:
+    if not reads_views(objective):
+        return features
+    return {view: with_view(found, views[view]) for view, found in features.items()}
 
 
 def _encode(encoder: Encoder, x: Tensor) -> Features:
@@ -137,7 +149,10 @@ def build_model(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], *, start_
         where = f"objective.{number}"
         made = find_class(table.name, OBJECTIVES, where)
         label = table.name.rpartition(":")[2]
-        terms.append(Term(label, table.weight, construct(made, table.options, where, widths)))
+        given = widths
+        if reads_views(made):
+            given = {view: w._replace(maps=(as_image(tuple(shapes[view])), *w.maps)) for view, w in widths.items()}
+        terms.append(Term(label, table.weight, construct(made, table.options, where, given)))
     bases = {view: base for base, draws in names.items() for view in draws}
     return MultiView(encoders, terms, bases, joint_bn=recipe.train.joint_bn)
 
@@ -171,7 +186,7 @@ def _widths(
             if key not in measured:
                 same = key[1] == owner[base].shape
                 measured[key] = owner[base].widths if same else owner[base].measure(key[1])
-            widths[view] = measured[key]
+            widths[view] = measured[key]._replace(base=base)
     return widths
 
 

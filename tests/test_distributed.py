@@ -15,8 +15,8 @@ from toy import WIDTHS, ToyEncoder, context
 
 from mvssl import distributed
 from mvssl.batchnorm import convert_batchnorm
-from mvssl.model import MultiView, Term
-from mvssl.objectives import AMDIM, CMC, DIM, MIB
+from mvssl.model import MultiView, Term, reads_views
+from mvssl.objectives import AMDIM, CMC, DIM, MIB, InfoMax, Predict
 from mvssl.objectives.estimators import ESTIMATORS, IGNORE, NEGATIVE, POSITIVE
 
 N = 8
@@ -101,6 +101,16 @@ CASES = {
         {},
     ),
     "mib separable roll": ([(1.0, MIB, {"critic": "separable", **LATENT})], "ab", SOME),
+    "mib three negatives": ([(1.0, MIB, {"negatives": 3, **LATENT})], "ab", SOME),
+    "infomax": ([(1.0, InfoMax, {"negatives": 2, **LATENT})], "ab", {}),
+    "infomax absent": ([(1.0, InfoMax, {"estimator": "mine", "critic": "separable", **LATENT})], "ab", THERE),
+    "infomax nobody": ([(1.0, InfoMax, {"negatives": "all", **LATENT})], "ab", NOWHERE),
+    "predict": ([(1.0, Predict, {"size": 4, **SMALL})], "abc", {}),
+    "predict core": ([(1.0, Predict, {"distance": "l1", "pairs": "b", **SMALL})], "abc", SOME),
+    "predict absent": ([(1.0, Predict, SMALL)], "ab", MORE),
+    "predict here": ([(1.0, Predict, SMALL)], "ab", THERE),
+    "predict of one row": ([(1.0, Predict, SMALL)], "ab", ONE),
+    "predict nobody": ([(1.0, Predict, SMALL)], "ab", NOWHERE),
     "mib ramp": ([(1.0, MIB, {"beta_begin": 0, "beta_end": 10, **LATENT})], "ab", {}),
     "mib infomax": ([(1.0, MIB, {"beta": 0.0, **LATENT})], "abc", SOME),
     "mib headless": ([(1.0, MIB, {"head": False, **LATENT})], "ab", {}),
@@ -110,6 +120,7 @@ CASES = {
         [
             (0.3, DIM, {"prior_weight": 0.2, "estimator": "infonce", **SMALL}),
             (2.0, CMC, {"embed": 8}),
+            (0.4, Predict, SMALL),
             (1.0, AMDIM, {"embed": 12}),
             (0.7, MIB, {"beta_end": 0, **LATENT}),
         ],
@@ -119,11 +130,16 @@ CASES = {
 }
 
 
+def built(cls, views, options):
+    """An objective on toy encoders; one that reads views is told their size as that of map 0."""
+    widths = WIDTHS._replace(maps=((3, 9, 9), *WIDTHS.maps)) if reads_views(cls) else WIDTHS
+    return cls(dict.fromkeys(views, widths), **options)
+
+
 def run(terms, views, present):
     """Loss, metrics and gradients of a case, on however many processes there are."""
     torch.manual_seed(7)
-    widths = dict.fromkeys(views, WIDTHS)
-    made = [Term(cls.__name__.lower(), weight, cls(widths, **options)) for weight, cls, options in terms]
+    made = [Term(cls.__name__.lower(), weight, built(cls, views, options)) for weight, cls, options in terms]
     model = MultiView({view: ToyEncoder() for view in views}, made).double()
     whole = {view: torch.randn(N, 3, 9, 9, dtype=torch.float64) for view in views}
     n = N // distributed.world()

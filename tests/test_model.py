@@ -8,7 +8,8 @@ from torch.testing import assert_close
 from mvssl import recipe
 from mvssl.batchnorm import convert_batchnorm
 from mvssl.draws import Draws
-from mvssl.encoders import Encoder, Widths
+from mvssl.encoders import Encoder, Features, Widths
+from mvssl.encoders.encoder import with_view
 from mvssl.errors import RecipeError
 from mvssl.model import MultiView, Term, build_model, unreached
 from mvssl.objectives import Context
@@ -150,6 +151,33 @@ class OneView(Spread):
         return super().forward({view: features[view] for view in ("a_0", "a_1")}, context)
 
 
+class Reader(Spread):
+    """Asks for the views themselves and keeps what it is given."""
+
+    reads_views = True
+
+    def forward(self, features, context):
+        self.seen = features
+        return super().forward(features, context)
+
+
+def test_an_objective_that_reads_views_finds_each_as_map_zero_and_the_others_do_not():
+    made = tables(objective=[{"name": HERE + "Reader"}, {"name": HERE + "Spread"}])
+    model, x = build_model(made, SHAPES), views()
+    model(x, context())
+    reader, other = model.objective
+    assert_close(reader.seen["a_1"].maps[0], x["a_1"])
+    for view, widths in reader.widths.items():
+        assert widths.maps == tuple(tuple(m.shape[1:]) for m in reader.seen[view].maps)
+        assert widths.maps[1:] == other.widths[view].maps
+
+
+def test_vectors_and_signals_are_maps_of_one_row():
+    found = Features((), torch.zeros(4, 2))
+    assert with_view(found, torch.randn(4, 7)).maps[0].shape == (4, 7, 1, 1)
+    assert with_view(found, torch.randn(4, 9, 50)).maps[0].shape == (4, 9, 1, 50)
+
+
 def test_unreached_parameters_are_found_and_nothing_else_is_changed():
     model = build_model(tables(objective={"name": HERE + "OneView"}), SHAPES)
     kept = torch.ones_like(model.encoders["a"].model.conv1.weight)
@@ -205,6 +233,17 @@ def test_each_view_has_the_widths_of_its_own_size():
     for view, widths in model.objective[0].widths.items():
         assert widths.maps == tuple(tuple(m.shape[1:]) for m in found[view].maps)
     assert model.objective[0].widths["a"].maps[0] == (64, 8, 8)
+
+
+def test_an_objective_is_told_which_view_of_the_recipe_each_view_is_drawn_from():
+    assert {view: w.base for view, w in build_model(tables(), SHAPES).objective[0].widths.items()} == {
+        "a_0": "a",
+        "a_1": "a",
+        "b": "b",
+    }
+    by_hand = tables(views={"a_0": {"from": "x"}, "a_1": {"from": "x"}}, encoder={"name": "mlp"})
+    widths = build_model(by_hand, {"a_0": (3, 8, 8), "a_1": (3, 8, 8)}).objective[0].widths
+    assert [w.base for w in widths.values()] == ["a_0", "a_1"]
 
 
 def small(joint: bool) -> MultiView:

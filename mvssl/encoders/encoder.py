@@ -29,6 +29,7 @@ class Widths(NamedTuple):
 
     maps: tuple[tuple[int, int, int], ...]  # (c, h, w) of each map
     vector: int
+    base: str | None = None  # the recipe's name of the view; None where nobody said, and the drawn name has to tell
 
 
 class Encoder(nn.Module):
@@ -102,6 +103,11 @@ def _arguments(table: recipe.Encoder, shape: tuple[int, ...], where: str) -> dic
     if known is not None and known.fixed_input_size:
         options.setdefault("img_size", (height, width))
     return options
+
+
+def with_view(features: Features, view: Tensor) -> Features:
+    """The same features with the view itself, [n, c, h, w], as the shallowest of the maps."""
+    return Features((view.reshape(len(view), *as_image(tuple(view.shape[1:]))), *features.maps), features.vector)
 
 
 def as_image(shape: tuple[int, ...]) -> tuple[int, int, int]:

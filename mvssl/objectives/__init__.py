@@ -9,8 +9,10 @@ from mvssl.objectives.amdim import AMDIM
 from mvssl.objectives.cmc import CMC
 from mvssl.objectives.context import Context
 from mvssl.objectives.dim import DIM
+from mvssl.objectives.infomax import InfoMax
 from mvssl.objectives.mib import MIB
+from mvssl.objectives.predict import Predict
 
-OBJECTIVES = {"dim": DIM, "amdim": AMDIM, "cmc": CMC, "mib": MIB}
+OBJECTIVES = {"dim": DIM, "amdim": AMDIM, "cmc": CMC, "mib": MIB, "infomax": InfoMax, "predict": Predict}
 
-__all__ = ["AMDIM", "CMC", "DIM", "MIB", "OBJECTIVES", "Context"]
+__all__ = ["AMDIM", "CMC", "DIM", "MIB", "OBJECTIVES", "Context", "InfoMax", "Predict"]

@@ -76,7 +76,7 @@ class AMDIM(nn.Module):
             as_it_is = level == "vector" and wide[view] == embed
             return AsItIs() if as_it_is else AMDIMHead(wide[view], embed)
 
-        return PerView(wide, make, share)
+        return PerView(widths, wide, make, share)
 
     def forward(self, features: dict[str, Features], context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         embedded = {

@@ -50,7 +50,7 @@ class CMC(nn.Module):
             wide = widths[view].vector
             return perceptron(wide, embed) if head == "linear" else perceptron(wide, wide, embed)
 
-        self.project = PerView({view: width.vector for view, width in widths.items()}, make, share_heads)
+        self.project = PerView(widths, {view: width.vector for view, width in widths.items()}, make, share_heads)
 
     def forward(self, features: dict[str, Features], context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         z = {view: self._embed(view, f, context.present.get(view)) for view, f in features.items()}  # [n, embed]

@@ -79,14 +79,16 @@ class DIM(nn.Module):
         self.scores = nn.ModuleDict()
         if local_weight:
             channels = {view: (d, c) for view, (d, (c, _, _)) in sizes.items()}
-            self.scores["local"] = PerView(channels, lambda view: local(*sizes[view], critic, units), share_heads)
+            self.scores["local"] = PerView(
+                widths, channels, lambda view: local(*sizes[view], critic, units), share_heads
+            )
         if global_weight:
-            self.scores["global"] = PerView(sizes, lambda view: whole(*sizes[view], critic, units), share_heads)
+            self.scores["global"] = PerView(widths, sizes, lambda view: whole(*sizes[view], critic, units), share_heads)
         keys = [f"{view}/{part}" for view in widths for part in self.scores]
         self.estimator = Estimator(estimator, keys, clip=smile_clip, rate=mine_rate, mask_value=mask_value)
         if prior_weight:
             vectors = {view: width.vector for view, width in widths.items()}
-            self.prior = PerView(vectors, lambda view: Prior(vectors[view]), share_heads)
+            self.prior = PerView(widths, vectors, lambda view: Prior(vectors[view]), share_heads)
 
     def forward(self, features: dict[str, Features], context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         terms, metrics = [], {}

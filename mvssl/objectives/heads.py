@@ -12,8 +12,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mvssl.devices import rows_of, scattered, send
+from mvssl.encoders.encoder import Widths
 from mvssl.errors import RecipeError
-from mvssl.names import drawn, first_drawn
+from mvssl.names import base_by_name, first_drawn
 
 
 class DIMHead(nn.Module):
@@ -87,12 +88,18 @@ class PerView(nn.Module):
     several draws stands for the first of them. Raises `RecipeError`.
     """
 
-    def __init__(self, alike: Mapping[str, object], make: Callable[[str], nn.Module], share: bool | None):
+    def __init__(
+        self,
+        widths: Mapping[str, Widths],
+        alike: Mapping[str, object],
+        make: Callable[[str], nn.Module],
+        share: bool | None,
+    ):
         super().__init__()
         if share and len(set(alike.values())) > 1:
             listed = ", ".join(f"{view} {sizes}" for view, sizes in alike.items())
             raise RecipeError(f"share_heads: true needs features of equal sizes; these are {listed}")
-        self.owner = {view: _owner(view, alike, share) for view in alike}
+        self.owner = {view: _owner(view, widths, alike, share) for view in alike}
         for view in dict.fromkeys(self.owner.values()):
             self.add_module(f"of_{view}", make(view))  # "of_", as a view may be called `half` or `type`
 
@@ -100,14 +107,12 @@ class PerView(nn.Module):
         return getattr(self, f"of_{self.owner[named(view, self.owner)]}")
 
 
-def _owner(view: str, alike: Mapping[str, object], share: bool | None) -> str:
-    """The view whose module this one uses."""
-    if share:
-        return next(iter(alike))
-    base, _, number = view.rpartition("_")
-    first = drawn(base, 2)[0]
-    drawn_alike = number.isdecimal() and first in alike and alike[first] == alike[view]
-    return first if share is None and drawn_alike else view
+def _owner(view: str, widths: Mapping[str, Widths], alike: Mapping[str, object], share: bool | None) -> str:
+    """The view whose module this one uses: the first that it can share with."""
+    if share is False:
+        return view
+    base = {name: width.base or base_by_name(name, widths) for name, width in widths.items()}
+    return next(name for name in alike if share or (base[name] == base[view] and alike[name] == alike[view]))
 
 
 def named(view: str, views: Mapping[str, object]) -> str:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from torch.testing import assert_close
-from toy import WIDTHS
 
+from mvssl.encoders import Widths
 from mvssl.errors import RecipeError
 from mvssl.objectives.critics import ConcatMLP, Dot
 from mvssl.objectives.heads import AMDIMHead, AsItIs, DIMHead, PerView, blank, on_present
@@ -64,22 +64,38 @@ def test_nan_in_an_absent_row_does_not_reach_the_gradient():
     assert x.grad.tolist() == [[2], [0]]
 
 
+def per_view(wide, share=None, **bases):
+    """Heads for views of the given widths, drawn from the views that `bases` tells, or as their names tell."""
+    widths = {view: Widths((), width, bases.get(view)) for view, width in wide.items()}
+    return PerView(widths, wide, lambda view: torch.nn.Linear(wide[view], 2), share)
+
+
 @pytest.mark.parametrize(("share", "modules"), [(None, 2), (True, 1), (False, 3)])
 def test_draws_of_one_view_share_a_head_unless_told_otherwise(share, modules):
-    heads = PerView({"a_0": 4, "a_1": 4, "half": 4}, lambda view: torch.nn.Linear(4, 2), share)
+    heads = per_view({"a_0": 4, "a_1": 4, "half": 4}, share)
     assert len(list(heads.children())) == modules
     assert heads["a"] is heads["a_0"]
     assert (heads["a_0"] is heads["a_1"]) == (share is not False)
     assert (heads["a_0"] is heads["half"]) == (share is True)
 
 
+def test_two_views_that_only_sound_like_draws_of_one_do_not_share():
+    """imu_0 and imu_1 are two sensors where the recipe says so, and two draws of one where it says that."""
+    sensors = per_view({"imu_0": 4, "imu_1": 4}, imu_0="imu_0", imu_1="imu_1")
+    assert sensors["imu_0"] is not sensors["imu_1"]
+    draws = per_view({"imu_0": 4, "imu_1": 4}, imu_0="imu", imu_1="imu")
+    assert draws["imu_0"] is draws["imu_1"]
+    untold = per_view({"imu_1": 4, "imu_2": 4})
+    assert untold["imu_1"] is not untold["imu_2"]
+
+
 def test_views_of_different_sizes_never_share():
-    heads = PerView({"a_0": 4, "a_1": 5}, lambda view: torch.nn.Identity(), None)
+    heads = per_view({"a_0": 4, "a_1": 5})
     assert heads["a_0"] is not heads["a_1"]
     with pytest.raises(RecipeError, match=r"share_heads: true needs .* rgb 4, depth 5"):
-        PerView({"rgb": 4, "depth": 5}, lambda view: torch.nn.Identity(), True)
+        per_view({"rgb": 4, "depth": 5}, True)
 
 
 def test_an_unknown_view_is_named_with_those_there_are():
     with pytest.raises(RecipeError, match="without a view 'c'; it has a, b"):
-        PerView({"a": WIDTHS, "b": WIDTHS}, lambda view: torch.nn.Identity(), None)["c"]
+        per_view({"a": 4, "b": 4})["c"]

@@ -12,7 +12,7 @@ from mvssl import schedules
 from mvssl.encoders import Features
 from mvssl.errors import RecipeError
 from mvssl.objectives import MIB
-from mvssl.objectives.mib import symmetric_kl
+from mvssl.objectives.posterior import symmetric_kl
 
 N = 6
 
@@ -123,6 +123,30 @@ def test_all_negatives_are_every_other_row_of_the_batch():
     loss, metrics = module(views, context(N))
     assert_close(loss, -t.log_softmax(1).diagonal().mean())
     assert metrics["ceiling/a-b"].item() == pytest.approx(math.log(N))
+
+
+@pytest.mark.parametrize(("asked", "negatives"), [("roll", 1), (3, 3), (N - 1, N - 1), (100, N - 1)])
+def test_a_number_of_negatives_takes_so_many_rows_before_and_at_most_all(asked, negatives):
+    module, views = mib(negatives=asked, estimator="infonce", beta=0), vectors("a", "b")
+    z = codes(module, views)
+    t = [
+        [module.critic["a-b"].pairs(z["a"][j - k, None], z["b"][j, None]).item() for k in range(negatives + 1)]
+        for j in range(N)
+    ]
+    # infonce asks of each z_a which z_b is its own, so column j is scattered to the anchors before it
+    scores = torch.full((N, N), -math.inf).double()
+    for j in range(N):
+        for k in range(negatives + 1):
+            scores[(j - k) % N, j] = t[j][k]
+    assert_close(module(views, context(N))[0], -scores.log_softmax(1).diagonal().mean())
+    assert module.candidates(N) == {"samples": negatives + 1}
+
+
+def test_as_many_negatives_as_there_are_rows_is_all_of_them():
+    many, every = mib(negatives=N - 1), mib(negatives="all")
+    every.load_state_dict(many.state_dict())
+    views = vectors("a", "b")
+    assert_close(many(views, context(N)), every(views, context(N)))
 
 
 def test_a_batch_of_one_has_no_negative_rather_than_itself():

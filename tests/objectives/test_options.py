@@ -9,7 +9,14 @@ from mvssl.compose import construct
 from mvssl.errors import RecipeError
 from mvssl.objectives import OBJECTIVES
 
-WIDE = {"cmc": ["embed"], "mib": ["latent", "units"], "dim": ["units", "subsample"], "amdim": ["embed"]}
+WIDE = {
+    "cmc": ["embed"],
+    "mib": ["latent", "units"],
+    "infomax": ["latent"],
+    "predict": ["size", "units"],
+    "dim": ["units", "subsample"],
+    "amdim": ["embed"],
+}
 POSITIVE = {"cmc": ["temperature"], "mib": ["beta_start"], "amdim": ["soft_clip"]}
 NOT_NEGATIVE = {
     "mib": ["beta"],
@@ -20,8 +27,9 @@ WRONG = [
     *((name, option, value) for name, some in WIDE.items() for option in some for value in (-1, 0, 1.5)),
     *((name, option, value) for name, some in POSITIVE.items() for option in some for value in (-1, 0, math.inf)),
     *((name, option, value) for name, some in NOT_NEGATIVE.items() for option in some for value in (-1, math.nan)),
-    *((name, "smile_clip", value) for name in ("dim", "mib") for value in (-1, 0)),
-    *((name, "mine_rate", value) for name in ("dim", "mib") for value in (0, 1, 1.5)),
+    *((name, "smile_clip", value) for name in ("dim", "mib", "infomax") for value in (-1, 0)),
+    *((name, "mine_rate", value) for name in ("dim", "mib", "infomax") for value in (0, 1, 1.5)),
+    *((name, "negatives", value) for name in ("mib", "infomax") for value in (0, -1, 1.5, "some")),
     ("mib", "beta_begin", -1),
     ("amdim", "scales", []),
 ]
