@@ -73,7 +73,8 @@ def draw_views(recipe: Recipe, out: Path, samples: int = 8) -> Path:
     views = build_views(resolve_statistics(recipe.views, source.shapes, source), source.shapes)
     rows = min(samples, len(source))
     batch = next(iter(loader(source, batch_size=rows, seed=recipe.train.seed, stop_step=1)))
-    contact_sheet(views, batch, out, seed=recipe.train.seed)
+    rates = {name: column.rate for name, column in table.columns.items()}
+    contact_sheet(views, batch, out, seed=recipe.train.seed, rates=rates)
     return out
 
 

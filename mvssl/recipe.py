@@ -36,12 +36,23 @@ class Column(Table):
     size: Size | None = Field(
         default=None, description="canvas [height, width]; images of other sizes are resized and centre-cropped to it"
     )
-    mode: Literal["rgb", "gray"] | None = Field(default=None, description="convert images to three channels or one")
+    mode: Literal["rgb", "gray", "mono"] | None = Field(
+        default=None, description="convert images to three channels or one, sound to one"
+    )
     channels_last: bool = Field(
         default=False, description="arrays are stored as [t, c] or [h, w, c], and turned to [c, t] or [c, h, w]"
     )
+    rate: PositiveInt | None = Field(
+        default=None, description="samples per second; wav files of another rate are resampled to it"
+    )
+    length: PositiveInt | None = Field(
+        default=None, description="samples [t]; longer signals keep their beginning, shorter ones end in zeros"
+    )
     path: str | None = Field(
         default=None, coerce_numbers_to_str=True, description="dotted path inside a json field, array of an npz"
+    )
+    names: list[str] | None = Field(
+        default=None, min_length=1, description="texts in the order of the class numbers that they stand for"
     )
     classes: PositiveInt | None = Field(
         default=None, description="length of the multi-hot vector that a list of class numbers becomes"
@@ -78,7 +89,7 @@ class View(Table):
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
     source: str = Field(alias="from", description="column of the batch")
-    name: str = Field(default="image", description="image, signal, vector, or package.module:Class")
+    name: str = Field(default="image", description="image, signal, logmel, vector, or package.module:Class")
     augment: str | None = Field(default=None, description="preset of options: dim, amdim, cmc, mib, simclr, crop_flip")
     geometry: str | None = Field(default=None, description="view whose crop, flip and warp this view repeats")
     count: int = Field(default=1, ge=1, le=64, description="independent draws of this view: NAME_0, NAME_1, ...")
@@ -237,6 +248,9 @@ def _crossed(recipe: Recipe) -> Iterable[str]:
             yield f"views.{name}: a view's name is letters, digits and _"
         if recipe.data.columns and view.source not in recipe.data.columns:
             yield f"views.{name}.from: no column {view.source!r}{nearest(view.source, recipe.data.columns)}"
+        column = recipe.data.columns.get(view.source)
+        if column and column.rate and view.options.get("rate", column.rate) != column.rate:
+            yield f"views.{name}.rate: {view.options['rate']}, but the rate of column {view.source} is {column.rate}"
         if view.geometry is not None and view.geometry not in recipe.views:
             yield f"views.{name}.geometry: no view {view.geometry!r}{nearest(view.geometry, recipe.views)}"
     listed = [view.strip() for group in recipe.encoder for view in group.split(",")]

@@ -38,7 +38,8 @@ def open_shards(
     """The samples of all shards that `patterns` name under `root`, with `columns`.
 
     Raises `DataError` where shards are absent or damaged, no sample has a column, or the samples of a column differ
-    in shape; `RecipeError` where a column's field has no decoder or its size is beyond `MAX_PIXELS`.
+    in shape; `RecipeError` where a column's field has no decoder, its mode or rate does not suit it, or its size is
+    beyond `MAX_PIXELS`.
     """
     for name, column in columns.items():
         pixels = math.prod(column.size) if isinstance(column.size, tuple) else (column.size or 1) ** 2
@@ -47,6 +48,10 @@ def open_shards(
         for field in alternatives(column):
             if extension(field) not in DECODERS:
                 raise RecipeError(f"columns.{name}.field: no decoder for {field!r} (accepted: {', '.join(DECODERS)})")
+            if extension(field) == "wav" and column.rate is None:
+                raise RecipeError(f"columns.{name}.rate: sound has to come at one rate; say how many samples a second")
+            if column.mode is not None and (extension(field) == "wav") != (column.mode == "mono"):
+                raise RecipeError(f"columns.{name}.mode: {column.mode}; images take rgb or gray, sound takes mono")
     return Shards(build(expand(patterns, Path(root)), progress), columns, missing)
 
 

@@ -3,6 +3,7 @@
 in   a column of the recipe, the field's name, its bytes
 out  jpg jpeg png webp   uint8 [c, h, w]; float32 [1, h, w] where the image holds more than 8 bits
      npy npz             uint8 stays, everything else float32, in the shape it was saved with: [c, h, w], [c, t] or [d]
+     wav                 float32 [c, t] in -1 .. 1, at the column's rate
      cls txt json        int64 or float32, a scalar or [d]; float32 [classes] where the column counts classes
 or an `Undecodable` whose text says what is wrong and what to do about it
 """
@@ -18,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mvssl.data.arrays import read_npy, read_npz
 from mvssl.data.faults import Undecodable
+from mvssl.data.wav import fitted, read_wav, resampled
 from mvssl.recipe import Column
 
 MAX_PIXELS = 1 << 26  # of one image, 8192 x 8192
@@ -118,11 +120,12 @@ def settle(column: Column, array: np.ndarray) -> np.ndarray:
         array = np.ascontiguousarray(array, np.uint8 if array.dtype in (np.uint8, np.bool_) else np.float32)
     if column.size is not None and array.ndim == 3:
         array = np.stack([np.asarray(fit(Image.fromarray(band), column.size)) for band in array])
-    return array
+    return array if column.length is None or array.ndim == 3 else fitted(array, column.length)
 
 
 def numbers(column: Column, value: Any) -> np.ndarray:
     """A label or other numbers: int64 or float32; float32 [classes] with ones where the column counts classes."""
+    value = value if column.names is None else _numbered(column.names, value)
     try:
         array = np.asarray(value)
     except ValueError:
@@ -140,6 +143,15 @@ def numbers(column: Column, value: Any) -> np.ndarray:
     return present
 
 
+def _numbered(names: list[str], value: Any) -> Any:
+    """Texts, one or a list, as their places in `names`."""
+    given = value if isinstance(value, list) else [value]
+    for text in given:
+        if text not in names:
+            raise Undecodable(f"{str(text)[:40]!r} is none of the names {', '.join(names[:8])}")
+    return [names.index(text) for text in given] if isinstance(value, list) else names.index(value)
+
+
 def _image(format: str) -> Callable[[Column, bytes], np.ndarray]:
     return lambda column, data: image_array(column, open_image(data, format))
 
@@ -151,6 +163,13 @@ def _npy(column: Column, data: bytes) -> np.ndarray:
 def _npz(column: Column, data: bytes) -> np.ndarray:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         return settle(column, read_npz(archive, column.path, MAX_BYTES))
+
+
+def _wav(column: Column, data: bytes) -> np.ndarray:
+    sound, rate = read_wav(data)
+    sound = sound.mean(0, keepdims=True) if column.mode == "mono" else sound
+    sound = resampled(sound, rate, column.rate or rate)
+    return sound if column.length is None else fitted(sound, column.length)
 
 
 def _text(data: bytes) -> str:
@@ -165,6 +184,8 @@ def _cls(column: Column, data: bytes) -> np.ndarray:
 
 def _txt(column: Column, data: bytes) -> np.ndarray:
     text = _text(data)
+    if column.names is not None:
+        return numbers(column, text)
     try:
         return numbers(column, int(text))
     except ValueError:
@@ -189,6 +210,7 @@ DECODERS: dict[str, Callable[[Column, bytes], np.ndarray]] = {
     "webp": _image("WEBP"),
     "npy": _npy,
     "npz": _npz,
+    "wav": _wav,
     "json": _json,
     "cls": _cls,
     "txt": _txt,

@@ -1,12 +1,14 @@
 """Folders of files as material for `pack`.
 
     images/class/*.jpg       field jpg and cls, classes.txt       images/*.jpg          field jpg, no labels
+    (wav and npy files likewise)
     scenes/sensor/stem.ext   field sensor.ext, paired by stem     any of them under train/ and val/
 
 Whether folders inside a folder are classes or sensors shows in their file names: sensors of one scene share them.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from mvssl.data.sources import Fields, Material, Split, field_name, npy_bytes, p
 from mvssl.errors import DataError, RecipeError
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
+ARRAYS = ("wav", "npy")  # sounds, signals and bands that stand in class folders as images do
 CONVERTED = ("bmp", "gif", "ppm", "pgm", "pbm", "tif", "tiff")  # rewritten without loss
 _VAL = ("val", "valid", "validation", "test")
 
@@ -33,11 +36,14 @@ def folder(path: Path, kind: str | None = None) -> Material:
     if kind == "pairs":
         return Material({split: _pairs(below) for split, below in inside.items()}, fixed=len(inside) > 1)
     classes = sorted({one.name for below in inside.values() for one in below}) if kind == "classes" else []
-    files = {split: _labelled(parts[split], below, classes) for split, below in inside.items()}  # pyright: ignore[reportArgumentType]
+    files = {}
+    for wanted in (_is_image, _is_array):  # arrays beside images are something else
+        if not any(files.values()):
+            files = {split: _labelled(parts[split], below, classes, wanted) for split, below in inside.items()}  # pyright: ignore[reportArgumentType]
     empty = [str(parts[split]) for split, listed in files.items() if not listed]
     if empty:
         accepted = ", ".join((*IMAGES, *CONVERTED))
-        raise DataError(f"{empty[0]} holds no images ({accepted}) and no folders of them")
+        raise DataError(f"{empty[0]} holds no images ({accepted}), wav or npy files, and no folders of them")
     field = _common_field([file for listed in files.values() for file, _ in listed])
     return Material(
         {split: _images(listed, field, bool(classes)) for split, listed in files.items()},
@@ -59,6 +65,10 @@ def _is_image(file: Path) -> bool:
     return extension(file.name) in (*IMAGES, *CONVERTED)
 
 
+def _is_array(file: Path) -> bool:
+    return extension(file.name) in ARRAYS
+
+
 def _guess(path: Path, below: list[Path]) -> str:
     if not below:
         return "flat"
@@ -78,17 +88,21 @@ def _guess(path: Path, below: list[Path]) -> str:
     return "classes"
 
 
-def _labelled(part: Path, below: list[Path], classes: list[str]) -> list[tuple[Path, int]]:
+def _labelled(
+    part: Path, below: list[Path], classes: list[str], wanted: Callable[[Path], bool]
+) -> list[tuple[Path, int]]:
     if not classes:
-        return [(file, -1) for file in _listed(part, deep=False) if _is_image(file)]
+        return [(file, -1) for file in _listed(part, deep=False) if wanted(file)]
     number = {name: i for i, name in enumerate(classes)}
-    return [(file, number[one.name]) for one in below for file in _listed(one, deep=True) if _is_image(file)]
+    return [(file, number[one.name]) for one in below for file in _listed(one, deep=True) if wanted(file)]
 
 
 def _common_field(files: list[Path]) -> str:
     """One field for all samples, as a column has one: the files' own if they agree, else png."""
     suffixes = {extension(file.name).replace("jpeg", "jpg") for file in files}
-    return suffixes.pop() if len(suffixes) == 1 and suffixes <= set(IMAGES) else "png"
+    if set(ARRAYS) <= suffixes:
+        raise DataError(f"{' and '.join(ARRAYS)} files beside one another: pack them apart")
+    return suffixes.pop() if len(suffixes) == 1 and suffixes <= {*IMAGES, *ARRAYS} else "png"
 
 
 def _images(listed: list[tuple[Path, int]], field: str, labelled: bool) -> Split:

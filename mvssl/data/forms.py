@@ -21,6 +21,8 @@ def common_form(name: str, arrays: list[np.ndarray]) -> Form:
 
 def _advice(forms: list[tuple[tuple[int, ...], np.dtype]]) -> str:
     shapes = [shape for shape, _ in forms]
+    if all(len(shape) == 2 for shape in shapes):
+        return "; give the column length: N, or mode: mono to sound of one channel and of several"
     if any(len(shape) != 3 for shape in shapes):
         return "; pack them in one shape"
     advice = []

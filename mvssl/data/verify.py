@@ -21,6 +21,7 @@ from mvssl.data.faults import Undecodable
 from mvssl.data.index import Index, build, scan
 from mvssl.data.paths import expand
 from mvssl.data.progress import track
+from mvssl.data.wav import read_wav
 from mvssl.errors import DataError
 from mvssl.recipe import Column
 
@@ -131,6 +132,8 @@ def _reason(field: str, data: bytes) -> str | None:
                 for array in (read_npz(archive, name, MAX_BYTES) for name in names):
                     if len(names) == 1 or array.dtype.kind in "buif":  # text may stand beside what columns read
                         _check_array(array)
+        elif kind == "wav":
+            finite(read_wav(data)[0])
         elif kind == "json":
             json.loads(data.decode())
         elif kind == "cls":

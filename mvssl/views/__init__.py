@@ -1,9 +1,20 @@
 """Views: what the encoders see of a sample, drawn for whole batches on their device, without any generator state."""
 
 from mvssl.views.image import ImageView
+from mvssl.views.logmel import LogMelView
 from mvssl.views.presets import PRESETS
 from mvssl.views.signal import SignalView
 from mvssl.views.vector import VectorView
 from mvssl.views.viewset import VIEWS, ViewSet, build_views, resolve_statistics
 
-__all__ = ["PRESETS", "VIEWS", "ImageView", "SignalView", "VectorView", "ViewSet", "build_views", "resolve_statistics"]
+__all__ = [
+    "PRESETS",
+    "VIEWS",
+    "ImageView",
+    "LogMelView",
+    "SignalView",
+    "VectorView",
+    "ViewSet",
+    "build_views",
+    "resolve_statistics",
+]

@@ -143,7 +143,9 @@ class ImageView:
         Channels of a colour space that the view does not keep are shown as middle gray; without light, at L = 65.
         """
         x = x * self.std.to(x.device)[:, None, None] + self.mean.to(x.device)[:, None, None]
-        if (self.whole == 1 and self.color == "rgb") or self.whole > 3:
+        if self.whole == 1 and self.color == "rgb":
+            return x.clamp(0, 1).expand(-1, 3, -1, -1)
+        if self.whole > 3:
             return None
         if self.color == "rgb":
             return x.clamp(0, 1) if len(self.kept) == 3 else None

@@ -22,12 +22,13 @@ from mvssl.mistakes import nearest
 from mvssl.names import drawn
 from mvssl.recipe import View
 from mvssl.views.image import ImageView
+from mvssl.views.logmel import LogMelView
 from mvssl.views.normalize import Moments, spread
 from mvssl.views.presets import PRESETS
 from mvssl.views.signal import SignalView
 from mvssl.views.vector import VectorView
 
-VIEWS: dict[str, type] = {"image": ImageView, "signal": SignalView, "vector": VectorView}
+VIEWS: dict[str, type] = {"image": ImageView, "signal": SignalView, "logmel": LogMelView, "vector": VectorView}
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -48,6 +49,10 @@ class ViewSet:
     def source_of(self, name: str) -> str:
         """The column that a view, expanded or not, is drawn from."""
         return self._tables[self._base.get(name, name)].source
+
+    def leader_of(self, name: str) -> str:
+        """The expanded view whose crop, flip and masks this one repeats; itself where it has its own."""
+        return self._owners.get(name, name)
 
     def view(self, name: str) -> Any:
         """The view object behind an expanded name or the recipe's own."""
@@ -73,7 +78,7 @@ class ViewSet:
     def _draw(self, name: str, column: Tensor, draws: Draws) -> Tensor:
         if name not in self._owners:
             return self.view(name)(column, draws.within(name))
-        return self.view(name)(column, draws.within(name), self._placement(self._owners[name], draws))
+        return self.view(name)(column, draws.within(name), self._placement(self.leader_of(name), draws))
 
     def _placement(self, owner: str, draws: Draws) -> Any:
         return self.view(owner).geometry.draw(draws.within(owner))

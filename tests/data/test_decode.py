@@ -243,3 +243,18 @@ def test_pickles_are_never_executed(tmp_path, monkeypatch):
 def test_json_numbers_that_are_too_large_are_bad_samples():
     with pytest.raises(Undecodable):
         decode(column("json"), "json", json.dumps(10**30).encode())
+
+
+@pytest.mark.parametrize(
+    ("field", "data", "options", "expected"),
+    [
+        ("json", b'{"who": "theo"}', {"path": "who"}, 1),
+        ("txt", b"nicolas", {}, 2),
+        ("json", b'{"heard": ["nicolas", "george"]}', {"path": "heard", "classes": 4}, [1, 0, 1, 0]),
+    ],
+)
+def test_texts_become_the_numbers_of_their_names(field, data, options, expected):
+    named = column(field, names=["george", "theo", "nicolas"], **options)
+    assert decode(named, field, data).tolist() == expected
+    with pytest.raises(Undecodable, match="'lucas' is none of the names george, theo"):
+        decode(named, "txt", b"lucas")

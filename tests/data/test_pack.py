@@ -89,6 +89,23 @@ def test_flat_folders_have_no_labels_and_train_and_val_folders_are_respected(tmp
     assert bodies == {(tmp_path / f"set/val/{i}.jpg").read_bytes() for i in (6, 7)}
 
 
+def test_class_folders_of_sounds_keep_their_bytes_and_do_not_mix_with_arrays(tmp_path):
+    from test_wav import pcm
+
+    sounds = {name: pcm(2, t=20 + k)[0] for k, name in enumerate(("dog/a.wav", "dog/b.wav", "cat/c.wav"))}
+    for name, content in sounds.items():
+        (tmp_path / "sounds" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sounds" / name).write_bytes(content)
+    packed = pack(str(tmp_path / "sounds"), tmp_path / "packed", val=0.0)
+    assert (packed.fields, packed.classes) == ({"wav": 3, "cls": 3}, ["cat", "dog"])
+    column = Column(field="wav", rate=8000, length=20)
+    source = open_shards("train/*.tar", tmp_path / "packed", {"sound": column, "label": Column(field="cls")})
+    assert sorted(int(source[i]["label"]) for i in range(3)) == [0, 1, 1]
+    np.save(tmp_path / "sounds" / "cat" / "d.npy", np.zeros(3))
+    with pytest.raises(DataError, match="wav and npy files beside one another"):
+        pack(str(tmp_path / "sounds"), tmp_path / "again")
+
+
 def test_train_and_test_folders_of_classes_share_their_numbers(tmp_path):
     shown = {
         f"{split}/{name}/{name}.png": pixels(0) for split, names in (("train", "abc"), ("test", "ac")) for name in names

@@ -11,7 +11,8 @@ from torch import Tensor
 from mvssl.errors import OutputError
 from mvssl.recipe import View
 from mvssl.views import ImageView, build_views
-from mvssl.views.sheet import CELL, colours, contact_sheet
+from mvssl.views.panels import colours, is_measured, primaries
+from mvssl.views.sheet import CELL, contact_sheet
 
 
 class Batch(NamedTuple):
@@ -25,6 +26,9 @@ def made():
         "depth": torch.rand(3, 1, 8, 8),
         "bands": 3000 * torch.rand(3, 13, 8, 8),
         "vector": torch.randn(3, 6),
+        "long": torch.rand(3, 200),
+        "imu": torch.randn(3, 9, 50),
+        "sound": torch.randn(3, 2000),
     }
     columns["bands"][0, 0, 0, 0] = torch.nan
     tables = {
@@ -34,6 +38,9 @@ def made():
         "depth": {"from": "depth", "flip": 0.5},
         "bands": {"from": "bands", "flip": 0.5, "normalize": {"mean": [1500], "std": [800]}},
         "vector": {"from": "vector", "name": "vector", "normalize": "none"},
+        "long": {"from": "long", "name": "vector", "normalize": "none"},
+        "imu": {"from": "imu", "name": "signal", "normalize": "none", "crop": [0.5, 1]},
+        "sound": {"from": "sound", "name": "logmel", "rate": 8000, "mels": 20, "normalize": "none"},
     }
     views = {name: View.model_validate(table) for name, table in tables.items()}
     shapes = {name: tuple(column.shape[1:]) for name, column in columns.items()}
@@ -88,6 +95,37 @@ def test_any_number_of_bands_becomes_a_picture(channels):
     assert shown.shape == (2, 3, 8, 8)
     assert shown.min() >= 0
     assert shown.max() <= 1
+
+
+def test_one_band_is_gray_unless_it_was_measured():
+    x = torch.rand(2, 1, 8, 8)
+    gray, mapped = colours(x), colours(x, measured=True)
+    assert torch.equal(gray, x.expand(-1, 3, -1, -1))
+    assert not torch.allclose(mapped[:, 0], mapped[:, 2], atol=0.1)
+    assert is_measured(x, "a")
+    assert is_measured(torch.zeros(1, dtype=torch.uint8), "depth_png")
+    assert not is_measured(torch.zeros(1, dtype=torch.uint8), "orange", "deeper", "air")
+
+
+def test_a_false_colour_takes_red_green_and_blue_by_name():
+    sentinel = ["B01", "B02", "B03", "B04", "B08"]
+    assert primaries(sentinel, 5) == [3, 2, 1]
+    assert primaries(["nir", "Red", "Green", "Blue"], 4) == [1, 2, 3]
+    assert primaries(["a", "b", "c", "d"], 4) == primaries([], 4) == [3, 2, 0]
+    x = torch.rand(2, 5, 8, 8)
+    assert torch.equal(colours(x, sentinel), colours(x[:, [3, 2, 1]] * 2))  # stretched alike
+
+
+def test_many_wide_views_are_drawn_less_often(tmp_path):
+    widths = []
+    for count in (1, 6):
+        columns = {f"u{k}": torch.randn(2, 3, 20) for k in range(count)}
+        tables = {name: View.model_validate({"from": name, "name": "signal", "normalize": "none"}) for name in columns}
+        views = build_views(tables, dict.fromkeys(columns, (3, 20)))
+        with Image.open(contact_sheet(views, Batch(columns, torch.arange(2)), tmp_path / "sheet.png")) as sheet:
+            widths.append(sheet.width / (1.8 * CELL * 110))
+    assert widths[0] == pytest.approx(1 + 3, abs=0.3)
+    assert widths[1] == pytest.approx(6 + 6, abs=0.6)
 
 
 def test_sheets_leave_pyplot_alone(tmp_path, monkeypatch):

@@ -1,0 +1,169 @@
+"""Views of sound: log-mel spectrograms, made on the device for a whole batch.
+
+in   a column [n, c, t] of sound in -1 .. 1 (a wav column, for example), and its rate
+out  float32 [n, c, mels, frames], low frequencies first: images, for any encoder of images; normalised
+
+Spectrogram as usual: Hann window, power, triangular filters on the mel scale (Stevens et al., 1937, in the form of
+HTK: 2595 log10(1 + f / 700)), logarithm. Masks: SpecAugment, Park et al., 2019, arXiv:1904.08779.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mvssl.devices import send
+from mvssl.draws import Draws
+from mvssl.errors import RecipeError
+from mvssl.views import normalize as normalization
+from mvssl.views.span import Span, blanked, placed
+
+FLOOR = 1e-6  # added to the power before the logarithm; a full-scale sine has several hundred
+
+
+class Window:
+    """Random windows of `share` of a recording, moved by up to `shift` of it beyond either end, and time masks."""
+
+    def __init__(self, share: float, *, shift: float = 0.0, time_mask: float = 0.0, masks: int = 1):
+        if not 0 <= shift < 1:
+            raise RecipeError(f"shift: {shift}; give the largest share of the recording, from 0 to below 1")
+        if not 0 <= time_mask < 1 or masks < 1:
+            raise RecipeError(f"time_mask: {time_mask}, masks: {masks}; give a share from 0 to below 1, and at least 1")
+        self.share, self.shift, self.time_mask, self.masks = share, shift, time_mask, masks
+
+    def draw(self, draws: Draws) -> Span:
+        """The window of each sample as start and length in shares of the recording, and the blanks in it."""
+        whole = Span.whole(len(draws.position))
+        start = (1 - self.share) * draws.uniform("window", 1) + self.shift * (2 * draws.uniform("shift", 1) - 1)
+        stretch = torch.cat([start, torch.full_like(start, self.share)], 1)
+        blanks = placed(draws, "time_mask", self.masks, 0, self.time_mask) if self.time_mask else whole.blanks
+        return Span(stretch, blanks)
+
+
+class LogMelView:
+    """One view of a column of sound `shape` = (c, t) or (t,); everything random is off by default.
+
+    rate          samples per second of the column
+    length        samples that are looked at, from a random place in training and from the middle otherwise; default all
+    window, hop   samples in a window of the spectrogram and from one to the next; default 25 ms and 10 ms
+    n_fft         samples that a window is padded to; default the next power of two
+    mels          number of frequency bands between `low` and `high` Hz; high: default half the rate
+    shift         largest share of the recording that it is moved in time, silence taking its place
+    gain          range [low, high] in dB of a random change of loudness
+    snr           range [low, high] in dB of the ratio of the sound to added white noise
+    time_mask     largest share of the time that a mask sets to 0, the mean once normalised
+    freq_mask     the same for the frequency bands; `masks` is how many of each
+    normalize     data (measured on the training source), none, or {mean: [...], std: [...]}, a number for each channel
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        rate: float,
+        length: int | None = None,
+        window: int | None = None,
+        n_fft: int | None = None,
+        hop: int | None = None,
+        mels: int = 64,
+        low: float = 0.0,
+        high: float | None = None,
+        shift: float = 0.0,
+        gain: tuple[float, float] | None = None,
+        snr: tuple[float, float] | None = None,
+        time_mask: float = 0.0,
+        freq_mask: float = 0.0,
+        masks: int = 1,
+        normalize: Literal["data", "none"] | normalization.Numbers = "data",
+    ):
+        if len(shape) not in (1, 2):
+            raise RecipeError(f"a logmel view needs a column [c, t] or [t], not {list(shape)}")
+        c, t = (1, *shape)[-2:]
+        if not 0 < rate < math.inf:
+            raise RecipeError(f"rate: {rate}; give the column's samples per second")
+        self.rate, self.length = rate, t if length is None else length
+        window, self.hop = window or max(2, round(0.025 * rate)), hop or max(1, round(0.01 * rate))
+        self.n_fft = n_fft or 2 ** math.ceil(math.log2(window))
+        if not 1 < window <= self.n_fft or self.hop < 1:
+            raise RecipeError(f"window: {window}, n_fft: {self.n_fft}, hop: {self.hop}; window is at most n_fft")
+        if not self.n_fft // 2 < self.length <= t:
+            raise RecipeError(
+                f"length: {self.length} samples; give more than half of n_fft: {self.n_fft}, at most the column's {t}"
+            )
+        if not 0 <= freq_mask < 1:
+            raise RecipeError(f"freq_mask: {freq_mask}; give a share from 0 to below 1")
+        for name, given in (("gain", gain), ("snr", snr)):
+            if given is not None and not given[0] <= given[1]:
+                raise RecipeError(f"{name}: {list(given)} is no range; give [low, high] in dB")
+        self.geometry = Window(self.length / t, shift=shift, time_mask=time_mask, masks=masks)
+        self.gain, self.snr, self.freq_mask, self.masks = gain, snr, freq_mask, masks
+        self.range = (low, rate / 2 if high is None else high)
+        self.window, self.bank = torch.hann_window(window), filterbank(mels, self.n_fft, rate, *self.range)
+        self.mean, self.std = normalization.statistics(normalize, list(range(c)), c)
+        self.shape = (c, mels, 1 + self.length // self.hop)
+
+    def __call__(self, x: Tensor, draws: Draws | None, placement: Span | None = None) -> Tensor:
+        """Column [n, c, t] to view [n, *shape]; without draws the clean view, of the middle of the recording.
+
+        `placement` is another view's, for microphones that heard the same; default this view's own draw.
+        """
+        x = x.float() if x.dim() == 3 else x.float()[:, None]
+        if draws is None:
+            middle = torch.full((len(x),), (x.shape[-1] - self.length) // 2)
+            return self._spectrogram(windows(x, middle, self.length))
+        span = self.geometry.draw(draws) if placement is None else placement
+        x = windows(x, (span.stretch[:, 0] * x.shape[-1]).round().long(), self.length)
+        x = blanked(self._spectrogram(self._disturbed(x, draws)), span.blanks)
+        return blanked(x, placed(draws, "freq_mask", self.masks, 0, self.freq_mask), dim=2) if self.freq_mask else x
+
+    def _disturbed(self, x: Tensor, draws: Draws) -> Tensor:
+        if self.gain:
+            x = x * send(_factors(draws, "gain", self.gain), x.device)
+        if self.snr:
+            loudness = x.square().mean((1, 2), keepdim=True).sqrt()
+            noise = draws.within("noise", x.device).normal("noise", *x.shape[1:], dtype=torch.float32)
+            x = x + loudness / send(_factors(draws, "snr", self.snr), x.device) * noise
+        return x
+
+    def _spectrogram(self, x: Tensor) -> Tensor:
+        n, c, _ = x.shape
+        window, bank = send(self.window, x.device), send(self.bank, x.device)
+        waves = torch.stft(x.flatten(0, 1), self.n_fft, self.hop, len(window), window, return_complex=True)
+        power = waves.real.square() + waves.imag.square()  # [n * c, frequencies, frames]
+        return normalization.normalized((bank @ power + FLOOR).log().unflatten(0, (n, c)), self.mean, self.std)
+
+
+def _factors(draws: Draws, name: str, decibels: tuple[float, float]) -> Tensor:
+    """Amplitude factors [n, 1, 1] of levels uniform in a range of dB."""
+    low, high = decibels
+    return (10 ** ((low + (high - low) * draws.uniform(name, 1)) / 20)).float()[..., None]
+
+
+def windows(x: Tensor, start: Tensor, length: int) -> Tensor:
+    """[n, c, length] of x [n, c, t] from sample `start` (int64 [n], on the CPU) of each row; silence beyond."""
+    t = x.shape[-1]
+    if t == length and not start.any():
+        return x
+    place = send(start, x.device)[:, None] + torch.arange(length, device=x.device)
+    there = x.gather(2, place.clamp(0, t - 1)[:, None].expand(-1, x.shape[1], -1))
+    return there * ((place >= 0) & (place < t))[:, None]
+
+
+def filterbank(mels: int, n_fft: int, rate: float, low: float, high: float) -> Tensor:
+    """Triangles [mels, n_fft // 2 + 1] of height 1, at equal steps of the mel scale. Raises `RecipeError`."""
+    if mels < 1 or not 0 <= low < high <= rate / 2:
+        raise RecipeError(f"mels: {mels} from low: {low} to high: {high} Hz; give 0 <= low < high <= {rate / 2:g}")
+    ends = 2595 * torch.log10(1 + torch.tensor([low, high], dtype=torch.float64) / 700)
+    steps = torch.linspace(float(ends[0]), float(ends[1]), mels + 2, dtype=torch.float64)
+    edges = 700 * (10 ** (steps / 2595) - 1)  # Hz
+    frequency = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * rate / n_fft
+    begin, centre, end = (edges[k : mels + k, None] for k in range(3))
+    bank = torch.minimum((frequency - begin) / (centre - begin), (end - frequency) / (end - centre)).clamp(min=0)
+    empty = (bank.sum(1) == 0).nonzero()[:, 0].tolist()
+    if empty:
+        raise RecipeError(
+            f"mels: {mels} are too fine for n_fft: {n_fft} at {rate:g} samples per second: band {empty[0]} lies "
+            "between two of its frequencies; take fewer mels or a larger n_fft"
+        )
+    return bank.float()
