@@ -86,6 +86,24 @@ def export(
 
 
 @app.command()
+def report(
+    run: RunPath,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="default: RUN/report.html")] = None,
+    samples: Annotated[
+        int, typer.Option(help="samples to encode and draw; 0: only what the run folder tells", min=0)
+    ] = 1000,
+    trust: Trust = None,
+) -> None:
+    """Write what a run did and learned as one HTML page, also while it still trains."""
+    from mvssl.report import report as write
+
+    written = write(run, out, samples=samples, trust=trust or ())
+    print(f"wrote {written.file}")
+    for part in written.absent:
+        print(f"  without {part.title}: {part.why}")
+
+
+@app.command()
 def views(
     recipe: RecipePath,
     overrides: Overrides = None,

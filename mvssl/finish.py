@@ -54,6 +54,10 @@ def finish(recipe: Recipe, folder: Path) -> None:
 
         places["backbone"] = folder / "backbone"
         reports = export(loaded, places["backbone"])
+    if "report" in then:  # last, as it shows what the others found
+        from mvssl.report import report
+
+        places["report"] = report(folder, trust=packages).file
     console = Console(stderr=True)
     for name, place in places.items():
         console.print(f"{name:14} {place}", highlight=False, markup=False, soft_wrap=True)
@@ -86,4 +90,5 @@ def _next(recipe: Recipe, folder: Path, reports: list["Report"]) -> list[str]:
     evaluate = f"mvssl evaluate {folder}" + " --layer head" * ("evaluate" in recipe.train.then)
     load = [report.load for report in reports] or [f"mvssl export {folder} {folder}/backbone"]
     board = [f"tensorboard --logdir {folder}"] if "tensorboard" in recipe.train.trackers else []
-    return [evaluate, *load, *board]
+    page = [f"mvssl report {folder}"] if "report" not in recipe.train.then else []
+    return [evaluate, *page, *load, *board]

@@ -45,14 +45,14 @@ class Card:
             std=_statistics(first, "std", 1.0),
             data=str(recipe.data.train),
             objective=", ".join(term.name for term in recipe.objective),
-            recipe=_public(recipe, run.folder.name),
+            recipe=public(recipe, run.folder.name),
             source=run.folder.name,
             step=run.step,
             results=_results(run),
         )
 
 
-def _public(recipe: Recipe, run: str) -> str:
+def public(recipe: Recipe, run: str) -> str:
     """The recipe without this machine's folders: a card is made to be published."""
     data, train = recipe.data.model_copy(update={"root": None}), recipe.train.model_copy(update={"out": run})
     return to_yaml(recipe.model_copy(update={"data": data, "train": train}))

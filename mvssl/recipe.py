@@ -151,7 +151,9 @@ class Train(Table):
     trackers: list[str] = Field(default=["tensorboard"], description="accelerate trackers")
     joint_bn: bool = Field(default=True, description="views that share an encoder and a shape pass as one batch")
     out: str = Field(description="run folder")
-    then: list[Literal["evaluate", "export", "views"]] = Field(default=[], description="what to do after the last step")
+    then: list[Literal["evaluate", "export", "views", "report"]] = Field(
+        default=[], description="what to do after the last step"
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

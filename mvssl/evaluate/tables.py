@@ -17,13 +17,18 @@ PIXELS = "pixels"  # the baseline whose layer is no choice
 
 def tables(records: list[Record]) -> list[Table]:
     """As few tables as protocols allow. Values ± standard error in per cent where they are shares; the best bold."""
+    return [_draw(group, apart) for group, apart in grouped(records)]
+
+
+def grouped(records: list[Record]) -> list[tuple[list[Record], str]]:
+    """The records of each table, and in what its protocol differs from the first one's, in words."""
     groups: list[list[Record]] = []
     for record in records:
         group = next((group for group in groups if _fits(record, group)), None)
         if group is None:
             groups.append(group := [])
         group.append(record)
-    return [_draw(group, _difference(groups[0], group)) for group in groups]
+    return [(group, _difference(groups[0], group)) for group in groups]
 
 
 def row_name(record: Record) -> str:
@@ -81,11 +86,11 @@ def _difference(first: list[Record], group: list[Record]) -> str:
 
 
 def _draw(records: list[Record], apart: str) -> Table:
-    columns = sorted(dict.fromkeys(map(_column, records)), key=lambda c: ENCODERS.index(c[0]))
+    columns = columns_of(records)
     several = len({name for _, name in columns if name}) > 1
     layers = [layer for layer in dict.fromkeys(r["layer"] for r in records) if layer != PIXELS]
     metrics = list(dict.fromkeys(r["metric"] for r in records))
-    made = Table(title=_title(records, metrics, apart), caption=_caption(records), box=box.SIMPLE)
+    made = Table(title=title_of(records, metrics, apart), caption=_caption(records), box=box.SIMPLE)
     for name in ("view", *["layer"] * (len(layers) > 1), "probe", *["metric"] * (len(metrics) > 1)):
         made.add_column(name, no_wrap=True)
     gains = any("untrained" in r.get("gain", {}) for r in records) and not several
@@ -93,10 +98,10 @@ def _draw(records: list[Record], apart: str) -> Table:
         made.add_column(f"{name} {encoder}" if several and name else encoder, justify="right", no_wrap=True)
     if gains:
         made.add_column("gain", justify="right", no_wrap=True)
-    rows = list(dict.fromkeys((r["layer"], *_row(r)) for r in records if r["layer"] != PIXELS or not layers))
+    rows = rows_of(records)
     for number, row in enumerate(rows):
         layer, view, probe, metric = row
-        found = [_at(records, row, column) for column in columns]
+        found = [cell_at(records, row, column) for column in columns]
         ends = number + 1 == len(rows) or rows[number + 1][1] != view
         heads = [view, *[layer] * (len(layers) > 1), probe, *[_words(metric)] * (len(metrics) > 1)]
         gained = [_gained(found[-1])] if gains else []
@@ -104,7 +109,19 @@ def _draw(records: list[Record], apart: str) -> Table:
     return made
 
 
-def _at(records: list[Record], row: tuple[Any, ...], column: tuple[str, str]) -> Record | None:
+def columns_of(records: list[Record]) -> list[tuple[str, str]]:
+    """The columns of a table: encoder and whose it is, pixels first."""
+    return sorted(dict.fromkeys(map(_column, records)), key=lambda c: (*ENCODERS, c[0]).index(c[0]))
+
+
+def rows_of(records: list[Record]) -> list[tuple[Any, ...]]:
+    """The rows of a table: layer, view, row_name, metric. Pixels have no layer and stand in the rows of all layers."""
+    layered = any(r["layer"] != PIXELS for r in records)
+    return list(dict.fromkeys((r["layer"], *_row(r)) for r in records if r["layer"] != PIXELS or not layered))
+
+
+def cell_at(records: list[Record], row: tuple[Any, ...], column: tuple[str, str]) -> Record | None:
+    """The record in a row and a column of a table."""
     layer, *rest = row
     fitting = (r for r in records if _column(r) == column and _row(r) == tuple(rest))
     return next((r for r in fitting if r["layer"] in (layer, PIXELS)), None)
@@ -126,7 +143,8 @@ def _words(metric: str) -> str:
     return metric.replace("_", " ")
 
 
-def _title(records: list[Record], metrics: list[str], apart: str) -> str:
+def title_of(records: list[Record], metrics: list[str], apart: str) -> str:
+    """What a table is of: metric and unit, samples, chance, and in what its protocol is another than the first's."""
     first = records[0]
     units = sorted({r["unit"] for r in records})
     said = f"{_words(metrics[0])} in {units[0] or '1'}" if len(metrics) == 1 else f"in {', '.join(filter(None, units))}"

@@ -1,0 +1,113 @@
+"""From a run folder to a page: gather what there is, look at a few samples, write one HTML file.
+
+in   a run folder, finished or still in training
+out  RUN/report.html, and a list of the parts whose data are absent
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from mvssl import __version__
+from mvssl.data import Shards, open_shards
+from mvssl.errors import MvsslError, OutputError
+from mvssl.report.gather import Facts, gather
+from mvssl.report.page import page
+from mvssl.report.samples import Look, look
+from mvssl.report.sections import Absent, Section
+from mvssl.report.sections.bounds import bounds, plane
+from mvssl.report.sections.curves import curves
+from mvssl.report.sections.embedding import embedding
+from mvssl.report.sections.maps import maps
+from mvssl.report.sections.neighbours import neighbours
+from mvssl.report.sections.origin import origin
+from mvssl.report.sections.pace import pace
+from mvssl.report.sections.probes import probes
+from mvssl.report.sections.sheet import sheet
+from mvssl.report.sections.summary import state, summary
+from mvssl.report.sections.verdict import mispaired, verdict
+from mvssl.run import refuse_untrusted
+
+SAMPLES = 1000  # that are encoded: seconds on two CPU cores for the recipes that come with mvssl
+T = TypeVar("T")
+LOOKED_AT = {"Nearest neighbours": neighbours, "Local maps": maps, "Map of the embedding": embedding}
+
+
+class Written(NamedTuple):
+    """The page, and the parts that it lacks."""
+
+    file: Path
+    absent: list[Absent]
+
+
+def report(
+    folder: str | Path, out: str | Path | None = None, *, samples: int = SAMPLES, trust: Iterable[str] = ()
+) -> Written:
+    """Write the report on a run, by default to RUN/report.html; `samples` 0 leaves out what needs model and data.
+
+    A recipe read back may name classes outside mvssl only from packages listed in `trust`. Raises `DataError` where
+    the folder is no run, `RecipeError` where its recipe cannot be used, `OutputError` where the page cannot be written.
+    """
+    facts = gather(Path(folder))
+    refuse_untrusted(facts.recipe, trust)
+    file = Path(out) if out else facts.folder / "report.html"
+    made = list(_sections(facts, samples, list(trust)))
+    present, absent = [p for p in made if isinstance(p, Section)], [p for p in made if isinstance(p, Absent)]
+    terms = " + ".join(term.name for term in facts.recipe.objective)
+    lead = f"{terms} on {', '.join(facts.recipe.views)}: {facts.step:,} steps, {state(facts)}"
+    now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    foot = f"Written by mvssl {__version__} on {now}. This file is complete: it fetches nothing."
+    _write(file, page(facts.name, lead, present, absent, foot))
+    return Written(file, absent)
+
+
+def _sections(facts: Facts, samples: int, trust: list[str]) -> Iterator[Section | Absent]:
+    """The parts in the order of the page."""
+    looked, source = None, None
+    why = "left out on request; without --samples 0 it is drawn"
+    if samples:
+        looked, why = _try(lambda: look(facts.folder, trust, samples))
+        source, lacks = _try(lambda: _training(facts))
+    yield summary(facts, looked, len(source) if source else None)
+    yield verdict(facts)
+    yield curves(facts)
+    yield bounds(facts)
+    yield plane(facts)
+    yield _sheet(looked, source) if looked and source else Absent("Views", why if not looked else lacks)
+    for title, part in LOOKED_AT.items():
+        yield part(looked) if looked else Absent(title, why)
+    yield probes(facts)
+    yield mispaired(facts)
+    yield pace(facts)
+    yield origin(facts)
+
+
+def _try(work: Callable[[], T]) -> tuple[T | None, str]:
+    """A result, or the sentence that says why there is none."""
+    try:
+        return work(), ""
+    except MvsslError as error:
+        return None, str(error)
+
+
+def _training(facts: Facts) -> Shards:
+    data = facts.recipe.data
+    return open_shards(data.train, data.folder, data.columns, missing=data.missing, progress=False)
+
+
+def _sheet(looked: Look, source: Shards) -> Section | Absent:
+    found, why = _try(lambda: sheet(looked.run, source))
+    return found or Absent("Views", why)
+
+
+def _write(file: Path, text: str) -> None:
+    """Whole or not at all. Raises `OutputError`."""
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        aside.write_text(text)
+        os.replace(aside, file)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise OutputError(f"{file} cannot be written: {error.strerror}; choose another with --out FILE") from None

@@ -1,0 +1,105 @@
+"""Samples as they would look: images as data URIs, signals and vectors as small SVG drawings.
+
+in   a view's output [n, c, h, w], [n, c, t] or [n, d]
+out  per sample a tensor to draw (`look`), and of it an element of the page (`cell`)
+"""
+
+import base64
+import io
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from mvssl.report.html import Html, el
+from mvssl.views.sheet import colours
+
+LARGEST = 112  # pixels of a picture's longer side; more would not show at the size it has on the page
+SMALL = 48  # pixels up to which a picture is kept losslessly and drawn as squares
+BARS, TIMES = 64, 96  # numbers of a vector and places along a signal that are drawn
+
+
+def look(view: Any, x: Tensor) -> Tensor:
+    """A view's output as it would look: images [n, 3, h, w] in [0, 1], signals [n, c, t], vectors [n, d]."""
+    if x.dim() != 4:
+        return x.cpu()
+    shown = view.to_rgb(x) if hasattr(view, "to_rgb") else None
+    return (colours(x) if shown is None else shown).cpu()
+
+
+def cell(x: Tensor, alt: str) -> Html:
+    """One sample: an image [3, h, w] in [0, 1], a signal [c, t], or a vector [d]."""
+    if x.dim() == 3:
+        return image(x, alt)
+    return signal(x, alt) if x.dim() == 2 else bars(x, alt)
+
+
+def image(x: Tensor, alt: str, largest: int = LARGEST) -> Html:
+    """[3, h, w] in [0, 1] as an `img` that holds its own data."""
+    h, w = x.shape[1:]
+    if max(h, w) > largest:
+        sides = [max(1, round(side * largest / max(h, w))) for side in (h, w)]
+        x = F.interpolate(x[None].float(), sides, mode="bilinear", antialias=True, align_corners=False)[0]
+        h, w = sides
+    pixels = (x.float().nan_to_num(0.0).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    small = max(h, w) <= SMALL
+    file, kind = io.BytesIO(), "png" if small else "jpeg"
+    options: dict[str, Any] = {"optimize": True} if small else {"quality": 88, "subsampling": 0}
+    Image.fromarray(pixels).save(file, kind, **options)
+    source = f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+    return el("img", src=source, alt=alt, width=w, height=h, class_="squares" if small else None)
+
+
+def signal(x: Tensor, alt: str) -> Html:
+    """[c, t], each channel a line of its own height; a long one as the band between its extremes."""
+    rows = x[:12].float().nan_to_num(0.0)
+    low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
+    rows = (rows - low) / (high - low).clamp(min=1e-12)
+    top = F.adaptive_max_pool1d(rows[None], min(TIMES, rows.shape[1]))[0]
+    bottom = -F.adaptive_max_pool1d(-rows[None], min(TIMES, rows.shape[1]))[0]
+    each = 100 / len(rows)
+    paths = []
+    for number, (above, below) in enumerate(zip(top.tolist(), bottom.tolist(), strict=True)):
+        across = [100 * k / max(len(above) - 1, 1) for k in range(len(above))]
+        there = [(px, each * (number + 0.9 - 0.8 * value)) for px, value in zip(across, above, strict=True)]
+        back = [(px, each * (number + 0.9 - 0.8 * value)) for px, value in zip(across, below, strict=True)][::-1]
+        both = there if above == below else there + back
+        d = "M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in both) + ("" if above == below else "Z")
+        paths.append(el("path", d=d, class_=f"wave c{number % 6}"))
+    return el("svg", paths, viewBox="0 0 100 100", role="img", aria_label=alt, class_="cell")
+
+
+def bars(x: Tensor, alt: str) -> Html:
+    """[d]: its first numbers as bars up and down from a middle line."""
+    values = x[:BARS].float().nan_to_num(0.0)
+    values = (values / values.abs().amax().clamp(min=1e-6)).tolist()
+    wide = 100 / max(len(values), 1)
+    d = "".join(
+        f"M{k * wide:.1f} 50v{-48 * v:.1f}h{max(wide - 0.3, 0.2):.1f}v{48 * v:.1f}" for k, v in enumerate(values)
+    )
+    middle = el("path", d="M0 50H100", class_="grid")
+    return el("svg", middle, el("path", d=d, class_="fill c0"), viewBox="0 0 100 100", role="img", aria_label=alt,
+              class_="cell")  # fmt: skip
+
+
+def over(x: Tensor, colour: Tensor, share: float = 0.55) -> Tensor:
+    """Colours [n, 3, h', w'] laid over pictures [n, 3, h, w] turned gray, at the size of the pictures."""
+    gray = x.mean(1, keepdim=True)
+    laid = F.interpolate(colour, x.shape[2:], mode="nearest")
+    return share * laid + (1 - share) * gray.expand_as(laid)
+
+
+def components(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Rows [n, d] on their first `count` principal axes, [n, count], and the share of variance each holds.
+
+    Fewer axes than `count` leave zeros. Signs are fixed: the largest loading of an axis is positive.
+    """
+    centred = x.double() - x.double().mean(0)
+    _, s, v = torch.linalg.svd(centred, full_matrices=False)
+    v = v[:count] * v[:count].gather(1, v[:count].abs().argmax(1, keepdim=True)).sign()
+    found, total = centred @ v.T, (s**2).sum()
+    share = (s[:count] ** 2 / total) if total > 0 else torch.zeros(len(s[:count]))
+    short = count - found.shape[1]
+    return F.pad(found, (0, short)).float(), F.pad(share, (0, short)).float()

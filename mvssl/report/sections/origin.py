@@ -1,0 +1,46 @@
+"""Where the run comes from: its recipe, the versions, and the samples that could not be decoded."""
+
+from typing import Any
+
+import yaml
+
+from mvssl.modelcard import public
+from mvssl.report.gather import Facts
+from mvssl.report.html import el
+from mvssl.report.sections import Section
+
+MOST = 20  # undecodable samples listed
+
+
+def origin(facts: Facts) -> Section:
+    """The resolved recipe without this machine's folders, versions, and what bad.jsonl holds."""
+    recipe = el(
+        "details",
+        el("summary", "The recipe"),
+        el("pre", el("code", compact(public(facts.recipe, facts.name)))),
+        open=True,
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
+    told = [el("p", f"Trained with {versions}." if versions else "Versions are not known: there is no versions.json.")]
+    if facts.bad:
+        told.append(el("p", f"{len(facts.bad)} samples could not be decoded and others took their place:"))
+        told.append(el("ul", [el("li", _bad(row)) for row in facts.bad[:MOST]], class_="plain"))
+        told += [el("p", f"and {len(facts.bad) - MOST} more, in bad.jsonl")] if len(facts.bad) > MOST else []
+    again = f"mvssl train recipe.yaml train.out=runs/{facts.name}"
+    told.append(el("p", "The same run again: save the recipe as recipe.yaml, then ", el("code", again), class_="note"))
+    return Section("origin", "Recipe and versions", el("div", recipe, told))
+
+
+def compact(recipe: str) -> str:
+    """A recipe in as few lines as read well: short lists in one, values that are not set left out."""
+    return yaml.safe_dump(_set(yaml.safe_load(recipe)), sort_keys=False, default_flow_style=None, width=96)
+
+
+def _set(tables: Any) -> Any:
+    if isinstance(tables, dict):
+        return {key: _set(value) for key, value in tables.items() if value not in (None, {}, [])}
+    return [_set(value) for value in tables] if isinstance(tables, list) else tables
+
+
+def _bad(row: dict) -> str:
+    return f"step {row.get('step')}: {row.get('shard')} key {row.get('key')}, {row.get('column')}: {row.get('reason')}"

@@ -1,0 +1,50 @@
+"""The contact sheet: samples of the run's first batch beside every view, drawn by the call that training makes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from mvssl.data import Shards, loader
+from mvssl.report import picture
+from mvssl.report.html import Html, el
+from mvssl.report.sections import Section
+from mvssl.run import LoadedRun
+from mvssl.views import ViewSet
+from mvssl.views.sheet import LATER, colours
+
+ROWS, COLUMNS = 6, 12  # samples, and about how many pictures of each
+
+
+def sheet(run: LoadedRun, source: Shards) -> Section:
+    """A grid: a row per sample, its columns first, then draws of each view."""
+    rows = min(ROWS, len(source))
+    batch = next(iter(loader(source, batch_size=rows, seed=run.recipe.train.seed, stop_step=1)))
+    panels = list(_panels(run.views, batch, run.recipe.train.seed))
+    head = [el("b", title, el("small", draw)) for title, draw, _ in panels]
+    cells = [
+        picture.cell(shown[row], f"sample {row + 1}: {title}, {draw}")
+        for row in range(rows)
+        for title, draw, shown in panels
+    ]
+    grid = el("div", head, cells, class_="sheet", style=f"--columns: {len(panels)}")
+    text = f"The first {rows} samples of the run as stored, and as training draws each view; draw 1 is what step 1 saw."
+    return Section("views", "Views", el("div", el("p", text, class_="note"), _scrolling(grid)))
+
+
+def _scrolling(content: Html) -> Html:
+    return el("div", content, class_="scroll", tabindex=0, role="region", aria_label="contact sheet")
+
+
+def _panels(views: ViewSet, batch: Any, seed: int) -> Iterator[tuple[str, str, Tensor]]:
+    """(title, which draw, pictures), as many draws of each view as the page is wide."""
+    stored = list(dict.fromkeys(views.source_of(name) for name in views.names))
+    draws = min(max((COLUMNS - len(stored)) // len(views.names), 1), 3)
+    for name in stored:
+        column = batch.columns[name]
+        x = column.float() / (1 if column.is_floating_point() else 255)
+        yield name, "stored", colours(x) if x.dim() == 4 else x
+    times = [views(batch._replace(position=batch.position + k * LATER), seed) for k in range(draws)]
+    for name in views.names:
+        for k in range(draws if name in views.bases else 1):  # a view with a count is drawn so often anyway
+            yield name, f"draw {k + 1}", picture.look(views.view(name), times[k][name])

@@ -1,0 +1,60 @@
+"""What the run's own checks say in words: the verdict, its findings, and the pairs that do not fit together."""
+
+from typing import Any
+
+from mvssl.report.gather import Facts
+from mvssl.report.html import Html, el
+from mvssl.report.sections import Absent, Section
+
+WELL = ("ok", "healthy", "well", "fine", "good", "learning")
+MOST = 40  # rows of a listing
+
+
+def verdict(facts: Facts) -> Section | Absent:
+    """The collapse verdict with the number behind each finding and what to try."""
+    said = facts.verdict
+    if not said.get("verdict"):
+        why = "there is no verdict.json: it is written when a run is checked on data.val while it trains"
+        return Absent("Verdict", why)
+    findings = [f for f in said.get("findings") or [] if isinstance(f, dict)]
+    well = str(said["verdict"]).lower().startswith(WELL) or not findings
+    step = f" Step {said['step']:,}." if isinstance(said.get("step"), int) else ""
+    banner = el("p", el("b", "✓ " if well else "! ", str(said["verdict"])), step, class_="banner " + "well" * well)
+    listed = el("ul", [_finding(f) for f in findings], class_="findings") if findings else None
+    return Section("verdict", "Verdict", el("div", banner, listed))
+
+
+def _finding(finding: dict[str, Any]) -> Html:
+    sentence = finding.get("sentence") or finding.get("what") or ""
+    where = f" ({finding['view']})" if finding.get("view") and str(finding["view"]) not in str(sentence) else ""
+    numbers = [
+        f"{name} {_number(finding[key])}"
+        for key, name in (("value", "measured"), ("threshold", "threshold"))
+        if finding.get(key) is not None
+    ]
+    advice = el("p", f"Try: {finding['advice']}", class_="note") if finding.get("advice") else None
+    return el("li", f"{sentence}{where}", el("p", ", ".join(numbers), class_="note") if numbers else None, advice)
+
+
+def mispaired(facts: Facts) -> Section | Absent:
+    """Samples whose views do not seem to show one thing."""
+    if not facts.mispaired:
+        why = (
+            "there is no mispaired.jsonl: checks while training list there the samples whose views do not seem to match"
+        )
+        return Absent("Mispaired samples", why)
+    head = el("tr", [el("th", name) for name in ("shard", "key", "views", "score")])
+    rows = [
+        el("tr", [el("td", _number(row.get(name, "")), data_label=name) for name in ("shard", "key", "views", "score")])
+        for row in facts.mispaired[:MOST]
+    ]
+    note = f"{len(facts.mispaired)} samples" + (f", the first {MOST}" if len(facts.mispaired) > MOST else "")
+    table = el("table", el("thead", head), el("tbody", rows), class_="stack")
+    text = el("p", f"Samples whose views score no better together than with a stranger's: {note}.")
+    return Section("mispaired", "Mispaired samples", el("div", text, table))
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return " and ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,290 @@
+"""The page: whole, self-contained, deaf to what a run's texts say, and ready for whatever is missing."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+
+from mvssl.cli import main
+from mvssl.errors import DataError, OutputError, RecipeError
+from mvssl.finish import finish
+from mvssl.report import report
+from mvssl.training import train
+
+VOID = {"meta", "br", "hr", "img"}
+EVIL = "<script>alert('x')</script>"
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every tag is closed where it should be."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"left open: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        assert len(dict(attrs)) == len(attrs), f"{tag} has an attribute twice"
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] != ["style"]:
+            self.words.append(data)
+
+    @property
+    def said(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, key: str) -> list[str]:
+        return [str(attrs[key]) for _, attrs in self.tags if key in attrs]
+
+    @property
+    def sections(self) -> list[str]:
+        return [str(attrs["id"]) for tag, attrs in self.tags if tag == "section" and "id" in attrs]
+
+
+def read(run: Path, **options) -> Page:
+    return Page(report(run, **options).file.read_text())
+
+
+def append(run: Path, *lines: object) -> None:
+    with open(run / "metrics.jsonl", "a") as file:
+        file.writelines(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines)
+
+
+WHOLE = [
+    "summary",
+    "curves",
+    "bounds",
+    "views",
+    "neighbours",
+    "maps",
+    "embedding",
+    "probes",
+    "pace",
+    "origin",
+    "absent",
+]
+
+
+def test_a_finished_run_has_every_part_in_order_and_contents_that_lead_to_them(run):
+    page = read(run)
+    assert page.sections == WHOLE
+    assert page.all("href") == [f"#{name}" for name in page.sections]
+    ids = page.all("id")
+    assert len(ids) == len(set(ids))
+
+
+def test_the_summary_says_what_was_trained_on_what_how_long_and_how_it_ended(run):
+    said = read(run).said
+    for part in (
+        "cmc",
+        "dim_conv32 for image",
+        "train/*.tar, 40 samples",
+        "6 of 6 steps",
+        "48 samples seen",
+        "finished",
+    ):
+        assert part in said, part
+
+
+def test_the_page_holds_everything_itself_and_runs_nothing(run):
+    text = report(run).file.read_text()
+    page = Page(text)
+    assert len(text) < 1_000_000
+    assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed", "form", "base"} == set()
+    assert all(source.startswith("data:image/") for source in page.all("src"))
+    assert not re.search(r"url\((?!#)|@import|https?://|\bon\w+=", text)
+    assert any("default-src 'none'" in policy for policy in page.all("content"))
+
+
+def test_every_picture_has_words_for_those_who_do_not_see_it(run):
+    pictures = [(tag, attrs) for tag, attrs in read(run).tags if tag in ("img", "svg")]
+    assert len(pictures) > 20
+    assert all(attrs.get("alt") or attrs.get("aria-label") or attrs.get("aria-hidden") for _, attrs in pictures)
+
+
+def test_what_a_run_says_is_shown_and_never_obeyed(run):
+    tables = yaml.safe_load((run / "recipe.yaml").read_text())
+    tables["data"]["val"] = f"{EVIL}/*.tar"
+    (run / "recipe.yaml").write_text(yaml.safe_dump(tables))
+    append(run, {"step": 7, f"bound/{EVIL}": 1.0, f"{EVIL}/x": 2.0})
+    (run / "exit.json").write_text(json.dumps({"code": 65, "reason": EVIL}))
+    (run / "versions.json").write_text(json.dumps({EVIL: EVIL}))
+    (run / "bad.jsonl").write_text(json.dumps({"step": 1, "reason": EVIL}) + "\n")
+    (run / "verdict.json").write_text(json.dumps({"verdict": EVIL, "findings": [{"sentence": EVIL, "advice": EVIL}]}))
+    (run / "mispaired.jsonl").write_text(json.dumps({"key": EVIL, "score": 0.1}) + "\n")
+    renamed = run.rename(run.with_name("a<b>&'\"c"))
+    page = read(renamed)
+    assert "<script" not in renamed.joinpath("report.html").read_text()
+    assert page.said.count(EVIL) > 10
+    assert "a<b>&'\"c" in page.said
+
+
+def test_two_reports_on_one_run_are_the_same_page(run):
+    first, second = (re.sub(r"on \d{4}-.*? UTC", "", report(run).file.read_text()) for _ in range(2))
+    assert first == second
+
+
+def test_damaged_lines_are_left_out_and_told(run):
+    append(
+        run,
+        "not json",
+        {"step": "six", "loss": 1},
+        {"step": 7, "loss": "high"},
+        '{"step": 8, "loss": NaN}',
+        '{"step": 9',
+    )
+    said = read(run).said
+    assert "2 lines of metrics.jsonl could not be read" in said
+    assert "6 of 6 steps" in said
+
+
+def test_a_run_in_training_is_reported_with_what_there_is(run):
+    (run / "exit.json").unlink()
+    (run / "evaluation.json").unlink()
+    for step in (run / "checkpoints").iterdir():
+        step.rename(step.with_name(f".writing-{step.name}"))
+    append(run, '{"step": 12, "lo')
+    page = read(run)
+    assert "in training" in page.said
+    assert "holds no checkpoint yet" in page.said
+    assert set(page.sections) >= {"summary", "curves", "bounds", "pace", "origin"}
+    assert not {"views", "neighbours", "probes"} & set(page.sections)
+
+
+def test_a_run_before_its_first_line_is_reported(run):
+    (run / "metrics.jsonl").unlink()
+    (run / "exit.json").unlink()
+    page = read(run, samples=0)
+    assert "no step has been logged yet" in page.said
+    assert page.sections == ["summary", "probes", "origin", "absent"]
+
+
+def test_each_missing_part_is_named_with_the_way_to_get_it(run, monkeypatch):
+    (run / "evaluation.json").unlink()
+    tables = yaml.safe_load((run / "recipe.yaml").read_text())
+    tables["data"]["root"] = str(run / "nowhere")
+    (run / "recipe.yaml").write_text(yaml.safe_dump(tables))
+    written = report(run)
+    ways = {part.title: part.why for part in written.absent}
+    assert "mvssl evaluate" in ways["Probes"]
+    assert all("nowhere" in ways[title] for title in ("Views", "Nearest neighbours", "Local maps"))
+    said = Page(written.file.read_text()).said
+    assert all(f"{why}" in said for why in ways.values())
+
+
+def test_without_samples_neither_checkpoint_nor_shards_are_opened(run, monkeypatch):
+    monkeypatch.setattr("mvssl.report.build.look", None)
+    monkeypatch.setattr("mvssl.report.build.open_shards", None)
+    ways = {part.title: part.why for part in report(run, samples=0).absent}
+    assert "--samples" in ways["Nearest neighbours"]
+
+
+def test_every_kind_of_view_is_drawn_and_only_images_have_maps(kinds, tmp_path):
+    page = read(kinds, out=tmp_path / "page.html")
+    told = page.all("aria-label") + page.all("alt")
+    assert {"neighbours", "embedding", "maps", "views"} <= set(page.sections)
+    assert any(label.startswith("sample 1: imu, draw 1") for label in told)
+    assert any(label.startswith("sample 1: vector, draw 1") for label in told)
+    assert any("image, sample 1, components" in label for label in told)
+    assert not any("imu, sample 1, components" in label for label in told)
+
+
+def test_neighbours_carry_their_classes_by_name(run):
+    page = read(run)
+    assert any("label bee" in text for text in page.all("title"))
+    assert any("label <i>cat</i>" in text for text in page.all("title"))
+
+
+def test_verdict_held_out_values_and_plane_are_shown_where_they_exist(run):
+    finding = {"what": "effective rank", "view": "image", "value": 3.2, "threshold": 8.0}
+    finding |= {"sentence": "The rank of view image is low.", "advice": "a larger batch"}
+    (run / "verdict.json").write_text(json.dumps({"step": 6, "verdict": "partly collapsed", "findings": [finding]}))
+    (run / "mispaired.jsonl").write_text(
+        json.dumps({"shard": "0.tar", "key": "0007", "views": ["rgb", "depth"], "score": 0.02}) + "\n"
+    )
+    for step in (3, 6):
+        told = {"val/loss": 2.0, "val/bound/image_0-image_1": 0.5, "val/ceiling/image_0-image_1": 2.0, "beta": 0.1}
+        told |= {"val/knn/image": 0.4, "val/rank/image": 3.0, "val/plane/xz": 2.0, "val/plane/zy": 1.0 + step}
+        append(run, {"step": step, **told})
+    page = read(run, samples=0)
+    assert {"verdict", "plane", "mispaired"} <= set(page.sections)
+    for part in (
+        "partly collapsed",
+        "The rank of view image is low.",
+        "3.2",
+        "a larger batch",
+        "rgb and depth",
+        "held-out loss",
+    ):
+        assert part in page.said, part
+    assert any("step 6, beta 0.1" in word for word in page.words)
+
+
+def test_records_of_other_protocols_stand_in_other_tables(run):
+    records = json.loads((run / "evaluation.json").read_text())
+    other = [{**r, "protocol": {**r["protocol"], "seed": 9}} for r in records]
+    (run / "evaluation.json").write_text(json.dumps([*records, *other, {"probe": "knn", "value": 1}, "nonsense"]))
+    page = read(run, samples=0)
+    assert page.said.count("Gain: trained minus untrained") == 2
+    assert "seed: 0 -> 9" in page.said
+    value = next(r["value"] for r in records if r["encoder"] == "trained")
+    assert f"{100 * value:.1f}" in page.said
+
+
+def test_the_recipe_is_shown_without_this_machine(run):
+    root = yaml.safe_load((run / "recipe.yaml").read_text())["data"]["root"]
+    assert root not in read(run, samples=0).said
+
+
+def test_what_is_no_run_or_cannot_be_written_is_an_error_with_its_code(run, tmp_path, capsys):
+    with pytest.raises(DataError, match="no run folder"):
+        report(tmp_path)
+    with pytest.raises(OutputError, match="choose another with --out"):
+        report(run, tmp_path / "nowhere" / "page.html", samples=0)
+    (run / "metrics.jsonl").unlink()
+    (run / "metrics.jsonl").mkdir()
+    with pytest.raises(DataError, match=r"metrics.jsonl cannot be read"):
+        report(run)
+    with pytest.raises(SystemExit) as left:
+        main(["report", str(tmp_path / "nothing")])
+    assert left.value.code == 65
+    assert "no recipe.yaml" in capsys.readouterr().err
+
+
+def test_a_run_names_no_foreign_code_unless_trusted(run):
+    tables = yaml.safe_load((run / "recipe.yaml").read_text())
+    tables["views"]["image"]["name"] = "spies:Poison"
+    (run / "recipe.yaml").write_text(yaml.safe_dump(tables))
+    with pytest.raises(RecipeError, match="--trust spies"):
+        report(run)
+
+
+def test_the_command_says_where_the_page_is_and_what_it_lacks(run, capsys):
+    main(["report", str(run), "--samples", "0"])
+    said = capsys.readouterr().out
+    assert f"wrote {run / 'report.html'}" in said
+    assert "without Verdict: there is no verdict.json" in said
+
+
+def test_a_recipe_may_ask_for_a_report_after_the_last_step(tmp_path, capsys):
+    tiny.write_shards(tmp_path / "train")
+    recipe = tiny.recipe(tmp_path, tmp_path / "run", train__steps=1, train__then=["report"])
+    finish(recipe, train(recipe).folder)
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert "report.html" in capsys.readouterr().err
