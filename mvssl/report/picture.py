@@ -6,27 +6,65 @@ out  per sample a tensor to draw (`look`), and of it an element of the page (`ce
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
 from mvssl.report.html import Html, el
-from mvssl.views.sheet import colours
+from mvssl.views import ViewSet
+from mvssl.views.logmel import LogMelView
+from mvssl.views.panels import colours, is_measured
+from mvssl.views.signal import SignalView
 
 LARGEST = 112  # pixels of a picture's longer side; more would not show at the size it has on the page
 SMALL = 48  # pixels up to which a picture is kept losslessly and drawn as squares
 BARS, TIMES = 64, 96  # numbers of a vector and places along a signal that are drawn
 
 
-def look(view: Any, x: Tensor) -> Tensor:
-    """A view's output as it would look: images [n, 3, h, w] in [0, 1], signals [n, c, t], vectors [n, d]."""
+def look(views: ViewSet, name: str, x: Tensor, column: Tensor) -> Tensor:
+    """What a view made of `column` as it would look: images [n, 3, h, w] in [0, 1], signals [n, c, t], vectors."""
+    view = views.view(name)
+    names = getattr(view, "bands", ())
+    measured = is_measured(column, name, views.source_of(name), *names)
     if x.dim() != 4:
         return x.cpu()
-    shown = view.to_rgb(x) if hasattr(view, "to_rgb") else None
-    return (colours(x) if shown is None else shown).cpu()
+    if isinstance(view, LogMelView):
+        return heat(x[:, 0].cpu()).flip(2)  # low frequencies at the bottom
+    shown = view.to_rgb(x) if hasattr(view, "to_rgb") and not (measured and x.shape[1] == 1) else None
+    return pictures(x, names, measured) if shown is None else shown.cpu()
+
+
+def stored(views: ViewSet, source: str, column: Tensor) -> Tensor:
+    """A column as it would look; the views made of it tell a sound from a vector and name its bands."""
+    view = next(views.view(name) for name in views.names if views.source_of(name) == source)
+    if column.dim() != 4:
+        sound = column.dim() == 2 and isinstance(view, SignalView | LogMelView)
+        return (column[:, None] if sound else column).float()
+    x = column if column.is_floating_point() else column / 255
+    names = getattr(view, "column_bands", ())
+    return pictures(x, names, is_measured(column, source, *names))
+
+
+def pictures(x: Tensor, names: Sequence[str], measured: bool) -> Tensor:
+    """Images of any number of bands as [n, 3, h, w]; two bands stand side by side."""
+    x = x.float().cpu()
+    if x.shape[1] == 2:
+        return torch.cat([colours(band[:, None]) for band in x.unbind(1)], 3)
+    return colours(x, names, measured)
+
+
+def heat(x: Tensor) -> Tensor:
+    """Numbers [n, h, w] as colours [n, 3, h, w] from their 1st to their 99th percentile."""
+    some = x.flatten()[:: 1 + x.numel() // 1_000_000].nan_to_num(0.0)
+    low, high = some.quantile(0.01), some.quantile(0.99)
+    place = ((x - low) / (high - low).clamp(min=1e-12)).nan_to_num(0.0).clamp(0, 1)
+    table = torch.tensor(colormaps["magma"].resampled(256)(range(256)), dtype=torch.float32)[:, :3]
+    return table[(place * 255).round().long()].permute(0, 3, 1, 2)
 
 
 def cell(x: Tensor, alt: str) -> Html:

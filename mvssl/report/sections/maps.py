@@ -9,6 +9,7 @@ from mvssl.report import picture
 from mvssl.report.html import Html, el
 from mvssl.report.samples import Look
 from mvssl.report.sections import Absent, Section
+from mvssl.views.logmel import LogMelView
 from mvssl.views.normalize import spread
 
 SAMPLES, VIEWS = 6, 6
@@ -22,17 +23,20 @@ def maps(look: Look) -> Section | Absent:
     fitted = spread(n, FITTED).tolist()
     drawn = spread(len(fitted), SAMPLES).tolist()
     views, model = look.run.views, look.run.model
-    clean = views.clean(look.batch(fitted), look.device)
+    batch = look.batch(fitted)
+    clean = views.clean(batch, look.device)
     figures = []
     for view, x in clean.items():
         if x.dim() != 4 or len(figures) == VIEWS:
             continue
         with torch.inference_mode():
             found = model.encode({_drawn(views, view): x})
-        levels = choose([(m.shape[2], m.shape[3]) for m in next(iter(found.values())).maps])
+        upside_down = isinstance(views.view(view), LogMelView)
+        local = [m.flip(2) if upside_down else m for m in next(iter(found.values())).maps]
+        levels = choose([(m.shape[2], m.shape[3]) for m in local])
         if levels:
-            shown = picture.look(views.view(view), x)
-            figures.append(_figure(view, shown, next(iter(found.values())).maps, levels, drawn))
+            shown = picture.look(views, view, x, batch.columns[views.source_of(view)])
+            figures.append(_figure(view, shown, local, levels, drawn))
     if not figures:
         return Absent("Local maps", "no view is an image whose encoder has maps of at least 3 x 3 places")
     text = (
@@ -63,7 +67,7 @@ def colours(x: Tensor) -> tuple[Tensor, list[float]]:
     return scaled.reshape(n, h, w, 3).permute(0, 3, 1, 2), share.tolist()
 
 
-def _figure(view: str, shown: Tensor, maps: tuple[Tensor, ...], levels: list[int], drawn: list[int]) -> Html:
+def _figure(view: str, shown: Tensor, maps: list[Tensor], levels: list[int], drawn: list[int]) -> Html:
     rows = [[picture.cell(shown[k], f"{view}, sample {number + 1}") for number, k in enumerate(drawn)]]
     names = ["input"]
     for level in levels:

@@ -52,8 +52,8 @@ def _figure(look: Look, view: str, queries: list[int]) -> Html:
     found = [[q, *number[q].tolist()] for q in queries]
     wanted = sorted({sample for row in found for sample in row})
     place = {sample: k for k, sample in enumerate(wanted)}
-    clean = look.run.views.clean(look.batch(wanted), "cpu")[view]
-    shown = picture.look(look.run.views.view(view), clean)
+    views, batch = look.run.views, look.batch(wanted)
+    shown = picture.look(views, view, views.clean(batch, "cpu")[view], batch.columns[views.source_of(view)])
     rows = []
     for q, *others in found:
         rows.append(_cell(look, shown[place[q]], q, None, None))

@@ -11,7 +11,7 @@ from mvssl.report.html import Html, el
 from mvssl.report.sections import Section
 from mvssl.run import LoadedRun
 from mvssl.views import ViewSet
-from mvssl.views.sheet import LATER, colours
+from mvssl.views.sheet import LATER
 
 ROWS, COLUMNS = 6, 12  # samples, and about how many pictures of each
 
@@ -38,13 +38,11 @@ def _scrolling(content: Html) -> Html:
 
 def _panels(views: ViewSet, batch: Any, seed: int) -> Iterator[tuple[str, str, Tensor]]:
     """(title, which draw, pictures), as many draws of each view as the page is wide."""
-    stored = list(dict.fromkeys(views.source_of(name) for name in views.names))
-    draws = min(max((COLUMNS - len(stored)) // len(views.names), 1), 3)
-    for name in stored:
-        column = batch.columns[name]
-        x = column.float() / (1 if column.is_floating_point() else 255)
-        yield name, "stored", colours(x) if x.dim() == 4 else x
+    columns = list(dict.fromkeys(views.source_of(name) for name in views.names))
+    draws = min(max((COLUMNS - len(columns)) // len(views.names), 1), 3)
+    for name in columns:
+        yield name, "stored", picture.stored(views, name, batch.columns[name])
     times = [views(batch._replace(position=batch.position + k * LATER), seed) for k in range(draws)]
     for name in views.names:
         for k in range(draws if name in views.bases else 1):  # a view with a count is drawn so often anyway
-            yield name, f"draw {k + 1}", picture.look(views.view(name), times[k][name])
+            yield name, f"draw {k + 1}", picture.look(views, name, times[k][name], batch.columns[views.source_of(name)])
