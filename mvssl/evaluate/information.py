@@ -31,20 +31,24 @@ UNITS = 256  # of the critic, which is an inner product of two perceptrons with 
 MOST = 2048  # samples of test, and of what is held out of train: their square is scored at once
 
 
-def information(train: ByView, test: ByView, **options: Any) -> Iterator[Result]:
+def information(train: ByView, test: ByView, **options: Any) -> list[Result]:
     """`bounds` between the features of every two views."""
     if len(train.features) < 2:
         raise NotPossible("one view has nothing to share information with")
+    results = []
     for one, other in itertools.combinations(train.features, 2):
         pairs = [(split.features[one], split.features[other]) for split in (train, test)]
-        yield from bounds(*pairs, what=f"{one} and {other}", **options)
+        results += bounds(*pairs, what=f"{one} and {other}", **options)
+    return results
 
 
-def input_information(train: ByView, test: ByView, **options: Any) -> Iterator[Result]:
+def input_information(train: ByView, test: ByView, **options: Any) -> list[Result]:
     """`bounds` between the features of each view and the view itself."""
+    results = []
     for view in train.features:
         pairs = [(split.features[view], split.inputs[view]) for split in (train, test)]
-        yield from bounds(*pairs, what=f"{view} and its input", **options)
+        results += bounds(*pairs, what=f"{view} and its input", **options)
+    return results
 
 
 def bounds(

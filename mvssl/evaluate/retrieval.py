@@ -71,15 +71,17 @@ def precision_by_label(queries: Tensor, candidates: Tensor, labels: Tensor) -> T
     return torch.cat(found)
 
 
-def retrieval(train: ByView, test: ByView, *, seed: int = 0) -> Iterator[Result]:
+def retrieval(train: ByView, test: ByView, *, seed: int = 0) -> list[Result]:
     """Every view from every other, both ways, among the samples of test; nothing is fitted and train is not used.
 
     Views whose features differ in width have no common space: `NotPossible` where no two views do.
     """
-    for pair in comparable(test):
-        for one, other in (pair, pair[::-1]):
-            for result in both(test.features[one], test.features[other], test.labels):
-                yield result._replace(what=f"{one} to {other}")
+    return [
+        result._replace(what=f"{one} to {other}")
+        for pair in comparable(test)
+        for one, other in (pair, pair[::-1])
+        for result in both(test.features[one], test.features[other], test.labels)
+    ]
 
 
 def both(queries: Tensor, candidates: Tensor, labels: Tensor | None = None) -> list[Result]:

@@ -8,7 +8,6 @@ Wang and Isola, ICML 2020, https://arxiv.org/abs/2005.10242; Chen and He, CVPR 2
 
 import itertools
 import math
-from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -98,18 +97,20 @@ def spectrum(train: Labelled, test: Labelled, *, seed: int = 0) -> list[Result]:
     ]
 
 
-def aligned(train: ByView, test: ByView, *, seed: int = 0) -> Iterator[Result]:
+def aligned(train: ByView, test: ByView, *, seed: int = 0) -> list[Result]:
     """Alignment of every two views of test. Raises `NotPossible` where no two views have features of equal width."""
     protocol = {
         "of": "unit vectors",
         "chosen": "nothing is fitted",
         "standard_error": "std over samples / sqrt(samples)",
     }
+    results = []
     for one, other in comparable(test):
         parts = squared_distances(test.features[one], test.features[other]).cpu()
         error = parts.std().item() / math.sqrt(len(parts))
         what = f"{one} and {other}"
-        yield Result(parts.mean().item(), ALIGNMENT, protocol, error, parts, SAMPLES, what, chance=2.0)
+        results.append(Result(parts.mean().item(), ALIGNMENT, protocol, error, parts, SAMPLES, what, chance=2.0))
+    return results
 
 
 def comparable(test: ByView) -> list[tuple[str, str]]:
