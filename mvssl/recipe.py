@@ -39,6 +39,9 @@ class Column(Table):
     mode: Literal["rgb", "gray", "mono"] | None = Field(
         default=None, description="convert images to three channels or one, sound to one"
     )
+    interpolation: Literal["bilinear", "nearest"] = Field(
+        default="bilinear", description="how size resizes; nearest keeps numbers that stand for classes, or a palette's"
+    )
     channels_last: bool = Field(
         default=False, description="arrays are stored as [t, c] or [h, w, c], and turned to [c, t] or [c, h, w]"
     )

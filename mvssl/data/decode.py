@@ -74,9 +74,10 @@ def open_image(data: bytes, format: str) -> Image.Image:
 
 def image_array(column: Column, image: Image.Image) -> np.ndarray:
     """uint8 [c, h, w], or float32 [1, h, w] for more than 8 bits, at the column's size."""
-    image = _converted(image, column.mode)
+    # a palette's numbers mean nothing once they are mixed, so they are taken as they stand only where none are
+    image = image if image.mode == "P" and column.interpolation == "nearest" else _converted(image, column.mode)
     if column.size is not None:
-        image = fit(image, column.size)
+        image = fit(image, column.size, column.interpolation)
     array = np.asarray(image)
     array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
     return np.ascontiguousarray(array, np.uint8 if array.dtype == np.uint8 else np.float32)
@@ -96,13 +97,13 @@ def _converted(image: Image.Image, mode: str | None) -> Image.Image:
     return image.convert(_EIGHT_BITS[image.mode])
 
 
-def fit(image: Image.Image, size: int | tuple[int, int]) -> Image.Image:
-    """Resize, antialiased and with its aspect kept, until `size` is just covered; then cut out the centre."""
+def fit(image: Image.Image, size: int | tuple[int, int], interpolation: str = "bilinear") -> Image.Image:
+    """Resize, antialiased (or nearest) and with its aspect kept, until `size` is just covered; cut out the centre."""
     height, width = (size, size) if isinstance(size, int) else size
     scale = max(height / image.height, width / image.width)
     if scale != 1:
         covered = max(width, round(image.width * scale)), max(height, round(image.height * scale))
-        image = image.resize(covered, Image.Resampling.BILINEAR)
+        image = image.resize(covered, Image.Resampling[interpolation.upper()])
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
 
@@ -119,7 +120,7 @@ def settle(column: Column, array: np.ndarray) -> np.ndarray:
         array = np.moveaxis(array, -1, 0) if column.channels_last else array
         array = np.ascontiguousarray(array, np.uint8 if array.dtype in (np.uint8, np.bool_) else np.float32)
     if column.size is not None and array.ndim == 3:
-        array = np.stack([np.asarray(fit(Image.fromarray(band), column.size)) for band in array])
+        array = np.stack([np.asarray(fit(Image.fromarray(band), column.size, column.interpolation)) for band in array])
     return array if column.length is None or array.ndim == 3 else fitted(array, column.length)
 
 

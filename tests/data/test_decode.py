@@ -86,6 +86,23 @@ def test_size_is_an_antialiased_resize_with_the_aspect_kept_and_a_centre_crop(sh
     assert np.array_equal(bands, expected)
 
 
+def test_nearest_keeps_the_numbers_of_classes_in_the_same_geometry():
+    """Blocks of 4 x 4 pixels: shrunk by 4, each is one pixel, and no number between two classes appears."""
+    blocks = np.random.default_rng(0).integers(0, 2, (5, 9), np.uint8) * 39
+    large = blocks.repeat(4, 0).repeat(4, 1)
+    given = column(size=5, interpolation="nearest")
+    assert np.array_equal(decode(given, "png", image_bytes(large))[0], blocks[:, 2:7])
+    assert np.array_equal(decode(given.model_copy(update={"field": "npy"}), "npy", npy(large[None]))[0], blocks[:, 2:7])
+    assert set(np.unique(decode(column(size=5), "png", image_bytes(large)))) != {0, 39}
+
+
+def test_a_palette_keeps_its_numbers_where_none_are_mixed():
+    numbers = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    image = Image.fromarray(numbers).convert("P")
+    image.putpalette([v for k in range(256) for v in (255 - k, k, 7)])
+    assert np.array_equal(decode(column(interpolation="nearest"), "png", saved(image))[0], numbers)
+
+
 def test_an_image_of_the_right_size_is_untouched():
     array = pixels(0, 16, 16)
     assert np.array_equal(decode(column(size=16), "png", image_bytes(array))[0], array)
