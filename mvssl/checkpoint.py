@@ -5,6 +5,7 @@
                                   state.json              step, seed, data fingerprint, counts
                                   MANIFEST.json           sha256 and size of each of these
 
+The state of a step that was checked on held-out samples holds their loss; the best of them is never deleted.
 There is no loader, sampler or generator state: position and draws are functions of the step.
 """
 
@@ -29,7 +30,7 @@ FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
 def save_checkpoint(
     run: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep: int
 ) -> Path:
-    """Write the checkpoint of `step`, then delete all but the newest `keep`.
+    """Write the checkpoint of `step`, then delete all but the newest `keep` and the best.
 
     Raises `StorageError`, leaving the earlier checkpoints and no debris.
     """
@@ -59,7 +60,9 @@ def save_checkpoint(
         raise StorageError(said) from error
     # What is newer than this step did not verify, or the run would have gone on from there: it must not count as kept.
     useless = [other for other in _steps(run) if other.name > final.name]
-    for old in [*useless, *_steps(run)[len(useless) + keep :], *folder.glob(".old-*")]:
+    whole = [other for other in _steps(run) if other not in useless]
+    first = next(iter(_ranked(whole)), None)
+    for old in [*useless, *(other for other in whole[keep:] if other != first), *folder.glob(".old-*")]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -76,6 +79,53 @@ def newest(run: Path) -> Path | None:
     if found:
         raise DataError(f"no checkpoint in {run} verifies: " + "; ".join(faults(found[0])))
     return None
+
+
+def best(run: Path) -> Path:
+    """The checkpoint with the lowest held-out loss among those that verify. Raises `DataError` if none has one.
+
+    Losses are compared where they are of the same samples under the same schedules as the newest.
+    """
+    for found in _ranked(_steps(run)):
+        if not faults(found):
+            return found
+    raise DataError(
+        f"no checkpoint in {run} has a held-out loss: checks measure it where the recipe names data.val; "
+        "take --checkpoint last"
+    )
+
+
+def at_step(run: Path, step: int) -> Path:
+    """The checkpoint of a step. Raises `DataError` where it is not there or damaged, and says which are."""
+    found = run / "checkpoints" / f"step-{step:08d}"
+    if not found.is_dir():
+        there = ", ".join(str(int(other.name.removeprefix("step-"))) for other in reversed(_steps(run)))
+        raise DataError(f"{run} has no checkpoint of step {step} (there are: {there or 'none'})")
+    if wrong := faults(found):
+        raise DataError("; ".join(wrong))
+    return found
+
+
+def would_be_best(run: Path, held_out: dict[str, Any]) -> bool:
+    """Whether no checkpoint of the run has as low a held-out loss, measured on the same."""
+    losses = [other["loss"] for other in map(_held_out, _steps(run)) if other and other["of"] == held_out["of"]]
+    return all(held_out["loss"] < loss for loss in losses)
+
+
+def _ranked(checkpoints: list[Path]) -> list[Path]:
+    """Those with a held-out loss that compares with the newest one's, the lowest first, of equals the earlier."""
+    known = [(found, held_out) for found in checkpoints if (held_out := _held_out(found))]
+    alike = [(held_out["loss"], found.name, found) for found, held_out in known if held_out["of"] == known[0][1]["of"]]
+    return [found for _, _, found in sorted(alike)]
+
+
+def _held_out(checkpoint: Path) -> dict[str, Any] | None:
+    """The held-out loss of a checkpoint and what it was measured on."""
+    try:
+        held_out = load_state(checkpoint).get("held_out")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return held_out if isinstance(held_out, dict) and {"loss", "of"} <= held_out.keys() else None
 
 
 def faults(checkpoint: Path) -> list[str]:

@@ -25,6 +25,9 @@ RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="run folder: train.
 Trust = Annotated[
     list[str] | None, typer.Option("--trust", metavar="PACKAGE", help="package that a run may name classes of")
 ]
+Checkpoint = Annotated[
+    str, typer.Option("--checkpoint", metavar="last|best|STEP", help="best: the lowest held-out loss of the run")
+]
 QUICKSTART = Path("recipes/quickstart.yaml")
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the result here as well")]
 
@@ -59,6 +62,7 @@ def evaluate(
     baselines: Annotated[bool, typer.Option(help="also the untrained encoder and raw pixels")] = True,
     seed: int = 0,
     json_file: JsonFile = None,
+    checkpoint: Checkpoint = "last",
     trust: Trust = None,
 ) -> None:
     """Measure what a backbone knows: kNN, linear and few-label accuracy beside the untrained encoder and pixels."""
@@ -66,7 +70,7 @@ def evaluate(
     from mvssl.run import load_run
 
     measure(
-        load_run(run, trust or ()), probes=probe, views=view, layer=layer, data=data, test=test,
+        load_run(run, trust or (), checkpoint), probes=probe, views=view, layer=layer, data=data, test=test,
         baselines=baselines, seed=seed, json_file=json_file,
     )  # fmt: skip
 
@@ -75,13 +79,14 @@ def evaluate(
 def export(
     run: RunPath,
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="new folder")],
+    checkpoint: Checkpoint = "last",
     trust: Trust = None,
 ) -> None:
     """Write a run's encoders as timm / Hugging Face folders, and reload and compare them before saying done."""
     from mvssl.export import export as write
     from mvssl.run import load_run
 
-    for report in write(load_run(run, trust or ()), destination):
+    for report in write(load_run(run, trust or (), checkpoint), destination):
         print(report)
 
 

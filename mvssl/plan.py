@@ -10,10 +10,11 @@ from rich.table import Table
 from torch import nn
 
 from mvssl import distributed
+from mvssl.checks.check import Checks
 from mvssl.trainer import Trainer
 
 
-def plan(trainer: Trainer, start: int) -> Table:
+def plan(trainer: Trainer, start: int, checks: Checks) -> Table:
     """What the run will do from step `start` on, as a table: views, encoders, batch, candidates, steps, place."""
     recipe, source, views, model = trainer.recipe, trainer.source, trainer.views, trainer.model
     world, batch, samples, steps = distributed.world(), recipe.data.batch_size, len(source), trainer.steps
@@ -25,10 +26,11 @@ def plan(trainer: Trainer, start: int) -> Table:
     for name, term in zip(model.labels, model.objective, strict=True):
         rows[f"objective {name}"] = f"{_millions(term)} parameters"
         for what, count in getattr(term, "candidates", lambda _: {})(batch).items():
-            rows[f"  {what}"] = f"{count:,} candidates per anchor, so at most {math.log(count):.2f} nats"
+            rows[f"  {what}"] = f"{count:,} candidates per anchor{_ceiling(term, count)}"
     rows["batch"] = f"{batch} over {world} process{'es' * (world > 1)}, {batch // world} on each"
     rows["batch norm"] = "over all processes" if world > 1 else "one process"
     rows["steps"] = f"{steps:,}: {steps * batch / samples:,.2f} epochs of {samples / batch:,.1f} steps"
+    rows["checks"] = _checks(checks)
     if start:
         rows["starts at"] = f"step {start:,}"
     rows["precision"] = recipe.train.precision
@@ -41,6 +43,30 @@ def plan(trainer: Trainer, start: int) -> Table:
     for name, text in rows.items():
         table.add_row(f"[bold]{name}", text)
     return table
+
+
+def _ceiling(term: nn.Module, candidates: int) -> str:
+    """The most that a bound can read; of the estimators infonce alone has such a ceiling."""
+    estimator = getattr(getattr(term, "estimator", None), "name", "infonce")
+    return (
+        f", so at most {math.log(candidates):.2f} nats" if estimator == "infonce" else f"; {estimator} has no ceiling"
+    )
+
+
+def _checks(checks: Checks) -> str:
+    """When the run looks at itself, and at what."""
+    held = checks.held
+    if not checks.every:
+        return "none, as train.check_every is 0"
+    when = f"every {checks.every:,} steps"
+    if held is None:
+        return f"{when}, of features alone: data.val names no held-out shards"
+    labels = (
+        f", kNN among {held.bank_steps * checks.trainer.recipe.data.batch_size:,} labelled training samples"
+        if held.bank
+        else ""
+    )
+    return f"{when} on {held.samples:,} held-out samples{labels}"
 
 
 def _millions(module: nn.Module) -> str:

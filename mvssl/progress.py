@@ -4,10 +4,13 @@ A bar on a terminal, a plain line per interval elsewhere; metrics.jsonl and Acce
 the main process speaks. Metrics stay tensors until they are shown.
 """
 
+import contextlib
 import json
 import math
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -15,6 +18,8 @@ from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
+
+from mvssl.checks.verdict import Bound, Verdict, bounds
 
 
 class Log:
@@ -81,11 +86,51 @@ class Log:
                 self.console.print(f"step {done}/{self.steps}  {text}", highlight=False, soft_wrap=True)
 
     def _line(self, means: dict[str, float | None], samples_per_second: float, data_wait: float) -> str:
-        shown = {name: value for name, value in means.items() if "bound" in name.split("/") and value is not None}
-        bounds = [f"{name} {value:.2f} nats" for name, value in shown.items()]
         loss = "no step was taken" if means["loss"] is None else f"loss {means['loss']:.3f}"
         pace = [f"{samples_per_second:,.0f} samples/s", f"data wait {data_wait:.0%}"]
-        return "  ".join([loss, *bounds[:2], *pace])
+        return "  ".join([loss, *_bounds(means), *pace])
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that is not the steps': what passes inside counts neither for the pace nor as waiting for data."""
+        begin = time.perf_counter()
+        yield
+        self.since += time.perf_counter() - begin
+
+    def check(self, done: int, values: dict[str, float | None], verdict: Verdict) -> None:
+        """Report a check after step number `done`."""
+        self.accelerator.log({name: value for name, value in values.items() if value is not None}, step=done)
+        if self.accelerator.is_main_process:
+            with open(self.file, "a") as file:
+                file.write(json.dumps({"step": done, **values}) + "\n")
+            self.console.print(
+                f"check at step {done}  {_checked(values)}", highlight=False, markup=False, soft_wrap=True
+            )
+            told = [f"  {finding.sentence}; {finding.advice}" for finding in verdict.findings]
+            self.console.print(f"  {verdict.verdict}", *told, sep="\n", highlight=False, markup=False, soft_wrap=True)
+
+
+def _bounds(metrics: Mapping[str, float | None]) -> list[str]:
+    """Each bound beside its ceiling; of more than three their mean and the least."""
+    found = bounds(metrics)
+    if len(found) <= 3:
+        return [f"{name} {bound}" for name, bound in found.items()]
+    ceilings = [bound.ceiling for bound in found.values() if bound.ceiling is not None]
+    mean = Bound(fmean(bound.value for bound in found.values()), fmean(ceilings) if ceilings else None)
+    least = min(found, key=lambda name: found[name].value)
+    return [f"{len(found)} bounds, mean {mean}, least {found[least].value:.2f} ({least})"]
+
+
+def _checked(values: Mapping[str, float | None]) -> str:
+    """The values of a check in one line."""
+    held = {name.removeprefix("val/"): value for name, value in values.items() if value is not None}
+    told = [f"loss {held['loss']:.3f}"] if "loss" in held else []
+    told += _bounds(held)
+    for name, form in (("knn", "{:.1%}"), ("rank", "{:.1f}"), ("plane", "{:.2f}")):
+        found = {key.partition("/")[2]: value for key, value in held.items() if key.partition("/")[0] == name}
+        if found:
+            told.append(f"{name} " + ", ".join(f"{view} {form.format(value)}" for view, value in found.items()))
+    return "  ".join(told)
 
 
 def say(accelerator: Accelerator, *lines: Any) -> None:

@@ -70,7 +70,9 @@ class Data(Table):
     )
     pack: str | None = Field(default=None, description="source that `mvssl pack` knows, packed under root on first use")
     train: str | list[str] = Field(default=[], description="shards to train on: paths, globs, {000..012} braces")
-    val: str | list[str] = Field(default=[], description="labelled shards that evaluate tests on")
+    val: str | list[str] = Field(
+        default=[], description="held-out shards: training checks itself on them, evaluate tests on them"
+    )
     columns: dict[str, Column] = Field(default={}, description="the columns that views are made from")
     label: Column | None = Field(default=None, description="the column that evaluate predicts")
     batch_size: PositiveInt = Field(default=128, description="samples per optimizer step over all processes")
@@ -151,6 +153,10 @@ class Train(Table):
     save_every: PositiveInt = Field(default=500, description="steps between checkpoints; the last step is always saved")
     keep: int = Field(default=2, ge=2, description="checkpoints kept")
     log_every: PositiveInt = Field(default=20, description="steps between lines of metrics.jsonl")
+    check_every: int | None = Field(
+        default=None, ge=0, description="steps between held-out checks on data.val; null: as save_every; 0: none"
+    )
+    check_samples: PositiveInt = Field(default=1024, description="held-out samples that a check looks at")
     trackers: list[str] = Field(default=["tensorboard"], description="accelerate trackers")
     joint_bn: bool = Field(default=True, description="views that share an encoder and a shape pass as one batch")
     out: str = Field(description="run folder")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from mvssl import checkpoint
+from mvssl import checkpoint as checkpoints
 from mvssl.errors import DataError, RecipeError
 from mvssl.model import MultiView, build_model
 from mvssl.recipe import Recipe, load_recipe
@@ -30,35 +30,46 @@ class LoadedRun:
     @property
     def step(self) -> int:
         """Optimizer steps that the weights have seen."""
-        return checkpoint.load_state(self.checkpoint)["step"]
+        return checkpoints.load_state(self.checkpoint)["step"]
 
 
-def load_run(folder: str | Path, trust: Iterable[str] = ()) -> LoadedRun:
-    """Open a run with its newest whole checkpoint.
+def load_run(folder: str | Path, trust: Iterable[str] = (), checkpoint: str | int = "last") -> LoadedRun:
+    """Open a run with one of its checkpoints: last, the newest that verifies; best, by held-out loss; or a step's.
 
     A recipe read back may name classes outside mvssl only from packages listed in `trust`. Raises `DataError` when the
-    folder is no run or no checkpoint verifies, `RecipeError` when a class is not trusted.
+    folder is no run or has no such checkpoint that verifies, `RecipeError` when a class is not trusted.
     """
     folder = Path(folder)
     if not (folder / "recipe.yaml").is_file():
         raise DataError(f"{folder} is no run folder: it has no recipe.yaml")
     recipe = load_recipe(folder / "recipe.yaml")
     refuse_untrusted(recipe, trust)
-    found = checkpoint.newest(folder)
-    if found is None:
-        raise DataError(f"{folder} holds no checkpoint yet")
-    shapes = {name: tuple(shape) for name, shape in checkpoint.load_state(found)["columns"].items()}
+    found = _find(folder, str(checkpoint))
+    shapes = {name: tuple(shape) for name, shape in checkpoints.load_state(found)["columns"].items()}
     views = build_views(recipe.views, shapes)
     torch.manual_seed(recipe.train.seed)
     model = build_model(recipe, views.shapes, start_weights=False)
     try:
-        model.load_state_dict(checkpoint.load_model(found))
+        model.load_state_dict(checkpoints.load_model(found))
     except RuntimeError as error:
         said = str(error).strip().splitlines()
         raise DataError(
             f"{found} does not fit {folder / 'recipe.yaml'}: {said[min(1, len(said) - 1)].strip()}"
         ) from None
     return LoadedRun(folder, recipe, model.eval(), views, found)
+
+
+def _find(folder: Path, which: str) -> Path:
+    if which == "best":
+        return checkpoints.best(folder)
+    if which.isdecimal():
+        return checkpoints.at_step(folder, int(which))
+    if which != "last":
+        raise RecipeError(f"checkpoint {which!r}: it takes last, best, or the number of a step")
+    found = checkpoints.newest(folder)
+    if found is None:
+        raise DataError(f"{folder} holds no checkpoint yet")
+    return found
 
 
 def refuse_untrusted(recipe: Recipe, trust: Iterable[str]) -> None:

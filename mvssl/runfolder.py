@@ -29,7 +29,7 @@ from mvssl.recipe import Recipe, load_recipe, to_yaml
 # A change here alters neither the samples, nor the model, nor the loss, so a run may be continued with it.
 FREE = ("data.root", "data.pack", "data.train", "data.val", "data.label", "data.workers", "data.max_bad", "optim")
 FREE += ("evaluate", "train.epochs", "train.steps", "train.out", "train.save_every", "train.keep", "train.log_every")
-FREE += ("train.trackers", "train.then")
+FREE += ("train.check_every", "train.check_samples", "train.trackers", "train.then")
 
 
 @contextlib.contextmanager

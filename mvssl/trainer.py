@@ -8,7 +8,7 @@ import contextlib
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -99,7 +99,7 @@ class Trainer:
         with part("guard"):
             self.buffers.remember()
         with part("model"):
-            loss, metrics = self.wrapped(seen, self._context(batch, number))
+            loss, metrics = self.wrapped(seen, self.context(batch, number, self.recipe.train.seed))
             self.accelerator.backward(loss)
         with part("guard"):
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip or math.inf)
@@ -110,11 +110,15 @@ class Trainer:
             self.buffers.restore_where(verdict[0] > 0)
         return verdict, {"loss": loss.detach(), **metrics, "grad_norm": norm}
 
-    def _context(self, batch: Batch, number: int) -> Context:
-        column = {name: self.views.source_of(name) for name in self.views.names}
-        present = {name: batch.present[source] for name, source in column.items() if source in batch.present}
-        draws = Draws(self.recipe.train.seed, batch.position, self.accelerator.device, scope="objective")
-        return Context(step=number, index=batch.index, present=present, draws=draws)
+    def context(self, batch: Batch, number: int, seed: int) -> Context:
+        """What objectives may ask for at step `number` (from 0), drawn with `seed`."""
+        draws = Draws(seed, batch.position, self.accelerator.device, scope="objective")
+        return Context(step=number, index=batch.index, present=self.present(batch, self.views.names), draws=draws)
+
+    def present(self, batch: Batch, names: Iterable[str]) -> dict[str, Tensor]:
+        """Which rows have which view, bool [n], of those of the named views that samples may lack."""
+        column = {name: self.views.source_of(name) for name in names}
+        return {name: batch.present[source] for name, source in column.items() if source in batch.present}
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:

@@ -15,6 +15,9 @@ import torch
 from accelerate import Accelerator
 
 from mvssl import checkpoint, distributed, finish, guard, runfolder, startup
+from mvssl.checks.check import Check, Checks
+from mvssl.checks.heldout import open_held_out
+from mvssl.checks.verdict import Verdict
 from mvssl.data import Batch
 from mvssl.data.loader import Loader
 from mvssl.errors import DataError, Interrupted, StorageError
@@ -30,11 +33,12 @@ TOO_EARLY = "stopped before the first step, so there was nothing to save; the sa
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a run stands: its folder, the steps done, and the metrics of the last interval."""
+    """Where a run stands: its folder, the steps done, the metrics of the last interval, the verdict."""
 
     folder: Path
     step: int
     metrics: dict[str, float | None]
+    verdict: Verdict | None = None  # of the last check
 
 
 class Begun(NamedTuple):
@@ -44,13 +48,15 @@ class Begun(NamedTuple):
     start: int  # steps done
     batches: Loader
     ledger: Ledger
+    checks: Checks
 
 
-def train(recipe: Recipe, data: Any = None) -> Outcome:
+def train(recipe: Recipe, data: Any = None, val: Any = None) -> Outcome:
     """Train, or continue, the run that `recipe` describes; the same on any number of processes.
 
-    `data` is any map-style dataset of dicts, used in place of the recipe's shards. Raises `RecipeError`, `DataError`,
-    `OutputError`, `StorageError`, each with the way out; `Interrupted` after SIGTERM or Ctrl-C, with all saved.
+    `data` is any map-style dataset of dicts, used in place of the recipe's shards, and `val` one in place of data.val.
+    Raises `RecipeError`, `DataError`, `OutputError`, `StorageError`, each with the way out; `Interrupted` after SIGTERM
+    or Ctrl-C, with all saved.
     """
     folder = Path(recipe.train.out)
     with guard.StopSignal() as stop:
@@ -61,61 +67,80 @@ def train(recipe: Recipe, data: Any = None) -> Outcome:
                 trainer = Trainer.prepare(recipe, accelerator, data)
                 if data is None:
                     finish.check(recipe, folder)
-                begun = _begin(trainer, folder)
+                begun = _begin(trainer, folder, val)
             return _loop(trainer, begun, stop)
 
 
-def _begin(trainer: Trainer, folder: Path) -> Begun:
+def _begin(trainer: Trainer, folder: Path, val: Any) -> Begun:
     """Go back to the newest checkpoint, if there is one, and say what follows."""
     recipe, accelerator = trainer.recipe, trainer.accelerator
     state, told = startup.resume(folder, recipe, trainer.source.fingerprint, trainer.model, trainer.optimizer)
     start = state["step"]
     batches = trainer.batches(start, trainer.steps)
+    checks = Checks(trainer, folder, open_held_out(trainer, val) if recipe.train.check_every != 0 else None)
     if accelerator.is_main_process:
         runfolder.describe(folder, recipe)
-        runfolder.cut_lines_after(folder / "metrics.jsonl", start)
-        runfolder.cut_lines_after(folder / "bad.jsonl", start)
+        for name in ("metrics.jsonl", "bad.jsonl"):  # a new run keeps nothing, not even what came before its first step
+            runfolder.cut_lines_after(folder / name, start or -1)
     accelerator.init_trackers("trackers")
-    say(accelerator, plan(trainer, start), *told)
+    say(accelerator, plan(trainer, start, checks), *told)
     counts = {name: state[name] for name in ("bad", "skipped", "in_a_row")}
     ledger = Ledger(folder / "bad.jsonl", recipe.data.batch_size, recipe.data.max_bad, **counts)
-    return Begun(folder, start, batches, ledger)
+    return Begun(folder, start, batches, ledger, checks)
 
 
 def _loop(trainer: Trainer, begun: Begun, stop: guard.StopSignal) -> Outcome:
-    folder, start, batches, ledger = begun
+    folder, start, batches, ledger, checks = begun
     recipe, accelerator, steps = trainer.recipe, trainer.accelerator, trainer.steps
 
-    def save(done: int) -> None:
+    def save(done: int, check: Check | None) -> None:
         source = trainer.source
         facts = {"fingerprint": source.fingerprint, "columns": source.shapes, "world": distributed.world()}
+        facts |= {"held_out": check.held_out} if check else {}
         with _one_writes(accelerator) as writer:
             if writer:
                 checkpoint.save_checkpoint(
                     folder, done, trainer.model, trainer.optimizer, {**facts, **ledger.counts()}, recipe.train.keep
                 )
 
+    def look(done: int) -> Check | None:
+        with log.paused():
+            found = checks(done, log.last, lambda: stop.received is not None)
+        if found is not None:
+            log.check(done, found.values, found.verdict)
+        return found
+
     log = Log(
         accelerator, folder, start=start, steps=steps, every=recipe.train.log_every, batch_size=recipe.data.batch_size
     )
-    done = start
+    done, check, asked = start, None, False
     with log:
-        for done, (batch, waited) in enumerate(_timed(batches), start + 1):
+        if checks.owed(start):
+            check = look(start)
+            asked = check is None
+            if check and start:
+                save(start, check)
+        for done, (batch, waited) in enumerate(_timed([] if asked else batches), start + 1):
             verdict, metrics = trainer.step(batch, done - 1, stop.received is not None)
             ledger.note(done, verdict, batch.bad)
             log.add(done, metrics, verdict, waited, learning_rate(recipe.optim, done - 1, steps))
-            if done % recipe.train.save_every == 0 or done == steps or ledger.stop or ledger.fault:
+            check = look(done) if checks.due(done) else None
+            asked = checks.due(done) and check is None  # to stop, in the middle of a check
+            last = done % recipe.train.save_every == 0 or done == steps or asked
+            if last or (check and check.best) or ledger.stop or ledger.fault:
                 ledger.settle()
-                save(done)
+                save(done, check)
             if ledger.fault:
                 raise DataError(ledger.fault)
-            if ledger.stop:
+            if ledger.stop or asked:
                 break
-    if ledger.stop or stop.received:
+    if not done and (asked or stop.received):
+        raise Interrupted(TOO_EARLY, stop.code)
+    if ledger.stop or asked or stop.received:
         raise Interrupted(f"stopped at step {done} of {steps}, saved; the same command goes on", stop.code)
     for tracker in accelerator.trackers:
         tracker.finish()
-    return Outcome(folder, max(start, steps), log.last)
+    return Outcome(folder, max(start, steps), log.last, check.verdict if check else None)
 
 
 def _timed(batches: Iterable[Batch]) -> Iterator[tuple[Batch, float]]:

@@ -75,6 +75,44 @@ def test_a_damaged_newer_checkpoint_does_not_count_as_kept(tmp_path: Path):
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000001", "step-00000002"]
 
 
+def checked(folder: Path, losses: dict[int, float | None], of: str = "val") -> list[int]:
+    """Save these steps with their held-out losses, keeping two; the steps that are left."""
+    model, optimizer = trained(0)
+    for step, loss in losses.items():
+        state = {} if loss is None else {"held_out": {"loss": loss, "of": of}}
+        checkpoint.save_checkpoint(folder, step, model, optimizer, state, keep=2)
+    return sorted(int(p.name.removeprefix("step-")) for p in (folder / "checkpoints").iterdir())
+
+
+def test_the_best_is_kept_beside_the_newest(tmp_path: Path):
+    assert checked(tmp_path, {1: 3.0, 2: 1.0, 3: 2.0, 4: None, 5: 1.0, 6: 4.0, 7: None}) == [2, 6, 7]
+    assert checkpoint.best(tmp_path).name == "step-00000002"  # of equals the earlier
+    assert checkpoint.newest(tmp_path).name == "step-00000007"
+    assert checkpoint.would_be_best(tmp_path, {"loss": 0.9, "of": "val"})
+    assert not checkpoint.would_be_best(tmp_path, {"loss": 1.0, "of": "val"})
+
+
+def test_a_loss_on_other_samples_does_not_compare(tmp_path: Path):
+    checked(tmp_path, {1: 0.1})
+    assert checkpoint.would_be_best(tmp_path, {"loss": 5.0, "of": "other"})
+    assert checked(tmp_path, {2: 5.0, 3: 6.0, 4: 7.0}, of="other") == [2, 3, 4]
+    assert checkpoint.best(tmp_path).name == "step-00000002"
+
+
+def test_a_run_that_was_cut_back_has_the_best_of_what_is_left(tmp_path: Path):
+    assert checked(tmp_path, {1: 3.0, 2: 2.0, 3: 1.0}) == [2, 3]
+    (tmp_path / "checkpoints" / "step-00000003" / "model.safetensors").unlink()
+    assert checkpoint.best(tmp_path).name == checkpoint.newest(tmp_path).name == "step-00000002"
+    assert checked(tmp_path, {3: 2.5, 4: 2.6}) == [2, 3, 4]
+    assert checkpoint.best(tmp_path).name == "step-00000002"
+
+
+def test_a_run_that_was_never_checked_has_no_best(tmp_path: Path):
+    checked(tmp_path, {1: None})
+    with pytest.raises(DataError, match="take --checkpoint last"):
+        checkpoint.best(tmp_path)
+
+
 def test_a_new_run_has_no_checkpoint(tmp_path: Path):
     assert checkpoint.newest(tmp_path) is None
 

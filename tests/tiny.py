@@ -60,7 +60,7 @@ def tables(root: Path, out: Path, **changes: Any) -> dict[str, Any]:
         "encoder": {"name": "dim_conv32", "options": {"img_size": 8, "channels": [8, 8, 8], "hidden": 16, "code": 8}},
         "objective": {"name": "cmc", "embed": 8},
         "optim": {"lr": 1e-3, "warmup": 2},
-        "train": {"steps": 6, "save_every": 3, "log_every": 2, "out": str(out), "trackers": []},
+        "train": {"steps": 6, "save_every": 3, "check_every": 0, "log_every": 2, "out": str(out), "trackers": []},
     }
     for name, value in changes.items():
         table, _, key = name.partition("__")
@@ -102,5 +102,16 @@ def train_as_rank(given: dict[str, Any]) -> tuple[int, str]:
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl."""
+    """The lines of metrics.jsonl that training wrote."""
+    return [line for line in _lines(run) if "lr" in line]
+
+
+def checks(run: Path) -> dict[int, dict[str, float]]:
+    """The lines of metrics.jsonl that held-out checks wrote, by step, without what differs from run to run."""
+    return {
+        line["step"]: {k: v for k, v in line.items() if k != "val/seconds"} for line in _lines(run) if "lr" not in line
+    }
+
+
+def _lines(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
