@@ -6,6 +6,7 @@ out  per sample a tensor to draw (`look`), and of it an element of the page (`ce
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,16 +24,17 @@ from mvssl.views.signal import SignalView
 
 LARGEST = 112  # pixels of a picture's longer side; more would not show at the size it has on the page
 SMALL = 48  # pixels up to which a picture is kept losslessly and drawn as squares
-BARS, TIMES = 64, 96  # numbers of a vector and places along a signal that are drawn
+BARS, TIMES, CHANNELS = 64, 64, 12  # numbers of a vector, places along a signal and its channels that are drawn
+SIDE = 200  # user units of a drawing
 
 
 def look(views: ViewSet, name: str, x: Tensor, column: Tensor) -> Tensor:
-    """What a view made of `column` as it would look: images [n, 3, h, w] in [0, 1], signals [n, c, t], vectors."""
+    """What a view made of `column` as it would look: images [n, 3, h, w], signals [n, c, t] in [0, 1], vectors."""
     view = views.view(name)
     names = getattr(view, "bands", ())
     measured = is_measured(column, name, views.source_of(name), *names)
     if x.dim() != 4:
-        return x.cpu()
+        return numbers(x)
     if isinstance(view, LogMelView):
         return heat(x[:, 0].cpu()).flip(2)  # low frequencies at the bottom
     shown = view.to_rgb(x) if hasattr(view, "to_rgb") and not (measured and x.shape[1] == 1) else None
@@ -44,7 +46,7 @@ def stored(views: ViewSet, source: str, column: Tensor) -> Tensor:
     view = next(views.view(name) for name in views.names if views.source_of(name) == source)
     if column.dim() != 4:
         sound = column.dim() == 2 and isinstance(view, SignalView | LogMelView)
-        return (column[:, None] if sound else column).float()
+        return numbers(column[:, None] if sound else column)
     x = column if column.is_floating_point() else column / 255
     names = getattr(view, "column_bands", ())
     return pictures(x, names, is_measured(column, source, *names))
@@ -58,13 +60,36 @@ def pictures(x: Tensor, names: Sequence[str], measured: bool) -> Tensor:
     return colours(x, names, measured)
 
 
+def numbers(x: Tensor) -> Tensor:
+    """Signals [n, c, t] in [0, 1] and vectors [n, d] in [-1, 1], by what nearly all of these samples lie between.
+
+    Each channel has its own scale. Vectors too long for bars become pictures, a row of numbers under the other.
+    """
+    x = x.float().cpu().nan_to_num(0.0)
+    if x.dim() == 3:
+        some = x.transpose(0, 1).flatten(1)[:, :: 1 + x.numel() // 1_000_000]
+        low, high = some.quantile(0.002, dim=1)[:, None], some.quantile(0.998, dim=1)[:, None]
+        return (x - low) / (high - low).clamp(min=1e-12)
+    some = x.flatten()[:: 1 + x.numel() // 1_000_000]
+    x = x / some.abs().quantile(0.99).clamp(min=1e-12)
+    if x.shape[1] <= BARS:
+        return x
+    side = math.ceil(math.sqrt(x.shape[1]))
+    field = F.pad(x, (0, -x.shape[1] % side)).view(len(x), -1, side)
+    return coloured((field + 1) / 2, "RdBu_r") if x.amin() < 0 else coloured(field, "viridis")
+
+
 def heat(x: Tensor) -> Tensor:
     """Numbers [n, h, w] as colours [n, 3, h, w] from their 1st to their 99th percentile."""
     some = x.flatten()[:: 1 + x.numel() // 1_000_000].nan_to_num(0.0)
     low, high = some.quantile(0.01), some.quantile(0.99)
-    place = ((x - low) / (high - low).clamp(min=1e-12)).nan_to_num(0.0).clamp(0, 1)
-    table = torch.tensor(colormaps["magma"].resampled(256)(range(256)), dtype=torch.float32)[:, :3]
-    return table[(place * 255).round().long()].permute(0, 3, 1, 2)
+    return coloured((x - low) / (high - low).clamp(min=1e-12), "magma")
+
+
+def coloured(x: Tensor, name: str) -> Tensor:
+    """Numbers [n, h, w], taken as 0 to 1, as colours [n, 3, h, w] of one of matplotlib's colour maps."""
+    table = torch.tensor(colormaps[name].resampled(256)(range(256)), dtype=torch.float32)[:, :3]
+    return table[(x.nan_to_num(0.0).clamp(0, 1) * 255).round().long()].permute(0, 3, 1, 2)
 
 
 def cell(x: Tensor, alt: str) -> Html:
@@ -91,35 +116,39 @@ def image(x: Tensor, alt: str, largest: int = LARGEST) -> Html:
 
 
 def signal(x: Tensor, alt: str) -> Html:
-    """[c, t], each channel a line of its own height; a long one as the band between its extremes."""
-    rows = x[:12].float().nan_to_num(0.0)
-    low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
-    rows = (rows - low) / (high - low).clamp(min=1e-12)
-    top = F.adaptive_max_pool1d(rows[None], min(TIMES, rows.shape[1]))[0]
-    bottom = -F.adaptive_max_pool1d(-rows[None], min(TIMES, rows.shape[1]))[0]
-    each = 100 / len(rows)
+    """[c, t] in [0, 1], each channel a line at a height of its own; a long one as the band between its extremes."""
+    rows = x[:CHANNELS].float().nan_to_num(0.0).clamp(0, 1)[None]
+    short = rows.shape[2] <= 4 * TIMES
+    count = min(TIMES, rows.shape[2])
+    ends = [F.adaptive_avg_pool1d(rows, count)] * 2 if short else [
+        F.adaptive_max_pool1d(rows, count), -F.adaptive_max_pool1d(-rows, count)
+    ]  # fmt: skip
+    lane = SIDE / rows.shape[1]
+    across = [round(SIDE * k / max(count - 1, 1)) for k in range(count)]
     paths = []
-    for number, (above, below) in enumerate(zip(top.tolist(), bottom.tolist(), strict=True)):
-        across = [100 * k / max(len(above) - 1, 1) for k in range(len(above))]
-        there = [(px, each * (number + 0.9 - 0.8 * value)) for px, value in zip(across, above, strict=True)]
-        back = [(px, each * (number + 0.9 - 0.8 * value)) for px, value in zip(across, below, strict=True)][::-1]
-        both = there if above == below else there + back
-        d = "M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in both) + ("" if above == below else "Z")
-        paths.append(el("path", d=d, class_=f"wave c{number % 6}"))
-    return el("svg", paths, viewBox="0 0 100 100", role="img", aria_label=alt, class_="cell")
+    for number, (above, below) in enumerate(zip(*(end[0].tolist() for end in ends), strict=True)):
+        there, back = ([round(lane * (number + 0.95 - 0.9 * value)) for value in side] for side in (above, below))
+        places = list(zip(across, there, strict=True))
+        d = _relative(places if short else places + list(zip(across, back, strict=True))[::-1])
+        paths.append(el("path", d=d if short else f"{d}Z", class_=f"wave c{number % 6}"))
+    return el("svg", paths, viewBox=f"0 0 {SIDE} {SIDE}", role="img", aria_label=alt, class_="cell")
+
+
+def _relative(places: list[tuple[int, int]]) -> str:
+    """A path through whole numbers in few bytes: steps from place to place."""
+    steps = [(px - qx, py - qy) for (px, py), (qx, qy) in zip(places[1:], places, strict=False)]
+    return f"M{places[0][0]} {places[0][1]}l" + " ".join(f"{dx} {dy}" for dx, dy in steps).replace(" -", "-")
 
 
 def bars(x: Tensor, alt: str) -> Html:
-    """[d]: its first numbers as bars up and down from a middle line."""
-    values = x[:BARS].float().nan_to_num(0.0)
-    values = (values / values.abs().amax().clamp(min=1e-6)).tolist()
-    wide = 100 / max(len(values), 1)
-    d = "".join(
-        f"M{k * wide:.1f} 50v{-48 * v:.1f}h{max(wide - 0.3, 0.2):.1f}v{48 * v:.1f}" for k, v in enumerate(values)
-    )
-    middle = el("path", d="M0 50H100", class_="grid")
-    return el("svg", middle, el("path", d=d, class_="fill c0"), viewBox="0 0 100 100", role="img", aria_label=alt,
-              class_="cell")  # fmt: skip
+    """[d] in [-1, 1]: its first numbers as bars up and down from a middle line."""
+    values = x[:BARS].float().nan_to_num(0.0).clamp(-1, 1).tolist()
+    wide = SIDE / max(len(values), 1)
+    middle = SIDE // 2
+    steps = [(round(k * wide, 1), round(-middle * v)) for k, v in enumerate(values)]
+    d = "".join(f"M{px:g} {middle}v{up}h{max(wide - 0.6, 0.5):.1f}v{-up}z" for px, up in steps)
+    drawn = el("path", d=f"M0 {middle}H{SIDE}", class_="grid"), el("path", d=d, class_="fill c0")
+    return el("svg", drawn, viewBox=f"0 0 {SIDE} {SIDE}", role="img", aria_label=alt, class_="cell")
 
 
 def over(x: Tensor, colour: Tensor, share: float = 0.55) -> Tensor:

@@ -124,9 +124,22 @@ def test_small_pictures_are_exact_and_large_ones_bounded():
 def test_a_signal_has_a_line_per_channel_and_a_vector_a_bar_per_number():
     assert picture.cell(torch.randn(6, 50), "imu").count("<path") == 6
     assert picture.cell(torch.randn(1, 8000), "sound").count("Z") == 1  # a band between its extremes
-    assert picture.cell(torch.randn(9), "vector").count("h1") >= 9
+    assert picture.cell(torch.randn(9), "vector").count("z") == 9
     for kind in (torch.full((3, 4, 4), torch.nan), torch.full((2, 9), torch.nan), torch.zeros(5)):
         assert "nan" not in picture.cell(kind, "empty").replace("nan=", "")
+
+
+def test_signals_share_a_scale_by_channel_and_long_vectors_become_pictures():
+    x = (
+        torch.stack([torch.linspace(-1, 1, 100), torch.linspace(0, 1000, 100)])
+        * torch.tensor([1.0, 0.5])[:, None, None]
+    )
+    shown = picture.numbers(x)
+    assert torch.allclose(shown[0, 0], shown[0, 1], atol=0.02)  # each channel fills its lane
+    assert (shown[1].amax(1) - shown[1].amin(1) < 0.6).all()  # and a calmer sample fills less of it
+    assert picture.numbers(torch.rand(3, 64)).shape == (3, 64)
+    assert picture.numbers(torch.randn(3, 65)).shape == (3, 3, 8, 9)
+    assert picture.numbers(torch.zeros(2, 5)).isfinite().all()
 
 
 def test_components_are_orthogonal_ordered_and_their_shares_add_up():

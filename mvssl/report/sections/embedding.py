@@ -29,6 +29,8 @@ def embedding(look: Look) -> Section | Absent:
         f"Features of {len(look.rows[::step]):,} {look.split} samples (layer {look.run.recipe.evaluate.layer}), placed "
         "by t-SNE so that neighbours stay neighbours. Distances between far groups and axes mean nothing; seed 0."
     )
+    left = len(look.features) - VIEWS
+    text += f" {left} more view{'s are' if left > 1 else ' is'} not drawn." if left > 0 else ""
     body = el("div", el("p", text, class_="note"), el("div", figures, class_="charts wide"))
     return Section("embedding", "Map of the embedding", body)
 

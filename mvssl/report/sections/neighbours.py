@@ -24,7 +24,7 @@ def neighbours(look: Look) -> Section | Absent:
         f"{n:,} {look.split} samples, spread evenly over the shards, each compared with the others by the cosine of "
         f"their features (layer {look.run.recipe.evaluate.layer}). Queries are chosen by label and place, not result."
     )
-    more = f" {left} more views are not drawn." if left > 0 else ""
+    more = f" {left} more view{'s are' if left > 1 else ' is'} not drawn." if left > 0 else ""
     body = el("div", el("p", text + more, class_="note"), el("div", figures, class_="figures"))
     return Section("neighbours", "Nearest neighbours", body)
 

@@ -9,16 +9,17 @@ from mvssl.report.gather import Facts
 from mvssl.report.html import el
 from mvssl.report.sections import Section
 
-MOST = 20  # undecodable samples listed
+MOST, SHORT = 20, 90  # undecodable samples listed; lines of a recipe that is shown unfolded
 
 
 def origin(facts: Facts) -> Section:
     """The resolved recipe without this machine's folders, versions, and what bad.jsonl holds."""
+    text = compact(public(facts.recipe, facts.name))
     recipe = el(
         "details",
         el("summary", "The recipe"),
-        el("pre", el("code", compact(public(facts.recipe, facts.name)))),
-        open=True,
+        el("pre", el("code", text)),
+        open=text.count("\n") <= SHORT,
     )
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     told = [el("p", f"Trained with {versions}." if versions else "Versions are not known: there is no versions.json.")]
