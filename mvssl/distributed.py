@@ -8,6 +8,7 @@ Derivation: with V = f(sum_p s_p) on each of W processes, the adjoint of the sum
 sum over W of dV/ds = W dV/ds, and DDP's average divides by W.
 """
 
+import os
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -126,6 +127,18 @@ def main_first(work: Callable[[], Made]) -> Made:
     made: list[Made] = []
     from_main(lambda: made.append(work()))
     return made[0] if made else work()
+
+
+def join() -> torch.device:
+    """The device of this process, after meeting the others that a launcher started, if there are any."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ and not dist.is_initialized():
+        from accelerate import PartialState
+
+        # accelerate's launcher does not pass use_cpu on to its workers
+        return PartialState(cpu=not torch.accelerator.is_available()).device or torch.device("cpu")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def close() -> None:

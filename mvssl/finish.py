@@ -24,9 +24,9 @@ def check(recipe: Recipe, folder: Path) -> None:
 
     def look() -> None:
         if "evaluate" in recipe.train.then:
-            from mvssl.evaluate.measure import open_labelled
+            from mvssl.evaluate.splits import open_splits
 
-            open_labelled(recipe, None, None)
+            open_splits(recipe)
         if "export" in recipe.train.then:
             from mvssl.export import folders_of
 
@@ -36,17 +36,19 @@ def check(recipe: Recipe, folder: Path) -> None:
 
 
 def finish(recipe: Recipe, folder: Path) -> None:
-    """Do what `train.then` lists, on the main process, and say where everything lies."""
-    if distributed.rank() != 0:
+    """Do what `train.then` lists and say where everything lies. Call it on every process: all of them evaluate."""
+    then, reports = recipe.train.then, []
+    if distributed.rank() and "evaluate" not in then:
         return
-    then, places, reports = recipe.train.then, {"checkpoint": folder / "checkpoints"}, []
     packages = [name.partition(":")[0].partition(".")[0] for name in _named(recipe)]  # the user named them just now
     loaded = load_run(folder, packages)
-    places["checkpoint"] = loaded.checkpoint
     if "evaluate" in then:
         from mvssl.evaluate import evaluate
 
         evaluate(loaded)
+    if distributed.rank():
+        return
+    places = {"checkpoint": loaded.checkpoint}
     if "views" in then:
         places["contact sheet"] = draw_views(recipe, folder / "views.png")
     if "export" in then:

@@ -184,6 +184,9 @@ class Evaluate(Table):
     )
     shots: list[PositiveInt] = Field(default=[1, 10], description="labels per class of the few-label probe")
     draws: PositiveInt = Field(default=20, description="random label sets per number of shots")
+    segments: Column | None = Field(default=None, description="the class of every pixel, for the dense probe")
+    ignore: int | None = Field(default=None, description="class of pixels that the dense probe leaves out")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="of the encoder's forward pass")
 
 
 class Recipe(Table):

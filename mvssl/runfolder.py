@@ -12,10 +12,8 @@ RUN/recipe.yaml     the recipe, with the statistics that were measured from the 
 import contextlib
 import errno
 import fcntl
-import importlib.metadata
 import json
 import os
-import platform
 import re
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +23,7 @@ from typing import IO, Any
 from mvssl import distributed
 from mvssl.errors import ElsewhereError, MvsslError, OutputError, RecipeError, StorageError
 from mvssl.recipe import Recipe, load_recipe, to_yaml
+from mvssl.versions import versions
 
 # A change here alters neither the samples, nor the model, nor the loss, so a run may be continued with it.
 FREE = ("data.root", "data.pack", "data.train", "data.val", "data.label", "data.workers", "data.max_bad", "optim")
@@ -121,12 +120,6 @@ def other_versions(folder: Path) -> list[str]:
         for name in now
         if before.get(name, now[name]) != now[name]
     ]
-
-
-def versions() -> dict[str, str]:
-    """Python's version and those of the libraries that decide what a run computes."""
-    names = ("mvssl", "torch", "torchvision", "timm", "accelerate", "kornia", "webdataset", "numpy", "pillow")
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
 
 
 @contextlib.contextmanager

@@ -1,12 +1,17 @@
 """What every test may use: gloo processes (see gloo.py), one thread, and torch seeded alike before each test."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import gloo
 import pytest
 import torch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["MVSSL_CACHE"] = tempfile.mkdtemp(prefix="mvssl-cache-")  # before gloo's processes inherit it
+atexit.register(shutil.rmtree, os.environ["MVSSL_CACHE"], ignore_errors=True)
 torch.set_num_threads(1)
 
 

@@ -77,7 +77,7 @@ def finish_as_rank(given):
     finish.finish(parse_recipe(given), Path(given["train"]["out"]))
 
 
-def test_the_main_process_finishes_alone(root, processes):
+def test_all_processes_evaluate_and_the_main_one_does_the_rest(root, processes):
     then = ["evaluate", "export", "views"]
     given = tiny.tables(root, root / "run", train__steps=1, train__then=then, evaluate={"probes": ["knn"]})
     processes(finish_as_rank, given)

@@ -1,7 +1,6 @@
 """Measuring: blocks and calls in seconds, rates with their spread, and the machine that they were measured on."""
 
 import contextlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -15,6 +14,7 @@ import torch
 from accelerate import Accelerator
 
 from mvssl.errors import OutputError
+from mvssl.versions import versions
 
 FOREVER = 10**9  # steps; the order of samples runs on across epochs
 
@@ -59,7 +59,6 @@ def wait(device: torch.device) -> None:
 
 def write(found: dict[str, Any], device: torch.device, json_file: str | Path | None) -> dict[str, Any]:
     """`found` with hardware and versions, and in a file if one is named. Raises `OutputError`."""
-    names = ("mvssl", "torch", "torchvision", "timm", "accelerate", "kornia")
     whole = {
         **found,
         "hardware": {
@@ -68,7 +67,7 @@ def write(found: dict[str, Any], device: torch.device, json_file: str | Path | N
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "threads": torch.get_num_threads(),
         },
-        "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in names},
+        "versions": versions(),
     }
     if json_file and int(os.environ.get("RANK", "0")) == 0:
         try:

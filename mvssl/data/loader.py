@@ -70,15 +70,19 @@ def sequential(
     start: int = 0,
     stop: int | None = None,
     pin_memory: bool = False,
+    may_be_none: bool = False,
 ) -> "Sequential":
     """Every sample from `start` to `stop` once, in index order: position == index, and the last batch may be short.
 
-    A bad sample is left out, not replaced, and recorded. Iteration raises `DataError` where all are bad.
+    A bad sample is left out, not replaced, and recorded. Iteration raises `DataError` where all are bad; with
+    `may_be_none`, for one process's block of a source, it ends without a batch.
     """
     source = as_source(source)
     stop = len(source) if stop is None else min(stop, len(source))
     reader = _Once(source, start, stop, batch_size)
-    return Sequential(reader, range(max(0, -(-(stop - start) // batch_size))), workers, pin_memory)
+    made = Sequential(reader, range(max(0, -(-(stop - start) // batch_size))), workers, pin_memory)
+    made.may_be_none = may_be_none
+    return made
 
 
 class Loader(DataLoader):
@@ -120,6 +124,8 @@ class Loader(DataLoader):
 class Sequential(Loader):
     """A `Loader` that hands the records of a batch in which everything was bad to its neighbour."""
 
+    may_be_none = False
+
     def _batches(self) -> Iterator[Batch]:
         held, homeless = None, []
         for batch in super()._batches():
@@ -129,7 +135,7 @@ class Sequential(Loader):
             if held is not None:
                 yield held
             held, homeless = batch._replace(bad=homeless + batch.bad), []
-        if homeless:
+        if homeless and not self.may_be_none:
             raise DataError(f"none of {len(homeless)} samples could be used; {homeless[0].key}: {homeless[0].reason}")
         if held is not None:
             yield held

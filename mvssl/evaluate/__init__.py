@@ -4,7 +4,7 @@
 `fewlabel(train, test, shots=10)`, each with two `Labelled(features, labels)` and a `Result`.
 """
 
-from mvssl.evaluate.features import Labelled, extract
+from mvssl.evaluate.features import Labelled
 from mvssl.evaluate.fewlabel import fewlabel
 from mvssl.evaluate.knn import knn
 from mvssl.evaluate.linear import linear
@@ -20,7 +20,6 @@ __all__ = [
     "average_precision",
     "compare",
     "evaluate",
-    "extract",
     "fewlabel",
     "knn",
     "linear",

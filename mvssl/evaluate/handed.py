@@ -19,10 +19,10 @@ class ByView(NamedTuple):
 
 
 class Dense(NamedTuple):
-    """Local maps [n, c, h, w] of one view and the class of each pixel, uint8 or int64 [n, H, W]."""
+    """Local maps of one view, shallow to deep, and the class of each pixel; on the CPU, mapped from files."""
 
-    maps: Tensor
-    segments: Tensor
+    maps: tuple[Tensor, ...]  # each [n, c, h, w]: the map that --layer names, or all that DENSE_NUMBERS allows
+    segments: Tensor  # uint8 or int64 [n, H, W]
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,16 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 from mvssl.evaluate.cluster import cluster
+from mvssl.evaluate.dense import dense
 from mvssl.evaluate.fewlabel import fewlabel
-from mvssl.evaluate.handed import ByView as ByView
+from mvssl.evaluate.finetune import finetune
 from mvssl.evaluate.information import information
 from mvssl.evaluate.knn import knn
 from mvssl.evaluate.linear import linear
 from mvssl.evaluate.metrics import Result
 from mvssl.evaluate.mlp import mlp
 from mvssl.evaluate.ndm import ndm
+from mvssl.evaluate.ood import ood
 from mvssl.evaluate.retrieval import retrieval
 from mvssl.evaluate.sensors import sensors
 from mvssl.evaluate.spectrum import aligned, spectrum
@@ -66,4 +68,7 @@ PROBES = {
     "retrieval": Probe(retrieval, handed="views", labels=False),
     "aligned": Probe(aligned, handed="views", labels=False),
     "information": Probe(information, handed="views", labels=False),
+    "ood": Probe(ood, other=True),
+    "dense": Probe(dense, handed="maps", labels=False, rows=lambda said: [{"ignore": said.ignore}]),
+    "finetune": Probe(finetune, handed="model"),
 }

@@ -7,11 +7,12 @@ out  a `Subject`, and its encoders in turn: raw pixels, the network before its f
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from mvssl.evaluate.features import heads, pooled
+from mvssl.evaluate.features import pooled
+from mvssl.evaluate.layers import PIXELS, Candidate, heads, weights_digest
 from mvssl.model import MultiView, build_model
 from mvssl.names import first_drawn
 from mvssl.recipe import Recipe
@@ -36,19 +37,16 @@ class Subject:
         return cls(str(run.folder), run.recipe, run.views, run.model, facts, Path(run.folder))
 
 
-class Candidate(NamedTuple):
-    """One column of the table; `model` None means the clean views themselves."""
-
-    encoder: str
-    model: MultiView | None
-
-
 def candidates(subject: Subject, baselines: bool) -> Iterator[Candidate]:
     """Raw pixels, the encoder as training began (its seed and start weights), and the subject's own."""
     if baselines:
-        yield Candidate("pixels", None)
-        yield Candidate("untrained", untrained(subject))
-    yield Candidate("trained", subject.model)
+        yield Candidate(PIXELS, None)
+        yield _named("untrained", untrained(subject), subject)
+    yield _named("trained", subject.model, subject)
+
+
+def _named(encoder: str, model: MultiView, subject: Subject) -> Candidate:
+    return Candidate(encoder, model, weights_digest(model, repr(subject.recipe.objective)))
 
 
 def untrained(subject: Subject) -> MultiView:
@@ -58,22 +56,23 @@ def untrained(subject: Subject) -> MultiView:
         return build_model(subject.recipe, subject.views.shapes).eval()
 
 
-def origin(subject: Subject, candidate: Candidate, layer: str, view: str, width: int) -> dict[str, str]:
+def origin(subject: Subject, candidate: Candidate, layer: str, view: str) -> dict[str, str]:
     """Where features come from: how they were made, and which objective's they are where the layer is a head."""
-    made = {"features": _describe(subject, candidate, layer, view, width)}
+    made = {"features": _described(subject, candidate, layer, view)}
     head = heads(subject.model).get(layer)
     return made | {"objective": head[0]} if head and candidate.model is not None else made
 
 
-def _describe(subject: Subject, candidate: Candidate, layer: str, view: str, width: int) -> str:
+def _described(subject: Subject, candidate: Candidate, layer: str, view: str) -> str:
     """How features came about, in words."""
-    shape: tuple[int, ...] = (width,)
     drawn = first_drawn(view, subject.views.shapes)
     if drawn is None:
-        return f"all views side by side, each standardised by train, {width} numbers"
+        return "all views side by side, each standardised by train"
     if candidate.model is None:
         shape = tuple(subject.views.shapes[drawn])
     elif layer.isdecimal():
-        shape = tuple(subject.model.encoder_of(view).widths.maps[int(layer)])
+        shape = tuple(candidate.model.encoder_of(view).widths.maps[int(layer)])
+    else:
+        return f"the {'vector' if layer == 'vector' else 'head'} of {candidate.model.encoder_of(view).name}"
     how = "flattened" if pooled(shape) == shape else f"average-pooled to {'x'.join(map(str, pooled(shape)))}, flattened"
-    return f"{width} numbers" if len(shape) == 1 else f"{'x'.join(map(str, shape))} {how}, {width} numbers"
+    return "as they are" if len(shape) == 1 else f"{'x'.join(map(str, shape))} {how}"

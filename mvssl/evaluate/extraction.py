@@ -1,0 +1,201 @@
+"""Frozen features of every sample once, on any number of processes, each sample by one of them, and kept.
+
+in   a source, and what is wanted of it: layers of encoders, clean views, labels
+out  on the main process a `mvssl.evaluate.cache.Entry` for each, read where it was computed before; None on the others
+
+A process works on a contiguous block of whole batches, so every batch is the one that a single process would see, and
+sends what it found to the main process, which alone writes.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mvssl import distributed
+from mvssl.data import Batch, Shards, sequential
+from mvssl.data.progress import track
+from mvssl.errors import DataError, ElsewhereError, MvsslError
+from mvssl.evaluate import cache
+from mvssl.evaluate.cache import Entry
+
+Compute = Callable[[Batch, list[int]], list[dict[str, Tensor]]]
+
+
+class Part(NamedTuple):
+    """What one batch gave: sample numbers int64 [k], and for each entry its arrays [k, ...] by name, on the CPU."""
+
+    rows: np.ndarray
+    arrays: list[dict[str, Tensor]]
+
+
+class Collected(NamedTuple):
+    """Entries in the order in which they were asked for, and how many of them had to be computed."""
+
+    entries: list[Entry]
+    computed: int
+
+
+def collect(
+    source: Shards,
+    descriptions: list[dict[str, Any]],
+    compute: Compute,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    device: torch.device | None = None,
+    label: str = "features",
+) -> Collected | None:
+    """The entry of every description; those that the cache lacks are computed in one pass over `source`.
+
+    `compute(batch, numbers)` gives the arrays of the descriptions of these numbers. Every process must call it; where
+    one fails all raise. Raises `DataError` where no sample can be used, and what reading, computing and writing raise.
+    """
+    names = [cache.digest(description) for description in descriptions]
+    first = [names.index(name) for name in names]  # equal descriptions, as of an encoder that was not trained, are one
+    found = _on_main(lambda: [cache.find(description) for description in descriptions])
+    missing = distributed.from_main(lambda: sorted({first[n] for n, entry in enumerate(found) if entry is None}))
+    if not missing:
+        return Collected(found, 0) if distributed.rank() == 0 else None
+    writers = _on_main(lambda: {number: cache.Writer(descriptions[number], len(source)) for number in missing})
+    device = device or torch.device("cpu")
+
+    def take(part: Part) -> None:
+        for number, arrays in zip(missing, part.arrays, strict=True):
+            for name, values in arrays.items():
+                writers[number].write(name, part.rows, values)
+
+    parts = _computed(_own_batches(source, batch_size, workers, device, label), compute, missing, device)
+    try:
+        if not _in_rounds(parts, take, batch_size):
+            raise DataError(f"none of the {len(source)} samples in {source.shard(0)} and its like could be used")
+        closed = distributed.from_main(lambda: _close(found, writers))
+    except BaseException:
+        for writer in writers.values() if distributed.rank() == 0 else ():
+            writer.discard()
+        raise
+    return Collected([found[n] for n in first], closed) if distributed.rank() == 0 else None
+
+
+def _on_main(work: Callable[[], Any]) -> Any:
+    """`work()` on the main process, where it may fail for all; nothing of it on the others."""
+    made: list[Any] = []
+    distributed.from_main(lambda: made.append(work()))
+    return made[0] if made else {}
+
+
+def _close(found: list[Any], writers: dict[int, cache.Writer]) -> int:
+    for number, writer in writers.items():
+        found[number] = writer.close()
+    return len(writers)
+
+
+def _own_batches(source: Shards, batch_size: int, workers: int, device: torch.device, label: str) -> Iterator[Batch]:
+    """This process's batches: whole ones of a contiguous block."""
+    count, rank, world = -(-len(source) // batch_size), distributed.rank(), distributed.world()
+    start, stop = count * rank // world, count * (rank + 1) // world
+    batches = sequential(
+        source, batch_size=batch_size, workers=workers, start=start * batch_size, stop=stop * batch_size,
+        pin_memory=device.type == "cuda", may_be_none=distributed.world() > 1,
+    )  # fmt: skip
+    return track(batches, label, stop - start, rank == 0)
+
+
+def _computed(batches: Iterator[Batch], compute: Compute, numbers: list[int], device: torch.device) -> Iterator[Part]:
+    """A part for each batch; on a GPU the host reads one batch while the device works on the next."""
+    held: tuple[np.ndarray, list[dict[str, Tensor]], Any] | None = None
+    for batch in batches:
+        with torch.inference_mode():
+            arrays = [{name: _sent(x) for name, x in arrays.items()} for arrays in compute(batch, numbers)]
+        event = torch.cuda.Event() if device.type == "cuda" else None
+        if event is not None:
+            event.record()
+        if held is not None:
+            yield _arrived(*held)
+        held = batch.index.numpy(), arrays, event
+    if held is not None:
+        yield _arrived(*held)
+
+
+def _sent(x: Tensor) -> Tensor:
+    """On the CPU, float32 where it was a lower precision; from a GPU on its way there."""
+    x = x.float() if x.is_floating_point() else x
+    if not x.is_cuda:
+        return x.contiguous()
+    return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)
+
+
+def _arrived(rows: np.ndarray, arrays: list[dict[str, Tensor]], event: Any) -> Part:
+    if event is not None:
+        event.synchronize()
+    return Part(rows, arrays)
+
+
+def _in_rounds(parts: Iterator[Part], take: Callable[[Part], None], batch_size: int) -> int:
+    """Hand the parts of all processes to `take` on the main one; the number of samples. Where one fails, all do."""
+    failure: MvsslError | None = None
+    group, samples = _group(), 0
+    while True:
+        part = None
+        try:
+            part = next(parts, None) if failure is None else None
+        except MvsslError as error:
+            failure = error
+        everyone = _told(part, failure, group)
+        if failure is not None:
+            raise failure
+        for told in everyone:
+            if told is not None and told["failure"] is not None:
+                raise ElsewhereError(*told["failure"])
+        present = [told for told in everyone if told is not None]
+        if not present:
+            return samples
+        samples += sum(len(told["rows"]) for told in present)
+        whole = [part] if distributed.world() == 1 else _gathered(part, everyone, present[0]["like"], batch_size, group)
+        try:
+            for one in whole:
+                take(one)  # pyright: ignore[reportArgumentType]
+        except MvsslError as error:  # the others hear of it in the next round
+            failure = error
+
+
+def _group() -> Any:
+    """Processes that exchange CPU tensors: the default ones, or beside NCCL a group of their own."""
+    if distributed.world() == 1 or dist.get_backend() == "gloo":
+        return None
+    return dist.new_group(backend="gloo")
+
+
+def _told(part: Part | None, failure: MvsslError | None, group: Any) -> list[dict[str, Any] | None]:
+    """What every process has in this round: None, or its rows and the shapes of its arrays, or why it failed."""
+    told = None
+    if failure is not None:
+        told = {"failure": (str(failure), failure.code)}
+    elif part is not None:
+        like = [{name: (x.shape[1:], x.dtype) for name, x in arrays.items()} for arrays in part.arrays]
+        told = {"failure": None, "rows": part.rows, "like": like}
+    if distributed.world() == 1:
+        return [told]
+    everyone: list[Any] = [None] * distributed.world()
+    dist.all_gather_object(everyone, told, group=group)
+    return everyone
+
+
+def _gathered(part: Part | None, everyone: list[Any], like: list[dict], size: int, group: Any) -> list[Part]:
+    """The round's parts in rank order on the main process, nothing on the others."""
+    main = distributed.rank() == 0
+    rows = [np.empty(0, np.int64) if told is None else told["rows"] for told in everyone]
+    parts = [Part(one, [{} for _ in like]) for one in rows]
+    for number, arrays in enumerate(like):
+        for name, (shape, kind) in arrays.items():
+            own = torch.zeros(size, *shape, dtype=kind)
+            if part is not None:
+                own[: len(part.rows)] = part.arrays[number][name]
+            blocks = [torch.empty_like(own) for _ in everyone] if main else None
+            dist.gather(own, blocks, dst=0, group=group)
+            for one, block in zip(parts, blocks or (), strict=False):
+                one.arrays[number][name] = block[: len(one.rows)]
+    return [one for one in parts if len(one.rows)] if main else []

@@ -1,0 +1,121 @@
+"""What probes are handed: features of a view or of all, local maps with the classes of pixels, an encoder to train.
+
+in   the splits of an evaluation and one candidate at one layer
+out  the arguments that mvssl.evaluate.probes promises, on the device
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mvssl.data import Batch, loader, sequential
+from mvssl.evaluate.features import Labelled, join
+from mvssl.evaluate.handed import ByView, Dense, Live
+from mvssl.evaluate.layers import DENSE, PIXELS, Candidate, Want, dense_numbers
+from mvssl.evaluate.metrics import NotPossible
+from mvssl.evaluate.splits import Classes, Split
+from mvssl.names import first_drawn
+from mvssl.views import ViewSet
+
+ALL = "all"  # every view, side by side
+
+
+@dataclass(frozen=True)
+class Hand:
+    """One candidate at one layer, ready to be handed out."""
+
+    candidate: Candidate
+    layer: str
+    splits: dict[str, Split]
+    classes: Classes
+    views: ViewSet
+    device: torch.device
+    seed: int
+
+    def view(self, name: str) -> tuple[Labelled, Labelled]:
+        """Train and test of one view, or of all joined."""
+        train, test = self._features("train"), self._features("test")
+        pair = join(train, test) if name == ALL else (train[name], test[name])
+        made = [Labelled(x.to(self.device), self._labels(s)) for x, s in zip(pair, ("train", "test"), strict=True)]
+        return made[0], made[1]
+
+    def other(self, name: str) -> Tensor:
+        """Features of the shards of another distribution, as `view` gives those of train and test."""
+        if "other" not in self.splits:
+            raise NotPossible("it needs shards of another distribution: --other SHARDS")
+        other = self._features("other")
+        return (join(self._features("train"), other)[1] if name == ALL else other[name]).to(self.device)
+
+    def by_view(self, inputs: bool) -> tuple[ByView, ByView]:
+        """Train and test with the views apart."""
+        made = [
+            ByView(self._on_device(self._features(split)), self._labels(split), self._pixels(split) if inputs else {})
+            for split in ("train", "test")
+        ]
+        return made[0], made[1]
+
+    def maps(self, view: str) -> tuple[Dense, Dense]:
+        """Train and test maps of one view; raises `NotPossible` where the classes of pixels are not known."""
+        made = []
+        for name in ("train", "test"):
+            segments = self.splits[name].segments
+            if segments is None:
+                raise NotPossible("it needs the class of every pixel: evaluate.segments, such as {field: seg.png}")
+            numbers = dense_numbers(self.candidate, self.layer, view)
+            by_view = [self.splits[name].features(Want(self.candidate, DENSE + number)) for number in numbers]
+            maps = tuple(found[view] for found in by_view if view in found)
+            if not maps:
+                raise NotPossible(f"view {view!r} has no local maps")
+            made.append(Dense(maps, segments))
+        return made[0], made[1]
+
+    def live(self, view: str) -> Live:
+        """The candidate's encoder of one view, and batches to train and test it."""
+        model, train = self.candidate.model, self.splits["train"]
+        if model is None:
+            raise NotPossible("pixels have no encoder to train")
+
+        def encoder() -> Any:
+            return copy.deepcopy(model.encoder_of(view)).to(self.device)
+
+        return Live(view, len(self.classes), len(train), self.device, encoder, self._drawn(view), self._clean(view))
+
+    def _drawn(self, view: str) -> Any:
+        drawn, source = first_drawn(view, self.views.names) or view, self.splits["train"].source
+
+        def batches(steps: int, batch_size: int, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+            size = min(batch_size, len(source))
+            for batch in loader(source, batch_size=size, seed=seed, stop_step=steps):
+                yield self._pair(self.views(batch, seed, self.device)[drawn], batch)
+
+        return batches
+
+    def _clean(self, view: str) -> Any:
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            for batch in sequential(self.splits["test"].source, batch_size=256):
+                yield self._pair(self.views.clean(batch, self.device)[view], batch)
+
+        return batches
+
+    def _pair(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        labels = batch.columns["label"]
+        labels = labels.float() if labels.ndim == 2 else labels.long()
+        keep = labels >= 0 if labels.ndim == 1 else torch.ones(len(labels), dtype=torch.bool)
+        return x[keep.to(x.device)], self.classes(labels[keep]).to(x.device)
+
+    def _features(self, split: str) -> dict[str, Tensor]:
+        return self.splits[split].features(Want(self.candidate, self.layer))
+
+    def _pixels(self, split: str) -> dict[str, Tensor]:
+        return self._on_device(self.splits[split].features(Want(Candidate(PIXELS, None), PIXELS)))
+
+    def _labels(self, split: str) -> Tensor:
+        labels = self.splits[split].labels
+        return self.classes(labels).to(self.device) if len(labels) else labels
+
+    def _on_device(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {view: x.to(self.device) for view, x in features.items()}

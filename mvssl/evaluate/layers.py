@@ -1,0 +1,172 @@
+"""Which features are meant: layers of a model by name, what decides their values, and how a batch gives them.
+
+in   a batch; `vector`, `head`, `head:LABEL`, the number of a map, `dense N` (that map with its places), `pixels`
+out  [n, d] by view, or [n, c, h, w] of a dense layer
+"""
+
+import hashlib
+import importlib
+import inspect
+import math
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mvssl.data import Batch, Shards
+from mvssl.errors import RecipeError
+from mvssl.evaluate.features import flatten
+from mvssl.model import MultiView
+from mvssl.names import first_drawn
+from mvssl.objectives.context import at_least_float32
+from mvssl.versions import versions
+from mvssl.views import ViewSet
+
+PIXELS, DENSE = "pixels", "dense "
+DENSE_NUMBERS = 32_768  # per sample and view: 128 kB
+
+
+class Candidate(NamedTuple):
+    """One column of the table; `model` None means the clean views themselves. `digest` names its weights."""
+
+    encoder: str
+    model: MultiView | None
+    digest: str = ""
+
+
+class Want(NamedTuple):
+    """A layer of a candidate; without a candidate, the labels."""
+
+    candidate: Candidate | None
+    layer: str = ""
+
+
+def compute(
+    batch: Batch, wants: list[Want], views: ViewSet, device: torch.device, precision: str
+) -> list[dict[str, Tensor]]:
+    """Arrays by name for each want: features by view, or `label` and `segments` as the batch has them.
+
+    Each model runs once, on views that are made once.
+    """
+    clean = views.clean(batch, device) if any(want.candidate for want in wants) else {}
+    seen: dict[str, Any] = {}
+    for candidate in {want.candidate.encoder: want.candidate for want in wants if want.candidate}.values():
+        if candidate.model is not None:
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                features = candidate.model.encode(clean)
+            seen[candidate.encoder] = {view: at_least_float32(x) for view, x in features.items()}
+    found = []
+    # a view that is drawn several times is one clean view, and its objective knows it by its draws
+    drawn = {view: first_drawn(view, views.names) or view for view in clean}
+    for candidate, layer in wants:
+        if candidate is None:
+            found.append(_labels(batch))
+        elif layer.startswith(DENSE):
+            found.append(_dense(candidate, clean, seen.get(candidate.encoder, {}), layer.removeprefix(DENSE)))
+        elif candidate.model is None:
+            found.append({view: flatten(x) for view, x in clean.items()})
+        else:
+            features = seen[candidate.encoder].items()
+            found.append({view: at_layer(candidate.model, drawn[view], x, layer) for view, x in features})
+    return found
+
+
+def _dense(candidate: Candidate, clean: dict[str, Tensor], seen: dict[str, Any], layer: str) -> dict[str, Tensor]:
+    """The maps [n, c, h, w] of the views that have them."""
+    if layer == PIXELS:
+        return {view: x for view, x in clean.items() if x.ndim == 4}
+    return {view: x.maps[int(layer)] for view, x in seen.items() if layer in dense_numbers(candidate, layer, view)}
+
+
+def dense_numbers(candidate: Candidate, layer: str, view: str | None = None) -> list[str]:
+    """Which maps a dense probe reads, shallow to deep: the one that `layer` names, else the deepest ones.
+
+    Of every view, or of one. The deepest are those with more than one place and together at most DENSE_NUMBERS numbers.
+    """
+    if candidate.model is None:
+        return [PIXELS]
+    model, kept = candidate.model, []
+    for name in [view] if view else [name.strip() for group in model.encoders for name in group.split(",")]:
+        maps, total = model.encoder_of(name).widths.maps, 0
+        for number in reversed(range(len(maps))):
+            total += math.prod(maps[number])
+            fits = layer == str(number) if layer.isdecimal() else total <= DENSE_NUMBERS or not kept
+            if fits and math.prod(maps[number][1:]) > 1:
+                kept.append(str(number))
+    return sorted(dict.fromkeys(kept), key=int)
+
+
+def _labels(batch: Batch) -> dict[str, Tensor]:
+    """What the batch has of `label`, `labelled` (whether a sample has one) and `segments`, and at least its index."""
+    found = {name: batch.columns[name] for name in ("label", "segments") if name in batch.columns}
+    if "label" in batch.present:
+        found["labelled"] = batch.present["label"].to(torch.uint8)
+    return {"index": batch.index, **found}
+
+
+def describe(want: Want, source: Shards, tables: Mapping[str, Any], device: torch.device, precision: str) -> dict:
+    """All that decides the values of a want's arrays, as JSON; `tables` are the recipe's views by name."""
+    data = {
+        "fingerprint": source.fingerprint,
+        "files": [[(stat := os.stat(path)).st_size, stat.st_mtime_ns] for path in source.paths],
+        "columns": {name: column.model_dump(mode="json") for name, column in source.columns.items()},
+        "samples": len(source),
+    }
+    if want.candidate is None:
+        return {"data": data, "of": "labels"}
+    return {
+        "data": data,
+        "views": {name: [table.model_dump(mode="json"), _code(table.name)] for name, table in tables.items()},
+        "of": want.candidate.digest or PIXELS,
+        "layer": want.layer if want.candidate.model is not None else PIXELS,
+        "precision": precision,
+        "device": device.type,
+        "versions": {name: value for name, value in versions().items() if name not in ("mvssl", "scikit-learn")},
+    }
+
+
+def weights_digest(model: MultiView, objective: str = "") -> str:
+    """One name for a model: its networks by name and arguments, its objective in words, every weight and buffer."""
+    whole = hashlib.blake2b(digest_size=16)
+    for group, encoder in model.encoders.items():
+        whole.update(repr((group, encoder.name, encoder.taps, encoder.arguments)).encode())
+    whole.update(objective.encode())
+    for name, value in model.state_dict().items():
+        whole.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        whole.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return whole.hexdigest()
+
+
+def _code(name: str) -> str:
+    """What a view class outside mvssl is made of; its text decides what a clean view is."""
+    if ":" not in name:
+        return ""
+    try:
+        module, _, _ = name.partition(":")
+        return hashlib.blake2b(inspect.getsource(importlib.import_module(module)).encode()).hexdigest()
+    except (OSError, TypeError, ImportError):
+        return str(os.urandom(8))  # not to be known, so never found again
+
+
+def heads(model: Any) -> dict[str, tuple[str, Any]]:
+    """Layers that objectives compare, with label and objective: `head:LABEL` of each, and `head`, the first of them."""
+    found = [
+        (label, term) for label, term in zip(model.labels, model.objective, strict=True) if hasattr(term, "represent")
+    ]
+    first = {"head": found[0]} if found else {}
+    return first | {f"head:{label}": (label, term) for label, term in found}
+
+
+def at_layer(model: Any, view: str, features: Any, layer: str) -> Tensor:
+    """[n, d] of one view's `Features` at `layer`. Raises `RecipeError` that lists the layers there are."""
+    if layer == "vector":
+        return features.vector
+    known = heads(model)
+    if layer in known:
+        return known[layer][1].represent(view, features)
+    if layer.isdecimal() and int(layer) < len(features.maps):
+        return flatten(features.maps[int(layer)])
+    accepted = ["vector", *known, *map(str, range(len(features.maps)))]
+    raise RecipeError(f"evaluate.layer: view {view!r} has no layer {layer!r} (accepted: {', '.join(accepted)})")

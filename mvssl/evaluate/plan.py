@@ -1,0 +1,52 @@
+"""What an evaluation does: which probes, with which settings, on which layers and views.
+
+in   names of probes, or the name of a paper's protocol (mvssl.evaluate.presets), a layer, views
+out  `Job`s, and what must be known of every sample before they can be done
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from mvssl.errors import RecipeError
+from mvssl.evaluate.layers import DENSE, PIXELS, Candidate, Want, dense_numbers
+from mvssl.evaluate.probes import PROBES
+from mvssl.recipe import Evaluate, nearest
+
+INPUTS = Want(Candidate(PIXELS, None), PIXELS)
+
+
+class Job(NamedTuple):
+    """A probe by its name, the keywords that it is called with, the layer that it reads."""
+
+    probe: str
+    options: dict[str, Any]
+    layer: str
+    views: tuple[str, ...] | None = None  # None: those that the evaluation chooses
+    preset: dict[str, Any] | None = None  # name and deviations, where a paper's protocol asks for it
+
+
+def jobs_of(said: Evaluate, probes: Iterable[str], layer: str) -> list[Job]:
+    """A job per row of each probe, in the order of PROBES. Raises `RecipeError` for a probe that does not exist."""
+    wanted = list(probes)
+    for name in wanted:
+        if name not in PROBES:
+            raise RecipeError(f"evaluate.probes: no probe {name!r}{nearest(name, PROBES)}")
+    return [Job(name, row, layer) for name in PROBES if name in wanted for row in PROBES[name].rows(said)]
+
+
+def wants_of(jobs: list[Job], candidates: list[Candidate]) -> list[Want]:
+    """What the jobs read of every sample: labels, layers of the candidates, maps, and the clean views themselves."""
+    wants = [Want(None)]
+    for candidate in candidates:
+        for job in jobs:
+            wants.append(Want(candidate, layer_of(job, candidate)))
+            if PROBES[job.probe].handed == "maps":
+                wants += [Want(candidate, DENSE + name) for name in dense_numbers(candidate, job.layer)]
+    if any(PROBES[job.probe].inputs for job in jobs):
+        wants.append(INPUTS)
+    return list({(want.candidate and want.candidate.encoder, want.layer): want for want in wants}.values())
+
+
+def layer_of(job: Job, candidate: Candidate) -> str:
+    """The layer that a job reads of a candidate; pixels have but one."""
+    return PIXELS if candidate.model is None else job.layer

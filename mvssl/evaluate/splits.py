@@ -1,0 +1,162 @@
+"""The samples that an evaluation fits and tests on: opened, their features collected, their classes numbered alike.
+
+in   a recipe and patterns of shards; what is wanted of each sample
+out  a `Split` of each: features and labels of the samples that have every view, a label, and can be decoded
+"""
+
+import math
+from functools import reduce
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvssl.data import Shards, open_shards
+from mvssl.data.paths import listed
+from mvssl.errors import DataError, RecipeError
+from mvssl.evaluate.cache import Entry
+from mvssl.evaluate.layers import Want
+from mvssl.recipe import Recipe
+
+SPLITS = ("train", "test", "other")
+Patterns = str | list[str] | None
+
+
+class Sources(NamedTuple):
+    """Opened shards by split and the patterns that named them; `other` only where asked for."""
+
+    shards: dict[str, Shards]
+    patterns: dict[str, list[str]]
+
+
+def open_splits(
+    recipe: Recipe, train: Patterns = None, test: Patterns = None, other: Patterns = None, *, labels: bool = True
+) -> Sources:
+    """Shards with the recipe's columns, `label` and `segments`. Raises `RecipeError`, `DataError`.
+
+    `other` needs no labels. Without `labels` the recipe need not say where they are.
+    """
+    if recipe.data.label is None and labels:
+        raise RecipeError("data.label: the recipe does not say where labels are; add for example label: {field: cls}")
+    if train and not test:
+        raise RecipeError("other shards to fit probes on need other shards to test on: give both --data and --test")
+    if not (test or recipe.data.val):
+        raise RecipeError("no labelled shards to test on: name them in data.val, or give --test SHARDS")
+    extra = {"label": recipe.data.label, "segments": recipe.evaluate.segments}
+    columns = {**recipe.data.columns, **{name: column for name, column in extra.items() if column}}
+    named = {"train": listed(train or recipe.data.train), "test": listed(test or recipe.data.val)}
+    named |= {"other": listed(other)} if other else {}
+    # a sample that lacks any view is left out for every view, so that all views are measured on the same samples
+    shards = {
+        split: open_shards(
+            patterns, recipe.data.folder, recipe.data.columns if split == "other" else columns, missing="drop"
+        )
+        for split, patterns in named.items()
+    }
+    return Sources(shards, named)
+
+
+class Split:
+    """One set of samples; features stay mapped from the cache until they are asked for."""
+
+    def __init__(self, source: Shards, wants: list[Want], entries: list[Entry]):
+        self.source = source
+        self._entries = {_name(want): entry for want, entry in zip(wants, entries, strict=True)}
+        rows = reduce(np.intersect1d, [entry.rows.numpy() for entry in entries])
+        labels = self._entries[_name(Want(None))]
+        labelled = _labelled(labels, rows)
+        self._rows = torch.from_numpy(rows[labelled])
+        self.left_out = {
+            "without_view_or_label": source.dropped,
+            "undecodable": len(source) - len(rows),
+            "without_label": int((~labelled).sum()),
+        }
+        if not len(self._rows):
+            raise DataError("no sample with a label; see data.label for the field that holds labels, and its path")
+        label = self._taken(labels, "label") if "label" in labels.arrays else torch.zeros(0, dtype=torch.int64)
+        self.labels = label.float() if label.ndim == 2 else label.long()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def segments(self) -> Tensor | None:
+        """The class of every pixel, [n, h, w]; None where the recipe does not say where they are."""
+        labels = self._entries[_name(Want(None))]
+        return self._taken(labels, "segments")[:, 0] if "segments" in labels.arrays else None
+
+    def features(self, want: Want) -> dict[str, Tensor]:
+        """By view, [n, d] or [n, c, h, w] of a dense layer."""
+        entry = self._entries[_name(want)]
+        return {view: self._taken(entry, view) for view in entry.arrays}
+
+    def _taken(self, entry: Entry, name: str) -> Tensor:
+        whole = entry.arrays[name]
+        return whole if len(self._rows) == len(whole) else whole[self._rows]
+
+
+def _name(want: Want) -> tuple[str, str]:
+    return (want.candidate.encoder if want.candidate else "", want.layer)
+
+
+def _labelled(labels: Entry, rows: np.ndarray) -> np.ndarray:
+    """bool [len(rows)]: which of these samples have a label; all where there is no column of labels."""
+    found = np.ones(len(rows), dtype=bool)
+    if "labelled" in labels.arrays:
+        found &= labels.arrays["labelled"].numpy()[rows] > 0
+    if "label" in labels.arrays and labels.arrays["label"].ndim == 1:
+        found &= labels.arrays["label"].numpy()[rows] >= 0
+    return found
+
+
+class Classes(NamedTuple):
+    """Which labels count, and how they are numbered: of class numbers the `known` ones, of multi-hot ones a mask."""
+
+    known: Tensor
+    chance: float  # what guessing scores on test
+
+    @classmethod
+    def of(cls, train: Tensor, test: Tensor) -> "Classes":
+        """The classes of both splits.
+
+        Multi-hot: classes without a positive in train or in test cannot be learned or measured, and are left out and
+        counted. Raises `DataError` where no class is left.
+        """
+        if not len(train):
+            return cls(train, math.nan)
+        if train.ndim == 1:
+            known = torch.unique(torch.cat([train, test]))
+            most = known[torch.bincount(torch.searchsorted(known, train), minlength=len(known)).argmax()]
+            return cls(known, (test == most).double().mean().item())
+        keep = (train.sum(0) > 0) & (test.sum(0) > 0)
+        if not keep.any():
+            raise DataError(
+                "no class has a positive sample both in the shards to fit probes on and in those to test on"
+            )
+        return cls(keep, test[:, keep].mean().item())
+
+    def __len__(self) -> int:
+        return int(self.known.sum()) if self.known.dtype == torch.bool else len(self.known)
+
+    def __call__(self, labels: Tensor) -> Tensor:
+        """Labels as probes take them: int64 [n] from 0, or float32 [n, c]."""
+        return labels[:, self.known] if labels.ndim == 2 else torch.searchsorted(self.known, labels)
+
+    @property
+    def left_out(self) -> int:
+        """Multi-hot classes that cannot be measured."""
+        return int((~self.known).sum()) if self.known.dtype == torch.bool else 0
+
+
+def about_data(splits: dict[str, Split]) -> dict[str, Any]:
+    """What a record says of the samples."""
+    return {
+        name: {
+            "fingerprint": split.source.fingerprint,
+            "shards": len(split.source.paths),
+            "samples": len(split.source),
+            "left_out": split.left_out,
+        }
+        for name, split in splits.items()
+    }
