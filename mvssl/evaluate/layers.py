@@ -9,7 +9,7 @@ import importlib
 import inspect
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +26,8 @@ from mvssl.views import ViewSet
 
 PIXELS, DENSE = "pixels", "dense "
 DENSE_NUMBERS = 32_768  # per sample and view: 128 kB
+
+Encode = Callable[[Batch], dict[str, Tensor]]
 
 
 class Candidate(NamedTuple):
@@ -96,6 +98,12 @@ def dense_numbers(candidate: Candidate, layer: str, view: str | None = None) -> 
             if fits and math.prod(maps[number][1:]) > 1:
                 kept.append(str(number))
     return sorted(dict.fromkeys(kept), key=int)
+
+
+def encode_model(model: MultiView, views: ViewSet, layer: str, device: torch.device) -> Encode:
+    """From a batch to the features [n, d] by view of one model at one layer."""
+    want = Want(Candidate("trained", model), layer)
+    return lambda batch: compute(batch, [want], views, device, "fp32")[0]
 
 
 def _labels(batch: Batch) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from mvssl.data import Batch, Shards, Undecodable, open_shards
 from mvssl.data.batch import stack
 from mvssl.errors import DataError, RecipeError
-from mvssl.evaluate.features import encode_model
+from mvssl.evaluate.layers import encode_model
 from mvssl.recipe import Recipe
 from mvssl.run import LoadedRun, load_run
 from mvssl.views.normalize import spread
