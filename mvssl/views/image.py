@@ -16,7 +16,9 @@ from mvssl.draws import Draws
 from mvssl.errors import RecipeError
 from mvssl.recipe import nearest
 from mvssl.views import color as colors
+from mvssl.views import disturb
 from mvssl.views import normalize as normalization
+from mvssl.views.bands import Channels, kept_channels
 from mvssl.views.geometry import Affine, Geometry, Placement
 from mvssl.views.resample import Interpolation, place
 
@@ -38,9 +40,13 @@ class ImageView:
     blur_p          probability of a Gaussian blur of blur_sigma = [low, high] output pixels
     keep            probability with which each pixel stays; the others become 0
     color           rgb (as stored, any number of channels), gray, lab, ydbdr
-    channels        what is kept of it: names such as L, ab, Y, DbDr, or a list of numbers
+    bands           names of the column's channels, in order
+    channels        what is kept of them: names of bands, names such as L, ab, Y, DbDr, or a list of numbers
+    nodata          stored value that means that nothing was measured: left out of every mean, 0 once normalised
+    noise           standard deviation of added Gaussian noise, once normalised
+    drop            probability with which a channel is set to 0, the mean once normalised; one always stays
     normalize       half, imagenet, cifar10, lab, ydbdr, none, data (measured), {mean: [...], std: [...]}; default the
-                    colour space's own: half, lab or ydbdr
+                    colour space's own: lab, ydbdr, or half; data where the training source holds floats
     """
 
     def __init__(
@@ -65,7 +71,11 @@ class ImageView:
         blur_sigma: tuple[float, float] = (0.1, 2.0),
         keep: float = 1.0,
         color: colors.Space = "rgb",
-        channels: str | list[int] | None = None,
+        bands: list[str] | None = None,
+        channels: Channels | None = None,
+        nodata: float | None = None,
+        noise: float = 0.0,
+        drop: float = 0.0,
         normalize: normalization.Name | normalization.Numbers | None = None,
     ):
         if len(shape) != 3:
@@ -74,6 +84,7 @@ class ImageView:
         _check_chances(**chances, solarize_p=solarize_p, blur_p=blur_p, keep=keep)
         if not 0 < blur_sigma[0] <= blur_sigma[1] <= _MOST_SIGMA:
             raise RecipeError(f"blur_sigma: {list(blur_sigma)}; give [low, high] pixels, above 0 to {_MOST_SIGMA}")
+        disturb.check(noise, drop)
         given, (h, w) = shape[0], shape[1:]
         self.size = (h, w) if size is None else (size, size) if isinstance(size, int) else size
         if min(self.size) < 1 or math.prod(self.size) > MAX_PIXELS:
@@ -90,10 +101,15 @@ class ImageView:
             affine=affine,
         )
         self.interpolation: Interpolation = interpolation
-        self.jitter = colors.ColorJitter(given, jitter, jitter_p, gray_p, hue)
         self.solarize_p, self.blur_p, self.blur_sigma, self.keep = solarize_p, blur_p, blur_sigma, keep
         self.color: colors.Space = color
-        self.whole, self.kept = _channels(given, color, channels)
+        self.nodata, self.noise, self.drop = nodata, noise, drop
+        if nodata is not None and color != "rgb":
+            raise RecipeError(f"nodata: color: {color} mixes channels, and what was not measured with them")
+        self.column_bands = tuple(bands or ())
+        self.whole, self.kept, self.bands = _channels(given, color, channels, bands)
+        self.early = color == "rgb" and given > 3  # of many bands only those that are kept go the whole way
+        self.jitter = colors.ColorJitter(len(self.kept) if self.early else given, jitter, jitter_p, gray_p, hue)
         default = color if color in ("lab", "ydbdr") else "half"
         self.mean, self.std = normalization.statistics(normalize or default, self.kept, self.whole)
         self.shape = (len(self.kept), *self.size)
@@ -103,17 +119,43 @@ class ImageView:
 
         `placement` is another view's, for sensors that see the same scene; default this view's own draw.
         """
+        return self._seen(x, draws, placement, 0.0)
+
+    def measured(self, x: Tensor) -> Tensor:
+        """The clean view with NaN where nothing was measured, for statistics."""
+        return self._seen(x, None, None, math.nan)
+
+    def _seen(self, x: Tensor, draws: Draws | None, placement: Placement | None, empty: float) -> Tensor:
         stored = not x.is_floating_point()
+        x = self._picked(x) if self.early else x
+        there = None if self.nodata is None else x != self.nodata
         x = x.float().div_(255) if stored else x.float()
-        if draws is None:
-            x = place(x, Placement.whole(len(x)), self.size, self.interpolation)
-        else:
-            placement = self.geometry.draw(draws) if placement is None else placement
-            x = self._distort(place(x, placement, self.size, self.interpolation), draws, stored)
+        if placement is None:
+            placement = Placement.whole(len(x)) if draws is None else self.geometry.draw(draws)
+        x, holes = self._placed(x, there, placement)
+        if draws is not None:
+            x = self._distort(x, draws, stored)
         x = colors.to_space(x, self.color)
-        if self.kept != list(range(self.whole)):
-            x = x.index_select(1, send(torch.tensor(self.kept), x.device))
-        return normalization.normalized(x, self.mean, self.std)
+        x = normalization.normalized(x if self.early else self._picked(x), self.mean, self.std)
+        if draws is not None:
+            x = disturb.without_channels(disturb.noisy(x, self.noise, draws), self.drop, draws)
+        return x if holes is None else x.masked_fill(holes if self.early else self._picked(holes), empty)
+
+    def _picked(self, x: Tensor) -> Tensor:
+        """The kept channels of x [n, c, h, w]."""
+        if self.kept == list(range(x.shape[1])):
+            return x
+        return x.index_select(1, send(torch.tensor(self.kept), x.device))
+
+    def _placed(self, x: Tensor, there: Tensor | None, placement: Placement) -> tuple[Tensor, Tensor | None]:
+        """Images at their place, and where they have holes: where less than half of a pixel's area was measured."""
+        if there is None:
+            return place(x, placement, self.size, self.interpolation), None
+        share = place(there.float(), placement, self.size, self.interpolation)
+        x = place(torch.where(there, x, 0.0), placement, self.size, self.interpolation) / share.clamp(min=1e-6)
+        whole, holes = (share >= 0.5).float(), share < 0.5
+        mean = (x * whole).sum((2, 3), keepdim=True) / whole.sum((2, 3), keepdim=True).clamp(min=1)
+        return torch.where(holes, mean, x), holes  # the mean of the rest, so that contrast does not see the holes
 
     def _distort(self, x: Tensor, draws: Draws, stored: bool) -> Tensor:
         """Colour jitter, one clamp where the range is known, then what follows it in the papers."""
@@ -161,19 +203,19 @@ def _check_chances(**chances: float) -> None:
             raise RecipeError(f"{name}: {value} is no probability; give 0 to 1")
 
 
-def _channels(given: int, color: colors.Space, channels: str | list[int] | None) -> tuple[int, list[int]]:
-    """How many channels the colour space has, and which are kept."""
+def _channels(
+    given: int, color: colors.Space, channels: Channels | None, bands: list[str] | None
+) -> tuple[int, list[int], tuple[str, ...]]:
+    """How many channels the colour space has, which are kept, and the names of these where they are bands."""
     if color != "rgb" and given != 3:
         raise RecipeError(f"color: {color} is made from 3 channels, the column has {given}; leave color out")
+    if color != "rgb" and bands is not None:
+        raise RecipeError(f"bands: the names of a column's channels mean nothing in color: {color}; leave them out")
     whole = 1 if color == "gray" else given
-    if channels is None:
-        return whole, list(range(whole))
-    if isinstance(channels, str):
-        names = colors.CHANNELS[color] if whole == 3 or color == "gray" else {}
-        accepted = [*names, f"a list of 0..{whole - 1}"]
-        if channels not in names:
-            raise RecipeError(f"channels: {color} has no {channels!r}{nearest(channels, accepted)}")
-        return whole, names[channels]
-    if not channels or len(set(channels)) != len(channels) or not all(0 <= k < whole for k in channels):
-        raise RecipeError(f"channels: {channels}; give different numbers from 0 to {whole - 1}")
-    return whole, list(channels)
+    names = colors.CHANNELS[color] if bands is None and (whole == 3 or color == "gray") else {}
+    if isinstance(channels, str) and channels in names:
+        return whole, names[channels], ()
+    if isinstance(channels, str) and bands is None:
+        accepted = [*names, f"a list of 0..{whole - 1}", "names of bands, where the view says bands: [NAME, ...]"]
+        raise RecipeError(f"channels: {color} has no {channels!r}{nearest(channels, accepted)}")
+    return whole, *kept_channels(whole, channels, bands)

@@ -17,7 +17,9 @@ from torch import Tensor
 from mvssl.devices import send
 from mvssl.draws import Draws
 from mvssl.errors import RecipeError
+from mvssl.views import disturb
 from mvssl.views import normalize as normalization
+from mvssl.views.bands import Channels, kept_channels
 from mvssl.views.span import Span, Timing, blanked, cut
 
 
@@ -32,7 +34,8 @@ class SignalView:
     noise         standard deviation of added Gaussian noise (jitter), in normalised units
     drop          probability with which a channel is set to 0, the mean once normalised; one always stays
     mask, masks   largest share of the time that a mask sets to 0, and how many masks there are
-    channels      numbers of the channels that are kept, in this order
+    bands         names of the column's channels, in order
+    channels      names or numbers of the channels that are kept, in this order
     normalize     data (measured on the training source), none, or {mean: [...], std: [...]}
     """
 
@@ -49,7 +52,8 @@ class SignalView:
         drop: float = 0.0,
         mask: float = 0.0,
         masks: int = 1,
-        channels: list[int] | None = None,
+        bands: list[str] | None = None,
+        channels: Channels | None = None,
         normalize: Literal["data", "none"] | normalization.Numbers = "data",
     ):
         if len(shape) not in (1, 2):
@@ -57,12 +61,12 @@ class SignalView:
         given, t = (1, *shape)[-2:]
         self.length = t if length is None else length
         self.geometry = Timing(crop=crop, mask=mask, masks=masks)
-        self.kept = kept_channels(given, channels)
+        self.kept, self.bands = kept_channels(given, channels, bands)
+        self.column_bands = tuple(bands or ())
         self.rotate, self.scale, self.per_channel = _rotation(rotate, given), _factors(scale), per_channel
         if self.length < 1:
             raise RecipeError(f"length: {length}; give at least 1 sample")
-        if noise < 0 or not 0 <= drop < 1:
-            raise RecipeError(f"noise: {noise}, drop: {drop}; noise is at least 0, drop from 0 to below 1")
+        disturb.check(noise, drop)
         self.noise, self.drop, self.given = noise, drop, given
         self.mean, self.std = normalization.statistics(normalize, self.kept, given)
         self.shape = (len(self.kept), self.length)
@@ -81,7 +85,8 @@ class SignalView:
             x = rotated(x, rotations(draws, self.rotate))
         if self.scale:
             x = x * self._factors(draws, x.device)
-        return blanked(self._disturbed(self._normalized(x), draws), span.blanks)
+        x = disturb.noisy(self._normalized(x), self.noise, draws)
+        return blanked(disturb.without_channels(x, self.drop, draws), span.blanks)
 
     def _factors(self, draws: Draws, device: torch.device) -> Tensor:
         low, high = self.scale  # pyright: ignore[reportGeneralTypeIssues]
@@ -92,24 +97,6 @@ class SignalView:
         if self.kept != list(range(self.given)):
             x = x.index_select(1, send(torch.tensor(self.kept), x.device))
         return normalization.normalized(x, self.mean, self.std)
-
-    def _disturbed(self, x: Tensor, draws: Draws) -> Tensor:
-        if self.noise:
-            x = x + self.noise * draws.within("noise", x.device).normal("noise", *self.shape, dtype=torch.float32)
-        if self.drop:
-            drawn = draws.uniform("drop", len(self.kept))
-            stays = (drawn >= self.drop) | (drawn == drawn.amax(1, keepdim=True))
-            x = x * send(stays.float(), x.device)[..., None]
-        return x
-
-
-def kept_channels(given: int, channels: list[int] | None) -> list[int]:
-    """The channels that a view keeps, default all. Raises `RecipeError`."""
-    if channels is None:
-        return list(range(given))
-    if not channels or len(set(channels)) != len(channels) or not all(0 <= k < given for k in channels):
-        raise RecipeError(f"channels: {channels}; give different numbers from 0 to {given - 1}")
-    return list(channels)
 
 
 def _factors(scale: tuple[float, float] | None) -> tuple[float, float] | None:

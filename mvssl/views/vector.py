@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mvssl.draws import Draws
 from mvssl.errors import RecipeError
+from mvssl.views import disturb
 from mvssl.views import normalize as normalization
 
 
@@ -32,16 +33,15 @@ class VectorView:
     ):
         if len(shape) != 1:
             raise RecipeError(f"a vector view needs a column [d], not {list(shape)}; `name: image` takes [c, h, w]")
-        if noise < 0 or not 0 <= drop < 1:
-            raise RecipeError(f"noise: {noise}, drop: {drop}; noise is at least 0, drop from 0 to below 1")
+        disturb.check(noise, drop)
         self.shape, self.noise, self.drop = tuple(shape), noise, drop
         self.mean, self.std = normalization.statistics(normalize, list(range(shape[0])), shape[0])
 
     def __call__(self, x: Tensor, draws: Draws | None) -> Tensor:
         """Column [n, d] to view [n, d]; without draws, the clean view."""
         x = normalization.normalized(x.float(), self.mean, self.std)
-        if draws is not None and self.noise:
-            x = x + self.noise * draws.within("noise", x.device).normal("noise", *self.shape, dtype=torch.float32)
+        if draws is not None:
+            x = disturb.noisy(x, self.noise, draws)
         if draws is not None and self.drop:
             x = x * (draws.within("drop", x.device).uniform("drop", *self.shape, dtype=torch.float32) >= self.drop)
         return x

@@ -101,22 +101,35 @@ def resolve_statistics(recipe_views: Mapping[str, View], shapes: Shapes, source:
     """The same views with `normalize: data` replaced by numbers, as the resolved recipe should hold them.
 
     Measured on at most 2048 samples spread evenly over `source` (`len` and `source[i]`, a dict of arrays), each through
-    the clean view, for each channel or feature. Samples that cannot be decoded, columns that a sample lacks and values
-    that are not finite are left out.
+    the clean view, for each channel or feature. Samples that cannot be decoded, columns that a sample lacks, values
+    that are not finite and a view's `nodata` are left out. Images of floats, which have the range that their instrument
+    gave them, are measured by default.
     """
     resolved, moments = dict(recipe_views), {}
     for name, view in recipe_views.items():
-        if _options(name, view)[1].get("normalize") == "data":
+        if _options(name, view)[1].get("normalize") == "data" or _needs_measure(name, view, source):
             resolved[name] = view.model_copy(update={"normalize": "none"})
             moments[name] = _build(name, resolved[name], shapes), Moments()
     for sample in _readable(source) if moments else ():
         for name, (view, measured) in moments.items():
             column = sample.get(recipe_views[name].source)
             if column is not None:
-                measured.add(view(torch.as_tensor(np.array(column))[None], None))
+                measured.add(_clean(view, torch.as_tensor(np.array(column))[None]))
     for name, (_, measured) in moments.items():
         resolved[name] = recipe_views[name].model_copy(update={"normalize": measured.numbers()})
     return resolved
+
+
+def _needs_measure(name: str, view: View, source: Any) -> bool:
+    made, options = _options(name, view)
+    form = getattr(source, "forms", {}).get(view.source)
+    plain = issubclass(made, ImageView) and options.get("color", "rgb") == "rgb" and options.get("normalize") is None
+    return plain and form is not None and form.dtype.kind == "f"
+
+
+def _clean(view: Any, x: Tensor) -> Tensor:
+    """The clean view, with NaN for what was not measured where the view knows it."""
+    return view.measured(x) if hasattr(view, "measured") else view(x, None)
 
 
 def _readable(source: Any) -> Iterator[Mapping[str, Any]]:
