@@ -129,7 +129,7 @@ def config(encoder: Encoder, card: Card) -> dict[str, Any]:
             "first_conv": source.get("first_conv") if c == 3 else None,
             "classifier": source.get("classifier"),
         },
-        "mvssl": {"views": card.views, "source": card.source, "step": card.step},
+        "mvssl": {"views": card.views, "bands": card.bands, "source": card.source, "step": card.step},
     }
 
 

@@ -23,6 +23,7 @@ from mvssl.names import drawn
 from mvssl.objectives import OBJECTIVES
 from mvssl.objectives.context import Context, at_least_float32
 from mvssl.recipe import Recipe
+from mvssl.views.bands import kept_names
 
 
 class Term(NamedTuple):
@@ -142,7 +143,8 @@ def build_model(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], *, start_
         sizes = {view: tuple(shapes[view]) for base in group.split(",") for view in names[base.strip()]}
         _check_channels(group, sizes)
         largest = max(sizes.values(), key=lambda shape: shape[1:])
-        encoders[group] = Encoder(table, largest, group, start_weights=start_weights)
+        bands = {base.strip(): kept_names(recipe.views[base.strip()].options) for base in group.split(",")}
+        encoders[group] = Encoder(table, largest, group, start_weights=start_weights, bands=bands)
     widths = _widths(encoders, names, shapes)
     terms = []
     for number, table in enumerate(recipe.objective):

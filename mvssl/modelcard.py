@@ -21,10 +21,12 @@ class Card:
     """Facts about an encoder that its weights do not tell.
 
     `views` says by view what the encoder saw, `mean` and `std` normalise its input (one number per channel, or
-    one for all), `source` is the run, `results` are records of `mvssl evaluate`.
+    one for all), `bands` names the channels of views that have names for them, `source` is the run, `results` are
+    records of `mvssl evaluate`.
     """
 
     views: dict[str, str] = field(default_factory=dict)
+    bands: dict[str, list[str]] = field(default_factory=dict)
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     data: str = ""
@@ -41,6 +43,7 @@ class Card:
         first = run.views.view(bases[0])
         return cls(
             views={base: _saw(recipe.views[base], run.views.view(base).shape) for base in bases},
+            bands={base: list(names) for base in bases if (names := getattr(run.views.view(base), "bands", ()))},
             mean=_statistics(first, "mean", 0.0),
             std=_statistics(first, "std", 1.0),
             data=str(recipe.data.train),
@@ -112,7 +115,8 @@ def _input(encoder: Encoder, card: Card) -> str:
     rows = "\n".join(f"| {view} | {said} |" for view, said in card.views.items())
     table = f"| view | from |\n|---|---|\n{rows}\n\n" if rows else ""
     mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (card.mean, card.std))
-    order = f"Channels, in the recipe's order: {encoder.image[0]}. "
+    named = list(dict.fromkeys(", ".join(names) for names in card.bands.values()))
+    order = f"Channels, in the recipe's order: {' or '.join(named) or encoder.image[0]}. "
     return f"## Input\n\n{table}{order}Normalised as (x - mean) / std with mean {mean} and std {std}."
 
 

@@ -45,6 +45,9 @@ class Column(Table):
     channels_last: bool = Field(
         default=False, description="arrays are stored as [t, c] or [h, w, c], and turned to [c, t] or [c, h, w]"
     )
+    nan: float | None = Field(
+        default=None, description="value that NaN become, such as a view's nodata; by default they make a bad sample"
+    )
     rate: PositiveInt | None = Field(
         default=None, description="samples per second; wav files of another rate are resampled to it"
     )
@@ -265,6 +268,11 @@ def _crossed(recipe: Recipe) -> Iterable[str]:
         column = recipe.data.columns.get(view.source)
         if column and column.rate and view.options.get("rate", column.rate) != column.rate:
             yield f"views.{name}.rate: {view.options['rate']}, but the rate of column {view.source} is {column.rate}"
+        if column and column.size and view.options.get("nodata") is not None:
+            yield (
+                f"views.{name}.nodata: the size of column {view.source} blends what was not measured with the rest; "
+                "give the size to the view"
+            )
         if view.geometry is not None and view.geometry not in recipe.views:
             yield f"views.{name}.geometry: no view {view.geometry!r}{nearest(view.geometry, recipe.views)}"
     listed = [view.strip() for group in recipe.encoder for view in group.split(",")]

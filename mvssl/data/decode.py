@@ -119,7 +119,10 @@ def settle(column: Column, array: np.ndarray) -> np.ndarray:
             return array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
         array = np.moveaxis(array, -1, 0) if column.channels_last else array
         array = np.ascontiguousarray(array, np.uint8 if array.dtype in (np.uint8, np.bool_) else np.float32)
-    if column.size is not None and array.ndim == 3:
+        if column.nan is not None and array.dtype == np.float32:
+            array = np.where(np.isnan(array), np.float32(column.nan), array)
+    if column.size is not None and array.ndim >= 2:
+        array = array[None] if array.ndim == 2 else array  # what has a height and a width is an image
         array = np.stack([np.asarray(fit(Image.fromarray(band), column.size, column.interpolation)) for band in array])
     return array if column.length is None or array.ndim == 3 else fitted(array, column.length)
 

@@ -5,6 +5,7 @@ out  Features: maps, shallow to deep, each [n, c, h, w], and the vector [n, d] t
 """
 
 import inspect
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import timm
@@ -36,11 +37,20 @@ class Encoder(nn.Module):
     """The timm model that a recipe's table names, for views of `shape` (c, h, w), (c, t) or (d,).
 
     `widths` are the sizes of what it returns, `arguments` what rebuilds `model` with `timm.create_model`. `group` is
-    the encoder's name in the recipe, by which `init_from` finds its weights in a run. Raises `RecipeError` for a model
-    that timm does not know, that cannot give maps and a vector in one pass, or that does not take such a shape.
+    the encoder's name in the recipe, by which `init_from` finds its weights in a run; `bands` are the names of the
+    channels of each of its views, which start weights must have seen as well. Raises `RecipeError` for a model that
+    timm does not know, that cannot give maps and a vector in one pass, or that does not take such a shape.
     """
 
-    def __init__(self, table: recipe.Encoder, shape: tuple[int, ...], group: str = "", *, start_weights: bool = True):
+    def __init__(
+        self,
+        table: recipe.Encoder,
+        shape: tuple[int, ...],
+        group: str = "",
+        *,
+        start_weights: bool = True,
+        bands: Mapping[str, list[str]] | None = None,
+    ):
         super().__init__()
         self.name, self.taps, self.shape, self.where = (
             table.name,
@@ -52,7 +62,7 @@ class Encoder(nn.Module):
         self.arguments = _arguments(table, self.shape, self.where)
         self.model: Any = _create(table.name, self.arguments, table.pretrained and start_weights, self.where)
         if start_weights and table.init_from is not None:
-            load_start_weights(self.model, table.init_from, group, self.where)
+            load_start_weights(self.model, table.init_from, group, self.where, bands)
         self.widths = self.measure(self.shape)
 
     def forward(self, x: Tensor) -> Features:

@@ -4,19 +4,30 @@ in   a run folder, a checkpoint, an export folder, or a safetensors file
 out  the model with these weights; a `RecipeError` lists the keys that do not fit
 """
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mvssl.errors import DataError, RecipeError
+from mvssl.errors import DataError, MvsslError, RecipeError
+from mvssl.recipe import load_recipe
+from mvssl.views.bands import kept_names
 
 _PREFIX = "encoders."
 
 
-def load_start_weights(model: nn.Module, source: str, group: str, where: str) -> None:
-    """Put the weights of `source` into a timm model; `group` is the encoder's name where a run has several."""
+def load_start_weights(
+    model: nn.Module, source: str, group: str, where: str, bands: Mapping[str, list[str]] | None = None
+) -> None:
+    """Put the weights of `source` into a timm model; `group` is the encoder's name where a run has several.
+
+    `bands` are the names of the channels of each view that the model will see. Raises `RecipeError` where the weights
+    do not fit, or saw other bands.
+    """
+    _check_bands(bands or {}, _bands_of(Path(source).expanduser(), group), f"{where}.init_from: {source}")
     weights = _of_group(_read(Path(source).expanduser(), where), group, f"{where}.init_from: {source}")
     own = model.state_dict()
     # timm's files hold a classifier, which an encoder does not have
@@ -54,6 +65,35 @@ def _read(source: Path, where: str) -> dict[str, Tensor]:
     raise RecipeError(
         f"{where}.init_from: {source} is neither a run with a checkpoint, nor an export, nor a safetensors file{hint}"
     )
+
+
+def _bands_of(source: Path, group: str) -> dict[str, list[str]]:
+    """The names of the channels, by view, that the weights of an export or a run have seen, as far as it tells."""
+    try:
+        if (source / "config.json").is_file():
+            return json.loads((source / "config.json").read_text())["mvssl"].get("bands", {})
+        for run in (source, source.parent.parent):  # a run, or one of its checkpoints
+            if not (run / "recipe.yaml").is_file():
+                continue
+            recipe = load_recipe(run / "recipe.yaml")
+            groups = [group] if group in recipe.encoder else list(recipe.encoder)
+            views = [view.strip() for view in groups[0].split(",")] if len(groups) == 1 else []
+            found = {view: kept_names(recipe.views[view].options) for view in views}
+            return {view: names for view, names in found.items() if names}
+    except (MvsslError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # another program's folder
+    return {}
+
+
+def _check_bands(ours: Mapping[str, list[str]], theirs: Mapping[str, list[str]], where: str) -> None:
+    """Raise `RecipeError` where a view has bands that the weights never saw in this order; no names, no opinion."""
+    for view, names in ours.items():
+        if names and theirs and names not in theirs.values():
+            known = "; ".join(dict.fromkeys(f"[{', '.join(seen)}]" for seen in theirs.values()))
+            raise RecipeError(
+                f"{where} has seen the bands {known}, and views.{view} has [{', '.join(names)}]: choose the same, in "
+                f"the same order, with views.{view}.channels"
+            )
 
 
 def _of_group(weights: dict[str, Tensor], group: str, where: str) -> dict[str, Tensor]:

@@ -86,8 +86,9 @@ class ColorJitter:
         gray = draws.uniform("gray", 1)[:, 0] < self.gray_p
         return jitter(factors, turns, draws.uniform("order", 4).argsort(1), gray, self.channels, self.hue)
 
-    def __call__(self, x: Tensor, draws: Draws) -> Tensor:
-        return apply_jitter(x, self.draw(draws))
+    def __call__(self, x: Tensor, draws: Draws, clamp: bool = True) -> Tensor:
+        """Images jittered; `clamp` says that they lie in [0, 1] and that what enters HSV shall."""
+        return apply_jitter(x, self.draw(draws), clamp)
 
 
 def jitter(
@@ -150,12 +151,13 @@ def _grayed(recolor: Recolor, gray: Tensor) -> Recolor:
     return Recolor(last @ recolor.pixel, last @ recolor.mean)
 
 
-def apply_jitter(x: Tensor, drawn: Jitter) -> Tensor:
-    """Images [n, c, h, w] recoloured, not clamped at the end."""
+def apply_jitter(x: Tensor, drawn: Jitter, clamp: bool = True) -> Tensor:
+    """Images [n, c, h, w] recoloured, not clamped at the end; a hue is turned the same in any range of numbers."""
     x = recolored(x, drawn.first)
     if len(drawn.rows):
         rows = send(drawn.rows, x.device)
-        turned = turn_hue(x[rows].clamp_(0, 1), send(drawn.turns.float(), x.device))
+        bright = x[rows].clamp_(0, 1) if clamp else x[rows]
+        turned = turn_hue(bright, send(drawn.turns.float(), x.device))
         x = x.index_copy(0, rows, recolored(turned, drawn.second))
     return x
 
@@ -169,7 +171,7 @@ def recolored(x: Tensor, recolor: Recolor) -> Tensor:
 
 
 def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
-    """Add `turns` [n] (1 = full circle) to the hue of HSV; value and saturation stay. x [n, 3, h, w] in [0, 1]."""
+    """Add `turns` [n] (1 = full circle) to the hue of HSV; value and saturation stay. x [n, 3, h, w]."""
     r, g, b = x.unbind(1)
     top, bottom = torch.maximum(torch.maximum(r, g), b), torch.minimum(torch.minimum(r, g), b)
     chroma = top - bottom

@@ -26,7 +26,7 @@ _MOST_SIGMA = 1000  # pixels of blur
 
 
 class ImageView:
-    """One view of a column of images `shape` = (c, h, w); everything random is off by default.
+    """One view of a column of images `shape` = (c, h, w) or (h, w); everything random is off by default.
 
     size            output pixels, one number or [height, width]; default the column's
     crop, ratio     area and width / height of a random crop, then resized to `size`; without crop the whole is resized
@@ -78,8 +78,9 @@ class ImageView:
         drop: float = 0.0,
         normalize: normalization.Name | normalization.Numbers | None = None,
     ):
-        if len(shape) != 3:
+        if len(shape) not in (2, 3):
             raise RecipeError(f"an image view needs a column [c, h, w], not {list(shape)}; `name: vector` takes [d]")
+        shape = (1, *shape)[-3:]
         chances = {"flip": flip, "translate_p": translate_p, "jitter_p": jitter_p, "gray_p": gray_p}
         _check_chances(**chances, solarize_p=solarize_p, blur_p=blur_p, keep=keep)
         if not 0 < blur_sigma[0] <= blur_sigma[1] <= _MOST_SIGMA:
@@ -127,6 +128,7 @@ class ImageView:
 
     def _seen(self, x: Tensor, draws: Draws | None, placement: Placement | None, empty: float) -> Tensor:
         stored = not x.is_floating_point()
+        x = x if x.dim() == 4 else x[:, None]
         x = self._picked(x) if self.early else x
         there = None if self.nodata is None else x != self.nodata
         x = x.float().div_(255) if stored else x.float()
@@ -160,8 +162,10 @@ class ImageView:
     def _distort(self, x: Tensor, draws: Draws, stored: bool) -> Tensor:
         """Colour jitter, one clamp where the range is known, then what follows it in the papers."""
         if self.jitter.active:
-            x = self.jitter(x, draws)
+            x = self.jitter(x, draws, clamp=stored)
             x = x.clamp_(0, 1) if stored else x
+        if self.solarize_p and not stored:
+            raise RecipeError("solarize_p: inverts what is at least half of a byte's range; the column holds floats")
         if self.solarize_p:
             rows = (draws.uniform("solarize", 1)[:, 0] < self.solarize_p)[:, None, None, None]
             x = torch.where(send(rows, x.device), colors.solarized(x), x)

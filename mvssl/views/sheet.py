@@ -17,6 +17,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from mvssl.errors import OutputError
+from mvssl.views.image import ImageView
 from mvssl.views.logmel import LogMelView
 from mvssl.views.panels import Panel, is_measured, panel
 from mvssl.views.signal import SignalView
@@ -68,8 +69,10 @@ def _columns(viewset: ViewSet, batch: Any, rates: Mapping[str, float | None]) ->
     for name in dict.fromkeys(viewset.source_of(view) for view in viewset.names):
         view = next(viewset.view(view) for view in viewset.names if viewset.source_of(view) == name)
         column = batch.columns[name]
-        x = column if column.is_floating_point() or column.dim() != 4 else column / 255
-        x = x[:, None] if x.dim() == 2 and isinstance(view, SignalView | LogMelView) else x
+        picture = isinstance(view, ImageView) or column.dim() == 4
+        x = column / 255 if picture and not column.is_floating_point() else column
+        whole = 4 if picture else 3 if isinstance(view, SignalView | LogMelView) else x.dim()
+        x = x if x.dim() == whole else x[:, None]  # its only channel
         names = getattr(view, "column_bands", ())
         measured = is_measured(column, name, *names)
         yield [panel(f"{name}\ncolumn", x, names=names, rate=rates.get(name), measured=measured)]

@@ -275,3 +275,18 @@ def test_texts_become_the_numbers_of_their_names(field, data, options, expected)
     assert decode(named, field, data).tolist() == expected
     with pytest.raises(Undecodable, match="'lucas' is none of the names george, theo"):
         decode(named, "txt", b"lucas")
+
+
+def test_nan_becomes_what_the_column_says_and_infinity_stays_bad():
+    array = np.array([[1.0, np.nan], [np.nan, 4.0]], np.float16)
+    assert decode(column("npy", nan=-9999), "npy", npy(array)).tolist() == [[1, -9999], [-9999, 4]]
+    with pytest.raises(Undecodable, match="NaN or infinite"):
+        decode(column("npy", nan=0), "npy", npy(np.array([np.nan, np.inf])))
+
+
+def test_a_single_band_with_a_size_is_an_image():
+    band = pixels(0, 12, 10)
+    assert np.array_equal(
+        decode(column("npy", size=[6, 5]), "npy", npy(band)), decode(column(size=[6, 5]), "png", image_bytes(band))
+    )
+    assert decode(column("npy"), "npy", npy(band)).shape == (12, 10)
