@@ -18,6 +18,7 @@ from mvssl.batchnorm import convert_batchnorm
 from mvssl.model import MultiView, Term, reads_views
 from mvssl.objectives import AMDIM, CMC, DIM, MIB, InfoMax, Predict
 from mvssl.objectives.estimators import ESTIMATORS, IGNORE, NEGATIVE, POSITIVE
+from mvssl.objectives.mixture import Mixture
 
 N = 8
 SOME = {"b": torch.tensor([1, 0, 0, 0, 1, 1, 0, 1]).bool()}  # one row here, three there
@@ -67,6 +68,15 @@ CASES = {
     "amdim": ([(1.0, AMDIM, {"embed": 12})], "ab", {}),
     "amdim projected": ([(1.0, AMDIM, {"embed": 10, "share_heads": True})], "ab", {}),
     "amdim options": ([(1.0, AMDIM, {"embed": 8, "scales": ((1, 0), ("vector", -1)), "soft_clip": None})], "ab", {}),
+    "amdim mixture": ([(1.0, AMDIM, {"embed": 12, "mixture": Mixture(components=3)})], "ab", {}),
+    "amdim mixture absent": (
+        [(1.0, AMDIM, {"embed": 10, "mixture": Mixture(components=2, sharpness=3.0, entropy_weight=0.2)})],
+        "abc",
+        MORE,
+    ),
+    "amdim mixture here": ([(1.0, AMDIM, {"embed": 10, "mixture": Mixture(components=3)})], "ab", THERE),
+    "amdim mixture nobody": ([(1.0, AMDIM, {"embed": 10, "mixture": Mixture(components=3)})], "ab", NOWHERE),
+    "amdim mixture of one row": ([(1.0, AMDIM, {"embed": 10, "mixture": Mixture(components=3)})], "ab", ONE),
     "amdim three views": ([(1.0, AMDIM, {"embed": 12})], "abc", {}),
     "amdim absent": ([(1.0, AMDIM, {"embed": 10})], "ab", MORE),
     "amdim absent here": ([(1.0, AMDIM, {"embed": 10, "share_heads": True})], "ab", THERE),

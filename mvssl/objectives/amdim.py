@@ -7,7 +7,7 @@ Bachman et al., 2019, arXiv:1906.00910, section 3
 
 Anchors are the sources of all processes, candidates the target maps of this one, which never travel. Every
 location of the same image in the other view is a positive with a softmax of its own, against every location of
-every other image there.
+every other image there. With a `mixture` the vector is several components, which share these locations out.
 """
 
 import itertools
@@ -24,7 +24,8 @@ from mvssl.errors import RecipeError
 from mvssl.objectives import estimators
 from mvssl.objectives.context import Context, at_least_float32, same_sample
 from mvssl.objectives.critics import Dot
-from mvssl.objectives.heads import AMDIMHead, AsItIs, PerView, blank, on_present
+from mvssl.objectives.heads import AMDIMHead, AsItIs, PerView, blank, named, on_present
+from mvssl.objectives.mixture import Components, Mixture, own_shares, share_out
 
 Target = Literal["last", "previous"] | int
 Source = Literal["vector", "last", "previous"] | int
@@ -38,6 +39,7 @@ class AMDIM(nn.Module):
     least 3x3 locations and `previous` the one before it. A map as source gives one random location per image and
     step. A vector that is `embed` wide is used as it is. `soft_clip` is t (null: none). `share_heads`: one set of
     heads for all views; by default the draws of one view share, others do not.
+    `mixture: {components: 8}` makes that many of each vector that is a source, as `mvssl.objectives.mixture` says.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class AMDIM(nn.Module):
         soft_clip: PositiveFloat | None = 20.0,
         regulariser: NonNegativeFloat = 0.05,
         share_heads: bool | None = None,
+        mixture: Mixture | None = None,
     ):
         super().__init__()
         if len(widths) < 2:
@@ -68,6 +71,13 @@ class AMDIM(nn.Module):
                 view, number = next(iter(self.layer[f"{level}"].items()))
                 self.locations[f"{level}"] = math.prod(widths[view].maps[number][1:])
             self.heads[f"{level}"] = self._level_heads(f"{level}", widths, embed, share_heads)
+        self.mixture = mixture
+        if mixture is not None:
+            if not any(source == "vector" for source, _ in self.scales):
+                raise RecipeError("amdim.mixture makes components of the vector, which is no source in amdim.scales")
+            count = mixture.components
+            alike = dict.fromkeys(widths, embed)
+            self.components = PerView(widths, alike, lambda _: Components(embed, count), share_heads)
 
     def _level_heads(self, level: str, widths: dict[str, Widths], embed: int, share: bool | None) -> PerView:
         wide = {v: w.vector if level == "vector" else w.maps[self.layer[level][v]][0] for v, w in widths.items()}
@@ -112,6 +122,26 @@ class AMDIM(nn.Module):
         vector = at_least_float32(features).vector[:, :, None, None]
         return self.heads["vector"][view](vector).flatten(1)  # pyright: ignore[reportIndexIssue]
 
+    def segments(self, view: str, features: Features) -> dict[str, Tensor]:
+        """Which component takes which place: q [n, k, h, w] of each map that the vector of a mixture is a source for.
+
+        Vector and map are those of the same images, which are each other's negatives: give a batch. Raises
+        `RecipeError` where there is no mixture.
+        """
+        if self.mixture is None:
+            raise RecipeError("this amdim has no mixture whose components could share out an image")
+        features = at_least_float32(features)
+        components = self.components[view](self.represent(view, features)).flatten(0, 1)
+        mask = same_sample(len(features.vector), components.device, None, None)
+        found = {}
+        for target in dict.fromkeys(f"{target}" for source, target in self.scales if source == "vector"):
+            chart = features.maps[self.layer[target][named(view, self.layer[target])]]
+            places = self.heads[target][view](chart)  # pyright: ignore[reportIndexIssue]
+            s = own_shares(self._clip(self.critic(components, places)), mask)  # [n, h * w, k]
+            q = (self.mixture.sharpness * s).softmax(dim=-1)
+            found[target] = q.transpose(1, 2).unflatten(2, chart.shape[2:])
+        return found
+
     def _embed(self, level: str, view: str, feature: Features, context: Context) -> Tensor:
         """[n, l, embed] of one level of one view."""
         present = context.present.get(view)
@@ -119,21 +149,27 @@ class AMDIM(nn.Module):
         return on_present(self.heads[level][view], blank(x, present), present)  # pyright: ignore
 
     def _source(self, embedded: Tensor, level: str, view: str, context: Context) -> Tensor:
-        """[n, embed]: one random location of each row."""
+        """[n, embed]: one random location of each row; of a vector with a mixture its components, [n, k, embed]."""
         n, locations, _ = embedded.shape
         place = context.draws.within(f"amdim/{view}", embedded.device).integers(level, locations)
-        return embedded[torch.arange(n, device=embedded.device), place.view(n)]
+        picked = embedded[torch.arange(n, device=embedded.device), place.view(n)]
+        return self.components[view](picked) if level == "vector" and self.mixture else picked
 
     def _contrast(self, anchors: Tensor, candidates: Tensor, a: str, b: str, context: Context) -> dict[str, Tensor]:
         """infoNCE of one source in view a with one target map in view b, and the penalty on its scores."""
         present = context.present.get(a), context.present.get(b)
         mask = same_sample(len(candidates), candidates.device, *present)
-        scores = self.critic(anchors, candidates)
-        counted = (mask != estimators.IGNORE).expand_as(scores)
+        scores = self.critic(anchors.flatten(0, -2), candidates)  # [N, n, l], with a mixture [N * k, n, l]
+        counted = (mask != estimators.IGNORE).repeat_interleave(len(scores) // len(mask), dim=0).expand_as(scores)
         size = distributed.mean(scores.square().masked_fill(~counted, 0).sum(), counted.sum())
-        clipped = scores if self.soft_clip is None else self.soft_clip * torch.tanh(scores / self.soft_clip)
-        loss, metrics = estimators.estimate("infonce", clipped, mask)
+        if self.mixture and anchors.dim() == 3:
+            loss, metrics = share_out(self._clip(scores), mask, self.mixture)
+        else:
+            loss, metrics = estimators.estimate("infonce", self._clip(scores), mask)
         return {"loss": loss, "regulariser": self.regulariser * size} | metrics
+
+    def _clip(self, scores: Tensor) -> Tensor:
+        return scores if self.soft_clip is None else self.soft_clip * torch.tanh(scores / self.soft_clip)
 
 
 def choose_layer(width: Widths, level: str | int, view: str) -> int:

@@ -95,7 +95,7 @@ def infonce(scores: Tensor, mask: Tensor, mask_value: float | None = None) -> Te
     own. Other positives of the anchor are left out of it; with `mask_value` each of the anchor's positives enters
     once more with that score, as the constant -10 does in Deep InfoMax's public code.
     """
-    against = _log_sum_negatives(scores, mask)  # [N]
+    against = log_sum_negatives(scores, mask)  # [N]
     if mask_value is not None:
         against = torch.logaddexp(against, mask_value + _per_anchor(scores, mask, POSITIVE).log())
     log_share = mean(scores, mask, POSITIVE, lambda t: F.logsigmoid(t - against[:, None, None]))
@@ -191,7 +191,7 @@ def both_kinds(scores: Tensor, mask: Tensor) -> Tensor:
     return (distributed.total(found.to(scores)) > 0).all().to(scores)
 
 
-def _log_sum_negatives(scores: Tensor, mask: Tensor) -> Tensor:
+def log_sum_negatives(scores: Tensor, mask: Tensor) -> Tensor:
     """[N], each anchor's log-sum-exp over its negatives of all processes; -inf if it has none."""
     negatives = scores.masked_fill((mask != NEGATIVE).expand_as(scores), -math.inf)
     return distributed.logsumexp(distributed.safe_logsumexp(negatives, (1, 2)))
