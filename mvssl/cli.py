@@ -97,12 +97,13 @@ def report(
     samples: Annotated[
         int, typer.Option(help="samples to encode and draw; 0: only what the run folder tells", min=0)
     ] = 1000,
+    checkpoint: Checkpoint = "last",
     trust: Trust = None,
 ) -> None:
     """Write what a run did and learned as one HTML page, also while it still trains."""
     from mvssl.report import report as write
 
-    written = write(run, out, samples=samples, trust=trust or ())
+    written = write(run, out, samples=samples, checkpoint=checkpoint, trust=trust or ())
     print(f"wrote {written.file}")
     for part in written.absent:
         print(f"  without {part.title}: {part.why}")

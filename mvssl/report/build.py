@@ -43,17 +43,24 @@ class Written(NamedTuple):
 
 
 def report(
-    folder: str | Path, out: str | Path | None = None, *, samples: int = SAMPLES, trust: Iterable[str] = ()
+    folder: str | Path,
+    out: str | Path | None = None,
+    *,
+    samples: int = SAMPLES,
+    checkpoint: str = "last",
+    trust: Iterable[str] = (),
 ) -> Written:
     """Write the report on a run, by default to RUN/report.html; `samples` 0 leaves out what needs model and data.
 
-    A recipe read back may name classes outside mvssl only from packages listed in `trust`. Raises `DataError` where
-    the folder is no run, `RecipeError` where its recipe cannot be used, `OutputError` where the page cannot be written.
+    Samples are shown to the weights of `checkpoint`: last, best, or a step, as `load_run` has them. A recipe read back
+    may name classes outside mvssl only from packages listed in `trust`. Raises `DataError` where the folder is no run
+    or has no such checkpoint, `RecipeError` where its recipe cannot be used, `OutputError` where the page cannot be
+    written.
     """
     facts = gather(Path(folder))
     refuse_untrusted(facts.recipe, trust)
     file = Path(out) if out else facts.folder / "report.html"
-    made = list(_sections(facts, samples, list(trust)))
+    made = list(_sections(facts, samples, checkpoint, list(trust)))
     present, absent = [p for p in made if isinstance(p, Section)], [p for p in made if isinstance(p, Absent)]
     terms = " + ".join(term.name for term in facts.recipe.objective)
     lead = f"{terms} on {', '.join(facts.recipe.views)}: {facts.step:,} steps, {state(facts)}"
@@ -63,12 +70,14 @@ def report(
     return Written(file, absent)
 
 
-def _sections(facts: Facts, samples: int, trust: list[str]) -> Iterator[Section | Absent]:
+def _sections(facts: Facts, samples: int, checkpoint: str, trust: list[str]) -> Iterator[Section | Absent]:
     """The parts in the order of the page."""
     looked, source = None, None
     why = "left out on request; without --samples 0 it is drawn"
     if samples:
-        looked, why = _try(lambda: look(facts.folder, trust, samples))
+        # whoever names a checkpoint wants that one; without the last one the rest is still worth reading
+        named = look(facts.folder, trust, samples, checkpoint) if checkpoint != "last" else None
+        looked, why = _try(lambda: named or look(facts.folder, trust, samples))
         source, lacks = _try(lambda: _training(facts))
     yield summary(facts, looked, len(source) if source else None)
     yield verdict(facts)

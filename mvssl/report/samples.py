@@ -39,6 +39,11 @@ class Look:
     classes: list[str]
     device: torch.device
 
+    @property
+    def features_of(self) -> str:
+        """Whose features these are, in words."""
+        return f"layer {self.run.recipe.evaluate.layer}, step {self.run.step:,}"
+
     def batch(self, numbers: Iterable[int]) -> Batch:
         """The samples with these numbers among the n."""
         return take(self.source, [self.rows[number] for number in numbers])
@@ -47,9 +52,9 @@ class Look:
         return self.classes[label] if 0 <= label < len(self.classes) else str(label)
 
 
-def look(folder: Path, trust: Iterable[str], samples: int) -> Look:
-    """Open the newest checkpoint and encode at most `samples` samples. Raises `DataError`, `RecipeError`."""
-    run = _load(folder, trust)
+def look(folder: Path, trust: Iterable[str], samples: int, checkpoint: str = "last") -> Look:
+    """Open a checkpoint (see `load_run`) and encode at most `samples` samples. Raises `DataError`, `RecipeError`."""
+    run = _load(folder, trust, checkpoint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     source, split = open_some(run.recipe)
     encode = encode_model(run.model.to(device), run.views, run.recipe.evaluate.layer, device)
@@ -72,11 +77,11 @@ def look(folder: Path, trust: Iterable[str], samples: int) -> Look:
     return Look(run, source, split, rows, together, told, class_names(source.paths), device)
 
 
-def _load(folder: Path, trust: Iterable[str]) -> LoadedRun:
+def _load(folder: Path, trust: Iterable[str], checkpoint: str) -> LoadedRun:
     """Open a run whose old checkpoints may be pruned at this very moment."""
     for _ in range(3):
         with contextlib.suppress(FileNotFoundError):
-            return load_run(folder, trust)
+            return load_run(folder, trust, checkpoint)
     raise DataError(f"the checkpoints of {folder} go as soon as they come; try again")
 
 

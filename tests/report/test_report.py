@@ -9,6 +9,7 @@ import pytest
 import tiny
 import yaml
 
+from mvssl.checks.verdict import Evidence, judge
 from mvssl.cli import main
 from mvssl.errors import DataError, OutputError, RecipeError
 from mvssl.finish import finish
@@ -211,29 +212,44 @@ def test_neighbours_carry_their_classes_by_name(run):
     assert any("label <i>cat</i>" in text for text in page.all("title"))
 
 
-def test_verdict_held_out_values_and_plane_are_shown_where_they_exist(run):
-    finding = {"what": "effective rank", "view": "image", "value": 3.2, "threshold": 8.0}
-    finding |= {"sentence": "The rank of view image is low.", "advice": "a larger batch"}
-    (run / "verdict.json").write_text(json.dumps({"step": 6, "verdict": "partly collapsed", "findings": [finding]}))
-    (run / "mispaired.jsonl").write_text(
-        json.dumps({"shard": "0.tar", "key": "0007", "views": ["rgb", "depth"], "score": 0.02}) + "\n"
-    )
-    for step in (3, 6):
-        told = {"val/loss": 2.0, "val/bound/image_0-image_1": 0.5, "val/ceiling/image_0-image_1": 2.0, "beta": 0.1}
-        told |= {"val/knn/image": 0.4, "val/rank/image": 3.0, "val/plane/xz": 2.0, "val/plane/zy": 1.0 + step}
-        append(run, {"step": step, **told})
+def test_the_verdict_is_shown_with_its_numbers_and_advice(run):
+    shape = {"rank": {"image": 1.1}, "spread": {"image": 0.001}, "width": {"image": 8}, "samples": 40}
+    found = judge(Evidence(step=6, early=1, held={"bound/a-b": 1.95, "ceiling/a-b": 2.0}, **shape))
+    (run / "verdict.json").write_text(json.dumps(found.record()))
     page = read(run, samples=0)
-    assert {"verdict", "plane", "mispaired"} <= set(page.sections)
-    for part in (
-        "partly collapsed",
-        "The rank of view image is low.",
-        "3.2",
-        "a larger batch",
-        "rgb and depth",
-        "held-out loss",
-    ):
-        assert part in page.said, part
+    assert "! Collapsed , at step 6" in page.said
+    for finding in found.findings:
+        assert finding.sentence[1:] in page.said
+        assert f"Try: {finding.advice}" in page.said
+        assert f"threshold {finding.threshold:.4g}" in page.said
+    well = judge(Evidence(step=6, early=1, held={"bound/a-b": 1.0, "ceiling/a-b": 2.0}))
+    (run / "verdict.json").write_text(json.dumps(well.record()))
+    assert "✓ Healthy , at step 6" in read(run, samples=0).said
+
+
+def test_held_out_values_and_the_plane_are_shown_where_they_exist(run):
+    pair = {"shard": "0.tar", "key": "0007", "views": ["rgb", "depth"], "score": 0.02}
+    (run / "mispaired.jsonl").write_text(json.dumps(pair) + "\n")
+    for step in (3, 6):
+        told = {"val/loss": 2.0 + step, "val/bound/image_0-image_1": 0.5, "val/ceiling/image_0-image_1": 2.0}
+        told |= {"val/knn/image": 0.4, "val/rank/image": 3.0, "beta": 0.1}
+        append(run, {"step": step, **told, "val/mib/plane/xz": 2.0, "val/mib/plane/zy": 1.0 + step})
+    page = read(run, samples=0)
+    assert {"plane", "mispaired"} <= set(page.sections)
+    assert "loss 8 at step 6; lowest 5 at step 3" in page.said
+    assert "rgb and depth" in page.said
+    charts = page.all("aria-label")
+    for title in ("Loss over step", "image_0-image_1 in nats", "kNN, held out in share right", "Information plane"):
+        assert any(chart.startswith(title) for chart in charts), title
     assert any("step 6, beta 0.1" in word for word in page.words)
+
+
+def test_a_checkpoint_may_be_named_and_is_then_no_matter_of_luck(run):
+    assert "layer vector, step 3" in read(run, checkpoint="3").said
+    assert "layer vector, step 6" in read(run).said
+    for wrong, error in (("77", DataError), ("best", DataError), ("newest", RecipeError)):
+        with pytest.raises(error):
+            report(run, checkpoint=wrong)
 
 
 def test_records_of_other_protocols_stand_in_other_tables(run):

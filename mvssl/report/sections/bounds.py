@@ -9,6 +9,7 @@ from mvssl.report.scale import short
 from mvssl.report.sections import Absent, Section
 from mvssl.report.sections.curves import points
 
+XZ = "plane/xz"  # the metric's name, an objective's label and val/ before it
 MOST = 24  # charts; the table has all
 
 
@@ -104,9 +105,10 @@ def _meter(share: float | None) -> Html | None:
 
 def plane(facts: Facts) -> Section | Absent:
     """The information plane of the bottleneck: what the code keeps of its view against what it tells of the other."""
-    found = facts.under("val/plane")
+    label = next((name[: -len(XZ)] for name in facts.metrics if name.startswith("val/") and name.endswith(XZ)), "val/")
+    found = facts.under(f"{label}plane")
     if not {"xz", "zy"} <= found.keys():
-        return Absent("Information plane", "it is measured for objective mib, in the checks on data.val while training")
+        return Absent("Information plane", "it is measured for objective mib with labels, in the checks on data.val")
     across, up = dict(points(found["xz"])), dict(points(found["zy"]))
     steps = sorted(across.keys() & up.keys())
     beta = dict(points(facts.metrics["beta"])) if "beta" in facts.metrics else {}

@@ -12,8 +12,9 @@ OWN_CHART = {
     "beta": ("Beta", ""),
 }
 LOGARITHMIC = ("grad_norm", "beta")
-ELSEWHERE = ("samples_per_second", "data_wait", "skipped")  # charts of other sections, or a sentence
-HELD_OUT = {"knn": ("kNN, held out", "share right"), "rank": ("Effective rank, held out", "dimensions")}
+ELSEWHERE = ("samples_per_second", "data_wait", "skipped", "seconds")  # charts of other sections, or a sentence
+HELD_OUT = {"knn": ("kNN, held out", "share right"), "rank": ("Effective rank, held out", "directions")}
+HELD_OUT |= {"spread": ("Spread, held out", "1: even, 0: all alike")}
 MOST = 6  # lines in one chart
 
 
@@ -26,7 +27,9 @@ def curves(facts: Facts) -> Section | Absent:
     charts += [_family(name, "", members, facts) for name, members in families(facts).items()]
     told = []
     if any(name.startswith("val/") for name in facts.metrics):
-        told.append(el("p", "Dashed: held-out data. Solid: means over the steps between two lines.", class_="note"))
+        said = "Dashed: held-out data. Solid: means over the steps between two lines."
+        said += " Held-out losses stand where schedules end, at the last beta." if "beta" in facts.metrics else ""
+        told.append(el("p", said, class_="note"))
     vetoed = sum(facts.metrics["skipped"].values) if "skipped" in facts.metrics else 0
     if vetoed:
         told.append(el("p", f"{vetoed:,.0f} steps were vetoed, as loss or gradient was not finite.", class_="note"))

@@ -26,7 +26,7 @@ def embedding(look: Look) -> Section | Absent:
     labels = None if look.labels is None else look.labels[::step]
     figures = [_figure(look, view, x[::step], labels) for view, x in list(look.features.items())[:VIEWS]]
     text = (
-        f"Features of {len(look.rows[::step]):,} {look.split} samples (layer {look.run.recipe.evaluate.layer}), placed "
+        f"Features of {len(look.rows[::step]):,} {look.split} samples ({look.features_of}), placed "
         "by t-SNE so that neighbours stay neighbours. Distances between far groups and axes mean nothing; seed 0."
     )
     left = len(look.features) - VIEWS

@@ -22,7 +22,7 @@ def neighbours(look: Look) -> Section | Absent:
     left = len(look.features) - VIEWS
     text = (
         f"{n:,} {look.split} samples, spread evenly over the shards, each compared with the others by the cosine of "
-        f"their features (layer {look.run.recipe.evaluate.layer}). Queries are chosen by label and place, not result."
+        f"their features ({look.features_of}). Queries are chosen by label and place, not result."
     )
     more = f" {left} more view{'s are' if left > 1 else ' is'} not drawn." if left > 0 else ""
     body = el("div", el("p", text + more, class_="note"), el("div", figures, class_="figures"))

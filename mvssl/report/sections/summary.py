@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from mvssl.data.paths import listed
 from mvssl.errors import PREEMPTED
-from mvssl.report.gather import Facts
+from mvssl.report.gather import Facts, Series
 from mvssl.report.html import Html, el
 from mvssl.report.samples import Look
 from mvssl.report.scale import short
@@ -26,6 +26,8 @@ def summary(facts: Facts, look: Look | None, samples: int | None) -> Section:
     rows["Batch"] = f"{recipe.data.batch_size:,} samples, {recipe.train.precision}, seed {recipe.train.seed}"
     rows["Length"] = length(facts, samples)
     rows["State"] = state(facts)
+    if "val/loss" in facts.metrics:
+        rows["Held out"] = _held_out(facts.metrics["val/loss"])
     if facts.verdict.get("verdict"):
         rows["Verdict"] = str(facts.verdict["verdict"])
     learned = highlight(usable(facts))
@@ -50,6 +52,13 @@ def _tiles(facts: Facts, samples: int | None) -> Html:
     if "val/loss" in facts.metrics:
         tiles["held-out loss"] = short(facts.metrics["val/loss"].last)
     return el("ul", [el("li", el("b", value), el("span", name)) for name, value in tiles.items()], class_="tiles")
+
+
+def _held_out(loss: Series) -> str:
+    least, step = min(zip(loss.values, loss.steps, strict=True))
+    return f"loss {short(loss.last)} at step {loss.steps[-1]:,}" + (
+        f"; lowest {short(least)} at step {step:,}" if step != loss.steps[-1] else ", the lowest"
+    )
 
 
 def state(facts: Facts) -> str:

@@ -6,7 +6,7 @@ from mvssl.report.gather import Facts
 from mvssl.report.html import Html, el
 from mvssl.report.sections import Absent, Section
 
-WELL = ("ok", "healthy", "well", "fine", "good", "learning")
+KINDS = {"healthy": ("well", "✓"), "too early to say": ("open", "…")}  # class and sign; all others are ills
 MOST = 40  # rows of a listing
 
 
@@ -14,18 +14,20 @@ def verdict(facts: Facts) -> Section | Absent:
     """The collapse verdict with the number behind each finding and what to try."""
     said = facts.verdict
     if not said.get("verdict"):
-        why = "there is no verdict.json: it is written when a run is checked on data.val while it trains"
+        why = "there is no verdict.json: checks write it, every train.check_every steps (default: as often as it saves)"
         return Absent("Verdict", why)
     findings = [f for f in said.get("findings") or [] if isinstance(f, dict)]
-    well = str(said["verdict"]).lower().startswith(WELL) or not findings
-    step = f" Step {said['step']:,}." if isinstance(said.get("step"), int) else ""
-    banner = el("p", el("b", "✓ " if well else "! ", str(said["verdict"])), step, class_="banner " + "well" * well)
+    word = str(said["verdict"])
+    kind, sign = KINDS.get(word, ("ill", "!"))
+    step = f", at step {said['step']:,}" if isinstance(said.get("step"), int) else ""
+    banner = el("p", el("b", f"{sign} {word.capitalize()}"), step, class_=f"banner {kind}")
+    told = el("p", said["summary"], class_="note") if said.get("summary") else None
     listed = el("ul", [_finding(f) for f in findings], class_="findings") if findings else None
-    return Section("verdict", "Verdict", el("div", banner, listed))
+    return Section("verdict", "Verdict", el("div", banner, told, listed))
 
 
 def _finding(finding: dict[str, Any]) -> Html:
-    sentence = finding.get("sentence") or finding.get("what") or ""
+    sentence = str(finding.get("sentence") or finding.get("what") or "")
     where = f" ({finding['view']})" if finding.get("view") and str(finding["view"]) not in str(sentence) else ""
     numbers = [
         f"{name} {_number(finding[key])}"
@@ -33,7 +35,12 @@ def _finding(finding: dict[str, Any]) -> Html:
         if finding.get(key) is not None
     ]
     advice = el("p", f"Try: {finding['advice']}", class_="note") if finding.get("advice") else None
-    return el("li", f"{sentence}{where}", el("p", ", ".join(numbers), class_="note") if numbers else None, advice)
+    return el(
+        "li",
+        f"{sentence[:1].upper()}{sentence[1:]}{where}",
+        el("p", ", ".join(numbers), class_="note") if numbers else None,
+        advice,
+    )
 
 
 def mispaired(facts: Facts) -> Section | Absent:
