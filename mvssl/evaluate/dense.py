@@ -22,8 +22,8 @@ from mvssl.evaluate.linear import DECAYS, RATES, Linear, fit, rows_per_step
 from mvssl.evaluate.metrics import BOOTSTRAP, RESAMPLES, Metric, NotPossible, Result
 
 MIOU, PIXEL_ACCURACY = Metric("miou"), Metric("pixel_accuracy")
-SCHEDULE = {"epochs": 10, "batch_size": 2048, "least_steps": 500}
-PIXELS = 128  # drawn of each image of train
+SCHEDULE = {"epochs": 5, "batch_size": 512, "least_steps": 500}
+PIXELS = 64  # drawn of each image of train
 NUMBERS = 2**26  # features held for training: 256 MB; of very many images fewer pixels each are drawn
 IMAGES = 16  # whose scores are held at once
 
