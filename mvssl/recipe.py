@@ -174,6 +174,14 @@ class Train(Table):
         return self
 
 
+class Finetune(Table):
+    """How the fine-tuning probe trains the encoder."""
+
+    epochs: float = Field(default=10, gt=0, description="passes over train, at least 200 steps")
+    shots: list[PositiveInt] = Field(default=[], description="labels per class; none given: all labels of train")
+    augment: bool = Field(default=True, description="with the recipe's augmentation, or on clean views")
+
+
 class Evaluate(Table):
     """What `mvssl evaluate` measures when the command line does not say."""
 
@@ -189,6 +197,7 @@ class Evaluate(Table):
     draws: PositiveInt = Field(default=20, description="random label sets per number of shots")
     segments: Column | None = Field(default=None, description="the class of every pixel, for the dense probe")
     ignore: int | None = Field(default=None, description="class of pixels that the dense probe leaves out")
+    finetune: Finetune = Field(default_factory=Finetune)
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="of the encoder's forward pass")
 
 

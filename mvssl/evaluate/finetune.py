@@ -10,6 +10,7 @@ ones. Nothing is chosen: one setting for every start, so that a difference is th
 import torch
 from torch import Tensor, nn
 
+from mvssl.evaluate.fewlabel import draw
 from mvssl.evaluate.fitting import loss, seeded
 from mvssl.evaluate.handed import Live
 from mvssl.evaluate.metrics import Result, judge
@@ -31,22 +32,28 @@ class Classifier(nn.Module):
 def finetune(
     live: Live,
     *,
+    shots: int | None = None,
     epochs: float = 10,
+    augment: bool = True,
     least_steps: int = 200,
     batch_size: int = 128,
     rate: float = 1e-3,
     weight_decay: float = 0.05,
     seed: int = 0,
 ) -> Result:
-    """Train for `epochs` passes over train, at least `least_steps` steps, and test once at the end."""
-    batch_size = min(batch_size, live.samples)
-    steps = max(least_steps, round(epochs * live.samples / batch_size))
+    """Train for `epochs` passes over train, at least `least_steps` steps, and test once at the end.
+
+    With `shots`, on so many samples of every class: the first draw of the few-label probe.
+    """
+    rows = torch.arange(len(live.labels)) if shots is None else draw(live.labels.cpu(), shots, seed, 0)
+    batch_size = min(batch_size, len(rows))
+    steps = max(least_steps, round(epochs * len(rows) / batch_size))
     table = Optim(lr=rate, weight_decay=weight_decay, warmup=max(1, steps // 20))
     with seeded(seed, live.device), torch.enable_grad():
         encoder = live.encoder()
         model = Classifier(encoder, encoder.widths.vector, live.classes).to(live.device).train()
         optimizer = build_optimizer(model, table)
-        for step, (x, labels) in enumerate(live.train(steps, batch_size, seed)):
+        for step, (x, labels) in enumerate(live.train(rows, steps, batch_size, seed, augment)):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(table, step, steps)
             value = loss(model(x), labels)
@@ -63,11 +70,14 @@ def finetune(
         "optimizer": "AdamW, warm-up over a twentieth of the steps, cosine to 0",
         "learning_rate": rate,
         "weight_decay": weight_decay,
-        "epochs": round(steps * batch_size / live.samples, 2),
+        "labelled": len(rows),
+        "augmentation": "the recipe's" if augment else "none",
+        "epochs": round(steps * batch_size / len(rows), 2),
         "steps": steps,
         "batch_size": batch_size,
         "batch_norm": "batch statistics in training, running ones in test",
         "mode": "trained, fp32",
         "chosen": "fixed beforehand; the last step is tested",
     }
-    return judge(scores, truth, protocol, seed)
+    what = "" if shots is None else f"{shots} label{'s' if shots > 1 else ''}/class"
+    return judge(scores, truth, protocol, seed, what=what)

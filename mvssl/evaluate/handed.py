@@ -31,8 +31,8 @@ class Live:
 
     view: str
     classes: int
-    samples: int  # of train
+    labels: Tensor  # of train, as in `Labelled`
     device: torch.device
     encoder: Callable[[], Encoder]  # a fresh copy with the weights to start from; [n, ...] -> Features
-    train: Callable[..., Iterator[tuple[Tensor, Tensor]]]  # (steps, batch_size, seed) -> augmented view, labels
-    test: Callable[[], Iterable[tuple[Tensor, Tensor]]]  # clean view, labels; every sample once
+    train: Callable[..., Iterator[tuple[Tensor, Tensor]]]  # (rows of train, steps, batch_size, seed, augment)
+    test: Callable[[], Iterable[tuple[Tensor, Tensor]]]  # every sample once; both give views and their labels

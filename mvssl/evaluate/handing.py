@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvssl.data import Batch, loader, sequential
+from mvssl.data import Batch, Sample, Shards, loader, sequential
 from mvssl.evaluate.features import Labelled, join
 from mvssl.evaluate.handed import ByView, Dense, Live
 from mvssl.evaluate.layers import DENSE, PIXELS, Candidate, Want, dense_numbers
@@ -22,6 +22,35 @@ from mvssl.names import first_drawn
 from mvssl.views import ViewSet
 
 ALL = "all"  # every view, side by side
+
+
+def distinct(features: dict[str, Tensor]) -> list[str]:
+    """The views that the encoder does not see exactly like an earlier one.
+
+    Two draws of one column are the same picture without their augmentation. Features that never vary are the fault of
+    an encoder that collapsed, and say nothing about its views.
+    """
+    some, names = {view: x[:16] for view, x in features.items()}, []
+    for view, x in some.items():
+        varies = not torch.allclose(x, x[:1].expand_as(x), atol=1e-5)
+        alike = any(x.shape == some[n].shape and torch.allclose(x, some[n], atol=1e-5) for n in names)
+        if not (alike and varies):
+            names.append(view)
+    return names
+
+
+@dataclass(frozen=True)
+class Some:
+    """Some samples of a source, as a map-style dataset."""
+
+    source: Shards
+    rows: list[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Sample:
+        return self.source[self.rows[i]]
 
 
 @dataclass(frozen=True)
@@ -51,11 +80,12 @@ class Hand:
         return (join(self._features("train"), other)[1] if name == ALL else other[name]).to(self.device)
 
     def by_view(self, inputs: bool) -> tuple[ByView, ByView]:
-        """Train and test with the views apart."""
-        made = [
-            ByView(self._on_device(self._features(split)), self._labels(split), self._pixels(split) if inputs else {})
-            for split in ("train", "test")
-        ]
+        """Train and test with the views apart, without those that are another once more."""
+        views, made = distinct(self._features("test")), []
+        for split in ("train", "test"):
+            features, pixels = self._features(split), self._pixels(split) if inputs else {}
+            kept, own = ({view: x[view] for view in views if view in x} for x in (features, pixels))
+            made.append(ByView(self._on_device(kept), self._labels(split), own))
         return made[0], made[1]
 
     def maps(self, view: str) -> tuple[Dense, Dense]:
@@ -75,22 +105,26 @@ class Hand:
 
     def live(self, view: str) -> Live:
         """The candidate's encoder of one view, and batches to train and test it."""
-        model, train = self.candidate.model, self.splits["train"]
+        model = self.candidate.model
         if model is None:
             raise NotPossible("pixels have no encoder to train")
 
         def encoder() -> Any:
             return copy.deepcopy(model.encoder_of(view)).to(self.device)
 
-        return Live(view, len(self.classes), len(train), self.device, encoder, self._drawn(view), self._clean(view))
+        labels = self.classes(self.splits["train"].labels)
+        return Live(view, len(self.classes), labels, self.device, encoder, self._drawn(view), self._clean(view))
 
     def _drawn(self, view: str) -> Any:
-        drawn, source = first_drawn(view, self.views.names) or view, self.splits["train"].source
+        drawn, split = first_drawn(view, self.views.names) or view, self.splits["train"]
 
-        def batches(steps: int, batch_size: int, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-            size = min(batch_size, len(source))
-            for batch in loader(source, batch_size=size, seed=seed, stop_step=steps):
-                yield self._pair(self.views(batch, seed, self.device)[drawn], batch)
+        def batches(
+            rows: Tensor, steps: int, batch_size: int, seed: int, augment: bool
+        ) -> Iterator[tuple[Tensor, Tensor]]:
+            some = Some(split.source, split.rows[rows].tolist())
+            for batch in loader(some, batch_size=batch_size, seed=seed, stop_step=steps):
+                clean = self.views.clean(batch, self.device)[view] if not augment else None
+                yield self._pair(self.views(batch, seed, self.device)[drawn] if clean is None else clean, batch)
 
         return batches
 

@@ -128,7 +128,7 @@ def describe(want: Want, source: Shards, tables: Mapping[str, Any], device: torc
         "data": data,
         "views": {name: [table.model_dump(mode="json"), _code(table.name)] for name, table in tables.items()},
         "of": want.candidate.digest or PIXELS,
-        "layer": want.layer if want.candidate.model is not None else PIXELS,
+        "layer": want.layer,
         "precision": precision,
         "device": device.type,
         "versions": {name: value for name, value in versions().items() if name not in ("mvssl", "scikit-learn")},

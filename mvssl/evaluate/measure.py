@@ -17,7 +17,7 @@ from mvssl import distributed
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluate import cache
 from mvssl.evaluate.extraction import collect
-from mvssl.evaluate.handing import ALL, Hand
+from mvssl.evaluate.handing import ALL, Hand, distinct
 from mvssl.evaluate.layers import PIXELS, Candidate, Want, compute, describe
 from mvssl.evaluate.metrics import NotPossible, Result, metric_of
 from mvssl.evaluate.plan import Job, jobs_of, layer_of, wants_of
@@ -164,6 +164,8 @@ def _calls(own: list[Candidate], jobs: list[Job], names: list[str]) -> Iterator[
         for view in dict.fromkeys([*names, ALL]):
             for job in jobs:
                 handed, chosen = PROBES[job.probe].handed, job.views or names
+                if handed == "model" and candidate.model is None:
+                    continue  # pixels have no encoder to train
                 here = view == ALL if handed == "views" else view in chosen and (handed == "view" or view != ALL)
                 key = candidate.encoder, view, layer_of(job, candidate), job.probe, str(job.options)
                 if here and key not in done:
@@ -208,11 +210,7 @@ def choose_views(features: dict[str, Tensor], wanted: list[str] | None) -> list[
             raise RecipeError(f"no view {name!r}{nearest(name, (*features, ALL))}")
     if wanted is not None:
         return list(dict.fromkeys(wanted))
-    some = {view: x[:16] for view, x in features.items()}
-    names: list[str] = []
-    for view, x in some.items():
-        if not any(x.shape == some[n].shape and torch.allclose(x, some[n], atol=1e-5) for n in names):
-            names.append(view)
+    names = distinct(features)
     return [*names, ALL] if len(names) > 1 else names
 
 

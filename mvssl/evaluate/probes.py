@@ -28,7 +28,7 @@ from mvssl.evaluate.cluster import cluster
 from mvssl.evaluate.dense import dense
 from mvssl.evaluate.fewlabel import fewlabel
 from mvssl.evaluate.finetune import finetune
-from mvssl.evaluate.information import information
+from mvssl.evaluate.information import information, input_information
 from mvssl.evaluate.knn import knn
 from mvssl.evaluate.linear import linear
 from mvssl.evaluate.metrics import Result
@@ -43,6 +43,12 @@ from mvssl.recipe import Evaluate
 
 def _once(_: Evaluate) -> list[dict[str, Any]]:
     return [{}]
+
+
+def _finetunings(said: Evaluate) -> list[dict[str, Any]]:
+    table = said.finetune
+    shared = {"epochs": table.epochs, "augment": table.augment}
+    return [{**shared, "shots": shots} for shots in sorted(table.shots)] or [shared]
 
 
 class Probe(NamedTuple):
@@ -68,7 +74,8 @@ PROBES = {
     "retrieval": Probe(retrieval, handed="views", labels=False),
     "aligned": Probe(aligned, handed="views", labels=False),
     "information": Probe(information, handed="views", labels=False),
+    "inputs": Probe(input_information, handed="views", labels=False, inputs=True),
     "ood": Probe(ood, other=True),
     "dense": Probe(dense, handed="maps", labels=False, rows=lambda said: [{"ignore": said.ignore}]),
-    "finetune": Probe(finetune, handed="model"),
+    "finetune": Probe(finetune, handed="model", rows=_finetunings),
 }

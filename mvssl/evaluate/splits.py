@@ -66,19 +66,19 @@ class Split:
         rows = reduce(np.intersect1d, [entry.rows.numpy() for entry in entries])
         labels = self._entries[_name(Want(None))]
         labelled = _labelled(labels, rows)
-        self._rows = torch.from_numpy(rows[labelled])
+        self.rows = torch.from_numpy(rows[labelled])
         self.left_out = {
             "without_view_or_label": source.dropped,
             "undecodable": len(source) - len(rows),
             "without_label": int((~labelled).sum()),
         }
-        if not len(self._rows):
+        if not len(self.rows):
             raise DataError("no sample with a label; see data.label for the field that holds labels, and its path")
         label = self._taken(labels, "label") if "label" in labels.arrays else torch.zeros(0, dtype=torch.int64)
         self.labels = label.float() if label.ndim == 2 else label.long()
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     @property
     def segments(self) -> Tensor | None:
@@ -93,7 +93,7 @@ class Split:
 
     def _taken(self, entry: Entry, name: str) -> Tensor:
         whole = entry.arrays[name]
-        return whole if len(self._rows) == len(whole) else whole[self._rows]
+        return whole if len(self.rows) == len(whole) else whole[self.rows]
 
 
 def _name(want: Want) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from torch import nn
 
 from mvssl.encoders import Features
 from mvssl.encoders.encoder import Widths
+from mvssl.evaluate.fewlabel import draw
 from mvssl.evaluate.finetune import finetune
 from mvssl.evaluate.handed import Live
 
@@ -31,16 +32,19 @@ def checkers(n: int, seed: int, multi: bool = False) -> tuple[torch.Tensor, torc
     return x, torch.stack([labels, x[:, 0] > 0], 1).float() if multi else labels.long()
 
 
-def live(encoder=Small, multi: bool = False) -> Live:
-    def batches(steps, batch_size, seed):
+def live(encoder=Small, multi: bool = False, seen: list | None = None) -> Live:
+    seen = [] if seen is None else seen
+
+    def batches(rows, steps, batch_size, seed, augment):
         generator = torch.Generator().manual_seed(seed)
         for _ in range(steps):
-            rows = torch.randint(500, (batch_size,), generator=generator)
-            yield tuple(part[rows] for part in train)
+            some = rows[torch.randint(len(rows), (batch_size,), generator=generator)]
+            seen.append((some, augment))
+            yield tuple(part[some] for part in train)
 
     train, test = checkers(500, 0, multi), checkers(200, 1, multi)
     pieces = zip(*(part.split(64) for part in test), strict=True)
-    return Live("view", 2, 500, torch.device("cpu"), encoder, batches, partial(list, list(pieces)))
+    return Live("view", 2, train[1], torch.device("cpu"), encoder, batches, partial(list, list(pieces)))
 
 
 def test_an_encoder_learns_what_no_line_parts():
@@ -83,3 +87,20 @@ def test_the_protocol_says_how_long():
     protocol = finetune(live(), epochs=2, least_steps=1, batch_size=100).protocol
     assert protocol["steps"] == 10
     assert protocol["epochs"] == pytest.approx(2)
+
+
+def test_few_shots_use_no_label_but_those_drawn():
+    seen = []
+    found = finetune(live(seen=seen), shots=3, epochs=1, least_steps=10, seed=1)
+    used = torch.cat([rows for rows, _ in seen]).unique()
+    labels = checkers(500, 0)[1]
+    assert set(used.tolist()) <= set(draw(labels, 3, 1, 0).tolist())
+    assert torch.bincount(labels[used]).max() <= 3
+    assert (found.what, found.protocol["labelled"]) == ("3 labels/class", 6)
+
+
+def test_augmentation_is_asked_for_or_not():
+    for augment in (True, False):
+        seen = []
+        finetune(live(seen=seen), epochs=1, least_steps=2, augment=augment)
+        assert {asked for _, asked in seen} == {augment}
