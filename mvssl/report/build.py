@@ -21,13 +21,14 @@ from mvssl.report.sections.bounds import bounds, plane
 from mvssl.report.sections.curves import curves
 from mvssl.report.sections.embedding import embedding
 from mvssl.report.sections.maps import maps
+from mvssl.report.sections.mispaired import mispaired
 from mvssl.report.sections.neighbours import neighbours
 from mvssl.report.sections.origin import origin
 from mvssl.report.sections.pace import pace
 from mvssl.report.sections.probes import probes
 from mvssl.report.sections.sheet import sheet
 from mvssl.report.sections.summary import state, summary
-from mvssl.report.sections.verdict import mispaired, verdict
+from mvssl.report.sections.verdict import verdict
 from mvssl.run import refuse_untrusted
 
 SAMPLES = 1000  # that are encoded: seconds on two CPU cores for the recipes that come with mvssl
@@ -88,7 +89,7 @@ def _sections(facts: Facts, samples: int, checkpoint: str, trust: list[str]) -> 
     for title, part in LOOKED_AT.items():
         yield part(looked) if looked else Absent(title, why)
     yield probes(facts)
-    yield mispaired(facts)
+    yield mispaired(facts, looked and looked.run, [s for s in (looked and looked.source, source) if s])
     yield pace(facts)
     yield origin(facts)
 

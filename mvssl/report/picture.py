@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from mvssl.report.html import Html, el
-from mvssl.views import ViewSet
+from mvssl.views import ImageView, ViewSet
 from mvssl.views.logmel import LogMelView
 from mvssl.views.panels import colours, is_measured
 from mvssl.views.signal import SignalView
@@ -44,12 +44,13 @@ def look(views: ViewSet, name: str, x: Tensor, column: Tensor) -> Tensor:
 def stored(views: ViewSet, source: str, column: Tensor) -> Tensor:
     """A column as it would look; the views made of it tell a sound from a vector and name its bands."""
     view = next(views.view(name) for name in views.names if views.source_of(name) == source)
-    if column.dim() != 4:
-        sound = column.dim() == 2 and isinstance(view, SignalView | LogMelView)
-        return numbers(column[:, None] if sound else column)
-    x = column if column.is_floating_point() else column / 255
+    image = isinstance(view, ImageView) or column.dim() == 4
+    whole = 4 if image else 3 if isinstance(view, SignalView | LogMelView) else column.dim()
+    x = column if column.dim() == whole else column[:, None]  # its only channel
+    if not image:
+        return numbers(x)
     names = getattr(view, "column_bands", ())
-    return pictures(x, names, is_measured(column, source, *names))
+    return pictures(x if x.is_floating_point() else x / 255, names, is_measured(column, source, *names))
 
 
 def pictures(x: Tensor, names: Sequence[str], measured: bool) -> Tensor:

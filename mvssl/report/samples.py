@@ -23,7 +23,7 @@ from mvssl.recipe import Recipe
 from mvssl.run import LoadedRun, load_run
 from mvssl.views.normalize import spread
 
-AT_ONCE = 128  # samples encoded together
+AT_ONCE = 64  # samples encoded together
 
 
 @dataclass(frozen=True)

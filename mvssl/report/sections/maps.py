@@ -14,7 +14,7 @@ from mvssl.views.normalize import spread
 
 SAMPLES, VIEWS = 6, 6
 FINEST, COARSEST = 32, 3  # sides of maps that are worth drawing
-FITTED = 64  # samples on which the components are found
+FITTED = 32  # samples on which the components are found
 
 
 def maps(look: Look) -> Section | Absent:

@@ -1,5 +1,6 @@
 """The contact sheet: samples of the run's first batch beside every view, drawn by the call that training makes."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from mvssl.run import LoadedRun
 from mvssl.views import ViewSet
 from mvssl.views.sheet import LATER
 
+STORED = "stored"
 ROWS, COLUMNS = 6, 12  # samples, and about how many pictures of each
 
 
@@ -22,11 +24,12 @@ def sheet(run: LoadedRun, source: Shards) -> Section:
     batch = next(iter(loader(source, batch_size=rows, seed=run.recipe.train.seed, stop_step=1)))
     panels = list(_panels(run.views, batch, run.recipe.train.seed))
     head = [el("b", title, el("small", draw)) for title, draw, _ in panels]
-    cells = [
-        picture.cell(shown[row], f"sample {row + 1}: {title}, {draw}")
-        for row in range(rows)
-        for title, draw, shown in panels
-    ]
+    cells = []
+    for row, (title, draw, shown) in itertools.product(range(rows), panels):
+        there = batch.present.get(title if title in batch.columns and draw == STORED else run.views.source_of(title))
+        absent = there is not None and not there[row]
+        drawn = el("small", "absent") if absent else picture.cell(shown[row], f"sample {row + 1}: {title}, {draw}")
+        cells.append(drawn)
     grid = el("div", head, cells, class_="sheet", style=f"--columns: {len(panels)}")
     text = f"The first {rows} samples of the run as stored, and as training draws each view; draw 1 is what step 1 saw."
     return Section("views", "Views", el("div", el("p", text, class_="note"), _scrolling(grid)))
@@ -41,7 +44,7 @@ def _panels(views: ViewSet, batch: Any, seed: int) -> Iterator[tuple[str, str, T
     columns = list(dict.fromkeys(views.source_of(name) for name in views.names))
     draws = min(max((COLUMNS - len(columns)) // len(views.names), 1), 3)
     for name in columns:
-        yield name, "stored", picture.stored(views, name, batch.columns[name])
+        yield name, STORED, picture.stored(views, name, batch.columns[name])
     times = [views(batch._replace(position=batch.position + k * LATER), seed) for k in range(draws)]
     for name in views.names:
         for k in range(draws if name in views.bases else 1):  # a view with a count is drawn so often anyway

@@ -1,4 +1,4 @@
-"""What the run's own checks say in words: the verdict, its findings, and the pairs that do not fit together."""
+"""What the run's own checks say in words: the verdict, with the number behind each finding and what to try."""
 
 from typing import Any
 
@@ -7,7 +7,6 @@ from mvssl.report.html import Html, el
 from mvssl.report.sections import Absent, Section
 
 KINDS = {"healthy": ("well", "✓"), "too early to say": ("open", "…")}  # class and sign; all others are ills
-MOST = 40  # rows of a listing
 
 
 def verdict(facts: Facts) -> Section | Absent:
@@ -30,7 +29,7 @@ def _finding(finding: dict[str, Any]) -> Html:
     sentence = str(finding.get("sentence") or finding.get("what") or "")
     where = f" ({finding['view']})" if finding.get("view") and str(finding["view"]) not in str(sentence) else ""
     numbers = [
-        f"{name} {_number(finding[key])}"
+        f"{name} {as_text(finding[key])}"
         for key, name in (("value", "measured"), ("threshold", "threshold"))
         if finding.get(key) is not None
     ]
@@ -43,25 +42,8 @@ def _finding(finding: dict[str, Any]) -> Html:
     )
 
 
-def mispaired(facts: Facts) -> Section | Absent:
-    """Samples whose views do not seem to show one thing."""
-    if not facts.mispaired:
-        why = (
-            "there is no mispaired.jsonl: checks while training list there the samples whose views do not seem to match"
-        )
-        return Absent("Mispaired samples", why)
-    head = el("tr", [el("th", name) for name in ("shard", "key", "views", "score")])
-    rows = [
-        el("tr", [el("td", _number(row.get(name, "")), data_label=name) for name in ("shard", "key", "views", "score")])
-        for row in facts.mispaired[:MOST]
-    ]
-    note = f"{len(facts.mispaired)} samples" + (f", the first {MOST}" if len(facts.mispaired) > MOST else "")
-    table = el("table", el("thead", head), el("tbody", rows), class_="stack")
-    text = el("p", f"Samples whose views score no better together than with a stranger's: {note}.")
-    return Section("mispaired", "Mispaired samples", el("div", text, table))
-
-
-def _number(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A number or a list of names as it is shown."""
     if isinstance(value, float):
         return f"{value:.4g}"
     return " and ".join(map(str, value)) if isinstance(value, list) else str(value)

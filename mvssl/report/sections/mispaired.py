@@ -1,0 +1,71 @@
+"""Mispaired samples: those whose views do not seem to show one thing, listed and, where they are found, drawn."""
+
+from pathlib import Path
+from typing import Any
+
+from mvssl.data import Shards
+from mvssl.report import picture
+from mvssl.report.gather import Facts
+from mvssl.report.html import Html, el
+from mvssl.report.samples import take
+from mvssl.report.sections import Absent, Section
+from mvssl.report.sections.verdict import as_text
+from mvssl.run import LoadedRun
+
+LISTED, DRAWN = 40, 12
+KEYS = ("shard", "key", "views", "score")
+
+
+def mispaired(facts: Facts, run: LoadedRun | None, sources: list[Shards]) -> Section | Absent:
+    """The lines of mispaired.jsonl; the first of them as pictures where one of `sources` holds the samples."""
+    rows = facts.mispaired
+    if not rows:
+        why = (
+            "there is no mispaired.jsonl: checks while training list there the samples whose views do not seem to match"
+        )
+        return Absent("Mispaired samples", why)
+    note = f"{len(rows):,} samples" + (f", the first {LISTED}" if len(rows) > LISTED else "")
+    text = el("p", f"Samples whose views fit together no better than with a stranger's: {note}.", class_="note")
+    drawn = _pictures(run, sources, rows[:DRAWN]) if run else None
+    cells = [[el("td", as_text(row.get(name, "")), data_label=name) for name in KEYS] for row in rows[:LISTED]]
+    head = el("thead", el("tr", [el("th", name) for name in KEYS]))
+    table = el("table", head, el("tbody", [el("tr", line) for line in cells]), class_="stack")
+    return Section("mispaired", "Mispaired samples", el("div", text, drawn, table))
+
+
+def _pictures(run: LoadedRun, sources: list[Shards], rows: list[dict[str, Any]]) -> Html | None:
+    """The views of each sample side by side, under its key."""
+    found = _places(sources, set(map(_name, rows)))
+    figures = [_figure(run, *found[name], row) for row in rows if (name := _name(row)) in found]
+    return el("div", figures, class_="charts") if figures else None
+
+
+def _name(row: dict[str, Any]) -> tuple[str, str]:
+    return Path(str(row.get("shard", ""))).name, str(row.get("key"))
+
+
+def _places(sources: list[Shards], wanted: set[tuple[str, str]]) -> dict[tuple[str, str], tuple[Shards, int]]:
+    """Where the samples of these shards and keys are: source and index, the first that has them."""
+    found: dict[tuple[str, str], tuple[Shards, int]] = {}
+    for source in sources:
+        for i in range(len(source)):
+            name = Path(source.shard(i)).name, source.key(i)
+            if name in wanted:
+                found.setdefault(name, (source, i))
+            if len(found) == len(wanted):
+                return found
+    return found
+
+
+def _figure(run: LoadedRun, source: Shards, index: int, row: dict[str, Any]) -> Html | None:
+    batch, views = take(source, [index]), run.views
+    if not len(batch.index):
+        return None
+    clean, named = views.clean(batch, "cpu"), row.get("views")
+    shown = [name for name in views.bases if not isinstance(named, list) or name in named] or views.bases
+    cells = []
+    for name in shown:
+        drawn = picture.look(views, name, clean[name], batch.columns[views.source_of(name)])[0]
+        cells.append(el("span", picture.cell(drawn, f"{name} of sample {row.get('key')}"), el("small", name)))
+    caption = el("figcaption", el("b", str(row.get("key"))), f" score {as_text(row.get('score', ''))}")
+    return el("figure", caption, el("div", cells, class_="near", style=f"--columns: {len(cells)}"))
