@@ -219,7 +219,7 @@ def test_the_verdict_is_shown_with_its_numbers_and_advice(run):
     page = read(run, samples=0)
     assert "! Collapsed , at step 6" in page.said
     for finding in found.findings:
-        assert finding.sentence[1:] in page.said
+        assert finding.sentence in page.said
         assert f"Try: {finding.advice}" in page.said
         assert f"threshold {finding.threshold:.4g}" in page.said
     well = judge(Evidence(step=6, early=1, held={"bound/a-b": 1.0, "ceiling/a-b": 2.0}))

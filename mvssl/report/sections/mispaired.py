@@ -30,14 +30,15 @@ def mispaired(facts: Facts, run: LoadedRun | None, sources: list[Shards]) -> Sec
     cells = [[el("td", as_text(row.get(name, "")), data_label=name) for name in KEYS] for row in rows[:LISTED]]
     head = el("thead", el("tr", [el("th", name) for name in KEYS]))
     table = el("table", head, el("tbody", [el("tr", line) for line in cells]), class_="stack")
-    return Section("mispaired", "Mispaired samples", el("div", text, drawn, table))
+    listed = el("details", el("summary", "The list"), table, open=drawn is None)
+    return Section("mispaired", "Mispaired samples", el("div", text, drawn, listed))
 
 
 def _pictures(run: LoadedRun, sources: list[Shards], rows: list[dict[str, Any]]) -> Html | None:
     """The views of each sample side by side, under its key."""
     found = _places(sources, set(map(_name, rows)))
     figures = [_figure(run, *found[name], row) for row in rows if (name := _name(row)) in found]
-    return el("div", figures, class_="charts") if figures else None
+    return el("div", figures, class_="charts pairs") if figures else None
 
 
 def _name(row: dict[str, Any]) -> tuple[str, str]:

@@ -36,7 +36,7 @@ def _finding(finding: dict[str, Any]) -> Html:
     advice = el("p", f"Try: {finding['advice']}", class_="note") if finding.get("advice") else None
     return el(
         "li",
-        f"{sentence[:1].upper()}{sentence[1:]}{where}",
+        f"{sentence}{where}",
         el("p", ", ".join(numbers), class_="note") if numbers else None,
         advice,
     )
