@@ -125,6 +125,23 @@ def views(
 
 
 @app.command()
+def segments(
+    run: RunPath,
+    out: Annotated[Path, typer.Option(help="PNG file")] = Path("segments.png"),
+    samples: Annotated[int, typer.Option(help="images", min=1)] = 8,
+    checkpoint: Checkpoint = "last",
+    trust: Trust = None,
+) -> None:
+    """Draw which component of an amdim with a mixture takes which place of the held-out images."""
+    from mvssl.evaluate.segments import draw_segments
+    from mvssl.run import load_run
+
+    for line in draw_segments(load_run(run, trust or (), checkpoint), out, samples=samples):
+        print(f"  {line}")
+    print(f"wrote {out}")
+
+
+@app.command()
 def pack(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="digits, torchvision:NAME, a folder, an .npz file")],
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="new folder, for DEST/train and DEST/val")],
