@@ -53,26 +53,36 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 @app.command()
 def evaluate(
-    run: RunPath,
-    probe: Annotated[list[str] | None, typer.Option(help="knn, linear, fewlabel; may be given several times")] = None,
+    subject: Annotated[str, typer.Argument(metavar="SUBJECT", help="run folder, export folder, or timm:NAME")],
+    overrides: Overrides = None,
+    recipe: Annotated[Path | None, typer.Option(help="data and views, for what is no run")] = None,
+    weights: Annotated[str | None, typer.Option(help="of timm:NAME: pretrained, or a run, folder or file")] = None,
+    probe: Annotated[list[str] | None, typer.Option(help="knn, linear, mlp, ...; may be given several times")] = None,
     view: Annotated[list[str] | None, typer.Option(help="a view's name, or all; may be given several times")] = None,
     layer: Annotated[str | None, typer.Option(help="vector, head or head:OBJECTIVE, or the number of a map")] = None,
     data: Annotated[list[str] | None, typer.Option(help="labelled shards to fit on; default: data.train")] = None,
     test: Annotated[list[str] | None, typer.Option(help="labelled shards to measure on; default: data.val")] = None,
+    other: Annotated[list[str] | None, typer.Option(help="shards of another distribution, for probe ood")] = None,
     baselines: Annotated[bool, typer.Option(help="also the untrained encoder and raw pixels")] = True,
     seed: int = 0,
     json_file: JsonFile = None,
     checkpoint: Checkpoint = "last",
     trust: Trust = None,
 ) -> None:
-    """Measure what a backbone knows: kNN, linear and few-label accuracy beside the untrained encoder and pixels."""
+    """Measure what a backbone knows, beside the untrained encoder and raw pixels; on any number of processes."""
+    from mvssl import distributed
     from mvssl.evaluate import evaluate as measure
-    from mvssl.run import load_run
+    from mvssl.evaluate import open_subject
 
+    opened = open_subject(
+        subject, recipe=recipe, overrides=overrides or (), weights=weights, views=view, trust=trust or (),
+        checkpoint=checkpoint,
+    )  # fmt: skip
     measure(
-        load_run(run, trust or (), checkpoint), probes=probe, views=view, layer=layer, data=data, test=test,
+        opened, probes=probe, views=view, layer=layer, data=data, test=test, other=other,
         baselines=baselines, seed=seed, json_file=json_file,
     )  # fmt: skip
+    distributed.close()
 
 
 @app.command()

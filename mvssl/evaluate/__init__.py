@@ -11,18 +11,21 @@ from mvssl.evaluate.linear import linear
 from mvssl.evaluate.measure import evaluate
 from mvssl.evaluate.metrics import Difference, Result, average_precision, paired
 from mvssl.evaluate.records import compare
+from mvssl.evaluate.subject import Subject, open_subject
 from mvssl.evaluate.tables import tables
 
 __all__ = [
     "Difference",
     "Labelled",
     "Result",
+    "Subject",
     "average_precision",
     "compare",
     "evaluate",
     "fewlabel",
     "knn",
     "linear",
+    "open_subject",
     "paired",
     "tables",
 ]

@@ -21,6 +21,7 @@ from mvssl.evaluate.features import flatten
 from mvssl.model import MultiView
 from mvssl.names import first_drawn
 from mvssl.objectives.context import at_least_float32
+from mvssl.recipe import View
 from mvssl.versions import versions
 from mvssl.views import ViewSet
 
@@ -114,7 +115,7 @@ def _labels(batch: Batch) -> dict[str, Tensor]:
     return {"index": batch.index, **found}
 
 
-def describe(want: Want, source: Shards, tables: Mapping[str, Any], device: torch.device, precision: str) -> dict:
+def describe(want: Want, source: Shards, tables: Mapping[str, View], device: torch.device, precision: str) -> dict:
     """All that decides the values of a want's arrays, as JSON; `tables` are the recipe's views by name."""
     data = {
         "fingerprint": source.fingerprint,
@@ -126,7 +127,7 @@ def describe(want: Want, source: Shards, tables: Mapping[str, Any], device: torc
         return {"data": data, "of": "labels"}
     return {
         "data": data,
-        "views": {name: [table.model_dump(mode="json"), _code(table.name)] for name, table in tables.items()},
+        "views": {name: [_clean(table), _code(table.name)] for name, table in tables.items()},
         "of": want.candidate.digest or PIXELS,
         "layer": want.layer,
         "precision": precision,
@@ -145,6 +146,11 @@ def weights_digest(model: MultiView, objective: str = "") -> str:
         whole.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         whole.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return whole.hexdigest()
+
+
+def _clean(table: View) -> dict[str, Any]:
+    """What of a view may decide how it looks without augmentation."""
+    return table.model_dump(mode="json", exclude={"count", "geometry"})
 
 
 def _code(name: str) -> str:

@@ -148,12 +148,15 @@ def measure(
                 found = _with_chance(found, splits, classes)
                 key = job.probe, view, found.what, found.metric.name, str(job.options)
                 results[candidate.encoder, layer, *key] = found
-                others = {"untrained": (layer, *key), "pixels": (PIXELS, *key)} if candidate is own[-1] else {}
+                others = (
+                    {"untrained": (layer, *key), "pixels": (PIXELS, *key)} if candidate.encoder == "trained" else {}
+                )
                 gains = {o: gain(found, results[o, *k]) for o, k in others.items() if (o, *k) in results}
-                about = {"name": subject.name, **subject.facts, **origin(subject, candidate, layer, view)}
+                about = {"digest": candidate.digest, **origin(subject, candidate, layer, view)}
                 yield record(
                     found, probe=job.probe, view=view, layer=layer, encoder=candidate.encoder, gain=gains,
-                    subject=about, protocol={**protocol, **({"preset": job.preset} if job.preset else {})}, **facts,
+                    subject={"name": subject.name, **subject.facts, **about},
+                    protocol={**protocol, **({"preset": job.preset} if job.preset else {})}, **facts,
                 )  # fmt: skip
 
 

@@ -1,22 +1,26 @@
 """What is measured: encoders with their weights, the views that they see, and who they are.
 
-in   a run
+in   a run, an exported encoder, or a model of timm's
 out  a `Subject`, and its encoders in turn: raw pixels, the network before its first step, the trained one
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mvssl.errors import DataError, RecipeError
 from mvssl.evaluate.features import pooled
 from mvssl.evaluate.layers import PIXELS, Candidate, heads, weights_digest
 from mvssl.model import MultiView, build_model
 from mvssl.names import first_drawn
-from mvssl.recipe import Recipe
+from mvssl.recipe import Recipe, load_recipe, parse_recipe, to_yaml
+from mvssl.tables import override, parse_yaml
 from mvssl.views import ViewSet
+
+OVERRIDES = ("evaluate.", "data.root=", "data.train=", "data.val=", "data.label", "data.workers=")
 
 
 @dataclass(frozen=True)
@@ -28,32 +32,82 @@ class Subject:
     views: ViewSet
     model: MultiView
     facts: dict[str, Any]  # kind, folder, checkpoint, step, ...
+    start: Callable[[], MultiView]  # the model before its first step
     home: Path | None = None  # the folder that keeps evaluation.json
+    trained: bool = True  # or the model is its own start
 
     @classmethod
     def of_run(cls, run: Any) -> "Subject":
         """A run opened by `mvssl.run.load_run`."""
+
+        def start() -> MultiView:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(run.recipe.train.seed)
+                return build_model(run.recipe, run.views.shapes)
+
         facts = {"kind": "run", "checkpoint": str(run.checkpoint), "step": run.step}
-        return cls(str(run.folder), run.recipe, run.views, run.model, facts, Path(run.folder))
+        return cls(str(run.folder), run.recipe, run.views, run.model, facts, start, Path(run.folder))
+
+
+def open_subject(
+    given: str,
+    *,
+    recipe: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    weights: str | None = None,
+    views: Iterable[str] | None = None,
+    trust: Iterable[str] = (),
+    checkpoint: str | int = "last",
+) -> Subject:
+    """A run folder, a folder that `mvssl export` or timm wrote, or `timm:NAME`; all but a run need a recipe.
+
+    `overrides` change the recipe; of a run only what says on which data and how it is evaluated. `weights` are those of
+    `timm:NAME`. Raises `RecipeError`, `DataError`.
+    """
+    from mvssl.evaluate import foreign  # which knows subjects
+    from mvssl.run import load_run
+
+    folder = Path(given)
+    known = given.startswith(foreign.TIMM)
+    if weights is not None and not known:
+        raise RecipeError(f"--weights are for timm:NAME; {given} has its own")
+    if (folder / "recipe.yaml").is_file() and recipe is None:
+        return Subject.of_run(_changed(load_run(folder, trust, checkpoint), list(overrides)))
+    if not known and not foreign.is_export(folder):
+        raise DataError(
+            f"{given} is no run folder (with recipe.yaml), no export or timm folder (with config.json and "
+            f"model.safetensors), and no timm model (timm:NAME)"
+        )
+    if recipe is None:
+        raise RecipeError(f"{given} does not know the data and views to measure it on: give --recipe RECIPE")
+    table = load_recipe(recipe, overrides)
+    if known:
+        return foreign.open_timm(given, table, weights, views)
+    return foreign.open_export(folder, table, views)
+
+
+def _changed(run: Any, overrides: list[str]) -> Any:
+    """A run whose recipe is evaluated on other data, or otherwise, than it says."""
+    tables = parse_yaml(to_yaml(run.recipe), str(run.folder))
+    for given in overrides:
+        if not given.startswith(OVERRIDES):
+            raise RecipeError(f"{given}: of a run only {', '.join(OVERRIDES)}... may be overridden here")
+        override(tables, given)
+    return replace(run, recipe=parse_recipe(tables, str(run.folder))) if overrides else run
 
 
 def candidates(subject: Subject, baselines: bool) -> Iterator[Candidate]:
     """Raw pixels, the encoder as training began (its seed and start weights), and the subject's own."""
     if baselines:
         yield Candidate(PIXELS, None)
-        yield _named("untrained", untrained(subject), subject)
-    yield _named("trained", subject.model, subject)
+    if baselines and subject.trained:
+        yield _named("untrained", subject.start().eval(), subject)
+    yield _named("trained" if subject.trained else "untrained", subject.model.eval(), subject)
 
 
 def _named(encoder: str, model: MultiView, subject: Subject) -> Candidate:
-    return Candidate(encoder, model, weights_digest(model, repr(subject.recipe.objective)))
-
-
-def untrained(subject: Subject) -> MultiView:
-    """The model of the recipe and seed before its first step, in eval mode."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(subject.recipe.train.seed)
-        return build_model(subject.recipe, subject.views.shapes).eval()
+    objective = repr(subject.recipe.objective) if model.labels else ""
+    return Candidate(encoder, model, weights_digest(model, objective))
 
 
 def origin(subject: Subject, candidate: Candidate, layer: str, view: str) -> dict[str, str]:

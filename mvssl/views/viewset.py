@@ -107,7 +107,7 @@ def resolve_statistics(recipe_views: Mapping[str, View], shapes: Shapes, source:
     """
     resolved, moments = dict(recipe_views), {}
     for name, view in recipe_views.items():
-        if _options(name, view)[1].get("normalize") == "data" or _needs_measure(name, view, source):
+        if measures(name, view, source):
             resolved[name] = view.model_copy(update={"normalize": "none"})
             moments[name] = _build(name, resolved[name], shapes), Moments()
     for sample in _readable(source) if moments else ():
@@ -120,11 +120,12 @@ def resolve_statistics(recipe_views: Mapping[str, View], shapes: Shapes, source:
     return resolved
 
 
-def _needs_measure(name: str, view: View, source: Any) -> bool:
+def measures(name: str, view: View, source: Any) -> bool:
+    """Whether a view's normalisation is measured on the data of `source`."""
     made, options = _options(name, view)
     form = getattr(source, "forms", {}).get(view.source)
     plain = issubclass(made, ImageView) and options.get("color", "rgb") == "rgb" and options.get("normalize") is None
-    return plain and form is not None and form.dtype.kind == "f"
+    return options.get("normalize") == "data" or (plain and form is not None and form.dtype.kind == "f")
 
 
 def _clean(view: Any, x: Tensor) -> Tensor:

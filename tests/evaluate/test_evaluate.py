@@ -9,7 +9,7 @@ from mvssl import checkpoint, run
 from mvssl.data import open_shards, pack
 from mvssl.errors import DataError, OutputError, RecipeError
 from mvssl.evaluate import compare, evaluate
-from mvssl.evaluate.subject import Subject, untrained
+from mvssl.evaluate.subject import Subject
 from mvssl.model import build_model
 from mvssl.modelcard import Card
 from mvssl.recipe import parse_recipe, to_yaml
@@ -115,7 +115,7 @@ def test_pixels_are_easier_than_chance_and_the_start_is_the_start(loaded):
     assert of(records, probe="knn", encoder="pixels")[0]["value"] > 0.9
     assert all(r["gain"]["untrained"]["difference"] == 0 for r in of(records, encoder="trained"))
     torch.manual_seed(99)
-    for name, parameter in untrained(Subject.of_run(loaded)).state_dict().items():
+    for name, parameter in Subject.of_run(loaded).start().state_dict().items():
         assert parameter.equal(loaded.model.state_dict()[name])
 
 
