@@ -3,6 +3,7 @@
     RUN/checkpoints/step-00000500/model.safetensors       weights and buffers
                                   optimizer.safetensors   moments and step counts by parameter name
                                   state.json              step, seed, data fingerprint, counts
+                                  ...                     further tensors that a run keeps, by file name
                                   MANIFEST.json           sha256 and size of each of these
 
 The state of a step that was checked on held-out samples holds their loss; the best of them is never deleted.
@@ -14,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,17 @@ FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
 
 
 def save_checkpoint(
-    run: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep: int
+    run: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    keep: int,
+    more: Mapping[str, dict[str, Tensor]] | None = None,
 ) -> Path:
     """Write the checkpoint of `step`, then delete all but the newest `keep` and the best.
+
+    `more` are further tensors by file name.
 
     Raises `StorageError`, leaving the earlier checkpoints and no debris.
     """
@@ -38,6 +48,7 @@ def save_checkpoint(
         "model.safetensors": save(_contiguous(model.state_dict())),
         "optimizer.safetensors": save(_contiguous(_moments(model, optimizer))),
         "state.json": json.dumps({"step": step, **state}, indent=1).encode(),
+        **{name: save(_contiguous(tensors)) for name, tensors in (more or {}).items()},
     }
     manifest = {name: {"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)} for name, body in files.items()}
     files[MANIFEST] = json.dumps(manifest, indent=1).encode()
@@ -132,7 +143,7 @@ def faults(checkpoint: Path) -> list[str]:
     """What is wrong with a checkpoint's files; nothing, if it verifies."""
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_text())
-        whole = manifest.keys() == FILES and all("sha256" in entry for entry in manifest.values())
+        whole = manifest.keys() >= FILES and all("sha256" in entry for entry in manifest.values())
     except (OSError, ValueError, AttributeError, TypeError):
         whole = False
     if not whole:

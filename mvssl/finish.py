@@ -51,6 +51,10 @@ def finish(recipe: Recipe, folder: Path) -> None:
     places = {"checkpoint": loaded.checkpoint}
     if "views" in then:
         places["contact sheet"] = draw_views(recipe, folder / "views.png")
+    if "curves" in then:
+        from mvssl import plots
+
+        places |= {file.stem: file for file in plots.save(folder)}
     if "export" in then:
         from mvssl.export import export
 

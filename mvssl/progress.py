@@ -8,7 +8,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -97,7 +97,7 @@ class Log:
         yield
         self.since += time.perf_counter() - begin
 
-    def check(self, done: int, values: dict[str, float | None], verdict: Verdict) -> None:
+    def check(self, done: int, values: dict[str, float | None], verdict: Verdict, more: Iterable[str] = ()) -> None:
         """Report a check after step number `done`."""
         self.accelerator.log({name: value for name, value in values.items() if value is not None}, step=done)
         if self.accelerator.is_main_process:
@@ -107,6 +107,7 @@ class Log:
                 f"check at step {done}  {_checked(values)}", highlight=False, markup=False, soft_wrap=True
             )
             told = [f"  {finding.sentence}; {finding.advice}" for finding in verdict.findings]
+            told += [f"  {line}" for line in more]
             self.console.print(f"  {verdict.verdict}", *told, sep="\n", highlight=False, markup=False, soft_wrap=True)
 
 

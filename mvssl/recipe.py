@@ -163,7 +163,7 @@ class Train(Table):
     trackers: list[str] = Field(default=["tensorboard"], description="accelerate trackers")
     joint_bn: bool = Field(default=True, description="views that share an encoder and a shape pass as one batch")
     out: str = Field(description="run folder")
-    then: list[Literal["evaluate", "export", "views", "report"]] = Field(
+    then: list[Literal["evaluate", "export", "views", "curves", "report"]] = Field(
         default=[], description="what to do after the last step"
     )
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mvssl import checkpoint, distributed, runfolder
+from mvssl.checks.matching import Matching
 from mvssl.data import Shards, open_shards
 from mvssl.draws import Draws
 from mvssl.errors import OutputError, RecipeError
@@ -55,7 +56,12 @@ def freeze_unreached(model: MultiView, views: ViewSet, device: torch.device) -> 
 
 
 def resume(
-    folder: Path, recipe: Recipe, fingerprint: str, model: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path,
+    recipe: Recipe,
+    fingerprint: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    matching: Matching | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """The state of the run in `folder`, with weights and moments restored, and what to tell of it; step 0 if it is new.
 
@@ -78,6 +84,8 @@ def resume(
             "give it the shards that it had, or start a new run with train.out=FOLDER"
         )
     checkpoint.restore(found, model, optimizer)
+    if matching:
+        matching.restore(found)
     told = [f"continues {found} at step {state['step']}", *(f"  changed {line}" for line in changed)]
     told += runfolder.other_versions(folder)
     if state["world"] != distributed.world():

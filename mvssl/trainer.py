@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mvssl import distributed, guard, runfolder, startup
 from mvssl.batchnorm import convert_batchnorm
+from mvssl.checks.matching import Matching
 from mvssl.data import Batch, as_source, loader
 from mvssl.data.loader import Loader
 from mvssl.data.samples import Source
@@ -27,6 +28,7 @@ from mvssl.draws import Draws, hash_name
 from mvssl.errors import RecipeError
 from mvssl.model import MultiView, build_model
 from mvssl.objectives import Context
+from mvssl.objectives.partners import Partners
 from mvssl.optim import build_optimizer, learning_rate
 from mvssl.recipe import Recipe
 from mvssl.views import ViewSet, build_views, resolve_statistics
@@ -53,6 +55,7 @@ class Trainer:
     buffers: guard.Buffers
     steps: int
     frozen: list[str]  # parameters that no loss reaches
+    matching: Matching | None = None  # where views come from several columns, and the run looks for mispaired samples
 
     @classmethod
     def prepare(cls, recipe: Recipe, accelerator: Accelerator, data: Any = None) -> "Trainer":
@@ -99,7 +102,8 @@ class Trainer:
         with part("guard"):
             self.buffers.remember()
         with part("model"):
-            loss, metrics = self.wrapped(seen, self.context(batch, number, self.recipe.train.seed))
+            partners = self.matching.partners() if self.matching else None
+            loss, metrics = self.wrapped(seen, self.context(batch, number, self.recipe.train.seed, partners))
             self.accelerator.backward(loss)
         with part("guard"):
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip or math.inf)
@@ -108,12 +112,14 @@ class Trainer:
             guard.step_unless(verdict[0] > 0, self.optimizer, rate)
         with part("guard"):
             self.buffers.restore_where(verdict[0] > 0)
+            if self.matching and partners:
+                self.matching.update(batch.index, partners, verdict[0] > 0)
         return verdict, {"loss": loss.detach(), **metrics, "grad_norm": norm}
 
-    def context(self, batch: Batch, number: int, seed: int) -> Context:
+    def context(self, batch: Batch, number: int, seed: int, partners: Partners | None = None) -> Context:
         """What objectives may ask for at step `number` (from 0), drawn with `seed`."""
         draws = Draws(seed, batch.position, self.accelerator.device, scope="objective")
-        return Context(step=number, index=batch.index, present=self.present(batch, self.views.names), draws=draws)
+        return Context(number, batch.index, draws, self.present(batch, self.views.names), partners)
 
     def present(self, batch: Batch, names: Iterable[str]) -> dict[str, Tensor]:
         """Which rows have which view, bool [n], of those of the named views that samples may lack."""

@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 
 from mvssl import checkpoint, distributed, finish, guard, runfolder, startup
+from mvssl.checks import matching
 from mvssl.checks.check import Check, Checks
 from mvssl.checks.heldout import open_held_out
 from mvssl.checks.verdict import Verdict
@@ -74,7 +75,11 @@ def train(recipe: Recipe, data: Any = None, val: Any = None) -> Outcome:
 def _begin(trainer: Trainer, folder: Path, val: Any) -> Begun:
     """Go back to the newest checkpoint, if there is one, and say what follows."""
     recipe, accelerator = trainer.recipe, trainer.accelerator
-    state, told = startup.resume(folder, recipe, trainer.source.fingerprint, trainer.model, trainer.optimizer)
+    if recipe.train.check_every != 0:
+        trainer.matching = matching.start(recipe.views, len(trainer.source), accelerator.device)
+    state, told = startup.resume(
+        folder, recipe, trainer.source.fingerprint, trainer.model, trainer.optimizer, trainer.matching
+    )
     start = state["step"]
     batches = trainer.batches(start, trainer.steps)
     checks = Checks(trainer, folder, open_held_out(trainer, val) if recipe.train.check_every != 0 else None)
@@ -99,15 +104,17 @@ def _loop(trainer: Trainer, begun: Begun, stop: guard.StopSignal) -> Outcome:
         facts |= {"held_out": check.held_out} if check else {}
         with _one_writes(accelerator) as writer:
             if writer:
+                more = {matching.FILE: trainer.matching.state()} if trainer.matching else {}
+                state = {**facts, **ledger.counts()}
                 checkpoint.save_checkpoint(
-                    folder, done, trainer.model, trainer.optimizer, {**facts, **ledger.counts()}, recipe.train.keep
+                    folder, done, trainer.model, trainer.optimizer, state, recipe.train.keep, more
                 )
 
     def look(done: int) -> Check | None:
         with log.paused():
             found = checks(done, log.last, lambda: stop.received is not None)
         if found is not None:
-            log.check(done, found.values, found.verdict)
+            log.check(done, found.values, found.verdict, found.told)
         return found
 
     log = Log(

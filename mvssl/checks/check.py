@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mvssl import checkpoint, distributed
-from mvssl.checks import heldout
+from mvssl.checks import heldout, mispaired
 from mvssl.checks.features import Shape, knn, planes, shapes
 from mvssl.checks.heldout import HeldOut, Seen
 from mvssl.checks.verdict import Evidence, Verdict, judge
@@ -29,6 +29,7 @@ class Check(NamedTuple):
     verdict: Verdict
     held_out: dict[str, Any] | None  # what the step's checkpoint keeps: loss, and of which samples and schedule
     best: bool  # no kept checkpoint has a lower held-out loss
+    told: list[str]  # further lines for the terminal
 
 
 class Checks:
@@ -84,8 +85,9 @@ class Checks:
             self.first = metrics
         if distributed.rank() == 0:
             write_aside(self.folder / "verdict.json", json.dumps(verdict.record(), indent=1) + "\n")
+        told = self._mispaired(done, values) if self.trainer.matching else []
         values[f"{before}seconds"] = time.perf_counter() - begin
-        return Check(done, values, verdict, held_out, best)
+        return Check(done, values, verdict, held_out, best, told)
 
     def _look(self, stopped: Callable[[], bool]) -> tuple[dict[str, float], Seen, Seen | None] | None:
         trainer, held = self.trainer, self.held
@@ -115,6 +117,18 @@ class Checks:
             samples=max((shape.samples for shape in found.values()), default=0),
             beta=max(beta, default=None),
         )  # fmt: skip
+
+    def _mispaired(self, done: int, values: dict[str, float | None]) -> list[str]:
+        """List the samples that seem mispaired, add how many to `values`, and give what to say of it."""
+        trainer, last = self.trainer, done == self.trainer.steps
+        if trainer.matching is None or distributed.rank():
+            return []
+        found = mispaired.find(trainer.matching)
+        values["mispaired"] = None if found.why else len(found.listed)
+        mispaired.write(self.folder, found, trainer.source, done)
+        if last:
+            mispaired.draw(self.folder, found, trainer.source, trainer.views)
+        return [mispaired.in_words(found)] if last or found.listed else []
 
     def _held_out(self, metrics: dict[str, float]) -> dict[str, Any] | None:
         """The held-out loss and what it was measured on: losses of other samples or another beta do not compare."""

@@ -160,6 +160,7 @@ class AMDIM(nn.Module):
         present = context.present.get(a), context.present.get(b)
         mask = same_sample(len(candidates), candidates.device, *present)
         scores = self.critic(anchors.flatten(0, -2), candidates)  # [N, n, l], with a mixture [N * k, n, l]
+        context.note(a, b, scores, mask)
         counted = (mask != estimators.IGNORE).repeat_interleave(len(scores) // len(mask), dim=0).expand_as(scores)
         size = distributed.mean(scores.square().masked_fill(~counted, 0).sum(), counted.sum())
         if self.mixture and anchors.dim() == 3:

@@ -57,8 +57,8 @@ class CMC(nn.Module):
         everyone = {view: distributed.gather(rows) for view, rows in z.items()}  # [N, embed]
         losses, metrics = [], {}
         for a, b in self.pairs:
-            forth, measured = self._contrast(everyone[a], z[b], context.present.get(a), context.present.get(b))
-            back, measured_back = self._contrast(everyone[b], z[a], context.present.get(b), context.present.get(a))
+            forth, measured = self._contrast(a, b, everyone[a], z[b], context)
+            back, measured_back = self._contrast(b, a, everyone[b], z[a], context)
             metrics |= {f"{name}/{a}-{b}": (measured[name] + measured_back[name]) / 2 for name in measured}
             losses.append(forth + back)
         return torch.stack(losses).sum(), metrics
@@ -75,9 +75,11 @@ class CMC(nn.Module):
         vector = blank(at_least_float32(features).vector, present)
         return F.normalize(self.project[view](vector), dim=-1)
 
-    def _contrast(self, anchors: Tensor, candidates: Tensor, here: Tensor | None, there: Tensor | None):
+    def _contrast(self, a: str, b: str, anchors: Tensor, candidates: Tensor, context: Context):
         scores = self.critic(anchors, candidates[:, None])
-        return estimators.estimate("infonce", scores, same_sample(len(candidates), scores.device, here, there))
+        mask = same_sample(len(candidates), scores.device, context.present.get(a), context.present.get(b))
+        context.note(a, b, scores, mask)
+        return estimators.estimate("infonce", scores, mask)
 
 
 def choose_pairs(views: list[str], pairs: str, where: str) -> list[tuple[str, str]]:

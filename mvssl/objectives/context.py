@@ -14,6 +14,7 @@ from mvssl.devices import send
 from mvssl.draws import Draws
 from mvssl.encoders.encoder import Features
 from mvssl.objectives.estimators import IGNORE, NEGATIVE, POSITIVE
+from mvssl.objectives.partners import Partners
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,20 @@ class Context:
     """What an objective knows of the batch besides its features.
 
     `present` holds a bool [n], on the CPU, for each view that some samples lack; a view that is not in it is complete.
-    Where a row is False the features of that view are arbitrary and must not reach the loss.
+    Where a row is False the features of that view are arbitrary and must not reach the loss. `partners`, if given,
+    takes note of the scores of pairs of views.
     """
 
     step: int
     index: Tensor
     draws: Draws
     present: dict[str, Tensor] = field(default_factory=dict)
+    partners: Partners | None = None
+
+    def note(self, a: str, b: str, scores: Tensor, mask: Tensor) -> None:
+        """Tell whoever looks for mispaired samples how anchors of view a score with candidates of view b."""
+        if self.partners is not None:
+            self.partners.note(a, b, scores, mask)
 
 
 def same_sample(n: int, device: torch.device, anchors: Tensor | None, candidates: Tensor | None) -> Tensor:

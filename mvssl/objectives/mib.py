@@ -82,6 +82,7 @@ class MIB(nn.Module):
         for a, b in self.pairs:
             pair, present = f"{a}-{b}", (context.present.get(a), context.present.get(b))
             scores, mask = pair_up(self.critic[pair], z[a], z[b], self.negatives, *present)  # pyright: ignore
+            context.note(a, b, scores, mask)
             information_lost, measured = self.estimator(pair, scores, mask)
             skl = mean_rows(symmetric_kl(p[a], p[b], z[a], z[b], self.kl), both(*present))
             metrics |= {f"{name}/{pair}": value for name, value in (measured | {"skl": skl.detach()}).items()}

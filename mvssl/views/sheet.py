@@ -7,7 +7,7 @@ Colour views are shown as they would look: L and Y in gray, ab and DbDr as colou
 `mvssl.views.panels` says.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,22 @@ def contact_sheet(
     """
     groups = [*_columns(viewset, batch, rates or {}), *_views(viewset, batch, rates or {}, seed, draws, device)]
     panels = [shown for group in groups for shown in (*group, None)][:-1]  # a narrow gap after each group
-    rows, widths = len(batch.position), [shown.wide if shown else GAP for shown in panels]
+    return _draw(panels, len(batch.position), out)
+
+
+def column_sheet(
+    viewset: ViewSet, batch: Any, out: Path, notes: list[str], *, rates: Mapping[str, float | None] | None = None
+) -> Path:
+    """Draw the columns of some samples side by side, a note on each row, to the PNG `out`. Raises `OutputError`."""
+    panels = [shown for group in _columns(viewset, batch, rates or {}) for shown in (*group, None)][:-1]
+    return _draw(panels, len(batch.position), out, notes)
+
+
+def _draw(panels: Sequence[Panel | None], rows: int, out: Path, notes: list[str] | None = None) -> Path:
+    widths = [shown.wide if shown else GAP for shown in panels]
     layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
-    figure = Figure(figsize=(CELL * sum(widths) + 0.2, CELL * rows + 0.6), layout=layout, dpi=110)
+    beside = 1.0 if notes else 0.0  # inches
+    figure = Figure(figsize=(CELL * sum(widths) + 0.2 + beside, CELL * rows + 0.6), layout=layout, dpi=110)
     axes = figure.subplots(rows, len(panels), squeeze=False, width_ratios=widths)
     for place, shown in enumerate(panels):
         for row in range(rows):
@@ -58,6 +71,8 @@ def contact_sheet(
                 axes[row, place].set_visible(False)
         if shown:
             axes[0, place].set_title(shown.title, fontsize=7)
+    for row, note in enumerate(notes or []):
+        axes[row, 0].set_ylabel(note, fontsize=6, rotation=0, ha="right", va="center")
     try:
         figure.savefig(out, format="png")
     except OSError as error:
