@@ -134,3 +134,8 @@ def _text(file: Path) -> str:
         return ""
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def short_path(path: Any) -> str:
+    """A shard's folder and name: what is above them is this machine's affair."""
+    return "/".join(Path(str(path)).parts[-2:])

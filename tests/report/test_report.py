@@ -242,15 +242,18 @@ def test_held_out_values_and_the_plane_are_shown_where_they_exist(run):
 
 
 def test_mispaired_samples_are_listed_and_those_that_are_found_are_drawn(run):
-    rows = [
-        {"shard": "a/000001.tar", "key": f"{key:08d}", "views": ["image", "depth"], "score": 0.02} for key in (20, 5)
-    ]
+    shards = ["/old/home/train/000001.tar", "train/000000.tar", "train/000001.tar"]
+    keys = ["00000020", "00000005", "00000006"]
+    rows = [{"shard": s, "key": k, "views": "image-depth", "score": 0.4} for s, k in zip(shards, keys, strict=True)]
     (run / "mispaired.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     page = read(run)
-    assert "image and depth" in page.said
-    assert "image of sample 00000020" in page.all("alt")
-    assert "image of sample 00000005" not in page.all("alt")  # it is in another shard
+    assert "image-depth" in page.said
+    assert "/old/home" not in page.said  # the folder is another machine's
+    drawn = [key for key in keys if f"image of sample {key}" in page.all("alt")]
+    assert drawn == keys[:2]  # the third is in another shard
     assert "mispaired" in read(run, samples=0).sections
+    (run / "mispaired.jsonl").write_text("")
+    assert "no sample stands out" in read(run, samples=0).said
 
 
 def test_a_checkpoint_may_be_named_and_is_then_no_matter_of_luck(run):

@@ -1,11 +1,10 @@
 """Mispaired samples: those whose views do not seem to show one thing, listed and, where they are found, drawn."""
 
-from pathlib import Path
 from typing import Any
 
 from mvssl.data import Shards
 from mvssl.report import picture
-from mvssl.report.gather import Facts
+from mvssl.report.gather import Facts, short_path
 from mvssl.report.html import Html, el
 from mvssl.report.samples import take
 from mvssl.report.sections import Absent, Section
@@ -14,23 +13,27 @@ from mvssl.run import LoadedRun
 
 LISTED, DRAWN = 40, 12
 KEYS = ("shard", "key", "views", "score")
+NONE = (
+    "there is no mispaired.jsonl: checks of a run with several views list there the samples that do not seem to match"
+)
 
 
 def mispaired(facts: Facts, run: LoadedRun | None, sources: list[Shards]) -> Section | Absent:
     """The lines of mispaired.jsonl; the first of them as pictures where one of `sources` holds the samples."""
     rows = facts.mispaired
     if not rows:
-        why = (
-            "there is no mispaired.jsonl: checks while training list there the samples whose views do not seem to match"
-        )
-        return Absent("Mispaired samples", why)
-    note = f"{len(rows):,} samples" + (f", the first {LISTED}" if len(rows) > LISTED else "")
-    text = el("p", f"Samples whose views fit together no better than with a stranger's: {note}.", class_="note")
+        looked = (facts.folder / "mispaired.jsonl").exists()
+        return Absent("Mispaired samples", "mispaired.jsonl is empty: no sample stands out" if looked else NONE)
+    note = (
+        f"{len(rows):,} samples whose views do not seem to show one thing, the most suspicious first. The score is the "
+        "share of strangers that fit better than the sample's own partner; a half is chance."
+    )
+    text = el("p", note, class_="note")
     drawn = _pictures(run, sources, rows[:DRAWN]) if run else None
-    cells = [[el("td", as_text(row.get(name, "")), data_label=name) for name in KEYS] for row in rows[:LISTED]]
+    cells = [[el("td", _shown(row, name), data_label=name) for name in KEYS] for row in rows[:LISTED]]
     head = el("thead", el("tr", [el("th", name) for name in KEYS]))
     table = el("table", head, el("tbody", [el("tr", line) for line in cells]), class_="stack")
-    listed = el("details", el("summary", "The list"), table, open=drawn is None)
+    listed = el("details", el("summary", f"The first {min(len(rows), LISTED)} as a list"), table, open=drawn is None)
     return Section("mispaired", "Mispaired samples", el("div", text, drawn, listed))
 
 
@@ -42,7 +45,11 @@ def _pictures(run: LoadedRun, sources: list[Shards], rows: list[dict[str, Any]])
 
 
 def _name(row: dict[str, Any]) -> tuple[str, str]:
-    return Path(str(row.get("shard", ""))).name, str(row.get("key"))
+    return short_path(row.get("shard", "")), str(row.get("key"))
+
+
+def _shown(row: dict[str, Any], name: str) -> str:
+    return _name(row)[0] if name == "shard" else as_text(row.get(name, ""))
 
 
 def _places(sources: list[Shards], wanted: set[tuple[str, str]]) -> dict[tuple[str, str], tuple[Shards, int]]:
@@ -50,7 +57,7 @@ def _places(sources: list[Shards], wanted: set[tuple[str, str]]) -> dict[tuple[s
     found: dict[tuple[str, str], tuple[Shards, int]] = {}
     for source in sources:
         for i in range(len(source)):
-            name = Path(source.shard(i)).name, source.key(i)
+            name = short_path(source.shard(i)), source.key(i)
             if name in wanted:
                 found.setdefault(name, (source, i))
             if len(found) == len(wanted):

@@ -5,7 +5,7 @@ from typing import Any
 import yaml
 
 from mvssl.modelcard import public
-from mvssl.report.gather import Facts
+from mvssl.report.gather import Facts, short_path
 from mvssl.report.html import el
 from mvssl.report.sections import Section
 
@@ -43,5 +43,6 @@ def _set(tables: Any) -> Any:
     return [_set(value) for value in tables] if isinstance(tables, list) else tables
 
 
-def _bad(row: dict) -> str:
-    return f"step {row.get('step')}: {row.get('shard')} key {row.get('key')}, {row.get('column')}: {row.get('reason')}"
+def _bad(row: dict[str, Any]) -> str:
+    shard = short_path(row.get("shard"))
+    return f"step {row.get('step')}: {shard} key {row.get('key')}, {row.get('column')}: {row.get('reason')}"
