@@ -26,11 +26,7 @@ class LoadedRun:
     model: MultiView
     views: ViewSet
     checkpoint: Path
-
-    @property
-    def step(self) -> int:
-        """Optimizer steps that the weights have seen."""
-        return checkpoints.load_state(self.checkpoint)["step"]
+    step: int  # optimizer steps that the weights have seen
 
 
 def load_run(folder: str | Path, trust: Iterable[str] = (), checkpoint: str | int = "last") -> LoadedRun:
@@ -45,7 +41,8 @@ def load_run(folder: str | Path, trust: Iterable[str] = (), checkpoint: str | in
     recipe = load_recipe(folder / "recipe.yaml")
     refuse_untrusted(recipe, trust)
     found = _find(folder, str(checkpoint))
-    shapes = {name: tuple(shape) for name, shape in checkpoints.load_state(found)["columns"].items()}
+    state = checkpoints.load_state(found)
+    shapes = {name: tuple(shape) for name, shape in state["columns"].items()}
     views = build_views(recipe.views, shapes)
     torch.manual_seed(recipe.train.seed)
     model = build_model(recipe, views.shapes, start_weights=False)
@@ -56,7 +53,7 @@ def load_run(folder: str | Path, trust: Iterable[str] = (), checkpoint: str | in
         raise DataError(
             f"{found} does not fit {folder / 'recipe.yaml'}: {said[min(1, len(said) - 1)].strip()}"
         ) from None
-    return LoadedRun(folder, recipe, model.eval(), views, found)
+    return LoadedRun(folder, recipe, model.eval(), views, found, state["step"])
 
 
 def _find(folder: Path, which: str) -> Path:

@@ -4,7 +4,8 @@ import importlib.metadata
 import platform
 
 LIBRARIES = (
-    "mvssl", "torch", "torchvision", "timm", "accelerate", "kornia", "webdataset", "scikit-learn", "numpy", "pillow",
+    "mvssl", "torch", "torchvision", "timm", "accelerate", "kornia", "webdataset", "scikit-learn", "numpy", "scipy",
+    "pillow",
 )  # fmt: skip
 
 

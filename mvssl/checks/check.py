@@ -83,8 +83,8 @@ class Checks:
         best = distributed.from_main(lambda: held_out is not None and checkpoint.would_be_best(self.folder, held_out))
         if done == 0:
             self.first = metrics
-        if distributed.rank() == 0:
-            write_aside(self.folder / "verdict.json", json.dumps(verdict.record(), indent=1) + "\n")
+        text = json.dumps(verdict.record(), indent=1) + "\n"
+        distributed.from_main(lambda: write_aside(self.folder / "verdict.json", text))
         told = self._mispaired(done, values) if self.trainer.matching else []
         values[f"{before}seconds"] = time.perf_counter() - begin
         return Check(done, values, verdict, held_out, best, told)

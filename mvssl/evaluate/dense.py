@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mvssl.evaluate.features import Labelled
-from mvssl.evaluate.fitting import hold_out
-from mvssl.evaluate.linear import DECAYS, RATES, Linear, fit, rows_per_step
+from mvssl.evaluate.fitting import hold_out, rows_per_step
+from mvssl.evaluate.linear import DECAYS, RATES, Linear, fit
 from mvssl.evaluate.metrics import BOOTSTRAP, RESAMPLES, Metric, NotPossible, Result
 
 MIOU, PIXEL_ACCURACY = Metric("miou"), Metric("pixel_accuracy")
@@ -61,7 +61,7 @@ def dense(
     The mean runs over the classes that test shows; a pixel that is said to be of a class that test does not show counts
     against the class it is of. Raises `NotPossible` where no pixel is labelled.
     """
-    kinds = int(max(labels.max() for _, labels in (train, test))) + 1
+    kinds = max(highest(labels, ignore) for _, labels in (train, test)) + 1
     drawn = draw(*train, ignore=ignore, seed=seed)
     chosen = select(drawn, kinds, device, share=share, seed=seed)
     pair = chosen["learning_rate"], chosen["weight_decay"]
@@ -86,6 +86,14 @@ def dense(
         "chosen": f"by mIoU on {share:.0%} of the images of train, then refitted on all of them",
     }
     return _results(counts, drawn.classes, protocol, chosen, seed)
+
+
+def highest(labels: Tensor, ignore: int | None) -> int:
+    """The largest class of any pixel that counts. Raises `NotPossible` where none does."""
+    counted = labels if ignore is None else labels[labels != ignore]
+    if not counted.numel():
+        raise NotPossible("no image has a labelled pixel")
+    return int(counted.max())
 
 
 def draw(maps: Sequence[Tensor], labels: Tensor, *, ignore: int | None, seed: int) -> Drawn:
@@ -152,6 +160,7 @@ def count(model: Linear, maps: Sequence[Tensor], labels: Tensor, *, ignore: int 
 def tally(said: Tensor, truth: Tensor, kinds: int, ignore: int | None = None) -> Counts:
     """Count by class in each row of [n, p]."""
     counted = torch.ones_like(truth, dtype=torch.float64) if ignore is None else (truth != ignore).double()
+    truth = truth.masked_fill(counted == 0, 0)  # any class: its weight is 0
     empty = torch.zeros(len(truth), kinds, dtype=torch.float64, device=truth.device)
     right = empty.scatter_add(1, truth, counted * (said == truth))
     return Counts(

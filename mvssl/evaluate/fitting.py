@@ -11,7 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mvssl.evaluate.linear import rows_per_step
+from mvssl.evaluate.metrics import NotPossible
+
+LEAST = 4  # samples that a probe with a part held out needs
+
+
+def rows_per_step(n: int, batch_size: int) -> int:
+    """Samples per step: a tenth of a small set, so that 500 steps do not become hundreds of epochs."""
+    return min(batch_size, max(n // 10, 64), n)
 
 
 def minibatches(n: int, *, batch_size: int, epochs: int, least_steps: int, seed: int) -> list[Tensor]:
@@ -28,7 +35,9 @@ def minibatches(n: int, *, batch_size: int, epochs: int, least_steps: int, seed:
 
 
 def hold_out(n: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows to fit on and rows held out, int64 each; the same rows as the linear probe's."""
+    """Rows to fit on and rows held out, int64 each. Raises `NotPossible` where there are too few."""
+    if n < LEAST:
+        raise NotPossible(f"{n} samples to fit on; at least {LEAST} are needed")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     held = max(1, round(share * n))
     return order[held:], order[:held]

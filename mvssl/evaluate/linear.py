@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from mvssl.evaluate.features import Labelled, Standard, classes, one_hot
+from mvssl.evaluate.fitting import hold_out, rows_per_step
 from mvssl.evaluate.metrics import Result, judge, metric_of, score
 
 RATES = (1e-4, 1e-3, 1e-2)  # of Adam
@@ -90,16 +91,9 @@ def _adam(model: Linear, slope: Linear, pairs: list[tuple[float, float]]) -> tor
     return torch.optim.Adam(groups, fused=True)
 
 
-def rows_per_step(n: int, batch_size: int) -> int:
-    """Samples per step: a tenth of a small set, so that 500 steps do not become hundreds of epochs."""
-    return min(batch_size, max(n // 10, 64), n)
-
-
 def select(train: Labelled, *, share: float = 0.2, seed: int = 0, **schedule: int) -> dict:
     """The pair of learning rate and weight decay that does best on a held-out `share` of train, and its score there."""
-    order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(seed))
-    held = order[: max(1, round(share * len(order)))]
-    kept = order[len(held) :]
+    kept, held = hold_out(len(train.labels), share, seed)
     pairs = list(itertools.product(RATES, DECAYS))
     part = Labelled(train.features[kept], train.labels[kept])
     model = fit(part, pairs, width=classes(train.labels), seed=seed, **schedule)

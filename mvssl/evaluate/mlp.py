@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
 from mvssl.evaluate.features import Labelled, Standard, classes
-from mvssl.evaluate.fitting import hold_out, loss, minibatches, seeded
-from mvssl.evaluate.linear import rows_per_step
+from mvssl.evaluate.fitting import hold_out, loss, minibatches, rows_per_step, seeded
 from mvssl.evaluate.metrics import Result, judge, metric_of, score
 
 RATES = (1e-4, 1e-3)  # to choose from

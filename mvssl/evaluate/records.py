@@ -45,8 +45,9 @@ def identity(record: Record) -> tuple[Any, ...]:
     what = [record.get(key) for key in (*WHAT, "encoder")]
     protocol, subject = record["protocol"], record.get("subject", {})
     data = protocol.get("data", {})
-    shards = [data.get(split, {}).get("fingerprint") for split in ("train", "test")]
-    return *what, subject.get("name"), subject.get("step"), protocol.get("preset"), *shards
+    shards = [(split, about.get("fingerprint")) for split, about in sorted(data.items())]
+    preset = json.dumps(protocol.get("preset"), sort_keys=True)
+    return *what, subject.get("name"), subject.get("step"), preset, protocol.get("seed"), *shards
 
 
 def read(file: Path) -> list[Record]:

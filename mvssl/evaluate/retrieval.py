@@ -4,8 +4,9 @@ in   embeddings of two views of the same samples, [n, d] each, in a space where 
 out  recall at 1, 5 and 10 of the sample's own other view, and mean average precision: of everything of the same label
      where there is one label per sample, else of the own other view (then it is the mean reciprocal rank)
 
-Similarity is the cosine. Candidates of equal similarity are in random order: what is reported is the expectation over
-these orders, so embeddings that are all alike give exactly chance.
+Similarity is the cosine. Candidates of equal similarity are in random order: recall and reciprocal rank are
+expectations over these orders, so embeddings that are all alike give exactly chance. For precision by label equal
+candidates enter together, as in scikit-learn.
 """
 
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from mvssl.evaluate.metrics import MEAN_AVERAGE_PRECISION, SAMPLES, Metric, Resu
 from mvssl.evaluate.spectrum import comparable
 
 RANKS = (1, 5, 10)
+SHUFFLED = "expectation over random orders of equal candidates"
 CELLS = 2**22  # similarities held at once; sorting takes several times 32 MB
 
 
@@ -92,21 +94,30 @@ def both(queries: Tensor, candidates: Tensor, labels: Tensor | None = None) -> l
     if labels is not None and labels.ndim == 1 and len(labels):
         precision = precision_by_label(queries, candidates, labels)
         share = torch.bincount(labels).double() / n
-        right, chance = "the other view of any sample of the same label", share.square().sum().item()
+        right, ties = "the other view of any sample of the same label", "equal candidates enter together"
+        chance = sum(s.item() * expected_precision(round(s.item() * n), n) for s in share if s)
     else:
-        precision, right = reciprocal_rank(found), own
-        chance = (1 / torch.arange(1, n + 1, dtype=torch.float64)).sum().item() / n
-    return [*results, _mean(MEAN_AVERAGE_PRECISION, precision, n, right, chance)]
+        precision, right, ties = reciprocal_rank(found), own, SHUFFLED
+        chance = expected_precision(1, n)
+    return [*results, _mean(MEAN_AVERAGE_PRECISION, precision, n, right, chance, ties)]
 
 
-def _mean(metric: Metric, parts: Tensor, n: int, right: str, chance: float) -> Result:
+def expected_precision(right: int, n: int) -> float:
+    """Average precision of `right` of n candidates in random order: (r - 1) / (n - 1) + H_n (n - r) / (n (n - 1))."""
+    if n == 1:
+        return 1.0
+    harmonic = (1 / torch.arange(1, n + 1, dtype=torch.float64)).sum().item()
+    return (right - 1) / (n - 1) + harmonic * (n - right) / (n * (n - 1))
+
+
+def _mean(metric: Metric, parts: Tensor, n: int, right: str, chance: float, ties: str = SHUFFLED) -> Result:
     parts = parts.double().cpu()
     error = parts.std().item() / n**0.5 if n > 1 else 0.0
     protocol = {
         "candidates": n,
         "right": right,
         "similarity": "cosine",
-        "ties": "expectation over random orders of equal candidates",
+        "ties": ties,
         "chosen": "nothing is fitted",
         "standard_error": "std over queries / sqrt(queries)",
     }

@@ -29,8 +29,8 @@ def test_a_run_with_sound_numbers_is_healthy_and_says_its_numbers():
         ("diverged", {"held": {"loss": math.nan}}, "loss"),
         ("collapsed", {"spread": {"a": 0.001}}, "0.0010"),
         ("critic uninformative", {"held": {**SOUND, "bound/a-b": 0.01}}, "0.01 of 4.85"),
-        ("critic uninformative", {"held": {"bound/a-b": 0.2, "jsd/a-b": 0.004}}, "1.382, stuck at 2 ln 2"),
-        ("critic uninformative", {"held": {"bound/a-b": 0.2, "gan/a-b": 0.004 - TOP}}, "1.382, stuck at 2 ln 2"),
+        ("critic uninformative", {"held": {"bound/a-b": 0.2, "jsd/a-b": 0.004}}, "0.004 of at most 1.386"),
+        ("critic uninformative", {"held": {"bound/a-b": 0.2, "gan/a-b": 0.004 - TOP}}, "0.004 of at most 1.386"),
         ("memorised", {"held": {**SOUND, "bound/a-b": -0.3}, "trained": {"bound/a-b": 3.1}}, "3.10"),
         ("partly collapsed", {"rank": {"a": 3.5}}, "3.5 of 128"),
         ("partly collapsed", {"idle": {"a": 0.98}}, "98%"),
@@ -44,6 +44,17 @@ def test_each_ill_has_a_word_its_number_and_something_to_try(word, changes, numb
     assert found.verdict == word
     assert number in found.findings[0].sentence
     assert len(found.findings[0].advice) > 20
+
+
+def test_a_critic_that_tells_samples_apart_is_well_however_low_one_score_makes_its_bound_in_nats():
+    well = {"loss": -1.0, "bound/a-b": -3e5, "jsd/a-b": 1.0}
+    assert judge(seen(held=well, trained=well)).verdict == "healthy"
+
+
+def test_an_interval_without_a_step_is_no_healthy_run():
+    found = judge(seen(trained={"loss": None, "skipped": 20}))
+    assert found.verdict == "diverged"
+    assert "no step" in found.findings[0].sentence
 
 
 def test_every_word_is_in_the_order_from_worst_to_best_once():
@@ -134,7 +145,7 @@ def test_too_much_beta_leaves_the_critic_blind_at_2_ln_2(tmp_path):
     assert run(tmp_path / "nats", {**BOTTLENECK, "beta": 1000.0}).verdict == "critic uninformative"
     found = run(tmp_path / "jsd", {**BOTTLENECK, "beta": 1000.0, "estimator": "jsd"})
     assert found.verdict == "critic uninformative"
-    assert "stuck at 2 ln 2" in found.findings[0].sentence
+    assert "of at most 1.386" in found.findings[0].sentence
     assert "beta 1e+03" in found.findings[0].advice
 
 

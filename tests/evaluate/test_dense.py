@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mvssl.evaluate.dense import Counts, at_pixels, count, dense, draw, miou, pixel_accuracy, tally
+from mvssl.evaluate.dense import Counts, at_pixels, count, dense, draw, highest, miou, pixel_accuracy, tally
 from mvssl.evaluate.features import Standard
 from mvssl.evaluate.linear import Linear
 from mvssl.evaluate.metrics import NotPossible
@@ -126,3 +126,12 @@ def test_errors_are_bootstrapped_over_images_the_same_for_every_encoder():
     doubled = Counts(*(torch.cat([x, x[3:4]]) for x in counts))
     assert miou(counts, twice)[0].item() == pytest.approx(miou(doubled).item())
     assert not math.isnan(first.standard_error)
+
+
+@pytest.mark.parametrize("ignore", [-1, 255])
+def test_an_ignored_class_may_have_any_number_and_makes_no_class_of_its_own(ignore):
+    truth = torch.tensor([[0, 1, ignore, 1]])
+    assert highest(truth, ignore) == 1
+    counts = tally(torch.tensor([[0, 1, 0, 0]]), truth, kinds=2, ignore=ignore)
+    assert counts.right.tolist() == [[1, 1]]
+    assert counts.there.tolist() == [[1, 2]]

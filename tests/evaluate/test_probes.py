@@ -16,6 +16,7 @@ from mvssl.evaluate.features import Standard
 from mvssl.evaluate.fewlabel import draw, logistic_regression
 from mvssl.evaluate.knn import votes
 from mvssl.evaluate.linear import fit, select
+from mvssl.evaluate.metrics import NotPossible
 
 QUICK = {"epochs": 1, "batch_size": 64, "least_steps": 100}
 
@@ -200,3 +201,10 @@ def test_every_protocol_is_json(probe):
     protocol = probe(clusters(60, 3), clusters(20, 3, seed=1)).protocol
     assert json.loads(json.dumps(protocol)) == protocol
     assert "chosen" in protocol
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_linear_probe_of_hardly_any_samples_says_how_many_it_needs(samples):
+    few = Labelled(torch.randn(samples, 4), torch.zeros(samples, dtype=torch.long))
+    with pytest.raises(NotPossible, match="at least 4"):
+        linear(few, few)

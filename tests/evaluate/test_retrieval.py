@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score
 
 from mvssl.evaluate.handed import ByView
 from mvssl.evaluate.metrics import NotPossible
-from mvssl.evaluate.retrieval import both, place, recall, reciprocal_rank, retrieval
+from mvssl.evaluate.retrieval import both, expected_precision, place, recall, reciprocal_rank, retrieval
 
 module = importlib.import_module("mvssl.evaluate.retrieval")
 
@@ -32,11 +32,16 @@ def test_embeddings_that_are_all_alike_give_exactly_chance():
         assert result.value == pytest.approx(result.chance)
 
 
-def test_embeddings_that_are_all_alike_give_chance_by_label_too():
+def test_chance_by_label_is_what_embeddings_without_meaning_score():
     labels = torch.tensor([0] * 30 + [1] * 10)
-    result = both(torch.ones(40, 3), torch.ones(40, 3), labels)[-1]
-    assert result.value == pytest.approx((30 * 0.75 + 10 * 0.25) / 40)
-    assert result.chance == pytest.approx(result.value)
+    results = [both(normal(40, 8, seed=2 * i), normal(40, 8, seed=2 * i + 1), labels)[-1] for i in range(100)]
+    values = torch.tensor([result.value for result in results])
+    assert abs(values.mean().item() - results[0].chance) < 4 * values.std().item() / 10
+
+
+def test_one_right_candidate_of_three_scores_the_mean_of_1_and_a_half_and_a_third():
+    assert expected_precision(1, 3) == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
+    assert expected_precision(2, 3) == pytest.approx((1 + (1 + 2 / 3) / 2 + (1 / 2 + 2 / 3) / 2) / 3)
 
 
 def test_unrelated_embeddings_are_near_chance():
