@@ -16,7 +16,7 @@ import numpy as np
 
 from mvssl.data.batch import Form, Sample
 from mvssl.data.decode import DECODERS, MAX_PIXELS, decode, extension
-from mvssl.data.faults import Undecodable
+from mvssl.data.faults import Undecodable, Unreadable
 from mvssl.data.forms import common_form, conform
 from mvssl.data.index import Index, build
 from mvssl.data.paths import expand
@@ -137,7 +137,7 @@ class Shards:
         try:
             return conform(name, self._decode(i, name), self.forms[name])
         except Undecodable as error:
-            raise Undecodable(error.reason, name, f"{self.shard(i)}: {self.key(i)}") from None
+            raise type(error)(error.reason, name, f"{self.shard(i)}: {self.key(i)}") from None
 
     def _decode(self, i: int, name: str) -> np.ndarray:
         c = list(self.columns).index(name)
@@ -147,7 +147,7 @@ class Shards:
                 self.paths[shard], self._stats[shard], int(self._offsets[i, c]), int(self._sizes[i, c])
             )
         except OSError as error:
-            raise Undecodable(f"the shard cannot be read: {error.strerror}") from None
+            raise Unreadable(f"the shard cannot be read: {error.strerror}") from None
         return decode(column, alternatives(column)[self._choice[i, c]], data)
 
     def _probe(self, name: str, rows: np.ndarray) -> Form:

@@ -13,6 +13,10 @@ class Undecodable(DataError):
         super().__init__(f"{where}{': ' if where else ''}{column}{': ' if column else ''}{reason}")
 
 
+class Unreadable(Undecodable):
+    """The disk or the network failed, not the sample: another time it may be read."""
+
+
 class Bad(NamedTuple):
     """One sample that could not be used, as the ledger keeps it."""
 

@@ -18,7 +18,7 @@ from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
 from mvssl.data.batch import Batch, Sample, stack
-from mvssl.data.faults import Bad, Undecodable
+from mvssl.data.faults import Bad, Undecodable, Unreadable
 from mvssl.data.order import Order
 from mvssl.data.samples import MapStyle, Source, as_source
 from mvssl.errors import DataError, MvsslError, RecipeError, StorageError
@@ -74,8 +74,9 @@ def sequential(
 ) -> "Sequential":
     """Every sample from `start` to `stop` once, in index order: position == index, and the last batch may be short.
 
-    A bad sample is left out, not replaced, and recorded. Iteration raises `DataError` where all are bad; with
-    `may_be_none`, for one process's block of a source, it ends without a batch.
+    A bad sample is left out, not replaced, and recorded. Iteration raises `StorageError` where disk or network fail,
+    `DataError` where all samples are bad; with `may_be_none`, for one process's block of a source, it ends
+    without a batch.
     """
     source = as_source(source)
     stop = len(source) if stop is None else min(stop, len(source))
@@ -200,13 +201,15 @@ class _Once(_Reader):
         super().__init__(source)
         self.start, self.stop, self.batch_size = start, stop, batch_size
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> Batch | StorageError:
         begin = self.start + number * self.batch_size
         samples, index, bad = [], [], []
         for i in range(begin, min(begin + self.batch_size, self.stop)):
             try:
                 samples.append(self.source[i])
                 index.append(i)
+            except Unreadable as error:  # left out, it would be missing from what is measured for no fault of its own
+                return StorageError(f"{error}; once it can be read again, the same command goes on")
             except Undecodable as error:
                 bad.append(self._bad(i, i, error, ""))
         return self._stack(samples, index, index, bad)

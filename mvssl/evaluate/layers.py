@@ -4,12 +4,14 @@ in   a batch; `vector`, `head`, `head:LABEL`, the number of a map, `dense N` (th
 out  [n, d] by view, or [n, c, h, w] of a dense layer
 """
 
+import functools
 import hashlib
 import importlib
 import inspect
 import math
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -127,11 +129,12 @@ def describe(want: Want, source: Shards, tables: Mapping[str, View], device: tor
         return {"data": data, "of": "labels"}
     return {
         "data": data,
-        "views": {name: [_clean(table), _code(table.name)] for name, table in tables.items()},
+        "views": {name: [_clean(table), code_of(table.name)] for name, table in tables.items()},
         "of": want.candidate.digest or PIXELS,
         "layer": want.layer,
         "precision": precision,
         "device": device.type,
+        "code": _sources(),
         "versions": {name: value for name, value in versions().items() if name not in ("mvssl", "scikit-learn")},
     }
 
@@ -153,8 +156,18 @@ def _clean(table: View) -> dict[str, Any]:
     return table.model_dump(mode="json", exclude={"count", "geometry"})
 
 
-def _code(name: str) -> str:
-    """What a view class outside mvssl is made of; its text decides what a clean view is."""
+@functools.cache
+def _sources() -> str:
+    """One name for the code of mvssl that lies between a shard and a feature."""
+    root, whole = Path(__file__).parents[1], hashlib.blake2b(digest_size=16)
+    for folder in ("data", "views", "encoders", "objectives"):
+        for file in sorted((root / folder).glob("*.py")):
+            whole.update(file.read_bytes())
+    return whole.hexdigest()
+
+
+def code_of(name: str) -> str:
+    """What a view or objective outside mvssl is made of: its text decides what a feature is."""
     if ":" not in name:
         return ""
     try:

@@ -47,7 +47,7 @@ def identity(record: Record) -> tuple[Any, ...]:
     data = protocol.get("data", {})
     shards = [(split, about.get("fingerprint")) for split, about in sorted(data.items())]
     preset = json.dumps(protocol.get("preset"), sort_keys=True)
-    return *what, subject.get("name"), subject.get("step"), preset, protocol.get("seed"), *shards
+    return *what, subject.get("name"), subject.get("step"), preset, *shards
 
 
 def read(file: Path) -> list[Record]:

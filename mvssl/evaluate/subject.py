@@ -13,7 +13,7 @@ import torch
 
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluate.features import pooled
-from mvssl.evaluate.layers import PIXELS, Candidate, heads, weights_digest
+from mvssl.evaluate.layers import PIXELS, Candidate, code_of, heads, weights_digest
 from mvssl.model import MultiView, build_model
 from mvssl.names import first_drawn
 from mvssl.recipe import Recipe, load_recipe, parse_recipe, to_yaml
@@ -106,7 +106,8 @@ def candidates(subject: Subject, baselines: bool) -> Iterator[Candidate]:
 
 
 def _named(encoder: str, model: MultiView, subject: Subject) -> Candidate:
-    objective = repr(subject.recipe.objective) if model.labels else ""
+    terms = subject.recipe.objective if model.labels else []
+    objective = repr([(term, code_of(term.name)) for term in terms])
     return Candidate(encoder, model, weights_digest(model, objective))
 
 

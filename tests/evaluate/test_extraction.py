@@ -9,8 +9,8 @@ import tiny
 import torch
 
 from mvssl import distributed
-from mvssl.data import open_shards
-from mvssl.errors import MvsslError, RecipeError
+from mvssl.data import dataset, open_shards
+from mvssl.errors import MvsslError, RecipeError, StorageError
 from mvssl.evaluate import cache
 from mvssl.evaluate.extraction import collect
 from mvssl.recipe import Column
@@ -66,6 +66,22 @@ def test_every_sample_is_computed_once_in_the_order_of_the_shards(shards):
     whole = torch.stack([torch.from_numpy(source[i]["image"]) for i in range(SAMPLES)]).float()
     assert torch.allclose(features, network()(whole), atol=1e-4)
     assert (computed, calls) == ([2], SAMPLES)
+
+
+def test_a_disk_that_fails_for_a_moment_leaves_no_sample_out_and_nothing_in_the_cache(shards, monkeypatch):
+    real = dataset._Files.read
+
+    def flaky(files, path, stat, offset, size):
+        if offset > 20_000:
+            raise OSError(5, "Input/output error")
+        return real(files, path, stat, offset, size)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(dataset._Files, "read", flaky)
+        with pytest.raises(StorageError, match=r"Input/output error.*same command"):
+            gathered(shards)
+    assert cache.entries() == []
+    assert gathered(shards)[2].tolist() == list(range(SAMPLES))
 
 
 def test_what_was_computed_is_read_the_next_time(shards):
