@@ -30,7 +30,7 @@ class Residual(nn.Module):
 class Conv1d(Backbone):
     """Stages of `channels`: a strided convolution with its `kernels` width, then `blocks` residual blocks.
 
-    `kernels` is one width for all stages or one for each.
+    `kernels` is one width for all stages, or a list whose last is repeated.
     """
 
     def __init__(
@@ -38,14 +38,15 @@ class Conv1d(Backbone):
         in_chans: int = 1,
         num_classes: int = 0,
         channels: Sequence[int] = (64, 128, 256),
-        kernels: int | Sequence[int] = (9, 5, 5),
+        kernels: int | Sequence[int] = (9, 5),
         stride: int = 2,
         blocks: int = 0,
     ):
         super().__init__()
-        kernels = [kernels] * len(channels) if isinstance(kernels, int) else list(kernels)
-        if not channels or len(kernels) != len(channels) or min(*channels, *kernels, stride) < 1 or blocks < 0:
-            raise ValueError(f"channels {list(channels)} and kernels {kernels}: one kernel for each stage, all above 0")
+        kernels = [kernels] if isinstance(kernels, int) else list(kernels)
+        if not channels or not kernels or min(*channels, *kernels, stride) < 1 or blocks < 0:
+            raise ValueError(f"channels {list(channels)}, kernels {kernels}, stride {stride}: give numbers above 0")
+        kernels = [*kernels, *kernels[-1:] * len(channels)][: len(channels)]
         self.in_chans, self.num_features = in_chans, channels[-1]
         stages, wide = [], [in_chans, *channels]
         for c, d, kernel in zip(wide, channels, kernels, strict=False):

@@ -28,11 +28,20 @@ SMALL = 5  # points
 
 
 class Panel(NamedTuple):
-    """A column of the sheet: `show(axes, row, last)` draws a row, with the axis of time where it is the last."""
+    """A column of the sheet: `show(axes, row, last)` shows a row, with the axis of time where it is the last."""
 
     title: str
     wide: float  # in heights
     show: Callable[[Axes, int, bool], None]
+    present: Tensor | None = None  # bool [n], which rows have it; default all
+
+    def draw(self, axes: Axes, row: int, last: bool) -> None:
+        """A row, or the word that it is absent."""
+        if self.present is None or bool(self.present[row]):
+            self.show(axes, row, last)
+            return
+        axes.text(0.5, 0.5, "absent", fontsize=SMALL, color="0.5", ha="center", transform=axes.transAxes)
+        _bare(axes)
 
 
 def panel(

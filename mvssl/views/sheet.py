@@ -66,7 +66,7 @@ def _draw(panels: Sequence[Panel | None], rows: int, out: Path, notes: list[str]
     for place, shown in enumerate(panels):
         for row in range(rows):
             if shown:
-                shown.show(axes[row, place], row, row == rows - 1)
+                shown.draw(axes[row, place], row, row == rows - 1)
             else:
                 axes[row, place].set_visible(False)
         if shown:
@@ -90,7 +90,8 @@ def _columns(viewset: ViewSet, batch: Any, rates: Mapping[str, float | None]) ->
         x = x if x.dim() == whole else x[:, None]  # its only channel
         names = getattr(view, "column_bands", ())
         measured = is_measured(column, name, *names)
-        yield [panel(f"{name}\ncolumn", x, names=names, rate=rates.get(name), measured=measured)]
+        made = panel(f"{name}\ncolumn", x, names=names, rate=rates.get(name), measured=measured)
+        yield [made._replace(present=batch.present.get(name))]
 
 
 def _views(
@@ -119,6 +120,6 @@ def _view(viewset: ViewSet, batch: Any, name: str, draw: str, x: Tensor, rates: 
     placed = getattr(viewset.view(viewset.leader_of(name)), "geometry", None)
     stretched = getattr(placed, "crop", None) or x.shape[-1] != column.shape[-1]  # its time is no longer the column's
     measured = is_measured(column, name, source, *names)
-    return panel(
-        f"{name}\n{draw}", x, view, names=names, rate=None if stretched else rates.get(source), measured=measured
-    )
+    rate = None if stretched else rates.get(source)
+    made = panel(f"{name}\n{draw}", x, view, names=names, rate=rate, measured=measured)
+    return made._replace(present=batch.present.get(source))

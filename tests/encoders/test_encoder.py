@@ -79,7 +79,7 @@ def test_a_vector_and_a_signal_are_taken_by_the_mlp():
         ("resnet18", (3, 32, 32), {"options": {"in_chans": 4}}, "its views have 3 channels"),
         ("mlp", (6,), {"options": {"widths": [], "output": None}}, "encoder.mlp: .*at least one layer"),
         ("mlp", (6,), {"options": {"widths": [8, 0]}}, "at least one unit"),
-        ("conv1d", (9, 50), {"options": {"kernels": [3, 3]}}, "one kernel for each stage"),
+        ("conv1d", (9, 50), {"options": {"kernels": []}}, "give numbers above 0"),
         ("amdim_32", (3, 33, 33), {}, "32, 64 or 128"),
         ("amdim_32", (3, 32, 32), {"options": {"n_rkhs": 4}}, "n_rkhs is at least"),
         ("dim_conv32", (3, 20, 20), {}, "divisible by 8"),

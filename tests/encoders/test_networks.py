@@ -104,6 +104,8 @@ def test_conv1d_halves_the_time_in_each_stage_and_averages_what_is_left():
     final, maps = model.forward_intermediates(torch.randn(2, 9, 125))
     assert [tuple(m.shape[1:]) for m in maps] == [(8, 1, 63), (16, 1, 32), (32, 1, 17)]
     assert_close(model.forward_head(final), maps[-1].mean((2, 3)))
+    widths = [stage[0][0].kernel_size[0] for stage in timm.create_model("conv1d", channels=(4,) * 4).stages]
+    assert widths == [9, 5, 5, 5]
     assert parameters("conv1d", in_chans=9, channels=(8, 16), kernels=5) * 1e6 == 9 * 8 * 5 + 8 * 16 * 5 + 2 * 24
 
 

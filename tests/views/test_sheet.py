@@ -18,6 +18,7 @@ from mvssl.views.sheet import CELL, contact_sheet
 class Batch(NamedTuple):
     columns: dict[str, Tensor]
     position: Tensor
+    present: dict[str, Tensor] = {}  # noqa: RUF012 never changed
 
 
 def made():
@@ -114,6 +115,17 @@ def test_a_false_colour_takes_red_green_and_blue_by_name():
     assert primaries(["a", "b", "c", "d"], 4) == primaries([], 4) == [3, 2, 0]
     x = torch.rand(2, 5, 8, 8)
     assert torch.equal(colours(x, sentinel), colours(x[:, [3, 2, 1]] * 2))  # stretched alike
+
+
+def test_an_absent_row_is_called_so_and_not_drawn(tmp_path):
+    tables = {"x": View.model_validate({"from": "x", "normalize": "none"})}
+    views = build_views(tables, {"x": (1, 4, 4)})
+    sheets = []
+    for there in (True, False):
+        batch = Batch({"x": torch.zeros(2, 1, 4, 4)}, torch.arange(2), {"x": torch.tensor([True, there])})
+        with Image.open(contact_sheet(views, batch, tmp_path / "sheet.png", draws=1)) as sheet:
+            sheets.append(sheet.convert("L").histogram())
+    assert sheets[0][255] < sheets[1][255] - 10_000  # what was a dark picture is now white paper
 
 
 def test_many_wide_views_are_drawn_less_often(tmp_path):
