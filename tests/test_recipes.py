@@ -17,6 +17,8 @@ SHAPES = {
     "quickstart": {"image": (1, 8, 8)},
     "mib_mnist": {"image": (1, 28, 28)},
     "cmc_rgbd_nyuv2": {"rgb": (3, 120, 160), "depth": (1, 120, 160)},
+    "cmc_imu_dsads": dict.fromkeys(("torso", "rarm", "larm", "rleg", "lleg"), (9, 125)),
+    "cmc_features_mfeat": {"fac": (216,), "fou": (76,), "kar": (64,), "mor": (6,), "pix": (240,), "zer": (47,)},
 }
 CIFAR = {"image": (3, 32, 32)}
 
@@ -29,7 +31,8 @@ class Batch:
 
 def test_the_recipes_that_the_documents_name_are_there():
     assert {path.stem for path in RECIPES} >= {
-        "quickstart", "dim_cifar10", "amdim_cifar10", "cmc_lab_cifar10", "mib_mnist", "cmc_rgbd_nyuv2"
+        "quickstart", "dim_cifar10", "amdim_cifar10", "cmc_lab_cifar10", "mib_mnist", "cmc_rgbd_nyuv2",
+        "cmc_imu_dsads", "cmc_features_mfeat",
     }  # fmt: skip
 
 

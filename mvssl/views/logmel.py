@@ -84,7 +84,7 @@ class LogMelView:
             raise RecipeError(f"rate: {rate}; give the column's samples per second")
         self.rate, self.length = rate, t if length is None else length
         window, self.hop = window or max(2, round(0.025 * rate)), hop or max(1, round(0.01 * rate))
-        self.n_fft = n_fft or 2 ** math.ceil(math.log2(window))
+        self.n_fft = n_fft or 1 << (window - 1).bit_length() if window > 0 else 0
         if not 1 < window <= self.n_fft or self.hop < 1:
             raise RecipeError(f"window: {window}, n_fft: {self.n_fft}, hop: {self.hop}; window is at most n_fft")
         if not self.n_fft // 2 < self.length <= t:

@@ -131,7 +131,7 @@ def _stretch(band: Tensor) -> Tensor:
 def _limits(x: Tensor) -> tuple[float, float]:
     """What nearly all values lie between; few outliers would make the rest flat."""
     some = x.flatten()[:: 1 + x.numel() // 1_000_000]
-    return float(some.quantile(0.002)), float(some.quantile(0.998))
+    return float(some.quantile(0.0005)), float(some.quantile(0.9995))
 
 
 def _lines(title: str, x: Tensor, names: Sequence[str], rate: float | None) -> Panel:

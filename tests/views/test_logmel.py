@@ -172,6 +172,8 @@ def test_a_sample_gets_the_same_draw_in_any_batch_and_microphones_can_share_wind
         ({"length": 100}, "more than half of n_fft: 256"),
         ({"length": 9000}, "at most the column's 8000"),
         ({"window": 512, "n_fft": 256}, "window is at most n_fft"),
+        ({"window": -5}, "window: -5"),
+        ({"hop": -1}, "hop: -1"),
         ({"shift": 1.0}, "shift"),
         ({"time_mask": 1.0}, "time_mask"),
         ({"freq_mask": -0.1}, "freq_mask"),
