@@ -1,7 +1,9 @@
 """A run folder: what it holds, who may write in it, whether a recipe may continue it, and how a command ended.
 
 RUN/recipe.yaml     the recipe, with the statistics that were measured from the data
-    metrics.jsonl   one line per log interval
+    metrics.jsonl   one line per log interval, and one per check
+    verdict.json    what the last check thought of the run
+    mispaired.*     samples whose views do not seem to show one thing: lines and a picture
     bad.jsonl       samples that could not be decoded, and what took their place
     versions.json   of Python and the libraries
     exit.json       how the last command ended: code and reason

@@ -78,7 +78,7 @@ class Matching:
 
     def means(self) -> Tensor:
         """[pairs, samples] on the CPU, float64; NaN where a sample was never seen with both views."""
-        return (self.total.double() / self.weight.double()).cpu()
+        return self.total.cpu().double() / self.weight.cpu().double()
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""

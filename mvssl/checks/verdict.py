@@ -3,7 +3,7 @@
 in   `Evidence`: bounds beside ceilings, effective rank and spread of each view's features, and where the run stands
 out  `Verdict`: one word of the worst that was found, and the findings
 
-Where thresholds come from. Features: of eleven healthy runs (DIM, AMDIM, CMC, MIB on images and depth) the least had
+Where thresholds come from. Features: of nine healthy runs (DIM, AMDIM, CMC, MIB on images and depth) the least had
 spread 0.29 and rank 35, a network before training 0.03 and 4, one that decay had killed 0.0001 and 1. Bounds: what is
 below 0.05 nats tells two samples apart hardly better than a coin.
 """

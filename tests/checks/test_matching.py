@@ -81,16 +81,22 @@ def test_an_interrupted_run_remembers_what_an_uninterrupted_one_does_and_two_pro
     tmp_path, processes
 ):
     tiny.write_shards(tmp_path / "train", without_depth=6)
-    runs = {"straight": [(1, 9)], "legs": [(1, 3), (1, 9)], "two": [(2, 9)]}
+    runs = {"straight": [(1, 9)], "legs": [(1, 3), (1, 9)], "two": [(2, 9)], "unwatched": [(1, 9)]}
     for out, legs in runs.items():
         given = tiny.tables(tmp_path, tmp_path / out, data__missing="mask", **SENSORS)
+        if out == "unwatched":
+            given["train"]["check_every"] = 0
         for world, steps in legs:
             given["train"]["steps"] = steps
             if world == 1:
                 train(tiny.parse_recipe(given))
             else:
                 assert processes(tiny.train_as_rank, given) == [(2, "")] * 2
-    straight, legs, two = (load_file(tmp_path / out / "checkpoints/step-00000009" / FILE) for out in runs)
+    watched, unwatched = (tiny.weights(tmp_path / out, 9) for out in ("straight", "unwatched"))
+    assert all(torch.equal(watched[name], unwatched[name]) for name in watched)
+    assert not list((tmp_path / "unwatched").glob(f"checkpoints/*/{FILE}"))
+    kept = ("straight", "legs", "two")
+    straight, legs, two = (load_file(tmp_path / out / "checkpoints/step-00000009" / FILE) for out in kept)
     assert straight["visits"].sum() > 50
     assert all(torch.equal(straight[name], legs[name]) for name in straight)
     for name in ("visits", "weight"):
