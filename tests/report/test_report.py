@@ -275,6 +275,17 @@ def test_records_of_other_protocols_stand_in_other_tables(run):
     assert f"{100 * value:.1f}" in page.said
 
 
+def test_a_probe_of_very_many_numbers_is_folded_and_units_are_named(run):
+    records = json.loads((run / "evaluation.json").read_text())
+    many = [{**r, "probe": "retrieval", "what": f"direction {k}"} for r in records for k in range(20)]
+    nats = [{**r, "probe": "information", "metric": "nwj", "unit": "nats", "value": 3.0} for r in records]
+    (run / "evaluation.json").write_text(json.dumps([*records, *many, *nats]))
+    said = read(run, samples=0).said
+    assert "retrieval: 20 rows" in said
+    assert "knn, accuracy (%)" in said
+    assert "information, nwj (nats)" in said
+
+
 def test_the_recipe_is_shown_without_this_machine(run):
     root = yaml.safe_load((run / "recipe.yaml").read_text())["data"]["root"]
     assert root not in read(run, samples=0).said

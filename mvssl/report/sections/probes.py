@@ -1,5 +1,6 @@
 """Probe tables: a row per view and probe, a column per encoder; another protocol is another table."""
 
+from collections import Counter
 from itertools import groupby
 from typing import Any
 
@@ -11,6 +12,7 @@ from mvssl.report.sections import Absent, Section
 
 WANTED = {"view": str, "layer": str, "encoder": str, "metric": str, "unit": str, "higher_is_better": bool}
 WANTED |= {"n_train": int, "n_test": int, "protocol": dict, "value": (int, float)}
+MANY = 16  # rows of one probe that are shown unfolded
 BEST = ("linear", "mlp", "knn", "fewlabel")  # whose score the summary quotes, the first there is
 
 
@@ -67,19 +69,35 @@ def _of_weights(name: str, step: int, records: list[Record]) -> Html:
 
 
 def _table(records: list[Record], apart: str) -> Html:
-    columns = columns_of(records)
-    metrics = list(dict.fromkeys(r["metric"] for r in records))
+    """A group of records that may stand in one table; a probe of very many numbers is folded away."""
+    probe = {(r["layer"], r["view"], row_name(r), r["metric"]): str(r["probe"]) for r in records}
+    rows = sorted(rows_of(records), key=lambda row: _order(records, row))
+    counts = Counter(probe[row] for row in rows)
+    few = [row for row in rows if counts[probe[row]] <= MANY]
+    parts: list[Html | None] = [_drawn(records, few) if few else None]
+    for name in [name for name, count in counts.items() if count > MANY]:
+        whole = _drawn(records, [row for row in rows if probe[row] == name])
+        parts.append(el("details", el("summary", f"{name}: {counts[name]} rows"), whole))
     gains = any("untrained" in (r.get("gain") or {}) for r in records)
+    note = "± one standard error; bold: the best of a row." + " Gain: trained minus untrained, paired." * gains
+    title = title_of(records, list(dict.fromkeys(r["metric"] for r in records)), apart)
+    told = el("p", title[:1].upper() + title[1:]), *parts, el("p", note, class_="note"), _details(records)
+    return el("div", *told, class_="probe")
+
+
+def _drawn(records: list[Record], rows: list[tuple[Any, ...]]) -> Html:
+    """Rows under the view and layer that they are of, columns of encoders, and what training gained."""
+    columns = columns_of(records)
+    gains = any("untrained" in (r.get("gain") or {}) for r in records)
+    metrics = len({row[3] for row in rows}) > 1
+    units = len({r["unit"] for r in records}) > 1
     names = ["probe", *(encoder for encoder, _ in columns), *["gain"] * gains]
     bodies = [
         el("tbody", el("tr", el("th", _where(*place), colspan=len(names), scope="colgroup"), class_="of"),
-           [_row(records, row, columns, len(metrics) > 1, gains) for row in rows])
-        for place, rows in groupby(sorted(rows_of(records), key=lambda r: _order(records, r)), lambda r: (r[1], r[0]))
+           [_row(records, row, columns, (metrics, units), gains) for row in inside])
+        for place, inside in groupby(rows, lambda row: (row[1], row[0]))
     ]  # fmt: skip
-    table = el("table", el("thead", el("tr", [el("th", name) for name in names])), bodies, class_="numbers")
-    note = "± one standard error; bold: the best of a row." + " Gain: trained minus untrained, paired." * gains
-    title = el("p", title_of(records, metrics, apart).capitalize())
-    return el("div", title, table, el("p", note, class_="note"), _details(records), class_="probe")
+    return el("table", el("thead", el("tr", [el("th", name) for name in names])), bodies, class_="numbers")
 
 
 def _order(records: list[Record], row: tuple[Any, ...]) -> tuple[int, int]:
@@ -90,18 +108,18 @@ def _order(records: list[Record], row: tuple[Any, ...]) -> tuple[int, int]:
 
 
 def _row(
-    records: list[Record], row: tuple[Any, ...], columns: list[tuple[str, str]], metric: bool, gains: bool
+    records: list[Record], row: tuple[Any, ...], columns: list[tuple[str, str]], told: tuple[bool, bool], gains: bool
 ) -> Html:
+    """One row; `told` says whether its head names metric and unit, as those of other rows differ."""
     found = [cell_at(records, row, column) for column in columns]
     there = [r for r in found if r]
     best = (max if there[0]["higher_is_better"] else min)(r["value"] for r in there)
-    head = f"{row[2]}, {row[3].replace('_', ' ')}" if metric else row[2]
+    unit = there[0]["unit"]
+    head = row[2] + f", {row[3].replace('_', ' ')}" * told[0] + f" ({unit})" * (told[1] and bool(unit))
     cells = [_cell(r, r is not None and r["value"] == best) for r in found]
     gain = next(((r.get("gain") or {}).get("untrained") for r in there if r["encoder"] == "trained"), None)
     if gains:
-        cells.append(
-            _number(shown(gain["difference"], gain["standard_error"], there[0]["unit"], "+")) if gain else el("td")
-        )
+        cells.append(_number(shown(gain["difference"], gain["standard_error"], unit, "+")) if gain else el("td"))
     return el("tr", el("th", head, scope="row"), cells)
 
 
