@@ -41,7 +41,11 @@ def curves(run: str | Path) -> Figure | None:
 def plane(run: str | Path) -> Figure | None:
     """The information plane of objective mib: a point per check, coloured by step. None where it was not measured."""
     facts = gather(Path(run))
-    found = facts.under("val/plane")
+    # an objective's label stands before `plane` where there are several objectives
+    places = [
+        name.removesuffix("/xz") for name in facts.metrics if name.startswith("val/") and name.endswith("plane/xz")
+    ]
+    found = facts.under(places[0]) if places else {}
     if not {"xz", "zy"} <= found.keys():
         return None
     figure = Figure(figsize=(4.6, 3.6), layout="constrained", dpi=110)
@@ -58,7 +62,7 @@ def plane(run: str | Path) -> Figure | None:
     if max(right) > 5 * max(max(left), 1e-9):  # the upper bound is far off: it would press the points together
         axis.set_xlim(right=1.6 * max(left))
     for step in dict.fromkeys([*steps[:1], *steps[-1:]]):
-        axis.annotate(_named(facts, step), (left[steps.index(step)], up[step]), fontsize=7, xytext=(4, 5),
+        axis.annotate(_named(facts, places[0], step), (left[steps.index(step)], up[step]), fontsize=7, xytext=(4, 5),
                       textcoords="offset points")  # fmt: skip
     axis.set(xlabel="I(x; z), nats: at least (point), at most (line)", ylabel="I(z; y), nats, at least")
     axis.tick_params(labelsize=8)
@@ -96,6 +100,7 @@ def _by_step(series: Series) -> dict[int, float]:
     return dict(zip(series.steps, series.values, strict=True))
 
 
-def _named(facts: Facts, step: int) -> str:
-    beta = _by_step(facts.metrics["beta"]).get(step) if "beta" in facts.metrics else None
+def _named(facts: Facts, place: str, step: int) -> str:
+    schedule = facts.metrics.get(place.removeprefix("val/").removesuffix("plane") + "beta")
+    beta = _by_step(schedule).get(step) if schedule else None
     return f"step {step:,}" + (f", beta {beta:.3g}" if beta is not None else "")

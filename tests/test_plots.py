@@ -40,12 +40,11 @@ def test_each_bound_has_a_chart_with_training_held_out_and_ceiling(run):
     }
 
 
-def test_the_plane_has_a_point_for_each_check_and_its_beta(run):
-    write(
-        run,
-        {"step": 0, "val/plane/xz": 3.0, "val/plane/xz_upper": 5.0, "val/plane/zy": 0.5, "beta": 0.001},
-        {"step": 100, "val/plane/xz": 2.0, "val/plane/xz_upper": 2.1, "val/plane/zy": 1.5, "beta": 0.1},
-    )
+@pytest.mark.parametrize("label", ["", "mib/"])
+def test_the_plane_has_a_point_for_each_check_and_its_beta(run, label):
+    points = {0: (3.0, 5.0, 0.5, 0.001), 100: (2.0, 2.1, 1.5, 0.1)}
+    names = (f"val/{label}plane/xz", f"val/{label}plane/xz_upper", f"val/{label}plane/zy", f"{label}beta")
+    write(run, *({"step": step, **dict(zip(names, values, strict=True))} for step, values in points.items()))
     figure = plots.plane(run)
     assert figure is not None
     axis = figure.axes[0]
