@@ -106,7 +106,7 @@ def mlp(
     *,
     head: Literal["dim", "amdim"] = "dim",
     rates: tuple[float, ...] | None = RATES,
-    epochs: int = 20,
+    epochs: int = 10,
     least_steps: int = 500,
     share: float = 0.2,
     seed: int = 0,

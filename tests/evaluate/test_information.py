@@ -91,13 +91,13 @@ def test_the_critic_kept_is_the_best_on_what_was_held_out():
     assert len(seen) == 3 + importlib.import_module("mvssl.evaluate.variational").PATIENCE
 
 
-def test_every_two_views_are_measured_and_every_view_with_its_input():
+def test_every_two_views_are_measured_and_every_view_with_its_input_unless_it_is_that():
     x, y = gaussians(100, 0.9)
     views = ByView({"a": x, "b": y, "c": x}, torch.zeros(0), {"a": y, "b": x, "c": x})
     names = [r.what for r in information(views, views, steps=1)]
     assert names[:: len(ESTIMATORS)] == ["a and b, infonce", "a and c, infonce", "b and c, infonce"]
     names = [r.what for r in input_information(views, views, steps=1)]
-    assert names[:: len(ESTIMATORS)] == [f"{v} and its input, infonce" for v in "abc"]
+    assert names[:: len(ESTIMATORS)] == [f"{v} and its input, infonce" for v in "ab"]
     with pytest.raises(NotPossible):
         list(information(ByView({"a": x}, torch.zeros(0), {}), views))
 
@@ -110,13 +110,13 @@ def chained(n: int, rho: float, seed: int) -> Labelled:
 
 
 def test_dependence_of_gaussians_is_their_total_correlation():
-    found = ndm(chained(1500, 0.9, 0), chained(1500, 0.9, 1), steps=100, batch_size=128)
+    found = ndm(chained(1500, 0.9, 0), chained(1500, 0.9, 1), steps=100, batch_size=128, rate=1e-3)
     assert found.value < 0.83037 + 3 * found.standard_error
     assert found.value > 0.8 * 0.83037
 
 
 def test_independent_dimensions_have_none():
-    found = ndm(chained(500, 0, 0), chained(500, 0, 1), steps=50)
+    found = ndm(chained(500, 0, 0), chained(500, 0, 1), steps=50, rate=1e-3)
     assert abs(found.value) < max(4 * found.standard_error, 0.02)
     assert not found.metric.higher_is_better
 
