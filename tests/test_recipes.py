@@ -19,6 +19,7 @@ SHAPES = {
     "cmc_rgbd_nyuv2": {"rgb": (3, 120, 160), "depth": (1, 120, 160)},
     "cmc_imu_dsads": dict.fromkeys(("torso", "rarm", "larm", "rleg", "lleg"), (9, 125)),
     "cmc_features_mfeat": {"fac": (216,), "fou": (76,), "kar": (64,), "mor": (6,), "pix": (240,), "zer": (47,)},
+    "mib_audiovisual_digits": {"audio": (1, 6400), "image": (1, 28, 28)},
 }
 CIFAR = {"image": (3, 32, 32)}
 
@@ -32,7 +33,7 @@ class Batch:
 def test_the_recipes_that_the_documents_name_are_there():
     assert {path.stem for path in RECIPES} >= {
         "quickstart", "dim_cifar10", "amdim_cifar10", "cmc_lab_cifar10", "mib_mnist", "cmc_rgbd_nyuv2",
-        "cmc_imu_dsads", "cmc_features_mfeat",
+        "cmc_imu_dsads", "cmc_features_mfeat", "mib_audiovisual_digits",
     }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """What an evaluation does: which probes, with which settings, on which layers and views.
 
-in   names of probes, or the name of a paper's protocol (mvssl.evaluate.presets), a layer, views
+in   names of probes, a layer, views
 out  `Job`s, and what must be known of every sample before they can be done
 """
 
