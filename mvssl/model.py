@@ -107,7 +107,7 @@ def _seen(objective: nn.Module, features: dict[str, Features], views: Mapping[st
 
 
 def _encode(encoder: Encoder, x: Tensor) -> Features:
-    if x.is_cuda and x.ndim == 4:
+    if x.ndim == 4:
         x = x.contiguous(memory_format=torch.channels_last)
     if len(x) or (distributed.world() > 1 and _synchronises(encoder)):
         return encoder(x)

@@ -69,8 +69,7 @@ class Trainer:
         built = build_model(recipe, views.shapes, start_weights=before is None).to(accelerator.device)
         frozen = startup.freeze_unreached(built, views, accelerator.device)
         model = convert_batchnorm(built, accelerator.device, rows_absent=bool(source.optional))
-        if accelerator.device.type == "cuda":
-            model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # faster on tensor cores, and on CPUs with wide vectors too
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch renames DDP's broadcast_buffers
             wrapped = accelerator.prepare(model).train()
         optimizer = build_optimizer(model, recipe.optim)
