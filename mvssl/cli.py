@@ -139,6 +139,7 @@ def segments(
     run: RunPath,
     out: Annotated[Path, typer.Option(help="PNG file")] = Path("segments.png"),
     samples: Annotated[int, typer.Option(help="images", min=1)] = 8,
+    data: Annotated[list[str] | None, typer.Option(help="shards; default: data.val, else data.train")] = None,
     checkpoint: Checkpoint = "last",
     trust: Trust = None,
 ) -> None:
@@ -146,7 +147,7 @@ def segments(
     from mvssl.evaluate.segments import draw_segments
     from mvssl.run import load_run
 
-    for line in draw_segments(load_run(run, trust or (), checkpoint), out, samples=samples):
+    for line in draw_segments(load_run(run, trust or (), checkpoint), out, samples=samples, data=data):
         print(f"  {line}")
     print(f"wrote {out}")
 

@@ -193,7 +193,7 @@ class Evaluate(Table):
         coerce_numbers_to_str=True,
         description="vector, head or head:OBJECTIVE (what it compares), or a map's number",
     )
-    shots: list[PositiveInt] = Field(default=[1, 10], description="labels per class of the few-label probe")
+    shots: list[PositiveInt] = Field(default=[1, 2, 5, 10, 100], description="labels per class of the few-label probe")
     draws: PositiveInt = Field(default=20, description="random label sets per number of shots")
     segments: Column | None = Field(default=None, description="the class of every pixel, for the dense probe")
     ignore: int | None = Field(default=None, description="class of pixels that the dense probe leaves out")

@@ -16,6 +16,7 @@ RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 SHAPES = {
     "quickstart": {"image": (1, 8, 8)},
     "mib_mnist": {"image": (1, 28, 28)},
+    "amdim_mixture_nyuv2": {"rgb": (3, 120, 160)},
     "cmc_rgbd_nyuv2": {"rgb": (3, 120, 160), "depth": (1, 120, 160)},
     "cmc_imu_dsads": dict.fromkeys(("torso", "rarm", "larm", "rleg", "lleg"), (9, 125)),
     "cmc_features_mfeat": {"fac": (216,), "fou": (76,), "kar": (64,), "mor": (6,), "pix": (240,), "zer": (47,)},

@@ -10,7 +10,7 @@ each image. Learning rate and weight decay are those with the best mIoU on image
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from mvssl.evaluate.linear import DECAYS, RATES, Linear, fit
 from mvssl.evaluate.metrics import BOOTSTRAP, RESAMPLES, Metric, NotPossible, Result
 
 MIOU, PIXEL_ACCURACY = Metric("miou"), Metric("pixel_accuracy")
-SCHEDULE = {"epochs": 5, "batch_size": 512, "least_steps": 500}
+SCHEDULE: dict[str, Any] = {"epochs": 5, "batch_size": 512, "least_steps": 500}
 PIXELS = 64  # drawn of each image of train
 NUMBERS = 2**26  # features held for training: 256 MB; of very many images fewer pixels each are drawn
 IMAGES = 16  # whose scores are held at once

@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mvssl.evaluate.features import Labelled, Standard, classes, one_hot
-from mvssl.evaluate.metrics import Result, metric_of, over_draws, score
+from mvssl.evaluate.metrics import NotPossible, Result, metric_of, over_draws, score
+
+CURVATURE = 0.1  # p (1 - p), about, of a class among some when the fit is done
 
 
 class Fit(NamedTuple):
@@ -39,49 +41,68 @@ def draw(labels: Tensor, shots: int, seed: int, number: int) -> Tensor:
     return torch.from_numpy(np.unique(np.concatenate(drawn)))
 
 
-def logistic_regression(features: Tensor, targets: Tensor, *, c: float, multi: bool, tolerance: float = 1e-4) -> Fit:
+def logistic_regression(features: Tensor, targets: Tensor, *, c: float, multi: bool, tolerance: float = 1e-3) -> Fit:
     """Minimise |w|^2 / 2 + c * sum of cross-entropies; features [n, d], targets [n, classes]; the bias is free.
 
-    Softmax over classes, or with `multi` one sigmoid per class. L-BFGS (Liu and Nocedal, 1989) until no entry of the
-    gradient exceeds `tolerance` * c; double precision inside.
+    Softmax over classes, or with `multi` one sigmoid per class. L-BFGS (Liu and Nocedal, 1989) in double precision, in
+    coordinates in which the second derivative is about 1, until no entry of the gradient exceeds `tolerance` * sqrt(c).
     """
-    given, y = features.double(), targets.double()
-    x, back = _rotate(given)
-    x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-    penalty = torch.ones_like(x[:1]).T
-    penalty[-1] = 0
-    w = x.new_zeros(x.shape[1], y.shape[1])
+    y, middle = targets.double(), features.mean(0)
+    x, back = _in_span(features - middle)  # the free bias takes up the mean, and is then independent of the weights
+    even = _evened(x, c)
+    at, penalty = x @ even, even.T @ even  # scores are at @ u, and |w|^2 is u' penalty u
+    of_bias = (1 + c * CURVATURE * len(x)) ** -0.5
+    u = x.new_zeros(x.shape[1] + 1, y.shape[1])
     solver = torch.optim.LBFGS(
-        [w], max_iter=20_000, max_eval=30_000, tolerance_grad=tolerance * c, tolerance_change=0,
+        [u], max_iter=20_000, max_eval=30_000, tolerance_grad=tolerance * c**0.5, tolerance_change=0,
         history_size=20, line_search_fn="strong_wolfe",
     )  # fmt: skip
 
     def loss() -> Tensor:
-        scores = x @ w
+        scores = at @ u[:-1] + of_bias * u[-1]
         p = scores.sigmoid() if multi else scores.softmax(dim=1)
-        w.grad = penalty * w + c * x.T @ (p - y)
-        log_p = F.logsigmoid(scores) * y + F.logsigmoid(-scores) * (1 - y) if multi else scores.log_softmax(dim=1) * y
-        return (penalty * w**2).sum() / 2 - c * log_p.sum()
+        error, shrunk = c * (p - y), penalty @ u[:-1]
+        u.grad = torch.cat([shrunk + at.T @ error, of_bias * error.sum(0, keepdim=True)])
+        at_zero = F.softplus(scores).sum() if multi else scores.logsumexp(dim=1).sum()  # -log p = this - y * scores
+        return (u[:-1] * shrunk).sum() / 2 + c * (at_zero - (y * scores).sum())
 
     solver.step(loss)  # pyright: ignore[reportArgumentType]
-    return Fit(back(w[:-1]).to(features.dtype), w[-1].to(features.dtype))
+    weight = back(even @ u[:-1])
+    bias = of_bias * u[-1] - middle.double() @ weight
+    return Fit(weight.to(features.dtype), bias.to(features.dtype))
 
 
-def _rotate(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Coordinates of the rows in their own span, [n, r] with r <= n, and what takes weights [r, c] back to [d, c].
+def _in_span(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Coordinates [n, r] of the rows in their own span, r <= n, and what takes weights [r, k] back to [d, k].
 
-    The penalised optimum lies in the span, so n unknowns do the work of d.
+    The penalised optimum lies in the span, so n unknowns do the work of d. R R' = x x' has the rows' inner products.
     """
     if x.shape[1] <= len(x):
-        return x, lambda w: w
-    square, vectors = torch.linalg.eigh(x @ x.T)
-    kept = square > 1e-12 * square[-1]
-    length, vectors = square[kept].sqrt(), vectors[:, kept]
-    return vectors * length, lambda w: x.T @ (vectors / length @ w)
+        return x.double(), lambda w: w
+    square = (x @ x.T).double()
+    # rows that repeat, or that add up to zero, would leave nothing to divide by but rounding
+    square.diagonal().add_(len(x) * torch.finfo(x.dtype).eps * square.diagonal().mean() + torch.finfo(x.dtype).tiny)
+    r = torch.linalg.cholesky(square)
+    return r, lambda w: x.T.double() @ torch.linalg.solve_triangular(r.T, w, upper=True)
+
+
+def _evened(x: Tensor, c: float) -> Tensor:
+    """M [r, r] such that the penalised loss of x M u has about the same second derivative in every direction of u."""
+    r = x.shape[1]
+    second = c * CURVATURE * x.T @ x + torch.eye(r, dtype=x.dtype, device=x.device)
+    whole = torch.linalg.cholesky(second)
+    return torch.linalg.solve_triangular(whole.T, torch.eye(r, dtype=x.dtype, device=x.device), upper=True)
 
 
 def fewlabel(train: Labelled, test: Labelled, *, shots: int, draws: int = 20, c: float = 10.0, seed: int = 0) -> Result:
-    """Mean score over `draws` label sets of `shots` per class. Only the drawn labels are used."""
+    """Mean score over `draws` label sets of `shots` per class. Only the drawn labels are used.
+
+    Raises `NotPossible` where fewer than half of the classes have so many.
+    """
+    counts = one_hot(train.labels, classes(train.labels)).sum(0)
+    if (counts >= shots).double().mean() < 0.5:
+        told = f"{int((counts >= shots).sum())} of {len(counts)} classes have so many in train"
+        raise NotPossible(f"{shots} labels per class: {told}")
     standard = Standard.of(train.features)
     shrink = train.features.shape[1] ** -0.5
     multi = train.labels.ndim == 2

@@ -1,6 +1,6 @@
 """Segments: which component of a mixture takes which place of an image, drawn over the image.
 
-in   a run whose amdim has a `mixture`, and its shards: data.val, else data.train
+in   a run whose amdim has a `mixture`, and shards: by default its data.val, else data.train
 out  a PNG, a row for each image: the clean view, and for each map its places in the colours of their components
 
 A place goes to the component with the largest infoNCE share of it, among images drawn at random as in training; there
@@ -8,6 +8,7 @@ the vector and the map come from two views of an image, here from the same clean
 even grid, though the patches that places see overlap.
 """
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,41 +32,48 @@ CELL = 1.5  # inches
 
 
 class Shared(NamedTuple):
-    """A view of some images as they look, [n, 3, h, w], and who takes the places of each map, [n, h', w'] by level."""
+    """A view of some images as they look, [n, 3, h, w], and by level q of each map's places, [n, k, h', w']."""
 
     view: str
     look: Tensor
-    taken: dict[str, Tensor]
+    posterior: dict[str, Tensor]
 
 
-def draw_segments(run: Any, out: Path, *, samples: int = 8) -> list[str]:
-    """Draw `samples` images of a loaded run to the PNG `out`; says for each map how many components are in use.
+def draw_segments(run: Any, out: Path, *, samples: int = 8, data: list[str] | None = None) -> list[str]:
+    """Draw `samples` images of a loaded run to the PNG `out`; says for each map who is in use, and how surely.
 
-    Raises `RecipeError` where no objective of the run has a mixture, or none of its views is an image, and
-    `OutputError`.
+    `data` are other shards with the same columns. Raises `RecipeError` where no objective of the run has a mixture, or
+    none of its views is an image, `DataError` for shards that cannot be read, and `OutputError`.
     """
     objective = _mixed(run)
-    batch = _some(run, max(samples, TOGETHER))
+    batch = _some(run, max(samples, TOGETHER), data)
     shown = [shared for view in run.views.bases for shared in _share(run, objective, view, batch)]
     if not shown:
         raise RecipeError(f"segments are drawn over images; the views of this run are {', '.join(run.views.bases)}")
-    count = objective.mixture.components  # pyright: ignore[reportOptionalMemberAccess]
-    figure = _figure(shown, min(samples, len(batch.position)), count)
+    figure = _figure(shown, min(samples, len(batch.position)))
     try:
         figure.savefig(out, format="png")
     except OSError as error:
         raise OutputError(f"picture {out} cannot be written: {error.strerror or error}") from None
-    return [
-        f"{shared.view}, {level} {'x'.join(map(str, taken.shape[1:]))}: {used(taken, count):.1f} of {count} components"
-        for shared in shown
-        for level, taken in shared.taken.items()
-    ]
+    return [_told(shared.view, level, q) for shared in shown for level, q in shared.posterior.items()]
+
+
+def _told(view: str, level: str, q: Tensor) -> str:
+    count, places = q.shape[1], "x".join(map(str, q.shape[2:]))
+    entropy = torch.special.entr(q).sum(dim=1).mean()
+    return (
+        f"{view}, {level} {places}: {used(q.argmax(dim=1), count):.1f} of {count} components in use; "
+        f"their posterior has {entropy:.2f} nats of entropy, {math.log(count):.2f} would be no preference at all"
+    )
 
 
 def used(taken: Tensor, count: int) -> float:
     """The number of components in use: e to the entropy of their shares of all places."""
-    shares = taken.flatten().bincount(minlength=count) / taken.numel()
-    return torch.special.entr(shares).sum().exp().item()
+    return torch.special.entr(_shares(taken, count)).sum().exp().item()
+
+
+def _shares(taken: Tensor, count: int) -> Tensor:
+    return taken.flatten().bincount(minlength=count) / taken.numel()
 
 
 def tinted(look: Tensor, taken: Tensor, palette: Tensor) -> Tensor:
@@ -84,9 +92,9 @@ def _mixed(run: Any) -> AMDIM:
     )
 
 
-def _some(run: Any, count: int) -> Batch:
+def _some(run: Any, count: int, data: list[str] | None) -> Batch:
     table = run.recipe.data
-    source = open_shards(table.val or table.train, table.folder, table.columns, missing="drop")
+    source = open_shards(data or table.val or table.train, table.folder, table.columns, missing="drop")
     return next(iter(loader(source, batch_size=min(count, len(source)), seed=run.recipe.train.seed, stop_step=1)))
 
 
@@ -97,24 +105,31 @@ def _share(run: Any, objective: AMDIM, view: str, batch: Batch) -> list[Shared]:
         return []
     drawn = first_drawn(view, run.views.names)
     with torch.inference_mode():
-        shares = objective.segments(view, run.model.encode({drawn: x})[drawn])
+        posterior = objective.segments(view, run.model.encode({drawn: x})[drawn])
     made, column = run.views.view(view), batch.columns[run.views.source_of(view)]
     names = getattr(made, "bands", ())
     look = made.to_rgb(x) if hasattr(made, "to_rgb") else None
     if look is None:
         look = colours(x, names, is_measured(column, view, *names))
-    return [Shared(view, look, {level: q.argmax(dim=1) for level, q in shares.items()})]
+    return [Shared(view, look, posterior)]
 
 
-def _figure(shown: list[Shared], rows: int, count: int) -> Figure:
-    palette = torch.tensor(colormaps["tab10" if count <= 10 else "tab20"].colors)[:, :3].float()  # pyright: ignore
-    palette = palette[torch.arange(count) % len(palette)]
+def _palette(count: int) -> Tensor:
+    """[count, 3]; none is gray, in which the image itself is drawn."""
+    listed = [colour for number, colour in enumerate(colormaps["tab10"].colors) if number != 7]  # pyright: ignore
+    many = colormaps["hsv"](torch.arange(count).numpy() / count)[:, :3]
+    return torch.tensor(listed[:count] if count <= len(listed) else many, dtype=torch.float32)
+
+
+def _figure(shown: list[Shared], rows: int) -> Figure:
+    count = next(iter(shown[0].posterior.values())).shape[1]
+    palette = _palette(count)
     columns: list[tuple[str, Tensor]] = []
-    for view, look, taken in shown:
+    for view, look, posterior in shown:
         columns.append((view, look))
         columns += [
-            (f"{view}, {level}\n{'x'.join(map(str, places.shape[1:]))} places", tinted(look, places, palette))
-            for level, places in taken.items()
+            (f"{view}, {level}\n{'x'.join(map(str, q.shape[2:]))} places", tinted(look, q.argmax(dim=1), palette))
+            for level, q in posterior.items()
         ]
     layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
     wide = [max(0.5, min(3.0, x.shape[3] / x.shape[2])) for _, x in columns]
@@ -126,8 +141,8 @@ def _figure(shown: list[Shared], rows: int, count: int) -> Figure:
             axes[row, place].imshow(x[row].permute(1, 2, 0).numpy(), interpolation="nearest")
             axes[row, place].set(xticks=[], yticks=[])
             axes[row, place].spines[:].set_visible(False)
-    every = torch.cat([taken.flatten() for shared in shown for taken in shared.taken.values()])
-    share = every.bincount(minlength=count) / len(every)
-    handles = [Patch(color=tuple(colour.tolist()), label=f"{j}: {share[j]:.0%}") for j, colour in enumerate(palette)]  # pyright: ignore
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(count, 8), fontsize=7, frameon=False)
+    every = _shares(torch.cat([q.argmax(dim=1).flatten() for s in shown for q in s.posterior.values()]), count)
+    handles = [Patch(color=tuple(colour.tolist()), label=f"{j}: {every[j]:.0%}") for j, colour in enumerate(palette)]  # pyright: ignore
+    fit = max(1, int(CELL * sum(wide) / 0.95))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(count, fit), fontsize=7, frameon=False)
     return figure

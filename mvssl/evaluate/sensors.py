@@ -7,6 +7,8 @@ One linear classifier is trained on all views side by side, as the linear probe 
 are set to their mean over train, which is 0 once standardised: what anyone can do without having expected the loss.
 """
 
+from typing import Any
+
 import torch
 
 from mvssl.evaluate.features import Labelled, Standard, classes
@@ -14,10 +16,10 @@ from mvssl.evaluate.handed import ByView
 from mvssl.evaluate.linear import fit, linear, select
 from mvssl.evaluate.metrics import NotPossible, Result, judge, metric_of
 
-SCHEDULE = {"epochs": 20, "batch_size": 512, "least_steps": 500}  # the linear probe's
+SCHEDULE: dict[str, Any] = {"epochs": 20, "batch_size": 512, "least_steps": 500}  # the linear probe's
 
 
-def sensors(train: ByView, test: ByView, *, share: float = 0.2, seed: int = 0, **schedule: int) -> list[Result]:
+def sensors(train: ByView, test: ByView, *, share: float = 0.2, seed: int = 0, **schedule: Any) -> list[Result]:
     """`all`, `without VIEW` and `only VIEW` of every view."""
     if len(train.features) < 2:
         raise NotPossible("without its only view nothing is left")

@@ -4,7 +4,7 @@ in   scores [N * k, n, l] of all k components of the N anchors with the candidat
      the mask [N, n, 1] of the anchors
 out  s_j  = T_j - log(e^T_j + sum of e^T' over the component's own negatives), for each place of the anchor's own image
      q_j  = softmax over components of sharpness * s_j
-     loss = -mean over anchors and places of  sum_j q_j s_j + entropy_weight * H(q)
+     loss = -mean over anchors and places of [sum_j q_j s_j + entropy_weight * H(q)]
 Bachman et al., 2019, arXiv:1906.00910, section 3.7
 
 With entropy_weight = 1 / sharpness no other q has a lower loss. At 1 and 1 the loss is that of a mixture of k equally

@@ -15,7 +15,7 @@ from mvssl.evaluate import Labelled, fewlabel, knn, linear
 from mvssl.evaluate.features import Standard
 from mvssl.evaluate.fewlabel import draw, logistic_regression
 from mvssl.evaluate.knn import votes
-from mvssl.evaluate.linear import fit, select
+from mvssl.evaluate.linear import fit, select, span
 from mvssl.evaluate.metrics import NotPossible
 
 QUICK = {"epochs": 1, "batch_size": 64, "least_steps": 100}
@@ -81,6 +81,21 @@ def test_linear_is_as_good_as_scikit_learns_best_logistic_regression():
         for c in (0.01, 0.1, 1.0)
     )
     assert linear(train, test).value == pytest.approx(theirs, abs=0.01)
+
+
+def test_features_wider_than_there_are_samples_are_classified_in_their_span(monkeypatch):
+    """Angles and lengths are kept, and what lies outside the span of train cannot be learned from it."""
+    train, test = clusters(90, 3, width=400), clusters(300, 3, width=400, seed=1)
+    coordinates = span(train.features)
+    standard, inside = Standard.of(train.features)(train.features), coordinates(train.features)
+    assert inside.shape == (90, 89)  # the mean is taken off
+    assert torch.allclose(inside @ inside.T, standard @ standard.T, atol=1e-2)
+    found = linear(train, test, **QUICK)
+    monkeypatch.setattr(module("linear"), "SPAN", 10)
+    whole = linear(train, test, **QUICK)
+    assert "span" in found.protocol["scaling"]
+    assert "span" not in whole.protocol["scaling"]
+    assert found.value > whole.value - 0.03
 
 
 def test_linear_learns_multi_hot_labels():
@@ -183,6 +198,13 @@ def test_few_labels_use_no_label_but_those_drawn():
     alone = logistic_regression(x, torch.eye(4)[y], c=10, multi=False)
     scores = Standard.of(train.features)(test.features) * 8**-0.5 @ alone.weight + alone.bias
     assert before.value == pytest.approx((scores.argmax(1) == test.labels).double().mean().item())
+
+
+def test_more_labels_than_most_classes_have_are_not_drawn():
+    train = clusters(90, 3)  # 22 or 23 of each class
+    with pytest.raises(NotPossible, match="24 labels per class: 0 of 4"):
+        fewlabel(train, train, shots=24)
+    assert fewlabel(train, train, shots=23, draws=2).protocol["labels_per_draw"] == 90
 
 
 def test_few_label_errors_are_those_of_twenty_draws():
