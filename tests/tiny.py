@@ -16,10 +16,12 @@ from mvssl.recipe import Recipe, parse_recipe
 BATCH = 8
 
 
-def write_shards(folder: Path, counts: tuple[int, ...] = (20, 13, 7), size: int = 8, without_depth: int = 0) -> Path:
+def write_shards(
+    folder: Path, counts: tuple[int, ...] = (20, 13, 7), size: int = 8, without_depth: int = 0, unlabelled: int = 0
+) -> Path:
     """Shards of random colour images `png` with labels `cls` and a depth-like `depth.png`; returns the folder.
 
-    The first `without_depth` samples have no depth.
+    The first `without_depth` samples have no depth, the first `unlabelled` no label.
     """
     folder.mkdir(parents=True, exist_ok=True)
     numbers = np.random.default_rng(0)
@@ -30,7 +32,9 @@ def write_shards(folder: Path, counts: tuple[int, ...] = (20, 13, 7), size: int 
                 label = key % 4
                 image = numbers.integers(0, 128, (size, size, 3)) + 40 * label % 128
                 depth = numbers.integers(0, 255, (size, size))
-                sample = {"__key__": f"{key:08d}", "png": _png(image), "cls": str(label).encode()}
+                sample = {"__key__": f"{key:08d}", "png": _png(image)}
+                if key >= unlabelled:
+                    sample["cls"] = str(label).encode()
                 if key >= without_depth:
                     sample["depth.png"] = _png(depth)
                 writer.write(sample)

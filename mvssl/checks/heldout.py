@@ -40,7 +40,10 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What checks look at: the first `steps` batches of `source`, and of `bank`, in the run's order."""
+    """What checks look at: the first `steps` batches of `source`, and of `bank`, in the run's order.
+
+    The same on any number of processes, unless data.val is smaller than a batch and they do not divide it.
+    """
 
     source: Source
     batch_size: int
@@ -92,20 +95,23 @@ def _bank(trainer: Trainer, source: Source) -> Source | None:
     """Training samples with labels, if both sides have them and they fill a batch."""
     table, found = trainer.recipe.data, trainer.source
     if table.label is not None and isinstance(found, Shards):
-        found = _open(table, table.train)
+        found = _open(table, table.train, labelled=True)
     labelled = LABEL in source.shapes and LABEL in found.shapes
     return found if labelled and len(found) >= table.batch_size else None
 
 
-def _open(table: Data, patterns: str | list[str]) -> Source:
-    """Shards with the column `label` where they have one."""
+def _open(table: Data, patterns: str | list[str], labelled: bool = False) -> Source:
+    """Shards with the column `label` where they have one; samples without one are among them unless `labelled`."""
 
     def work() -> Source:
         wanted = [{LABEL: table.label}] if table.label else []
+        missing = "mask" if table.missing == "mask" else "drop"
         for more in (*wanted, {}):
             with contextlib.suppress(DataError) if more else contextlib.nullcontext():
-                missing = "mask" if table.missing == "mask" else "drop"
-                return open_shards(patterns, table.folder, {**table.columns, **more}, missing=missing, progress=False)
+                return open_shards(
+                    patterns, table.folder, {**table.columns, **more}, missing=missing,
+                    spare=() if labelled else more, progress=False,
+                )  # fmt: skip
         raise AssertionError("the last turn returns or raises")
 
     return distributed.main_first(work)

@@ -9,6 +9,7 @@ import hashlib
 import math
 import os
 from collections import Counter, OrderedDict
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -33,9 +34,10 @@ def open_shards(
     columns: dict[str, Column],
     *,
     missing: Missing = "drop",
+    spare: Collection[str] = (),
     progress: bool = True,
 ) -> "Shards":
-    """The samples of all shards that `patterns` name under `root`, with `columns`.
+    """The samples of all shards that `patterns` name under `root`, with `columns`; those of `spare` none need have.
 
     Raises `DataError` where shards are absent or damaged, no sample has a column, or the samples of a column differ
     in shape; `RecipeError` where a column's field has no decoder, its mode or rate does not suit it, or its size is
@@ -52,7 +54,7 @@ def open_shards(
                 raise RecipeError(f"columns.{name}.rate: sound has to come at one rate; say how many samples a second")
             if column.mode is not None and (extension(field) == "wav") != (column.mode == "mono"):
                 raise RecipeError(f"columns.{name}.mode: {column.mode}; images take rgb or gray, sound takes mono")
-    return Shards(build(expand(patterns, Path(root)), progress), columns, missing)
+    return Shards(build(expand(patterns, Path(root)), progress), columns, missing, spare)
 
 
 def alternatives(column: Column) -> list[str]:
@@ -63,17 +65,25 @@ def alternatives(column: Column) -> list[str]:
 class Shards:
     """Map-style source over indexed shards: `source[i]` reads and decodes one sample.
 
-    `dropped` samples that lack a column are left out; `optional` columns are those that samples may still lack.
+    `dropped` samples that lack a column are left out, whatever they have of `spare` ones; `optional` columns are those
+    that samples may still lack.
     """
 
-    def __init__(self, indexes: list[Index], columns: dict[str, Column], missing: Missing = "drop"):
+    def __init__(
+        self,
+        indexes: list[Index],
+        columns: dict[str, Column],
+        missing: Missing = "drop",
+        spare: Collection[str] = (),
+    ):
         self.columns = dict(columns)
         self.paths = [index.path for index in indexes]
         self._stats = [index.stat for index in indexes]
         placed = [_place(index, columns) for index in indexes]
         there = [np.asarray(sizes >= 0) for _, sizes, _ in placed]
-        keep = [_kept(has, missing) for has in there]
-        self._check_columns(indexes, there, keep, missing)
+        asked = [name not in spare for name in columns]
+        keep = [_kept(has[:, asked], missing) for has in there]
+        self._check_columns(indexes, there, keep, missing, spare)
         self._starts = np.cumsum([0, *(int(rows.sum()) for rows in keep)])
         self.dropped = sum(len(rows) for rows in keep) - len(self)
         parts = [[part[rows] for part in parts] for parts, rows in zip(placed, keep, strict=True)]
@@ -85,7 +95,7 @@ class Shards:
         self._files = _Files()
         self.forms = {name: self._probe(name, np.flatnonzero(has[:, c])) for c, name in enumerate(columns)}
 
-    def _check_columns(self, indexes, there, keep, missing) -> None:
+    def _check_columns(self, indexes, there, keep, missing, spare) -> None:
         total = sum(len(index.keys) for index in indexes)
         for c, (name, column) in enumerate(self.columns.items()):
             lacks = [(index, has[:, c]) for index, has in zip(indexes, there, strict=True)]
@@ -94,7 +104,7 @@ class Shards:
                 raise DataError(
                     f"columns.{name}: no sample has the field {column.field!r}{_fields_found(column, indexes)}"
                 )
-            if missing == "error" and count < total:
+            if missing == "error" and count < total and name not in spare:
                 index, has = next((index, has) for index, has in lacks if not has.all())
                 raise DataError(
                     f"columns.{name}: {total - count} of {total} samples lack {column.field!r}, the first is "

@@ -113,7 +113,7 @@ class LogMelView:
             middle = torch.full((len(x),), (x.shape[-1] - self.length) // 2)
             return self._spectrogram(windows(x, middle, self.length))
         span = self.geometry.draw(draws) if placement is None else placement
-        x = windows(x, (span.stretch[:, 0] * x.shape[-1]).round().long(), self.length)
+        x = windows(x, starts(span.stretch * x.shape[-1], self.length, x.shape[-1]), self.length)
         x = blanked(self._spectrogram(self._disturbed(x, draws)), span.blanks)
         return blanked(x, placed(draws, "freq_mask", self.masks, 0, self.freq_mask), dim=2) if self.freq_mask else x
 
@@ -138,6 +138,16 @@ def _factors(draws: Draws, name: str, decibels: tuple[float, float]) -> Tensor:
     """Amplitude factors [n, 1, 1] of levels uniform in a range of dB."""
     low, high = decibels
     return (10 ** ((low + (high - low) * draws.uniform(name, 1)) / 20)).float()[..., None]
+
+
+def starts(stretch: Tensor, length: int, t: int) -> Tensor:
+    """Where windows of `length` begin that share the middle of `stretch` [n, 2], start and length in samples.
+
+    A window that is longer than another view's stretch moves inwards rather than off the recording of `t` samples.
+    """
+    begin, end = stretch[:, 0], stretch.sum(1)
+    start = (begin + end - length) / 2
+    return start.maximum(begin.clamp(max=0)).minimum((end - length).clamp(min=t - length)).round().long()
 
 
 def windows(x: Tensor, start: Tensor, length: int) -> Tensor:

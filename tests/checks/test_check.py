@@ -202,6 +202,18 @@ def test_knn_is_measured_where_there_are_labels(root, tmp_path, label):
     )
 
 
+def test_held_out_samples_without_a_label_count_in_the_loss_and_not_in_the_accuracy(tmp_path):
+    tiny.write_shards(tmp_path / "train")
+    tiny.write_shards(tmp_path / "val", counts=(17, 12), unlabelled=20)
+    lines = {}
+    for name, label in (("with", {"field": "cls"}), ("without", None)):
+        train(tiny.parse_recipe(tables(tmp_path, tmp_path / name, data__label=label, train__steps=2)))
+        lines[name] = tiny.checks(tmp_path / name)[2]
+    assert lines["with"]["val/loss"] == lines["without"]["val/loss"]
+    accuracy = lines["with"]["val/knn/image"]  # a share of the at most nine that have a label
+    assert any(abs(accuracy * n - round(accuracy * n)) < 1e-6 for n in range(1, 10))
+
+
 def test_a_python_dataset_can_be_held_out(tmp_path):
     generator = torch.Generator().manual_seed(0)
     data, val = (

@@ -10,7 +10,7 @@ from mvssl.draws import Draws
 from mvssl.errors import RecipeError
 from mvssl.recipe import View
 from mvssl.views import LogMelView, build_views
-from mvssl.views.logmel import FLOOR, filterbank, windows
+from mvssl.views.logmel import FLOOR, filterbank, starts, windows
 
 RATE = 8000
 PLAIN = {"rate": RATE, "normalize": "none"}
@@ -92,6 +92,12 @@ def test_a_window_begins_where_it_says_with_silence_beyond_the_ends():
     seen = windows(x, torch.tensor([0, 3, -2, 7]), 5)[:, 0]
     assert seen.tolist() == [[1, 2, 3, 4, 5], [4, 5, 6, 7, 8], [0, 0, 1, 2, 3], [8, 9, 10, 0, 0]]
     assert windows(x, torch.zeros(4).long(), 10) is x
+
+
+def test_a_longer_window_shares_the_middle_of_anothers_stretch_and_moves_inwards_at_the_ends():
+    stretch = torch.tensor([[0.0, 4.0], [3.0, 4.0], [6.0, 4.0], [-2.0, 4.0], [8.0, 4.0]])
+    assert starts(stretch, 4, 10).tolist() == [0, 3, 6, -2, 8]
+    assert starts(stretch, 8, 10).tolist() == [0, 1, 2, -2, 4]
 
 
 def test_training_looks_anywhere_and_evaluation_at_the_middle():

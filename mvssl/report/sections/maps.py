@@ -1,10 +1,9 @@
 """Local maps: the three strongest components of what an encoder says of each place, as colours over its input."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from mvssl.names import first_drawn
 from mvssl.report import picture
 from mvssl.report.html import Html, el
 from mvssl.report.samples import Look
@@ -30,7 +29,7 @@ def maps(look: Look) -> Section | Absent:
         if x.dim() != 4 or len(figures) == VIEWS:
             continue
         with torch.inference_mode():
-            found = model.encode({_drawn(views, view): x})
+            found = model.encode({first_drawn(view, views.names) or view: x})
         upside_down = isinstance(views.view(view), LogMelView)
         local = [m.flip(2) if upside_down else m for m in next(iter(found.values())).maps]
         levels = choose([(m.shape[2], m.shape[3]) for m in local])
@@ -87,8 +86,3 @@ def _sized(x: Tensor) -> Tensor:
     side = max(x.shape[2:])
     times = -(-picture.SMALL // side) if side < picture.SMALL else 1
     return x.repeat_interleave(times, 2).repeat_interleave(times, 3)
-
-
-def _drawn(views: Any, base: str) -> str:
-    """A name under which the model knows the view: as drawn."""
-    return base if base in views.names else f"{base}_0"
