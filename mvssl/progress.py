@@ -116,10 +116,10 @@ def _bounds(metrics: Mapping[str, float | None]) -> list[str]:
     found = bounds(metrics)
     if len(found) <= 3:
         return [f"{name} {bound}" for name, bound in found.items()]
-    ceilings = [bound.ceiling for bound in found.values() if bound.ceiling is not None]
-    mean = Bound(fmean(bound.value for bound in found.values()), fmean(ceilings) if ceilings else None)
-    least = min(found, key=lambda name: found[name].value)
-    return [f"{len(found)} bounds, mean {mean}, least {found[least].value:.2f} ({least})"]
+    columns = zip(*found.values(), strict=True)
+    mean = Bound(*(None if None in column else fmean(column) for column in columns))  # pyright: ignore[reportArgumentType]
+    least = min(found, key=lambda name: found[name].told)
+    return [f"{len(found)} bounds, mean {mean}, least {found[least].told:.2f} ({least})"]
 
 
 def _checked(values: Mapping[str, float | None]) -> str:

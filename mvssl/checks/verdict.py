@@ -91,6 +91,8 @@ class Bound(NamedTuple):
         return self.value if self.divergence is None else self.divergence
 
     def __str__(self) -> str:
+        if self.divergence is not None:
+            return f"JSD {self.divergence:.2f} of {TOP:.2f}"
         return f"{self.value:.2f}" + (f" of {self.ceiling:.2f}" if self.ceiling is not None else "") + " nats"
 
 

@@ -92,7 +92,7 @@ def test_bounds_are_found_beside_their_ceilings_under_any_label():
     found = bounds(metrics)
     assert found == {"cmc/a-b": Bound(1.0, 2.0, None), "a/local": Bound(3.0, None, pytest.approx(0.1))}
     assert str(found["cmc/a-b"]) == "1.00 of 2.00 nats"
-    assert str(found["a/local"]) == "3.00 nats"
+    assert str(found["a/local"]) == "JSD 0.10 of 1.39"
 
 
 def sensors(n: int, seed: int, noise: float = 0.3) -> list[dict[str, torch.Tensor]]:
