@@ -60,6 +60,8 @@ def evaluate(
     probe: Annotated[list[str] | None, typer.Option(help="knn, linear, mlp, ...; may be given several times")] = None,
     view: Annotated[list[str] | None, typer.Option(help="a view's name, or all; may be given several times")] = None,
     layer: Annotated[str | None, typer.Option(help="vector, head or head:OBJECTIVE, or the number of a map")] = None,
+    protocol: Annotated[str | None, typer.Option(help="a paper's own: dim, amdim, cmc or mib")] = None,
+    epochs: Annotated[int | None, typer.Option(help="passes over train in place of the protocol's", min=1)] = None,
     data: Annotated[list[str] | None, typer.Option(help="labelled shards to fit on; default: data.train")] = None,
     test: Annotated[list[str] | None, typer.Option(help="labelled shards to measure on; default: data.val")] = None,
     other: Annotated[list[str] | None, typer.Option(help="shards of another distribution, for probe ood")] = None,
@@ -79,8 +81,8 @@ def evaluate(
         checkpoint=checkpoint,
     )  # fmt: skip
     measure(
-        opened, probes=probe, views=view, layer=layer, data=data, test=test, other=other,
-        baselines=baselines, seed=seed, json_file=json_file,
+        opened, probes=probe, views=view, layer=layer, protocol=protocol, epochs=epochs, data=data, test=test,
+        other=other, baselines=baselines, seed=seed, json_file=json_file,
     )  # fmt: skip
     distributed.close()
 

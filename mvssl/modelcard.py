@@ -12,7 +12,7 @@ from typing import Any, Self
 from mvssl.data.paths import listed
 from mvssl.encoders import Encoder
 from mvssl.evaluate.records import read
-from mvssl.evaluate.tables import row_name, shown
+from mvssl.evaluate.tables import full_name, shown
 from mvssl.recipe import Recipe, View, to_yaml
 
 
@@ -127,7 +127,7 @@ def _scores(card: Card) -> str:
     for result in card.results:
         unit = result.get("unit", "")
         score = f"{shown(result['value'], result.get('standard_error'), unit)} {unit}".strip()
-        told = [row_name(result), *(str(result.get(key, "")) for key in ("view", "layer", "encoder", "metric")), score]
+        told = [full_name(result), *(str(result.get(key, "")) for key in ("view", "layer", "encoder", "metric")), score]
         lines.append(f"| {' | '.join(told)} |")
     return "## Numbers\n\nBy `mvssl evaluate`, with the standard error.\n\n" + "\n".join(lines)
 

@@ -10,13 +10,14 @@ is two matrix products however many candidates there are. The test set is not an
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from mvssl.evaluate.classifiers import LINEARS, classify
 from mvssl.evaluate.features import Labelled, Standard, classes, one_hot
 from mvssl.evaluate.fitting import hold_out, rows_per_step
 from mvssl.evaluate.metrics import Result, judge, metric_of, score
@@ -128,6 +129,7 @@ def linear(
     train: Labelled,
     test: Labelled,
     *,
+    head: Literal["amdim", "cmc"] | None = None,
     epochs: int = 20,
     batch_size: int = 512,
     least_steps: int = 500,
@@ -138,7 +140,13 @@ def linear(
 
     At most `batch_size` samples per step; at least `least_steps` steps, and `epochs` passes over train. Features at
     least twice as wide as a small train has samples are rotated into its span: the same classifiers, at less cost.
+    With `head` a paper's own classifier is trained, on features as they are, in its batches and at its rates.
     """
+    if head is not None:
+        return classify(
+            train, test, LINEARS[head], whose=head, rates=None, epochs=epochs, least_steps=least_steps,
+            standardised=False, share=share, seed=seed,
+        )  # fmt: skip
     schedule: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "least_steps": least_steps}
     scaling, standard = "standardised by train", None
     if 2 * len(train.labels) <= train.features.shape[1] and len(train.labels) <= SPAN:

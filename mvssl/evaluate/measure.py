@@ -22,6 +22,7 @@ from mvssl.evaluate.layers import PIXELS, Candidate, Want, compute, describe
 from mvssl.evaluate.metrics import NotPossible, Result, metric_of
 from mvssl.evaluate.plan import Job, jobs_of, layer_of, wants_of
 from mvssl.evaluate.probes import PROBES
+from mvssl.evaluate.protocols import jobs_of_protocol
 from mvssl.evaluate.records import Record, gain, record, save, updated
 from mvssl.evaluate.splits import Classes, Patterns, Sources, Split, about_data, open_splits
 from mvssl.evaluate.subject import Subject, candidates, origin
@@ -48,6 +49,8 @@ def evaluate(
     probes: Iterable[str] | None = None,
     views: Iterable[str] | None = None,
     layer: str | None = None,
+    protocol: str | None = None,
+    epochs: int | None = None,
     data: Patterns = None,
     test: Patterns = None,
     other: Patterns = None,
@@ -59,15 +62,24 @@ def evaluate(
 ) -> list[Record]:
     """Measure a `Subject`, or a run (`mvssl.run.load_run`), and return its records; the rest is as the recipe says.
 
+    `protocol` is a paper's own, by its name in `mvssl.evaluate.protocols`, in place of probes and a layer; `epochs`
+    shortens it.
     Under a launcher every process must call it: all compute features, the main one probes them and has the records.
     They are kept in RUN/evaluation.json, in place of earlier ones of the same, or written to `json_file`.
-    Raises `RecipeError` for a probe, view or layer that does not exist and where there are no shards to test on,
+    Raises `RecipeError` for a probe, view, layer or protocol that is not there, and without shards to test on,
     `DataError` where samples have no labels, `OutputError` where the file cannot be written.
     """
     device = distributed.join()
     subject = subject if isinstance(subject, Subject) else Subject.of_run(subject)
     said = subject.recipe.evaluate
-    jobs = jobs_of(said, probes or said.probes, str(layer or said.layer))
+    if protocol is not None:
+        if probes or layer is not None:
+            raise RecipeError("--protocol says which probes on which layers: give it without --probe and --layer")
+        jobs = jobs_of_protocol(protocol, subject, epochs)
+    elif epochs is not None:
+        raise RecipeError("--epochs shortens a --protocol; probes have their own lengths")
+    else:
+        jobs = jobs_of(said, probes or said.probes, str(layer or said.layer))
     labels = any(PROBES[job.probe].labels for job in jobs)
     sources = distributed.main_first(lambda: open_splits(subject.recipe, data, test, other, labels=labels))
     setting = Setting(subject, sources, seed, batch_size, said.precision, device)
@@ -88,8 +100,12 @@ def evaluate(
         raise DataError("nothing could be measured: " + "; ".join(notes))
     keep(records, subject.home, json_file)
     if show:
-        left_out = [f"left out: {note}" for note in notes]
-        Console().print(*tables(records), *left_out, sep="\n", highlight=False)
+        deviations = (jobs[0].preset or {}).get("deviations", ())
+        lines = ["other than in the paper:", *(f"- {told}" for told in deviations)] if deviations else []
+        lines += [f"left out: {note}" for note in notes]
+        console = Console()
+        console.print(*tables(records), sep="\n\n", end="\n\n", highlight=False)
+        console.print(*lines, sep="\n", highlight=False, markup=False)
     return records
 
 
@@ -155,6 +171,7 @@ def measure(
                 about = {"digest": candidate.digest, **origin(subject, candidate, layer, view)}
                 yield record(
                     found, probe=job.probe, view=view, layer=layer, encoder=candidate.encoder, gain=gains,
+                    **({"layer_called": job.called} if job.called and layer == job.layer else {}),
                     subject={"name": subject.name, **subject.facts, **about},
                     protocol={**protocol, **({"preset": job.preset} if job.preset else {})}, **facts,
                 )  # fmt: skip

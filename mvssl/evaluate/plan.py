@@ -23,6 +23,7 @@ class Job(NamedTuple):
     layer: str
     views: tuple[str, ...] | None = None  # None: those that the evaluation chooses
     preset: dict[str, Any] | None = None  # name and deviations, where a paper's protocol asks for it
+    called: str = ""  # what that paper calls the layer
 
 
 def jobs_of(said: Evaluate, probes: Iterable[str], layer: str) -> list[Job]:

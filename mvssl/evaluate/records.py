@@ -46,8 +46,8 @@ def identity(record: Record) -> tuple[Any, ...]:
     protocol, subject = record["protocol"], record.get("subject", {})
     data = protocol.get("data", {})
     shards = [(split, about.get("fingerprint")) for split, about in sorted(data.items())]
-    preset = json.dumps(protocol.get("preset"), sort_keys=True)
-    return *what, subject.get("name"), subject.get("step"), preset, *shards
+    preset = protocol.get("preset") or {}
+    return *what, subject.get("name"), subject.get("step"), preset.get("name"), *shards
 
 
 def read(file: Path) -> list[Record]:

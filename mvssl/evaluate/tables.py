@@ -37,6 +37,12 @@ def row_name(record: Record) -> str:
     return what if record["probe"] == "fewlabel" and what else f"{record['probe']} {what or ''}".strip()
 
 
+def full_name(record: Record) -> str:
+    """The same where no title says the protocol: `linear, protocol amdim`."""
+    preset = record["protocol"].get("preset")
+    return row_name(record) + (f", protocol {preset['name']}" if preset else "")
+
+
 def shown(value: float, error: float | None, unit: str, sign: str = "") -> str:
     """A number as tables write it: 61.2 ± 0.4 in per cent, 3.18 ± 0.02 in any other unit."""
     scale, digits = (100, 1) if unit == "%" else (1, 2)
@@ -90,9 +96,11 @@ def _draw(records: list[Record], apart: str) -> Table:
     several = len({name for _, name in columns if name}) > 1
     layers = [layer for layer in dict.fromkeys(r["layer"] for r in records) if layer != PIXELS]
     metrics = list(dict.fromkeys(r["metric"] for r in records))
-    made = Table(title=title_of(records, metrics, apart), caption=_caption(records), box=box.SIMPLE)
+    title = title_of(records, metrics, apart)
+    made = Table(title=title, caption=_caption(records), box=box.SIMPLE, show_edge=False, padding=(0, 1, 0, 0))
     for name in ("view", *["layer"] * (len(layers) > 1), "probe", *["metric"] * (len(metrics) > 1)):
-        made.add_column(name, no_wrap=True)
+        # where the screen is narrow names take several lines, and numbers stay whole
+        made.add_column(name, overflow="fold", min_width=6)
     gains = any("untrained" in r.get("gain", {}) for r in records) and not several
     for encoder, name in columns:
         made.add_column(f"{name} {encoder}" if several and name else encoder, justify="right", no_wrap=True)
@@ -103,7 +111,7 @@ def _draw(records: list[Record], apart: str) -> Table:
         layer, view, probe, metric = row
         found = [cell_at(records, row, column) for column in columns]
         ends = number + 1 == len(rows) or rows[number + 1][1] != view
-        heads = [view, *[layer] * (len(layers) > 1), probe, *[_words(metric)] * (len(metrics) > 1)]
+        heads = [view, *[_layer(records, layer)] * (len(layers) > 1), probe, *[_words(metric)] * (len(metrics) > 1)]
         gained = [_gained(found[-1])] if gains else []
         made.add_row(*heads, *_cells(found), *gained, end_section=ends)
     return made
@@ -137,6 +145,12 @@ def _cells(found: list[Record | None]) -> list[str]:
 def _gained(record: Record | None) -> str:
     found = (record or {}).get("gain", {}).get("untrained")
     return shown(found["difference"], found["standard_error"], record["unit"], "+") if found and record else ""
+
+
+def _layer(records: list[Record], layer: str) -> str:
+    """A layer by its name, and what the paper calls it where a protocol asked for it."""
+    called = next((r["layer_called"] for r in records if r["layer"] == layer and "layer_called" in r), None)
+    return f"{called} ({layer})" if called else layer
 
 
 def _words(metric: str) -> str:

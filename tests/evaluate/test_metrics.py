@@ -1,9 +1,11 @@
 """Scores and standard errors against scikit-learn and arithmetic by hand."""
 
+import io
 import math
 
 import pytest
 import torch
+from rich.console import Console
 from sklearn.metrics import average_precision_score
 
 from mvssl.errors import RecipeError
@@ -123,3 +125,15 @@ def test_the_table_has_a_row_per_view_and_probe_a_column_per_encoder_and_the_bes
         ["[bold]80.0 ± 0.0[/bold]", "[bold]90.0 ± 0.0[/bold]"],
         ["-10.0 ± 2.0", ""],
     ]
+
+
+def test_long_names_of_probes_push_no_number_off_a_narrow_screen():
+    gained = {"untrained": {"difference": 0.291, "standard_error": 0.019}}
+    what = "a_view_with_a_long_name and another_one_of_them, infonce"
+    records = [made([0.5, 0.7], "pixels", what=what), made([0.5, 0.7], "untrained", what=what)]
+    records += [made([0.8, 0.8], "trained", what=what, gain=gained)]
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(*tables(records))
+    shown = console.export_text()
+    assert "…" not in shown
+    assert "60.0 ± 10.0  60.0 ± 10.0  80.0 ± 0.0  +29.1 ± 1.9" in shown

@@ -9,9 +9,10 @@ from clouds import clusters, several
 from sklearn.metrics import average_precision_score
 
 from mvssl.evaluate import Labelled, linear
+from mvssl.evaluate.classifiers import MLPS, build, fit, select
 from mvssl.evaluate.features import Standard
 from mvssl.evaluate.fitting import hold_out, loss, minibatches
-from mvssl.evaluate.mlp import HEADS, build, fit, mlp, select
+from mvssl.evaluate.mlp import mlp
 
 QUICK = {"epochs": 1, "least_steps": 150}
 
@@ -22,7 +23,7 @@ def checkers(n: int, seed: int) -> Labelled:
     return Labelled(x, (x[:, 0] * x[:, 1] > 0).long())
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", MLPS)
 def test_an_mlp_learns_what_no_line_parts(head):
     train, test = checkers(1500, 0), checkers(500, 1)
     found = mlp(train, test, head=head, rates=(1e-2,), epochs=1, least_steps=200)
@@ -50,7 +51,7 @@ def test_the_choice_of_the_rate_never_sees_the_test_set():
 def test_the_chosen_rate_is_the_better_one_on_what_was_held_out():
     train = clusters(300, 3)
     train = Labelled(Standard.of(train.features)(train.features), train.labels)
-    chosen = select(train, HEADS["dim"], (1e-9, 1e-2), share=0.2, seed=0, kinds=4, **QUICK)
+    chosen = select(train, MLPS["dim"], (1e-9, 1e-2), share=0.2, seed=0, kinds=4, **QUICK)
     assert chosen["learning_rate"] == 1e-2
     assert chosen["held_out_samples"] == 60
     assert chosen["held_out_score"] > 0.9
@@ -66,16 +67,16 @@ def test_the_papers_rate_is_taken_where_nothing_is_to_be_chosen():
 
 
 def test_dropout_stands_where_the_papers_have_it():
-    kinds = [type(layer).__name__ for layer in build(HEADS["dim"], 8, 3)]
+    kinds = [type(layer).__name__ for layer in build(MLPS["dim"], 8, 3)]
     assert kinds == ["Identity", "Linear", "Dropout", "BatchNorm1d", "ReLU", "Identity", "Linear"]
-    kinds = [type(layer).__name__ for layer in build(HEADS["amdim"], 8, 3)]
+    kinds = [type(layer).__name__ for layer in build(MLPS["amdim"], 8, 3)]
     assert kinds == ["Dropout", "Linear", "Identity", "BatchNorm1d", "ReLU", "Dropout", "Linear"]
 
 
 def test_the_same_seed_gives_the_same_head_and_leaves_the_generator_alone():
     train = clusters(100, 1)
     before = torch.get_rng_state()
-    fits = [fit(train, HEADS["amdim"], 1e-3, kinds=4, epochs=1, least_steps=5, seed=3) for _ in range(2)]
+    fits = [fit(train, MLPS["amdim"], 1e-3, kinds=4, epochs=1, least_steps=5, seed=3) for _ in range(2)]
     assert torch.get_rng_state().equal(before)
     for a, b in zip(fits[0].parameters(), fits[1].parameters(), strict=True):
         assert a.equal(b)

@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any
 
 from mvssl.evaluate.records import Record, read
-from mvssl.evaluate.tables import cell_at, columns_of, grouped, row_name, rows_of, shown, title_of
+from mvssl.evaluate.tables import cell_at, columns_of, full_name, grouped, row_name, rows_of, shown, title_of
 from mvssl.report.gather import Facts
 from mvssl.report.html import Html, el
 from mvssl.report.sections import Absent, Section
@@ -43,7 +43,7 @@ def highlight(records: list[Record]) -> str | None:
         if found:
             best = max(found, key=lambda r: r["value"] if r["higher_is_better"] else -r["value"])
             same = [r for r in records if r["encoder"] == "untrained" and _place(r) == _place(best)]
-            told = [f"{best['metric'].replace('_', ' ')} {_said(best)} by {row_name(best)} on {_view(best)}"]
+            told = [f"{best['metric'].replace('_', ' ')} {_said(best)} by {full_name(best)} on {_view(best)}"]
             told += [f"untrained {_said(same[0])}"] if same else []
             chance = {**best, "value": best.get("chance"), "standard_error": None}
             told += [f"chance {_said(chance)}"] if chance["value"] is not None else []
@@ -59,7 +59,7 @@ def _whose(record: Record) -> tuple[str, int]:
 
 
 def _place(record: Record) -> tuple[Any, ...]:
-    return _whose(record), record["view"], record["layer"], row_name(record), record["metric"]
+    return _whose(record), record["view"], record["layer"], full_name(record), record["metric"]
 
 
 def _of_weights(name: str, step: int, records: list[Record]) -> Html:
