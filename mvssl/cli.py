@@ -29,6 +29,10 @@ Checkpoint = Annotated[
     str, typer.Option("--checkpoint", metavar="last|best|STEP", help="best: the lowest held-out loss of the run")
 ]
 QUICKSTART = Path("recipes/quickstart.yaml")
+SubjectName = Annotated[str, typer.Argument(metavar="SUBJECT", help="run folder, export folder, or timm:NAME")]
+DataRecipe = Annotated[Path | None, typer.Option("--recipe", help="data and views, for what is no run")]
+Weights = Annotated[str | None, typer.Option(help="of timm:NAME: pretrained, or a run, folder or file")]
+Layer = Annotated[str | None, typer.Option(help="vector, head or head:OBJECTIVE, or the number of a map")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the result here as well")]
 
 
@@ -53,13 +57,13 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 @app.command()
 def evaluate(
-    subject: Annotated[str, typer.Argument(metavar="SUBJECT", help="run folder, export folder, or timm:NAME")],
+    subject: SubjectName,
     overrides: Overrides = None,
-    recipe: Annotated[Path | None, typer.Option(help="data and views, for what is no run")] = None,
-    weights: Annotated[str | None, typer.Option(help="of timm:NAME: pretrained, or a run, folder or file")] = None,
+    recipe: DataRecipe = None,
+    weights: Weights = None,
     probe: Annotated[list[str] | None, typer.Option(help="knn, linear, mlp, ...; may be given several times")] = None,
     view: Annotated[list[str] | None, typer.Option(help="a view's name, or all; may be given several times")] = None,
-    layer: Annotated[str | None, typer.Option(help="vector, head or head:OBJECTIVE, or the number of a map")] = None,
+    layer: Layer = None,
     protocol: Annotated[str | None, typer.Option(help="a paper's own: dim, amdim, cmc or mib")] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over train in place of the protocol's", min=1)] = None,
     data: Annotated[list[str] | None, typer.Option(help="labelled shards to fit on; default: data.train")] = None,
@@ -85,6 +89,26 @@ def evaluate(
         other=other, baselines=baselines, seed=seed, json_file=json_file,
     )  # fmt: skip
     distributed.close()
+
+
+@app.command()
+def embed(
+    subject: SubjectName,
+    out: Annotated[Path, typer.Option(metavar="FILE|FOLDER", help=".npz, .parquet, or a new folder of shards")],
+    given: Annotated[list[str] | None, typer.Argument(metavar="SHARDS|KEY=VALUE", help="default: data.val")] = None,
+    recipe: DataRecipe = None,
+    weights: Weights = None,
+    view: Annotated[list[str] | None, typer.Option(help="a view's name; may be given several times")] = None,
+    layer: Layer = None,
+    half: Annotated[bool, typer.Option("--half", help="float16 in place of float32")] = False,
+    checkpoint: Checkpoint = "last",
+    trust: Trust = None,
+) -> None:
+    """Write features, keys and labels of every sample to a file; on any number of processes."""
+    from mvssl.embed import embed_words
+
+    for line in embed_words(subject, given or (), out, recipe, weights, view, layer, half, checkpoint, trust or ()):
+        print(line)
 
 
 @app.command()

@@ -39,6 +39,7 @@ def open_shards(
 ) -> "Shards":
     """The samples of all shards that `patterns` name under `root`, with `columns`; those of `spare` none need have.
 
+    Columns of `spare`, such as a label, have no say in which samples are kept, and go where none of these has them.
     Raises `DataError` where shards are absent or damaged, no sample has a column, or the samples of a column differ
     in shape; `RecipeError` where a column's field has no decoder, its mode or rate does not suit it, or its size is
     beyond `MAX_PIXELS`.
@@ -89,22 +90,30 @@ class Shards:
         parts = [[part[rows] for part in parts] for parts, rows in zip(placed, keep, strict=True)]
         self._offsets, self._sizes, self._choice = (np.concatenate(part) for part in zip(*parts, strict=True))
         self._keys = [index.keys[rows] for index, rows in zip(indexes, keep, strict=True)]
-        has = self._sizes >= 0
-        self.optional = {name for name, full in zip(columns, np.asarray(has.all(0)), strict=True) if not full}
+        self._leave_out([c for c, name in enumerate(columns) if not asked[c] and not self.has(name).any()])
+        self.optional = {name for name in self.columns if not self.has(name).all()}
         self.fingerprint = _fingerprint(indexes, len(self))
         self._files = _Files()
-        self.forms = {name: self._probe(name, np.flatnonzero(has[:, c])) for c, name in enumerate(columns)}
+        self.forms = {name: self._probe(name, np.flatnonzero(self.has(name))) for name in self.columns}
+
+    def _leave_out(self, unknown: list[int]) -> None:
+        if unknown:
+            parts = (np.delete(part, unknown, axis=1) for part in (self._offsets, self._sizes, self._choice))
+            self._offsets, self._sizes, self._choice = parts
+            self.columns = {name: column for c, (name, column) in enumerate(self.columns.items()) if c not in unknown}
 
     def _check_columns(self, indexes, there, keep, missing, spare) -> None:
         total = sum(len(index.keys) for index in indexes)
         for c, (name, column) in enumerate(self.columns.items()):
+            if name in spare:
+                continue
             lacks = [(index, has[:, c]) for index, has in zip(indexes, there, strict=True)]
             count = sum(int(has.sum()) for _, has in lacks)
             if not count:
                 raise DataError(
                     f"columns.{name}: no sample has the field {column.field!r}{_fields_found(column, indexes)}"
                 )
-            if missing == "error" and count < total and name not in spare:
+            if missing == "error" and count < total:
                 index, has = next((index, has) for index, has in lacks if not has.all())
                 raise DataError(
                     f"columns.{name}: {total - count} of {total} samples lack {column.field!r}, the first is "
@@ -112,7 +121,7 @@ class Shards:
                     "mask keeps them"
                 )
         if not sum(int(rows.sum()) for rows in keep):
-            wanted = ", ".join(column.field for column in self.columns.values())
+            wanted = ", ".join(column.field for name, column in self.columns.items() if name not in spare)
             where = ", ".join(str(path) for path in self.paths[:3])
             raise DataError(f"none of the {total} samples in {where} has all of {wanted}")
 
@@ -130,6 +139,12 @@ class Shards:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of one sample of each column."""
         return {name: form.shape for name, form in self.forms.items()}
+
+    def has(self, name: str) -> np.ndarray:
+        """bool [n], which samples have a column; none where there is no such column."""
+        if name not in self.columns:
+            return np.zeros(len(self), dtype=bool)
+        return np.asarray(self._sizes[:, list(self.columns).index(name)] >= 0)
 
     def key(self, i: int) -> str:
         """The sample's key in its shard."""

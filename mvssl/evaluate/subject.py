@@ -58,11 +58,12 @@ def open_subject(
     views: Iterable[str] | None = None,
     trust: Iterable[str] = (),
     checkpoint: str | int = "last",
+    changes: tuple[str, ...] = OVERRIDES,
 ) -> Subject:
     """A run folder, a folder that `mvssl export` or timm wrote, or `timm:NAME`; all but a run need a recipe.
 
-    `overrides` change the recipe; of a run only what says on which data and how it is evaluated. `weights` are those of
-    `timm:NAME`. Raises `RecipeError`, `DataError`.
+    `overrides` change the recipe; of a run only what `changes` begin: on which data and how it is evaluated. `weights`
+    are those of `timm:NAME`. Raises `RecipeError`, `DataError`.
     """
     from mvssl.evaluate import foreign  # which knows subjects
     from mvssl.run import load_run
@@ -72,7 +73,7 @@ def open_subject(
     if weights is not None and not known:
         raise RecipeError(f"--weights are for timm:NAME; {given} has its own")
     if (folder / "recipe.yaml").is_file() and recipe is None:
-        return Subject.of_run(_changed(load_run(folder, trust, checkpoint), list(overrides)))
+        return Subject.of_run(_changed(load_run(folder, trust, checkpoint), list(overrides), changes))
     if not known and not foreign.is_export(folder):
         raise DataError(
             f"{given} is no run folder (with recipe.yaml), no export or timm folder (with config.json and "
@@ -86,12 +87,12 @@ def open_subject(
     return foreign.open_export(folder, table, views)
 
 
-def _changed(run: Any, overrides: list[str]) -> Any:
+def _changed(run: Any, overrides: list[str], changes: tuple[str, ...]) -> Any:
     """A run whose recipe is evaluated on other data, or otherwise, than it says."""
     tables = parse_yaml(to_yaml(run.recipe), str(run.folder))
     for given in overrides:
-        if not given.startswith(OVERRIDES):
-            raise RecipeError(f"{given}: of a run only {', '.join(OVERRIDES)}... may be overridden here")
+        if not given.startswith(changes):
+            raise RecipeError(f"{given}: of a run only {', '.join(changes)}... may be overridden here")
         override(tables, given)
     return replace(run, recipe=parse_recipe(tables, str(run.folder))) if overrides else run
 

@@ -77,6 +77,23 @@ def test_mask_keeps_what_has_any_column(sensors):
     assert sorted(source[2]) == ["rgb"]
 
 
+def test_a_spare_column_decides_on_none_of_them(sensors):
+    given = {"rgb": SENSORS["rgb"], "depth": SENSORS["depth"]}
+    for missing in ("drop", "mask"):
+        source = open_shards("x.tar", sensors, given, missing=missing, spare=("depth",))
+        assert [source.key(i) for i in range(len(source))] == ["0", "1", "2", "3", "4", "5", "6", "8", "9"]
+        assert (source.dropped, source.optional) == (1, {"depth"})
+        assert np.flatnonzero(~source.has("depth")).tolist() == [2, 3]
+        assert source.has("rgb").all()
+
+
+def test_a_spare_column_that_no_sample_has_goes(sensors):
+    source = open_shards("x.tar", sensors, columns(x="txt", rgb="rgb.png", y="wav.npy"), spare=("x", "y"))
+    assert (list(source.columns), list(source.shapes)) == (["rgb"], ["rgb"])
+    assert (sorted(source[0]), len(source), source.has("x").any()) == (["rgb"], 9, np.False_)
+    assert np.array_equal(source[0]["rgb"], open_shards("x.tar", sensors, columns(rgb="rgb.png"))[0]["rgb"])
+
+
 def test_error_names_the_first_sample_and_the_other_policies(sensors):
     with pytest.raises(DataError, match=r"4 of 10|3 of 10.*first is 2.*drop.*mask"):
         open_shards("x.tar", sensors, columns(depth="depth.npy"), missing="error")
