@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check(recipe: Recipe, folder: Path) -> None:
-    """Raise now what `finish` would raise for want of labels, shards to test on, or a place to export to.
+    """Raise now what `finish` would raise for a wrong probe, no labels, no shards to test on, no place to export to.
 
     The main process looks, all raise: call it on every process, when the data is packed. Nothing but headers and a few
     samples is read. Raises `RecipeError`, `DataError`, `OutputError`.
@@ -24,9 +24,11 @@ def check(recipe: Recipe, folder: Path) -> None:
 
     def look() -> None:
         if "evaluate" in recipe.train.then:
+            from mvssl.evaluate.plan import jobs_of, need_labels
             from mvssl.evaluate.splits import open_splits
 
-            open_splits(recipe)
+            said = recipe.evaluate
+            open_splits(recipe, labels=need_labels(jobs_of(said, said.probes, said.layer)))
         if "export" in recipe.train.then:
             from mvssl.export import folders_of
 

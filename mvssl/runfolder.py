@@ -180,12 +180,13 @@ def _step_of(line: str) -> float:
         return float("inf")  # a line cut short by a kill
 
 
-def write_aside(file: Path, text: str) -> None:
-    """Write a small file so that a reader sees the old text or the new, never a part."""
+def write_aside(file: Path, text: str, failure: type[MvsslError] = StorageError, way_out: str = "") -> None:
+    """Write a small file so that a reader sees the old text or the new, never a part; raises `failure`."""
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         aside.write_text(text)
         os.replace(aside, file)
     except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise StorageError(f"{file} could not be written: {error.strerror}") from error
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise failure(f"{file} cannot be written: {error.strerror}{way_out}") from error

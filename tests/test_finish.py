@@ -40,6 +40,21 @@ def test_an_evaluation_that_cannot_be_is_told_before_the_run(root, table, error,
     finish.check(parse_recipe(tables), root / "run")
 
 
+def test_a_probe_that_does_not_exist_is_told_before_the_run(root):
+    recipe = tiny.recipe(root, root / "run", train__then=THEN, evaluate={"probes": ["lineer"]})
+    with pytest.raises(RecipeError, match=r"evaluate\.probes: no probe 'lineer'; did you mean 'linear'"):
+        finish.check(recipe, root / "run")
+
+
+def test_probes_that_need_no_labels_ask_for_none_before_the_run(root):
+    tables = tiny.tables(root, root / "run", train__then=THEN, evaluate={"probes": ["spectrum"]})
+    tables["data"] |= {"label": None}
+    finish.check(parse_recipe(tables), root / "run")
+    tables["evaluate"] = {"probes": ["spectrum", "knn"]}
+    with pytest.raises(RecipeError, match=r"data\.label"):
+        finish.check(parse_recipe(tables), root / "run")
+
+
 def test_a_backbone_folder_that_holds_something_else_is_told_before_the_run(root):
     recipe = tiny.recipe(root, root / "run", train__then=THEN)
     finish.check(recipe, root / "run")

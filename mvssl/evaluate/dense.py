@@ -8,7 +8,6 @@ linear classifier of interpolated features, and as such it is trained: by the li
 each image. Learning rate and weight decay are those with the best mIoU on images of train that were held out.
 """
 
-import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,8 +17,8 @@ from torch import Tensor
 
 from mvssl.evaluate.features import Labelled
 from mvssl.evaluate.fitting import hold_out, rows_per_step
-from mvssl.evaluate.linear import DECAYS, RATES, Linear, fit
-from mvssl.evaluate.metrics import BOOTSTRAP, RESAMPLES, Metric, NotPossible, Result
+from mvssl.evaluate.linear import DECAYS, PAIRS, RATES, Linear, best_of, fit
+from mvssl.evaluate.metrics import BOOTSTRAP, Metric, NotPossible, Result, resampled
 
 MIOU, PIXEL_ACCURACY = Metric("miou"), Metric("pixel_accuracy")
 SCHEDULE: dict[str, Any] = {"epochs": 5, "batch_size": 512, "least_steps": 500}
@@ -128,18 +127,11 @@ def at_pixels(maps: Sequence[Tensor], places: Tensor, size: tuple[int, int]) -> 
 def select(drawn: Drawn, kinds: int, device: torch.device, *, share: float, seed: int) -> dict:
     """The pair of learning rate and weight decay with the best mIoU on the pixels of held-out images."""
     kept, held = hold_out(len(drawn.classes), share, seed)
-    pairs = list(itertools.product(RATES, DECAYS))
-    model = fit(drawn.labelled(kept, device), pairs, width=kinds, seed=seed, **SCHEDULE)
+    model = fit(drawn.labelled(kept, device), PAIRS, width=kinds, seed=seed, **SCHEDULE)
     features, classes = drawn.labelled(held, device)
     said = model(features).argmax(2)  # [m, k]
-    found = [miou(tally(said[None, :, k], classes[None], kinds)).item() for k in range(len(pairs))]
-    best = max(range(len(found)), key=found.__getitem__)
-    return {
-        "learning_rate": pairs[best][0],
-        "weight_decay": pairs[best][1],
-        "held_out_score": found[best],
-        "held_out_images": len(held),
-    }
+    found = [miou(tally(said[None, :, k], classes[None], kinds)).item() for k in range(len(PAIRS))]
+    return {**best_of(found), "held_out_images": len(held)}
 
 
 def count(model: Linear, maps: Sequence[Tensor], labels: Tensor, *, ignore: int | None, device: torch.device) -> Counts:
@@ -187,9 +179,7 @@ def pixel_accuracy(counts: Counts, weights: Tensor | None = None) -> Tensor:
 def _results(counts: Counts, classes: Tensor, protocol: dict, chosen: dict, seed: int) -> list[Result]:
     """Both numbers with bootstrap over images, beside the commonest class of train everywhere."""
     n, common = len(counts.there), int(classes.flatten().bincount().argmax())
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(n, (RESAMPLES, n), generator=generator)  # the same for every encoder
-    weights = torch.zeros(RESAMPLES, n).scatter_add_(1, drawn, torch.ones(RESAMPLES, n))
+    weights = resampled(n, torch.Generator().manual_seed(seed))
     everywhere = torch.zeros_like(counts.there)
     everywhere[:, common] = 1
     blind = Counts(counts.there * everywhere, counts.there.sum(1, keepdim=True) * everywhere, counts.there)

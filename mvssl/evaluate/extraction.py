@@ -56,11 +56,11 @@ def collect(
     """
     names = [cache.digest(description) for description in descriptions]
     first = [names.index(name) for name in names]  # equal descriptions, as of an encoder that was not trained, are one
-    found = _on_main(lambda: [cache.find(description) for description in descriptions])
+    found = on_main(lambda: [cache.find(description) for description in descriptions])
     missing = distributed.from_main(lambda: sorted({first[n] for n, entry in enumerate(found) if entry is None}))
     if not missing:
         return Collected(found, 0) if distributed.rank() == 0 else None
-    writers = _on_main(lambda: {number: cache.Writer(descriptions[number], len(source)) for number in missing})
+    writers = on_main(lambda: {number: cache.Writer(descriptions[number], len(source)) for number in missing})
     device = device or torch.device("cpu")
 
     def take(part: Part) -> None:
@@ -80,7 +80,7 @@ def collect(
     return Collected([found[n] for n in first], closed) if distributed.rank() == 0 else None
 
 
-def _on_main(work: Callable[[], Any]) -> Any:
+def on_main(work: Callable[[], Any]) -> Any:
     """`work()` on the main process, where it may fail for all; nothing of it on the others."""
     made: list[Any] = []
     distributed.from_main(lambda: made.append(work()))

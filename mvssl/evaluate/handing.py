@@ -39,6 +39,19 @@ def distinct(features: dict[str, Tensor]) -> list[str]:
     return names
 
 
+def refuse_other_sides(segments: Tensor, shape: tuple[int, ...], column: str) -> None:
+    """Raise `NotPossible` where segments [n, H, W] do not have the sides of images (c, h, w), up to their scale.
+
+    They then show another part of the scene, or a distorted one, and each pixel's class would be another pixel's.
+    """
+    (height, width), (h, w) = segments.shape[1:], shape[-2:]
+    if abs(height * w - width * h) > max(h, w):  # a side may be off by a pixel, as sizes are rounded
+        raise NotPossible(
+            f"evaluate.segments are {height}x{width} and the images of column {column!r} {h}x{w}: they must show the "
+            f"same; give evaluate.segments the size of the column, and interpolation: nearest"
+        )
+
+
 @dataclass(frozen=True)
 class Some:
     """Some samples of a source, as a map-style dataset."""
@@ -90,11 +103,14 @@ class Hand:
 
     def maps(self, view: str) -> tuple[Dense, Dense]:
         """Train and test maps of one view; raises `NotPossible` where the classes of pixels are not known."""
-        made = []
+        made, column = [], self.views.source_of(view)
         for name in ("train", "test"):
-            segments = self.splits[name].segments
+            segments, shape = self.splits[name].segments, self.splits[name].source.shapes[column]
             if segments is None:
                 raise NotPossible("it needs the class of every pixel: evaluate.segments, such as {field: seg.png}")
+            if len(self.views.shapes[first_drawn(view, self.views.names) or view]) != 3:
+                raise NotPossible(f"view {view!r} is no image, and has no pixels to be of a class")
+            refuse_other_sides(segments, shape, column)
             numbers = dense_numbers(self.candidate, self.layer, view)
             by_view = [self.splits[name].features(Want(self.candidate, DENSE + number)) for number in numbers]
             maps = tuple(found[view] for found in by_view if view in found)

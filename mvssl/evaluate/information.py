@@ -2,7 +2,8 @@
 
 in   [n, d] and [n, e] of train and of test: features of two views, or features and the input that they were made of
 out  on test the lower bounds InfoNCE, NWJ and MINE, each of a critic of its own that was trained on train by the same
-     bound, and SMILE, an estimate that is no bound, of a critic trained by JSD (see `mvssl.objectives.estimators`)
+     bound (MINE's by its moving average, and read by Donsker and Varadhan's), and SMILE, an estimate that is no bound,
+     of a critic trained by JSD (see `mvssl.objectives.estimators`)
 
 A value below the truth may be the critic's fault, one above it only chance. InfoNCE cannot exceed the log of the number
 of test samples, and nothing that is estimated from n samples can safely claim much more than ln n nats (McAllester and
@@ -22,7 +23,7 @@ from mvssl.evaluate.features import Standard
 from mvssl.evaluate.fitting import hold_out, minibatches, seeded
 from mvssl.evaluate.handed import ByView
 from mvssl.evaluate.metrics import SAMPLES, Metric, NotPossible, Result
-from mvssl.evaluate.variational import dv, infonce, jsd, nwj, off_diagonal, train_critic
+from mvssl.evaluate.variational import MovingDV, dv, infonce, jsd, nwj, off_diagonal, train_critic
 from mvssl.objectives.critics import Separable
 
 NATS = Metric("information", "nats", low=-math.inf, high=math.inf)
@@ -73,7 +74,8 @@ def bounds(
     kept, held = (rows.to(x.device) for rows in hold_out(len(x), 0.2, seed))
     held = held[:MOST]
     batches = minibatches(len(kept), batch_size=batch_size, epochs=0, least_steps=steps, seed=seed)
-    for name, (trained, read) in ESTIMATORS.items():
+    for name, (made, kept_by, read) in ESTIMATORS.items():
+        trained = made()
         with seeded(seed, x.device):
             critic = Separable(x.shape[1], y.shape[1], UNITS).to(x.device)
 
@@ -81,7 +83,7 @@ def bounds(
             rows = kept[batches[step].to(kept.device)]
             return parts_of(bound, critic, x[rows], y[rows]).mean()
 
-        def on_held(bound=trained, critic=critic) -> Tensor:
+        def on_held(bound=kept_by, critic=critic) -> Tensor:
             return parts_of(bound, critic, x[held], y[held]).mean()
 
         at = train_critic(critic, drawn, on_held, steps=steps, rate=rate)
@@ -89,7 +91,7 @@ def bounds(
             parts = parts_of(read, critic, u, v).cpu()
         protocol = {
             "estimator": f"{name}{', no bound' * (name == 'smile')}",
-            "trained_by": trained.__name__,
+            "trained_by": f"{kept_by.__name__}{', moving average of rate 0.01 in its gradient' * (name == 'mine')}",
             "critic": f"inner product of two perceptrons, {UNITS} hidden units and as many out",
             "pairs": "every two samples of a batch",
             "optimizer": "Adam",
@@ -119,11 +121,11 @@ def nwj_from_zero(together: Tensor, apart: Tensor) -> Tensor:
     return nwj(together + 1, apart + 1)
 
 
-ESTIMATORS = {  # what a critic is trained by, and what it is read by
-    "infonce": (infonce, infonce),
-    "nwj": (nwj_from_zero, nwj_from_zero),
-    "mine": (dv, dv),
-    "smile": (jsd, smile),
+ESTIMATORS = {  # what makes the bound that a critic is trained by; by what its step is chosen; by what it is read
+    "infonce": (lambda: infonce, infonce, infonce),
+    "nwj": (lambda: nwj_from_zero, nwj_from_zero, nwj_from_zero),
+    "mine": (MovingDV, dv, dv),
+    "smile": (lambda: jsd, jsd, smile),
 }
 
 

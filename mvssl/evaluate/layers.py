@@ -94,7 +94,8 @@ def dense_numbers(candidate: Candidate, layer: str, view: str | None = None) -> 
         return [PIXELS]
     model, kept = candidate.model, []
     for name in [view] if view else [name.strip() for group in model.encoders for name in group.split(",")]:
-        maps, total = model.encoder_of(name).widths.maps, 0
+        encoder, total = model.encoder_of(name), 0
+        maps = encoder.widths.maps if len(encoder.shape) == 3 else ()  # those of signals are one pixel high
         for number in reversed(range(len(maps))):
             total += math.prod(maps[number])
             fits = layer == str(number) if layer.isdecimal() else total <= DENSE_NUMBERS or not kept

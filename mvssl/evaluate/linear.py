@@ -24,6 +24,7 @@ from mvssl.evaluate.metrics import Result, judge, metric_of, score
 
 RATES = (1e-4, 1e-3, 1e-2)  # of Adam
 DECAYS = (0.0, 1e-3, 1e-2, 1e-1)  # times |w|^2 / 2, added to the mean cross-entropy
+PAIRS = list(itertools.product(RATES, DECAYS))
 SPAN = 1024  # samples of train up to which wider features are taken as coordinates in their span: a second or two
 
 
@@ -111,18 +112,18 @@ def span(features: Tensor) -> Callable[[Tensor], Tensor]:
 def select(train: Labelled, *, share: float = 0.2, seed: int = 0, **schedule: Any) -> dict:
     """The pair of learning rate and weight decay that does best on a held-out `share` of train, and its score there."""
     kept, held = hold_out(len(train.labels), share, seed)
-    pairs = list(itertools.product(RATES, DECAYS))
     part = Labelled(train.features[kept], train.labels[kept])
-    model = fit(part, pairs, width=classes(train.labels), seed=seed, **schedule)
+    model = fit(part, PAIRS, width=classes(train.labels), seed=seed, **schedule)
     scores = model(train.features[held])
-    found = [score(scores[:, candidate], train.labels[held]) for candidate in range(len(pairs))]
-    best = max(range(len(found)), key=found.__getitem__)
-    return {
-        "learning_rate": pairs[best][0],
-        "weight_decay": pairs[best][1],
-        "held_out_score": found[best],
-        "held_out_samples": len(held),
-    }
+    found = [score(scores[:, candidate], train.labels[held]) for candidate in range(len(PAIRS))]
+    return {**best_of(found), "held_out_samples": len(held)}
+
+
+def best_of(scores: list[float]) -> dict[str, float]:
+    """The one of PAIRS whose held-out score is highest, the first of equals."""
+    best = max(range(len(scores)), key=scores.__getitem__)
+    rate, decay = PAIRS[best]
+    return {"learning_rate": rate, "weight_decay": decay, "held_out_score": scores[best]}
 
 
 def linear(

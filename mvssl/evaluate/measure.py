@@ -16,11 +16,11 @@ from torch import Tensor
 from mvssl import distributed
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluate import cache
-from mvssl.evaluate.extraction import collect
+from mvssl.evaluate.extraction import collect, on_main
 from mvssl.evaluate.handing import ALL, Hand, distinct
 from mvssl.evaluate.layers import PIXELS, Candidate, Want, compute, describe
 from mvssl.evaluate.metrics import NotPossible, Result, metric_of
-from mvssl.evaluate.plan import Job, jobs_of, layer_of, wants_of
+from mvssl.evaluate.plan import Job, jobs_of, layer_of, need_labels, wants_of
 from mvssl.evaluate.probes import PROBES
 from mvssl.evaluate.protocols import jobs_of_protocol
 from mvssl.evaluate.records import Record, gain, record, save, updated
@@ -80,8 +80,7 @@ def evaluate(
         raise RecipeError("--epochs shortens a --protocol; probes have their own lengths")
     else:
         jobs = jobs_of(said, probes or said.probes, str(layer or said.layer))
-    labels = any(PROBES[job.probe].labels for job in jobs)
-    sources = distributed.main_first(lambda: open_splits(subject.recipe, data, test, other, labels=labels))
+    sources = distributed.main_first(lambda: open_splits(subject.recipe, data, test, other, labels=need_labels(jobs)))
     setting = Setting(subject, sources, seed, batch_size, said.precision, device)
     home = next(subject.model.parameters()).device
     try:
@@ -89,7 +88,8 @@ def evaluate(
         for candidate in own:
             if candidate.model is not None:
                 candidate.model.to(device).eval()
-        splits = features(setting, wants_of(jobs, own))
+        images = any(len(shape) == 3 for shape in subject.views.shapes.values())
+        splits = features(setting, wants_of(jobs, own, images=images))
         if distributed.rank():
             return []
         notes: dict[str, None] = {}
@@ -120,8 +120,8 @@ def keep(records: list[Record], home: Path | None, json_file: str | Path | None)
 def features(setting: Setting, wants: list[Want]) -> dict[str, Split]:
     """What the jobs read of every split: from the cache, or computed by all processes; empty but on the main one."""
     subject, device, precision = setting.subject, setting.device, setting.precision
-    splits, computed = {}, 0
-    for name, source in setting.sources.shards.items():
+    sources, entries, computed = setting.sources.shards, {}, 0
+    for name, source in sources.items():
         collected = collect(
             source,
             [describe(want, source, subject.recipe.views, device, precision) for want in wants],
@@ -130,7 +130,9 @@ def features(setting: Setting, wants: list[Want]) -> dict[str, Split]:
             label=f"features of {name}",
         )  # fmt: skip
         if collected is not None:
-            splits[name], computed = Split(source, wants, collected.entries), computed + collected.computed
+            entries[name], computed = collected.entries, computed + collected.computed
+    # not in the loop: where samples cannot be used the main process raises, and the others would wait for it
+    splits = on_main(lambda: {name: Split(sources[name], wants, found) for name, found in entries.items()})
     if splits:
         cached = len(splits) * len(wants) - computed
         held = sum(size for _, size, _ in cache.entries()) / 2**20

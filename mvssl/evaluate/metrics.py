@@ -126,12 +126,16 @@ def judge(
             SAMPLES,
         )
     else:
-        generator = torch.Generator().manual_seed(seed)
-        drawn = torch.randint(n, (RESAMPLES, n), generator=generator)  # the same for every encoder
-        counts = torch.zeros(RESAMPLES, n).scatter_add_(1, drawn, torch.ones(RESAMPLES, n)).to(scores.device)
+        counts = resampled(n, torch.Generator().manual_seed(seed)).to(scores.device)
         parts, over = average_precision(scores, labels, counts).nanmean(dim=1).cpu(), BOOTSTRAP
         error = parts.std().item()
     return Result(value, metric, protocol, error, parts, over, what, chosen or {})
+
+
+def resampled(n: int, generator: torch.Generator) -> Tensor:
+    """How often each of n samples is drawn in each bootstrap resample, [RESAMPLES, n]; one seed for all encoders."""
+    drawn = torch.randint(n, (RESAMPLES, n), generator=generator)
+    return torch.zeros(RESAMPLES, n).scatter_add_(1, drawn, torch.ones(RESAMPLES, n))
 
 
 def over_draws(scores: list[float], protocol: dict[str, Any], metric: Metric = ACCURACY, what: str = "") -> Result:

@@ -13,7 +13,7 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 
 from mvssl.evaluate.features import Labelled
-from mvssl.evaluate.metrics import BOOTSTRAP, RESAMPLES, Metric, Result
+from mvssl.evaluate.metrics import BOOTSTRAP, Metric, Result, resampled
 
 AUROC = Metric("auroc")
 CELLS = 2**24  # distances held at once: 64 MB
@@ -73,7 +73,7 @@ def ood(train: Labelled, test: Labelled, *, other: Tensor, k: int = 50, seed: in
     both = torch.cat([test.features, other])
     strange = torch.arange(len(both)) >= len(test.features)
     generator = torch.Generator().manual_seed(seed)
-    counts = _resampled(len(test.features), len(other), generator)
+    counts = torch.cat([resampled(n, generator) for n in (len(test.features), len(other))], 1)
     shared = {"n_in": len(test.features), "n_out": len(other), "chosen": "fixed beforehand"}
     labels = "nearest class mean" if train.labels.ndim == 1 else "one mean: multi-hot labels are not used"
     found = {
@@ -90,12 +90,3 @@ def ood(train: Labelled, test: Labelled, *, other: Tensor, k: int = 50, seed: in
         protocol = {"score": name, **how, **shared}
         results.append(Result(value, AUROC, protocol, parts.std().item(), parts, BOOTSTRAP, name, chance=0.5))
     return results
-
-
-def _resampled(n: int, m: int, generator: torch.Generator) -> Tensor:
-    """How often each of n + m samples is drawn, [RESAMPLES, n + m]; test samples and strangers apart."""
-    parts = []
-    for size in (n, m):
-        drawn = torch.randint(size, (RESAMPLES, size), generator=generator)
-        parts.append(torch.zeros(RESAMPLES, size).scatter_add_(1, drawn, torch.ones(RESAMPLES, size)))
-    return torch.cat(parts, 1)

@@ -35,13 +35,21 @@ def jobs_of(said: Evaluate, probes: Iterable[str], layer: str) -> list[Job]:
     return [Job(name, row, layer) for name in PROBES if name in wanted for row in PROBES[name].rows(said)]
 
 
-def wants_of(jobs: list[Job], candidates: list[Candidate]) -> list[Want]:
-    """What the jobs read of every sample: labels, layers of the candidates, maps, and the clean views themselves."""
+def need_labels(jobs: list[Job]) -> bool:
+    """Whether any of the jobs can do nothing without labels."""
+    return any(PROBES[job.probe].labels for job in jobs)
+
+
+def wants_of(jobs: list[Job], candidates: list[Candidate], *, images: bool = True) -> list[Want]:
+    """What the jobs read of every sample: labels, layers of the candidates, maps, and the clean views themselves.
+
+    `images` says whether any view is an image; others have no maps to be read.
+    """
     wants = [Want(None)]
     for candidate in candidates:
         for job in jobs:
             wants.append(Want(candidate, layer_of(job, candidate)))
-            if PROBES[job.probe].handed == "maps":
+            if PROBES[job.probe].handed == "maps" and images:
                 wants += [Want(candidate, DENSE + name) for name in dense_numbers(candidate, job.layer)]
     if any(PROBES[job.probe].inputs for job in jobs):
         wants.append(INPUTS)

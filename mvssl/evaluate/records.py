@@ -7,13 +7,13 @@ compared: the data, labels, seed, every setting of the probe. What belongs to th
 
 import json
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mvssl.errors import OutputError, RecipeError
 from mvssl.evaluate.metrics import DRAWS, NOTHING, Difference, Result, interval, paired
+from mvssl.runfolder import write_aside
 
 Record = dict[str, Any]
 WHAT = ("probe", "what", "metric", "view", "layer")  # what was measured, of whichever encoder
@@ -68,13 +68,12 @@ def updated(file: Path, records: list[Record]) -> list[Record]:
 
 def save(file: Path, records: list[Record]) -> None:
     """Write `file`, whole or not at all. Raises `OutputError`."""
+    way_out = "; choose another with --json FILE"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_name(f".{file.name}.{os.getpid()}")
-        aside.write_text(json.dumps(records, indent=1) + "\n")
-        os.replace(aside, file)
     except OSError as error:
-        raise OutputError(f"{file} cannot be written: {error.strerror}; choose another with --json FILE") from None
+        raise OutputError(f"{file} cannot be written: {error.strerror}{way_out}") from None
+    write_aside(file, json.dumps(records, indent=1) + "\n", OutputError, way_out)
 
 
 def gain(ahead: Result, behind: Result) -> dict[str, Any]:

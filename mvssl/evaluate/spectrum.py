@@ -106,6 +106,8 @@ def aligned(train: ByView, test: ByView, *, seed: int = 0) -> list[Result]:
     }
     results = []
     for one, other in comparable(test):
+        if len(test.features[one]) < 2:
+            raise NotPossible("one sample of test is too few: its alignment has no standard error")
         parts = squared_distances(test.features[one], test.features[other]).cpu()
         error = parts.std().item() / math.sqrt(len(parts))
         what = f"{one} and {other}"

@@ -68,6 +68,25 @@ def dv(together: Tensor, apart: Tensor) -> Tensor:
     return together - level - ((apart - level).exp().mean(1) - 1)
 
 
+class MovingDV:
+    """`dv` with MINE's gradient: the denominator is a moving average over the batches that this object has seen.
+
+    Belghazi et al., 2018, arXiv:1801.04062, section 3.2; as `mvssl.objectives.mine`, for one process. Called as `dv`
+    is, and like there the mean is the bound of the batch.
+    """
+
+    def __init__(self, rate: float = 0.01):
+        self.rate, self.log_average = rate, torch.tensor(-math.inf)
+
+    def __call__(self, together: Tensor, apart: Tensor) -> Tensor:
+        denominator = apart.flatten().logsumexp(0) - math.log(apart.numel())
+        now, before = denominator.detach(), self.log_average.to(denominator)
+        later = torch.logaddexp(before + math.log1p(-self.rate), now + math.log(self.rate))
+        self.log_average = torch.where(before.isneginf(), now, later)
+        weight = (now - self.log_average).exp()
+        return together - (now + weight * (denominator - now))
+
+
 def jsd(together: Tensor, apart: Tensor) -> Tensor:
     """What each anchor adds to the Jensen-Shannon bound, whose best critic is the log ratio: [n] and [n, m] -> [n]."""
     return 2 * math.log(2) - F.softplus(-together) - F.softplus(apart).mean(1)

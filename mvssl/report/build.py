@@ -4,7 +4,6 @@ in   a run folder, finished or still in training
 out  RUN/report.html, and a list of the parts whose data are absent
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +29,7 @@ from mvssl.report.sections.sheet import sheet
 from mvssl.report.sections.summary import state, summary
 from mvssl.report.sections.verdict import verdict
 from mvssl.run import refuse_untrusted
+from mvssl.runfolder import write_aside
 
 SAMPLES = 1000  # that are encoded: seconds on two CPU cores for the recipes that come with mvssl
 T = TypeVar("T")
@@ -67,7 +67,8 @@ def report(
     lead = f"{terms} on {', '.join(facts.recipe.views)}: {facts.step:,} steps, {state(facts)}"
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     foot = f"Written by mvssl {__version__} on {now}. This file is complete: it fetches nothing."
-    _write(file, page(facts.name, lead, present, absent, foot))
+    text = page(facts.name, lead, present, absent, foot)
+    write_aside(file, text, OutputError, "; choose another with --out FILE")
     return Written(file, absent)
 
 
@@ -110,14 +111,3 @@ def _training(facts: Facts) -> Shards:
 def _sheet(looked: Look, source: Shards) -> Section | Absent:
     found, why = _try(lambda: sheet(looked.run, source))
     return found or Absent("Views", why)
-
-
-def _write(file: Path, text: str) -> None:
-    """Whole or not at all. Raises `OutputError`."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        aside.write_text(text)
-        os.replace(aside, file)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise OutputError(f"{file} cannot be written: {error.strerror}; choose another with --out FILE") from None

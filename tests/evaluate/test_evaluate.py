@@ -1,13 +1,16 @@
 """Whole evaluations on scikit-learn's digits: records, baselines, views, labels that are missing."""
 
+import io
 import json
 
 import pytest
 import torch
+import webdataset
+from PIL import Image
 
 from mvssl import checkpoint, run
 from mvssl.data import open_shards, pack
-from mvssl.errors import DataError, OutputError, RecipeError
+from mvssl.errors import DataError, MvsslError, OutputError, RecipeError
 from mvssl.evaluate import compare, evaluate
 from mvssl.evaluate.subject import Subject
 from mvssl.model import build_model
@@ -107,6 +110,26 @@ def test_two_processes_find_what_one_finds(digits, tmp_path, processes):
     main, other = processes(evaluated, given, tmp_path / "b")
     assert main == one
     assert other == []
+
+
+def refused(given, folder):
+    """For `processes`: what a run without a label says."""
+    with pytest.raises(MvsslError) as error:
+        evaluated(given, folder)
+    return str(error.value)
+
+
+def test_samples_without_a_label_are_told_on_every_process_and_none_waits_for_the_others(digits, tmp_path, processes):
+    unknown, picture = {"field": "json", "path": "kind"}, io.BytesIO()
+    Image.new("L", (8, 8)).save(picture, "png")
+    (tmp_path / "no").mkdir()
+    with webdataset.TarWriter(str(tmp_path / "no" / "000000.tar")) as writer:
+        for key in range(6):
+            writer.write({"__key__": f"{key}", "png": picture.getvalue(), "json": b'{"kind": -1}'})
+    changed = {"label": unknown, "train": f"{tmp_path}/no/*.tar", "val": f"{tmp_path}/no/*.tar"}
+    given = make_run(digits, tmp_path / "run", **changed).folder
+    for told in processes(refused, given, tmp_path / "a"):
+        assert "no sample with a label" in told
 
 
 def test_pixels_are_easier_than_chance_and_the_start_is_the_start(loaded):

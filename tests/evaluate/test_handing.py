@@ -3,20 +3,24 @@
 import importlib
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiny
 import torch
 import webdataset
 from PIL import Image
 
 from mvssl import checkpoint, run
 from mvssl.data import open_shards
+from mvssl.errors import DataError
 from mvssl.evaluate import evaluate
-from mvssl.evaluate.handing import Some, distinct
+from mvssl.evaluate.handing import Some, distinct, refuse_other_sides
 from mvssl.evaluate.probes import PROBES
 from mvssl.model import build_model
 from mvssl.recipe import Finetune, parse_recipe, to_yaml
+from mvssl.training import train
 from mvssl.views import build_views
 
 FAR = {"mean": [0.0], "std": [1.0]}
@@ -113,6 +117,33 @@ def test_pixels_show_the_segments_also_where_their_vector_is_measured_too(loaded
     assert {r["view"] for r in records if r["probe"] == "dense"} == {"image", "depth"}
     assert all(r["protocol"]["ignored_class"] == 9 for r in records if r["probe"] == "dense")
     assert values(records, probe="knn", encoder="pixels", view="image")["accuracy"] > 0.95
+
+
+def test_classes_of_pixels_that_show_another_part_of_the_scene_are_refused(loaded):
+    for sides in ((8, 8), (4, 4), (16, 16)):
+        refuse_other_sides(torch.zeros(2, *sides), (3, 8, 8), "image")
+    refuse_other_sides(torch.zeros(2, 107, 160), (3, 480, 720), "image")  # 106.7, rounded
+    evaluates = loaded.recipe.evaluate
+    squeezed = evaluates.model_copy(update={"segments": evaluates.segments.model_copy(update={"size": (4, 8)})})
+    other = replace(loaded, recipe=loaded.recipe.model_copy(update={"evaluate": squeezed}))
+    with pytest.raises(DataError, match=r"segments are 4x8 and the images of column 'image' 8x8.*size of the column"):
+        evaluate(other, probes=["dense"], show=False)
+
+
+def test_what_is_no_image_has_no_pixels_to_be_of_a_class(tmp_path):
+    """The other probes go on."""
+    (tmp_path / "x").mkdir()
+    with webdataset.TarWriter(str(tmp_path / "x" / "000000.tar")) as writer:
+        for key in range(20):
+            sample = {"npy": np.full(6, key % 2, np.float32), "seg.png": png(np.zeros((4, 4)))}
+            writer.write({"__key__": f"{key:08d}", "cls": str(key % 2).encode(), **sample})
+    tables = tiny.tables(tmp_path, tmp_path / "run", views={"x": {"from": "x", "name": "vector", "count": 2}})
+    tables["data"] |= {"train": "x/*.tar", "val": "x/*.tar", "columns": {"x": {"field": "npy"}}}
+    tables |= {"encoder": {"name": "mlp"}, "evaluate": {"segments": {"field": "seg.png"}}}
+    train(parse_recipe(tables | {"train": tables["train"] | {"steps": 1}}))
+    with pytest.raises(DataError, match="nothing could be measured: dense: view 'x' is no image"):
+        evaluate(run.load_run(tmp_path / "run"), probes=["dense"], show=False)
+    assert evaluate(run.load_run(tmp_path / "run"), probes=["dense", "knn"], show=False)
 
 
 def test_an_encoder_is_trained_on_a_few_labels_from_both_starts_and_stays_as_it_was(loaded):

@@ -11,9 +11,10 @@ from mvssl.evaluate.handed import ByView
 from mvssl.evaluate.information import ESTIMATORS, bounds, information, input_information, parts_of
 from mvssl.evaluate.metrics import NotPossible
 from mvssl.evaluate.ndm import ndm, permuted
-from mvssl.evaluate.variational import dv, infonce, jsd, nwj, off_diagonal, train_critic
+from mvssl.evaluate.variational import MovingDV, dv, infonce, jsd, nwj, off_diagonal, train_critic
 from mvssl.objectives import estimators
 from mvssl.objectives.critics import Separable
+from mvssl.objectives.mine import mine
 
 
 def gaussians(n: int, rho: float, d: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,8 +59,24 @@ def test_each_part_adds_up_to_the_estimator_over_all_pairs():
     for ours in (infonce, nwj, dv, jsd):
         theirs = getattr(estimators, ours.__name__)(scores[:, :, None], mask)
         assert ours(own, apart).mean().item() == pytest.approx(theirs.item())
-    by_smile = ESTIMATORS["smile"][1](3 * own, 3 * apart).mean().item()
+    by_smile = ESTIMATORS["smile"][2](3 * own, 3 * apart).mean().item()
     assert by_smile == pytest.approx(estimators.smile(3 * scores[:, :, None], mask).item())
+
+
+def test_the_moving_average_of_mine_is_the_objectives():
+    """Three batches: values and gradients, of which dv's own are another."""
+    ours, average = MovingDV(), torch.tensor(-math.inf)
+    for step in range(3):
+        scores = torch.randn(9, 9, dtype=torch.float64) * (step + 1)
+        a, b, c = (scores.clone().requires_grad_() for _ in range(3))
+        value, average = mine(a[:, :, None], all_pairs(9), average)
+        value.backward()
+        found = ours(b.diagonal(), off_diagonal(b)).mean()
+        found.backward()
+        assert found.item() == pytest.approx(value.item())
+        assert torch.allclose(a.grad, b.grad)
+        dv(c.diagonal(), off_diagonal(c)).mean().backward()
+        assert torch.allclose(c.grad, b.grad) == (step == 0)
 
 
 def test_rows_without_their_own_lose_the_diagonal_and_nothing_else():
@@ -71,8 +88,8 @@ def test_a_critic_that_says_nothing_reads_nothing():
     with torch.no_grad():
         for parameter in critic.parameters():
             parameter.zero_()
-        for name, (trained, read) in ESTIMATORS.items():
-            for bound in (trained, read):
+        for name, (made, kept_by, read) in ESTIMATORS.items():
+            for bound in (made(), kept_by, read):
                 assert parts_of(bound, critic, *gaussians(20, 0.9, 3)).abs().max() < 1e-12, name
 
 

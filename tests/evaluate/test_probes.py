@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from clouds import clusters, several
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -24,20 +25,6 @@ QUICK = {"epochs": 1, "batch_size": 64, "least_steps": 100}
 def module(name: str):
     """A probe's module; its package shows the probe itself under that name."""
     return importlib.import_module(f"mvssl.evaluate.{name}")
-
-
-def clusters(n: int, apart: float, kinds: int = 4, width: int = 8, seed: int = 0) -> Labelled:
-    """Gaussian clouds around `kinds` axes, `apart` standard deviations from the origin."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % kinds
-    return Labelled(apart * torch.eye(kinds, width)[labels] + torch.randn(n, width, generator=generator), labels)
-
-
-def several(n: int, seed: int = 0) -> Labelled:
-    """Multi-hot labels that three noisy features show."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = (torch.rand(n, 3, generator=generator) < 0.3).float()
-    return Labelled(labels + 0.5 * torch.randn(n, 3, generator=generator), labels)
 
 
 @pytest.mark.parametrize("probe", [knn, lambda a, b: linear(a, b, **QUICK), lambda a, b: fewlabel(a, b, shots=2)])

@@ -8,6 +8,7 @@ import torch
 
 from mvssl.evaluate import Labelled
 from mvssl.evaluate.handed import ByView
+from mvssl.evaluate.metrics import NotPossible
 from mvssl.evaluate.spectrum import (
     aligned,
     alignment,
@@ -120,3 +121,9 @@ def test_the_probes_say_what_the_functions_say_without_labels():
     (found,) = aligned(views, views)
     assert found.what == "a and b"
     assert found.value == pytest.approx(alignment(x, y).item())
+
+
+def test_one_sample_has_no_alignment_whose_error_could_be_told():
+    one = ByView({"a": torch.randn(1, 3), "b": torch.randn(1, 3)}, torch.zeros(0), {})
+    with pytest.raises(NotPossible, match="one sample"):
+        aligned(one, one)
