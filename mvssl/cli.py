@@ -232,17 +232,25 @@ def verify(shards: ShardPatterns) -> None:
 @app.command()
 def bench(
     what: Annotated[
-        Literal["train", "reader", "views"], typer.Argument(help="the whole loop, shards alone, views alone")
+        Literal["train", "reader", "views", "rivals"],
+        typer.Argument(help="the whole loop, shards alone, views alone, a recipe beside lightly's methods"),
     ],
     recipe: Annotated[Path, typer.Argument(metavar="[RECIPE]", help="for train and reader")] = QUICKSTART,
     overrides: Overrides = None,
+    minutes: Annotated[float, typer.Option(help="of CPU time for each of the rivals", min=0.01)] = 20.0,
     json_file: JsonFile = None,
 ) -> None:
-    """Measure samples per second; `train` sets the loop beside the bare model on random tensors, in turns."""
+    """Measure samples per second; `train` sets the loop beside the bare model on random tensors, in turns.
+
+    `rivals` measures kNN accuracy against CPU minutes instead, and draws it beside the --json file.
+    """
     from mvssl import distributed
-    from mvssl.bench import bench_reader, bench_train, bench_views, show
+    from mvssl.bench import bench_reader, bench_rivals, bench_train, bench_views, show
     from mvssl.recipe import load_recipe
 
+    if what == "rivals":
+        bench_rivals(load_recipe(recipe, overrides or []), minutes=minutes, json_file=json_file)
+        return
     if what == "views":
         found = bench_views(json_file=json_file)
     else:

@@ -19,6 +19,11 @@ from mvssl.versions import versions
 FOREVER = 10**9  # steps; the order of samples runs on across epochs
 
 
+def planned(number: int, share: float, warmup: int) -> int:
+    """Steps that fit into all of the time, by the pace of the `number` steps that took a `share` of it."""
+    return max(number + 1, round(number / share)) if number > warmup and share else FOREVER
+
+
 def block(step: Iterator[None], settle: int, steps: int, accelerator: Accelerator) -> float:
     """Seconds per step over `steps` steps, after `settle` that are not timed; all processes begin together."""
     for _ in range(settle):

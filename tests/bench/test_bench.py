@@ -1,14 +1,15 @@
 """Benchmarks run, add up and say where they ran; how fast anything is is no test."""
 
+import itertools
 import json
 
 import pytest
 
-from mvssl.bench import bench_reader, bench_train, bench_views
+from mvssl.bench import bench_reader, bench_rivals, bench_train, bench_views
 from mvssl.bench.train import shares
 from mvssl.data import pack
-from mvssl.errors import OutputError
-from mvssl.recipe import parse_recipe
+from mvssl.errors import OutputError, RecipeError
+from mvssl.recipe import Column, parse_recipe
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +56,22 @@ def test_views_and_reader_state_samples_per_second(recipe, tmp_path):
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(OutputError, match="--json FILE"):
         bench_views(sizes=(8,), batch_size=32, seconds=0.01, json_file=tmp_path / "no" / "file.json")
+
+
+def test_methods_of_a_race_have_the_same_minutes_and_points(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.set_num_threads", lambda _: None)  # for the tests that follow
+    labelled = recipe.model_copy(
+        update={"data": recipe.data.model_copy(update={"val": "digits/val/*.tar", "label": Column(field="cls")})}
+    )
+    found = bench_rivals(labelled, minutes=0.01, methods=("ours",), neighbours=64, json_file=tmp_path / "race.json")
+    points = found["curves"]["ours"]
+    assert len(points) == 8
+    assert all(a["minutes"] < b["minutes"] and a["images"] < b["images"] for a, b in itertools.pairwise(points))
+    assert points[-1]["minutes"] >= 0.01
+    assert all(0 <= point["accuracy"] <= 1 for point in points)
+    assert (tmp_path / "race.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_race_without_labels_is_refused(recipe):
+    with pytest.raises(RecipeError, match=r"data\.label"):
+        bench_rivals(recipe)

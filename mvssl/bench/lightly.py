@@ -1,0 +1,107 @@
+"""lightly's SimCLR, BYOL and VICReg, put together as its CIFAR-10 benchmark does, for `mvssl bench rivals`.
+
+in   a recipe's encoder, optimizer, precision, batch size and seed, and the images
+out  a `Method`: lightly's transforms, heads and loss, trained with what the recipe says
+
+Heads and transforms of https://docs.lightly.ai/self-supervised-learning/getting_started/benchmarks.html (CIFAR-10):
+jitter 0.5, no blur. It has no VICReg, whose projector is narrowed here from the paper's 8192 to 2048, as the encoder is
+narrow. The optimizer there, SGD at 0.06 for 128 images, is for hundreds of epochs; see docs/results.md.
+"""
+
+import copy
+import importlib
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import timm
+import torch
+from PIL import Image
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from mvssl.bench.timing import FOREVER, planned
+from mvssl.data import Batch, Shards, loader
+from mvssl.errors import RecipeError
+from mvssl.optim import build_optimizer, learning_rate
+from mvssl.recipe import Recipe
+
+Loss = Callable[[Tensor, Tensor, float], Tensor]  # two views and the share of the time that is spent
+
+
+def part(module: str, name: str) -> Any:
+    """A class or function of lightly. Raises `RecipeError` where it is not installed."""
+    try:
+        return getattr(importlib.import_module(f"lightly.{module}"), name)
+    except ImportError as error:
+        raise RecipeError(f"bench rivals needs lightly: pip install lightly ({error})") from None
+
+
+def simclr(encoder: nn.Module, width: int) -> tuple[nn.Module, Loss]:
+    """Chen et al., 2020, arXiv:2002.05709."""
+    head = part("models.modules.heads", "SimCLRProjectionHead")(width, 512, 128)
+    criterion = part("loss", "NTXentLoss")(temperature=0.5)
+    return nn.ModuleList([encoder, head]), lambda a, b, _: criterion(head(encoder(a)), head(encoder(b)))
+
+
+def vicreg(encoder: nn.Module, width: int) -> tuple[nn.Module, Loss]:
+    """Bardes et al., 2022, arXiv:2105.04906."""
+    head = part("models.modules.heads", "VICRegProjectionHead")(width, 2048, 2048, num_layers=2)
+    criterion = part("loss", "VICRegLoss")()
+    return nn.ModuleList([encoder, head]), lambda a, b, _: criterion(head(encoder(a)), head(encoder(b)))
+
+
+def byol(encoder: nn.Module, width: int) -> tuple[nn.Module, Loss]:
+    """Grill et al., 2020, arXiv:2006.07733."""
+    head = part("models.modules.heads", "BYOLProjectionHead")(width, 1024, 256)
+    predict = part("models.modules.heads", "BYOLPredictionHead")(256, 1024, 256)
+    online = nn.Sequential(encoder, head)
+    target = copy.deepcopy(online).requires_grad_(False)
+    criterion, update = part("loss", "NegativeCosineSimilarity")(), part("models.utils", "update_momentum")
+
+    def loss(a: Tensor, b: Tensor, share: float) -> Tensor:
+        update(online, target, 1 - 0.01 * (1 + math.cos(math.pi * share)) / 2)  # 0.99 to 1
+        with torch.no_grad():
+            aims = target(a), target(b)
+        return (criterion(predict(online(a)), aims[1]) + criterion(predict(online(b)), aims[0])) / 2
+
+    return nn.ModuleList([online, predict, target]), loss
+
+
+RIVALS = {"simclr": simclr, "byol": byol, "vicreg": vicreg}
+
+
+def rival(name: str, recipe: Recipe, images: Shards, column: str) -> Any:
+    """The rival as a `mvssl.bench.rivals.Method`."""
+    from mvssl.bench.rivals import Method
+
+    table = next(iter(recipe.encoder.values()))
+    encoder: Any = timm.create_model(table.name, num_classes=0, **table.options)
+    networks, loss = RIVALS[name](encoder, encoder.num_features)
+    networks.to(memory_format=torch.channels_last)
+    optimizer, numbers = build_optimizer(networks, recipe.optim), itertools.count()
+    size = images.forms[column].shape[-1]
+    transform = part("transforms", "SimCLRTransform")(input_size=size, cj_strength=0.5, gaussian_blur=0.0)
+    batches = iter(loader(images, batch_size=recipe.data.batch_size, seed=recipe.train.seed, stop_step=FOREVER))
+    mean, std = (torch.tensor(value)[:, None, None] for value in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+
+    def step(share: float) -> None:
+        networks.train()
+        pictures = next(batches).columns[column].permute(0, 2, 3, 1).numpy()
+        drawn = [transform(Image.fromarray(picture)) for picture in pictures]
+        a, b = (torch.stack(side).to(memory_format=torch.channels_last) for side in zip(*drawn, strict=True))
+        number = next(numbers)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe.optim, number, planned(number, share, recipe.optim.warmup))
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.train.precision == "bf16"):
+            value = loss(a, b, share)
+        value.backward()
+        optimizer.step()
+
+    def encode(batch: Batch) -> Tensor:
+        encoder.eval()
+        return encoder((batch.columns[column].float() / 255 - mean) / std)
+
+    return Method(step, encode)
