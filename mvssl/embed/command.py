@@ -124,9 +124,13 @@ def _opened(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> 
     needed = {table.source for table in tables.values()}
     columns = {name: column for name, column in recipe.data.columns.items() if name in needed}
     label = {"label": recipe.data.label} if recipe.data.label else {}
-    return open_shards(
+    source = open_shards(
         patterns, recipe.data.folder, {**columns, **label}, missing=recipe.data.missing, spare=("label",)
     )
+    shape = source.shapes.get("label", ())
+    if len(shape) > 1:
+        raise RecipeError(f"data.label: {list(shape)} for each sample; a number or a list of numbers can be written")
+    return source
 
 
 def _built(subject: Subject, tables: Mapping[str, View], source: Shards) -> ViewSet:

@@ -2,7 +2,7 @@
 
 in   a `Table`, a path that does not exist yet, what is said about the table (JSON)
 out  FILE.npz      key [n], shard int32 [n] into shards [s], label [n] or [n, c], VIEW [n, d], about (JSON text)
-     FILE.parquet  columns key, shard, label, VIEW (fixed-size lists); about in the schema's metadata as `mvssl`
+     FILE.parquet  columns key, shard, label, VIEW (lists); about in the schema's metadata as `mvssl`
      FOLDER        a tar for each shard of the source, with VIEW.npy and cls (or label.npy) of each sample; about.json
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from mvssl.data.progress import track
 from mvssl.data.sources import npy_bytes
-from mvssl.embed.table import Table
+from mvssl.embed.table import Column, Table
 from mvssl.errors import RecipeError
 
 Write = Callable[[Table, Path, dict[str, Any]], None]
@@ -73,27 +73,32 @@ def write_parquet(table: Table, out: Path, about: dict[str, Any]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    def column(found: Any) -> Any:
-        values, lacks = np.ascontiguousarray(found.values), ~found.there
-        if values.ndim == 1:
-            return pa.array(values, mask=lacks)
-        mask = pa.array(lacks) if lacks.any() else None
-        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1], mask=mask)
+    lacking = table.absent()  # few versions of pyarrow can write lists of fixed size some of which are null
 
-    def number(kind: np.dtype, shape: tuple[int, ...]) -> Any:
-        return pa.list_(pa.from_numpy_dtype(kind), shape[0]) if shape else pa.from_numpy_dtype(kind)
+    def number(name: str, kind: np.dtype, shape: tuple[int, ...]) -> Any:
+        one = pa.from_numpy_dtype(kind)
+        return pa.list_(one, -1 if name in lacking else shape[0]) if shape else one
+
+    def column(name: str, found: Column) -> Any:
+        values, there = found
+        if values.ndim == 1:
+            return pa.array(values, mask=~there)
+        if name not in lacking:
+            return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+        ends = np.cumsum([0, *there * values.shape[1]], dtype=np.int32)  # a null where a list begins makes it null
+        return pa.ListArray.from_arrays(pa.array(ends, mask=np.append(~there, False)), pa.array(values[there].ravel()))
 
     fields = {"key": pa.string(), "shard": pa.dictionary(pa.int32(), pa.string())}
     if table.label is not None:
-        fields["label"] = number(table.label[1], table.label[0])
-    fields |= {view: number(table.dtype, (width,)) for view, width in table.widths.items()}
+        fields["label"] = number("label", table.label[1], table.label[0])
+    fields |= {view: number(view, table.dtype, (width,)) for view, width in table.widths.items()}
     schema = pa.schema(list(fields.items()), metadata={"mvssl": json.dumps(about)})
     names, blocks = pa.array(about["data"]["shards"]), list(table.blocks())
     with parquet.ParquetWriter(out, schema, use_dictionary=["shard"]) as writer:  # pyright: ignore[reportArgumentType]
         for block in track(blocks, f"writing {out.name}", len(blocks)):
             arrays = [pa.array(table.keys(block)), pa.DictionaryArray.from_arrays(table.shards(block), names)]
-            arrays += [column(table.labels(block))] if table.label is not None else []
-            arrays += [column(table.features(view, block)) for view in table.views]
+            arrays += [column("label", table.labels(block))] if table.label is not None else []
+            arrays += [column(view, table.features(view, block)) for view in table.views]
             writer.write_batch(pa.record_batch(arrays, schema=schema), row_group_size=len(arrays[0]))
 
 

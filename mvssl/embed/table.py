@@ -31,7 +31,7 @@ class Column(NamedTuple):
 class Table:
     """The rows of an embedding. `views` maps each view to the column of `source` that it is made from.
 
-    Features are float32, or float16 with `half`. Raises `RecipeError` where a view or the labels cannot be a column.
+    Features are float32, or float16 with `half`.
     """
 
     def __init__(self, source: Shards, views: Mapping[str, str], features: Entry, labels: Entry, *, half: bool = False):
@@ -40,7 +40,9 @@ class Table:
         self.dtype = np.dtype(np.float16 if half else np.float32)
         self._features = {view: features.arrays[view].numpy() for view in views}
         self.widths = {view: whole.shape[1] for view, whole in self._features.items()}
-        self._labels = _settled(labels.arrays["label"].numpy()) if "label" in labels.arrays else None
+        found = labels.arrays["label"].numpy() if "label" in labels.arrays else None
+        kind = np.float32 if found is not None and found.dtype.kind == "f" else np.int64
+        self._labels = None if found is None else found.astype(kind, copy=False)
         self._there = {column: source.has(column)[self.rows] for column in (*views.values(), "label")}
         self._numbers = {str(path): number for number, path in enumerate(source.paths)}
 
@@ -107,10 +109,3 @@ def check_names(views: list[str]) -> None:
     for view in views:
         if view.lower() in OWN:
             raise RecipeError(f"a view called {view!r} cannot stand beside the file's own {', '.join(OWN)}")
-
-
-def _settled(labels: np.ndarray) -> np.ndarray:
-    """int64 or float32, numbers or rows of them."""
-    if labels.ndim > 2:
-        raise RecipeError(f"data.label: {list(labels.shape[1:])} each; a number or a list of them can be written")
-    return labels.astype(np.float32 if labels.dtype.kind == "f" else np.int64, copy=False)

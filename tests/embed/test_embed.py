@@ -143,6 +143,29 @@ def test_a_sample_without_a_label_is_kept_and_has_none(root, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_several_labels_of_a_sample_are_a_vector(root, tmp_path, name):
+    rewrite(root / "train" / "000001.tar", lambda member, data: None if member == "00000021.cls" else data)
+    loaded = paired.make_run(root, tmp_path / "run", label={"field": "cls", "classes": 4})
+    assert embed(loaded, tmp_path / name).label == (4,)
+    expected = [None if i == 21 else np.eye(4)[i % 4].tolist() for i in range(paired.SAMPLES)]
+    if name == "a.npz":
+        with np.load(tmp_path / name) as file:
+            assert [None if np.isnan(x).all() else x.tolist() for x in file["label"]] == expected
+    elif name == "a.parquet":
+        assert parquet.read_table(tmp_path / name)["label"].to_pylist() == expected
+    else:
+        given = {"rgb": Column(field="rgb.npy"), "label": Column(field="label.npy")}
+        source = open_shards("a", tmp_path, given, spare=("label",), progress=False)
+        assert [source[i]["label"].tolist() if "label" in source[i] else None for i in range(40)] == expected
+
+
+def test_labels_that_are_pictures_are_refused(root, tmp_path):
+    loaded = paired.make_run(root, tmp_path / "run", label={"field": "depth.png"})
+    with pytest.raises(RecipeError, match=r"data.label: \[1, 8, 8\]"):
+        embed(loaded, tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_without_any_label_there_is_no_such_column(root, tmp_path, name):
     for shard in (root / "train").glob("*.tar"):
         rewrite(shard, lambda member, data: None if member.endswith("cls") else data)
