@@ -1,0 +1,275 @@
+"""The verbs of the command line, thin: heavy imports stand inside them."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from mvssl.errors import DataError, OutputError
+
+app = typer.Typer(
+    help="Distributed multi-view self-supervised training.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file; see recipes/ and `mvssl schema`")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[TABLE.KEY=VALUE]...", help="like optim.lr=1e-3")]
+ShardPatterns = Annotated[list[str], typer.Argument(metavar="SHARDS...", help="paths, globs, {000..012} braces")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="run folder: train.out of the recipe")]
+Trust = Annotated[
+    list[str] | None, typer.Option("--trust", metavar="PACKAGE", help="package that a run may name classes of")
+]
+Checkpoint = Annotated[
+    str, typer.Option("--checkpoint", metavar="last|best|STEP", help="best: the lowest held-out loss of the run")
+]
+QUICKSTART = Path("recipes/quickstart.yaml")
+SubjectName = Annotated[str, typer.Argument(metavar="SUBJECT", help="run folder, export folder, or timm:NAME")]
+DataRecipe = Annotated[Path | None, typer.Option("--recipe", help="data and views, for what is no run")]
+Weights = Annotated[str | None, typer.Option(help="of timm:NAME: pretrained, or a run, folder or file")]
+Layer = Annotated[str | None, typer.Option(help="vector, head or head:OBJECTIVE, or the number of a map")]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the result here as well")]
+
+
+@app.command()
+def train(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Train a run, or continue it: the same command on an existing run goes on where it stopped.
+
+    Works alone and under `accelerate launch --config_file launch/cpu_2.yaml -m mvssl train RECIPE`.
+    """
+    from mvssl import distributed
+    from mvssl.finish import finish
+    from mvssl.recipe import load_recipe
+    from mvssl.runfolder import noted
+    from mvssl.training import train as run_training
+
+    loaded = load_recipe(recipe, overrides or [])
+    outcome = run_training(loaded)
+    with noted(outcome.folder):
+        finish(loaded, outcome.folder)
+    distributed.close()
+
+
+@app.command()
+def evaluate(
+    subject: SubjectName,
+    overrides: Overrides = None,
+    recipe: DataRecipe = None,
+    weights: Weights = None,
+    probe: Annotated[list[str] | None, typer.Option(help="knn, linear, mlp, ...; may be given several times")] = None,
+    view: Annotated[list[str] | None, typer.Option(help="a view's name, or all; may be given several times")] = None,
+    layer: Layer = None,
+    protocol: Annotated[str | None, typer.Option(help="a paper's own: dim, amdim, cmc or mib")] = None,
+    epochs: Annotated[int | None, typer.Option(help="passes over train in place of the protocol's", min=1)] = None,
+    data: Annotated[list[str] | None, typer.Option(help="labelled shards to fit on; default: data.train")] = None,
+    test: Annotated[list[str] | None, typer.Option(help="labelled shards to measure on; default: data.val")] = None,
+    other: Annotated[list[str] | None, typer.Option(help="shards of another distribution, for probe ood")] = None,
+    baselines: Annotated[bool, typer.Option(help="also the untrained encoder and raw pixels")] = True,
+    seed: int = 0,
+    json_file: JsonFile = None,
+    checkpoint: Checkpoint = "last",
+    trust: Trust = None,
+) -> None:
+    """Measure what a backbone knows, beside the untrained encoder and raw pixels; on any number of processes."""
+    from mvssl import distributed
+    from mvssl.evaluate import evaluate as measure
+    from mvssl.evaluate import open_subject
+
+    opened = open_subject(
+        subject, recipe=recipe, overrides=overrides or (), weights=weights, views=view, trust=trust or (),
+        checkpoint=checkpoint,
+    )  # fmt: skip
+    measure(
+        opened, probes=probe, views=view, layer=layer, protocol=protocol, epochs=epochs, data=data, test=test,
+        other=other, baselines=baselines, seed=seed, json_file=json_file,
+    )  # fmt: skip
+    distributed.close()
+
+
+@app.command()
+def embed(
+    subject: SubjectName,
+    out: Annotated[Path, typer.Option(metavar="FILE|FOLDER", help=".npz, .parquet, or a new folder of shards")],
+    given: Annotated[list[str] | None, typer.Argument(metavar="SHARDS|KEY=VALUE", help="default: data.val")] = None,
+    recipe: DataRecipe = None,
+    weights: Weights = None,
+    view: Annotated[list[str] | None, typer.Option(help="a view's name; may be given several times")] = None,
+    layer: Layer = None,
+    half: Annotated[bool, typer.Option("--half", help="float16 in place of float32")] = False,
+    checkpoint: Checkpoint = "last",
+    trust: Trust = None,
+) -> None:
+    """Write features, keys and labels of every sample to a file; on any number of processes."""
+    from mvssl.embed import embed_words
+
+    for line in embed_words(subject, given or (), out, recipe, weights, view, layer, half, checkpoint, trust or ()):
+        print(line)
+
+
+@app.command()
+def export(
+    run: RunPath,
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="new folder")],
+    checkpoint: Checkpoint = "last",
+    trust: Trust = None,
+) -> None:
+    """Write a run's encoders as timm / Hugging Face folders, and reload and compare them before saying done."""
+    from mvssl.export import export as write
+    from mvssl.run import load_run
+
+    for report in write(load_run(run, trust or (), checkpoint), destination):
+        print(report)
+
+
+@app.command()
+def report(
+    run: RunPath,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="default: RUN/report.html")] = None,
+    samples: Annotated[
+        int, typer.Option(help="samples to encode and draw; 0: only what the run folder tells", min=0)
+    ] = 1000,
+    checkpoint: Checkpoint = "last",
+    trust: Trust = None,
+) -> None:
+    """Write what a run did and learned as one HTML page, also while it still trains."""
+    from mvssl.report import report as write
+
+    written = write(run, out, samples=samples, checkpoint=checkpoint, trust=trust or ())
+    print(f"wrote {written.file}")
+    for part in written.absent:
+        print(f"  without {part.title}: {part.why}")
+
+
+@app.command()
+def views(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="PNG file")] = Path("sheet.png"),
+    samples: Annotated[int, typer.Option(help="rows of the sheet", min=1)] = 8,
+) -> None:
+    """Draw what training sees: samples beside their views, from the training path itself."""
+    from mvssl.finish import draw_views
+    from mvssl.recipe import load_recipe
+
+    draw_views(load_recipe(recipe, overrides or []), out, samples)
+    print(f"wrote {out}")
+
+
+@app.command()
+def segments(
+    run: RunPath,
+    out: Annotated[Path, typer.Option(help="PNG file")] = Path("segments.png"),
+    samples: Annotated[int, typer.Option(help="images", min=1)] = 8,
+    data: Annotated[list[str] | None, typer.Option(help="shards; default: data.val, else data.train")] = None,
+    checkpoint: Checkpoint = "last",
+    trust: Trust = None,
+) -> None:
+    """Draw which component of an amdim with a mixture takes which place of the held-out images."""
+    from mvssl.evaluate.segments import draw_segments
+    from mvssl.run import load_run
+
+    for line in draw_segments(load_run(run, trust or (), checkpoint), out, samples=samples, data=data):
+        print(f"  {line}")
+    print(f"wrote {out}")
+
+
+@app.command()
+def pack(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="digits, torchvision:NAME, a folder, an .npz file")],
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="new folder, for DEST/train and DEST/val")],
+    val: Annotated[float, typer.Option(help="share held out where the source has no split of its own")] = 0.1,
+    seed: Annotated[int, typer.Option(help="order of the samples")] = 0,
+    per_shard: Annotated[int, typer.Option(help="samples per shard")] = 10_000,
+    root: Annotated[Path | None, typer.Option(help="where torchvision keeps its downloads")] = None,
+) -> None:
+    """Make shards from an image folder, a folder of paired sensors, arrays, or a set that torchvision knows."""
+    from mvssl.data.pack import pack as write
+
+    packed = write(source, destination, val=val, seed=seed, per_shard=per_shard, root=root)
+    for split, samples in packed.samples.items():
+        print(f"{packed.destination / split}: {samples:,} samples in {packed.shards[split]} shards")
+    print("fields: " + ", ".join(f"{field} in {count:,}" for field, count in packed.fields.items()))
+    if packed.classes:
+        print(f"{len(packed.classes)} classes, named in {packed.destination / 'classes.txt'}")
+
+
+@app.command()
+def index(shards: ShardPatterns) -> None:
+    """Read the headers of shards strictly, cache the index, and say what they hold."""
+    from mvssl.data.verify import summarize
+
+    found = summarize(shards)
+    for path, samples, size in found.shards:
+        print(f"{path}: {samples:,} samples, {size:,} bytes")
+    print(f"{found.samples:,} samples in {len(found.shards)} shards, {found.bytes:,} bytes")
+    for field, (count, size) in found.fields.items():
+        print(f"  {field}: in {count:,} samples, {size:,} bytes")
+
+
+@app.command()
+def verify(shards: ShardPatterns) -> None:
+    """Read every header anew and decode every field; exits with 65 where anything is wrong."""
+    from mvssl.data.verify import verify as look
+
+    seen = look(shards)
+    print(f"{seen.shards} shards, {seen.samples:,} samples, {seen.decoded:,} fields decoded, {seen.bytes:,} bytes")
+    for field, count in seen.lacking.items():
+        print(f"  {field}: lacking in {count:,} samples")
+    for field, count in seen.unknown.items():
+        print(f"  {field}: {count:,} not looked into, as mvssl has no decoder for it")
+    for fault in seen.faults:
+        place = " ".join(part for part in (fault.shard, fault.key, fault.field) if part)
+        print(f"  bad: {place}: {fault.reason}")
+    if seen.faults:
+        raise DataError(f"{len(seen.faults)} faults")
+
+
+@app.command()
+def bench(
+    what: Annotated[
+        Literal["train", "reader", "views", "rivals"],
+        typer.Argument(help="the whole loop, shards alone, views alone, a recipe beside lightly's methods"),
+    ],
+    recipe: Annotated[Path, typer.Argument(metavar="[RECIPE]", help="for train and reader")] = QUICKSTART,
+    overrides: Overrides = None,
+    minutes: Annotated[float, typer.Option(help="of CPU time for each of the rivals", min=0.01)] = 20.0,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure samples per second; `train` sets the loop beside the bare model on random tensors, in turns.
+
+    `rivals` measures kNN accuracy against CPU minutes instead, and draws it beside the --json file.
+    """
+    from mvssl import distributed
+    from mvssl.bench import bench_reader, bench_rivals, bench_train, bench_views, show
+    from mvssl.recipe import load_recipe
+
+    if what == "rivals":
+        bench_rivals(load_recipe(recipe, overrides or []), minutes=minutes, json_file=json_file)
+        return
+    if what == "views":
+        found = bench_views(json_file=json_file)
+    else:
+        measure = bench_train if what == "train" else bench_reader
+        found = measure(load_recipe(recipe, overrides or []), json_file=json_file)
+    if distributed.rank() == 0:
+        show(found)
+
+
+@app.command()
+def schema(
+    out: Annotated[Path | None, typer.Option(help="file; default: standard output")] = None,
+) -> None:
+    """Print the JSON schema of recipes, for editors and for reading."""
+    from mvssl.schema import schema as build
+
+    text = json.dumps(build(), indent=2)
+    if out is None:
+        print(text)
+        return
+    try:
+        out.write_text(text)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror}") from None
