@@ -8,7 +8,7 @@ from rich.console import Console
 from mvssl import distributed
 from mvssl.data import loader, open_shards
 from mvssl.recipe import Recipe
-from mvssl.run import load_run
+from mvssl.run import load_run, packages
 from mvssl.views import build_views, resolve_statistics
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ def finish(recipe: Recipe, folder: Path) -> None:
     then, reports = recipe.train.then, []
     if distributed.rank() and "evaluate" not in then:
         return
-    packages = [name.partition(":")[0].partition(".")[0] for name in _named(recipe)]  # the user named them just now
-    loaded = load_run(folder, packages)
+    trust = packages(recipe)  # the user named them just now
+    loaded = load_run(folder, trust)
     if "evaluate" in then:
         from mvssl.evaluate import evaluate
 
@@ -65,7 +65,7 @@ def finish(recipe: Recipe, folder: Path) -> None:
     if "report" in then:  # last, as it shows what the others found
         from mvssl.report import report
 
-        places["report"] = report(folder, trust=packages).file
+        places["report"] = report(folder, trust=trust).file
     console = Console(stderr=True)
     for name, place in places.items():
         console.print(f"{name:14} {place}", highlight=False, markup=False, soft_wrap=True)
@@ -88,10 +88,6 @@ def draw_views(recipe: Recipe, out: Path, samples: int = 8) -> Path:
     rates = {name: column.rate for name, column in table.columns.items()}
     contact_sheet(views, batch, out, seed=recipe.train.seed, rates=rates)
     return out
-
-
-def _named(recipe: Recipe) -> list[str]:
-    return [table.name for table in (*recipe.views.values(), *recipe.objective) if ":" in table.name]
 
 
 def _next(recipe: Recipe, folder: Path, reports: list["Report"]) -> list[str]:

@@ -71,9 +71,22 @@ def _find(folder: Path, which: str) -> Path:
 
 def refuse_untrusted(recipe: Recipe, trust: Iterable[str]) -> None:
     """Raise `RecipeError` if the recipe names code outside mvssl and the packages of `trust`."""
+    for place, name in _foreign(recipe).items():
+        if _package(name) not in trust:
+            raise RecipeError(f"{place} names {name!r}, code outside mvssl; add --trust {_package(name)} if you know it")
+
+
+def packages(recipe: Recipe) -> list[str]:
+    """The packages outside mvssl that the recipe names classes of."""
+    return [_package(name) for name in _foreign(recipe).values()]
+
+
+def _foreign(recipe: Recipe) -> dict[str, str]:
+    """Classes outside mvssl, by where the recipe names them."""
     tables = {f"views.{name}": view.name for name, view in recipe.views.items()}
     tables |= {f"objective.{number}": term.name for number, term in enumerate(recipe.objective)}
-    for place, name in tables.items():
-        package = name.partition(":")[0].partition(".")[0]
-        if ":" in name and package not in trust:
-            raise RecipeError(f"{place} names {name!r}, code outside mvssl; add --trust {package} if you know it")
+    return {place: name for place, name in tables.items() if ":" in name}
+
+
+def _package(name: str) -> str:
+    return name.partition(":")[0].partition(".")[0]
