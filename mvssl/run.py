@@ -72,8 +72,9 @@ def _find(folder: Path, which: str) -> Path:
 def refuse_untrusted(recipe: Recipe, trust: Iterable[str]) -> None:
     """Raise `RecipeError` if the recipe names code outside mvssl and the packages of `trust`."""
     for place, name in _foreign(recipe).items():
-        if _package(name) not in trust:
-            raise RecipeError(f"{place} names {name!r}, code outside mvssl; add --trust {_package(name)} if you know it")
+        package = _package(name)
+        if package not in trust:
+            raise RecipeError(f"{place} names {name!r}, code outside mvssl; add --trust {package} if you know it")
 
 
 def packages(recipe: Recipe) -> list[str]:
