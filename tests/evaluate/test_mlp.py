@@ -66,6 +66,13 @@ def test_the_papers_rate_is_taken_where_nothing_is_to_be_chosen():
         assert json.loads(json.dumps(found.protocol)) == found.protocol
 
 
+@pytest.mark.parametrize(("head", "betas"), [("dim", "(0.5, 0.999)"), ("amdim", "(0.8, 0.999)")])
+def test_adam_has_the_betas_of_the_papers_code(head, betas):
+    """DIM's are the defaults of cortex, the library that its code trains with."""
+    train = clusters(40, 1)
+    assert f"betas {betas}," in mlp(train, train, head=head, epochs=1, least_steps=1).protocol["optimizer"]
+
+
 def test_dropout_stands_where_the_papers_have_it():
     kinds = [type(layer).__name__ for layer in build(MLPS["dim"], 8, 3)]
     assert kinds == ["Identity", "Linear", "Dropout", "BatchNorm1d", "ReLU", "Identity", "Linear"]
