@@ -112,14 +112,20 @@ class Log:
 
 
 def _bounds(metrics: Mapping[str, float | None]) -> list[str]:
-    """Each bound beside its ceiling; of more than three their mean and the least."""
+    """Each bound beside its ceiling; of more than three their mean and the least, nats and Jensen-Shannon apart."""
     found = bounds(metrics)
     if len(found) <= 3:
         return [f"{name} {bound}" for name, bound in found.items()]
+    nats = {name: bound for name, bound in found.items() if bound.divergence is None}
+    rest = {name: bound for name, bound in found.items() if name not in nats}
+    return [_together(part) for part in (nats, rest) if part]
+
+
+def _together(found: Mapping[str, Bound]) -> str:
     columns = zip(*found.values(), strict=True)
     mean = Bound(*(None if None in column else fmean(column) for column in columns))  # pyright: ignore[reportArgumentType]
     least = min(found, key=lambda name: found[name].told)
-    return [f"{len(found)} bounds, mean {mean}, least {found[least].told:.2f} ({least})"]
+    return f"{len(found)} bounds, mean {mean}, least {found[least].told:.2f} ({least})"
 
 
 def _checked(values: Mapping[str, float | None]) -> str:

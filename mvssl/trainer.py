@@ -126,8 +126,11 @@ class Trainer:
         return {name: batch.present[source] for name, source in column.items() if source in batch.present}
 
 
-def make_accelerator(recipe: Recipe) -> Accelerator:
-    """The processes, the device, the precision, the trackers. Raises `RecipeError` where some cannot be had."""
+def make_accelerator(recipe: Recipe, cpu: bool = False) -> Accelerator:
+    """The processes, the device, the precision, the trackers. Raises `RecipeError` where some cannot be had.
+
+    With `cpu`, no other device even where there is one.
+    """
     launched = os.environ.get("WORLD_SIZE", "1")
     if not launched.isdigit() or (int(launched) > 1 and "MASTER_ADDR" not in os.environ):
         raise RecipeError(f"WORLD_SIZE={launched} without MASTER_ADDR is no launch: use accelerate launch, or unset it")
@@ -136,7 +139,7 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     try:
         accelerator = Accelerator(
             # accelerate's launcher does not pass use_cpu on to its workers, and without it they do not find each other
-            cpu=launched > 1 and not torch.accelerator.is_available(),
+            cpu=cpu or (launched > 1 and not torch.accelerator.is_available()),
             mixed_precision="no" if recipe.train.precision == "fp32" else recipe.train.precision,
             log_with=list(recipe.train.trackers) or None,
             project_dir=recipe.train.out,

@@ -13,7 +13,7 @@ import importlib
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -28,6 +28,13 @@ from mvssl.optim import build_optimizer, learning_rate
 from mvssl.recipe import Recipe
 
 Loss = Callable[[Tensor, Tensor, float], Tensor]  # two views and the share of the time that is spent
+
+
+class Method(NamedTuple):
+    """A network in training: `step(share)` is one step when `share` of the time is spent, `encode` gives [n, d]."""
+
+    step: Callable[[float], None]
+    encode: Callable[[Batch], Tensor]
 
 
 def part(module: str, name: str) -> Any:
@@ -72,10 +79,8 @@ def byol(encoder: nn.Module, width: int) -> tuple[nn.Module, Loss]:
 RIVALS = {"simclr": simclr, "byol": byol, "vicreg": vicreg}
 
 
-def rival(name: str, recipe: Recipe, images: Shards, column: str) -> Any:
-    """The rival as a `mvssl.bench.rivals.Method`."""
-    from mvssl.bench.rivals import Method
-
+def rival(name: str, recipe: Recipe, images: Shards, column: str) -> Method:
+    """The rival on the recipe's encoder. Raises `RecipeError` where lightly is not installed."""
     table = next(iter(recipe.encoder.values()))
     encoder: Any = timm.create_model(table.name, num_classes=0, **table.options)
     networks, loss = RIVALS[name](encoder, encoder.num_features)

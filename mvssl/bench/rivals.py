@@ -12,31 +12,28 @@ import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from mvssl.bench.lightly import Method, rival
 from mvssl.bench.timing import FOREVER, planned, write
 from mvssl.data import Batch, Shards, open_shards, sequential
 from mvssl.errors import RecipeError
 from mvssl.evaluate.features import Labelled
+from mvssl.evaluate.handing import Some
 from mvssl.evaluate.knn import knn
+from mvssl.evaluate.metrics import Result
 from mvssl.recipe import Recipe
 from mvssl.trainer import Trainer, make_accelerator
+from mvssl.views.normalize import spread
 
 METHODS = ("ours", "simclr", "byol", "vicreg")
 CHECKS = 8  # points of a curve
 TURN = 10.0  # seconds of CPU time that a method trains before the next has its turn
 CPU = torch.device("cpu")
-
-
-class Method(NamedTuple):
-    """A network in training: `step(share)` is one step when `share` of the time is spent, `encode` gives [n, d]."""
-
-    step: Callable[[float], None]
-    encode: Callable[[Batch], Tensor]
 
 
 def bench_rivals(
@@ -49,15 +46,10 @@ def bench_rivals(
 ) -> dict[str, Any]:
     """Train each method for `minutes` and measure kNN with so many training images as `neighbours`.
 
-    Raises `RecipeError` where lightly is not installed or the recipe has not two draws of one image view and labels.
+    Raises `RecipeError` where lightly is not installed or the recipe asks for what the rivals cannot have alike.
     """
-    from mvssl.bench.lightly import rival
-
     name, view = next(iter(recipe.views.items()))
-    if len(recipe.views) > 1 or view.count < 2 or recipe.data.label is None:
-        raise RecipeError(
-            f"bench rivals needs one image view with count: 2 or more, and data.label; views are {[*recipe.views]}"
-        )
+    _refuse(recipe)
     torch.set_num_threads(1)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": 0})})  # all time is ours
     columns = {view.source: recipe.data.columns[view.source], "label": recipe.data.label}
@@ -90,7 +82,7 @@ def bench_rivals(
             known, asked = (
                 features(runner.method.encode, *split) for split in ((train, neighbours), (test, len(test)))
             )
-            point = runner.note(knn(known, asked).value)
+            point = runner.note(knn(known, asked))
             print(f"{method}: " + ", ".join(f"{key} {value:,.4g}" for key, value in point.items()), flush=True)
     write(found, CPU, json_file)
     if json_file is not None:
@@ -98,25 +90,44 @@ def bench_rivals(
     return found
 
 
+def _refuse(recipe: Recipe) -> None:
+    view, encoder = (next(iter(table.values())) for table in (recipe.views, recipe.encoder))
+    for fault, wanted in (
+        (len(recipe.views) > 1 or view.count < 2, f"one image view with count: 2 or more, not {[*recipe.views]}"),
+        (recipe.data.label is None or not recipe.data.val, "labels to measure kNN: data.label and data.val"),
+        (encoder.pretrained or encoder.init_from, "an encoder that starts from nothing, as the rivals' does"),
+        (recipe.optim.clip is not None, "no optim.clip, which the rivals do not have"),
+    ):
+        if fault:
+            raise RecipeError(f"bench rivals needs {wanted}")
+
+
 class Runner:
-    """A method, the seconds that it has computed, and the points of its curve."""
+    """A method, the seconds that it has computed, and the points of its curve.
+
+    torch's generator is each method's own, so that what one draws does not depend on whose turn was before.
+    """
 
     def __init__(self, method: Method, seconds: float, batch_size: int):
         self.method, self.seconds, self.batch_size = method, seconds, batch_size
+        self.drawn = torch.get_rng_state()
         self.spent, self.steps = 0.0, 0
         self.points: list[dict[str, float]] = []
 
     def train(self, share: float) -> None:
         """Take steps until `share` of the time is spent."""
+        torch.set_rng_state(self.drawn)
         while self.spent < share * self.seconds:
             begin = time.process_time()
             self.method.step(self.spent / self.seconds)
             self.spent += time.process_time() - begin
             self.steps += 1
+        self.drawn = torch.get_rng_state()
 
-    def note(self, accuracy: float) -> dict[str, float]:
+    def note(self, found: Result) -> dict[str, float]:
         """Add a point to the curve."""
-        self.points.append({"minutes": self.spent / 60, "images": self.steps * self.batch_size, "accuracy": accuracy})
+        measured = {"accuracy": found.value, "standard_error": found.standard_error or 0.0}
+        self.points.append({"minutes": self.spent / 60, "images": self.steps * self.batch_size, **measured})
         return self.points[-1]
 
 
@@ -136,9 +147,9 @@ def draw(found: dict[str, Any], out: Path) -> None:
 
 
 def features(encode: Callable[[Batch], Tensor], shards: Shards, samples: int) -> Labelled:
-    """What `encode` says of the first samples."""
+    """What `encode` says of so many samples, evenly over the shards."""
     found, labels = [], []
-    for batch in sequential(shards, batch_size=256, stop=min(samples, len(shards))):
+    for batch in sequential(Some(shards, spread(len(shards), samples).tolist()), batch_size=256):
         with torch.inference_mode():
             found.append(encode(batch).float())
         labels.append(batch.columns["label"].long())
@@ -147,7 +158,7 @@ def features(encode: Callable[[Batch], Tensor], shards: Shards, samples: int) ->
 
 def ours(recipe: Recipe) -> Method:
     """The recipe, by the steps that `mvssl train` takes."""
-    trainer = Trainer.prepare(recipe, make_accelerator(recipe))
+    trainer = Trainer.prepare(recipe, make_accelerator(recipe, cpu=True))
     batches, numbers = iter(trainer.batches(0, FOREVER)), itertools.count()
 
     def step(share: float) -> None:

@@ -58,11 +58,14 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
         bench_views(sizes=(8,), batch_size=32, seconds=0.01, json_file=tmp_path / "no" / "file.json")
 
 
-def test_methods_of_a_race_have_the_same_minutes_and_points(recipe, tmp_path, monkeypatch):
+@pytest.fixture
+def labelled(recipe, monkeypatch):
     monkeypatch.setattr("torch.set_num_threads", lambda _: None)  # for the tests that follow
-    labelled = recipe.model_copy(
-        update={"data": recipe.data.model_copy(update={"val": "digits/val/*.tar", "label": Column(field="cls")})}
-    )
+    told = {"val": "digits/val/*.tar", "label": Column(field="cls")}
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=told)})
+
+
+def test_methods_of_a_race_have_the_same_minutes_and_points(labelled, tmp_path):
     found = bench_rivals(labelled, minutes=0.01, methods=("ours",), neighbours=64, json_file=tmp_path / "race.json")
     points = found["curves"]["ours"]
     assert len(points) == 8
@@ -72,6 +75,15 @@ def test_methods_of_a_race_have_the_same_minutes_and_points(recipe, tmp_path, mo
     assert (tmp_path / "race.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_race_without_labels_is_refused(recipe):
-    with pytest.raises(RecipeError, match=r"data\.label"):
-        bench_rivals(recipe)
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data": {"label": None}}, r"data\.label and data\.val"),
+        ({"data": {"val": None}}, r"data\.label and data\.val"),
+        ({"optim": {"clip": 1.0}}, r"optim\.clip"),
+    ],
+)
+def test_a_race_that_could_not_be_fair_is_refused(labelled, changes, said):
+    tables = {name: getattr(labelled, name).model_copy(update=values) for name, values in changes.items()}
+    with pytest.raises(RecipeError, match=said):
+        bench_rivals(labelled.model_copy(update=tables))
