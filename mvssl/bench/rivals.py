@@ -91,7 +91,7 @@ def bench_rivals(
 
 
 def _refuse(recipe: Recipe) -> None:
-    view, encoder = (next(iter(table.values())) for table in (recipe.views, recipe.encoder))
+    view, encoder = next(iter(recipe.views.values())), next(iter(recipe.encoder.values()))
     for fault, wanted in (
         (len(recipe.views) > 1 or view.count < 2, f"one image view with count: 2 or more, not {[*recipe.views]}"),
         (recipe.data.label is None or not recipe.data.val, "labels to measure kNN: data.label and data.val"),
