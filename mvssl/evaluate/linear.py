@@ -9,7 +9,6 @@ is two matrix products however many candidates there are. The test set is not an
 
 import itertools
 import math
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -19,13 +18,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mvssl.evaluate.classifiers import LINEARS, classify
 from mvssl.evaluate.features import Labelled, Standard, classes, one_hot
-from mvssl.evaluate.fitting import hold_out, rows_per_step
+from mvssl.evaluate.fitting import hold_out, minibatches, rows_per_step
 from mvssl.evaluate.metrics import Result, judge, metric_of, score
 
 RATES = (1e-4, 1e-3, 1e-2)  # of Adam
 DECAYS = (0.0, 1e-3, 1e-2, 1e-1)  # times |w|^2 / 2, added to the mean cross-entropy
 PAIRS = list(itertools.product(RATES, DECAYS))
-SPAN = 1024  # samples of train up to which wider features are taken as coordinates in their span: a second or two
 
 
 class Linear(NamedTuple):
@@ -53,27 +51,18 @@ def fit(
     batch_size: int,
     least_steps: int,
     seed: int,
-    standard: Standard | None = None,
 ) -> Linear:
-    """Train one classifier of `width` classes per pair of learning rate and weight decay, by Adam with cosine decay.
-
-    Features are standardised by train, unless the caller brings another `standard`.
-    """
+    """Train one classifier of `width` classes per pair of learning rate and weight decay, by Adam with cosine decay."""
     features, labels = train
     n, k, multi = len(labels), len(pairs), labels.ndim == 2
     new = features.new_zeros
-    model = Linear(standard or Standard.of(features), new(k, width, features.shape[1]), new(k, width))
+    model = Linear(Standard.of(features), new(k, width, features.shape[1]), new(k, width))
     slope = Linear(model.standard, torch.zeros_like(model.weight), torch.zeros_like(model.bias))
     adam = _adam(model, slope, pairs)
-    batch_size = rows_per_step(n, batch_size)
-    steps = max(least_steps, epochs * (n // batch_size))
-    cosine = LambdaLR(adam, lambda step: (1 + math.cos(math.pi * step / steps)) / 2)
-    generator = torch.Generator().manual_seed(seed)
-    order, at = torch.randperm(n, generator=generator), 0
-    for _ in range(steps):
-        if at + batch_size > n:
-            order, at = torch.randperm(n, generator=generator), 0
-        rows, at = order[at : at + batch_size].to(features.device), at + batch_size
+    batches = minibatches(n, batch_size=batch_size, epochs=epochs, least_steps=least_steps, seed=seed)
+    cosine = LambdaLR(adam, lambda step: (1 + math.cos(math.pi * step / len(batches))) / 2)
+    for rows in batches:
+        rows = rows.to(features.device)
         x = model.standard(features[rows])
         scores = model.scores(x)
         p = scores.sigmoid() if multi else scores.softmax(dim=2)
@@ -97,16 +86,6 @@ def _adam(model: Linear, slope: Linear, pairs: list[tuple[float, float]]) -> tor
         groups.append({"params": [weight], "lr": rate, "weight_decay": decay})
         groups.append({"params": [bias], "lr": rate})
     return torch.optim.Adam(groups, fused=True)
-
-
-def span(features: Tensor) -> Callable[[Tensor], Tensor]:
-    """From features [m, d] to their coordinates [m, r] in the span of standardised `features` [n, d], r <= n."""
-    standard = Standard.of(features)
-    x = standard(features)
-    square, vectors = torch.linalg.eigh((x @ x.T).double())
-    kept = square > 1e-6 * square[-1]  # what single precision tells from 0
-    basis = x.T @ (vectors[:, kept] / square[kept].sqrt()).to(x.dtype)  # [d, r], orthonormal columns
-    return lambda other: torch.cat([standard(chunk) @ basis for chunk in other.split(4096)])
 
 
 def select(train: Labelled, *, share: float = 0.2, seed: int = 0, **schedule: Any) -> dict:
@@ -139,9 +118,8 @@ def linear(
 ) -> Result:
     """Choose on a part of train, refit on all of train, score on test once.
 
-    At most `batch_size` samples per step; at least `least_steps` steps, and `epochs` passes over train. Features at
-    least twice as wide as a small train has samples are rotated into its span: the same classifiers, at less cost.
-    With `head` a paper's own classifier is trained, on features as they are, in its batches and at its rates.
+    At most `batch_size` samples per step; at least `least_steps` steps, and `epochs` passes over train. With `head` a
+    paper's own classifier is trained, on features as they are, in its batches and at its rates.
     """
     if head is not None:
         return classify(
@@ -149,14 +127,9 @@ def linear(
             standardised=False, share=share, seed=seed,
         )  # fmt: skip
     schedule: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "least_steps": least_steps}
-    scaling, standard = "standardised by train", None
-    if 2 * len(train.labels) <= train.features.shape[1] and len(train.labels) <= SPAN:
-        coordinates = span(train.features)
-        train, test = (Labelled(coordinates(split.features), split.labels) for split in (train, test))
-        scaling, standard = f"{scaling}, as coordinates in its span", Standard.none(train.features)
-    chosen = select(train, share=share, seed=seed, standard=standard, **schedule)
+    chosen = select(train, share=share, seed=seed, **schedule)
     pair = chosen["learning_rate"], chosen["weight_decay"]
-    model = fit(train, [pair], width=classes(train.labels), seed=seed, standard=standard, **schedule)
+    model = fit(train, [pair], width=classes(train.labels), seed=seed, **schedule)
     protocol = {
         "classifier": "linear, " + ("softmax" if train.labels.ndim == 1 else "one sigmoid per class"),
         "optimizer": "Adam, cosine decay to 0",
@@ -164,7 +137,7 @@ def linear(
         "batch_size": rows_per_step(len(train.labels), batch_size),
         "learning_rates": list(RATES),
         "weight_decays": list(DECAYS),
-        "scaling": scaling,
+        "scaling": "standardised by train",
         "chosen": f"by {metric_of(train.labels).name} on {share:.0%} of train, then refitted on all of train",
     }
     return judge(model(test.features)[:, 0], test.labels, protocol, seed, chosen=chosen)
