@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
 from mvssl.evaluate.features import Labelled, Standard, classes
-from mvssl.evaluate.fitting import hold_out, loss, minibatches, rows_per_step, seeded
+from mvssl.evaluate.fitting import hold_out, loss, minibatches, seeded
 from mvssl.evaluate.metrics import Result, judge, metric_of, score
 
 
@@ -67,9 +67,9 @@ def fit(
     train: Labelled, head: Head, rate: float, *, kinds: int, epochs: int, least_steps: int, seed: int
 ) -> nn.Sequential:
     """The head trained on the features, in eval mode."""
-    device = train.features.device
+    device, n = train.features.device, len(train.labels)
     batches = minibatches(
-        len(train.labels), batch_size=head.batch_size, epochs=epochs, least_steps=least_steps, seed=seed
+        n, batch_size=head.batch_size, epochs=epochs, least_steps=least_steps, seed=seed, shrink=False
     )
     with seeded(seed, device), torch.enable_grad():
         model = build(head, train.features.shape[1], kinds).to(device)
@@ -153,7 +153,7 @@ def classify(
         "epochs": epochs,
         "paper_epochs": head.epochs,
         "least_steps": least_steps,
-        "batch_size": rows_per_step(len(train.labels), head.batch_size),
+        "batch_size": min(head.batch_size, len(train.labels)),
         "scaling": "standardised by train (the papers take features as they are)" if standardised else "none",
         "learning_rates": list(rates),
         "chosen": how,

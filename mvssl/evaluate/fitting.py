@@ -7,6 +7,7 @@ out  rows of samples by step; torch's generators are left as they were
 import contextlib
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,17 +22,41 @@ def rows_per_step(n: int, batch_size: int) -> int:
     return min(batch_size, max(n // 10, 64), n)
 
 
-def minibatches(n: int, *, batch_size: int, epochs: int, least_steps: int, seed: int) -> list[Tensor]:
-    """int64 [b] for each step: every epoch in a new order, what is left over at its end dropped.
+class Minibatches:
+    """Which samples each step sees, int64 [rows]: `batches[step]`, a function of the seed and the number of the step.
 
-    A small set has small batches, see `rows_per_step`, and more epochs, until there are `least_steps`.
+    Every pass is in a new order, what is left over at its end dropped. One pass is held at a time.
     """
-    rows = rows_per_step(n, batch_size)
-    steps = max(least_steps, epochs * (n // rows))
-    generator = torch.Generator().manual_seed(seed)
-    passes = -(-steps // (n // rows))
-    blocks = [torch.randperm(n, generator=generator)[: n // rows * rows].view(-1, rows) for _ in range(passes)]
-    return list(torch.cat(blocks)[:steps])
+
+    def __init__(self, n: int, rows: int, steps: int, seed: int):
+        self.n, self.rows, self.steps, self.seed = n, rows, steps, seed
+        self._pass, self._order = -1, torch.zeros(0, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Tensor:
+        if not 0 <= step < self.steps:
+            raise IndexError(f"step {step} of {self.steps}")
+        number, at = divmod(step, self.n // self.rows)
+        if number != self._pass:
+            order = np.random.default_rng([self.seed, number]).permutation(self.n)
+            self._pass, self._order = number, torch.from_numpy(order)
+        return self._order[at * self.rows :][: self.rows]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[step] for step in range(self.steps))
+
+
+def minibatches(
+    n: int, *, batch_size: int, epochs: int, least_steps: int, seed: int, shrink: bool = True
+) -> Minibatches:
+    """The samples of `epochs` passes over n, and of more until there are `least_steps`.
+
+    With `shrink` a small set has small batches, see `rows_per_step`; without, `batch_size` samples or all.
+    """
+    rows = rows_per_step(n, batch_size) if shrink else min(batch_size, n)
+    return Minibatches(n, rows, max(least_steps, epochs * (n // rows)), seed)
 
 
 def hold_out(n: int, share: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from clouds import clusters, several
+from clouds import clusters, largest_made, several
 from sklearn.metrics import average_precision_score
 
 from mvssl.evaluate import Labelled, linear
@@ -90,10 +90,36 @@ def test_the_same_seed_gives_the_same_head_and_leaves_the_generator_alone():
 
 
 def test_an_epoch_shows_every_sample_at_most_once_and_none_is_left_out_for_ever():
-    steps = minibatches(130, batch_size=64, epochs=10, least_steps=1, seed=0)
+    steps = list(minibatches(130, batch_size=64, epochs=10, least_steps=1, seed=0))
     assert [len(rows) for rows in steps] == [64] * 20
     assert all(len(torch.cat(steps[e : e + 2]).unique()) == 128 for e in range(0, 20, 2))
     assert len(torch.cat(steps).unique()) == 130
+
+
+def test_a_step_sees_the_same_samples_whenever_it_is_asked_for():
+    steps = minibatches(130, batch_size=64, epochs=4, least_steps=1, seed=0)
+    forwards = [rows.clone() for rows in steps]
+    backwards = [steps[step] for step in reversed(range(8))]
+    assert all(a.equal(b) for a, b in zip(forwards, reversed(backwards), strict=True))
+    assert not forwards[0].equal(forwards[2])
+    with pytest.raises(IndexError):
+        steps[8]
+
+
+def test_long_fits_hold_one_order_of_the_samples_at_a_time():
+    """150 passes over 20,000 samples are 24 MB of numbers."""
+    with largest_made() as largest:
+        steps = minibatches(20_000, batch_size=512, epochs=150, least_steps=1, seed=0)
+        assert len(list(zip(steps, range(100), strict=False))) == 100
+    assert largest[0] <= 20_000
+
+
+@pytest.mark.parametrize("n", [300, 1000])
+def test_the_papers_batch_is_theirs_on_small_sets_too(n, monkeypatch):
+    seen = []
+    monkeypatch.setattr("mvssl.evaluate.classifiers.loss", lambda s, y: seen.append(len(y)) or loss(s, y))
+    found = mlp(clusters(n, 1), clusters(20, 1), head="amdim", rates=None, epochs=1, least_steps=1)
+    assert set(seen) == {min(480, n)} == {found.protocol["batch_size"]}
 
 
 def test_what_is_held_out_is_not_fitted_on():
