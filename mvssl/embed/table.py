@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mvssl.data import Shards
-from mvssl.errors import DataError, RecipeError
+from mvssl.errors import RecipeError
 from mvssl.evaluate.cache import Entry
+from mvssl.evaluate.extraction import DIVERGED, not_finite
 
 BLOCK = 1 << 26  # bytes of features that are in memory at once
 OWN = ("key", "shard", "shards", "label", "about")  # names in a file beside those of the views
@@ -82,14 +83,10 @@ class Table:
             values = exact.astype(self.dtype, copy=False)
         bad = there & ~np.isfinite(values).all(1)
         if bad.any():
-            first = int(np.argmax(bad))
-            advice = "the encoder has diverged"
-            if np.isfinite(exact[first]).all():
-                advice = f"the largest number of --half is {np.finfo(self.dtype).max:,.0f}; write without it"
-            raise DataError(
-                f"view {view}, sample {self.source.key(int(rows[first]))} of {self.source.shard(int(rows[first]))}: "
-                f"features are NaN or infinite; {advice}"
-            )
+            first, most = int(np.argmax(bad)), np.finfo(self.dtype).max
+            beyond = f"the largest number of --half is {most:,.0f}; write without it"
+            advice = beyond if np.isfinite(exact[first]).all() else DIVERGED
+            raise not_finite(self.source, int(rows[first]), view, advice)
         values[~there] = np.nan
         return Column(values, there)
 

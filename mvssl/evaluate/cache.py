@@ -28,7 +28,7 @@ from mvssl.errors import StorageError
 
 LIMIT = 20 * 2**30  # bytes
 _DEBRIS = 24 * 3600  # seconds
-_VERSION = 2  # counts up when the code gives other values for the same description
+_VERSION = 3  # counts up when the code gives other values for the same description
 _ABOUT, _ROWS = "about.json", "rows.npy"
 
 

@@ -21,8 +21,12 @@ from mvssl.data.progress import track
 from mvssl.errors import DataError, ElsewhereError, MvsslError
 from mvssl.evaluate import cache
 from mvssl.evaluate.cache import Entry
+from mvssl.evaluate.layers import PIXELS
+
+DIVERGED = "the encoder has diverged; of a run, --checkpoint STEP takes an earlier one"
 
 Compute = Callable[[Batch, list[int]], list[dict[str, Tensor]]]
+Check = Callable[[Batch, list[dict[str, Tensor]]], None]
 
 
 class Part(NamedTuple):
@@ -52,7 +56,8 @@ def collect(
     """The entry of every description; those that the cache lacks are computed in one pass over `source`.
 
     `compute(batch, numbers)` gives the arrays of the descriptions of these numbers. Every process must call it; where
-    one fails all raise. Raises `DataError` where no sample can be used, and what reading, computing and writing raise.
+    one fails all raise. Raises `DataError` where no sample can be used, or a feature is NaN or infinite, and what
+    reading, computing and writing raise.
     """
     names = [cache.digest(description) for description in descriptions]
     first = [names.index(name) for name in names]  # equal descriptions, as of an encoder that was not trained, are one
@@ -68,7 +73,12 @@ def collect(
             for name, values in arrays.items():
                 writers[number].write(name, part.rows, values)
 
-    parts = _computed(_own_batches(source, batch_size, workers, device, label), compute, missing, device)
+    def check(batch: Batch, arrays: list[dict[str, Tensor]]) -> None:
+        for number, found in zip(missing, arrays, strict=True):
+            _refuse_not_finite(source, descriptions[number], batch, found)
+
+    batches = _own_batches(source, batch_size, workers, device, label)
+    parts = _computed(batches, compute, missing, check, device)
     try:
         if not _in_rounds(parts, take, batch_size):
             raise DataError(f"none of the {len(source)} samples in {source.shard(0)} and its like could be used")
@@ -104,9 +114,11 @@ def _own_batches(source: Shards, batch_size: int, workers: int, device: torch.de
     return track(batches, label, stop - start, rank == 0)
 
 
-def _computed(batches: Iterator[Batch], compute: Compute, numbers: list[int], device: torch.device) -> Iterator[Part]:
+def _computed(
+    batches: Iterator[Batch], compute: Compute, numbers: list[int], check: Check, device: torch.device
+) -> Iterator[Part]:
     """A part for each batch; on a GPU the host reads one batch while the device works on the next."""
-    held: tuple[np.ndarray, list[dict[str, Tensor]], Any] | None = None
+    held: tuple[Batch, list[dict[str, Tensor]], Any] | None = None
     for batch in batches:
         with torch.inference_mode():
             arrays = [{name: _sent(x) for name, x in arrays.items()} for arrays in compute(batch, numbers)]
@@ -114,10 +126,10 @@ def _computed(batches: Iterator[Batch], compute: Compute, numbers: list[int], de
         if event is not None:
             event.record()
         if held is not None:
-            yield _arrived(*held)
-        held = batch.index.numpy(), arrays, event
+            yield _arrived(*held, check)
+        held = batch, arrays, event
     if held is not None:
-        yield _arrived(*held)
+        yield _arrived(*held, check)
 
 
 def _sent(x: Tensor) -> Tensor:
@@ -128,10 +140,32 @@ def _sent(x: Tensor) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)
 
 
-def _arrived(rows: np.ndarray, arrays: list[dict[str, Tensor]], event: Any) -> Part:
+def _arrived(batch: Batch, arrays: list[dict[str, Tensor]], event: Any, check: Check) -> Part:
     if event is not None:
         event.synchronize()
-    return Part(rows, arrays)
+    check(batch, arrays)
+    return Part(batch.index.numpy(), arrays)
+
+
+def _refuse_not_finite(source: Shards, description: dict[str, Any], batch: Batch, arrays: dict[str, Tensor]) -> None:
+    """Raise `DataError` where an array of floats is not finite: no probe could say anything true of it.
+
+    A blank in place of what a sample lacks is not looked at.
+    """
+    needed = [there for name, there in batch.present.items() if name != "label"]
+    whole = torch.stack(needed).all(0) if needed else torch.ones(len(batch.index), dtype=torch.bool)
+    for view, x in arrays.items():
+        bad = whole & ~x.isfinite().flatten(1).all(1) if x.is_floating_point() and x.ndim > 1 else ~whole[:0]
+        if bad.any():
+            advice = "no encoder has seen it yet" if description.get("of") == PIXELS else DIVERGED
+            raise not_finite(source, int(batch.index[bad][0]), view, advice)
+
+
+def not_finite(source: Shards, row: int, view: str, advice: str) -> DataError:
+    """What to raise where features of a sample are no numbers."""
+    return DataError(
+        f"view {view}, sample {source.key(row)} of {source.shard(row)}: features are NaN or infinite; {advice}"
+    )
 
 
 def _in_rounds(parts: Iterator[Part], take: Callable[[Part], None], batch_size: int) -> int:

@@ -127,7 +127,7 @@ def describe(want: Want, source: Shards, tables: Mapping[str, View], device: tor
         "samples": len(source),
     }
     if want.candidate is None:
-        return {"data": data, "of": "labels"}
+        return {"data": data, "of": "labels", "code": _sources()}
     return {
         "data": data,
         "views": {name: [_clean(table), code_of(table.name)] for name, table in tables.items()},
@@ -157,12 +157,18 @@ def _clean(table: View) -> dict[str, Any]:
     return table.model_dump(mode="json", exclude={"count", "geometry"})
 
 
+CODE = (  # folders and files of mvssl whose code lies between a shard and a feature or label
+    "data", "views", "encoders", "objectives", "model.py", "batchnorm.py", "devices.py", "names.py",
+    "evaluate/features.py", "evaluate/layers.py", "evaluate/extraction.py",
+)  # fmt: skip
+
+
 @functools.cache
-def _sources() -> str:
-    """One name for the code of mvssl that lies between a shard and a feature."""
-    root, whole = Path(__file__).parents[1], hashlib.blake2b(digest_size=16)
-    for folder in ("data", "views", "encoders", "objectives"):
-        for file in sorted((root / folder).glob("*.py")):
+def _sources(root: Path = Path(__file__).parents[1]) -> str:
+    """One name for the code in CODE."""
+    whole = hashlib.blake2b(digest_size=16)
+    for name in CODE:
+        for file in sorted((root / name).rglob("*.py")) if (root / name).is_dir() else [root / name]:
             whole.update(file.read_bytes())
     return whole.hexdigest()
 

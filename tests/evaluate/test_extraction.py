@@ -184,3 +184,44 @@ def test_an_entry_remembers_which_rows_were_usable(shards):
     features, _, rows, *_ = gathered(shards, times=2)
     assert np.array_equal(rows.numpy(), [i for i in range(SAMPLES) if i != 3])
     assert len(features) == SAMPLES - 1
+
+
+def diverged(folder, value):
+    """For `processes`: a feature of sample 22 is `value`; what is raised, and what is kept of it."""
+    source = open_shards(str(folder), folder, COLUMNS, progress=False)
+
+    def compute(batch, numbers):
+        x = batch.columns["image"].float().flatten(1)
+        x[batch.index == 22, -1] = value
+        return [{"rgb": x}]
+
+    try:
+        collect(source, [{"diverged": value}], compute, batch_size=7)
+    except MvsslError as error:
+        return error.code, str(error), len(list(cache.folder().glob("*")))
+    return None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_a_feature_that_is_no_number_names_its_sample_before_anything_is_probed(processes, shards, tmp_path, value):
+    said = f"view rgb, sample 00000022 of {shards / '000001.tar'}: features are NaN or infinite; the encoder has diver"
+    code, text, kept = diverged(shards, value)
+    assert (code, kept) == (65, 0)
+    assert text.startswith(said)
+    assert "--checkpoint STEP" in text
+    first, second = processes(in_cache, tmp_path / "elsewhere", diverged, shards, value)
+    assert first[0] == second[0] == 65
+    assert said in first[1]
+    assert first[2] == 0
+
+
+def test_blanks_in_place_of_a_sensor_may_be_no_numbers(tmp_path):
+    shards = tiny.write_shards(tmp_path / "train", (9,), without_depth=3)
+    columns = {"image": Column(field="png"), "depth": Column(field="depth.png")}
+    source = open_shards(str(shards), shards, columns, missing="mask", progress=False)
+
+    def compute(batch, numbers):
+        blank = ~batch.present["depth"]
+        return [{"depth": batch.columns["depth"].float().flatten(1).masked_fill(blank[:, None], torch.nan)}]
+
+    assert collect(source, [{"of": "depth"}], compute, batch_size=4).entries[0]["depth"].isnan().any(1).sum() == 3
