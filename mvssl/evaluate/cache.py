@@ -4,7 +4,7 @@ in   a description (JSON) of all that decides the values: weights, data, views, 
 out  CACHE/features/DIGEST: about.json, rows.npy, and one npy per array, mapped into memory and not read whole
 
 CACHE is $MVSSL_CACHE, else ~/.cache/mvssl. An entry is written aside and renamed; a damaged one counts as absent. Where
-entries together exceed LIMIT, those not used for longest go.
+entries together exceed $MVSSL_CACHE_LIMIT (GiB), those not used for longest go, save those that this process has mapped.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import secrets
 import shutil
 import tempfile
 import time
+import weakref
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,12 +25,13 @@ import torch
 from torch import Tensor
 
 from mvssl.data.index import cache_folder
-from mvssl.errors import StorageError
+from mvssl.errors import RecipeError, StorageError
 
-LIMIT = 20 * 2**30  # bytes
+LIMIT = 20.0  # GiB, where $MVSSL_CACHE_LIMIT does not say
 _DEBRIS = 24 * 3600  # seconds
 _VERSION = 3  # counts up when the code gives other values for the same description
 _ABOUT, _ROWS = "about.json", "rows.npy"
+_HELD: "weakref.WeakValueDictionary[str, np.ndarray]" = weakref.WeakValueDictionary()  # entries in use, by their folder
 
 
 class Entry(NamedTuple):
@@ -55,6 +57,15 @@ def folder() -> Path:
     return cache_folder() / "features"
 
 
+def limit() -> float:
+    """GiB that entries may take together. Raises `RecipeError` where $MVSSL_CACHE_LIMIT is no number."""
+    given = os.environ.get("MVSSL_CACHE_LIMIT") or LIMIT
+    with contextlib.suppress(ValueError):
+        if (number := float(given)) >= 0:
+            return number
+    raise RecipeError(f"MVSSL_CACHE_LIMIT={given}: GiB are asked for, such as 200, or inf")
+
+
 def find(description: dict[str, Any]) -> Entry | None:
     """The entry of this description, or None where there is none that is whole."""
     place = folder() / digest(description)
@@ -62,7 +73,7 @@ def find(description: dict[str, Any]) -> Entry | None:
         about = json.loads((place / _ABOUT).read_text())
         if not _whole(place, about):
             return None
-        found = Entry({name: _mapped(place / file) for name, file in about["arrays"].items()}, _mapped(place / _ROWS))
+        found = _entry(place, about["arrays"])
         os.utime(place)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -78,9 +89,17 @@ def _hash(file: Path) -> str:
         return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _mapped(file: Path) -> Tensor:
+def _entry(place: Path, files: dict[str, str]) -> Entry:
+    rows = _mapped(place / _ROWS)
+    _HELD[str(place)] = rows  # which lives as long as the tensor over it
+    return Entry(
+        {name: torch.from_numpy(_mapped(place / file)) for name, file in files.items()}, torch.from_numpy(rows)
+    )
+
+
+def _mapped(file: Path) -> np.ndarray:
     # copy on write: torch wants memory that it may write, and what it writes must not reach the file
-    return torch.from_numpy(np.load(file, mmap_mode="c", allow_pickle=False))
+    return np.load(file, mmap_mode="c", allow_pickle=False)
 
 
 class Writer:
@@ -134,13 +153,11 @@ class Writer:
                 about = {"arrays": files, "digests": digests, "of": self._description}
                 (self._aside / _ABOUT).write_text(json.dumps(about, indent=1, default=str))
                 self._aside = _placed(self._aside, folder() / digest(self._description))
-            found = Entry({n: _mapped(self._aside / f) for n, f in files.items()}, _mapped(self._aside / _ROWS))
+            found = _entry(self._aside, files)
         except OSError as error:
             self.discard()
             raise StorageError(f"features cannot be written to {self._aside.parent}: {error.strerror}") from error
-        if self._kept:
-            _evict()
-        else:
+        if not self._kept:
             self.discard()  # what is mapped stays readable until it is let go
         return found
 
@@ -177,13 +194,17 @@ def entries() -> list[tuple[float, int, Path]]:
     return sorted(found, reverse=True)
 
 
-def _evict() -> None:
+def evict() -> float:
+    """Remove the entries beyond the limit, but none in use; GiB by which those alone exceed it."""
     for debris in folder().glob(".*"):
         with contextlib.suppress(OSError):
             if time.time() - debris.stat().st_mtime > _DEBRIS:  # of a process that was killed
                 shutil.rmtree(debris, ignore_errors=True)
-    total = 0
-    for number, (_, size, place) in enumerate(entries()):
-        total += size
-        if total > LIMIT and number:
-            shutil.rmtree(place, ignore_errors=True)
+    most, found = limit() * 2**30, entries()
+    held = total = sum(size for _, size, place in found if str(place) in _HELD)
+    for _, size, place in found:
+        if str(place) not in _HELD:
+            total += size
+            if total > most:
+                shutil.rmtree(place, ignore_errors=True)
+    return max(0.0, held - most) / 2**30

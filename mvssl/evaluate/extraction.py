@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.distributed as dist
+from rich.console import Console
 from torch import Tensor
 
 from mvssl import distributed
@@ -61,7 +62,7 @@ def collect(
     """
     names = [cache.digest(description) for description in descriptions]
     first = [names.index(name) for name in names]  # equal descriptions, as of an encoder that was not trained, are one
-    found = on_main(lambda: [cache.find(description) for description in descriptions])
+    found = on_main(lambda: _found(descriptions))
     missing = distributed.from_main(lambda: sorted({first[n] for n, entry in enumerate(found) if entry is None}))
     if not missing:
         return Collected(found, 0) if distributed.rank() == 0 else None
@@ -97,9 +98,20 @@ def on_main(work: Callable[[], Any]) -> Any:
     return made[0] if made else {}
 
 
+def _found(descriptions: list[dict[str, Any]]) -> list[Entry | None]:
+    cache.limit()  # a wrong one is known before hours of computing
+    return [cache.find(description) for description in descriptions]
+
+
 def _close(found: list[Any], writers: dict[int, cache.Writer]) -> int:
     for number, writer in writers.items():
         found[number] = writer.close()
+    if beyond := cache.evict():
+        Console(stderr=True).print(
+            f"features in use exceed the cache's {cache.limit():,g} GiB by {beyond:,.1f} GiB; they stay until the next "
+            "command computes others, unless MVSSL_CACHE_LIMIT (GiB) is raised",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
     return len(writers)
 
 

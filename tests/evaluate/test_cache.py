@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mvssl.errors import StorageError
+from mvssl.errors import RecipeError, StorageError
 from mvssl.evaluate import cache
 
 OF = {"weights": "abc", "layer": "vector"}
@@ -103,8 +103,30 @@ def test_the_entries_not_used_for_longest_go_where_there_is_too_much(monkeypatch
         os.utime(cache.folder() / cache.digest(description), (age, age))
     assert cache.find(old) is not None  # which is a use
     size = cache.entries()[0][1]
-    monkeypatch.setattr(cache, "LIMIT", 2.5 * size)
+    monkeypatch.setenv("MVSSL_CACHE_LIMIT", str(2.5 * size / 2**30))
     written(new)
+    assert cache.evict() == 0
     assert cache.find(used) is None
     assert cache.find(old) is not None
     assert cache.find(new) is not None
+
+
+def test_entries_in_use_stay_however_large_and_go_once_they_are_let_go(monkeypatch):
+    """The next probe of the same evaluation reads them; evicted, it would compute everything again."""
+    written({"number": 0})
+    own = [written({"number": number}) for number in (1, 2)] + [cache.find({"number": 1})]
+    size = cache.entries()[0][1]
+    monkeypatch.setenv("MVSSL_CACHE_LIMIT", str(1.5 * size / 2**30))
+    assert cache.evict() * 2**30 == pytest.approx(0.5 * size)
+    assert len(cache.entries()) == 2
+    assert cache.find({"number": 0}) is None
+    own.clear()
+    assert cache.evict() == 0
+    assert len(cache.entries()) == 1
+
+
+@pytest.mark.parametrize("given", ["20 GiB", "-1", "nan"])
+def test_a_limit_that_is_no_number_is_refused(monkeypatch, given):
+    monkeypatch.setenv("MVSSL_CACHE_LIMIT", given)
+    with pytest.raises(RecipeError, match=f"MVSSL_CACHE_LIMIT={given}: GiB"):
+        cache.limit()

@@ -225,3 +225,11 @@ def test_blanks_in_place_of_a_sensor_may_be_no_numbers(tmp_path):
         return [{"depth": batch.columns["depth"].float().flatten(1).masked_fill(blank[:, None], torch.nan)}]
 
     assert collect(source, [{"of": "depth"}], compute, batch_size=4).entries[0]["depth"].isnan().any(1).sum() == 3
+
+
+def test_what_one_pass_computed_is_kept_whole_beyond_the_limit_and_said(shards, monkeypatch, capsys):
+    monkeypatch.setenv("MVSSL_CACHE_LIMIT", "1e-6")
+    source, of = open_shards(str(shards), shards, COLUMNS, progress=False), [{"of": "x"}, {"of": "y"}]
+    made = collect(source, of, lambda batch, numbers: [{"x": batch.columns["label"]} for _ in numbers], batch_size=7)
+    assert len(cache.entries()) == len(made.entries) == 2
+    assert "features in use exceed the cache's 1e-06 GiB by 0.0 GiB" in capsys.readouterr().err
