@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mvssl import distributed
 from mvssl.data import Batch, Shards, as_source, loader, open_shards
+from mvssl.data.dataset import in_json
 from mvssl.data.samples import Source
 from mvssl.draws import hash_name
 from mvssl.errors import DataError
@@ -101,7 +102,10 @@ def _bank(trainer: Trainer, source: Source) -> Source | None:
 
 
 def _open(table: Data, patterns: str | list[str], labelled: bool = False) -> Source:
-    """Shards with the column `label` where they have one; samples without one are among them unless `labelled`."""
+    """Shards with the column `label` where they have one; samples without one are among them unless `labelled`.
+
+    Of labels inside json no index tells who has one: there they are among them always.
+    """
 
     def work() -> Source:
         wanted = [{LABEL: table.label}] if table.label else []
@@ -110,7 +114,7 @@ def _open(table: Data, patterns: str | list[str], labelled: bool = False) -> Sou
             with contextlib.suppress(DataError) if more else contextlib.nullcontext():
                 return open_shards(
                     patterns, table.folder, {**table.columns, **more}, missing=missing,
-                    spare=() if labelled else more, progress=False,
+                    spare=() if labelled and not any(map(in_json, more.values())) else more, progress=False,
                 )  # fmt: skip
         raise AssertionError("the last turn returns or raises")
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from mvssl.data.batch import Form, Sample
 from mvssl.data.decode import DECODERS, MAX_PIXELS, decode, extension
-from mvssl.data.faults import Undecodable, Unreadable
+from mvssl.data.faults import Absent, Undecodable, Unreadable
 from mvssl.data.forms import common_form, conform
 from mvssl.data.index import Index, build
 from mvssl.data.paths import expand
@@ -25,6 +25,7 @@ from mvssl.errors import DataError, RecipeError
 from mvssl.recipe import Column
 
 Missing = Literal["drop", "mask", "error"]
+SOUGHT = 10_000  # samples tried for the json path of a spare column
 _OPEN = 64  # shards that one process keeps open
 
 
@@ -39,9 +40,10 @@ def open_shards(
 ) -> "Shards":
     """The samples of all shards that `patterns` name under `root`, with `columns`; those of `spare` none need have.
 
-    Columns of `spare`, such as a label, have no say in which samples are kept, and go where none of these has them.
-    Raises `DataError` where shards are absent or damaged, no sample has a column, or the samples of a column differ
-    in shape; `RecipeError` where a column's field has no decoder, its mode or rate does not suit it, or its size is
+    Columns of `spare`, such as a label, have no say in which samples are kept, and go where none of these has them (of
+    those with a json path, none of SOUGHT). A sample whose json lacks the path of a spare column lacks the column.
+    Raises `DataError` where shards are absent or damaged, no sample has a column, or the samples of a column differ in
+    shape; `RecipeError` where a column's field has no decoder, its mode or rate does not suit it, or its size is
     beyond `MAX_PIXELS`.
     """
     for name, column in columns.items():
@@ -91,10 +93,13 @@ class Shards:
         self._offsets, self._sizes, self._choice = (np.concatenate(part) for part in zip(*parts, strict=True))
         self._keys = [index.keys[rows] for index, rows in zip(indexes, keep, strict=True)]
         self._leave_out([c for c, name in enumerate(columns) if not asked[c] and not self.has(name).any()])
-        self.optional = {name for name in self.columns if not self.has(name).all()}
+        self._inside = {n for n, column in self.columns.items() if n in spare and in_json(column)}
         self.fingerprint = _fingerprint(indexes, len(self))
         self._files = _Files()
-        self.forms = {name: self._probe(name, np.flatnonzero(self.has(name))) for name in self.columns}
+        forms = {name: self._probe(name, np.flatnonzero(self.has(name))) for name in self.columns}
+        self._leave_out([c for c, form in enumerate(forms.values()) if form is None])
+        self.forms = {name: form for name, form in forms.items() if form is not None}
+        self.optional = {name for name in self.columns if name in self._inside or not self.has(name).all()}
 
     def _leave_out(self, unknown: list[int]) -> None:
         if unknown:
@@ -132,8 +137,14 @@ class Shards:
         """Column -> array, absent columns left out. Raises `Undecodable` where one cannot be used."""
         if not 0 <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)}")
-        present = [name for c, name in enumerate(self.columns) if self._sizes[i, c] >= 0]
-        return {name: self._conformed(i, name) for name in present}
+        sample = {}
+        for name in (name for c, name in enumerate(self.columns) if self._sizes[i, c] >= 0):
+            try:
+                sample[name] = self._conformed(i, name)
+            except Absent:
+                if name not in self._inside:
+                    raise
+        return sample
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -141,7 +152,7 @@ class Shards:
         return {name: form.shape for name, form in self.forms.items()}
 
     def has(self, name: str) -> np.ndarray:
-        """bool [n], which samples have a column; none where there is no such column."""
+        """bool [n], which samples have a column's field; none where there is no such column."""
         if name not in self.columns:
             return np.zeros(len(self), dtype=bool)
         return np.asarray(self._sizes[:, list(self.columns).index(name)] >= 0)
@@ -175,17 +186,25 @@ class Shards:
             raise Unreadable(f"the shard cannot be read: {error.strerror}") from None
         return decode(column, alternatives(column)[self._choice[i, c]], data)
 
-    def _probe(self, name: str, rows: np.ndarray) -> Form:
-        """What the column looks like, from samples here and there, or else from the first that can be decoded."""
-        scattered = rows[np.unique(np.linspace(0, len(rows) - 1, 9).astype(np.int64))]
-        arrays, reasons = [], []
-        for i in dict.fromkeys([*scattered.tolist(), *rows[:100].tolist()]):
-            if arrays and len(arrays) + len(reasons) >= len(scattered):
+    def _probe(self, name: str, rows: np.ndarray) -> Form | None:
+        """What the column looks like, from samples here and there, or else from the first that can be decoded.
+
+        None where it is a spare one inside json, and not in that of any sample.
+        """
+        scattered, arrays, reasons, absent = _spread(rows, 9), [], [], 0
+        more = _spread(rows, SOUGHT) if name in self._inside else []
+        for i in dict.fromkeys([*scattered, *rows[:100].tolist(), *more]):
+            if arrays and len(arrays) + len(reasons) + absent >= len(scattered):
                 break
             try:
                 arrays.append(self._decode(i, name))
             except Undecodable as error:
-                reasons.append(f"{self.shard(i)}: {self.key(i)}: {error.reason}")
+                if name in self._inside and isinstance(error, Absent):
+                    absent += 1
+                else:
+                    reasons.append(f"{self.shard(i)}: {self.key(i)}: {error.reason}")
+        if absent and not arrays and not reasons:
+            return None
         if not arrays:
             raise DataError(f"columns.{name}: none of the {len(reasons)} samples tried could be decoded; {reasons[0]}")
         return common_form(name, arrays)
@@ -237,6 +256,16 @@ def _place(index: Index, columns: dict[str, Column]) -> tuple[np.ndarray, np.nda
                 new = (sizes[:, c] < 0) & (index.sizes[:, f] >= 0)
                 offsets[new, c], sizes[new, c], choice[new, c] = index.offsets[new, f], index.sizes[new, f], number
     return offsets, sizes, choice
+
+
+def in_json(column: Column) -> bool:
+    """Whether a sample may have the field and lack the column all the same."""
+    return column.path is not None and any(extension(field) == "json" for field in alternatives(column))
+
+
+def _spread(rows: np.ndarray, most: int) -> list[int]:
+    """At most so many of these, evenly from the first to the last."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, most).astype(np.int64))].tolist()
 
 
 def _kept(has: np.ndarray, missing: Missing) -> np.ndarray:

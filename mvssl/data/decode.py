@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mvssl.data.arrays import read_npy, read_npz
-from mvssl.data.faults import Undecodable
+from mvssl.data.faults import Absent, Undecodable
 from mvssl.data.wav import fitted, read_wav, resampled
 from mvssl.recipe import Column
 
@@ -31,7 +31,7 @@ _WIDE = ("I;16", "I;16B", "I;16L", "I", "F")
 
 
 def decode(column: Column, field: str, data: bytes) -> np.ndarray:
-    """The array that `column` makes of the bytes of `field`. Raises `Undecodable`."""
+    """The array that `column` makes of the bytes of `field`. Raises `Undecodable`; where json lacks the path, `Absent`."""
     decoder = DECODERS[extension(field)]
     if not data:
         raise Undecodable("it is empty")
@@ -203,7 +203,9 @@ def _json(column: Column, data: bytes) -> np.ndarray:
             value = value[int(step)] if isinstance(value, list) else value[step]
         except (KeyError, IndexError, TypeError, ValueError):
             has = f" ({', '.join(list(value)[:8])})" if isinstance(value, dict) else ""
-            raise Undecodable(f"path {column.path}: nothing at {step!r}{has}") from None
+            raise Absent(f"path {column.path}: nothing at {step!r}{has}") from None
+    if value is None and column.path:
+        raise Absent(f"path {column.path}: null")
     return numbers(column, value)
 
 

@@ -13,6 +13,10 @@ class Undecodable(DataError):
         super().__init__(f"{where}{': ' if where else ''}{column}{': ' if column else ''}{reason}")
 
 
+class Absent(Undecodable):
+    """The field is there, and what the column's path names in it is not: nothing stands there, or null."""
+
+
 class Unreadable(Undecodable):
     """The disk or the network failed, not the sample: another time it may be read."""
 

@@ -45,6 +45,8 @@ class Table:
         kind = np.float32 if found is not None and found.dtype.kind == "f" else np.int64
         self._labels = None if found is None else found.astype(kind, copy=False)
         self._there = {column: source.has(column)[self.rows] for column in (*views.values(), "label")}
+        if "labelled" in labels.arrays:  # which a sample's json decides, not its fields
+            self._there["label"] = labels.arrays["labelled"].numpy()[self.rows] > 0
         self._numbers = {str(path): number for number, path in enumerate(source.paths)}
 
     def __len__(self) -> int:

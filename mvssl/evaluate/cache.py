@@ -4,7 +4,7 @@ in   a description (JSON) of all that decides the values: weights, data, views, 
 out  CACHE/features/DIGEST: about.json, rows.npy, and one npy per array, mapped into memory and not read whole
 
 CACHE is $MVSSL_CACHE, else ~/.cache/mvssl. An entry is written aside and renamed; a damaged one counts as absent. Where
-entries together exceed $MVSSL_CACHE_LIMIT (GiB), those not used for longest go, save those that this process has mapped.
+entries together exceed $MVSSL_CACHE_LIMIT (GiB), those not used for longest go, but none that this process has mapped.
 """
 
 import contextlib

@@ -123,6 +123,7 @@ def describe(want: Want, source: Shards, tables: Mapping[str, View], device: tor
     data = {
         "fingerprint": source.fingerprint,
         "files": [[(stat := os.stat(path)).st_size, stat.st_mtime_ns] for path in source.paths],
+        "optional": sorted(source.optional),  # whether a sample that lacks one is among them
         "columns": {name: column.model_dump(mode="json") for name, column in source.columns.items()},
         "samples": len(source),
     }

@@ -1,10 +1,12 @@
 """Checks: what they leave as it was, what they agree on, and what is kept of them."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -212,6 +214,25 @@ def test_held_out_samples_without_a_label_count_in_the_loss_and_not_in_the_accur
     assert lines["with"]["val/loss"] == lines["without"]["val/loss"]
     accuracy = lines["with"]["val/knn/image"]  # a share of the at most nine that have a label
     assert any(abs(accuracy * n - round(accuracy * n)) < 1e-6 for n in range(1, 10))
+
+
+def test_labels_inside_json_may_be_few_on_both_sides(tmp_path):
+    """One sample in five has one: as bad samples they would use up what stands in for them, and end the run."""
+    for folder in ("train", "val"):
+        (tmp_path / folder).mkdir()
+        for shard in tiny.write_shards(tmp_path / "plain").glob("*.tar"):
+            with tarfile.open(shard) as old, tarfile.open(tmp_path / folder / shard.name, "w") as new:
+                for member in old.getmembers():
+                    data = old.extractfile(member).read()
+                    if member.name.endswith("cls"):
+                        few = int(member.name[:8]) % 5 == 0
+                        data = json.dumps({"digit": int(data)} if few else {}).encode()
+                        member.name, member.size = member.name.replace("cls", "json"), len(data)
+                    new.addfile(member, io.BytesIO(data))
+    label = {"field": "json", "path": "digit"}
+    train(tiny.parse_recipe(tables(tmp_path, tmp_path / "run", data__label=label, train__steps=2)))
+    accuracy = tiny.checks(tmp_path / "run")[2]["val/knn/image"]
+    assert any(abs(accuracy * n - round(accuracy * n)) < 1e-6 for n in range(1, 9))
 
 
 def test_a_python_dataset_can_be_held_out(tmp_path):

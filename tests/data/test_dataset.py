@@ -94,6 +94,42 @@ def test_a_spare_column_that_no_sample_has_goes(sensors):
     assert np.array_equal(source[0]["rgb"], open_shards("x.tar", sensors, columns(rgb="rgb.png"))[0]["rgb"])
 
 
+def labelled(tmp_path, texts):
+    """Pictures with the given json, and the column inside it."""
+    members = []
+    for i, text in enumerate(texts):
+        members += [(f"{i:04d}.png", image_bytes(pixels(i)))] + ([(f"{i:04d}.json", text.encode())] if text else [])
+    write_tar(tmp_path / "x.tar", members)
+    return columns(rgb="png") | {"label": Column(field="json", path="of.digit")}
+
+
+def test_a_spare_column_inside_json_is_lacked_by_a_sample_whose_json_lacks_its_path(tmp_path):
+    texts = ['{"of": {"digit": 3}}', '{"of": {}}', "{}", '{"of": {"digit": null}}', "", "{", '{"of": {"digit": 5}}']
+    given = labelled(tmp_path, texts)
+    source = open_shards("x.tar", tmp_path, given, spare=("label",))
+    assert (len(source), source.dropped, source.optional) == (7, 0, {"label"})
+    found = {i: source[i].get("label") for i in range(7) if i != 5}
+    assert {i: label if label is None else label.item() for i, label in found.items()} == {
+        0: 3, 1: None, 2: None, 3: None, 4: None, 6: 5,
+    }  # fmt: skip
+    with pytest.raises(Undecodable, match=r"0005: label: no readable json"):
+        source[5]
+    asked = open_shards("x.tar", tmp_path, given)  # where the column is asked for, such a sample is bad
+    assert (len(asked), asked.optional) == (6, set())
+    for i, said in ((1, "nothing at 'digit'"), (2, "nothing at 'of'"), (3, "null")):
+        with pytest.raises(Undecodable, match=rf"label: path of\.digit: {said}"):
+            asked[i]
+
+
+def test_a_spare_column_inside_the_json_of_few_samples_is_found_and_of_none_goes(tmp_path):
+    few = labelled(tmp_path, ['{"of": {}}'] * 150 + ['{"of": {"digit": 1}}'] + ['{"of": {}}'] * 60)
+    assert open_shards("x.tar", tmp_path, few, spare=("label",)).shapes["label"] == ()
+    none = labelled(tmp_path, ['{"of": {}}'] * 12)
+    assert list(open_shards("x.tar", tmp_path, none, spare=("label",)).shapes) == ["rgb"]
+    with pytest.raises(DataError, match=r"columns\.label: none of the 12 samples"):
+        open_shards("x.tar", tmp_path, none)
+
+
 def test_error_names_the_first_sample_and_the_other_policies(sensors):
     with pytest.raises(DataError, match=r"4 of 10|3 of 10.*first is 2.*drop.*mask"):
         open_shards("x.tar", sensors, columns(depth="depth.npy"), missing="error")

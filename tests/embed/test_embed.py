@@ -143,6 +143,34 @@ def test_a_sample_without_a_label_is_kept_and_has_none(root, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_label_that_a_samples_json_lacks_is_none_and_the_sample_is_not_bad(root, tmp_path, name):
+    others = {"00000021": "{}", "00000022": '{"digit": null}'}
+    for shard in (root / "train").glob("*.tar"):
+        rewrite_as_json(shard, others)
+    loaded = paired.make_run(root, tmp_path / "run", label={"field": "json", "path": "digit"})
+    evaluate(loaded, probes=["knn"], show=False, baselines=False)  # which leaves these samples out of its own entries
+    about = embed(loaded, tmp_path / name).about
+    assert (about["absent"], about["left_out"]["undecodable"]) == ({"label": 2}, 0)
+    found = read(tmp_path / name)
+    assert found["key"] == KEYS
+    assert found["label"] == [None if i in (21, 22) else i % 4 for i in range(paired.SAMPLES)]
+
+
+def rewrite_as_json(shard, others):
+    """Labels as json in place of cls: {"digit": 3}, or what `others` says of a key."""
+    with tarfile.open(shard) as old:
+        members = {one.name: old.extractfile(one).read() for one in old.getmembers()}
+    with tarfile.open(shard, "w") as new:
+        for name, data in members.items():
+            key, _, field = name.partition(".")
+            if field == "cls":
+                name, data = f"{key}.json", others.get(key, f'{{"digit": {data.decode()}}}').encode()
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            new.addfile(member, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_several_labels_of_a_sample_are_a_vector(root, tmp_path, name):
     rewrite(root / "train" / "000001.tar", lambda member, data: None if member == "00000021.cls" else data)
     loaded = paired.make_run(root, tmp_path / "run", label={"field": "cls", "classes": 4})
