@@ -31,7 +31,7 @@ _WIDE = ("I;16", "I;16B", "I;16L", "I", "F")
 
 
 def decode(column: Column, field: str, data: bytes) -> np.ndarray:
-    """The array that `column` makes of the bytes of `field`. Raises `Undecodable`; where json lacks the path, `Absent`."""
+    """The array that `column` makes of the bytes of `field`. Raises `Undecodable`, or `Absent` (see there)."""
     decoder = DECODERS[extension(field)]
     if not data:
         raise Undecodable("it is empty")

@@ -43,6 +43,11 @@ class Standard(NamedTuple):
         return (features - self.mean) * self.scale
 
 
+def few(n: int, most: int, seed: int) -> Tensor:
+    """Rows of n samples, int64: all in their order, or `most` drawn by the seed, the same for every encoder."""
+    return torch.arange(n) if n <= most else torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:most]
+
+
 def classes(labels: Tensor) -> int:
     """Number of classes: of multi-hot labels their length, of numbers one more than the largest."""
     return labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
@@ -50,7 +55,9 @@ def classes(labels: Tensor) -> int:
 
 def one_hot(labels: Tensor, width: int) -> Tensor:
     """float32 [n, width]; multi-hot labels as they are."""
-    return labels.float() if labels.ndim == 2 else F.one_hot(labels, width).float()
+    if labels.ndim == 2:
+        return labels.float()
+    return torch.zeros(len(labels), width, device=labels.device).scatter_(1, labels[:, None], 1.0)
 
 
 def pooled(shape: tuple[int, ...], limit: int = LIMIT) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from mvssl.names import first_drawn
 from mvssl.views import ViewSet
 
 ALL = "all"  # every view, side by side
+SEEN = 16  # samples by which two views are told apart
 
 
 def distinct(features: dict[str, Tensor]) -> list[str]:
@@ -30,7 +31,7 @@ def distinct(features: dict[str, Tensor]) -> list[str]:
     Two draws of one column are the same picture without their augmentation. Features that never vary are the fault of
     an encoder that collapsed, and say nothing about its views.
     """
-    some, names = {view: x[:16] for view, x in features.items()}, []
+    some, names = {view: x[:SEEN] for view, x in features.items()}, []
     for view, x in some.items():
         varies = not torch.allclose(x, x[:1].expand_as(x), atol=1e-5)
         alike = any(x.shape == some[n].shape and torch.allclose(x, some[n], atol=1e-5) for n in names)
@@ -80,7 +81,7 @@ class Hand:
 
     def view(self, name: str) -> tuple[Labelled, Labelled]:
         """Train and test of one view, or of all joined."""
-        train, test = self._features("train"), self._features("test")
+        train, test = self._features("train", name), self._features("test", name)
         pair = join(train, test) if name == ALL else (train[name], test[name])
         made = [Labelled(x.to(self.device), self._labels(s)) for x, s in zip(pair, ("train", "test"), strict=True)]
         return made[0], made[1]
@@ -89,16 +90,17 @@ class Hand:
         """Features of the shards of another distribution, as `view` gives those of train and test."""
         if "other" not in self.splits:
             raise NotPossible("it needs shards of another distribution: --other SHARDS")
-        other = self._features("other")
-        return (join(self._features("train"), other)[1] if name == ALL else other[name]).to(self.device)
+        other = self._features("other", name)
+        return (join(self._features("train", ALL), other)[1] if name == ALL else other[name]).to(self.device)
 
     def by_view(self, inputs: bool) -> tuple[ByView, ByView]:
         """Train and test with the views apart, without those that are another once more."""
-        views, made = distinct(self._features("test")), []
+        own, made = Want(self.candidate, self.layer), []
+        views = distinct(self.splits["test"].features(own, first=SEEN))
         for split in ("train", "test"):
-            features, pixels = self._features(split), self._pixels(split) if inputs else {}
-            kept, own = ({view: x[view] for view in views if view in x} for x in (features, pixels))
-            made.append(ByView(self._on_device(kept), self._labels(split), own))
+            features = self._of(split, own, views)
+            pixels = self._of(split, Want(Candidate(PIXELS, None), PIXELS), views) if inputs else {}
+            made.append(ByView(features, self._labels(split), pixels))
         return made[0], made[1]
 
     def maps(self, view: str) -> tuple[Dense, Dense]:
@@ -112,7 +114,7 @@ class Hand:
                 raise NotPossible(f"view {view!r} is no image, and has no pixels to be of a class")
             refuse_other_sides(segments, shape, column)
             numbers = dense_numbers(self.candidate, self.layer, view)
-            by_view = [self.splits[name].features(Want(self.candidate, DENSE + number)) for number in numbers]
+            by_view = [self.splits[name].features(Want(self.candidate, DENSE + number), view) for number in numbers]
             maps = tuple(found[view] for found in by_view if view in found)
             if not maps:
                 raise NotPossible(f"view {view!r} has no local maps")
@@ -157,15 +159,15 @@ class Hand:
         keep = labels >= 0 if labels.ndim == 1 else torch.ones(len(labels), dtype=torch.bool)
         return x[keep.to(x.device)], self.classes(labels[keep]).to(x.device)
 
-    def _features(self, split: str) -> dict[str, Tensor]:
-        return self.splits[split].features(Want(self.candidate, self.layer))
+    def _features(self, split: str, view: str) -> dict[str, Tensor]:
+        """Of one view, or of all."""
+        return self.splits[split].features(Want(self.candidate, self.layer), None if view == ALL else view)
 
-    def _pixels(self, split: str) -> dict[str, Tensor]:
-        return self._on_device(self.splits[split].features(Want(Candidate(PIXELS, None), PIXELS)))
+    def _of(self, split: str, want: Want, views: list[str]) -> dict[str, Tensor]:
+        """On the device."""
+        found = (self.splits[split].features(want, view) for view in views)
+        return {view: x.to(self.device) for one in found for view, x in one.items()}
 
     def _labels(self, split: str) -> Tensor:
         labels = self.splits[split].labels
         return self.classes(labels).to(self.device) if len(labels) else labels
-
-    def _on_device(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {view: x.to(self.device) for view, x in features.items()}

@@ -12,19 +12,19 @@ from torch import Tensor
 from mvssl.evaluate.features import Labelled, classes, one_hot
 from mvssl.evaluate.metrics import Result, judge
 
-CELLS = 2**24  # similarities held at once: 64 MB
+CELLS = 2**24  # similarities, or labels of neighbours, held at once: 64 MB
 
 
 def votes(train: Labelled, test: Tensor, *, k: int = 20, temperature: float = 0.07) -> Tensor:
     """Weighted mean label of the k nearest training samples: test [n, d] -> [n, c]."""
-    k = min(k, len(train.labels))
-    labels = one_hot(train.labels, classes(train.labels))  # [m, c]
-    keys = F.normalize(train.features, dim=1)
-    found = []
-    for rows in test.split(max(1, CELLS // len(keys))):
-        similarity, neighbour = (F.normalize(rows, dim=1) @ keys.T).topk(k, dim=1)
+    k, width, found = min(k, len(train.labels)), classes(train.labels), []
+    lengths = train.features.norm(dim=1).clamp(min=1e-12)
+    for rows in test.split(max(1, CELLS // max(len(lengths), k * width))):
+        cosine = F.normalize(rows, dim=1) @ train.features.T / lengths  # no second copy of all of train
+        similarity, neighbour = cosine.topk(k, dim=1)
         weight = (similarity / temperature).softmax(dim=1)  # exp(s / T), scaled to sum 1
-        found.append(torch.einsum("nk,nkc->nc", weight, labels[neighbour]))
+        labels = one_hot(train.labels[neighbour.flatten()], width).view(-1, k, width)
+        found.append(torch.einsum("nk,nkc->nc", weight, labels))
     return torch.cat(found)
 
 

@@ -9,14 +9,13 @@ https://arxiv.org/abs/2204.06507 (distance to the k-th neighbour)
 
 import torch
 import torch.nn.functional as F
-from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 
 from mvssl.evaluate.features import Labelled
 from mvssl.evaluate.metrics import BOOTSTRAP, Metric, Result, resampled
 
 AUROC = Metric("auroc")
-CELLS = 2**24  # distances held at once: 64 MB
+CELLS = 2**24  # numbers held at once: 64 MB of distances, 128 MB of features in double precision
 
 
 def mahalanobis(train: Labelled, features: Tensor) -> Tensor:
@@ -25,29 +24,45 @@ def mahalanobis(train: Labelled, features: Tensor) -> Tensor:
     The covariance is shrunk towards a multiple of the identity (Ledoit and Wolf, 2004), so that fewer samples than
     dimensions do no harm. Multi-hot labels are not used: one mean of all.
     """
-    x, groups = train.features.double(), train.labels
+    x, groups = train.features, train.labels
     groups = groups if groups.ndim == 1 else torch.zeros(len(x), dtype=torch.int64, device=x.device)
     _, groups = groups.unique(return_inverse=True)
-    counts = torch.bincount(groups).double()[:, None]
-    means = torch.zeros(len(counts), x.shape[1], dtype=x.dtype, device=x.device).index_add_(0, groups, x) / counts
-    within = x - means[groups]
-    shrinkage = float(ledoit_wolf_shrinkage(within.cpu().numpy(), assume_centered=True))
-    covariance = (1 - shrinkage) * (within.T @ within / len(x))
-    level = within.square().mean()
-    covariance.diagonal().add_(shrinkage * level + 1e-9 * level + 1e-30)
-    factor = torch.linalg.cholesky(covariance)
-    white, centres = (
-        torch.linalg.solve_triangular(factor, part.double().T, upper=False).T for part in (features, means)
-    )
+    counts, d = torch.bincount(groups).double()[:, None], x.shape[1]
+    size = max(1, CELLS // max(d, len(counts)))  # rows at a time: no copy of all of train, whatever its size
+    means, spread = (torch.zeros(k, d, dtype=torch.float64, device=x.device) for k in (len(counts), d))
+    for part, own in zip(x.split(size), groups.split(size), strict=True):
+        means.index_add_(0, own, part.double())
+    means /= counts
+    fourth = torch.zeros((), dtype=torch.float64, device=x.device)
+    for part, own in zip(x.split(size), groups.split(size), strict=True):
+        within = part.double() - means[own]
+        spread += within.T @ within
+        fourth += within.square().sum(1).square().sum()
+    factor = torch.linalg.cholesky(shrunk(spread / len(x), fourth / len(x), len(x)))
+    centres = torch.linalg.solve_triangular(factor, means.T, upper=False).T
+    return torch.cat([_distance(factor, centres, part.double()) for part in features.split(size)])
+
+
+def shrunk(covariance: Tensor, fourth: Tensor, n: int) -> Tensor:
+    """Ledoit and Wolf's: [d, d] of n samples, and the mean of the fourth power of their length, to positive [d, d]."""
+    d, square, level = len(covariance), covariance.square().sum(), covariance.trace() / len(covariance)
+    share = (((fourth - square) / n) / (square - d * level.square())).nan_to_num(0).clamp(0, 1)
+    found = (1 - share) * covariance
+    found.diagonal().add_(share * level + 1e-9 * level + 1e-30)
+    return found
+
+
+def _distance(factor: Tensor, centres: Tensor, x: Tensor) -> Tensor:
+    white = torch.linalg.solve_triangular(factor, x.T, upper=False).T
     return torch.cdist(white, centres).square().amin(1)
 
 
 def neighbour(train: Labelled, features: Tensor, *, k: int = 50) -> Tensor:
     """Distance of unit vectors to the k-th nearest of train (k at most a tenth of it): [n, d] -> [n]; no labels."""
-    keys = F.normalize(train.features, dim=1)
+    keys, lengths = train.features, train.features.norm(dim=1).clamp(min=1e-12)
     k = max(1, min(k, len(keys) // 10))
-    rows = max(1, CELLS // len(keys))
-    found = [(F.normalize(part, dim=1) @ keys.T).topk(k, dim=1).values[:, -1] for part in features.split(rows)]
+    parts = features.split(max(1, CELLS // len(keys)))
+    found = [(F.normalize(part, dim=1) @ keys.T / lengths).topk(k, dim=1).values[:, -1] for part in parts]
     return (2 - 2 * torch.cat(found)).clamp(min=0).sqrt()
 
 

@@ -86,14 +86,17 @@ class Split:
         labels = self._entries[_name(Want(None))]
         return self._taken(labels, "segments")[:, 0] if "segments" in labels.arrays else None
 
-    def features(self, want: Want) -> dict[str, Tensor]:
-        """By view, [n, d] or [n, c, h, w] of a dense layer."""
-        entry = self._entries[_name(want)]
-        return {view: self._taken(entry, view) for view in entry.arrays}
+    def features(self, want: Want, view: str | None = None, *, first: int | None = None) -> dict[str, Tensor]:
+        """By view, [n, d] or [n, c, h, w] of a dense layer: of every view that has it or of one, of all samples or few.
 
-    def _taken(self, entry: Entry, name: str) -> Tensor:
-        whole = entry.arrays[name]
-        return whole if len(self.rows) == len(whole) else whole[self.rows]
+        Where a sample is left out, what is asked for is copied from the cache, and else mapped.
+        """
+        entry = self._entries[_name(want)]
+        return {name: self._taken(entry, name, first) for name in entry.arrays if view in (None, name)}
+
+    def _taken(self, entry: Entry, name: str, first: int | None = None) -> Tensor:
+        whole, rows = entry.arrays[name], self.rows[:first]
+        return whole[:first] if len(self.rows) == len(whole) else whole[rows]
 
 
 def _name(want: Want) -> tuple[str, str]:

@@ -1,8 +1,12 @@
 """Features flat and side by side."""
 
-import torch
+import importlib
 
-from mvssl.evaluate.features import flatten, join, pooled
+import torch
+from clouds import clusters, largest_made
+
+from mvssl.evaluate.features import Labelled, few, flatten, join, one_hot, pooled
+from mvssl.evaluate.knn import votes
 
 
 def test_small_maps_are_flattened_and_large_ones_average_pooled():
@@ -24,3 +28,29 @@ def test_views_are_joined_after_each_is_standardised_by_its_train():
     assert torch.allclose(fitted.mean(0), torch.zeros(5), atol=1e-5)
     assert torch.allclose(fitted.std(0, correction=0), torch.ones(5), atol=1e-5)
     assert tested.equal(fitted[:5])
+
+
+def test_few_of_many_samples_are_other_ones_by_the_seed_and_of_few_all():
+    assert few(5, 9, seed=0).tolist() == [0, 1, 2, 3, 4]
+    drawn = few(1000, 9, seed=1)
+    assert (len(drawn.unique()), drawn.tolist()) == (9, few(1000, 9, seed=1).tolist())
+    assert drawn.tolist() != few(1000, 9, seed=2).tolist()
+
+
+def test_one_hot_rows_hold_a_one_at_the_label_and_multi_hot_ones_stay():
+    found = one_hot(torch.tensor([2, 0, 2]), 4)
+    assert (found.tolist(), found.dtype) == ([[0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 1, 0]], torch.float32)
+    assert one_hot(found, 4).equal(found)
+
+
+def test_neighbours_vote_without_a_table_of_all_classes_of_all_of_train(monkeypatch):
+    monkeypatch.setattr(importlib.import_module("mvssl.evaluate.knn"), "CELLS", 20_000)
+    train, test = clusters(1000, 2), clusters(30, 2, seed=1).features
+    many = Labelled(train.features, torch.arange(1000) % 300)
+    with largest_made() as largest:
+        found = votes(many, test, k=5)
+    assert largest[0] <= 20_000
+    whole = one_hot(many.labels, 300)
+    similarity = torch.nn.functional.cosine_similarity(test[:, None], train.features, dim=2)
+    value, neighbour = similarity.topk(5, dim=1)
+    assert torch.allclose(found, ((value / 0.07).softmax(1)[..., None] * whole[neighbour]).sum(1), atol=1e-5)

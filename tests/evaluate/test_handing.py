@@ -18,6 +18,7 @@ from mvssl.errors import DataError
 from mvssl.evaluate import evaluate
 from mvssl.evaluate.handing import Some, distinct, refuse_other_sides
 from mvssl.evaluate.probes import PROBES
+from mvssl.evaluate.splits import Split
 from mvssl.model import build_model
 from mvssl.recipe import Finetune, parse_recipe, to_yaml
 from mvssl.training import train
@@ -173,6 +174,14 @@ def test_views_are_compared_with_each_other(loaded):
 def test_strangers_are_told_from_the_samples_of_test(loaded):
     records = evaluate(loaded, probes=["ood"], views=["image"], other="other/*.tar", show=False)
     assert values(records, encoder="pixels")["mahalanobis auroc"] > 0.95
+
+
+def test_a_probe_of_one_view_asks_for_the_features_of_no_other(loaded, monkeypatch):
+    asked, real = [], Split.features
+    monkeypatch.setattr(Split, "features", lambda *given, **named: asked.append(given[2:]) or real(*given, **named))
+    evaluate(loaded, probes=["knn", "ood"], views=["image"], other="other/*.tar", show=False)
+    assert len(asked) > 9
+    assert asked.count(("image",)) >= len(asked) - 1  # once to see which views there are
 
 
 def test_features_are_compared_with_their_input_and_pixels_are_not(loaded):

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from clouds import largest_made
 
 from mvssl.evaluate import Labelled
 from mvssl.evaluate.handed import ByView
@@ -136,6 +137,19 @@ def test_independent_dimensions_have_none():
     found = ndm(chained(500, 0, 0), chained(500, 0, 1), steps=50, rate=1e-3)
     assert abs(found.value) < max(4 * found.standard_error, 0.02)
     assert not found.metric.higher_is_better
+
+
+def test_dependence_of_many_samples_is_measured_on_some_of_them(monkeypatch):
+    """All of them in an order for each column would be more than there is memory for."""
+    for name, value in (("MOST", 400), ("HIDDEN", (4, 4))):
+        monkeypatch.setattr(importlib.import_module("mvssl.evaluate.ndm"), name, value)
+    train, test = chained(3000, 0.9, 0), chained(2000, 0.9, 1)
+    wide = [split._replace(features=split.features.repeat(1, 4)) for split in (train, test)]
+    with largest_made() as largest:
+        found = ndm(*wide, steps=2, batch_size=64)
+    assert largest[0] < 2000 * wide[0].features.shape[1]
+    assert len(found.parts) == 400
+    assert "400 of test" in found.protocol["samples_at_most"]
 
 
 def test_one_dimension_depends_on_no_other():

@@ -1,11 +1,12 @@
 """Strangeness of samples: closed forms, scikit-learn, and strangers that are none."""
 
+import importlib
 import math
 
 import numpy as np
 import pytest
 import torch
-from clouds import clusters, several
+from clouds import clusters, largest_made, several
 from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import roc_auc_score
 
@@ -46,6 +47,16 @@ def test_mahalanobis_is_the_distance_to_the_nearest_mean_in_scikit_learns_covari
     offsets = (some.double()[:, None] - means).numpy()
     expected = np.einsum("ncd,de,nce->nc", offsets, precision, offsets).min(1)
     assert mahalanobis(train, some).numpy() == pytest.approx(expected, rel=1e-5)
+
+
+def test_neither_score_copies_all_of_train_or_depends_on_how_it_is_divided(monkeypatch):
+    train, some = clusters(3000, 3), clusters(200, 3, seed=1).features
+    whole = mahalanobis(train, some), neighbour(train, some)
+    monkeypatch.setattr(importlib.import_module("mvssl.evaluate.ood"), "CELLS", 4000)
+    with largest_made() as largest:
+        assert torch.allclose(mahalanobis(train, some), whole[0])
+        assert largest[0] < 4 * 3000  # features are 8 wide
+    assert torch.allclose(neighbour(train, some), whole[1], atol=1e-5)
 
 
 def test_mahalanobis_holds_with_fewer_samples_than_dimensions_and_with_dead_ones():

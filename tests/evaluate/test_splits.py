@@ -4,7 +4,47 @@ import pytest
 import torch
 
 from mvssl.errors import DataError
-from mvssl.evaluate.splits import Classes
+from mvssl.evaluate.cache import Entry
+from mvssl.evaluate.layers import Candidate, Want
+from mvssl.evaluate.splits import Classes, Split
+
+
+class Mapped(torch.Tensor):
+    """Counts the numbers that are copied out of it by rows."""
+
+    copied = 0
+
+    def __getitem__(self, rows):
+        found = self.as_subclass(torch.Tensor)[rows]
+        Mapped.copied += found.numel() if isinstance(rows, torch.Tensor) else 0
+        return found
+
+
+@pytest.mark.parametrize("left_out", [False, True])
+def test_only_the_view_and_the_samples_that_are_asked_for_are_copied(left_out, monkeypatch):
+    """At ImageNet's size a view is 10 GB, and one sample that cannot be decoded makes all of them be copied."""
+    monkeypatch.setattr(Mapped, "copied", 0)
+    rows = torch.tensor([n for n in range(40) if not (left_out and n == 5)])
+    views = {view: torch.randn(40, 3).as_subclass(Mapped) for view in ("a", "b")}
+    want = Want(Candidate("trained", None), "vector")
+    entries = [Entry(views, rows), Entry({"label": torch.arange(40) % 3}, rows)]
+    split = Split(Source(), [want, Want(None)], entries)
+    first = split.features(want, first=4)
+    assert all(first[view].equal(views[view].as_subclass(torch.Tensor)[rows[:4]]) for view in "ab")
+    assert Mapped.copied == (24 if left_out else 0)
+    assert list(split.features(want, "b")) == ["b"]
+    assert split.features(want, "b")["b"].equal(views["b"].as_subclass(torch.Tensor)[rows])
+    assert split.features(want, "c") == {}
+    assert Mapped.copied == (24 + 2 * 39 * 3 if left_out else 0)
+
+
+class Source:
+    """What a `Split` asks of shards."""
+
+    dropped = 0
+
+    def __len__(self) -> int:
+        return 40
 
 
 def test_classes_are_numbered_alike_whatever_their_labels():
