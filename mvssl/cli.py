@@ -30,7 +30,10 @@ def main(arguments: list[str] | None = None) -> None:
 def _usage_error(error: Exception) -> str | None:
     """The text of what typer says of a wrong command line, or None for any other exception."""
     format_message: Any = getattr(error, "format_message", None)
-    return f"{format_message()}; see `mvssl --help`".removeprefix("; ") if format_message else None
+    if format_message is None:
+        return None
+    command = getattr(getattr(error, "ctx", None), "command_path", "mvssl")
+    return f"{format_message().rstrip('.')}; see `{command} --help`".removeprefix("; ")
 
 
 def _complain(text: str) -> None:

@@ -26,6 +26,10 @@ Trust = Annotated[
 Checkpoint = Annotated[
     str, typer.Option("--checkpoint", metavar="last|best|STEP", help="best: the lowest held-out loss of the run")
 ]
+PROBE_NAMES = (
+    "knn, linear, mlp, fewlabel, cluster, spectrum, ndm, ood, dense, finetune, sensors, retrieval, alignment, "
+    "information, inputs; may be given several times"
+)
 QUICKSTART = Path("recipes/quickstart.yaml")
 SubjectName = Annotated[str, typer.Argument(metavar="SUBJECT", help="run folder, export folder, or timm:NAME")]
 DataRecipe = Annotated[Path | None, typer.Option("--recipe", help="data and views, for what is no run")]
@@ -59,16 +63,24 @@ def evaluate(
     overrides: Overrides = None,
     recipe: DataRecipe = None,
     weights: Weights = None,
-    probe: Annotated[list[str] | None, typer.Option(help="knn, linear, mlp, ...; may be given several times")] = None,
-    view: Annotated[list[str] | None, typer.Option(help="a view's name, or all; may be given several times")] = None,
+    probe: Annotated[list[str] | None, typer.Option(metavar="NAME", help=PROBE_NAMES)] = None,
+    view: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="a view's name, or all; may be given several times")
+    ] = None,
     layer: Layer = None,
     protocol: Annotated[str | None, typer.Option(help="a paper's own: dim, amdim, cmc or mib")] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over train in place of the protocol's", min=1)] = None,
-    data: Annotated[list[str] | None, typer.Option(help="labelled shards to fit on; default: data.train")] = None,
-    test: Annotated[list[str] | None, typer.Option(help="labelled shards to measure on; default: data.val")] = None,
-    other: Annotated[list[str] | None, typer.Option(help="shards of another distribution, for probe ood")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(metavar="SHARDS", help="labelled shards to fit on; default: data.train")
+    ] = None,
+    test: Annotated[
+        list[str] | None, typer.Option(metavar="SHARDS", help="labelled shards to measure on; default: data.val")
+    ] = None,
+    other: Annotated[
+        list[str] | None, typer.Option(metavar="SHARDS", help="shards of another distribution, for probe ood")
+    ] = None,
     baselines: Annotated[bool, typer.Option(help="also the untrained encoder and raw pixels")] = True,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="of draws, splits and fits, not of the encoder")] = 0,
     json_file: JsonFile = None,
     checkpoint: Checkpoint = "last",
     trust: Trust = None,
@@ -96,7 +108,9 @@ def embed(
     given: Annotated[list[str] | None, typer.Argument(metavar="SHARDS|KEY=VALUE", help="default: data.val")] = None,
     recipe: DataRecipe = None,
     weights: Weights = None,
-    view: Annotated[list[str] | None, typer.Option(help="a view's name; may be given several times")] = None,
+    view: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="a view's name; may be given several times")
+    ] = None,
     layer: Layer = None,
     half: Annotated[bool, typer.Option("--half", help="float16 in place of float32")] = False,
     checkpoint: Checkpoint = "last",

@@ -31,6 +31,10 @@ def plan(trainer: Trainer, start: int, checks: Checks) -> Table:
     rows["batch norm"] = "over all processes" if world > 1 else "one process"
     rows["steps"] = f"{steps:,}: {steps * batch / samples:,.2f} epochs of {samples / batch:,.1f} steps"
     rows["checks"] = _checks(checks)
+    if trainer.recipe.optim.warmup >= steps:
+        rows["warm-up"] = (
+            f"[bold]{trainer.recipe.optim.warmup:,} steps, and the run has {steps:,}[/]: lower optim.warmup"
+        )
     if start:
         rows["starts at"] = f"step {start:,}"
     rows["precision"] = recipe.train.precision

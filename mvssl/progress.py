@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from torch import Tensor
 
 from mvssl.checks.verdict import Bound, Verdict, bounds
@@ -31,13 +32,14 @@ class Log:
         self.console = Console(stderr=True)
         self.bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[line]}"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[line]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
             console=self.console,
             disable=not (accelerator.is_main_process and self.console.is_terminal),
             transient=False,
+            expand=True,
         )
         self.task = self.bar.add_task("training", total=steps, completed=start, line="")
         self.sums: dict[str, Tensor] = {}

@@ -35,7 +35,7 @@ def writer_of(out: Path, views: Iterable[str]) -> Write:
         )
     if out.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise RecipeError(
-            f"--out {out}: parquet is written by pyarrow, which is not installed: pip install 'mvssl[parquet]'; .npz "
+            f"--out {out}: parquet is written by pyarrow, which is not installed: pip install pyarrow; .npz "
             "and a folder of shards need nothing more"
         )
     if out.suffix == "" and len({view.lower() for view in views}) < len(list(views)):

@@ -26,13 +26,19 @@ class Line:
     colour: int = 0
 
 
-def line_chart(title: str, lines: Sequence[Line], *, y: str = "", x: str = "step", log: bool = False) -> Html:
-    """Lines over steps. `y` is the unit of the values; values far from most are cut off, and the chart says so."""
+def line_chart(
+    title: str, lines: Sequence[Line], *, y: str = "", x: str = "step", log: bool = False, least: float | None = None
+) -> Html:
+    """Lines over steps. `y` is the unit of the values; values far from most are cut off, and the chart says so.
+
+    `least`: where the axis begins, whatever the values.
+    """
     lines = [Line(line.label, scale.thin(line.points), line.kind, line.colour) for line in lines if line.points]
     across = scale.linear(0.0, max(px for line in lines for px, _ in line.points), LEFT, WIDE - RIGHT)
     values = [py for line in lines for _, py in line.points]
     log = log and min(values) > 0 and max(values) > 30 * min(values)
     low, high = _extent(values) if log else scale.bounds(values)
+    low = low if least is None else min(least, low)
     up = (scale.logarithmic if log else scale.linear)(low, high, HIGH - BOTTOM, TOP)
     drawn = [_path(line, across, up) for line in lines]
     beyond = sum(not low <= value <= high for value in values)

@@ -292,6 +292,6 @@ def test_an_unknown_suffix_view_or_layer_and_a_run_without_pyarrow_are_refused_f
     with pytest.raises(RecipeError, match=r"no layer 'neck' .*vector, head"):
         embed(loaded, tmp_path / "a.npz", layer="neck")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(RecipeError, match=r"pip install 'mvssl\[parquet\]'"):
+    with pytest.raises(RecipeError, match=r"pip install pyarrow"):
         embed(loaded, tmp_path / "a.parquet")
     assert not list(tmp_path.glob("a*"))

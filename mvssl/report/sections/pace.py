@@ -14,10 +14,12 @@ def pace(facts: Facts) -> Section | Absent:
     speed, wait = facts.metrics.get("samples_per_second"), facts.metrics.get("data_wait")
     if speed is None:
         return Absent("Throughput", "metrics.jsonl has no line with samples_per_second yet")
-    charts = [line_chart("Throughput", [Line("samples/s", points(speed))], y="samples/s")]
+    charts = [line_chart("Throughput", [Line("samples/s", points(speed))], y="samples/s", least=0.0)]
     said = f"Medians over intervals: {median(speed.values):,.0f} samples/s"
     if wait is not None:
-        charts.append(line_chart("Waiting for data", [Line("share of time", points(wait))], y="share of time"))
+        charts.append(
+            line_chart("Waiting for data", [Line("share of time", points(wait))], y="share of time", least=0.0)
+        )
         said += f", {median(wait.values):.1%} of the time spent waiting for data"
     return Section(
         "pace", "Throughput", el("div", el("p", f"{said}.", class_="note"), el("div", charts, class_="charts"))

@@ -20,7 +20,7 @@ def probes(facts: Facts) -> Section | Absent:
     """Every record of evaluation.json, the newest weights first, with its protocol to unfold."""
     records = usable(facts)
     if not records:
-        why = f"there is no evaluation.json; `mvssl evaluate {facts.folder}` writes it, where the shards have labels"
+        why = f"no evaluation of this version; `mvssl evaluate {facts.folder}` makes one, where shards have labels"
         return Absent("Probes", why)
     whose = sorted({_whose(r) for r in records}, key=lambda w: (w[0] != str(facts.folder), -w[1]))
     parts = [_of_weights(*one, [r for r in records if _whose(r) == one]) for one in whose]
