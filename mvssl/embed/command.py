@@ -24,7 +24,7 @@ from mvssl.embed.table import Table, check_names
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluate.extraction import Collected, collect
 from mvssl.evaluate.layers import Candidate, Want, compute, describe
-from mvssl.evaluate.splits import Patterns
+from mvssl.evaluate.splits import Patterns, refuse_pictures
 from mvssl.evaluate.subject import OVERRIDES, Subject, candidates, open_subject, origin
 from mvssl.mistakes import nearest
 from mvssl.recipe import Recipe, View
@@ -127,9 +127,7 @@ def _opened(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> 
     source = open_shards(
         patterns, recipe.data.folder, {**columns, **label}, missing=recipe.data.missing, spare=("label",)
     )
-    shape = source.shapes.get("label", ())
-    if len(shape) > 1:
-        raise RecipeError(f"data.label: {list(shape)} for each sample; a number or a list of numbers can be written")
+    refuse_pictures(source)
     return source
 
 

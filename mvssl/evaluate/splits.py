@@ -54,7 +54,16 @@ def open_splits(
         )
         for split, patterns in named.items()
     }
+    for source in shards.values():
+        refuse_pictures(source)
     return Sources(shards, named)
+
+
+def refuse_pictures(source: Shards) -> None:
+    """Raise `RecipeError` where labels are neither numbers nor lists of numbers: known before anything is computed."""
+    shape = source.shapes.get("label", ())
+    if len(shape) > 1:
+        raise RecipeError(f"data.label: {list(shape)} for each sample; labels are a number or a list of numbers")
 
 
 class Split:

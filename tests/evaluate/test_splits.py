@@ -1,12 +1,13 @@
 """Which samples count, and how their classes are numbered."""
 
 import pytest
+import tiny
 import torch
 
-from mvssl.errors import DataError
+from mvssl.errors import DataError, RecipeError
 from mvssl.evaluate.cache import Entry
 from mvssl.evaluate.layers import Candidate, Want
-from mvssl.evaluate.splits import Classes, Split
+from mvssl.evaluate.splits import Classes, Split, open_splits
 
 
 class Mapped(torch.Tensor):
@@ -62,3 +63,10 @@ def test_classes_without_a_positive_in_both_splits_are_left_out_and_counted():
     assert (len(classes), classes.left_out, classes.chance) == (1, 3, 0.5)
     with pytest.raises(DataError, match="no class has a positive"):
         Classes.of(train[:, 1:2], test[:, 1:2])
+
+
+def test_labels_that_are_pictures_are_refused_before_anything_is_computed(tmp_path):
+    tiny.write_shards(tmp_path / "train", (5,))
+    recipe = tiny.recipe(tmp_path, tmp_path / "run", data__label={"field": "depth.png"})
+    with pytest.raises(RecipeError, match=r"data.label: \[1, 8, 8\] for each sample; labels are a number or a list"):
+        open_splits(recipe)
