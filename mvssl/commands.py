@@ -38,6 +38,21 @@ Layer = Annotated[str | None, typer.Option(help="vector, head or head:OBJECTIVE,
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the result here as well")]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("mvssl"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print it")] = False,
+) -> None:
+    """Distributed multi-view self-supervised training."""
+
+
 @app.command()
 def train(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Train a run, or continue it: the same command on an existing run goes on where it stopped.

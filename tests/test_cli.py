@@ -1,5 +1,6 @@
 """The command line: every mistake is a sentence on standard error and an exit code, and loses nothing."""
 
+import importlib.metadata
 import json
 from pathlib import Path
 
@@ -135,3 +136,14 @@ def test_train_evaluate_export_views_in_a_row(capsys, recipe, tmp_path):
 def test_the_schema_is_json(capsys):
     main(["schema"])
     assert "properties" in json.loads(capsys.readouterr().out)
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"{importlib.metadata.version('mvssl')}\n"
+
+
+def test_a_missing_argument_points_to_the_help_of_its_command(capsys):
+    with pytest.raises(SystemExit, match="64"):
+        main(["segments"])
+    assert capsys.readouterr().err == "mvssl: Missing argument 'RUN'; see `mvssl segments --help`\n"
