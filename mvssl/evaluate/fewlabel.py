@@ -34,14 +34,21 @@ class Fit(NamedTuple):
     bias: Tensor
 
 
-def draw(labels: Tensor, shots: int, seed: int, number: int) -> Tensor:
+def members(labels: Tensor) -> list[np.ndarray]:
+    """The samples of each class, int64, ascending; of multi-hot labels [n, c] its positives."""
+    found = labels.cpu().numpy()
+    if labels.ndim == 2:
+        return [np.flatnonzero(column > 0) for column in found.T]
+    ends = np.bincount(found).cumsum()
+    return np.split(np.argsort(found, kind="stable"), ends[:-1])
+
+
+def draw(members: list[np.ndarray], shots: int, seed: int, number: int) -> Tensor:
     """int64 [m], sorted: `shots` samples of every class without replacement, all of a smaller class.
 
-    With multi-hot labels [n, c], `shots` positives of every class; a sample drawn for two classes counts once.
+    With multi-hot labels `shots` positives of every class; a sample drawn for two classes counts once.
     """
     generator = np.random.default_rng([seed, shots, number])
-    multi = one_hot(labels, classes(labels)).cpu().numpy() > 0
-    members = [np.flatnonzero(column) for column in multi.T]
     drawn = [generator.permutation(rows)[:shots] for rows in members]
     return torch.from_numpy(np.unique(np.concatenate(drawn)))
 
@@ -114,11 +121,11 @@ def fewlabel(
     `head="mib"` scales and fits as MIB's public code does (Federici et al., 2020, arXiv:2002.07017). Raises
     `NotPossible` where fewer than half of the classes have so many labels, or where MIB's meets multi-hot ones.
     """
-    counts = one_hot(train.labels, classes(train.labels)).sum(0)
-    if (counts >= shots).double().mean() < 0.5:
-        told = f"{int((counts >= shots).sum())} of {len(counts)} classes have so many in train"
-        raise NotPossible(f"{shots} labels per class: {told}")
-    drawn = [draw(train.labels, shots, seed, number).to(train.labels.device) for number in range(draws)]
+    of_class = members(train.labels)
+    enough = sum(len(rows) >= shots for rows in of_class)
+    if enough < 0.5 * len(of_class):
+        raise NotPossible(f"{shots} labels per class: {enough} of {len(of_class)} classes have so many in train")
+    drawn = [draw(of_class, shots, seed, number).to(train.labels.device) for number in range(draws)]
     measure = _as_mib if head == "mib" else _as_ours
     found, how = measure(train, test, drawn, c, seed)
     protocol = {
@@ -138,16 +145,18 @@ def _as_ours(train: Labelled, test: Labelled, drawn: list[Tensor], c: float, _: 
     """The score of each draw, and how the classifier came about."""
     standard = Standard.of(train.features)
     shrink = train.features.shape[1] ** -0.5
-    multi = train.labels.ndim == 2
-    targets = one_hot(train.labels, classes(train.labels))
-    fits = [
-        logistic_regression(standard(train.features[rows]) * shrink, targets[rows], c=c, multi=multi) for rows in drawn
-    ]
+    multi, width = train.labels.ndim == 2, classes(train.labels)
+    found = []
+    for rows in drawn:
+        x, targets = standard(train.features[rows]) * shrink, one_hot(train.labels[rows], width)
+        fit = logistic_regression(x, targets, c=c, multi=multi)
+        parts = [standard(chunk) * shrink @ fit.weight + fit.bias for chunk in test.features.split(4096)]
+        found.append(score(torch.cat(parts), test.labels))
     how = {
         "classifier": "logistic regression, " + ("one sigmoid per class" if multi else "softmax"),
         "scaling": "standardised by all of train (no labels needed), divided by sqrt(width)",
     }
-    return _scores(fits, standard, shrink, test), how
+    return found, how
 
 
 def _as_mib(train: Labelled, test: Labelled, drawn: list[Tensor], c: float, seed: int) -> tuple[list[float], dict]:
@@ -168,11 +177,3 @@ def _as_mib(train: Labelled, test: Labelled, drawn: list[Tensor], c: float, seed
         "scaling": "each feature to 0 to 1 by the labelled samples of the draw",
     }
     return found, how
-
-
-def _scores(fits: list[Fit], standard: Standard, shrink: float, test: Labelled) -> list[float]:
-    weight, bias = torch.stack([f.weight for f in fits]), torch.stack([f.bias for f in fits])  # [draws, d, c]
-    flat = weight.permute(1, 0, 2).flatten(1)
-    rows = [standard(chunk) * shrink @ flat for chunk in test.features.split(4096)]
-    scores = torch.cat(rows).unflatten(1, bias.shape) + bias  # [n, draws, c]
-    return [score(scores[:, number], test.labels) for number in range(len(fits))]

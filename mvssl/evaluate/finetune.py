@@ -10,7 +10,7 @@ ones. Nothing is chosen: one setting for every start, so that a difference is th
 import torch
 from torch import Tensor, nn
 
-from mvssl.evaluate.fewlabel import draw
+from mvssl.evaluate.fewlabel import draw, members
 from mvssl.evaluate.fitting import loss, seeded
 from mvssl.evaluate.handed import Live
 from mvssl.evaluate.metrics import Result, judge
@@ -45,7 +45,7 @@ def finetune(
 
     With `shots`, on so many samples of every class: the first draw of the few-label probe.
     """
-    rows = torch.arange(len(live.labels)) if shots is None else draw(live.labels.cpu(), shots, seed, 0)
+    rows = torch.arange(len(live.labels)) if shots is None else draw(members(live.labels), shots, seed, 0)
     batch_size = min(batch_size, len(rows))
     steps = max(least_steps, round(epochs * len(rows) / batch_size))
     table = Optim(lr=rate, weight_decay=weight_decay, warmup=max(1, steps // 20))

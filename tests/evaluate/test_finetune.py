@@ -8,7 +8,7 @@ from torch import nn
 
 from mvssl.encoders import Features
 from mvssl.encoders.encoder import Widths
-from mvssl.evaluate.fewlabel import draw
+from mvssl.evaluate.fewlabel import draw, members
 from mvssl.evaluate.finetune import finetune
 from mvssl.evaluate.handed import Live
 
@@ -94,7 +94,7 @@ def test_few_shots_use_no_label_but_those_drawn():
     found = finetune(live(seen=seen), shots=3, epochs=1, least_steps=10, seed=1)
     used = torch.cat([rows for rows, _ in seen]).unique()
     labels = checkers(500, 0)[1]
-    assert set(used.tolist()) <= set(draw(labels, 3, 1, 0).tolist())
+    assert set(used.tolist()) <= set(draw(members(labels), 3, 1, 0).tolist())
     assert torch.bincount(labels[used]).max() <= 3
     assert (found.what, found.protocol["labelled"]) == ("3 labels/class", 6)
 

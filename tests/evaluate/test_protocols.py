@@ -16,7 +16,7 @@ from mvssl.encoders import Widths
 from mvssl.errors import RecipeError
 from mvssl.evaluate import compare, evaluate, fewlabel, linear
 from mvssl.evaluate.classifiers import LINEARS, build
-from mvssl.evaluate.fewlabel import draw
+from mvssl.evaluate.fewlabel import draw, members
 from mvssl.evaluate.metrics import NotPossible
 from mvssl.evaluate.protocols import PROTOCOLS, jobs_of_protocol
 from mvssl.evaluate.subject import Subject
@@ -149,7 +149,7 @@ def test_mibs_few_labels_are_scikit_learns_stopped_early_on_features_scaled_by_t
     train, test = clusters(400, 2), clusters(200, 2, seed=1)
     found = fewlabel(train, test, shots=5, draws=2, head="mib")
     for number, value in enumerate(found.parts.tolist()):
-        rows = draw(train.labels, 5, 0, number)
+        rows = draw(members(train.labels), 5, 0, number)
         x, y = train.features[rows].double().numpy(), train.labels[rows].numpy()
         low, high = x.min(0), x.max(0)
         solver = LogisticRegression(solver="saga", tol=0.1, C=10, random_state=0).fit(minmax_scale(x), y)
