@@ -5,6 +5,7 @@
 lists all of them and says what each takes.
 """
 
+from mvssl.evaluate.classifiers import mlp
 from mvssl.evaluate.cluster import cluster
 from mvssl.evaluate.dense import dense
 from mvssl.evaluate.features import Labelled
@@ -16,7 +17,6 @@ from mvssl.evaluate.knn import knn
 from mvssl.evaluate.linear import linear
 from mvssl.evaluate.measure import evaluate
 from mvssl.evaluate.metrics import Difference, Result, average_precision, paired
-from mvssl.evaluate.mlp import mlp
 from mvssl.evaluate.ndm import ndm
 from mvssl.evaluate.ood import ood
 from mvssl.evaluate.records import compare

@@ -8,7 +8,7 @@ arXiv:1906.05849. Where a paper has a learning rate for each of its networks, or
 that does best on a part of train is taken. Test takes no part in it.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from mvssl.evaluate.metrics import Result, judge, metric_of, score
 class Head(NamedTuple):
     """A paper's classifier and its schedule, whose milestones are shares of its length."""
 
+    whose: str
     hidden: int | None  # units; None: linear
     dropout: tuple[float, float, float]  # of the features, before the batch norm, before the last layer
     batch_size: int
@@ -37,14 +38,17 @@ class Head(NamedTuple):
 
 
 NONE = (0.0, 0.0, 0.0)
+RATES = (1e-4, 1e-3)  # for the MLP probe to choose from
 MLPS = {
-    "dim": Head(200, (0.0, 0.1, 0.0), 64, (1e-4,), (0.5, 0.999), 0.0, (1 / 3, 2 / 3), 0.1, None, 0.0, 150),
-    "amdim": Head(1024, (0.2, 0.0, 0.2), 480, (2e-4,), (0.8, 0.999), 1e-5, (80 / 120, 110 / 120), 0.2, 10.0, 1e-3, 120),
+    "dim": Head("dim", 200, (0.0, 0.1, 0.0), 64, (1e-4,), (0.5, 0.999), 0.0, (1 / 3, 2 / 3), 0.1, None, 0.0, 150),
+    "amdim": Head(
+        "amdim", 1024, (0.2, 0.0, 0.2), 480, (2e-4,), (0.8, 0.999), 1e-5, (80 / 120, 110 / 120), 0.2, 10.0, 1e-3, 120
+    ),
 }
 LINEARS = {
-    "amdim": Head(None, NONE, 480, (2e-4,), (0.8, 0.999), 1e-5, (80 / 120, 110 / 120), 0.2, 10.0, 1e-3, 120),
-    # 0.1 is of the paper's AlexNet, 30 of its ResNets
-    "cmc": Head(None, NONE, 256, (0.1, 30.0), None, 0.0, (30 / 60, 40 / 60, 50 / 60), 0.2, None, 0.0, 60, 0.01),
+    "amdim": MLPS["amdim"]._replace(hidden=None, dropout=NONE),
+    # 0.1 is of the paper's AlexNet, 30 of its ResNets v1 and v2
+    "cmc": Head("cmc", None, NONE, 256, (0.1, 30.0), None, 0.0, (30 / 60, 40 / 60, 50 / 60), 0.2, None, 0.0, 60, 0.01),
 }
 
 
@@ -117,33 +121,34 @@ def classify(
     test: Labelled,
     head: Head,
     *,
-    whose: str,
-    rates: tuple[float, ...] | None,
     epochs: int,
     least_steps: int,
-    standardised: bool,
-    share: float,
-    seed: int,
+    rates: tuple[float, ...] | None = None,
+    standardised: bool = False,
+    share: float = 0.2,
+    seed: int = 0,
 ) -> Result:
     """Choose among several learning rates on a part of train, refit on all of it, score on test once.
 
-    `rates=None` are the paper's own. At least `least_steps` steps.
+    `rates=None` are the paper's own. At least `least_steps` steps. `standardised` by train, or as they are, which is
+    how the papers take features.
     """
     kinds, multi = classes(train.labels), train.labels.ndim == 2
-    standard = Standard.of(train.features) if standardised else Standard.none(train.features)
-    fitted = Labelled(standard(train.features), train.labels)
+    if standardised:
+        standard = Standard.of(train.features)
+        train, test = (Labelled(standard(split.features), split.labels) for split in (train, test))
     schedule = {"kinds": kinds, "epochs": epochs, "least_steps": least_steps}
     rates = rates or head.rates
     chosen: dict[str, Any] = {"learning_rate": rates[0]}
     how = "fixed beforehand"
     if len(rates) > 1:
         how = f"by {metric_of(train.labels).name} on {share:.0%} of train, then refitted on all of train"
-        chosen = select(fitted, head, rates, share=share, seed=seed, **schedule)
-    model = fit(fitted, head, chosen["learning_rate"], seed=seed, **schedule)
+        chosen = select(train, head, rates, share=share, seed=seed, **schedule)
+    model = fit(train, head, chosen["learning_rate"], seed=seed, **schedule)
     form = "linear" if head.hidden is None else f"{head.hidden} hidden units, batch norm, ReLU"
     optimizer = "SGD, momentum 0.9" if head.betas is None else f"Adam, betas {head.betas}"
     protocol = {
-        "classifier": f"{whose}'s: {form}, {'one sigmoid per class' if multi else 'softmax'}",
+        "classifier": f"{head.whose}'s: {form}, {'one sigmoid per class' if multi else 'softmax'}",
         "dropout": list(head.dropout),
         "optimizer": f"{optimizer}, rate times {head.factor} at each milestone",
         "milestones": [round(share, 3) for share in head.milestones],
@@ -158,4 +163,23 @@ def classify(
         "learning_rates": list(rates),
         "chosen": how,
     }
-    return judge(scores(model, standard(test.features)), test.labels, protocol, seed, chosen=chosen)
+    return judge(scores(model, test.features), test.labels, protocol, seed, chosen=chosen)
+
+
+def mlp(
+    train: Labelled,
+    test: Labelled,
+    *,
+    head: Literal["dim", "amdim"] = "dim",
+    rates: tuple[float, ...] | None = RATES,
+    epochs: int = 10,
+    least_steps: int = 500,
+    standardised: bool = True,
+    share: float = 0.2,
+    seed: int = 0,
+) -> Result:
+    """MLP probe: `classify` by a paper's network with one hidden layer, at a length, rates and a scaling of ours."""
+    return classify(
+        train, test, MLPS[head], rates=rates, epochs=epochs, least_steps=least_steps,
+        standardised=standardised, share=share, seed=seed,
+    )  # fmt: skip

@@ -78,11 +78,12 @@ class Hand:
     views: ViewSet
     device: torch.device
     seed: int
+    standardise: bool = True  # views that are joined, each by train; the papers join them as they are
 
     def view(self, name: str) -> tuple[Labelled, Labelled]:
         """Train and test of one view, or of all joined."""
         train, test = self._features("train", name), self._features("test", name)
-        pair = join(train, test) if name == ALL else (train[name], test[name])
+        pair = self._joined(train, test) if name == ALL else (train[name], test[name])
         made = [Labelled(x.to(self.device), self._labels(s)) for x, s in zip(pair, ("train", "test"), strict=True)]
         return made[0], made[1]
 
@@ -92,6 +93,9 @@ class Hand:
             raise NotPossible("it needs shards of another distribution: --other SHARDS")
         other = self._features("other", name)
         return (join(self._features("train", ALL), other)[1] if name == ALL else other[name]).to(self.device)
+
+    def _joined(self, *splits: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        return join(*splits) if self.standardise else tuple(torch.cat([*split.values()], 1) for split in splits)
 
     def by_view(self, inputs: bool) -> tuple[ByView, ByView]:
         """Train and test with the views apart, without those that are another once more."""

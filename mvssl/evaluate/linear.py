@@ -37,6 +37,10 @@ class Linear(NamedTuple):
         """[n, d] -> scores [n, k, c]."""
         return torch.cat([self.scores(self.standard(chunk)) for chunk in features.split(4096)])
 
+    def alone(self, number: int) -> "Linear":
+        """One of the classifiers, as the only one."""
+        return Linear(self.standard, self.weight[number : number + 1], self.bias[number : number + 1])
+
     def scores(self, x: Tensor) -> Tensor:
         """Of standardised features: [n, d] -> [n, k, c]."""
         return F.linear(x, self.weight.flatten(0, 1), self.bias.flatten()).unflatten(1, self.bias.shape)
@@ -93,8 +97,9 @@ def select(train: Labelled, *, share: float = 0.2, seed: int = 0, **schedule: An
     kept, held = hold_out(len(train.labels), share, seed)
     part = Labelled(train.features[kept], train.labels[kept])
     model = fit(part, PAIRS, width=classes(train.labels), seed=seed, **schedule)
-    scores = model(train.features[held])
-    found = [score(scores[:, candidate], train.labels[held]) for candidate in range(len(PAIRS))]
+    features, labels = train.features[held], train.labels[held]
+    # one after the other: the scores of all at once are gigabytes where samples and classes are many
+    found = [score(model.alone(candidate)(features)[:, 0], labels) for candidate in range(len(PAIRS))]
     return {**best_of(found), "held_out_samples": len(held)}
 
 
@@ -122,10 +127,7 @@ def linear(
     paper's own classifier is trained, on features as they are, in its batches and at its rates.
     """
     if head is not None:
-        return classify(
-            train, test, LINEARS[head], whose=head, rates=None, epochs=epochs, least_steps=least_steps,
-            standardised=False, share=share, seed=seed,
-        )  # fmt: skip
+        return classify(train, test, LINEARS[head], epochs=epochs, least_steps=least_steps, share=share, seed=seed)
     schedule: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "least_steps": least_steps}
     chosen = select(train, share=share, seed=seed, **schedule)
     pair = chosen["learning_rate"], chosen["weight_decay"]

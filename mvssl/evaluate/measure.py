@@ -161,7 +161,16 @@ def measure(
         for candidate, job, view in _calls(own, jobs, names):
             status.update(f"{candidate.encoder}: {job.probe} on {view}")
             layer = layer_of(job, candidate)
-            hand = Hand(candidate, layer, splits, classes, subject.views, setting.device, setting.seed)
+            hand = Hand(
+                candidate,
+                layer,
+                splits,
+                classes,
+                subject.views,
+                setting.device,
+                setting.seed,
+                standardise=not job.preset,
+            )
             for found in _called(job, hand, view, notes):
                 found = _with_chance(found, splits, classes)
                 key = job.probe, view, found.what, found.metric.name, str(job.options)
@@ -170,7 +179,10 @@ def measure(
                     {"untrained": (layer, *key), "pixels": (PIXELS, *key)} if candidate.encoder == "trained" else {}
                 )
                 gains = {o: gain(found, results[o, *k]) for o, k in others.items() if (o, *k) in results}
-                about = {"digest": candidate.digest, **origin(subject, candidate, layer, view)}
+                about = {
+                    "digest": candidate.digest,
+                    **origin(subject, candidate, layer, view, standardised=hand.standardise),
+                }
                 yield record(
                     found, probe=job.probe, view=view, layer=layer, encoder=candidate.encoder, gain=gains,
                     **({"layer_called": job.called} if job.called and layer == job.layer else {}),

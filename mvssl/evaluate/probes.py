@@ -24,6 +24,7 @@ called, once for each dict.
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
+from mvssl.evaluate.classifiers import mlp
 from mvssl.evaluate.cluster import cluster
 from mvssl.evaluate.dense import dense
 from mvssl.evaluate.fewlabel import fewlabel
@@ -32,7 +33,6 @@ from mvssl.evaluate.information import information, input_information
 from mvssl.evaluate.knn import knn
 from mvssl.evaluate.linear import linear
 from mvssl.evaluate.metrics import Result
-from mvssl.evaluate.mlp import mlp
 from mvssl.evaluate.ndm import ndm
 from mvssl.evaluate.ood import ood
 from mvssl.evaluate.retrieval import retrieval

@@ -112,18 +112,24 @@ def _named(encoder: str, model: MultiView, subject: Subject) -> Candidate:
     return Candidate(encoder, model, weights_digest(model, objective))
 
 
-def origin(subject: Subject, candidate: Candidate, layer: str, view: str) -> dict[str, str]:
-    """Where features come from: how they were made, and which objective's they are where the layer is a head."""
-    made = {"features": _described(subject, candidate, layer, view)}
+def origin(
+    subject: Subject, candidate: Candidate, layer: str, view: str, *, standardised: bool = True
+) -> dict[str, str]:
+    """Where features come from: how they were made, and which objective's they are where the layer is a head.
+
+    `standardised` says whether views that are joined were, each by train.
+    """
+    if first_drawn(view, subject.views.shapes) is None:
+        made = {"features": "all views side by side" + ", each standardised by train" * standardised}
+    else:
+        made = {"features": _described(subject, candidate, layer, view)}
     head = heads(subject.model).get(layer)
     return made | {"objective": head[0]} if head and candidate.model is not None else made
 
 
 def _described(subject: Subject, candidate: Candidate, layer: str, view: str) -> str:
-    """How features came about, in words."""
-    drawn = first_drawn(view, subject.views.shapes)
-    if drawn is None:
-        return "all views side by side, each standardised by train"
+    """How the features of one view came about, in words."""
+    drawn = first_drawn(view, subject.views.shapes) or view
     if candidate.model is None:
         shape = tuple(subject.views.shapes[drawn])
     elif layer.isdecimal():

@@ -8,11 +8,10 @@ import torch
 from clouds import clusters, largest_made, several
 from sklearn.metrics import average_precision_score
 
-from mvssl.evaluate import Labelled, linear
+from mvssl.evaluate import Labelled, linear, mlp
 from mvssl.evaluate.classifiers import MLPS, build, fit, select
 from mvssl.evaluate.features import Standard
 from mvssl.evaluate.fitting import hold_out, loss, minibatches
-from mvssl.evaluate.mlp import mlp
 
 QUICK = {"epochs": 1, "least_steps": 150}
 
@@ -55,6 +54,14 @@ def test_the_chosen_rate_is_the_better_one_on_what_was_held_out():
     assert chosen["learning_rate"] == 1e-2
     assert chosen["held_out_samples"] == 60
     assert chosen["held_out_score"] > 0.9
+
+
+def test_features_that_are_taken_as_they_are_are_not_copied():
+    train = clusters(5000, 1, width=50)
+    with largest_made() as largest:
+        found = linear(train, clusters(20, 1, width=50), head="amdim", epochs=1, least_steps=1)
+    assert found.protocol["scaling"] == "none"
+    assert largest[0] < train.features.numel()
 
 
 def test_the_papers_rate_is_taken_where_nothing_is_to_be_chosen():

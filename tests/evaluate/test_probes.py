@@ -7,14 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from clouds import clusters, several
+from clouds import clusters, largest_made, several
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from mvssl.evaluate import Labelled, fewlabel, knn, linear
 from mvssl.evaluate.features import Standard
-from mvssl.evaluate.fewlabel import draw, logistic_regression
+from mvssl.evaluate.fewlabel import draw, logistic_regression, members
 from mvssl.evaluate.knn import votes
 from mvssl.evaluate.linear import fit, select
 from mvssl.evaluate.metrics import NotPossible
@@ -105,6 +105,14 @@ def test_the_part_held_out_is_not_trained_on():
     assert select(noise, epochs=1, batch_size=64, least_steps=300)["held_out_score"] < 0.6
 
 
+def test_scores_of_the_part_held_out_are_held_for_one_candidate_at_a_time():
+    """Of all twelve at once they would be 600 x 12 x 4 numbers."""
+    train = clusters(3000, 1, width=4)
+    with largest_made() as largest:
+        select(train, epochs=1, batch_size=64, least_steps=2)
+    assert largest[0] < 600 * 12 * 4
+
+
 def test_weight_decay_finds_the_optimum_of_the_penalised_loss():
     """Mean cross-entropy + decay |w|^2 / 2 is scikit-learn's loss at C = 1 / (n decay)."""
     train, decay = clusters(64, 1), 0.1
@@ -137,27 +145,44 @@ def test_logistic_regression_with_sigmoids_is_one_binary_regression_per_class():
         assert np.allclose(made.weight[:, c].numpy(), theirs.coef_[0], atol=1e-3)
 
 
+def test_few_labels_of_many_classes_hold_the_labels_that_are_drawn_and_the_scores_of_one_draw():
+    """A row per class for all of train would be 1,000 x 50 numbers, the scores of all draws 12 x 100 x 50."""
+    train, test = clusters(1000, 3, kinds=50, width=2), clusters(100, 3, kinds=50, width=2, seed=1)
+    with largest_made() as largest:
+        fewlabel(train, test, shots=1, draws=12)
+    assert largest[0] <= 10_000
+
+
+@pytest.mark.parametrize("labels", [torch.tensor([2, 0, 2, 4, 0, 2]), (torch.rand(30, 3) < 0.3).float()])
+def test_the_members_of_a_class_are_where_the_labels_name_it(labels):
+    found = members(labels)
+    assert len(found) == (5 if labels.ndim == 1 else 3)
+    for kind, rows in enumerate(found):
+        named = labels == kind if labels.ndim == 1 else labels[:, kind] > 0
+        assert rows.tolist() == named.nonzero()[:, 0].tolist()
+
+
 def test_draws_hold_the_same_number_of_every_class():
     labels = torch.tensor([0] * 50 + [1] * 20 + [2] * 3)
     for number in range(5):
-        drawn = draw(labels, 3, seed=0, number=number)
+        drawn = draw(members(labels), 3, seed=0, number=number)
         assert torch.bincount(labels[drawn]).tolist() == [3, 3, 3]
-    assert torch.bincount(labels[draw(labels, 10, seed=0, number=0)]).tolist() == [10, 10, 3]
+    assert torch.bincount(labels[draw(members(labels), 10, seed=0, number=0)]).tolist() == [10, 10, 3]
 
 
 def test_draws_of_multi_hot_labels_hold_at_least_so_many_positives_of_every_class():
     labels = several(300).labels
-    drawn = labels[draw(labels, 5, seed=0, number=0)]
+    drawn = labels[draw(members(labels), 5, seed=0, number=0)]
     assert (drawn.sum(0) >= 5).all()
     assert len(drawn) <= 15
 
 
 def test_draws_differ_from_each_other_and_depend_on_seed_and_labels_alone():
     labels = torch.arange(200) % 4
-    a, again = draw(labels, 5, seed=0, number=0), draw(labels.clone(), 5, seed=0, number=0)
+    a, again = draw(members(labels), 5, seed=0, number=0), draw(members(labels.clone()), 5, seed=0, number=0)
     assert a.equal(again)
-    assert not a.equal(draw(labels, 5, seed=0, number=1))
-    assert not a.equal(draw(labels, 5, seed=1, number=0))
+    assert not a.equal(draw(members(labels), 5, seed=0, number=1))
+    assert not a.equal(draw(members(labels), 5, seed=1, number=0))
 
 
 def test_two_encoders_are_given_the_same_labels(monkeypatch):
@@ -171,7 +196,7 @@ def test_two_encoders_are_given_the_same_labels(monkeypatch):
 def test_few_labels_use_no_label_but_those_drawn():
     train, test = clusters(100, 3), clusters(40, 3, seed=1)
     before = fewlabel(train, test, shots=2, draws=1)
-    kept = draw(train.labels, 2, 0, 0)
+    kept = draw(members(train.labels), 2, 0, 0)
     x, y = Standard.of(train.features)(train.features)[kept] * 8**-0.5, train.labels[kept]
     alone = logistic_regression(x, torch.eye(4)[y], c=10, multi=False)
     scores = Standard.of(train.features)(test.features) * 8**-0.5 @ alone.weight + alone.bias

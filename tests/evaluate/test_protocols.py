@@ -1,5 +1,6 @@
 """The papers' own protocols: which layers they read, what they refuse, what records say of them."""
 
+import importlib
 import json
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from mvssl.errors import RecipeError
 from mvssl.evaluate import compare, evaluate, fewlabel, linear
 from mvssl.evaluate.classifiers import LINEARS, build
 from mvssl.evaluate.fewlabel import draw, members
-from mvssl.evaluate.metrics import NotPossible
+from mvssl.evaluate.metrics import NotPossible, judge
 from mvssl.evaluate.protocols import PROTOCOLS, jobs_of_protocol
 from mvssl.evaluate.subject import Subject
 from mvssl.model import build_model
@@ -119,6 +120,30 @@ def test_the_records_say_whose_protocol_it_was_and_where_ours_is_another(loaded,
         compare(records[-1], next(r for r in own if r["encoder"] == "trained"))
     kept = json.loads((loaded.folder / "evaluation.json").read_text())
     assert kept == [*records, *own]
+
+
+def test_a_protocol_says_for_which_data_and_networks_the_papers_settings_are():
+    assert "15 and 25 of 30 for ImageNet" in " ".join(PROTOCOLS["amdim"].deviations)
+    assert "50 (for ResNet v3)" in " ".join(PROTOCOLS["cmc"].deviations)
+
+
+def test_the_papers_join_views_as_they_are_and_so_does_their_protocol(tmp_path, monkeypatch):
+    """CMC's first view of two has far larger features, which standardising would hide."""
+    views = {"a": {"from": "image", "size": 8, "normalize": "none"}, "b": {"from": "image", "size": 4}}
+    given = make_run(tmp_path, views=views, encoder={"name": "test_resnet"})
+    seen = []
+    probe = importlib.import_module("mvssl.evaluate.linear")  # its package shows the function under that name
+    monkeypatch.setattr(probe, "classify", lambda a, b, *_, **__: seen.append(a.features) or judged(b))
+    records = evaluate(given, protocol="cmc", views=["a", "b", "all"], epochs=1, show=False)
+    pixels = [r for r in records if r["encoder"] == "pixels"]
+    assert [r["view"] for r in pixels] == ["a", "b", "all"]
+    assert seen[2].equal(torch.cat(seen[:2], 1))
+    assert pixels[2]["subject"]["features"] == "all views side by side"
+
+
+def judged(test):
+    """A result that stands for any."""
+    return judge(torch.zeros(len(test.labels), 2), test.labels, {})
 
 
 def test_layers_stand_in_one_table_by_the_papers_names(loaded, capsys):
