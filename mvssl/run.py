@@ -27,6 +27,7 @@ class LoadedRun:
     views: ViewSet
     checkpoint: Path
     step: int  # optimizer steps that the weights have seen
+    which: str = "last"  # as it was asked for: last, best, or a step
 
 
 def load_run(folder: str | Path, trust: Iterable[str] = (), checkpoint: str | int = "last") -> LoadedRun:
@@ -53,7 +54,7 @@ def load_run(folder: str | Path, trust: Iterable[str] = (), checkpoint: str | in
         raise DataError(
             f"{found} does not fit {folder / 'recipe.yaml'}: {said[min(1, len(said) - 1)].strip()}"
         ) from None
-    return LoadedRun(folder, recipe, model.eval(), views, found, state["step"])
+    return LoadedRun(folder, recipe, model.eval(), views, found, state["step"], str(checkpoint))
 
 
 def _find(folder: Path, which: str) -> Path:

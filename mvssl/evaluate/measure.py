@@ -23,7 +23,7 @@ from mvssl.evaluate.metrics import NotPossible, Result, metric_of
 from mvssl.evaluate.plan import Job, jobs_of, layer_of, need_labels, wants_of
 from mvssl.evaluate.probes import PROBES
 from mvssl.evaluate.protocols import jobs_of_protocol
-from mvssl.evaluate.records import Record, gain, record, save, updated
+from mvssl.evaluate.records import Record, gain, record, save, updated, writable
 from mvssl.evaluate.splits import Classes, Patterns, Sources, Split, about_data, open_splits
 from mvssl.evaluate.subject import Subject, candidates, origin
 from mvssl.evaluate.tables import tables
@@ -65,7 +65,8 @@ def evaluate(
     `protocol` is a paper's own, by its name in `mvssl.evaluate.protocols`, in place of probes and a layer; `epochs`
     shortens it.
     Under a launcher every process must call it: all compute features, the main one probes them and has the records.
-    They are kept in RUN/evaluation.json, in place of earlier ones of the same, or written to `json_file`.
+    They are kept in RUN/evaluation.json, in place of earlier ones of the same, or written to `json_file`; each as soon
+    as it is made, so that what was measured outlives what ends the evaluation.
     Raises `RecipeError` for a probe, view, layer or protocol that is not there, and without shards to test on,
     `DataError` where samples have no labels, `OutputError` where the file cannot be written.
     """
@@ -80,6 +81,11 @@ def evaluate(
         raise RecipeError("--epochs shortens a --protocol; probes have their own lengths")
     else:
         jobs = jobs_of(said, probes or said.probes, str(layer or said.layer))
+    wanted = None if views is None else list(views)
+    refuse_unknown(wanted or [], subject.views.bases)
+    file = Path(json_file) if json_file else subject.home and subject.home / "evaluation.json"
+    if file:
+        distributed.from_main(lambda: writable(file))  # before anything is computed
     sources = distributed.main_first(lambda: open_splits(subject.recipe, data, test, other, labels=need_labels(jobs)))
     setting = Setting(subject, sources, seed, batch_size, said.precision, device)
     home = next(subject.model.parameters()).device
@@ -93,28 +99,23 @@ def evaluate(
         if distributed.rank():
             return []
         notes: dict[str, None] = {}
-        records = list(measure(setting, jobs, own, splits, None if views is None else list(views), notes))
+        records: list[Record] = []
+        for made in measure(setting, jobs, own, splits, wanted, notes):
+            records.append(made)
+            if file:
+                save(file, records if json_file else updated(file, records))
     finally:
         subject.model.to(home)
     if not records:
         raise DataError("nothing could be measured: " + "; ".join(notes))
-    keep(records, subject.home, json_file)
     if show:
         deviations = (jobs[0].preset or {}).get("deviations", ())
         lines = ["other than in the paper:", *(f"- {told}" for told in deviations)] if deviations else []
         lines += [f"left out: {note}" for note in notes]
         console = Console()
-        console.print(*tables(records), sep="\n\n", end="\n\n", highlight=False)
+        console.print(*tables(records, console.width), sep="\n\n", end="\n\n", highlight=False)
         console.print(*lines, sep="\n", highlight=False, markup=False)
     return records
-
-
-def keep(records: list[Record], home: Path | None, json_file: str | Path | None) -> None:
-    """Write records to a file of their own, or among those of the subject. Raises `OutputError`."""
-    if json_file:
-        save(Path(json_file), records)
-    elif home is not None:
-        save(home / "evaluation.json", updated(home / "evaluation.json", records))
 
 
 def features(setting: Setting, wants: list[Want]) -> dict[str, Split]:
@@ -234,14 +235,18 @@ def _with_chance(found: Result, splits: dict[str, Split], classes: Classes) -> R
     return found._replace(chance=classes.chance) if guessed else found
 
 
+def refuse_unknown(wanted: list[str], known: list[str]) -> None:
+    """Raise `RecipeError` for a view that there is not."""
+    for name in wanted:
+        if name not in (*known, ALL):
+            raise RecipeError(f"no view {name!r}{nearest(name, (*known, ALL))}")
+
+
 def choose_views(features: dict[str, Tensor], wanted: list[str] | None) -> list[str]:
     """The views to measure, and `all`; by default without those that the encoder sees exactly like an earlier one.
 
-    Two draws of one column without their augmentation are the same picture. Raises `RecipeError` for an unknown view.
+    Two draws of one column without their augmentation are the same picture.
     """
-    for name in wanted or []:
-        if name not in (*features, ALL):
-            raise RecipeError(f"no view {name!r}{nearest(name, (*features, ALL))}")
     if wanted is not None:
         return list(dict.fromkeys(wanted))
     names = distinct(features)

@@ -7,6 +7,7 @@ compared: the data, labels, seed, every setting of the probe. What belongs to th
 
 import json
 import math
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from mvssl.runfolder import write_aside
 
 Record = dict[str, Any]
 WHAT = ("probe", "what", "metric", "view", "layer")  # what was measured, of whichever encoder
+SETTINGS = ("seed", "epochs", "draws")  # of a protocol, that are chosen anew from one evaluation to the next
+WAY_OUT = "; choose another with --json FILE"
 
 
 def record(result: Result, **facts: Any) -> Record:
@@ -41,13 +44,14 @@ def record(result: Result, **facts: Any) -> Record:
 
 
 def identity(record: Record) -> tuple[Any, ...]:
-    """What was measured, and of what: two records of one identity are the same number, measured twice."""
+    """What was measured, how long and of what: two records of one identity are the same number, measured twice."""
     what = [record.get(key) for key in (*WHAT, "encoder")]
     protocol, subject = record["protocol"], record.get("subject", {})
     data = protocol.get("data", {})
     shards = [(split, about.get("fingerprint")) for split, about in sorted(data.items())]
     preset = protocol.get("preset") or {}
-    return *what, subject.get("name"), subject.get("step"), preset.get("name"), *shards
+    settings = [protocol.get(key) for key in SETTINGS]
+    return *what, subject.get("name"), subject.get("step"), preset.get("name"), *settings, *shards
 
 
 def read(file: Path) -> list[Record]:
@@ -66,14 +70,21 @@ def updated(file: Path, records: list[Record]) -> list[Record]:
     return list(whole.values())
 
 
-def save(file: Path, records: list[Record]) -> None:
-    """Write `file`, whole or not at all. Raises `OutputError`."""
-    way_out = "; choose another with --json FILE"
+def writable(file: Path) -> None:
+    """Make the folder of `file`; raises `OutputError` where a file cannot be written there."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
     except OSError as error:
-        raise OutputError(f"{file} cannot be written: {error.strerror}{way_out}") from None
-    write_aside(file, json.dumps(records, indent=1) + "\n", OutputError, way_out)
+        raise OutputError(f"{file} cannot be written: {error.strerror}{WAY_OUT}") from None
+    if file.is_dir():
+        raise OutputError(f"{file} cannot be written: it is a folder{WAY_OUT}")
+
+
+def save(file: Path, records: list[Record]) -> None:
+    """Write `file`, whole or not at all, in a folder that is there. Raises `OutputError`."""
+    write_aside(file, json.dumps(records, indent=1) + "\n", OutputError, WAY_OUT)
 
 
 def gain(ahead: Result, behind: Result) -> dict[str, Any]:

@@ -46,6 +46,7 @@ class Subject:
                 return build_model(run.recipe, run.views.shapes)
 
         facts = {"kind": "run", "checkpoint": str(run.checkpoint), "step": run.step}
+        facts |= {"chosen": "by held-out loss on data.val"} if run.which == "best" else {}
         return cls(str(run.folder), run.recipe, run.views, run.model, facts, start, Path(run.folder))
 
 

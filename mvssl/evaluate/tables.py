@@ -8,16 +8,21 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from mvssl.evaluate.records import Record, differences
 
 ENCODERS = ("pixels", "untrained", "trained")  # the order of a table's columns
+LEAST, GAP = 6, 2  # characters of a narrow column of names, and between columns
 PIXELS = "pixels"  # the baseline whose layer is no choice
 
 
-def tables(records: list[Record]) -> list[Table]:
-    """As few tables as protocols allow. Values ± standard error in per cent where they are shares; the best bold."""
-    return [_draw(group, apart) for group, apart in grouped(records)]
+def tables(records: list[Record], width: int = 80) -> list[Table]:
+    """As few tables as protocols allow. Values ± standard error in per cent where they are shares; the best bold.
+
+    On a screen of `width` characters.
+    """
+    return [_draw(group, apart, width) for group, apart in grouped(records)]
 
 
 def grouped(records: list[Record]) -> list[tuple[list[Record], str]]:
@@ -38,9 +43,23 @@ def row_name(record: Record) -> str:
 
 
 def full_name(record: Record) -> str:
-    """The same where no title says the protocol: `linear, protocol amdim`."""
-    preset = record["protocol"].get("preset")
-    return row_name(record) + (f", protocol {preset['name']}" if preset else "")
+    """The same where no title says the protocol: `linear, protocol amdim, 10 of 120 epochs, seed 1`."""
+    protocol = record["protocol"]
+    preset, epochs, papers = protocol.get("preset"), protocol.get("epochs"), protocol.get("paper_epochs")
+    told = [row_name(record)]
+    if preset:
+        told += [
+            f"protocol {preset['name']}",
+            *([f"{epochs} of {papers} epochs"] if papers and epochs != papers else []),
+        ]
+    return ", ".join([*told, *([f"seed {protocol['seed']}"] if protocol.get("seed") else [])])
+
+
+def caveat(records: list[Record]) -> str:
+    """What the reader must know of the weights: which step they are of was chosen on data that may be those of test."""
+    subjects = [subject for r in records if isinstance(subject := r.get("subject"), dict)]
+    chosen = {subject["chosen"] for subject in subjects if "chosen" in subject}
+    return f"the checkpoint was chosen {' or '.join(sorted(chosen))}, by default the test set" if chosen else ""
 
 
 def shown(value: float, error: float | None, unit: str, sign: str = "") -> str:
@@ -91,30 +110,45 @@ def _difference(first: list[Record], group: list[Record]) -> str:
     return "; ".join(list(told)[:6])
 
 
-def _draw(records: list[Record], apart: str) -> Table:
+def _draw(records: list[Record], apart: str, width: int) -> Table:
     columns = columns_of(records)
     several = len({name for _, name in columns if name}) > 1
     layers = [layer for layer in dict.fromkeys(r["layer"] for r in records) if layer != PIXELS]
     metrics = list(dict.fromkeys(r["metric"] for r in records))
-    title = title_of(records, metrics, apart)
-    made = Table(title=title, caption=_caption(records), box=box.SIMPLE, show_edge=False, padding=(0, 1, 0, 0))
-    for name in ("view", *["layer"] * (len(layers) > 1), "probe", *["metric"] * (len(metrics) > 1)):
-        # where the screen is narrow names take several lines, and numbers stay whole
-        made.add_column(name, overflow="fold", min_width=6)
     gains = any("untrained" in r.get("gain", {}) for r in records) and not several
-    for encoder, name in columns:
-        made.add_column(f"{name} {encoder}" if several and name else encoder, justify="right", no_wrap=True)
-    if gains:
-        made.add_column("gain", justify="right", no_wrap=True)
-    rows = rows_of(records)
-    for number, row in enumerate(rows):
-        layer, view, probe, metric = row
-        found = [cell_at(records, row, column) for column in columns]
-        ends = number + 1 == len(rows) or rows[number + 1][1] != view
-        heads = [view, *[_layer(records, layer)] * (len(layers) > 1), probe, *[_words(metric)] * (len(metrics) > 1)]
-        gained = [_gained(found[-1])] if gains else []
-        made.add_row(*heads, *_cells(found), *gained, end_section=ends)
+    heads = ["view", *["layer"] * (len(layers) > 1), "probe", *["metric"] * (len(metrics) > 1)]
+    numbers = [f"{name} {encoder}" if several and name else encoder for encoder, name in columns] + ["gain"] * gains
+    rows, lines = rows_of(records), []
+    for layer, view, probe, metric in rows:
+        found = [cell_at(records, (layer, view, probe, metric), column) for column in columns]
+        said = [view, *[_layer(records, layer)] * (len(layers) > 1), probe, *[_words(metric)] * (len(metrics) > 1)]
+        lines.append([*said, *_cells(found), *([_gained(found[-1])] if gains else [])])
+    title, caption = title_of(records, metrics, apart), _caption(records)
+    made = Table(title=title, caption=caption, box=box.SIMPLE, show_edge=False, padding=(0, 1, 0, 0))
+    widths = _widths(heads, [list(column) for column in zip([*heads, *numbers], *lines, strict=True)], width)
+    for name in heads:
+        made.add_column(name, overflow="fold", width=widths[name])
+    for name in numbers:
+        made.add_column(name, justify="right", no_wrap=True)
+    for number, line in enumerate(lines):
+        made.add_row(*line, end_section=number + 1 == len(rows) or rows[number + 1][1] != rows[number][1])
     return made
+
+
+def _widths(heads: list[str], columns: list[list[str]], width: int) -> dict[str, int]:
+    """How wide the columns of names, which are the first, may be on a screen of `width`: numbers stay whole.
+
+    Where they must be narrow, names are broken between words first, then those of the user's, then those of probes.
+    """
+    whole = [max(len(Text.from_markup(cell).plain) for cell in column) for column in columns]
+    words = [max(len(word) for cell in column for word in cell.split()) for column in columns[: len(heads)]]
+    widths, excess = dict(zip(heads, whole, strict=False)), sum(whole) + GAP * len(whole) - width
+    floors = [*zip(heads, words, strict=True), *((head, LEAST) for head in ("view", "layer", "metric", "probe"))]
+    for head, floor in floors:
+        cut = max(0, min(excess, widths.get(head, 0) - floor))
+        excess -= cut
+        widths |= {head: widths.get(head, 0) - cut}
+    return widths
 
 
 def columns_of(records: list[Record]) -> list[tuple[str, str]]:
@@ -172,4 +206,5 @@ def title_of(records: list[Record], metrics: list[str], apart: str) -> str:
 
 def _caption(records: list[Record]) -> str:
     gains = any("untrained" in r.get("gain", {}) for r in records)
-    return "± standard error; best of a row bold" + "; gain: trained - untrained, paired" * gains
+    told = ["± standard error", "best of a row bold", *["gain: trained - untrained, paired"] * gains, caveat(records)]
+    return "; ".join(filter(None, told))

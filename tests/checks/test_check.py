@@ -19,6 +19,7 @@ from mvssl.checks import heldout
 from mvssl.checks.heldout import open_held_out
 from mvssl.cli import main
 from mvssl.errors import DataError, RecipeError
+from mvssl.evaluate import Subject
 from mvssl.run import load_run
 from mvssl.trainer import Trainer, make_accelerator
 from mvssl.training import train
@@ -166,6 +167,8 @@ def test_the_best_checkpoint_survives_and_can_be_asked_for(root, tmp_path):
     assert best < 11, "the run is no example: its best step is among the last two"
     run = load_run(tmp_path / "run", checkpoint="best")
     assert run.step == best
+    assert Subject.of_run(run).facts["chosen"] == "by held-out loss on data.val"
+    assert "chosen" not in Subject.of_run(load_run(tmp_path / "run")).facts
     state = checkpoint.load_state(run.checkpoint)["held_out"]
     assert state["loss"] == pytest.approx(losses[best])
     assert load_run(tmp_path / "run").step == load_run(tmp_path / "run", checkpoint="12").step == 12

@@ -11,7 +11,8 @@ from PIL import Image
 from mvssl import checkpoint, run
 from mvssl.data import open_shards, pack
 from mvssl.errors import DataError, MvsslError, OutputError, RecipeError
-from mvssl.evaluate import compare, evaluate
+from mvssl.evaluate import compare, evaluate, measure
+from mvssl.evaluate.probes import PROBES
 from mvssl.evaluate.subject import Subject
 from mvssl.model import build_model
 from mvssl.modelcard import Card
@@ -215,13 +216,41 @@ def test_a_file_that_cannot_be_written_is_named(loaded, tmp_path):
         evaluate(loaded, probes=["knn"], baselines=False, show=False, json_file=tmp_path / "file" / "x.json")
 
 
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [({"json_file": "FOLDER"}, OutputError, "it is a folder"), ({"views": ["twise"]}, RecipeError, "no view 'twise'")],
+)
+def test_what_is_wrong_is_told_before_features_are_computed(loaded, tmp_path, monkeypatch, given, error, said):
+    monkeypatch.setattr(measure, "features", lambda *_: pytest.fail("features were computed"))
+    with pytest.raises(error, match=said):
+        evaluate(loaded, **{key: tmp_path if value == "FOLDER" else value for key, value in given.items()})
+
+
+@pytest.mark.parametrize("json_file", [None, "new/x.json"])
+def test_what_was_measured_outlives_what_ends_the_evaluation(digits, tmp_path, monkeypatch, json_file):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    found = make_run(digits, tmp_path / "g")
+    before = evaluate(found, probes=["fewlabel"], show=False)
+    file = tmp_path / json_file if json_file else found.folder / "evaluation.json"
+    monkeypatch.setitem(PROBES, "linear", PROBES["linear"]._replace(run=stopped))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(found, probes=["knn", "linear"], json_file=json_file and file)
+    kept = json.loads(file.read_text())
+    assert kept[: -1 if json_file is None else 0] == (before if json_file is None else [])
+    assert (kept[-1]["probe"], kept[-1]["encoder"]) == ("knn", "pixels")
+
+
 def test_records_take_the_place_of_earlier_ones_of_the_same_and_leave_the_others(digits, tmp_path):
     found = make_run(digits, tmp_path / "e")
     file = found.folder / "evaluation.json"
     few = evaluate(found, probes=["fewlabel"], show=False)
-    knn = evaluate(found, probes=["knn"], show=False, seed=3)
+    knn = evaluate(found, probes=["knn"], show=False, baselines=False, seed=3)
     assert json.loads(file.read_text()) == [*few, *knn]
-    again = evaluate(found, probes=["knn"], show=False)
+    evaluate(found, probes=["knn"], show=False)
+    again = evaluate(found, probes=["knn"], show=False, batch_size=100)
+    few += knn  # of another seed
     assert json.loads(file.read_text()) == [*few, *again]
     alone = evaluate(found, probes=["knn"], layer="0", baselines=False, show=False, json_file=tmp_path / "x.json")
     assert json.loads((tmp_path / "x.json").read_text()) == alone

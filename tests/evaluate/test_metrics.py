@@ -10,8 +10,8 @@ from sklearn.metrics import average_precision_score
 
 from mvssl.errors import RecipeError
 from mvssl.evaluate.metrics import average_precision, interval, judge, mean_average_precision, over_draws, paired
-from mvssl.evaluate.records import compare, gain, record
-from mvssl.evaluate.tables import tables
+from mvssl.evaluate.records import compare, gain, record, save, updated
+from mvssl.evaluate.tables import full_name, tables
 
 
 def test_average_precision_is_scikit_learns_with_ties_and_without():
@@ -127,13 +127,56 @@ def test_the_table_has_a_row_per_view_and_probe_a_column_per_encoder_and_the_bes
     ]
 
 
+def printed(records: list[dict]) -> str:
+    """The tables of records on a screen of 80 columns."""
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(*tables(records))
+    return console.export_text()
+
+
+def test_words_of_probes_are_not_broken_on_a_narrow_screen():
+    """With three columns of names; those of the user's may be."""
+    gained = {"untrained": {"difference": 0.2, "standard_error": 0.02}}
+    records = []
+    for layer in ("vector", "head:cmc_0"):
+        changes = {"view": "left_camera", "layer": layer, "what": "10 labels/class"}
+        records += [made([0.6, 0.7], encoder, **changes) for encoder in ("pixels", "untrained")]
+        records += [made([0.8, 0.8], "trained", gain=gained, **changes)]
+    shown = printed(records)
+    assert "labels/class" in shown
+    assert shown.count("+20.0 ± 2.0") == 2
+
+
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"epochs": 2}, {"draws": 3}])
+def test_other_settings_are_another_number_and_stand_in_a_table_of_their_own(changed, tmp_path):
+    protocol = {"seed": 0, "data": {"test": {"fingerprint": "same"}}, "label": "cls"}
+    first, again = (made([value, 0.7], "trained", protocol=protocol) for value in (0.5, 0.1))
+    second = made([0.5, 0.7], "trained", protocol=protocol | changed)
+    save(tmp_path / "x.json", [first, second])
+    assert updated(tmp_path / "x.json", [again]) == [again, second]
+    assert len(tables([first, second])) == 2
+
+
+def test_a_list_of_records_tells_those_of_one_probe_apart():
+    protocol = {"seed": 1, "preset": {"name": "amdim"}, "epochs": 2, "paper_epochs": 120}
+    told = full_name(made([0.5, 0.7], "trained", protocol=protocol))
+    assert told == "1 label/class, protocol amdim, 2 of 120 epochs, seed 1"
+    assert full_name(made([0.5, 0.7], "trained")) == "1 label/class"
+
+
+def test_the_foot_of_the_table_says_that_the_checkpoint_was_chosen_on_what_may_be_the_test_set():
+    chosen = {"name": "a", "chosen": "by held-out loss on data.val"}
+    assert "chosen by held-out loss on data.val, by default the test set" in " ".join(
+        printed([made([0.5, 0.7], "trained", subject=chosen)]).split()
+    )
+    assert "chosen" not in printed([made([0.5, 0.7], "trained", subject={"name": "a"})])
+
+
 def test_long_names_of_probes_push_no_number_off_a_narrow_screen():
     gained = {"untrained": {"difference": 0.291, "standard_error": 0.019}}
     what = "a_view_with_a_long_name and another_one_of_them, infonce"
     records = [made([0.5, 0.7], "pixels", what=what), made([0.5, 0.7], "untrained", what=what)]
     records += [made([0.8, 0.8], "trained", what=what, gain=gained)]
-    console = Console(width=80, file=io.StringIO(), record=True)
-    console.print(*tables(records))
-    shown = console.export_text()
+    shown = printed(records)
     assert "…" not in shown
     assert "60.0 ± 10.0  60.0 ± 10.0  80.0 ± 0.0  +29.1 ± 1.9" in shown

@@ -4,8 +4,8 @@ from collections import Counter
 from itertools import groupby
 from typing import Any
 
-from mvssl.evaluate.records import Record, read
-from mvssl.evaluate.tables import cell_at, columns_of, full_name, grouped, row_name, rows_of, shown, title_of
+from mvssl.evaluate.records import Record, differences, read
+from mvssl.evaluate.tables import caveat, cell_at, columns_of, full_name, grouped, row_name, rows_of, shown, title_of
 from mvssl.report.gather import Facts
 from mvssl.report.html import Html, el
 from mvssl.report.sections import Absent, Section
@@ -42,7 +42,11 @@ def highlight(records: list[Record]) -> str | None:
         found = [r for r in trained if _whose(r)[1] == newest and r["probe"] == name]
         if found:
             best = max(found, key=lambda r: r["value"] if r["higher_is_better"] else -r["value"])
-            same = [r for r in records if r["encoder"] == "untrained" and _place(r) == _place(best)]
+            same = [
+                r
+                for r in records
+                if r["encoder"] == "untrained" and _place(r) == _place(best) and not any(differences(r, best))
+            ]
             told = [f"{best['metric'].replace('_', ' ')} {_said(best)} by {full_name(best)} on {_view(best)}"]
             told += [f"untrained {_said(same[0])}"] if same else []
             chance = {**best, "value": best.get("chance"), "standard_error": None}
@@ -80,6 +84,7 @@ def _table(records: list[Record], apart: str) -> Html:
         parts.append(el("details", el("summary", f"{name}: {counts[name]} rows"), whole))
     gains = any("untrained" in (r.get("gain") or {}) for r in records)
     note = "± one standard error; bold: the best of a row." + " Gain: trained minus untrained, paired." * gains
+    note += f" {told[0].upper()}{told[1:]}." if (told := caveat(records)) else ""
     title = title_of(records, list(dict.fromkeys(r["metric"] for r in records)), apart)
     told = el("p", title[:1].upper() + title[1:]), *parts, el("p", note, class_="note"), _details(records)
     return el("div", *told, class_="probe")
