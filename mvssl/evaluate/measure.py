@@ -162,16 +162,7 @@ def measure(
         for candidate, job, view in _calls(own, jobs, names):
             status.update(f"{candidate.encoder}: {job.probe} on {view}")
             layer = layer_of(job, candidate)
-            hand = Hand(
-                candidate,
-                layer,
-                splits,
-                classes,
-                subject.views,
-                setting.device,
-                setting.seed,
-                standardise=not job.preset,
-            )
+            hand = Hand(candidate, layer, splits, classes, subject.views, setting.device, setting.seed, not job.preset)
             for found in _called(job, hand, view, notes):
                 found = _with_chance(found, splits, classes)
                 key = job.probe, view, found.what, found.metric.name, str(job.options)
