@@ -46,6 +46,8 @@ def _panels(views: ViewSet, batch: Any, seed: int) -> Iterator[tuple[str, str, T
     for name in columns:
         yield name, STORED, picture.stored(views, name, batch.columns[name])
     times = [views(batch._replace(position=batch.position + k * LATER), seed) for k in range(draws)]
-    for name in views.names:
-        for k in range(draws if name in views.bases else 1):  # a view with a count is drawn so often anyway
+    for k in range(draws):  # the first of every view, then the second: on a phone the first columns show all sensors
+        for name in views.names:
+            if k and name not in views.bases:
+                continue  # a view with a count is drawn so often anyway
             yield name, f"draw {k + 1}", picture.look(views, name, times[k][name], batch.columns[views.source_of(name)])
