@@ -34,11 +34,6 @@ class Standard(NamedTuple):
         deviation, mean = torch.std_mean(features, dim=0, correction=0)
         return cls(mean, torch.where(deviation > EPSILON, 1 / deviation, 1.0))
 
-    @classmethod
-    def none(cls, features: Tensor) -> "Standard":
-        """What leaves [n, d] as they are."""
-        return cls(features.new_zeros(features.shape[1]), features.new_ones(features.shape[1]))
-
     def __call__(self, features: Tensor) -> Tensor:
         return (features - self.mean) * self.scale
 

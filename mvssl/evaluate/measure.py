@@ -26,7 +26,7 @@ from mvssl.evaluate.protocols import jobs_of_protocol
 from mvssl.evaluate.records import Record, gain, record, save, updated, writable
 from mvssl.evaluate.splits import Classes, Patterns, Sources, Split, about_data, open_splits
 from mvssl.evaluate.subject import Subject, candidates, origin
-from mvssl.evaluate.tables import tables
+from mvssl.evaluate.tables import tables, with_lines
 from mvssl.recipe import nearest
 from mvssl.versions import versions
 
@@ -113,7 +113,8 @@ def evaluate(
         lines = ["other than in the paper:", *(f"- {told}" for told in deviations)] if deviations else []
         lines += [f"left out: {note}" for note in notes]
         console = Console()
-        console.print(*tables(records, console.width), sep="\n\n", end="\n\n", highlight=False)
+        for table in tables(records, console.width):
+            console.print(with_lines(table), "", sep="\n", highlight=False)
         console.print(*lines, sep="\n", highlight=False, markup=False)
     return records
 
@@ -153,14 +154,16 @@ def measure(
     """Every job on every view of every candidate; the trained one last, with its gain over the others."""
     subject = setting.subject
     classes = Classes.of(splits["train"].labels, splits["test"].labels)
-    names = choose_views(splits["test"].features(Want(own[-1], jobs[0].layer)), wanted)
+    names = choose_views(splits["test"].features(Want(own[-1], jobs[0].layer), first=16), wanted)
     protocol = _protocol(setting, splits)
     facts = {"n_train": len(splits["train"]), "n_test": len(splits["test"]), "classes_left_out": classes.left_out}
     facts |= {"shards": setting.sources.patterns, "versions": versions(), "device": str(setting.device)}
     results: dict[tuple, Result] = {}
     with Console(stderr=True).status("probing") as status:
-        for candidate, job, view in _calls(own, jobs, names):
-            status.update(f"{candidate.encoder}: {job.probe} on {view}")
+        calls = list(_calls(own, jobs, names))
+        for number, (candidate, job, view) in enumerate(calls, 1):
+            passes = f", {job.options['epochs']} passes" if "epochs" in job.options else ""
+            status.update(f"{number} of {len(calls)}: {job.probe} of {candidate.encoder} on {view}{passes}")
             layer = layer_of(job, candidate)
             hand = Hand(candidate, layer, splits, classes, subject.views, setting.device, setting.seed, not job.preset)
             for found in _called(job, hand, view, notes):

@@ -7,6 +7,7 @@ out  rich tables, the later ones saying in what their protocol differs from the 
 from typing import Any
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -133,6 +134,13 @@ def _draw(records: list[Record], apart: str, width: int) -> Table:
     for number, line in enumerate(lines):
         made.add_row(*line, end_section=number + 1 == len(rows) or rows[number + 1][1] != rows[number][1])
     return made
+
+
+def with_lines(table: Table) -> Group:
+    """A table below its title and above its caption; inside it rich folds them to the table's width."""
+    above, below = f"[italic]{table.title}[/italic]", f"[dim italic]{table.caption}[/dim italic]"
+    table.title = table.caption = None
+    return Group(above, table, below)
 
 
 def _widths(heads: list[str], columns: list[list[str]], width: int) -> dict[str, int]:
