@@ -50,6 +50,9 @@ def bench_rivals(
     """
     name, view = next(iter(recipe.views.items()))
     _refuse(recipe)
+    picture = None if json_file is None else Path(json_file).with_suffix(".png")
+    if picture is not None and (picture == Path(json_file or "") or picture.is_dir()):
+        raise RecipeError(f"--json {json_file}: the picture is drawn to {picture}; choose a name that ends in .json")
     torch.set_num_threads(1)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": 0})})  # all time is ours
     columns = {view.source: recipe.data.columns[view.source], "label": recipe.data.label}
@@ -85,8 +88,8 @@ def bench_rivals(
             point = runner.note(knn(known, asked))
             print(f"{method}: " + ", ".join(f"{key} {value:,.4g}" for key, value in point.items()), flush=True)
     write(found, CPU, json_file)
-    if json_file is not None:
-        draw(found, Path(json_file).with_suffix(".png"))
+    if picture is not None:
+        draw(found, picture)
     return found
 
 
@@ -96,6 +99,7 @@ def _refuse(recipe: Recipe) -> None:
         (len(recipe.views) > 1 or view.count < 2, f"one image view with count: 2 or more, not {[*recipe.views]}"),
         (recipe.data.label is None or not recipe.data.val, "labels to measure kNN: data.label and data.val"),
         (encoder.pretrained or encoder.init_from, "an encoder that starts from nothing, as the rivals' does"),
+        (view.name != "image", f"a view of images, not {view.name}"),
         (recipe.optim.clip is not None, "no optim.clip, which the rivals do not have"),
     ):
         if fault:

@@ -76,7 +76,7 @@ def open_held_out(trainer: Trainer, val: Any = None) -> HeldOut | None:
         source = as_source(val) if val is not None else _open(table, table.val)
     except DataError as error:
         raise DataError(
-            f"{error}; these are the held-out shards of checks, data.val: name yours, or data.val=null to train without"
+            f"{error}; these are the held-out shards of checks, data.val: name yours, or data.val=[] to train without"
         ) from None
     for name in {trainer.views.source_of(view) for view in trainer.views.names}:
         here, there = source.shapes.get(name), trainer.source.shapes[name]

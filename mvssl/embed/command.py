@@ -21,7 +21,7 @@ from mvssl.embed.formats import writer_of
 from mvssl.embed.place import placed, refuse
 from mvssl.embed.summary import Embedded, told
 from mvssl.embed.table import Table, check_names
-from mvssl.errors import DataError, RecipeError
+from mvssl.errors import RecipeError
 from mvssl.evaluate.extraction import Collected, collect
 from mvssl.evaluate.layers import Candidate, Want, compute, describe
 from mvssl.evaluate.splits import Patterns, refuse_pictures
@@ -29,7 +29,7 @@ from mvssl.evaluate.subject import OVERRIDES, Subject, candidates, open_subject,
 from mvssl.mistakes import nearest
 from mvssl.recipe import Recipe, View
 from mvssl.versions import versions
-from mvssl.views import ViewSet, build_views
+from mvssl.views import ViewSet, build_alike
 
 CHANGES = (*OVERRIDES, "data.columns.", "data.missing=")  # what may be said anew of a run's recipe
 _OVERRIDE = re.compile(rf"({'|'.join(Recipe.model_fields)})(\.\w+)*=")
@@ -61,7 +61,7 @@ def embed(
     distributed.from_main(lambda: refuse(out))
     patterns = listed(data or recipe.data.val or recipe.data.train)
     source = distributed.main_first(lambda: _opened(recipe, tables, patterns))
-    seen = _built(subject, tables, source)
+    seen = build_alike(tables, source.shapes, subject.views.shapes, subject.name)
     home = next(subject.model.parameters()).device
     try:
         (own,) = candidates(subject, baselines=False)
@@ -129,19 +129,6 @@ def _opened(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> 
     )
     refuse_pictures(source)
     return source
-
-
-def _built(subject: Subject, tables: Mapping[str, View], source: Shards) -> ViewSet:
-    """The views for this source. Raises `DataError` where the encoder was made for others."""
-    seen = build_views(tables, source.shapes)
-    for name, shape in seen.shapes.items():
-        known = subject.views.shapes[name]
-        if shape != known:
-            raise DataError(
-                f"view {name} is {list(shape)} here, but {list(known)} where {subject.name} learned it; the column's "
-                f"size or length, data.columns.{seen.source_of(name)}.size=N, may mend that"
-            )
-    return seen
 
 
 def _collected(

@@ -29,6 +29,7 @@ from mvssl.evaluate.subject import Subject, candidates, origin
 from mvssl.evaluate.tables import tables, with_lines
 from mvssl.recipe import nearest
 from mvssl.versions import versions
+from mvssl.views import build_alike
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ def evaluate(
     if file:
         distributed.from_main(lambda: writable(file))  # before anything is computed
     sources = distributed.main_first(lambda: open_splits(subject.recipe, data, test, other, labels=need_labels(jobs)))
+    for source in sources.shards.values():
+        build_alike(subject.recipe.views, source.shapes, subject.views.shapes, subject.name)
     setting = Setting(subject, sources, seed, batch_size, said.precision, device)
     home = next(subject.model.parameters()).device
     try:

@@ -24,6 +24,7 @@ from mvssl.data import Batch, loader, open_shards
 from mvssl.errors import OutputError, RecipeError
 from mvssl.names import first_drawn
 from mvssl.objectives import AMDIM
+from mvssl.views import build_alike
 from mvssl.views.panels import colours, is_measured
 
 TOGETHER = 64  # images that are each other's negatives
@@ -95,6 +96,7 @@ def _mixed(run: Any) -> AMDIM:
 def _some(run: Any, count: int, data: list[str] | None) -> Batch:
     table = run.recipe.data
     source = open_shards(data or table.val or table.train, table.folder, table.columns, missing="drop")
+    build_alike(run.recipe.views, source.shapes, run.views.shapes, str(run.folder))
     return next(iter(loader(source, batch_size=min(count, len(source)), seed=run.recipe.train.seed, stop_step=1)))
 
 

@@ -21,6 +21,7 @@ from mvssl.errors import DataError, RecipeError
 from mvssl.evaluate.layers import encode_model
 from mvssl.recipe import Recipe
 from mvssl.run import LoadedRun, load_run
+from mvssl.views import build_alike
 from mvssl.views.normalize import spread
 
 AT_ONCE = 64  # samples encoded together
@@ -57,6 +58,7 @@ def look(folder: Path, trust: Iterable[str], samples: int, checkpoint: str = "la
     run = _load(folder, trust, checkpoint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     source, split = open_some(run.recipe)
+    build_alike(run.recipe.views, source.shapes, run.views.shapes, str(folder))
     encode = encode_model(run.model.to(device), run.views, run.recipe.evaluate.layer, device)
     rows: list[int] = []
     labels: list[Tensor] = []

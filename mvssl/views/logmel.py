@@ -82,6 +82,9 @@ class LogMelView:
         c, t = (1, *shape)[-2:]
         if not 0 < rate < math.inf:
             raise RecipeError(f"rate: {rate}; give the column's samples per second")
+        for name, given in (("window", window), ("hop", hop), ("n_fft", n_fft)):
+            if given is not None and given < 1:
+                raise RecipeError(f"{name}: {given} samples; give at least 1")
         self.rate, self.length = rate, t if length is None else length
         window, self.hop = window or max(2, round(0.025 * rate)), hop or max(1, round(0.01 * rate))
         self.n_fft = n_fft or 1 << (window - 1).bit_length() if window > 0 else 0

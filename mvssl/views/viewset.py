@@ -17,7 +17,7 @@ from torch import Tensor
 from mvssl.compose import construct, find_class, options_of
 from mvssl.data.faults import Undecodable
 from mvssl.draws import Draws
-from mvssl.errors import RecipeError
+from mvssl.errors import DataError, RecipeError
 from mvssl.mistakes import nearest
 from mvssl.names import drawn
 from mvssl.recipe import View
@@ -95,6 +95,23 @@ def build_views(recipe_views: Mapping[str, View], shapes: Shapes) -> ViewSet:
         if expanded.count(name) > 1:
             raise RecipeError(f"views: two views are called {name!r}; one with count: 2 is called NAME_0 and NAME_1")
     return ViewSet(recipe_views, views, _owners(recipe_views, views))
+
+
+def build_alike(
+    recipe_views: Mapping[str, View], shapes: Shapes, known: Mapping[str, tuple[int, ...]], whose: str
+) -> ViewSet:
+    """The views for columns of these shapes. Raises `DataError` where they are not the `known` ones that `whose` is."""
+    try:
+        seen = build_views(recipe_views, shapes)
+    except RecipeError as error:
+        raise DataError(f"these shards do not suit the views of {whose}: {error}") from None
+    for name, shape in seen.shapes.items():
+        if name in known and shape != known[name]:
+            sized = len(shape) == 3 and shape[0] == known[name][0]
+            advice = f"; data.columns.{seen.source_of(name)}.size=N may mend that" if sized else ""
+            here, there = list(shape), list(known[name])
+            raise DataError(f"view {name} is {here} in these shards, but {there} where {whose} learned it{advice}")
+    return seen
 
 
 def resolve_statistics(recipe_views: Mapping[str, View], shapes: Shapes, source: Any) -> dict[str, View]:

@@ -253,7 +253,7 @@ def test_held_out_shards_that_do_not_fit_are_refused_in_words(root, tmp_path):
     tiny.write_shards(tmp_path / "large", counts=(9,), size=12)
     with pytest.raises(DataError, match=r"column image is \(3, 12, 12\), in the training data it is \(3, 8, 8\)"):
         train(tiny.parse_recipe(tables(root, tmp_path / "run", data__val=str(tmp_path / "large/*.tar"))))
-    with pytest.raises(DataError, match=r"data\.val=null to train without"):
+    with pytest.raises(DataError, match=r"data\.val=\[\] to train without"):
         train(tiny.parse_recipe(tables(root, tmp_path / "run", data__val="nowhere/*.tar")))
 
 

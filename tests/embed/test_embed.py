@@ -241,7 +241,9 @@ def test_shards_that_use_the_same_keys_stay_apart(tmp_path):
 def test_images_of_another_size_are_refused_with_what_mends_it(root, tmp_path):
     tiny.write_shards(root / "large", (5,), size=12)
     loaded = paired.make_run(root, tmp_path / "run")
-    with pytest.raises(DataError, match=r"view rgb is \[3, 12, 12\] here, but \[3, 8, 8\].*data.columns.image.size"):
+    with pytest.raises(
+        DataError, match=r"view rgb is \[3, 12, 12\] in these shards, but \[3, 8, 8\].*data.columns.image.size"
+    ):
         embed(loaded, tmp_path / "x.npz", data="large")
     run_ = str(tmp_path / "run")
     sizes = "data.columns.image.size=8", "data.columns.depth.size=8"

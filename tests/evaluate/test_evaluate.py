@@ -4,6 +4,7 @@ import io
 import json
 
 import pytest
+import tiny
 import torch
 import webdataset
 from PIL import Image
@@ -273,3 +274,11 @@ def test_a_model_card_shows_what_its_weights_scored_on_the_recipes_own_data(digi
         keep=2,
     )
     assert Card.of_run(run.load_run(found.folder), "whole,twice").results == []
+
+
+def test_shards_with_other_channels_than_the_encoder_learned_are_refused(loaded, tmp_path):
+    tiny.write_shards(tmp_path / "colour", counts=(20,), size=8)
+    colour = str(tmp_path / "colour" / "*.tar")
+    for shards in ({"test": colour, "data": colour}, {"other": colour, "probes": ["ood"]}):
+        with pytest.raises(DataError, match=r"view whole is \[3, 8, 8\] in these shards, but \[1, 8, 8\] where"):
+            evaluate(loaded, show=False, **shards)
