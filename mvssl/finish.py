@@ -7,6 +7,7 @@ from rich.console import Console
 
 from mvssl import distributed
 from mvssl.data import loader, open_shards
+from mvssl.errors import MvsslError
 from mvssl.recipe import Recipe
 from mvssl.run import load_run, packages
 from mvssl.views import build_views, resolve_statistics
@@ -24,10 +25,11 @@ def check(recipe: Recipe, folder: Path) -> None:
 
     def look() -> None:
         if "evaluate" in recipe.train.then:
-            from mvssl.evaluate.plan import jobs_of, need_labels
+            from mvssl.evaluate.plan import jobs_of, need_labels, refuse_impossible
             from mvssl.evaluate.splits import open_splits
 
             said = recipe.evaluate
+            refuse_impossible(said)
             open_splits(recipe, labels=need_labels(jobs_of(said, said.probes, said.layer)))
         if "export" in recipe.train.then:
             from mvssl.export import folders_of
@@ -40,6 +42,7 @@ def check(recipe: Recipe, folder: Path) -> None:
 def finish(recipe: Recipe, folder: Path) -> None:
     """Do what `train.then` lists and say where everything lies. Call it on every process: all of them evaluate."""
     then, reports = recipe.train.then, []
+    failed: MvsslError | None = None
     if distributed.rank() and "evaluate" not in then:
         return
     trust = packages(recipe)  # the user named them just now
@@ -47,8 +50,13 @@ def finish(recipe: Recipe, folder: Path) -> None:
     if "evaluate" in then:
         from mvssl.evaluate import evaluate
 
-        evaluate(loaded)
+        try:
+            evaluate(loaded)
+        except MvsslError as error:  # what else was asked for is done all the same
+            failed = error
     if distributed.rank():
+        if failed:
+            raise failed
         return
     places = {"checkpoint": loaded.checkpoint}
     if "views" in then:
@@ -70,6 +78,8 @@ def finish(recipe: Recipe, folder: Path) -> None:
     for name, place in places.items():
         console.print(f"{name:14} {place}", highlight=False, markup=False, soft_wrap=True)
     console.print("next:", *_next(recipe, folder, reports), sep="\n  ", highlight=False, markup=False, soft_wrap=True)
+    if failed:
+        raise failed
 
 
 def draw_views(recipe: Recipe, out: Path, samples: int = 8) -> Path:

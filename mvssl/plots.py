@@ -61,9 +61,10 @@ def plane(run: str | Path) -> Figure | None:
     figure.colorbar(points, label="step")
     if max(right) > 5 * max(max(left), 1e-9):  # the upper bound is far off: it would press the points together
         axis.set_xlim(right=1.6 * max(left))
-    for step in dict.fromkeys([*steps[:1], *steps[-1:]]):
-        axis.annotate(_named(facts, places[0], step), (left[steps.index(step)], up[step]), fontsize=7, xytext=(4, 5),
-                      textcoords="offset points")  # fmt: skip
+    axis.margins(x=0.12)  # room for what is written below
+    for step, (side, place) in {steps[0]: ("left", (4, 5)), steps[-1]: ("right", (15, -13))}.items():
+        axis.annotate(_named(facts, places[0], step), (left[steps.index(step)], up[step]), fontsize=7, ha=side,
+                      xytext=place, textcoords="offset points")  # fmt: skip
     axis.set(xlabel="I(x; z), nats: at least (point), at most (line)", ylabel="I(z; y), nats, at least")
     axis.tick_params(labelsize=8)
     return figure

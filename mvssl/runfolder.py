@@ -181,7 +181,11 @@ def _step_of(line: str) -> float:
 
 
 def write_aside(file: Path, text: str, failure: type[MvsslError] = StorageError, way_out: str = "") -> None:
-    """Write a small file so that a reader sees the old text or the new, never a part; raises `failure`."""
+    """Write a small file so that a reader sees the old text or the new, never a part; raises `failure`.
+
+    A link is followed. On a full disk it is `StorageError` that is raised.
+    """
+    file = Path(os.path.realpath(file))
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         aside.write_text(text)
@@ -189,4 +193,5 @@ def write_aside(file: Path, text: str, failure: type[MvsslError] = StorageError,
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
-        raise failure(f"{file} cannot be written: {error.strerror}{way_out}") from error
+        kind = StorageError if error.errno in (errno.ENOSPC, errno.EDQUOT) else failure
+        raise kind(f"{file} cannot be written: {error.strerror}{way_out}") from error

@@ -10,7 +10,8 @@ import tiny
 
 from mvssl import finish
 from mvssl.errors import DataError, OutputError, RecipeError
-from mvssl.recipe import parse_recipe
+from mvssl.evaluate.plan import refuse_impossible
+from mvssl.recipe import Evaluate, parse_recipe
 from mvssl.training import train
 
 THEN = ["evaluate", "export"]
@@ -97,3 +98,9 @@ def test_all_processes_evaluate_and_the_main_one_does_the_rest(root, processes):
     given = tiny.tables(root, root / "run", train__steps=1, train__then=then, evaluate={"probes": ["knn"]})
     processes(finish_as_rank, given)
     assert all((root / "run" / name).exists() for name in ("evaluation.json", "backbone", "views.png"))
+
+
+@pytest.mark.parametrize(("probe", "said"), [("ood", "--other SHARDS"), ("dense", r"evaluate\.segments")])
+def test_a_probe_that_a_recipe_cannot_feed_is_refused_before_training(probe, said):
+    with pytest.raises(RecipeError, match=said):
+        refuse_impossible(Evaluate(probes=[probe]))

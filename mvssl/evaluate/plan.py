@@ -59,3 +59,12 @@ def wants_of(jobs: list[Job], candidates: list[Candidate], *, images: bool = Tru
 def layer_of(job: Job, candidate: Candidate) -> str:
     """The layer that a job reads of a candidate; pixels have but one."""
     return PIXELS if candidate.model is None else job.layer
+
+
+def refuse_impossible(said: Evaluate) -> None:
+    """Raise `RecipeError` for a probe that a recipe alone can never give what it needs."""
+    for name in said.probes:
+        if name in PROBES and PROBES[name].other:
+            raise RecipeError(f"evaluate.probes: {name} needs shards that `mvssl evaluate --other SHARDS` names")
+        if name in PROBES and PROBES[name].handed == "maps" and said.segments is None:
+            raise RecipeError(f"evaluate.probes: {name} needs the class of every pixel: evaluate.segments")

@@ -71,15 +71,24 @@ def updated(file: Path, records: list[Record]) -> list[Record]:
 
 
 def writable(file: Path) -> None:
-    """Make the folder of `file`; raises `OutputError` where a file cannot be written there."""
+    """Make the folder of `file`; raises `OutputError` where records cannot be written, or over what."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=file.parent):
             pass
     except OSError as error:
         raise OutputError(f"{file} cannot be written: {error.strerror}{WAY_OUT}") from None
-    if file.is_dir():
-        raise OutputError(f"{file} cannot be written: it is a folder{WAY_OUT}")
+    if file.exists() and not _holds_records(file):
+        what = "it is a folder" if file.is_dir() else "it is there and holds no records of an evaluation"
+        raise OutputError(f"{file} cannot be written: {what}{WAY_OUT}")
+
+
+def _holds_records(file: Path) -> bool:
+    """Whether a list of records may be written over it: an older one, also a damaged one, or nothing."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(64).lstrip()[:1] in (b"[", b"")
 
 
 def save(file: Path, records: list[Record]) -> None:

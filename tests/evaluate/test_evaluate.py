@@ -282,3 +282,17 @@ def test_shards_with_other_channels_than_the_encoder_learned_are_refused(loaded,
     for shards in ({"test": colour, "data": colour}, {"other": colour, "probes": ["ood"]}):
         with pytest.raises(DataError, match=r"view whole is \[3, 8, 8\] in these shards, but \[1, 8, 8\] where"):
             evaluate(loaded, show=False, **shards)
+
+
+def test_records_are_written_over_records_and_nothing_else_and_links_are_followed(loaded, tmp_path):
+    other, real, link = tmp_path / "recipe.yaml", tmp_path / "real.json", tmp_path / "link.json"
+    other.write_text("data: {}")
+    link.symlink_to(real)
+    options = {"probes": ["knn"], "views": ["whole"], "baselines": False, "show": False}
+    with pytest.raises(OutputError, match="holds no records"):
+        evaluate(loaded, **options, json_file=other)
+    assert other.read_text() == "data: {}"
+    for _ in range(2):
+        evaluate(loaded, **options, json_file=link)
+    assert link.is_symlink()
+    assert len(json.loads(real.read_text())) == 1
