@@ -1,4 +1,4 @@
-"""The verbs of the command line, thin: heavy imports stand inside them."""
+"""The verbs of the command line, thin: heavy imports stand inside them. Those about shards are in `data.commands`."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from mvssl.errors import DataError, OutputError
+from mvssl.data.commands import index, pack, verify
+from mvssl.errors import OutputError
 
 app = typer.Typer(
     help="Distributed multi-view self-supervised training.",
@@ -18,7 +19,6 @@ app = typer.Typer(
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file; see recipes/ and `mvssl schema`")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[TABLE.KEY=VALUE]...", help="like optim.lr=1e-3")]
-ShardPatterns = Annotated[list[str], typer.Argument(metavar="SHARDS...", help="paths, globs, {000..012} braces")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="run folder: train.out of the recipe")]
 Trust = Annotated[
     list[str] | None, typer.Option("--trust", metavar="PACKAGE", help="package that a run may name classes of")
@@ -205,55 +205,8 @@ def segments(
     print(f"wrote {out}")
 
 
-@app.command()
-def pack(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="digits, torchvision:NAME, a folder, an .npz file")],
-    destination: Annotated[Path, typer.Argument(metavar="DEST", help="new folder, for DEST/train and DEST/val")],
-    val: Annotated[float, typer.Option(help="share held out where the source has no split of its own")] = 0.1,
-    seed: Annotated[int, typer.Option(help="order of the samples")] = 0,
-    per_shard: Annotated[int, typer.Option(help="samples per shard")] = 10_000,
-    root: Annotated[Path | None, typer.Option(help="where torchvision keeps its downloads")] = None,
-) -> None:
-    """Make shards from an image folder, a folder of paired sensors, arrays, or a set that torchvision knows."""
-    from mvssl.data.pack import pack as write
-
-    packed = write(source, destination, val=val, seed=seed, per_shard=per_shard, root=root)
-    for split, samples in packed.samples.items():
-        print(f"{packed.destination / split}: {samples:,} samples in {packed.shards[split]} shards")
-    print("fields: " + ", ".join(f"{field} in {count:,}" for field, count in packed.fields.items()))
-    if packed.classes:
-        print(f"{len(packed.classes)} classes, named in {packed.destination / 'classes.txt'}")
-
-
-@app.command()
-def index(shards: ShardPatterns) -> None:
-    """Read the headers of shards strictly, cache the index, and say what they hold."""
-    from mvssl.data.verify import summarize
-
-    found = summarize(shards)
-    for path, samples, size in found.shards:
-        print(f"{path}: {samples:,} samples, {size:,} bytes")
-    print(f"{found.samples:,} samples in {len(found.shards)} shards, {found.bytes:,} bytes")
-    for field, (count, size) in found.fields.items():
-        print(f"  {field}: in {count:,} samples, {size:,} bytes")
-
-
-@app.command()
-def verify(shards: ShardPatterns) -> None:
-    """Read every header anew and decode every field; exits with 65 where anything is wrong."""
-    from mvssl.data.verify import verify as look
-
-    seen = look(shards)
-    print(f"{seen.shards} shards, {seen.samples:,} samples, {seen.decoded:,} fields decoded, {seen.bytes:,} bytes")
-    for field, count in seen.lacking.items():
-        print(f"  {field}: lacking in {count:,} samples")
-    for field, count in seen.unknown.items():
-        print(f"  {field}: {count:,} not looked into, as mvssl has no decoder for it")
-    for fault in seen.faults:
-        place = " ".join(part for part in (fault.shard, fault.key, fault.field) if part)
-        print(f"  bad: {place}: {fault.reason}")
-    if seen.faults:
-        raise DataError(f"{len(seen.faults)} faults")
+for verb in (pack, index, verify):
+    app.command()(verb)
 
 
 @app.command()
