@@ -117,6 +117,17 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders, or files that --json wrote")],
+    json_file: JsonFile = None,
+) -> None:
+    """Set evaluated runs side by side; those that differ by seed alone become their mean and spread."""
+    from mvssl.evaluate.several import show
+
+    show(runs, json_file)
+
+
+@app.command()
 def embed(
     subject: SubjectName,
     out: Annotated[Path, typer.Option(metavar="FILE|FOLDER", help=".npz, .parquet, or a new folder of shards")],

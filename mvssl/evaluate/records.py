@@ -129,12 +129,13 @@ def compare(ahead: Record, behind: Record) -> Difference:
 def differences(one: Record, other: Record) -> Iterator[tuple[str, Any, Any]]:
     """Where the protocols of two records differ: dotted name and both values; nothing where they may be compared."""
     keys = ("probe", "what", "metric", "n_train", "n_test", "classes_left_out", "protocol")
-    yield from _apart("", {key: one.get(key) for key in keys}, {key: other.get(key) for key in keys})
+    yield from apart("", {key: one.get(key) for key in keys}, {key: other.get(key) for key in keys})
 
 
-def _apart(place: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+def apart(place: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Where two nested tables differ: dotted name, and both values, None where there is none."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in dict.fromkeys([*one, *other]):
-            yield from _apart(f"{place}.{key}".lstrip("."), one.get(key), other.get(key))
+            yield from apart(f"{place}.{key}".lstrip("."), one.get(key), other.get(key))
     elif one != other:
         yield place, one, other

@@ -4,6 +4,7 @@ in   records, of one subject or several
 out  rich tables, the later ones saying in what their protocol differs from the first
 """
 
+import textwrap
 from typing import Any
 
 from rich import box
@@ -14,7 +15,7 @@ from rich.text import Text
 from mvssl.evaluate.records import Record, differences
 
 ENCODERS = ("pixels", "untrained", "trained")  # the order of a table's columns
-LEAST, GAP = 6, 2  # characters of a narrow column of names, and between columns
+LEAST, NUMBER, GAP = 6, 11, 2  # characters of a narrow column of names, of one of numbers, and between columns
 PIXELS = "pixels"  # the baseline whose layer is no choice
 
 
@@ -113,12 +114,11 @@ def _difference(first: list[Record], group: list[Record]) -> str:
 
 def _draw(records: list[Record], apart: str, width: int) -> Table:
     columns = columns_of(records)
-    several = len({name for _, name in columns if name}) > 1
     layers = [layer for layer in dict.fromkeys(r["layer"] for r in records) if layer != PIXELS]
     metrics = list(dict.fromkeys(r["metric"] for r in records))
-    gains = any("untrained" in r.get("gain", {}) for r in records) and not several
+    gains = _has_gains(records)
     heads = ["view", *["layer"] * (len(layers) > 1), "probe", *["metric"] * (len(metrics) > 1)]
-    numbers = [f"{name} {encoder}" if several and name else encoder for encoder, name in columns] + ["gain"] * gains
+    numbers = _number_heads(columns) + ["gain"] * gains
     rows, lines = rows_of(records), []
     for layer, view, probe, metric in rows:
         found = [cell_at(records, (layer, view, probe, metric), column) for column in columns]
@@ -136,6 +136,15 @@ def _draw(records: list[Record], apart: str, width: int) -> Table:
     return made
 
 
+def _number_heads(columns: list[tuple[str, str]]) -> list[str]:
+    """The encoders; of several subjects these, broken to the width of a number, and the encoders if not one."""
+    encoders, subjects = {encoder for encoder, name in columns if name}, {name for _, name in columns if name}
+    if len(subjects) < 2:
+        return [encoder for encoder, _ in columns]
+    full = [name if name and len(encoders) == 1 else f"{name} {encoder}".strip() for encoder, name in columns]
+    return ["\n".join(textwrap.wrap(name, NUMBER)) for name in full]
+
+
 def with_lines(table: Table) -> Group:
     """A table below its title and above its caption; inside it rich folds them to the table's width."""
     above, below = f"[italic]{table.title}[/italic]", f"[dim italic]{table.caption}[/dim italic]"
@@ -148,7 +157,10 @@ def _widths(heads: list[str], columns: list[list[str]], width: int) -> dict[str,
 
     Where they must be narrow, names are broken between words first, then those of the user's, then those of probes.
     """
-    whole = [max(len(Text.from_markup(cell).plain) for cell in column) for column in columns]
+    whole = [
+        max(len(line) for cell in column for line in Text.from_markup(cell).plain.splitlines() or [""])
+        for column in columns
+    ]
     words = [max(len(word) for cell in column for word in cell.split()) for column in columns[: len(heads)]]
     widths, excess = dict(zip(heads, whole, strict=False)), sum(whole) + GAP * len(whole) - width
     floors = [*zip(heads, words, strict=True), *((head, LEAST) for head in ("view", "layer", "metric", "probe"))]
@@ -184,6 +196,12 @@ def _cells(found: list[Record | None]) -> list[str]:
     return [f"[bold]{text}[/bold]" if r and r["value"] == best else text for r, text in zip(found, texts, strict=True)]
 
 
+def _has_gains(records: list[Record]) -> bool:
+    """Whether there is a column of gains: of one subject, beside several there is no place."""
+    several = len({name for _, name in columns_of(records) if name}) > 1
+    return any("untrained" in r.get("gain", {}) for r in records) and not several
+
+
 def _gained(record: Record | None) -> str:
     found = (record or {}).get("gain", {}).get("untrained")
     return shown(found["difference"], found["standard_error"], record["unit"], "+") if found and record else ""
@@ -213,6 +231,7 @@ def title_of(records: list[Record], metrics: list[str], apart: str) -> str:
 
 
 def _caption(records: list[Record]) -> str:
-    gains = any("untrained" in r.get("gain", {}) for r in records)
-    told = ["± standard error", "best of a row bold", *["gain: trained - untrained, paired"] * gains, caveat(records)]
+    gains = _has_gains(records)
+    spread = "standard deviation over runs" if any("runs" in r for r in records) else "standard error"
+    told = [f"± {spread}", "best of a row bold", *["gain: trained - untrained, paired"] * gains, caveat(records)]
     return "; ".join(filter(None, told))
