@@ -1,4 +1,4 @@
-"""The verbs of the command line, thin: heavy imports stand inside them. Those about shards are in `data.commands`."""
+"""The verbs of the command line, thin: heavy imports stand inside them. Those about shards are in `shards`."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from mvssl.data.commands import index, pack, verify
 from mvssl.errors import OutputError
+from mvssl.shards import index, pack, verify
 
 app = typer.Typer(
     help="Distributed multi-view self-supervised training.",
@@ -59,13 +59,15 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
 
     Works alone and under `accelerate launch --config_file launch/cpu_2.yaml -m mvssl train RECIPE`.
     """
+    from mvssl.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])  # a mistake in it shows before torch is imported
+
     from mvssl import distributed
     from mvssl.finish import finish
-    from mvssl.recipe import load_recipe
     from mvssl.runfolder import noted
     from mvssl.training import train as run_training
 
-    loaded = load_recipe(recipe, overrides or [])
     outcome = run_training(loaded)
     with noted(outcome.folder):
         finish(loaded, outcome.folder)
@@ -191,10 +193,13 @@ def views(
     samples: Annotated[int, typer.Option(help="rows of the sheet", min=1)] = 8,
 ) -> None:
     """Draw what training sees: samples beside their views, from the training path itself."""
-    from mvssl.finish import draw_views
     from mvssl.recipe import load_recipe
 
-    draw_views(load_recipe(recipe, overrides or []), out, samples)
+    loaded = load_recipe(recipe, overrides or [])
+
+    from mvssl.finish import draw_views
+
+    draw_views(loaded, out, samples)
     print(f"wrote {out}")
 
 

@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,3 +149,26 @@ def test_a_missing_argument_points_to_the_help_of_its_command(capsys):
     with pytest.raises(SystemExit, match="64"):
         main(["segments"])
     assert capsys.readouterr().err == "mvssl: Missing argument 'RUN'; see `mvssl segments --help`\n"
+
+
+def imported(*arguments: object) -> set[str]:
+    """The packages that a process of its own imports for a command."""
+    command = [sys.executable, "-X", "importtime", *map(str, arguments)]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=120).stderr
+    return {line.rpartition("|")[2].strip() for line in said.splitlines() if line.startswith("import time:")}
+
+
+def test_help_version_and_mistakes_need_no_torch(tmp_path):
+    script = tmp_path / "mvssl"  # as pip writes it
+    script.write_text("from mvssl.cli import main\nmain()\n")
+    verbs = (["--help"], ["--version"], ["verify"], ["train", "recipes/nothing.yaml"])
+    for command in (*(["-m", "mvssl", *verb] for verb in verbs), [script, "--help"]):
+        seen = imported(*command)
+        assert "mvssl.commands" in seen
+        assert not seen & {"torch", "timm"}, command
+
+
+def test_importing_mvssl_registers_its_networks_with_timm():
+    text = "import mvssl, timm; print(timm.create_model('dim_conv32', num_classes=0).num_features)"
+    done = subprocess.run([sys.executable, "-c", text, "-m", "mvssl"], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "64\n", done.stderr

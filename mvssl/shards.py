@@ -1,4 +1,7 @@
-"""The verbs of the command line that make shards and look into them; `mvssl.commands` lists them."""
+"""The verbs of the command line that make shards and look into them; `mvssl.commands` lists them.
+
+Not in `mvssl.data`, whose import brings torch: `mvssl --help` is to be quick.
+"""
 
 from pathlib import Path
 from typing import Annotated
