@@ -90,7 +90,7 @@ class Log:
     def _line(self, means: dict[str, float | None], samples_per_second: float, data_wait: float) -> str:
         loss = "no step was taken" if means["loss"] is None else f"loss {means['loss']:.3f}"
         pace = [f"{samples_per_second:,.0f} samples/s", f"data wait {data_wait:.0%}"]
-        return "  ".join([loss, *_bounds(means), *pace])
+        return "  ".join([loss, *bounds_in_words(means), *pace])
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -113,7 +113,7 @@ class Log:
             self.console.print(f"  {verdict.verdict}", *told, sep="\n", highlight=False, markup=False, soft_wrap=True)
 
 
-def _bounds(metrics: Mapping[str, float | None]) -> list[str]:
+def bounds_in_words(metrics: Mapping[str, float | None]) -> list[str]:
     """Each bound beside its ceiling; of more than three their mean and the least, nats and Jensen-Shannon apart."""
     found = bounds(metrics)
     if len(found) <= 3:
@@ -134,7 +134,7 @@ def _checked(values: Mapping[str, float | None]) -> str:
     """The values of a check in one line."""
     held = {name.removeprefix("val/"): value for name, value in values.items() if value is not None}
     told = [f"loss {held['loss']:.3f}"] if "loss" in held else []
-    told += _bounds(held)
+    told += bounds_in_words(held)
     for name, form in (("knn", "{:.1%}"), ("rank", "{:.1f}"), ("plane", "{:.2f}")):
         found = {key.partition("/")[2]: value for key, value in held.items() if key.partition("/")[0] == name}
         if found:

@@ -1,6 +1,6 @@
 """What a line of progress says of many bounds at once."""
 
-from mvssl.progress import _bounds as told
+from mvssl.progress import bounds_in_words as told
 
 
 def metrics(pairs: dict[str, tuple[float, float]], jsd: dict[str, float]) -> dict[str, float | None]:
