@@ -5,7 +5,6 @@ from typing import NamedTuple
 from mvssl.report.chart import Line, line_chart, path_chart
 from mvssl.report.gather import Facts, Series
 from mvssl.report.html import Html, el
-from mvssl.report.scale import short
 from mvssl.report.sections import Absent, Section
 from mvssl.report.sections.curves import points
 
@@ -83,7 +82,7 @@ def _table(found: list[Bound]) -> Html:
 
 
 def _last(series: Series | None) -> str:
-    return short(series.last) if series else ""
+    return f"{series.last:,.2f}" if series else ""
 
 
 def _share(bound: Bound) -> float | None:
