@@ -24,6 +24,8 @@ from mvssl.views.resample import Interpolation, place
 
 _MOST_SIGMA = 1000  # pixels of blur
 
+LIGHT = {"lab": "lightness", "ydbdr": "luma"}  # the first channel of a colour space
+
 
 class ImageView:
     """One view of a column of images `shape` = (c, h, w) or (h, w); everything random is off by default.
@@ -182,6 +184,16 @@ class ImageView:
         sigma = (low + (high - low) * draws.uniform("sigma", 1)[:, 0])[rows].float()
         rows = send(rows, x.device)
         return x.index_copy(0, rows, colors.blurred(x[rows], send(sigma, x.device), math.ceil(3 * high)))
+
+    @property
+    def shows(self) -> str:
+        """What `to_rgb` makes visible, in words, where it is not the whole picture."""
+        if self.color not in LIGHT or len(self.kept) == 3:
+            return ""
+        light, axes = LIGHT[self.color], "" if {1, 2} <= set(self.kept) else "one axis of "
+        if 0 in self.kept:
+            return f"{light}, in gray" if len(self.kept) == 1 else f"{light} and one axis of colour"
+        return f"{axes}colour without its {light}, which is drawn alike everywhere; gray is no colour"
 
     def to_rgb(self, x: Tensor) -> Tensor | None:
         """A view [n, k, h, w] as it would look, [n, 3, h, w] in [0, 1]; None where it is no colour image.

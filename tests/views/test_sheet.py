@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from mvssl.errors import OutputError
 from mvssl.recipe import View
 from mvssl.views import ImageView, build_views
-from mvssl.views.panels import colours, is_measured, primaries
+from mvssl.views.panels import colours, is_measured, panel, primaries
 from mvssl.views.sheet import CELL, contact_sheet
 
 
@@ -138,6 +139,40 @@ def test_many_wide_views_are_drawn_less_often(tmp_path):
             widths.append(sheet.width / (1.8 * CELL * 110))
     assert widths[0] == pytest.approx(1 + 3, abs=0.3)
     assert widths[1] == pytest.approx(6 + 6, abs=0.6)
+
+
+def test_the_caption_tells_how_to_read_what_is_no_plain_picture(tmp_path, monkeypatch):
+    captions = []
+    views, batch = made()
+    batch.columns["depth"][:] = torch.linspace(1, 5, 64).view(1, 1, 8, 8)
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: captions.append(figure.get_supxlabel()))
+    contact_sheet(views, batch, tmp_path / "sheet.png", draws=2)
+    told = dict(line.split(": ", 1) for line in captions[0].split("\n"))
+    assert told["L"] == "lightness, in gray"
+    assert told["ab"].startswith("colour without its lightness")
+    assert told["bands"].startswith("false colour: red, green, blue are bands 12, 6, 0")
+    assert told["imu"].startswith("a lane for each channel")  # for the column as for the view
+    assert any(names.startswith("depth column (1.0") for names in told)
+    assert not any("rgb" in names or "a_0" in names for names in told)
+
+
+@pytest.mark.parametrize("names", [[], [f"c{k}" for k in range(9)]])
+def test_many_channels_lie_in_lanes_that_are_named(names):
+    shown = panel("imu\ncolumn", 1000 * torch.arange(9.0)[:, None] + torch.randn(2, 9, 50), names=names)
+    axes = Figure().subplots()
+    shown.draw(axes, 0, True)
+    assert [label.get_text() for label in axes.get_yticklabels()] == (names or [str(k) for k in range(9)])
+    lines = [line.get_ydata() for line in axes.lines if len(line.get_ydata()) == 50]
+    for k, (line, tick) in enumerate(zip(lines, axes.get_yticks(), strict=True)):
+        assert (abs(line - tick) <= 0.55).all(), k
+
+
+def test_few_channels_share_a_scale_and_a_legend():
+    axes = Figure().subplots()
+    x = torch.stack([torch.zeros(2, 50), torch.ones(2, 50)], 1)
+    panel("sound\ncolumn", x).draw(axes, 0, True)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["0", "1"]
+    assert [line.get_ydata()[0] for line in axes.lines[:2]] == [0, 1]
 
 
 def test_sheets_leave_pyplot_alone(tmp_path, monkeypatch):

@@ -32,6 +32,8 @@ def sheet(run: LoadedRun, source: Shards) -> Section:
         cells.append(drawn)
     grid = el("div", head, cells, class_="sheet", style=f"--columns: {len(panels)}")
     text = f"The first {rows} samples of the run as stored, and as training draws each view; draw 1 is what step 1 saw."
+    told = {name: getattr(run.views.view(name), "shows", "") for name in run.views.names}
+    text += "".join(f" {name}: {shows}." for name, shows in told.items() if shows)
     return Section("views", "Views", el("div", el("p", text, class_="note"), _scrolling(grid)))
 
 
