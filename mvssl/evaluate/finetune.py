@@ -7,6 +7,8 @@ AdamW with a short warm-up and a cosine to 0; batch norm goes on with batch stat
 ones. Nothing is chosen: one setting for every start, so that a difference is the start's.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -39,29 +41,35 @@ def finetune(
     batch_size: int = 128,
     rate: float = 1e-3,
     weight_decay: float = 0.05,
+    precision: Literal["fp32", "bf16"] = "fp32",
     seed: int = 0,
 ) -> Result:
     """Train for `epochs` passes over train, at least `least_steps` steps, and test once at the end.
 
-    With `shots`, on so many samples of every class: the first draw of the few-label probe.
+    With `shots`, on so many samples of every class: the first draw of the few-label probe. `precision` is that of the
+    forward passes; weights and loss stay float32.
     """
     rows = torch.arange(len(live.labels)) if shots is None else draw(members(live.labels), shots, seed, 0)
     batch_size = min(batch_size, len(rows))
     steps = max(least_steps, round(epochs * len(rows) / batch_size))
     table = Optim(lr=rate, weight_decay=weight_decay, warmup=max(1, steps // 20))
+    forward = torch.autocast(live.device.type, torch.bfloat16, enabled=precision == "bf16")
     with seeded(seed, live.device), torch.enable_grad():
         encoder = live.encoder()
         model = Classifier(encoder, encoder.widths.vector, live.classes).to(live.device).train()
+        model.to(memory_format=torch.channels_last)  # as in pretraining, and for the same reason
         optimizer = build_optimizer(model, table)
         for step, (x, labels) in enumerate(live.train(rows, steps, batch_size, seed, augment)):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(table, step, steps)
-            value = loss(model(x), labels)
+            with forward:
+                scores = model(x)
+            value = loss(scores.float(), labels)
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
     model.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), forward:
         found = [(model(x).float(), labels) for x, labels in live.test()]
     scores, truth = (torch.cat(parts) for parts in zip(*found, strict=True))
     protocol = {
@@ -76,7 +84,7 @@ def finetune(
         "steps": steps,
         "batch_size": batch_size,
         "batch_norm": "batch statistics in training, running ones in test",
-        "mode": "trained, fp32",
+        "mode": f"trained, {precision}",
         "chosen": "fixed beforehand; the last step is tested",
     }
     what = "" if shots is None else f"{shots} label{'s' if shots > 1 else ''}/class"

@@ -47,7 +47,7 @@ def _once(_: Evaluate) -> list[dict[str, Any]]:
 
 def _finetunings(said: Evaluate) -> list[dict[str, Any]]:
     table = said.finetune
-    shared = {"epochs": table.epochs, "augment": table.augment}
+    shared = {"epochs": table.epochs, "augment": table.augment, "precision": said.precision}
     return [{**shared, "shots": shots} for shots in sorted(table.shots)] or [shared]
 
 

@@ -104,3 +104,19 @@ def test_augmentation_is_asked_for_or_not():
         seen = []
         finetune(live(seen=seen), epochs=1, least_steps=2, augment=augment)
         assert {asked for _, asked in seen} == {augment}
+
+
+def test_bf16_is_of_the_forward_pass_alone():
+    """Weights stay float32, and what is learned is nearly the same."""
+    types = set()
+
+    class Watched(Small):
+        def forward(self, x):
+            found = super().forward(x)
+            types.add((self.net[0].weight.dtype, self.net[0](x).dtype))
+            return found
+
+    found = finetune(live(Watched), epochs=1, least_steps=300, rate=1e-2, precision="bf16")
+    assert types == {(torch.float32, torch.bfloat16)}
+    assert found.value > 0.9
+    assert found.protocol["mode"] == "trained, bf16"

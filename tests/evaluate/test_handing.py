@@ -216,8 +216,8 @@ def test_every_protocol_is_json_and_agrees_between_encoders(loaded):
         assert all(p == protocols[0] for p in protocols), key
 
 
-def test_the_recipe_says_how_long_and_with_how_many_labels_to_fine_tune(loaded):
-    given = loaded.recipe.evaluate.model_copy(update={"finetune": Finetune(epochs=3, shots=[5, 1])})
+def test_the_recipe_says_how_long_how_exactly_and_with_how_many_labels_to_fine_tune(loaded):
+    said = loaded.recipe.evaluate.model_copy(update={"finetune": Finetune(epochs=3, shots=[5, 1]), "precision": "bf16"})
     rows = importlib.import_module("mvssl.evaluate.probes")._finetunings
-    assert rows(loaded.recipe.evaluate) == [{"epochs": 10, "augment": True}]
-    assert rows(given) == [{"epochs": 3, "augment": True, "shots": shots} for shots in (1, 5)]
+    assert rows(loaded.recipe.evaluate) == [{"epochs": 10, "augment": True, "precision": "fp32"}]
+    assert rows(said) == [{"epochs": 3, "augment": True, "precision": "bf16", "shots": shots} for shots in (1, 5)]
