@@ -152,7 +152,7 @@ def test_the_caption_tells_how_to_read_what_is_no_plain_picture(tmp_path, monkey
     assert told["ab"].startswith("colour without its lightness")
     assert told["bands"].startswith("false colour: red, green, blue are bands 12, 6, 0")
     assert told["imu"].startswith("a lane for each channel")  # for the column as for the view
-    assert any(names.startswith("depth column (1.0") for names in told)
+    assert any(names.startswith("depth column (1 to 5)") for names in told)
     assert not any("rgb" in names or "a_0" in names for names in told)
 
 
