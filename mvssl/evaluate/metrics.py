@@ -117,11 +117,14 @@ def judge(
     what: str = "",
     chosen: dict[str, Any] | None = None,
 ) -> Result:
-    """Score a whole test set [n, c]; the standard error is binomial, or of a mean average precision bootstrapped."""
+    """Score a whole test set [n, c]; the standard error is binomial, or of a mean average precision bootstrapped.
+
+    Where all samples are right, or none is, it is `at_the_edge`.
+    """
     value, n, metric = score(scores, labels), len(labels), metric_of(labels)
     if labels.ndim == 1:
         error, parts, over = (
-            math.sqrt(value * (1 - value) / n),
+            math.sqrt(value * (1 - value) / n) or at_the_edge(n),
             (scores.argmax(1) == labels).double().cpu(),
             SAMPLES,
         )
@@ -130,6 +133,15 @@ def judge(
         parts, over = average_precision(scores, labels, counts).nanmean(dim=1).cpu(), BOOTSTRAP
         error = parts.std().item()
     return Result(value, metric, protocol, error, parts, over, what, chosen or {})
+
+
+def at_the_edge(n: int, z: float = 1.0) -> float:
+    """How far from a share of 0 or 1 of n samples Wilson's interval of z standard errors reaches.
+
+    The usual error is 0 there, as if no other sample could be otherwise. Wilson, JASA 1927: the shares p with
+    (share - p)^2 <= z^2 p (1 - p) / n, which for a share of 1 are those of at least n / (n + z^2).
+    """
+    return z * z / (n + z * z)
 
 
 def resampled(n: int, generator: torch.Generator) -> Tensor:
@@ -145,9 +157,15 @@ def over_draws(scores: list[float], protocol: dict[str, Any], metric: Metric = A
 
 
 def interval(result: Result) -> tuple[float, float] | None:
-    """95 % interval: Student's t over draws, the normal approximation otherwise; within what the metric can be."""
+    """95 % interval: Student's t over draws, the normal approximation otherwise; within what the metric can be.
+
+    Of samples that are all right, or all wrong, it is Wilson's.
+    """
     if result.standard_error is None:
         return None
+    if result.paired_over == SAMPLES and result.metric.unit == "%" and result.value in (0.0, 1.0):
+        half = at_the_edge(len(result.parts), 1.96) if result.parts is not None else 0.0
+        return (1.0 - half, 1.0) if result.value else (0.0, half)
     draws = len(result.parts) if result.paired_over == DRAWS and result.parts is not None else 0
     wide = student.ppf(0.975, draws - 1) if draws else 1.96
     half = float(wide) * result.standard_error if result.standard_error else 0.0

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mvssl.evaluate.handed import ByView
-from mvssl.evaluate.metrics import MEAN_AVERAGE_PRECISION, SAMPLES, Metric, Result, average_precision
+from mvssl.evaluate.metrics import MEAN_AVERAGE_PRECISION, SAMPLES, Metric, Result, at_the_edge, average_precision
 from mvssl.evaluate.spectrum import comparable
 
 RANKS = (1, 5, 10)
@@ -112,7 +112,8 @@ def expected_precision(right: int, n: int) -> float:
 
 def _mean(metric: Metric, parts: Tensor, n: int, right: str, chance: float, ties: str = SHUFFLED) -> Result:
     parts = parts.double().cpu()
-    error = parts.std().item() / n**0.5 if n > 1 else 0.0
+    value, error = parts.mean().item(), parts.std().item() / n**0.5 if n > 1 else 0.0
+    error = at_the_edge(n) if value in (0.0, 1.0) else error
     protocol = {
         "candidates": n,
         "right": right,
@@ -121,4 +122,4 @@ def _mean(metric: Metric, parts: Tensor, n: int, right: str, chance: float, ties
         "chosen": "nothing is fitted",
         "standard_error": "std over queries / sqrt(queries)",
     }
-    return Result(parts.mean().item(), metric, protocol, error, parts, SAMPLES, chance=chance)
+    return Result(value, metric, protocol, error, parts, SAMPLES, chance=chance)

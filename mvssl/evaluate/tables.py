@@ -64,6 +64,12 @@ def caveat(records: list[Record]) -> str:
     return f"the checkpoint was chosen {' or '.join(sorted(chosen))}, by default the test set" if chosen else ""
 
 
+def edges(records: list[Record]) -> str:
+    """What the error of a whole share is, where there is one: see `metrics.at_the_edge`; older records say 0 there."""
+    whole = any(r["value"] in (0, 1) and r["unit"] == "%" and r["standard_error"] for r in records)
+    return "at 0 and 100 % how far Wilson's interval reaches" if whole else ""
+
+
 def shown(value: float, error: float | None, unit: str, sign: str = "") -> str:
     """A number as tables write it: 61.2 ± 0.4 in per cent, 3.18 ± 0.02 in any other unit."""
     scale, digits = (100, 1) if unit == "%" else (1, 2)
@@ -233,5 +239,11 @@ def title_of(records: list[Record], metrics: list[str], apart: str) -> str:
 def _caption(records: list[Record]) -> str:
     gains = _has_gains(records)
     spread = "standard deviation over runs" if any("runs" in r for r in records) else "standard error"
-    told = [f"± {spread}", "best of a row bold", *["gain: trained - untrained, paired"] * gains, caveat(records)]
+    told = [
+        f"± {spread}",
+        edges(records),
+        "best of a row bold",
+        *["gain: trained - untrained, paired"] * gains,
+        caveat(records),
+    ]
     return "; ".join(filter(None, told))

@@ -6,12 +6,13 @@ import math
 import pytest
 import torch
 from rich.console import Console
+from scipy.stats import binomtest, norm
 from sklearn.metrics import average_precision_score
 
 from mvssl.errors import RecipeError
 from mvssl.evaluate.metrics import average_precision, interval, judge, mean_average_precision, over_draws, paired
 from mvssl.evaluate.records import compare, gain, record, save, updated
-from mvssl.evaluate.tables import full_name, tables
+from mvssl.evaluate.tables import edges, full_name, tables
 
 
 def test_average_precision_is_scikit_learns_with_ties_and_without():
@@ -38,6 +39,18 @@ def test_the_error_of_an_accuracy_is_binomial():
     scores, labels = torch.eye(4)[[0, 1, 2, 0]], torch.arange(4)  # three of four right
     result = judge(scores, labels, {})
     assert (result.value, result.standard_error) == (0.75, pytest.approx(math.sqrt(0.75 * 0.25 / 4)))
+
+
+@pytest.mark.parametrize("right", [50, 0])
+def test_a_whole_share_is_as_sure_as_wilsons_interval(right):
+    scores = torch.eye(2)[torch.zeros(50, dtype=torch.long)]
+    result = judge(scores, torch.full((50,), int(right == 0)), {})
+    wilson = binomtest(right, 50).proportion_ci(2 * norm.cdf(1) - 1, "wilson")
+    assert (result.value, result.standard_error) == (right / 50, pytest.approx(wilson.high - wilson.low))
+    wilson = binomtest(right, 50).proportion_ci(0.95, "wilson")
+    assert interval(result) == pytest.approx((wilson.low, wilson.high), abs=1e-5)
+    assert "Wilson" in edges([record(result)])
+    assert edges([record(result._replace(standard_error=0.0))]) == ""  # as older records have it
 
 
 def test_the_error_over_draws_is_std_over_root_n():

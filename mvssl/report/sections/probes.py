@@ -5,7 +5,18 @@ from itertools import groupby
 from typing import Any
 
 from mvssl.evaluate.records import Record, differences, read
-from mvssl.evaluate.tables import caveat, cell_at, columns_of, full_name, grouped, row_name, rows_of, shown, title_of
+from mvssl.evaluate.tables import (
+    caveat,
+    cell_at,
+    columns_of,
+    edges,
+    full_name,
+    grouped,
+    row_name,
+    rows_of,
+    shown,
+    title_of,
+)
 from mvssl.report.gather import Facts
 from mvssl.report.html import Html, el
 from mvssl.report.sections import Absent, Section
@@ -83,7 +94,8 @@ def _table(records: list[Record], apart: str) -> Html:
         whole = _drawn(records, [row for row in rows if probe[row] == name])
         parts.append(el("details", el("summary", f"{name}: {counts[name]} rows"), whole))
     gains = any("untrained" in (r.get("gain") or {}) for r in records)
-    note = "± one standard error; bold: the best of a row." + " Gain: trained minus untrained, paired." * gains
+    whole = f", {told}" if (told := edges(records)) else ""
+    note = f"± one standard error{whole}; bold: the best of a row." + " Gain: trained minus untrained, paired." * gains
     note += f" {told[0].upper()}{told[1:]}." if (told := caveat(records)) else ""
     title = title_of(records, list(dict.fromkeys(r["metric"] for r in records)), apart)
     told = el("p", title[:1].upper() + title[1:]), *parts, el("p", note, class_="note"), _details(records)
