@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mvssl.encoders import Encoder
 from mvssl.errors import OutputError, StorageError
 from mvssl.modelcard import Card, imports, write_card
+from mvssl.names import which_weights
 
 TOLERANCE = 1e-5
 
@@ -32,6 +33,7 @@ class Report(NamedTuple):
     width: int
     max_difference: float
     imports: str  # what loading it needs: timm, or mvssl as well
+    weights: str = ""  # which of the run's, in words
 
     @property
     def load(self) -> str:
@@ -41,7 +43,8 @@ class Report(NamedTuple):
 
     def __str__(self) -> str:
         checked = f"reloaded in timm, largest difference {self.max_difference:.1e}"
-        return f"{self.folder}: {self.name}, {self.width} features, {checked}"
+        said = filter(None, [self.name, f"{self.width} features", self.weights, checked])
+        return f"{self.folder}: {', '.join(said)}"
 
 
 def export(run: Any, destination: str | Path) -> list[Report]:
@@ -87,7 +90,14 @@ def export_encoder(encoder: Encoder, destination: Path, card: Card) -> Report:
                 os.replace(file, destination / file.name)
     except OSError as error:
         raise StorageError(f"{destination} could not be written: {error.strerror or error}") from error
-    return Report(destination, encoder.name, encoder.widths.vector, difference, imports(encoder))
+    return Report(
+        destination,
+        encoder.name,
+        encoder.widths.vector,
+        difference,
+        imports(encoder),
+        which_weights(card.step, card.checkpoint),
+    )
 
 
 def check_destination(folder: Path) -> None:
@@ -129,7 +139,13 @@ def config(encoder: Encoder, card: Card) -> dict[str, Any]:
             "first_conv": source.get("first_conv") if c == 3 else None,
             "classifier": source.get("classifier"),
         },
-        "mvssl": {"views": card.views, "bands": card.bands, "source": card.source, "step": card.step},
+        "mvssl": {
+            "views": card.views,
+            "bands": card.bands,
+            "source": card.source,
+            "step": card.step,
+            "checkpoint": card.checkpoint,
+        },
     }
 
 

@@ -13,6 +13,7 @@ from mvssl.data.paths import listed
 from mvssl.encoders import Encoder
 from mvssl.evaluate.records import read
 from mvssl.evaluate.tables import full_name, shown
+from mvssl.names import which_weights
 from mvssl.recipe import Recipe, View, to_yaml
 
 
@@ -34,6 +35,7 @@ class Card:
     recipe: str = ""
     source: str = ""
     step: int | None = None
+    checkpoint: str | None = None  # last, best or a step, as it was asked for
     results: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
@@ -51,6 +53,7 @@ class Card:
             recipe=public(recipe, run.folder.name),
             source=run.folder.name,
             step=run.step,
+            checkpoint=run.which,
             results=_results(run),
         )
 
@@ -92,7 +95,8 @@ def _what(encoder: Encoder, card: Card) -> str:
     count = sum(p.numel() for p in encoder.model.parameters()) / 1e6
     trained = f", trained without labels by mvssl with the objective {card.objective}" if card.objective else ""
     steps = f" for {card.step:,} steps" if card.step is not None else ""
-    data = f"\n\nData: `{card.data}`. Run: `{card.source}`." if card.data else ""
+    of = ", ".join(filter(None, [f"`{card.source}`", which_weights(card.step, card.checkpoint)]))
+    data = f"\n\nData: `{card.data}`. Run: {of}." if card.data else ""
     vector = encoder.widths.vector
     return f"# {encoder.name}\n\nA backbone with {count:.2f} M parameters and {vector} features{trained}{steps}.{data}"
 

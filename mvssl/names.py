@@ -1,6 +1,14 @@
-"""What the draws of a view are called: a view `a` with `count: 2` is drawn as a_0 and a_1, with `count: 1` as a."""
+"""What weights and draws are called: a view `a` with `count: 2` is drawn as a_0 and a_1, with `count: 1` as a."""
 
 from collections.abc import Container
+
+CHOSEN_BY = "by held-out loss on data.val"
+
+
+def which_weights(step: int | None, which: str | None) -> str:
+    """Weights of a run in words: `step 300, the last checkpoint`; nothing where no step is known."""
+    kinds = {"last": ", the last checkpoint", "best": f", the best checkpoint {CHOSEN_BY}"}
+    return "" if step is None else f"step {step:,}{kinds.get(which or '', '')}"
 
 
 def drawn(view: str, count: int) -> list[str]:

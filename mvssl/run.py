@@ -13,6 +13,7 @@ import torch
 from mvssl import checkpoint as checkpoints
 from mvssl.errors import DataError, RecipeError
 from mvssl.model import MultiView, build_model
+from mvssl.names import which_weights
 from mvssl.recipe import Recipe, load_recipe
 from mvssl.views import ViewSet, build_views
 
@@ -28,6 +29,11 @@ class LoadedRun:
     checkpoint: Path
     step: int  # optimizer steps that the weights have seen
     which: str = "last"  # as it was asked for: last, best, or a step
+
+    @property
+    def weights(self) -> str:
+        """Which weights these are, in words."""
+        return which_weights(self.step, self.which)
 
 
 def load_run(folder: str | Path, trust: Iterable[str] = (), checkpoint: str | int = "last") -> LoadedRun:

@@ -180,6 +180,7 @@ def a_run(folder, groups):
         folder=folder,
         recipe=parse_recipe(tables),
         step=1234,
+        which="best",
         model=SimpleNamespace(encoders=encoders),
         views=SimpleNamespace(view=lambda name: view),
     )
@@ -192,13 +193,23 @@ def test_one_encoder_goes_to_the_folder_itself_with_a_card_that_says_what_it_is(
     (tmp_path / "evaluation.json").write_text(json.dumps([record]))
     [report] = export(a_run(tmp_path, ["left,right"]), tmp_path / "out")
     assert report.folder == tmp_path / "out"
+    assert "step 1,234, the best checkpoint by held-out loss on data.val, reloaded" in str(report)
     assert "largest difference" in str(report)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["mvssl"]["step"], config["mvssl"]["checkpoint"]) == (1234, "best")
     assert config["pretrained_cfg"]["mean"] == [0.25, 0.5]
     assert config["pretrained_cfg"]["std"] == [2.0, 4.0]
     assert config["pretrained_cfg"]["input_size"] == [2, 4, 4]
     card = (tmp_path / "out" / "README.md").read_text()
-    for said in ("tiny/*.tar", "import mvssl, timm", "1,234 steps", "| left | column x", "cmc", "81.2 ± 0.4 %"):
+    for said in (
+        "tiny/*.tar",
+        "import mvssl, timm",
+        "1,234 steps",
+        "| left | column x",
+        "cmc",
+        "the best checkpoint by",
+        "81.2 ± 0.4 %",
+    ):
         assert said in card
     assert str(tmp_path) not in card
     assert parse_recipe(recipe.parse_yaml(card.split("```yaml\n")[1].split("```")[0], "card")).train.steps == 5

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mvssl.names import which_weights
+
 
 class Embedded(NamedTuple):
     """What was written. `about` is also in the file: whose features, of what data, and what was left out."""
@@ -22,10 +24,11 @@ def told(made: Embedded) -> Iterator[str]:
     subject, data, left_out = (made.about[part] for part in ("subject", "data", "left_out"))
     arrays = [f"{view} {[made.samples, width]}" for view, width in made.widths.items()]
     label = "" if made.label is None else f"; label {[made.samples, *made.label]}"
-    step = f" at step {subject['step']}" if subject.get("step") is not None else ""
+    which = which_weights(subject.get("step"), subject.get("which"))
+    of = f"{subject['name']} at {which}" if which else subject["name"]
     how = "" if made.computed else ", found in the cache of features"
     yield f"wrote {made.file}: {made.samples:,} samples of {', '.join(data['patterns'])}"
-    yield f"  {', '.join(arrays)} {made.dtype}{label}; layer {made.about['layer']} of {subject['name']}{step}{how}"
+    yield f"  {', '.join(arrays)} {made.dtype}{label}; layer {made.about['layer']} of {of}{how}"
     if left_out["without_view"]:
         yield f"  left out: {left_out['without_view']:,} samples that lack a view{_keeping(data['missing'])}"
     if left_out["undecodable"]:

@@ -19,6 +19,7 @@ from mvssl.errors import DataError, RecipeError
 from mvssl.evaluate.subject import Subject
 from mvssl.mistakes import nearest
 from mvssl.model import MultiView
+from mvssl.names import CHOSEN_BY
 from mvssl.recipe import Recipe, View
 from mvssl.views import build_views, resolve_statistics
 from mvssl.views.viewset import measures
@@ -35,6 +36,7 @@ class Source(NamedTuple):
     channels: int | None = None
     normalize: dict[str, list[float]] | None = None  # of the first of its views
     step: int | None = None
+    which: str | None = None  # last, best or a step, as the export has it
 
 
 def is_export(folder: Path) -> bool:
@@ -46,7 +48,8 @@ def open_export(folder: Path, recipe: Recipe, only: Iterable[str] | None = None)
     """An exported encoder, or the folder that holds those of a run. Raises `RecipeError`, `DataError`."""
     sources = {str(found): _of_folder(found) for found in _folders(folder)}
     facts = {"kind": "export", "architecture": ", ".join(source.table.name for source in sources.values())}
-    facts |= {"step": next(iter(sources.values())).step}
+    first = next(iter(sources.values()))
+    facts |= {"step": first.step, "which": first.which} | ({"chosen": CHOSEN_BY} if first.which == "best" else {})
     return _subject(str(folder), recipe, list(sources.values()), facts, only)
 
 
@@ -77,7 +80,9 @@ def _of_folder(folder: Path) -> Source:
     ours, size = config.get("mvssl", {}), about.get("input_size")
     numbers = {key: list(about[key]) for key in ("mean", "std") if key in about} if ours else {}
     table = recipes.Encoder(name=name, options=options, init_from=str(folder))
-    return Source(table, list(ours.get("views", {})), size and size[0], numbers or None, ours.get("step"))
+    return Source(
+        table, list(ours.get("views", {})), size and size[0], numbers or None, ours.get("step"), ours.get("checkpoint")
+    )
 
 
 def _subject(

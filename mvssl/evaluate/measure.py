@@ -27,6 +27,7 @@ from mvssl.evaluate.records import Record, gain, record, save, updated, writable
 from mvssl.evaluate.splits import Classes, Patterns, Sources, Split, about_data, open_splits
 from mvssl.evaluate.subject import Subject, candidates, origin
 from mvssl.evaluate.tables import tables, with_lines
+from mvssl.names import which_weights
 from mvssl.recipe import nearest
 from mvssl.versions import versions
 from mvssl.views import build_alike
@@ -116,6 +117,8 @@ def evaluate(
         lines = ["other than in the paper:", *(f"- {told}" for told in deviations)] if deviations else []
         lines += [f"left out: {note}" for note in notes]
         console = Console()
+        which = which_weights(subject.facts.get("step"), subject.facts.get("which"))
+        console.print(f"trained: {which}\n" if which else "", end="", highlight=False, markup=False)
         for table in tables(records, console.width):
             console.print(with_lines(table), "", sep="\n", highlight=False)
         console.print(*lines, sep="\n", highlight=False, markup=False)

@@ -15,7 +15,7 @@ from mvssl.errors import DataError, RecipeError
 from mvssl.evaluate.features import pooled
 from mvssl.evaluate.layers import PIXELS, Candidate, code_of, heads, weights_digest
 from mvssl.model import MultiView, build_model
-from mvssl.names import first_drawn
+from mvssl.names import CHOSEN_BY, first_drawn
 from mvssl.recipe import Recipe, load_recipe, parse_recipe, to_yaml
 from mvssl.tables import override, parse_yaml
 from mvssl.views import ViewSet
@@ -45,8 +45,8 @@ class Subject:
                 torch.manual_seed(run.recipe.train.seed)
                 return build_model(run.recipe, run.views.shapes)
 
-        facts = {"kind": "run", "checkpoint": str(run.checkpoint), "step": run.step}
-        facts |= {"chosen": "by held-out loss on data.val"} if run.which == "best" else {}
+        facts = {"kind": "run", "checkpoint": str(run.checkpoint), "step": run.step, "which": run.which}
+        facts |= {"chosen": CHOSEN_BY} if run.which == "best" else {}
         return cls(str(run.folder), run.recipe, run.views, run.model, facts, start, Path(run.folder))
 
 

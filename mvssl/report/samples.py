@@ -43,7 +43,7 @@ class Look:
     @property
     def features_of(self) -> str:
         """Whose features these are, in words."""
-        return f"layer {self.run.recipe.evaluate.layer}, step {self.run.step:,}"
+        return f"layer {self.run.recipe.evaluate.layer}, {self.run.weights}"
 
     def batch(self, numbers: Iterable[int]) -> Batch:
         """The samples with these numbers among the n."""
@@ -76,7 +76,8 @@ def look(folder: Path, trust: Iterable[str], samples: int, checkpoint: str = "la
         raise DataError(f"none of {len(chosen)} samples of {source.paths[0].parent} can be decoded")
     together = {view: torch.cat(parts) for view, parts in features.items()}
     told = torch.cat(labels) if labels else None
-    return Look(run, source, split, rows, together, told, class_names(source.paths), device)
+    named = run.recipe.data.label.names if run.recipe.data.label else None
+    return Look(run, source, split, rows, together, told, named or class_names(source.paths), device)
 
 
 def _load(folder: Path, trust: Iterable[str], checkpoint: str) -> LoadedRun:

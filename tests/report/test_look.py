@@ -1,8 +1,12 @@
 """Neighbours, maps and the plane: what is drawn is what the features say."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import torch
 
 from mvssl.report.gather import read_lines, series
+from mvssl.report.samples import Look
 from mvssl.report.sections import embedding, maps, neighbours
 from mvssl.report.sections.bounds import find
 from mvssl.report.sections.curves import families
@@ -116,3 +120,12 @@ def test_durations_read_as_one_says_them():
 def test_a_compact_recipe_says_the_same_in_fewer_lines():
     text = "a: {b: null, c: [1, 2], d: {}}\ne: 0\nf: false\n"
     assert compact(text) == "a:\n  c: [1, 2]\ne: 0\nf: false\n"
+
+
+def test_a_map_of_several_labels_says_which_one_it_is_coloured_by():
+    labels = torch.tensor([[1, 1], [1, 0], [1, 1], [1, 0]])
+    for classes, name in (["wall", "bed"], "bed"), ([], "class 1"):
+        look = SimpleNamespace(classes=classes, class_name=lambda k, known=classes: known[k] if known else str(k))
+        groups, said = embedding.group(cast(Look, look), torch.rand(4, 2), labels)
+        assert {g.name: len(g.points) for g in groups} == {f"{name} absent": 2, f"{name} present": 2}
+        assert f"{name}: 50% have it" in said

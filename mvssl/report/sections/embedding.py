@@ -67,13 +67,13 @@ def group(look: Look, placed: Tensor, labels: Tensor | None) -> tuple[list[Group
         kind = int((labels.float().mean(0) - 0.5).abs().argmin())
         name, there = look.class_name(kind), labels[:, kind] > 0
         name = name if look.classes else f"class {name}"
+        share = f"{there.float().mean():.0%}"
+        said = f"Samples have several labels; the colour is one of them, {name}: {share} have it, nearest to half."
         parts = [
             Group(f"{name} absent", _points(placed[~there]), 0),
             Group(f"{name} present", _points(placed[there]), 1),
         ]
-        return [
-            p for p in parts if p.points
-        ], f"Coloured by the class nearest to half: {there.float().mean():.0%} have it."
+        return [p for p in parts if p.points], said
     kinds, counts = torch.unique(labels[labels >= 0], return_counts=True)
     largest = sorted(kinds[counts.argsort(descending=True, stable=True)][:COLOURS].tolist())
     rest = ~torch.isin(labels, torch.tensor(largest))

@@ -65,8 +65,10 @@ def _figure(look: Look, view: str, queries: list[int]) -> Html:
 
 def _agreement(look: Look, number: Tensor) -> str | None:
     """How often neighbours share the label, over all samples, beside chance."""
-    if look.labels is None or look.labels.ndim != 1:
+    if look.labels is None:
         return None
+    if look.labels.ndim != 1:
+        return " under a neighbour stands how many of the query's labels it has as well"
     known = look.labels >= 0
     same = (look.labels[number] == look.labels[:, None]).float()[known].mean()
     counts = torch.bincount(look.labels[known]).double()
