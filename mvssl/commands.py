@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from mvssl.errors import OutputError
+from mvssl.files import PICTURE, SCHEMA, try_place, write_aside
 from mvssl.shards import index, pack, verify
 
 app = typer.Typer(
@@ -59,14 +60,17 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
 
     Works alone and under `accelerate launch --config_file launch/cpu_2.yaml -m mvssl train RECIPE`.
     """
-    from mvssl.recipe import load_recipe
+    from mvssl.stopping import TOO_EARLY, StopSignal
 
-    loaded = load_recipe(recipe, overrides or [])  # a mistake in it shows before torch is imported
+    with StopSignal() as stop, stop.at_once(TOO_EARLY):
+        from mvssl.recipe import load_recipe
 
-    from mvssl import distributed
-    from mvssl.finish import finish
-    from mvssl.runfolder import noted
-    from mvssl.training import train as run_training
+        loaded = load_recipe(recipe, overrides or [])  # a mistake in it shows before torch is imported
+
+        from mvssl import distributed
+        from mvssl.finish import finish
+        from mvssl.runfolder import noted
+        from mvssl.training import train as run_training
 
     outcome = run_training(loaded)
     with noted(outcome.folder):
@@ -183,6 +187,8 @@ def report(
     print(f"wrote {written.file}")
     for part in written.absent:
         print(f"  without {part.title}: {part.why}")
+    for damage in written.left_out:
+        print(f"  left out: {damage}")
 
 
 @app.command()
@@ -196,6 +202,7 @@ def views(
     from mvssl.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
+    try_place(out, PICTURE)
 
     from mvssl.finish import draw_views
 
@@ -267,7 +274,5 @@ def schema(
     if out is None:
         print(text)
         return
-    try:
-        out.write_text(text)
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written: {error.strerror}") from None
+    try_place(out, SCHEMA)
+    write_aside(out, text, OutputError, SCHEMA.way_out)

@@ -14,6 +14,15 @@ from mvssl.views import build_views, resolve_statistics
 
 if TYPE_CHECKING:
     from mvssl.export import Report
+    from mvssl.model import MultiView
+
+
+def check_layer(recipe: Recipe, model: "MultiView") -> None:
+    """Raise `RecipeError` now where `finish` is to evaluate a layer that `model` does not have."""
+    from mvssl.evaluate.layers import refuse_layer
+
+    for view in recipe.views if "evaluate" in recipe.train.then else ():
+        refuse_layer(model, view, recipe.evaluate.layer, len(model.encoder_of(view).widths.maps))
 
 
 def check(recipe: Recipe, folder: Path) -> None:

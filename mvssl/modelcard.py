@@ -15,6 +15,7 @@ from mvssl.evaluate.records import read
 from mvssl.evaluate.tables import full_name, shown
 from mvssl.names import which_weights
 from mvssl.recipe import Recipe, View, to_yaml
+from mvssl.words import counted
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _head(card: Card) -> str:
 def _what(encoder: Encoder, card: Card) -> str:
     count = sum(p.numel() for p in encoder.model.parameters()) / 1e6
     trained = f", trained without labels by mvssl with the objective {card.objective}" if card.objective else ""
-    steps = f" for {card.step:,} steps" if card.step is not None else ""
+    steps = f" for {counted(card.step, 'step')}" if card.step is not None else ""
     of = ", ".join(filter(None, [f"`{card.source}`", which_weights(card.step, card.checkpoint)]))
     data = f"\n\nData: `{card.data}`. Run: {of}." if card.data else ""
     vector = encoder.widths.vector

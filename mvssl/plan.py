@@ -12,6 +12,7 @@ from torch import nn
 from mvssl import distributed
 from mvssl.checks.check import Checks
 from mvssl.trainer import Trainer
+from mvssl.words import counted
 
 
 def plan(trainer: Trainer, start: int, checks: Checks) -> Table:
@@ -26,21 +27,21 @@ def plan(trainer: Trainer, start: int, checks: Checks) -> Table:
     for name, term in zip(model.labels, model.objective, strict=True):
         rows[f"objective {name}"] = f"{_millions(term)} parameters"
         for what, count in getattr(term, "candidates", lambda _: {})(batch).items():
-            rows[f"  {what}"] = f"{count:,} candidates per anchor{_ceiling(term, count)}"
-    rows["batch"] = f"{batch} over {world} process{'es' * (world > 1)}, {batch // world} on each"
+            rows[f"  {what}"] = f"{counted(count, 'candidate')} per anchor{_ceiling(term, count)}"
+    rows["batch"] = f"{batch} over {counted(world, 'process', 'processes')}, {batch // world} on each"
     rows["batch norm"] = "over all processes" if world > 1 else "one process"
     rows["steps"] = f"{steps:,}: {steps * batch / samples:,.2f} epochs of {samples / batch:,.1f} steps"
     rows["checks"] = _checks(checks)
     if trainer.recipe.optim.warmup >= steps:
         rows["warm-up"] = (
-            f"[bold]{trainer.recipe.optim.warmup:,} steps, and the run has {steps:,}[/]: lower optim.warmup"
+            f"[bold]{counted(trainer.recipe.optim.warmup, 'step')}, and the run has {steps:,}[/]: lower optim.warmup"
         )
     if start:
         rows["starts at"] = f"step {start:,}"
     rows["precision"] = recipe.train.precision
     if trainer.frozen:
         few = ", ".join(trainer.frozen[:4]) + " ..." * (len(trainer.frozen) > 4)
-        rows["frozen"] = f"{len(trainer.frozen)} tensors that no loss reaches: {few}"
+        rows["frozen"] = f"{counted(len(trainer.frozen), 'tensor')} that no loss reaches: {few}"
     if start >= steps:
         rows["nothing to do"] = "all steps are done; take more with train.steps or train.epochs"
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -62,7 +63,7 @@ def _checks(checks: Checks) -> str:
     held = checks.held
     if not checks.every:
         return "none, as train.check_every is 0"
-    when = f"every {checks.every:,} steps"
+    when = f"every {counted(checks.every, 'step')}"
     if held is None:
         return f"{when}, of features alone: data.val names no held-out shards"
     labels = (

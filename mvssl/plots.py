@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mvssl.errors import OutputError
+from mvssl.files import write_picture
 from mvssl.report.gather import Facts, Series, gather
 from mvssl.report.sections.bounds import find
 
@@ -75,11 +75,7 @@ def save(run: str | Path) -> list[Path]:
     written = []
     for name, figure in (("curves.png", curves(run)), ("plane.png", plane(run))):
         if figure is not None:
-            try:
-                figure.savefig(Path(run) / name)
-            except OSError as error:
-                raise OutputError(f"{Path(run) / name} cannot be written: {error.strerror or error}") from None
-            written.append(Path(run) / name)
+            written.append(write_picture(figure, Path(run) / name))
     return written
 
 

@@ -21,6 +21,7 @@ from rich.table import Column
 from torch import Tensor
 
 from mvssl.checks.verdict import Bound, Verdict, bounds
+from mvssl.words import counted
 
 
 class Log:
@@ -127,7 +128,7 @@ def _together(found: Mapping[str, Bound]) -> str:
     columns = zip(*found.values(), strict=True)
     mean = Bound(*(None if None in column else fmean(column) for column in columns))  # pyright: ignore[reportArgumentType]
     least = min(found, key=lambda name: found[name].told)
-    return f"{len(found)} bounds, mean {mean}, least {found[least].told:.2f} ({least})"
+    return f"{counted(len(found), 'bound')}, mean {mean}, least {found[least].told:.2f} ({least})"
 
 
 def _checked(values: Mapping[str, float | None]) -> str:

@@ -15,7 +15,6 @@ import contextlib
 import errno
 import fcntl
 import json
-import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from typing import IO, Any
 
 from mvssl import distributed
 from mvssl.errors import ElsewhereError, MvsslError, OutputError, RecipeError, StorageError
+from mvssl.files import write_aside
 from mvssl.recipe import Recipe, load_recipe, to_yaml
 from mvssl.versions import versions
 
@@ -178,20 +178,3 @@ def _step_of(line: str) -> float:
         return json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):
         return float("inf")  # a line cut short by a kill
-
-
-def write_aside(file: Path, text: str, failure: type[MvsslError] = StorageError, way_out: str = "") -> None:
-    """Write a small file so that a reader sees the old text or the new, never a part; raises `failure`.
-
-    A link is followed. On a full disk it is `StorageError` that is raised.
-    """
-    file = Path(os.path.realpath(file))
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        aside.write_text(text)
-        os.replace(aside, file)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-        kind = StorageError if error.errno in (errno.ENOSPC, errno.EDQUOT) else failure
-        raise kind(f"{file} cannot be written: {error.strerror}{way_out}") from error

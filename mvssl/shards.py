@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mvssl.errors import DataError
+from mvssl.words import counted
 
 ShardPatterns = Annotated[list[str], typer.Argument(metavar="SHARDS...", help="paths, globs, {000..012} braces")]
 
@@ -26,10 +27,10 @@ def pack(
 
     packed = write(source, destination, val=val, seed=seed, per_shard=per_shard, root=root)
     for split, samples in packed.samples.items():
-        print(f"{packed.destination / split}: {samples:,} samples in {packed.shards[split]} shards")
+        print(f"{packed.destination / split}: {counted(samples, 'sample')} in {counted(packed.shards[split], 'shard')}")
     print("fields: " + ", ".join(f"{field} in {count:,}" for field, count in packed.fields.items()))
     if packed.classes:
-        print(f"{len(packed.classes)} classes, named in {packed.destination / 'classes.txt'}")
+        print(f"{counted(len(packed.classes), 'class', 'classes')}, named in {packed.destination / 'classes.txt'}")
 
 
 def index(shards: ShardPatterns) -> None:
@@ -38,10 +39,10 @@ def index(shards: ShardPatterns) -> None:
 
     found = summarize(shards)
     for path, samples, size in found.shards:
-        print(f"{path}: {samples:,} samples, {size:,} bytes")
-    print(f"{found.samples:,} samples in {len(found.shards)} shards, {found.bytes:,} bytes")
+        print(f"{path}: {counted(samples, 'sample')}, {counted(size, 'byte')}")
+    print(f"{counted(found.samples, 'sample')} in {counted(len(found.shards), 'shard')}, {found.bytes:,} bytes")
     for field, (count, size) in found.fields.items():
-        print(f"  {field}: in {count:,} samples, {size:,} bytes")
+        print(f"  {field}: in {counted(count, 'sample')}, {counted(size, 'byte')}")
 
 
 def verify(shards: ShardPatterns) -> None:
@@ -49,13 +50,14 @@ def verify(shards: ShardPatterns) -> None:
     from mvssl.data.verify import verify as look
 
     seen = look(shards)
-    print(f"{seen.shards} shards, {seen.samples:,} samples, {seen.decoded:,} fields decoded, {seen.bytes:,} bytes")
+    whole = (seen.shards, "shard"), (seen.samples, "sample"), (seen.decoded, "field")
+    print(", ".join(counted(*each) for each in whole) + f" decoded, {seen.bytes:,} bytes")
     for field, count in seen.lacking.items():
-        print(f"  {field}: lacking in {count:,} samples")
+        print(f"  {field}: lacking in {counted(count, 'sample')}")
     for field, count in seen.unknown.items():
         print(f"  {field}: {count:,} not looked into, as mvssl has no decoder for it")
     for fault in seen.faults:
         place = " ".join(part for part in (fault.shard, fault.key, fault.field) if part)
         print(f"  bad: {place}: {fault.reason}")
     if seen.faults:
-        raise DataError(f"{len(seen.faults)} faults")
+        raise DataError(counted(len(seen.faults), "fault"))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 
-from mvssl import checkpoint, distributed, finish, guard, runfolder, startup
+from mvssl import checkpoint, distributed, finish, runfolder, startup
 from mvssl.checks import matching
 from mvssl.checks.check import Check, Checks
 from mvssl.checks.heldout import open_held_out
@@ -27,9 +27,8 @@ from mvssl.optim import learning_rate
 from mvssl.plan import plan
 from mvssl.progress import Log, say
 from mvssl.recipe import Recipe
+from mvssl.stopping import TOO_EARLY, StopSignal
 from mvssl.trainer import Trainer, make_accelerator
-
-TOO_EARLY = "stopped before the first step, so there was nothing to save; the same command goes on"
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def train(recipe: Recipe, data: Any = None, val: Any = None) -> Outcome:
     or Ctrl-C, with all saved.
     """
     folder = Path(recipe.train.out)
-    with guard.StopSignal() as stop:
+    with StopSignal() as stop:
         with stop.at_once(TOO_EARLY):
             accelerator = make_accelerator(recipe)
         with runfolder.claimed(folder), runfolder.noted(folder):
@@ -68,6 +67,7 @@ def train(recipe: Recipe, data: Any = None, val: Any = None) -> Outcome:
                 trainer = Trainer.prepare(recipe, accelerator, data)
                 if data is None:
                     finish.check(recipe, folder)
+                    finish.check_layer(recipe, trainer.model)
                 begun = _begin(trainer, folder, val)
             return _loop(trainer, begun, stop)
 
@@ -94,7 +94,7 @@ def _begin(trainer: Trainer, folder: Path, val: Any) -> Begun:
     return Begun(folder, start, batches, ledger, checks)
 
 
-def _loop(trainer: Trainer, begun: Begun, stop: guard.StopSignal) -> Outcome:
+def _loop(trainer: Trainer, begun: Begun, stop: StopSignal) -> Outcome:
     folder, start, batches, ledger, checks = begun
     recipe, accelerator, steps = trainer.recipe, trainer.accelerator, trainer.steps
 

@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import yaml
 
 from mvssl.cli import main
 from mvssl.runfolder import claimed
+from mvssl.stopping import TOO_EARLY
 
 
 @pytest.fixture
@@ -133,6 +136,14 @@ def test_train_evaluate_export_views_in_a_row(capsys, recipe, tmp_path):
     assert (tmp_path / "backbone" / "model.safetensors").is_file()
     assert says(capsys, "views", recipe, "--out", tmp_path / "sheet.png")[0] == 0
     assert (tmp_path / "sheet.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_stopped_while_python_still_loads_it_says_so(capsys, recipe, monkeypatch, number, code):
+    before = signal.getsignal(number)
+    monkeypatch.setattr("mvssl.recipe.load_recipe", lambda *_: os.kill(os.getpid(), number))
+    assert says(capsys, "train", recipe) == (code, f"mvssl: {TOO_EARLY}\n")
+    assert signal.getsignal(number) == before
 
 
 def test_the_schema_is_json(capsys):

@@ -47,6 +47,14 @@ def test_a_probe_that_does_not_exist_is_told_before_the_run(root):
         finish.check(recipe, root / "run")
 
 
+def test_a_layer_that_the_encoder_does_not_have_is_told_before_the_first_step(root):
+    recipe = tiny.recipe(root, root / "run", train__then=["evaluate"], evaluate={"layer": 9})
+    with pytest.raises(RecipeError, match=r"evaluate\.layer: view 'image' has no layer '9' \(accepted: vector, head, "):
+        train(recipe)
+    assert not (root / "run" / "checkpoints").exists()
+    train(recipe.model_copy(update={"train": recipe.train.model_copy(update={"then": [], "steps": 1})}))
+
+
 def test_probes_that_need_no_labels_ask_for_none_before_the_run(root):
     tables = tiny.tables(root, root / "run", train__then=THEN, evaluate={"probes": ["spectrum"]})
     tables["data"] |= {"label": None}

@@ -1,8 +1,5 @@
 """A vetoed step leaves no trace, and a vote counts every process."""
 
-import os
-import signal
-
 import torch
 from torch import nn
 
@@ -41,13 +38,3 @@ def votes(loss_of_second: float) -> list[float]:
 def test_a_vote_sums_over_processes(processes):
     assert processes(votes, torch.inf) == [[1.0, 1.0, 5.0]] * 2
     assert processes(votes, 1.0) == [[0.0, 1.0, 5.0]] * 2
-
-
-def test_a_signal_is_noted_once_and_then_means_what_it_meant_before():
-    before = signal.getsignal(signal.SIGTERM)
-    with guard.StopSignal() as stop:
-        assert stop.received is None
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.received == signal.SIGTERM
-        assert signal.getsignal(signal.SIGTERM) == before
-    assert signal.getsignal(signal.SIGTERM) == before

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,14 @@ def write_shards(
                 writer.write(sample)
                 key += 1
     return folder
+
+
+def rename_samples(shard: Path, out: Path, prefix: str) -> None:
+    """The shard again, with `prefix` before every key."""
+    with tarfile.open(shard) as source, tarfile.open(out, "w") as target:
+        for member in source.getmembers():
+            member.name = prefix + member.name
+            target.addfile(member, source.extractfile(member))
 
 
 def _png(array: np.ndarray) -> bytes:

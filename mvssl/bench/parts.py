@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mvssl import startup
-from mvssl.bench.timing import FOREVER, rates, repeat, write
+from mvssl.bench.timing import FOREVER, rates, repeat, try_file, write
 from mvssl.data import Batch, loader
 from mvssl.recipe import Recipe, View
 from mvssl.views import ViewSet, build_views
@@ -21,6 +21,7 @@ def bench_views(
     json_file: str | Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Views per second of a preset on random colour images of each size, already on the device."""
+    try_file(json_file)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = {}
     for size in sizes:
@@ -40,6 +41,7 @@ def bench_views(
 
 def bench_reader(recipe: Recipe, *, seconds: float = 4.0, json_file: str | Path | None = None) -> dict[str, Any]:
     """Samples per second from the recipe's shards to batches, with its workers and nothing else to do."""
+    try_file(json_file)
     source = startup.open_training(recipe.data)
     table = recipe.data
     batches = iter(loader(source, batch_size=table.batch_size, seed=0, stop_step=FOREVER, workers=table.workers))

@@ -19,13 +19,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mvssl.bench.lightly import Method, rival
-from mvssl.bench.timing import FOREVER, planned, write
+from mvssl.bench.timing import FOREVER, planned, try_file, write
 from mvssl.data import Batch, Shards, open_shards, sequential
 from mvssl.errors import RecipeError
 from mvssl.evaluate.features import Labelled
 from mvssl.evaluate.handing import Some
 from mvssl.evaluate.knn import knn
 from mvssl.evaluate.metrics import Result
+from mvssl.files import MEASURED, PICTURE, try_place, write_picture
 from mvssl.recipe import Recipe
 from mvssl.trainer import Trainer, make_accelerator
 from mvssl.views.normalize import spread
@@ -51,8 +52,11 @@ def bench_rivals(
     name, view = next(iter(recipe.views.items()))
     _refuse(recipe)
     picture = None if json_file is None else Path(json_file).with_suffix(".png")
-    if picture is not None and (picture == Path(json_file or "") or picture.is_dir()):
+    if picture is not None and picture == Path(json_file or ""):
         raise RecipeError(f"--json {json_file}: the picture is drawn to {picture}; choose a name that ends in .json")
+    try_file(json_file)
+    if picture is not None:
+        try_place(picture, PICTURE._replace(way_out=MEASURED.way_out))
     torch.set_num_threads(1)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": 0})})  # all time is ours
     columns = {view.source: recipe.data.columns[view.source], "label": recipe.data.label}
@@ -77,7 +81,7 @@ def bench_rivals(
         "knn": {"k": 20, "temperature": 0.07, "neighbours": neighbours, "test": len(test)},
     }
     for check in range(1, CHECKS + 1):
-        write(found, CPU, json_file)  # now, so that a place that cannot be written is no surprise at the end
+        write(found, CPU, json_file)
         for turn in range(1, turns + 1):
             for runner in runners.values():
                 runner.train((check - 1 + turn / turns) / CHECKS)
@@ -137,7 +141,7 @@ class Runner:
 
 def draw(found: dict[str, Any], out: Path) -> None:
     """The curves as a picture."""
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    figure = Figure(figsize=(6.4, 4), layout="constrained", dpi=150)
     axes = figure.subplots()
     for (name, points), marker in zip(found["curves"].items(), "osDv^P", strict=False):
         minutes, accuracy = ([point[key] for point in points] for key in ("minutes", "accuracy"))
@@ -147,7 +151,7 @@ def draw(found: dict[str, Any], out: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    figure.savefig(out, dpi=150)
+    write_picture(figure, out, MEASURED.way_out)
 
 
 def features(encode: Callable[[Batch], Tensor], shards: Shards, samples: int) -> Labelled:

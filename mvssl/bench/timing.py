@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 
 from mvssl.errors import OutputError
+from mvssl.files import MEASURED, try_place, write_aside
 from mvssl.versions import versions
 
 FOREVER = 10**9  # steps; the order of samples runs on across epochs
@@ -62,6 +63,12 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def try_file(json_file: str | Path | None) -> None:
+    """See that the result can be written, before anything is measured. Raises `OutputError`."""
+    if json_file and _main():
+        try_place(json_file, MEASURED)
+
+
 def write(found: dict[str, Any], device: torch.device, json_file: str | Path | None) -> dict[str, Any]:
     """`found` with hardware and versions, and in a file if one is named. Raises `OutputError`."""
     whole = {
@@ -74,14 +81,13 @@ def write(found: dict[str, Any], device: torch.device, json_file: str | Path | N
         },
         "versions": versions(),
     }
-    if json_file and int(os.environ.get("RANK", "0")) == 0:
-        try:
-            Path(json_file).write_text(json.dumps(whole, indent=1) + "\n")
-        except OSError as error:
-            raise OutputError(
-                f"{json_file} cannot be written: {error.strerror}; choose another with --json FILE"
-            ) from None
+    if json_file and _main():
+        write_aside(json_file, json.dumps(whole, indent=1) + "\n", OutputError, MEASURED.way_out)
     return whole
+
+
+def _main() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def show(found: dict[str, Any]) -> None:

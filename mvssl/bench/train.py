@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from mvssl import checkpoint
-from mvssl.bench.timing import FOREVER, block, rates, wait, write
+from mvssl.bench.timing import FOREVER, block, rates, try_file, wait, write
 from mvssl.draws import Draws
 from mvssl.ledger import Ledger
 from mvssl.objectives import Context
@@ -97,6 +97,7 @@ def bench_train(
     spreads them. Shares come from blocks of their own, in which every part waits for the device. Raises what `train`
     raises, and `OutputError`.
     """
+    try_file(json_file)
     trainer = Trainer.prepare(recipe, make_accelerator(recipe))
     accelerator, batch = trainer.accelerator, recipe.data.batch_size
     settle = max(3, 2 * recipe.data.workers + 1)  # torch's loader keeps two batches per worker ready

@@ -17,7 +17,7 @@ from mvssl.checks.features import Shape, knn, planes, shapes
 from mvssl.checks.heldout import HeldOut, Seen
 from mvssl.checks.verdict import Evidence, Verdict, judge
 from mvssl.draws import hash_name
-from mvssl.runfolder import write_aside
+from mvssl.files import write_aside
 from mvssl.trainer import Trainer
 
 

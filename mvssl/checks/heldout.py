@@ -26,6 +26,7 @@ from mvssl.errors import DataError
 from mvssl.guard import Buffers
 from mvssl.recipe import Data
 from mvssl.trainer import Trainer
+from mvssl.words import counted
 
 LABEL = "label"
 
@@ -87,7 +88,9 @@ def open_held_out(trainer: Trainer, val: Any = None) -> HeldOut | None:
             )
     batch_size = min(table.batch_size, len(source) // world * world)
     if not batch_size:
-        raise DataError(f"data.val holds {len(source)} samples, fewer than there are processes; train.check_every=0")
+        raise DataError(
+            f"data.val holds {counted(len(source), 'sample')}, fewer than there are processes; train.check_every=0"
+        )
     steps = max(1, min(samples, len(source)) // batch_size)
     bank = _bank(trainer, source)
     most = 0 if bank is None else max(1, min(2 * samples, len(bank)) // table.batch_size)

@@ -16,7 +16,7 @@ from mvssl.data.batch import Batch, stack
 from mvssl.data.faults import Undecodable
 from mvssl.data.samples import Source
 from mvssl.errors import OutputError, StorageError
-from mvssl.runfolder import write_aside
+from mvssl.files import write_aside
 from mvssl.views import ViewSet
 
 DRAWN = 12

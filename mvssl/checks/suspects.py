@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mvssl.checks.matching import CHANCE
+from mvssl.words import counted
 
 RATE = 0.1  # share of wrongly listed that the rule aims at
 VISITS = 8  # in the median, before anything is told
@@ -49,7 +50,7 @@ def suspects(means: Tensor, chance: Tensor, visits: Tensor, pairs: list[str]) ->
     known = scores.isfinite().nonzero()[:, 0]
     count = len(known)
     if count < LEAST:
-        return Suspects([], None, count, f"{count} samples were scored, {LEAST} are needed")
+        return Suspects([], None, count, f"{counted(count, 'sample was', 'samples were')} scored, {LEAST} are needed")
     if visits[known].median() < VISITS:
         met = int(visits[known].median())
         return Suspects([], None, count, f"samples were met {met} times in the median, {VISITS} are needed")

@@ -23,6 +23,7 @@ from mvssl.data.index import Index, build
 from mvssl.data.paths import expand
 from mvssl.errors import DataError, RecipeError
 from mvssl.recipe import Column
+from mvssl.words import counted
 
 Missing = Literal["drop", "mask", "error"]
 SOUGHT = 10_000  # samples tried for the json path of a spare column
@@ -128,7 +129,7 @@ class Shards:
         if not sum(int(rows.sum()) for rows in keep):
             wanted = ", ".join(column.field for name, column in self.columns.items() if name not in spare)
             where = ", ".join(str(path) for path in self.paths[:3])
-            raise DataError(f"none of the {total} samples in {where} has all of {wanted}")
+            raise DataError(f"none of {counted(total, 'sample')} in {where} has all of {wanted}")
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -206,7 +207,9 @@ class Shards:
         if absent and not arrays and not reasons:
             return None
         if not arrays:
-            raise DataError(f"columns.{name}: none of the {len(reasons)} samples tried could be decoded; {reasons[0]}")
+            raise DataError(
+                f"columns.{name}: of {counted(len(reasons), 'sample')} tried none could be decoded; {reasons[0]}"
+            )
         return common_form(name, arrays)
 
 

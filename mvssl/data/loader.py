@@ -22,6 +22,7 @@ from mvssl.data.faults import Bad, Undecodable, Unreadable
 from mvssl.data.order import Order
 from mvssl.data.samples import MapStyle, Source, as_source
 from mvssl.errors import DataError, MvsslError, RecipeError, StorageError
+from mvssl.words import counted
 
 ATTEMPTS = 8  # samples tried in place of a bad one
 
@@ -55,7 +56,7 @@ def loader(
     if len(source) < batch_size:
         left = f" ({source.dropped} more lack a column)" if source.dropped else ""
         raise DataError(
-            f"the data hold {len(source)} samples{left}, fewer than one batch of {batch_size}; "
+            f"the data hold {counted(len(source), 'sample')}{left}, fewer than one batch of {batch_size}; "
             f"set data.batch_size to at most {len(source)}, or name more shards in data.train"
         )
     reader = _Training(source, Order(len(source), seed), batch_size // world, batch_size, rank)

@@ -18,6 +18,7 @@ from mvssl.data import folders, sources
 from mvssl.data.progress import track
 from mvssl.data.sources import Material, Split
 from mvssl.errors import DataError, OutputError, RecipeError, StorageError
+from mvssl.words import counted
 
 _BYTES_PER_SHARD = 1 << 30
 
@@ -115,7 +116,7 @@ def _held_out(material: Material, share: float, seed: int) -> Material:
         return material
     count = max(1, round(train.count * share))
     if count >= train.count:
-        raise DataError(f"{train.count} samples cannot be divided into train and val; set val to 0")
+        raise DataError(f"{counted(train.count, 'sample')} cannot be divided into train and val; set val to 0")
     val = _chosen(train, count, np.random.default_rng(seed))
     kept = np.setdiff1d(np.arange(train.count), val)
     return material._replace(splits={"train": _part(train, kept), "val": _part(train, val)})

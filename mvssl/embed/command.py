@@ -32,7 +32,7 @@ from mvssl.versions import versions
 from mvssl.views import ViewSet, build_alike
 
 CHANGES = (*OVERRIDES, "data.columns.", "data.missing=")  # what may be said anew of a run's recipe
-_OVERRIDE = re.compile(rf"({'|'.join(Recipe.model_fields)})(\.\w+)*=")
+_OVERRIDE = re.compile(r"[\w.-]+=")  # a path that begins so is written ./split=train
 
 
 def embed(
@@ -94,7 +94,8 @@ def embed_words(
 ) -> list[str]:
     """What the command line asks for, and the lines to print on the main process.
 
-    `words` are patterns of shards, or change the recipe like data.root=FOLDER. Raises as `open_subject` and `embed` do.
+    `words` are patterns of shards, or change the recipe like data.root=FOLDER: KEY=VALUE is never a pattern. Raises as
+    `open_subject` and `embed` do.
     """
     words = list(words)
     overrides = [word for word in words if _OVERRIDE.match(word)]

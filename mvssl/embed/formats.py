@@ -20,8 +20,9 @@ import numpy as np
 
 from mvssl.data.progress import track
 from mvssl.data.sources import npy_bytes
+from mvssl.data.tar import LONGEST_NAME
 from mvssl.embed.table import Column, Table
-from mvssl.errors import RecipeError
+from mvssl.errors import DataError, RecipeError
 
 Write = Callable[[Table, Path, dict[str, Any]], None]
 
@@ -112,9 +113,20 @@ def write_shards(table: Table, out: Path, about: dict[str, Any]) -> None:
         with tarfile.open(out / files[shard], "w") as archive:
             for _, key, fields in samples:
                 for field, data in fields.items():
-                    member = tarfile.TarInfo(f"{key}.{field}")
+                    member = _member(key, field)
                     member.size = len(data)
                     archive.addfile(member, io.BytesIO(data))
+
+
+def _member(key: str, field: str) -> tarfile.TarInfo:
+    """Raises `DataError` for a name that no reader of shards would take."""
+    name = f"{key}.{field}"
+    if len(name.encode()) > LONGEST_NAME:
+        raise DataError(
+            f"shards hold names of at most {LONGEST_NAME} bytes, and {name[:40]}...{name[-40:]} has "
+            f"{len(name.encode())}; .npz and .parquet keep keys of any length, and what was computed is in the cache"
+        )
+    return tarfile.TarInfo(name)
 
 
 def _file_names(table: Table) -> list[str]:

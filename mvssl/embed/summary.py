@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mvssl.words import counted
 from mvssl.names import which_weights
 
 
@@ -27,15 +28,16 @@ def told(made: Embedded) -> Iterator[str]:
     which = which_weights(subject.get("step"), subject.get("which"))
     of = f"{subject['name']} at {which}" if which else subject["name"]
     how = "" if made.computed else ", found in the cache of features"
-    yield f"wrote {made.file}: {made.samples:,} samples of {', '.join(data['patterns'])}"
+    yield f"wrote {made.file}: {counted(made.samples, 'sample')} of {', '.join(data['patterns'])}"
     yield f"  {', '.join(arrays)} {made.dtype}{label}; layer {made.about['layer']} of {of}{how}"
-    if left_out["without_view"]:
-        yield f"  left out: {left_out['without_view']:,} samples that lack a view{_keeping(data['missing'])}"
-    if left_out["undecodable"]:
+    lack, bad = left_out["without_view"], left_out["undecodable"]
+    if lack:
+        yield f"  left out: {counted(lack, 'sample that lacks', 'samples that lack')} a view{_keeping(data['missing'])}"
+    if bad:
         first = left_out["first_undecodable"]
-        yield f"  left out: {left_out['undecodable']:,} samples that are bad, first {first}; `mvssl verify` says why"
+        yield f"  left out: {counted(bad, 'bad sample')}, first {first}; `mvssl verify` says why"
     for name, count in made.about["absent"].items():
-        yield f"  without {name}: {count:,} samples; {_absent(made, name)}"
+        yield f"  without {name}: {counted(count, 'sample')}; {_absent(made, name)}"
     yield f"  load it: {_loading(made)}"
 
 

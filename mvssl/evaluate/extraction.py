@@ -23,6 +23,7 @@ from mvssl.errors import DataError, ElsewhereError, MvsslError
 from mvssl.evaluate import cache
 from mvssl.evaluate.cache import Entry
 from mvssl.evaluate.layers import PIXELS
+from mvssl.words import counted
 
 DIVERGED = "the encoder has diverged; of a run, --checkpoint STEP takes an earlier one"
 
@@ -82,7 +83,7 @@ def collect(
     parts = _computed(batches, compute, missing, check, device)
     try:
         if not _in_rounds(parts, take, batch_size):
-            raise DataError(f"none of the {len(source)} samples in {source.shard(0)} and its like could be used")
+            raise DataError(f"none of {counted(len(source), 'sample')} in {source.shard(0)} and its like could be used")
         closed = distributed.from_main(lambda: _close(found, writers))
     except BaseException:
         for writer in writers.values() if distributed.rank() == 0 else ():

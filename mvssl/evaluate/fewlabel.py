@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mvssl.evaluate.features import Labelled, Standard, classes, one_hot
 from mvssl.evaluate.metrics import NotPossible, Result, metric_of, over_draws, score
+from mvssl.words import counted
 
 CURVATURE = 0.1  # p (1 - p), about, of a class among some when the fit is done
 
@@ -124,7 +125,9 @@ def fewlabel(
     of_class = members(train.labels)
     enough = sum(len(rows) >= shots for rows in of_class)
     if enough < 0.5 * len(of_class):
-        raise NotPossible(f"{shots} labels per class: {enough} of {len(of_class)} classes have so many in train")
+        raise NotPossible(
+            f"{counted(shots, 'label')} per class: {enough} of {len(of_class)} classes have so many in train"
+        )
     drawn = [draw(of_class, shots, seed, number).to(train.labels.device) for number in range(draws)]
     measure = _as_mib if head == "mib" else _as_ours
     found, how = measure(train, test, drawn, c, seed)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mvssl.evaluate.metrics import NotPossible
+from mvssl.words import counted
 
 LEAST = 4  # samples that a probe with a part held out needs
 
@@ -62,7 +63,7 @@ def minibatches(
 def hold_out(n: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
     """Rows to fit on and rows held out, int64 each. Raises `NotPossible` where there are too few."""
     if n < LEAST:
-        raise NotPossible(f"{n} samples to fit on; at least {LEAST} are needed")
+        raise NotPossible(f"{counted(n, 'sample')} to fit on; at least {LEAST} are needed")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     held = max(1, round(share * n))
     return order[held:], order[:held]

@@ -66,7 +66,7 @@ def bounds(
 ) -> Iterator[Result]:
     """One result for each of ESTIMATORS."""
     if min(len(train[0]), len(test[0])) < 16:
-        raise NotPossible(f"{len(train[0])} samples of train and {len(test[0])} of test are too few for a critic")
+        raise NotPossible(f"{len(train[0])} and {len(test[0])} samples of train and test are too few for a critic")
     standards = [Standard.of(x) for x in train]
     x, y = (standard(part) for standard, part in zip(standards, train, strict=True))
     some = torch.randperm(len(test[0]), generator=torch.Generator().manual_seed(seed))[:MOST]

@@ -201,7 +201,12 @@ def at_layer(model: Any, view: str, features: Any, layer: str) -> Tensor:
     known = heads(model)
     if layer in known:
         return known[layer][1].represent(view, features)
-    if layer.isdecimal() and int(layer) < len(features.maps):
-        return flatten(features.maps[int(layer)])
-    accepted = ["vector", *known, *map(str, range(len(features.maps)))]
-    raise RecipeError(f"evaluate.layer: view {view!r} has no layer {layer!r} (accepted: {', '.join(accepted)})")
+    refuse_layer(model, view, layer, len(features.maps))
+    return flatten(features.maps[int(layer)])
+
+
+def refuse_layer(model: Any, view: str, layer: str, maps: int) -> None:
+    """Raise `RecipeError` that lists the layers there are, where a view's features of so many maps lack `layer`."""
+    accepted = ["vector", *heads(model), *map(str, range(maps))]
+    if layer not in accepted:
+        raise RecipeError(f"evaluate.layer: view {view!r} has no layer {layer!r} (accepted: {', '.join(accepted)})")

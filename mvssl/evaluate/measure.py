@@ -23,10 +23,11 @@ from mvssl.evaluate.metrics import NotPossible, Result, metric_of
 from mvssl.evaluate.plan import Job, jobs_of, layer_of, need_labels, wants_of
 from mvssl.evaluate.probes import PROBES
 from mvssl.evaluate.protocols import jobs_of_protocol
-from mvssl.evaluate.records import Record, gain, record, save, updated, writable
+from mvssl.evaluate.records import Record, gain, record, save, updated
 from mvssl.evaluate.splits import Classes, Patterns, Sources, Split, about_data, open_splits
 from mvssl.evaluate.subject import Subject, candidates, origin
 from mvssl.evaluate.tables import tables, with_lines
+from mvssl.files import RECORDS, try_place
 from mvssl.names import which_weights
 from mvssl.recipe import nearest
 from mvssl.versions import versions
@@ -87,7 +88,7 @@ def evaluate(
     refuse_unknown(wanted or [], subject.views.bases)
     file = Path(json_file) if json_file else subject.home and subject.home / "evaluation.json"
     if file:
-        distributed.from_main(lambda: writable(file))  # before anything is computed
+        distributed.from_main(lambda: try_place(file, RECORDS))  # before anything is computed
     sources = distributed.main_first(lambda: open_splits(subject.recipe, data, test, other, labels=need_labels(jobs)))
     for source in sources.shards.values():
         build_alike(subject.recipe.views, source.shapes, subject.views.shapes, subject.name)

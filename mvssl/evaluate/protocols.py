@@ -18,6 +18,7 @@ from mvssl.evaluate.plan import Job
 from mvssl.evaluate.subject import Subject
 from mvssl.objectives import MIB, InfoMax
 from mvssl.recipe import Evaluate, nearest
+from mvssl.words import counted
 
 FROZEN = "the encoder is in eval mode and sees no augmentation"
 
@@ -49,7 +50,7 @@ def jobs_of_protocol(name: str, subject: Subject, epochs: int | None = None) -> 
     epochs = epochs or paper.epochs
     told = [*paper.deviations]
     if epochs != paper.epochs:
-        told.append(f"{epochs} epoch{'s' * (epochs != 1)} in place of {paper.epochs}, the milestones in proportion")
+        told.append(f"{counted(epochs or 0, 'epoch')} in place of {paper.epochs}, the milestones in proportion")
     if paper.draws and said.draws != paper.draws:
         told.append(f"{said.draws} draws of labels in place of {paper.draws} (evaluate.draws)")
     preset = {"name": name, "source": paper.source, "deviations": told}

@@ -7,19 +7,17 @@ compared: the data, labels, seed, every setting of the probe. What belongs to th
 
 import json
 import math
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mvssl.errors import OutputError, RecipeError
 from mvssl.evaluate.metrics import DRAWS, NOTHING, Difference, Result, interval, paired
-from mvssl.runfolder import write_aside
+from mvssl.files import RECORDS, write_aside
 
 Record = dict[str, Any]
 WHAT = ("probe", "what", "metric", "view", "layer")  # what was measured, of whichever encoder
 SETTINGS = ("seed", "epochs", "draws")  # of a protocol, that are chosen anew from one evaluation to the next
-WAY_OUT = "; choose another with --json FILE"
 
 
 def record(result: Result, **facts: Any) -> Record:
@@ -70,30 +68,9 @@ def updated(file: Path, records: list[Record]) -> list[Record]:
     return list(whole.values())
 
 
-def writable(file: Path) -> None:
-    """Make the folder of `file`; raises `OutputError` where records cannot be written, or over what."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=file.parent):
-            pass
-    except OSError as error:
-        raise OutputError(f"{file} cannot be written: {error.strerror}{WAY_OUT}") from None
-    if file.exists() and not _holds_records(file):
-        what = "it is a folder" if file.is_dir() else "it is there and holds no records of an evaluation"
-        raise OutputError(f"{file} cannot be written: {what}{WAY_OUT}")
-
-
-def _holds_records(file: Path) -> bool:
-    """Whether a list of records may be written over it: an older one, also a damaged one, or nothing."""
-    if not file.is_file():
-        return False
-    with file.open("rb") as opened:
-        return opened.read(64).lstrip()[:1] in (b"[", b"")
-
-
 def save(file: Path, records: list[Record]) -> None:
     """Write `file`, whole or not at all, in a folder that is there. Raises `OutputError`."""
-    write_aside(file, json.dumps(records, indent=1) + "\n", OutputError, WAY_OUT)
+    write_aside(file, json.dumps(records, indent=1) + "\n", OutputError, RECORDS.way_out)
 
 
 def gain(ahead: Result, behind: Result) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from mvssl.data import Batch, loader, open_shards
-from mvssl.errors import OutputError, RecipeError
+from mvssl.errors import RecipeError
+from mvssl.files import PICTURE, try_place, write_picture
 from mvssl.names import first_drawn
 from mvssl.objectives import AMDIM
 from mvssl.views import build_alike
@@ -47,15 +48,13 @@ def draw_segments(run: Any, out: Path, *, samples: int = 8, data: list[str] | No
     none of its views is an image, `DataError` for shards that cannot be read, and `OutputError`.
     """
     objective = _mixed(run)
+    try_place(out, PICTURE)
     batch = _some(run, max(samples, TOGETHER), data)
     shown = [shared for view in run.views.bases for shared in _share(run, objective, view, batch)]
     if not shown:
         raise RecipeError(f"segments are drawn over images; the views of this run are {', '.join(run.views.bases)}")
     figure = _figure(shown, min(samples, len(batch.position)))
-    try:
-        figure.savefig(out, format="png")
-    except OSError as error:
-        raise OutputError(f"picture {out} cannot be written: {error.strerror or error}") from None
+    write_picture(figure, out, PICTURE.way_out)
     return [_told(shared.view, level, q) for shared in shown for level, q in shared.posterior.items()]
 
 

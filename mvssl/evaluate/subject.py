@@ -14,6 +14,7 @@ import torch
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluate.features import pooled
 from mvssl.evaluate.layers import PIXELS, Candidate, code_of, heads, weights_digest
+from mvssl.mistakes import nearest
 from mvssl.model import MultiView, build_model
 from mvssl.names import CHOSEN_BY, first_drawn
 from mvssl.recipe import Recipe, load_recipe, parse_recipe, to_yaml
@@ -73,7 +74,9 @@ def open_subject(
     known = given.startswith(foreign.TIMM)
     if weights is not None and not known:
         raise RecipeError(f"--weights are for timm:NAME; {given} has its own")
-    if (folder / "recipe.yaml").is_file() and recipe is None:
+    if (folder / "recipe.yaml").is_file():
+        if recipe is not None:
+            raise RecipeError(f"{given} is a run, which brings its own recipe; --recipe is for exports and timm:NAME")
         return Subject.of_run(_changed(load_run(folder, trust, checkpoint), list(overrides), changes))
     if not known and not foreign.is_export(folder):
         raise DataError(
@@ -92,6 +95,9 @@ def _changed(run: Any, overrides: list[str], changes: tuple[str, ...]) -> Any:
     """A run whose recipe is evaluated on other data, or otherwise, than it says."""
     tables = parse_yaml(to_yaml(run.recipe), str(run.folder))
     for given in overrides:
+        table = given.partition("=")[0].partition(".")[0]
+        if table not in tables:
+            raise RecipeError(f"{given}: unknown key {table}{nearest(table, tables)}")
         if not given.startswith(changes):
             raise RecipeError(f"{given}: of a run only {', '.join(changes)}... may be overridden here")
         override(tables, given)

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 from mvssl import __version__
 from mvssl.data import Shards, open_shards
 from mvssl.errors import MvsslError, OutputError
+from mvssl.files import PAGE, try_place, write_aside
 from mvssl.report.gather import Facts, gather
 from mvssl.report.page import page
 from mvssl.report.samples import Look, look
@@ -29,7 +30,7 @@ from mvssl.report.sections.sheet import sheet
 from mvssl.report.sections.summary import state, summary
 from mvssl.report.sections.verdict import verdict
 from mvssl.run import refuse_untrusted
-from mvssl.runfolder import write_aside
+from mvssl.words import counted
 
 SAMPLES = 1000  # that are encoded: seconds on two CPU cores for the recipes that come with mvssl
 T = TypeVar("T")
@@ -37,10 +38,11 @@ LOOKED_AT = {"Nearest neighbours": neighbours, "Local maps": maps, "Map of the e
 
 
 class Written(NamedTuple):
-    """The page, and the parts that it lacks."""
+    """The page, the parts that it lacks, and what of the run's files is left out, as it could not be read."""
 
     file: Path
     absent: list[Absent]
+    left_out: list[str]
 
 
 def report(
@@ -61,15 +63,16 @@ def report(
     facts = gather(Path(folder))
     refuse_untrusted(facts.recipe, trust)
     file = Path(out) if out else facts.folder / "report.html"
+    try_place(file, PAGE)
     made = list(_sections(facts, samples, checkpoint, list(trust)))
     present, absent = [p for p in made if isinstance(p, Section)], [p for p in made if isinstance(p, Absent)]
     terms = " + ".join(term.name for term in facts.recipe.objective)
-    lead = f"{terms} on {', '.join(facts.recipe.views)}: {facts.step:,} steps, {state(facts)}"
+    lead = f"{terms} on {', '.join(facts.recipe.views)}: {counted(facts.step, 'step')}, {state(facts)}"
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     foot = f"Written by mvssl {__version__} on {now}. This file is complete: it fetches nothing."
     text = page(facts.name, lead, present, absent, foot)
-    write_aside(file, text, OutputError, "; choose another with --out FILE")
-    return Written(file, absent)
+    write_aside(file, text, OutputError, PAGE.way_out)
+    return Written(file, absent, facts.left_out)
 
 
 def _sections(facts: Facts, samples: int, checkpoint: str, trust: list[str]) -> Iterator[Section | Absent]:

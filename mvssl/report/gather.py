@@ -1,7 +1,7 @@
 """What a run folder tells without its model: metrics, verdict, recipe, versions, how it ended.
 
 in   a run folder, finished, stopped, or still in training
-out  `Facts`; a file that is not there is empty, a damaged line is left out and counted
+out  `Facts`; a file that is not there is empty, what is damaged is left out and told
 """
 
 import json
@@ -15,6 +15,9 @@ from typing import Any
 from mvssl.errors import DataError
 from mvssl.recipe import Recipe, load_recipe
 
+RECORD = {"probe": str, "view": str, "layer": str, "encoder": str, "metric": str, "unit": str, "n_train": int}
+RECORD |= {"n_test": int, "protocol": dict, "value": (int, float), "higher_is_better": bool}
+MOST_NAMED = 5  # damaged lines of a file that are told by number
 MOST_BYTES = 256 * 2**20  # of a file of lines: what is beyond is left out, and that is said
 
 
@@ -37,13 +40,14 @@ class Facts:
     folder: Path
     recipe: Recipe
     metrics: dict[str, Series]
-    damaged: int  # lines of metrics.jsonl that cannot be read
+    records: list[dict[str, Any]]  # of evaluation.json, those that hold all that a table needs
     verdict: dict[str, Any]
     mispaired: list[dict[str, Any]]
     bad: list[dict[str, Any]]
     versions: dict[str, Any]
     exit: dict[str, Any] | None
     age: float  # seconds since the last line of metrics
+    left_out: list[str]  # what of these files could not be read, and where
 
     @property
     def name(self) -> str:
@@ -63,35 +67,35 @@ def gather(folder: Path) -> Facts:
     """Read a run folder. Raises `DataError` where it is no run or its files cannot be opened, `RecipeError`."""
     if not (folder / "recipe.yaml").is_file():
         raise DataError(f"{folder} is no run folder: it has no recipe.yaml")
-    lines, damaged = read_lines(folder / "metrics.jsonl")
-    file = folder / "metrics.jsonl"
+    file, left_out = folder / "metrics.jsonl", []
     return Facts(
         folder=folder,
         recipe=load_recipe(folder / "recipe.yaml"),
-        metrics=series(lines),
-        damaged=damaged,
-        verdict=_json(folder / "verdict.json", dict),
-        mispaired=read_lines(folder / "mispaired.jsonl")[0],
-        bad=read_lines(folder / "bad.jsonl")[0],
-        versions=_json(folder / "versions.json", dict),
-        exit=_json(folder / "exit.json", dict) or None,
+        metrics=series(read_lines(file, left_out)),
+        records=_records(folder / "evaluation.json", left_out),
+        verdict=_json(folder / "verdict.json", dict, left_out),
+        mispaired=read_lines(folder / "mispaired.jsonl", left_out),
+        bad=read_lines(folder / "bad.jsonl", left_out),
+        versions=_json(folder / "versions.json", dict, left_out),
+        exit=_json(folder / "exit.json", dict, left_out) or None,
         age=time.time() - file.stat().st_mtime if file.exists() else math.inf,
+        left_out=left_out,
     )
 
 
-def read_lines(file: Path) -> tuple[list[dict[str, Any]], int]:
-    """The objects of a JSON-lines file, and how many lines are damaged. Raises `DataError`."""
-    found, damaged = [], 0
-    for line in _text(file).splitlines():
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            value = None
+def read_lines(file: Path, left_out: list[str]) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file; lines that are none go to `left_out`. Raises `DataError`."""
+    found, damaged = [], []
+    for number, line in enumerate(_text(file, left_out).split("\n"), 1):
+        value = _parsed(line)
         if isinstance(value, dict):
             found.append(value)
-        else:
-            damaged += bool(line.strip())
-    return found, damaged
+        elif line.strip():
+            damaged.append(str(number))
+    if damaged:
+        more = f" and {len(damaged) - MOST_NAMED:,} more" if len(damaged) > MOST_NAMED else ""
+        left_out.append(f"{file.name}: line {', '.join(damaged[:MOST_NAMED])}{more}, no JSON object")
+    return found
 
 
 def series(lines: list[dict[str, Any]]) -> dict[str, Series]:
@@ -117,19 +121,41 @@ def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
-def _json(file: Path, kind: type) -> Any:
-    """What a small file holds, or an empty `kind`: a file that another process writes may be half there."""
+def _json(file: Path, kind: type, left_out: list[str]) -> Any:
+    """What a small file holds, or an empty `kind` and a word in `left_out`."""
+    text = _text(file, left_out)
+    value = _parsed(text)
+    if isinstance(value, kind):
+        return value
+    if text:
+        left_out.append(f"{file.name}: damaged, no JSON {'object' if kind is dict else 'list'}")
+    return kind()
+
+
+def _records(file: Path, left_out: list[str]) -> list[dict[str, Any]]:
+    whole = _json(file, list, left_out)
+    usable = [r for r in whole if isinstance(r, dict) and all(isinstance(r.get(k), t) for k, t in RECORD.items())]
+    if len(usable) < len(whole):
+        left_out.append(
+            f"{file.name}: {len(whole) - len(usable)} of {len(whole)} records, which lack what a table needs"
+        )
+    return usable
+
+
+def _parsed(text: str) -> Any:
     try:
-        value = json.loads(_text(file) or "null")
+        return json.loads(text)
     except (ValueError, RecursionError):
-        value = None
-    return value if isinstance(value, kind) else kind()
+        return None
 
 
-def _text(file: Path) -> str:
+def _text(file: Path, left_out: list[str]) -> str:
     try:
         with open(file, "rb") as opened:
-            return opened.read(MOST_BYTES).decode(errors="replace")
+            text = opened.read(MOST_BYTES).decode(errors="replace")
+            if opened.read(1):
+                left_out.append(f"{file.name}: all beyond {MOST_BYTES:,} bytes")
+            return text
     except FileNotFoundError:
         return ""
     except OSError as error:

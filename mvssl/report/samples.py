@@ -23,6 +23,7 @@ from mvssl.recipe import Recipe
 from mvssl.run import LoadedRun, load_run
 from mvssl.views import build_alike
 from mvssl.views.normalize import spread
+from mvssl.words import counted
 
 AT_ONCE = 64  # samples encoded together
 
@@ -73,7 +74,7 @@ def look(folder: Path, trust: Iterable[str], samples: int, checkpoint: str = "la
         rows += batch.index.tolist()
         labels += [batch.columns["label"]] if "label" in batch.columns else []
     if not rows:
-        raise DataError(f"none of {len(chosen)} samples of {source.paths[0].parent} can be decoded")
+        raise DataError(f"none of {counted(len(chosen), 'sample')} of {source.paths[0].parent} can be decoded")
     together = {view: torch.cat(parts) for view, parts in features.items()}
     told = torch.cat(labels) if labels else None
     named = run.recipe.data.label.names if run.recipe.data.label else None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from mvssl.report.chart import svg
 from mvssl.report.html import Html, el
 from mvssl.report.scale import Points
+from mvssl.words import counted
 
 SIDE = 360  # user units
 COLOURS = 10  # that the style sheet has
@@ -40,7 +41,7 @@ def scatter(title: str, groups: Sequence[Group], note: str, *, named: bool = Tru
         for g in told
     ]
     by = f", by {', '.join(g.name for g in told)}" if told else ""
-    alt = f"{title}: {sum(len(g.points) for g in groups):,} samples as points{by}"
+    alt = f"{title}: {counted(sum(len(g.points) for g in groups), 'sample')} as points{by}"
     frame = el("rect", width=SIDE, height=SIDE, class_="frame")
     return el(
         "figure",

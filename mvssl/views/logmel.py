@@ -90,6 +90,11 @@ class LogMelView:
         self.n_fft = n_fft or 1 << (window - 1).bit_length() if window > 0 else 0
         if not 1 < window <= self.n_fft or self.hop < 1:
             raise RecipeError(f"window: {window}, n_fft: {self.n_fft}, hop: {self.hop}; window is at most n_fft")
+        if self.n_fft // 2 >= t:
+            raise RecipeError(
+                f"n_fft: {self.n_fft} samples are too many for a column of {t}: give window and n_fft of at most "
+                f"{2 * t - 1} samples and fewer mels, or a column of more than {self.n_fft // 2}"
+            )
         if not self.n_fft // 2 < self.length <= t:
             raise RecipeError(
                 f"length: {self.length} samples; give more than half of n_fft: {self.n_fft}, at most the column's {t}"

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
-from mvssl.errors import OutputError
+from mvssl.files import write_picture
 from mvssl.views.image import ImageView
 from mvssl.views.logmel import LogMelView
 from mvssl.views.panels import Panel, is_measured, panel
@@ -81,11 +81,7 @@ def _draw(panels: Sequence[Panel | None], rows: int, out: Path, notes: list[str]
     figure.supxlabel("\n".join(caption), x=0.05 / wide, ha="left", ma="left", fontsize=7)
     for row, note in enumerate(notes or []):
         axes[row, 0].set_ylabel(note, fontsize=6, rotation=0, ha="right", va="center")
-    try:
-        figure.savefig(out, format="png")
-    except OSError as error:
-        raise OutputError(f"contact sheet {out} cannot be written: {error.strerror or error}") from None
-    return Path(out)
+    return write_picture(figure, out)
 
 
 def _caption(panels: Sequence[Panel | None]) -> Iterator[str]:

@@ -126,7 +126,7 @@ def test_a_spare_column_inside_the_json_of_few_samples_is_found_and_of_none_goes
     assert open_shards("x.tar", tmp_path, few, spare=("label",)).shapes["label"] == ()
     none = labelled(tmp_path, ['{"of": {}}'] * 12)
     assert list(open_shards("x.tar", tmp_path, none, spare=("label",)).shapes) == ["rgb"]
-    with pytest.raises(DataError, match=r"columns\.label: none of the 12 samples"):
+    with pytest.raises(DataError, match=r"columns\.label: of 12 samples tried none"):
         open_shards("x.tar", tmp_path, none)
 
 
@@ -147,7 +147,7 @@ def test_a_field_without_a_decoder_is_a_fault_of_the_recipe(sensors):
 
 def test_columns_that_never_meet_are_an_error(tmp_path):
     write_tar(tmp_path / "x.tar", [("0.a.cls", b"1"), ("1.b.cls", b"1")])
-    with pytest.raises(DataError, match=r"none of the 2 samples"):
+    with pytest.raises(DataError, match=r"none of 2 samples"):
         open_shards("x.tar", tmp_path, columns(a="a.cls", b="b.cls"))
 
 
@@ -201,7 +201,7 @@ def test_a_first_sample_that_is_bad_does_not_stop_anyone(tmp_path):
 
 def test_a_column_that_cannot_be_decoded_at_all_says_why(tmp_path):
     write_tar(tmp_path / "x.tar", [(f"{i}.png", b"no") for i in range(5)])
-    with pytest.raises(DataError, match=r"columns\.image: none of .* samples tried could be decoded.*x\.tar"):
+    with pytest.raises(DataError, match=r"columns\.image: of 5 samples tried none could be decoded.*x\.tar"):
         open_shards("x.tar", tmp_path, columns(image="png"))
 
 

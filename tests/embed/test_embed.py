@@ -285,6 +285,33 @@ def test_what_exists_is_never_written_over(root, tmp_path, name, capsys):
     assert out.read_text() == "mine" if out.suffix else [path.name for path in out.iterdir()] == ["mine"]
 
 
+def test_a_word_with_an_equals_sign_is_a_change_of_the_recipe_and_no_shard(root, tmp_path, capsys):
+    paired.make_run(root, tmp_path / "run")
+    tiny.write_shards(root / "split=new", (5,))
+    for word, said in (("foo=bar", "foo"), ("split=new/*.tar", "split"), ("a.b=c", "a")):
+        with pytest.raises(SystemExit, match="64"):
+            main(["embed", str(tmp_path / "run"), word, "--out", str(tmp_path / "x.npz")])
+        assert f"{word}: unknown key {said} (accepted: data, " in capsys.readouterr().err
+    main(["embed", str(tmp_path / "run"), "./split=new/*.tar", "--out", str(tmp_path / "x.npz")])
+    assert "5 samples of ./split=new" in capsys.readouterr().out
+
+
+def test_a_key_too_long_for_the_name_of_a_field_is_refused_in_shards_and_kept_elsewhere(root, tmp_path):
+    loaded = paired.make_run(root, tmp_path / "run")
+    tiny.write_shards(root / "short", (3,), without_depth=3)
+    for length in (247, 248):  # with .rgb.npy 255 and 256 bytes; .png is shorter
+        (root / str(length)).mkdir()
+        tiny.rename_samples(root / "short" / "000000.tar", root / str(length) / "0.tar", "k" * (length - 8))
+    embed(loaded, tmp_path / "a", data="247", views=["rgb"])
+    assert verify(str(tmp_path / "a"), progress=False).faults == []
+    with pytest.raises(DataError, match=r"at most 255 bytes, and kkk.* has 256; \.npz and \.parquet keep"):
+        embed(loaded, tmp_path / "b", data="248", views=["rgb"])
+    assert not (tmp_path / "b").exists()
+    embed(loaded, tmp_path / "b.npz", data="248", views=["rgb"])
+    with np.load(tmp_path / "b.npz") as file:
+        assert file["key"].tolist() == ["k" * 240 + f"{number:08d}" for number in range(3)]
+
+
 def test_an_unknown_suffix_view_or_layer_and_a_run_without_pyarrow_are_refused_first(root, tmp_path, monkeypatch):
     loaded = paired.make_run(root, tmp_path / "run")
     with pytest.raises(RecipeError, match=r"nothing writes \.csv; FILE\.npz, FILE\.parquet, or a folder"):

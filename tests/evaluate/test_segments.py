@@ -36,8 +36,8 @@ def test_a_run_with_a_mixture_is_drawn_and_told(tmp_path):
         assert len(picture.convert("RGB").getcolors(maxcolors=10**6)) > 100
     other = str(tiny.write_shards(tmp_path / "other", counts=(5,)))
     assert draw_segments(loaded, tmp_path / "segments.png", data=[other]) != told
-    with pytest.raises(OutputError, match="cannot be written: No such file"):
-        draw_segments(loaded, tmp_path / "nowhere" / "segments.png")
+    with pytest.raises(OutputError, match=r"cannot be written: .*segments\.png is no folder"):
+        draw_segments(loaded, tmp_path / "segments.png" / "segments.png")
 
 
 def test_a_run_without_a_mixture_has_nothing_to_draw(tmp_path):

@@ -125,6 +125,13 @@ def test_views_may_be_chosen_by_name(recipe):
         ("timm:test_resnet", {"views": ["c"]}, RecipeError, "no view 'c'"),
         ("timm:test_resnet", {"weights": "nowhere"}, RecipeError, "neither a run"),
         ("RUN", {"weights": "x"}, RecipeError, "has its own"),
+        ("RUN", {}, RecipeError, "is a run, which brings its own recipe; --recipe is for exports and timm:NAME"),
+        (
+            "RUN",
+            {"recipe": None, "overrides": ["evalute.draws=3"]},
+            RecipeError,
+            "evalute; did you mean 'evaluate'",
+        ),
         ("RUN", {"recipe": None, "overrides": ["objective.temperature=1"]}, RecipeError, "only evaluate"),
         ("EXPORT", {"overrides": ["views.a.channels=[0]"]}, RecipeError, "fits no view"),
     ],

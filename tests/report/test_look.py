@@ -71,12 +71,12 @@ def test_only_finite_numbers_of_whole_steps_become_points(tmp_path):
     odd = ['{"step": true, "a": 9}', f'{{"step": 3, "a": {10**400}}}', '{"step": 4, "a": Infinity}', '{"step": "1"}']
     broken = ["[1]", "\xff", '{"step": 6, "a"']
     file.write_text("\n".join([*whole, *odd, *broken]))
-    lines, damaged = read_lines(file)
+    lines = read_lines(file, damaged := [])
     found = series(lines)
     assert (found["a"].steps, found["a"].values) == ([1, 2, 5], [3, 2, 5])
     assert list(found) == ["a"]
-    assert damaged == 3
-    assert read_lines(tmp_path / "none") == ([], 0)
+    assert damaged == ["lines: line 10, 11, 12, no JSON object"]
+    assert read_lines(tmp_path / "none", damaged) == []
 
 
 class Facts:

@@ -141,7 +141,7 @@ def test_two_reports_on_one_run_are_the_same_page(run):
     assert first == second
 
 
-def test_damaged_lines_are_left_out_and_told(run):
+def test_what_is_damaged_is_left_out_and_told_on_the_page_and_in_the_terminal(run, capsys):
     append(
         run,
         "not json",
@@ -150,9 +150,27 @@ def test_damaged_lines_are_left_out_and_told(run):
         '{"step": 8, "loss": NaN}',
         '{"step": 9',
     )
+    for name, text in (("verdict.json", '{"verdict": "hea'), ("evaluation.json", "[1, {}]"), ("exit.json", "[]")):
+        (run / name).write_text(text)
+    lines = len((run / "metrics.jsonl").read_text().splitlines())
+    expected = [
+        f"metrics.jsonl: line {lines - 4}, {lines}, no JSON object",
+        "evaluation.json: 2 of 2 records, which lack what a table needs",
+        "verdict.json: damaged, no JSON object",
+        "exit.json: damaged, no JSON object",
+    ]
     said = read(run).said
-    assert "2 lines of metrics.jsonl could not be read" in said
+    assert "; ".join(expected) in said
     assert "6 of 6 steps" in said
+    main(["report", str(run), "--samples", "0"])
+    assert [line for line in capsys.readouterr().out.splitlines() if "left out:" in line] == [
+        f"  left out: {damage}" for damage in expected
+    ]
+
+
+def test_a_file_too_large_is_read_to_a_limit_and_that_is_told(run, monkeypatch):
+    monkeypatch.setattr("mvssl.report.gather.MOST_BYTES", 100)
+    assert "metrics.jsonl: all beyond 100 bytes" in read(run, samples=0).said
 
 
 def test_a_run_in_training_is_reported_with_what_there_is(run):
@@ -295,7 +313,7 @@ def test_what_is_no_run_or_cannot_be_written_is_an_error_with_its_code(run, tmp_
     with pytest.raises(DataError, match="no run folder"):
         report(tmp_path)
     with pytest.raises(OutputError, match="choose another with --out"):
-        report(run, tmp_path / "nowhere" / "page.html", samples=0)
+        report(run, run / "recipe.yaml" / "page.html", samples=0)
     (run / "metrics.jsonl").unlink()
     (run / "metrics.jsonl").mkdir()
     with pytest.raises(DataError, match=r"metrics.jsonl cannot be read"):

@@ -1,6 +1,7 @@
 """Log-mel spectrograms: the filters and the transform against closed forms, each disturbance by its definition."""
 
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -190,6 +191,15 @@ def test_a_sample_gets_the_same_draw_in_any_batch_and_microphones_can_share_wind
 def test_faults_are_refused_with_their_place(options, said):
     with pytest.raises(RecipeError, match=rf"views.x: .*{said}"):
         build_views({"x": view(**options)}, {"sound": (1, RATE)})
+
+
+@pytest.mark.parametrize("t", [2, 20, 100, 128])
+def test_a_sound_too_short_for_its_windows_is_refused_with_a_way_out_that_works(t):
+    with pytest.raises(RecipeError, match=rf"n_fft: 256 samples are too many for a column of {t}:") as told:
+        build_views({"x": view()}, {"sound": (1, t)})
+    most, least = map(int, re.search(r"at most (\d+) samples .* more than (\d+)", str(told.value)).groups())
+    for options, length in (({"window": most, "n_fft": most, "mels": 1}, t), ({}, least + 1)):
+        assert build_views({"x": view(**options)}, {"sound": (1, length)})
 
 
 def test_a_view_and_its_column_agree_on_the_rate():

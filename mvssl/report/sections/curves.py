@@ -4,6 +4,7 @@ from mvssl.report.chart import Line, line_chart
 from mvssl.report.gather import Facts, Series
 from mvssl.report.html import Html, el
 from mvssl.report.sections import Absent, Section
+from mvssl.words import counted
 
 OWN_CHART = {
     "loss": ("Loss", ""),
@@ -32,7 +33,8 @@ def curves(facts: Facts) -> Section | Absent:
         told.append(el("p", said, class_="note"))
     vetoed = sum(facts.metrics["skipped"].values) if "skipped" in facts.metrics else 0
     if vetoed:
-        told.append(el("p", f"{vetoed:,.0f} steps were vetoed, as loss or gradient was not finite.", class_="note"))
+        steps = counted(round(vetoed), "step was", "steps were")
+        told.append(el("p", f"{steps} vetoed, as loss or gradient was not finite.", class_="note"))
     drawn = [chart for chart in charts if chart]
     return Section("curves", "Training curves", el("div", el("div", drawn, class_="charts"), told))
 

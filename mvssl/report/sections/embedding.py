@@ -14,6 +14,7 @@ from mvssl.report.picture import components
 from mvssl.report.samples import Look
 from mvssl.report.scatter import COLOURS, Group, scatter
 from mvssl.report.sections import Absent, Section
+from mvssl.words import counted
 
 POINTS, VIEWS, LEAST = 1000, 4, 12
 
@@ -21,7 +22,7 @@ POINTS, VIEWS, LEAST = 1000, 4, 12
 def embedding(look: Look) -> Section | Absent:
     """A map per view, points coloured and named by class."""
     if len(look.rows) < LEAST:
-        return Absent("Map of the embedding", f"there are only {len(look.rows)} samples to place")
+        return Absent("Map of the embedding", f"too few to place: {counted(len(look.rows), 'sample')}")
     step = -(-len(look.rows) // POINTS)
     labels = None if look.labels is None else look.labels[::step]
     figures = [_figure(look, view, x[::step], labels) for view, x in list(look.features.items())[:VIEWS]]

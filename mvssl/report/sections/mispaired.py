@@ -10,6 +10,7 @@ from mvssl.report.samples import take
 from mvssl.report.sections import Absent, Section
 from mvssl.report.sections.verdict import as_text
 from mvssl.run import LoadedRun
+from mvssl.words import counted
 
 LISTED, DRAWN = 40, 12
 KEYS = ("shard", "key", "views", "score")
@@ -25,8 +26,8 @@ def mispaired(facts: Facts, run: LoadedRun | None, sources: list[Shards]) -> Sec
         looked = (facts.folder / "mispaired.jsonl").exists()
         return Absent("Mispaired samples", "mispaired.jsonl is empty: no sample stands out" if looked else NONE)
     note = (
-        f"{len(rows):,} samples whose views do not seem to show one thing, the most suspicious first. The score is the "
-        "share of strangers that fit better than the sample's own partner; a half is chance."
+        f"{counted(len(rows), 'sample')} whose views do not seem to show one thing, the most suspicious first. The "
+        "score is the share of strangers that fit better than the sample's own partner; a half is chance."
     )
     text = el("p", note, class_="note")
     drawn = _pictures(run, sources, rows[:DRAWN]) if run else None

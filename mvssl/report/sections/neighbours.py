@@ -8,6 +8,7 @@ from mvssl.report import picture
 from mvssl.report.html import Html, el, join
 from mvssl.report.samples import Look
 from mvssl.report.sections import Absent, Section
+from mvssl.words import counted
 
 QUERIES, NEAREST, VIEWS = 6, 5, 6
 
@@ -16,7 +17,7 @@ def neighbours(look: Look) -> Section | Absent:
     """A figure per view; every sample is compared with all the others of the look."""
     n = len(look.rows)
     if n < 3:
-        return Absent("Nearest neighbours", f"there are only {n} samples to compare")
+        return Absent("Nearest neighbours", f"too few to compare: {counted(n, 'sample')}")
     queries = choose(look.labels, n)
     figures = [_figure(look, view, queries) for view in list(look.features)[:VIEWS]]
     left = len(look.features) - VIEWS

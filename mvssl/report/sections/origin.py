@@ -8,6 +8,7 @@ from mvssl.modelcard import public
 from mvssl.report.gather import Facts, short_path
 from mvssl.report.html import el
 from mvssl.report.sections import Section
+from mvssl.words import counted
 
 MOST, SHORT = 20, 90  # undecodable samples listed; lines of a recipe that is shown unfolded
 
@@ -24,7 +25,7 @@ def origin(facts: Facts) -> Section:
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     told = [el("p", f"Trained with {versions}." if versions else "Versions are not known: there is no versions.json.")]
     if facts.bad:
-        told.append(el("p", f"{len(facts.bad)} samples could not be decoded and others took their place:"))
+        told.append(el("p", f"{counted(len(facts.bad), 'sample')} could not be decoded; others took the place:"))
         told.append(el("ul", [el("li", _bad(row)) for row in facts.bad[:MOST]], class_="plain"))
         told += [el("p", f"and {len(facts.bad) - MOST} more, in bad.jsonl")] if len(facts.bad) > MOST else []
     again = f"mvssl train recipe.yaml train.out=runs/{facts.name}"

@@ -4,7 +4,7 @@ from collections import Counter
 from itertools import groupby
 from typing import Any
 
-from mvssl.evaluate.records import Record, differences, read
+from mvssl.evaluate.records import Record, differences
 from mvssl.evaluate.tables import (
     caveat,
     cell_at,
@@ -20,29 +20,21 @@ from mvssl.evaluate.tables import (
 from mvssl.report.gather import Facts
 from mvssl.report.html import Html, el
 from mvssl.report.sections import Absent, Section
+from mvssl.words import counted
 
-WANTED = {"view": str, "layer": str, "encoder": str, "metric": str, "unit": str, "higher_is_better": bool}
-WANTED |= {"n_train": int, "n_test": int, "protocol": dict, "value": (int, float)}
 MANY = 16  # rows of one probe that are shown unfolded
 BEST = ("linear", "mlp", "knn", "fewlabel")  # whose score the summary quotes, the first there is
 
 
 def probes(facts: Facts) -> Section | Absent:
     """Every record of evaluation.json, the newest weights first, with its protocol to unfold."""
-    records = usable(facts)
+    records = facts.records
     if not records:
         why = f"no evaluation of this version; `mvssl evaluate {facts.folder}` makes one, where shards have labels"
         return Absent("Probes", why)
     whose = sorted({_whose(r) for r in records}, key=lambda w: (w[0] != str(facts.folder), -w[1]))
     parts = [_of_weights(*one, [r for r in records if _whose(r) == one]) for one in whose]
     return Section("probes", "Probes", el("div", parts))
-
-
-def usable(facts: Facts) -> list[Record]:
-    """The records that hold all that a table needs."""
-    return [
-        r for r in read(facts.folder / "evaluation.json") if all(isinstance(r.get(k), t) for k, t in WANTED.items())
-    ]
 
 
 def highlight(records: list[Record]) -> str | None:
@@ -92,7 +84,7 @@ def _table(records: list[Record], apart: str) -> Html:
     parts: list[Html | None] = [_drawn(records, few) if few else None]
     for name in [name for name, count in counts.items() if count > MANY]:
         whole = _drawn(records, [row for row in rows if probe[row] == name])
-        parts.append(el("details", el("summary", f"{name}: {counts[name]} rows"), whole))
+        parts.append(el("details", el("summary", f"{name}: {counted(counts[name], 'row')}"), whole))
     gains = any("untrained" in (r.get("gain") or {}) for r in records)
     whole = f", {told}" if (told := edges(records)) else ""
     note = f"± one standard error{whole}; bold: the best of a row." + " Gain: trained minus untrained, paired." * gains

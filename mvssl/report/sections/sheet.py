@@ -13,6 +13,7 @@ from mvssl.report.sections import Section
 from mvssl.run import LoadedRun
 from mvssl.views import ViewSet
 from mvssl.views.sheet import LATER
+from mvssl.words import counted
 
 STORED = "stored"
 ROWS, COLUMNS = 6, 12  # samples, and about how many pictures of each
@@ -31,7 +32,8 @@ def sheet(run: LoadedRun, source: Shards) -> Section:
         drawn = el("small", "absent") if absent else picture.cell(shown[row], f"sample {row + 1}: {title}, {draw}")
         cells.append(drawn)
     grid = el("div", head, cells, class_="sheet", style=f"--columns: {len(panels)}")
-    text = f"The first {rows} samples of the run as stored, and as training draws each view; draw 1 is what step 1 saw."
+    first = counted(rows, "sample")
+    text = f"{first}, the first of the run, as stored and as training draws each view; draw 1 is what step 1 saw."
     told = {name: getattr(run.views.view(name), "shows", "") for name in run.views.names}
     text += "".join(f" {name}: {shows}." for name, shows in told.items() if shows)
     return Section("views", "Views", el("div", el("p", text, class_="note"), _scrolling(grid)))

@@ -10,7 +10,8 @@ from mvssl.report.html import Html, el
 from mvssl.report.samples import Look
 from mvssl.report.scale import short
 from mvssl.report.sections import Section
-from mvssl.report.sections.probes import highlight, usable
+from mvssl.report.sections.probes import highlight
+from mvssl.words import counted
 
 STILL = 600  # seconds after its last line for which a run without exit.json passes as training
 
@@ -22,19 +23,19 @@ def summary(facts: Facts, look: Look | None, samples: int | None) -> Section:
     rows["Views"] = ", ".join(_view(name, look) for name in recipe.views)
     rows["Encoder"] = ", ".join(_encoder(group, table.name, look) for group, table in recipe.encoder.items())
     rows["Data"] = ", ".join(listed(recipe.data.train)) or "a dataset of one's own"
-    rows["Data"] += f", {samples:,} samples" if samples else ""
-    rows["Batch"] = f"{recipe.data.batch_size:,} samples, {recipe.train.precision}, seed {recipe.train.seed}"
+    rows["Data"] += f", {counted(samples, 'sample')}" if samples else ""
+    rows["Batch"] = f"{counted(recipe.data.batch_size, 'sample')}, {recipe.train.precision}, seed {recipe.train.seed}"
     rows["Length"] = length(facts, samples)
     rows["State"] = state(facts)
     if "val/loss" in facts.metrics:
         rows["Held out"] = _held_out(facts.metrics["val/loss"])
     if facts.verdict.get("verdict"):
         rows["Verdict"] = str(facts.verdict["verdict"])
-    learned = highlight(usable(facts))
+    learned = highlight(facts.records)
     if learned:
         rows["Learned"] = learned
-    if facts.damaged:
-        rows["Damaged"] = f"{facts.damaged} lines of metrics.jsonl could not be read and are left out"
+    if facts.left_out:
+        rows["Left out"] = "; ".join(facts.left_out)
     listing = el("dl", [el("div", el("dt", name), el("dd", text)) for name, text in rows.items()], class_="facts")
     return Section("summary", "Summary", el("div", _tiles(facts, samples), listing))
 
@@ -80,7 +81,7 @@ def state(facts: Facts) -> str:
 def length(facts: Facts, samples: int | None) -> str:
     """Steps, epochs where the number of samples is known, and time, in words."""
     seen = facts.step * facts.recipe.data.batch_size
-    parts = [f"{facts.step:,} steps", f"{seen:,} samples seen"]
+    parts = [counted(facts.step, "step"), f"{counted(seen, 'sample')} seen"]
     parts += [f"{seen / samples:,.1f} epochs"] if samples else []
     spent = seconds(facts)
     return ", ".join(parts) + (f", in {lasted(spent)}" if spent else "")
@@ -110,7 +111,7 @@ def lasted(spent: float) -> str:
     minutes, s = divmod(whole.seconds, 60)
     h, m = divmod(minutes, 60)
     if whole.days:
-        return f"{whole.days} day{'s' * (whole.days > 1)} {h} h"
+        return f"{counted(whole.days, 'day')} {h} h"
     return f"{h} h {m} min" if h else f"{m} min {s} s" if m else f"{s} s"
 
 

@@ -13,7 +13,7 @@ def verdict(facts: Facts) -> Section | Absent:
     """The collapse verdict with the number behind each finding and what to try."""
     said = facts.verdict
     if not said.get("verdict"):
-        why = "there is no verdict.json: checks write it, every train.check_every steps (default: as often as it saves)"
+        why = "there is no verdict.json to be read: checks write it, every train.check_every steps (else save_every)"
         return Absent("Verdict", why)
     findings = [f for f in said.get("findings") or [] if isinstance(f, dict)]
     word = str(said["verdict"])

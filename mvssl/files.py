@@ -1,0 +1,99 @@
+"""Files that a command writes where it is told: tried before the work, and there whole or not at all.
+
+in   a path, and what is to stand there
+out  the file, or an error that says what is in the way and how to go round it
+
+One rule for all verbs: what is missing of the folder is made, a link is followed, and only a plain file that begins
+like what is to be written is written over. A folder, a device or a pipe is refused: a file is put in its place by a
+rename, which would replace /dev/null by a file.
+"""
+
+import contextlib
+import errno
+import io
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from mvssl.errors import MvsslError, OutputError, StorageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Kind(NamedTuple):
+    """What a file holds: in words, the bytes that every such file begins with, and how to name another one."""
+
+    what: str
+    begins: bytes
+    way_out: str
+
+
+RECORDS = Kind("records of an evaluation", b"[", "; choose another with --json FILE")
+MEASURED = Kind("results of a benchmark", b"{", "; choose another with --json FILE")
+SCHEMA = Kind("JSON schema", b"{", "; choose another with --out FILE")
+PAGE = Kind("HTML page", b"<!doctype html>", "; choose another with --out FILE")
+PICTURE = Kind("PNG picture", b"\x89PNG", "; choose another with --out FILE")
+
+
+def try_place(file: str | Path, kind: Kind) -> None:
+    """See, before the work, that `file` can be written, and make its folder. Raises `OutputError`.
+
+    An older file of the same kind may be written over, also a damaged or an empty one; anything else that is there is
+    kept.
+    """
+    file = Path(file)
+    try:
+        refuse_odd(file, OutputError, kind.way_out)
+        folder = Path(os.path.realpath(file)).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        before = _head(file) if file.exists() else b""
+    except FileExistsError as error:
+        raise OutputError(f"{file} cannot be written: {error.filename} is no folder{kind.way_out}") from None
+    except OSError as error:
+        raise OutputError(f"{file} cannot be written: {error.strerror}{kind.way_out}") from None
+    if before and not before.lower().startswith(kind.begins.lower()):
+        raise OutputError(f"{file} cannot be written: it is there and holds no {kind.what}{kind.way_out}")
+
+
+def _head(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(64).lstrip()
+
+
+def refuse_odd(file: Path, failure: type[MvsslError], way_out: str) -> None:
+    """Raise `failure` where something is there that is no plain file."""
+    if file.exists() and not file.is_file():
+        what = "a folder" if file.is_dir() else "a device or a pipe, and no plain file"
+        raise failure(f"{file} cannot be written: it is {what}{way_out}")
+
+
+def write_aside(
+    file: str | Path, content: str | bytes, failure: type[MvsslError] = StorageError, way_out: str = ""
+) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part; raises `failure`.
+
+    A link is followed; what is no plain file is refused. On a full disk it is `StorageError` that is raised.
+    """
+    whole = Path(os.path.realpath(file))
+    aside = whole.with_name(f".{whole.name[:40]}.{os.getpid()}")  # short: a name has at most 255 bytes
+    try:
+        refuse_odd(Path(file), failure, way_out)
+        aside.write_bytes(content if isinstance(content, bytes) else content.encode())
+        os.replace(aside, whole)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        kind = StorageError if error.errno in (errno.ENOSPC, errno.EDQUOT) else failure
+        raise kind(f"{file} cannot be written: {error.strerror}{way_out}") from error
+
+
+def write_picture(figure: "Figure", file: str | Path, way_out: str = "") -> Path:
+    """Write a matplotlib figure as a PNG, whatever the name ends in. Raises `OutputError`, `StorageError`."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    write_aside(file, drawn.getvalue(), OutputError, way_out)
+    return Path(file)

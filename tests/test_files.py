@@ -1,0 +1,75 @@
+"""A file is there whole or not at all, and never in place of what is no such file."""
+
+import os
+
+import pytest
+from matplotlib.figure import Figure
+
+from mvssl.bench import bench_reader, bench_train, bench_views
+from mvssl.bench.rivals import draw
+from mvssl.errors import OutputError, StorageError
+from mvssl.files import PICTURE, RECORDS, try_place, write_aside, write_picture
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """Stands for all that is no plain file; /dev/null itself would be lost where these tests fail."""
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path / "pipe"
+
+
+def test_a_pipe_a_device_or_a_folder_is_refused_before_the_work_and_after_it_and_stays(tmp_path, pipe):
+    (tmp_path / "link").symlink_to(pipe)
+    for place, said in ((pipe, "pipe"), (tmp_path / "link", "pipe"), (tmp_path, "a folder")):
+        with pytest.raises(OutputError, match=f"it is .*{said}.*--json FILE"):
+            try_place(place, RECORDS)
+        with pytest.raises(StorageError, match=f"it is .*{said}"):
+            write_aside(place, "[]")
+        with pytest.raises(OutputError, match=f"it is .*{said}"):
+            write_picture(Figure(), place)
+    assert pipe.is_fifo()
+    with pytest.raises(OutputError, match="/dev/null cannot be written: it is a device"):
+        try_place("/dev/null", RECORDS)
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
+
+
+def test_only_an_older_file_of_the_kind_or_an_empty_one_is_written_over(tmp_path):
+    for kind, content, allowed in (
+        (RECORDS, b'\n[{"probe"', True), (RECORDS, b"", True), (RECORDS, b"data:\n", False), (RECORDS, b"{}", False),
+        (PICTURE, b"\x89PNG\r\n", True), (PICTURE, b"data:\n", False), (PICTURE, b"\xff\xd8\xff", False),
+    ):  # fmt: skip
+        (tmp_path / "x").write_bytes(content)
+        if allowed:
+            try_place(tmp_path / "x", kind)
+        else:
+            with pytest.raises(OutputError, match=f"holds no {kind.what}"):
+                try_place(tmp_path / "x", kind)
+        assert (tmp_path / "x").read_bytes() == content
+
+
+def test_the_folder_is_made_a_link_followed_and_a_name_as_long_as_names_can_be_written(tmp_path):
+    try_place(tmp_path / "a" / "b" / "x.json", RECORDS)
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "link").symlink_to("x")
+    write_aside(tmp_path / "link", "one")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "x").read_text() == "one"
+    write_aside(tmp_path / ("n" * 255), "one")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "link", "n" * 255, "x"]
+
+
+def test_a_picture_is_a_png_whatever_its_name(tmp_path):
+    write_picture(Figure(), tmp_path / "a.pdf")
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_benchmark_tries_the_place_of_its_result_before_anything_else(pipe):
+    for bench in (lambda **given: bench_train(None, **given), lambda **given: bench_reader(None, **given), bench_views):
+        with pytest.raises(OutputError, match="--json FILE"):
+            bench(json_file=pipe)
+
+
+def test_the_picture_of_a_race_that_cannot_be_drawn_is_a_sentence(tmp_path):
+    found = {"curves": {"ours": [{"minutes": 1.0, "accuracy": 0.5}]}, "minutes": 1.0}
+    with pytest.raises(OutputError, match=r"nowhere/race\.png cannot be written: No such file"):
+        draw(found, tmp_path / "nowhere" / "race.png")
