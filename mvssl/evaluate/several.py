@@ -13,8 +13,9 @@ from typing import Any
 from rich.console import Console
 
 from mvssl.errors import DataError, RecipeError
-from mvssl.evaluate.records import WHAT, Record, apart, differences, identity, read, save, writable
+from mvssl.evaluate.records import WHAT, Record, apart, differences, identity, read, save
 from mvssl.evaluate.tables import PIXELS, tables, with_lines
+from mvssl.files import RECORDS, try_place
 from mvssl.recipe import load_recipe
 from mvssl.runfolder import FREE
 
@@ -50,7 +51,7 @@ def show(places: list[Path], json_file: Path | None = None) -> None:
     found = columns(places)
     records = merged(found)
     if json_file:
-        writable(json_file)
+        try_place(json_file, RECORDS)
         save(json_file, records)
     console = Console()
     for table in tables(records, console.width):
