@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mvssl.words import counted
 from mvssl.names import which_weights
+from mvssl.words import counted
 
 
 class Embedded(NamedTuple):
