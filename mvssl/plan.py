@@ -5,6 +5,7 @@ out  a table for the terminal
 """
 
 import math
+import os
 
 from rich.table import Table
 from torch import nn
@@ -29,6 +30,11 @@ def plan(trainer: Trainer, start: int, checks: Checks) -> Table:
         for what, count in getattr(term, "candidates", lambda _: {})(batch).items():
             rows[f"  {what}"] = f"{counted(count, 'candidate')} per anchor{_ceiling(term, count)}"
     rows["batch"] = f"{batch} over {counted(world, 'process', 'processes')}, {batch // world} on each"
+    if is_lonely(world):
+        rows["launch"] = (
+            "[bold]accelerate started one process[/]; with --cpu it does, however many --num_processes asks for: "
+            "use --config_file launch/cpu_2.yaml"
+        )
     rows["batch norm"] = "over all processes" if world > 1 else "one process"
     rows["steps"] = f"{steps:,}: {steps * batch / samples:,.2f} epochs of {samples / batch:,.1f} steps"
     rows["checks"] = _checks(checks)
@@ -48,6 +54,13 @@ def plan(trainer: Trainer, start: int, checks: Checks) -> Table:
     for name, text in rows.items():
         table.add_row(f"[bold]{name}", text)
     return table
+
+
+def is_lonely(world: int) -> bool:
+    """Whether accelerate's launcher was asked for several processes and started one, as with --cpu."""
+    # it then gives an address to meet at, and no WORLD_SIZE
+    launched = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys()
+    return world == 1 and launched and "WORLD_SIZE" not in os.environ
 
 
 def _ceiling(term: nn.Module, candidates: int) -> str:

@@ -9,8 +9,11 @@ import pytest
 import tiny
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
+from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
 from mvssl import checkpoint
+from mvssl.plan import is_lonely
 
 LAUNCH = Path(__file__).parent.parent / "launch"
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCH / "cpu_2.yaml")]
@@ -63,3 +66,26 @@ def test_missing_shards_end_all_processes_with_a_sentence_and_no_stack_trace(rec
 def test_accelerate_reads_every_configuration(name, processes, machines):
     config = load_config_from_file(str(LAUNCH / f"{name}.yaml"))
     assert (config.num_processes, config.num_machines) == (processes, machines)
+
+
+@pytest.mark.parametrize(("processes", "lonely"), [("2", True), ("1", False)])
+def test_a_launcher_that_starts_one_process_of_two_is_told(processes, lonely, monkeypatch):
+    words = [
+        "--cpu",
+        "--num_processes",
+        processes,
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+    ]
+    _, environment = prepare_simple_launcher_cmd_env(launch_command_parser().parse_args([*words, "-m", "mvssl"]))
+    for name in ("MASTER_ADDR", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("MASTER_ADDR", "ACCELERATE_MIXED_PRECISION"):
+        if name in environment:
+            monkeypatch.setenv(name, environment[name])
+    assert is_lonely(world=1) is lonely
+    assert not is_lonely(world=2)

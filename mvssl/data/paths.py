@@ -84,7 +84,11 @@ def _nothing(pattern: str, absent: list[str], root: Path) -> str:
     missing = f" (missing: {', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''})" if len(absent) > 1 else ""
     there = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir() if not entry.name.startswith("."))
     holds = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "") if there else "nothing"
-    return (
-        f"no shards match {pattern!r}{missing} in {root.absolute()}; {folder.absolute()} holds {holds}. "
-        "Make shards with `mvssl pack SOURCE DEST`, or point elsewhere with data.root=FOLDER or MVSSL_DATA=FOLDER"
+    below = [entry for entry in there if any((folder / entry).glob("*.tar"))] if folder == root / absent[0] else []
+    named = ", ".join(str(Path(absent[0]) / entry) for entry in below)  # the folder was named, not those in it
+    way_out = (
+        f"Name {named}"
+        if below
+        else "Make shards with `mvssl pack SOURCE DEST`, or point elsewhere with data.root=FOLDER or MVSSL_DATA=FOLDER"
     )
+    return f"no shards match {pattern!r}{missing} in {root.absolute()}; {folder.absolute()} holds {holds}. {way_out}"

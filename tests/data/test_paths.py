@@ -66,3 +66,8 @@ def test_a_shard_named_twice_is_an_error(root):
 def test_commands_addresses_and_open_braces_are_refused_with_words(tmp_path, pattern, said):
     with pytest.raises(RecipeError, match=said):
         expand(pattern, tmp_path)
+
+
+def test_a_folder_whose_folders_hold_the_shards_is_told_apart(root):
+    with pytest.raises(DataError, match=r"Name set/train, set/val$"):
+        expand("set", root)
