@@ -9,7 +9,7 @@ standardised by all of train and divided by sqrt(d): C then means the same for n
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from sklearn.preprocessing import MinMaxScaler
 from torch import Tensor
 
 from mvssl.evaluate.features import Labelled, Standard, classes, one_hot
-from mvssl.evaluate.metrics import NotPossible, Result, metric_of, over_draws, score
+from mvssl.evaluate.metrics import NotPossible, Result, judge_draws
 from mvssl.words import counted
 
 CURVATURE = 0.1  # p (1 - p), about, of a class among some when the fit is done
@@ -130,7 +130,7 @@ def fewlabel(
         )
     drawn = [draw(of_class, shots, seed, number).to(train.labels.device) for number in range(draws)]
     measure = _as_mib if head == "mib" else _as_ours
-    found, how = measure(train, test, drawn, c, seed)
+    scored, how = measure(train, test, drawn, c, seed)
     protocol = {
         "shots": shots,
         "draws": draws,
@@ -138,45 +138,47 @@ def fewlabel(
         **how,
         "C": c,
         "chosen": "fixed beforehand",
-        "standard_error": "std over draws / sqrt(draws); the same draws for every encoder",
+        "standard_error": "over draws and test samples, both drawn anew; the same of both for every encoder",
     }
     what = f"{shots} label{'s' if shots > 1 else ''}/class"
-    return over_draws(found, protocol, metric_of(test.labels), what)
+    return judge_draws(scored, test.labels, protocol, seed, what=what)
 
 
-def _as_ours(train: Labelled, test: Labelled, drawn: list[Tensor], c: float, _: int) -> tuple[list[float], dict]:
-    """The score of each draw, and how the classifier came about."""
+Scored = tuple[Iterator[Tensor], dict[str, Any]]  # scores [n, c] on test of each draw, how the classifier came about
+
+
+def _as_ours(train: Labelled, test: Labelled, drawn: list[Tensor], c: float, _: int) -> Scored:
     standard = Standard.of(train.features)
     shrink = train.features.shape[1] ** -0.5
     multi, width = train.labels.ndim == 2, classes(train.labels)
-    found = []
-    for rows in drawn:
+
+    def scored(rows: Tensor) -> Tensor:
         x, targets = standard(train.features[rows]) * shrink, one_hot(train.labels[rows], width)
         fit = logistic_regression(x, targets, c=c, multi=multi)
-        parts = [standard(chunk) * shrink @ fit.weight + fit.bias for chunk in test.features.split(4096)]
-        found.append(score(torch.cat(parts), test.labels))
-    how = {
+        return torch.cat([standard(part) * shrink @ fit.weight + fit.bias for part in test.features.split(4096)])
+
+    return map(scored, drawn), {
         "classifier": "logistic regression, " + ("one sigmoid per class" if multi else "softmax"),
         "scaling": "standardised by all of train (no labels needed), divided by sqrt(width)",
     }
-    return found, how
 
 
-def _as_mib(train: Labelled, test: Labelled, drawn: list[Tensor], c: float, seed: int) -> tuple[list[float], dict]:
+def _as_mib(train: Labelled, test: Labelled, drawn: list[Tensor], c: float, seed: int) -> Scored:
     """The same with scikit-learn's solver and the tolerance at which MIB's code stops it, far from the optimum."""
     if train.labels.ndim == 2:
         raise NotPossible("mib's classifier needs one class per sample")
-    (x, y), (features, labels) = ((split.features.cpu().numpy(), split.labels.cpu().numpy()) for split in (train, test))
-    found = []
-    for rows in (rows.cpu().numpy() for rows in drawn):
+    x, y, features = (part.cpu().numpy() for part in (train.features, train.labels, test.features))
+
+    def scored(rows: Tensor) -> Tensor:
         solver: Any = LogisticRegression(solver="saga", tol=0.1, C=c, random_state=seed)
         model = make_pipeline(MinMaxScaler(), solver)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # it stops where the paper's stopped
-            model.fit(x[rows], y[rows])
-        found.append(float(model.score(features, labels)))
-    how = {
+            model.fit(x[rows.cpu().numpy()], y[rows.cpu().numpy()])
+        said = torch.from_numpy(model.predict(features)).to(test.labels)
+        return one_hot(said, max(classes(train.labels), classes(test.labels)))
+
+    return map(scored, drawn), {
         "classifier": "mib's: logistic regression, softmax, scikit-learn's saga to a tolerance of 0.1",
         "scaling": "each feature to 0 to 1 by the labelled samples of the draw",
     }
-    return found, how

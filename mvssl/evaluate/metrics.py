@@ -8,7 +8,7 @@ for both cancels (McNemar's argument) and the error of the difference is far sma
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 RESAMPLES = 200  # bootstrap resamples of the test set; the error of the error is then about 5 %
+FEW_RESAMPLES = 50  # where each of many draws of labels is resampled: about 10 %
 DRAWS, SAMPLES, BOOTSTRAP = "draws of labels", "test samples", "bootstrap resamples of the test set"
 NOTHING = "nothing"
 
@@ -41,13 +42,14 @@ class Result(NamedTuple):
     metric: Metric
     protocol: dict[str, Any]  # settings, equal for everything that this number may be compared with
     standard_error: float | None = None
-    parts: Tensor | None = None  # float64; right or not per test sample, or the value per draw or bootstrap resample
-    paired_over: str = NOTHING  # what a part belongs to: DRAWS, SAMPLES or BOOTSTRAP
+    parts: Tensor | None = None  # right or not per test sample, or the value per draw or resample; [draws, those]
+    paired_over: str = NOTHING  # what a part, or a column of parts, belongs to: DRAWS, SAMPLES or BOOTSTRAP
     what: str = ""  # tells it from the probe's other numbers: "10 labels/class", "rgb to depth"
     chosen: Mapping[str, Any] = MappingProxyType(
         {}
     )  # what the data decided: the learning rate of this encoder, its held-out score
     chance: float | None = None  # the value of features that know nothing, where it is known
+    draws: Tensor | None = None  # float64 [draws], the value of each draw of labels or seed
 
 
 class NotPossible(Exception):
@@ -121,18 +123,44 @@ def judge(
 
     Where all samples are right, or none is, it is `at_the_edge`.
     """
-    value, n, metric = score(scores, labels), len(labels), metric_of(labels)
-    if labels.ndim == 1:
-        error, parts, over = (
-            math.sqrt(value * (1 - value) / n) or at_the_edge(n),
-            (scores.argmax(1) == labels).double().cpu(),
-            SAMPLES,
-        )
-    else:
-        counts = resampled(n, torch.Generator().manual_seed(seed)).to(scores.device)
-        parts, over = average_precision(scores, labels, counts).nanmean(dim=1).cpu(), BOOTSTRAP
-        error = parts.std().item()
+    value, metric, over = score(scores, labels), metric_of(labels), SAMPLES if labels.ndim == 1 else BOOTSTRAP
+    parts = _parts(scores, labels, _counts(labels, RESAMPLES, seed)).double().cpu()
+    # the binomial error, not its estimate from n - 1: the same but for a factor near 1
+    error = math.sqrt(value * (1 - value) / len(labels)) or at_the_edge(len(labels)) if over == SAMPLES else None
+    error = _error(parts, over) if error is None else error
     return Result(value, metric, protocol, error, parts, over, what, chosen or {})
+
+
+def judge_draws(
+    scored: Iterable[Tensor], labels: Tensor, protocol: dict[str, Any], seed: int = 0, *, what: str = ""
+) -> Result:
+    """The mean over classifiers, each fitted to another draw of labels, that gave `scored` [n, c] on one test set.
+
+    The standard error is of the draws and of the test samples together: each alone says nothing of the other's luck.
+    """
+    values, parts = [], []
+    over, counts = (SAMPLES, None) if labels.ndim == 1 else (BOOTSTRAP, _counts(labels, FEW_RESAMPLES, seed))
+    for scores in scored:
+        values.append(score(scores, labels))
+        parts.append(_parts(scores, labels, counts).cpu())
+    value, whole = sum(values) / len(values), torch.stack(parts)
+    error = _error(whole, over) or at_the_edge(len(labels))
+    draws = torch.tensor(values, dtype=torch.float64)
+    return Result(value, metric_of(labels), protocol, error, whole, over, what, draws=draws)
+
+
+def _counts(labels: Tensor, resamples: int, seed: int) -> Tensor | None:
+    """For multi-hot labels how often each sample is in each bootstrap resample, by the seed alone."""
+    if labels.ndim == 1:
+        return None
+    return resampled(len(labels), torch.Generator().manual_seed(seed), resamples).to(labels.device)
+
+
+def _parts(scores: Tensor, labels: Tensor, counts: Tensor | None) -> Tensor:
+    """bool [n], which samples are right; or float64 [resamples], the mean average precision of each."""
+    if counts is None:
+        return scores.argmax(1) == labels
+    return average_precision(scores, labels, counts).nanmean(dim=1)
 
 
 def at_the_edge(n: int, z: float = 1.0) -> float:
@@ -144,16 +172,16 @@ def at_the_edge(n: int, z: float = 1.0) -> float:
     return z * z / (n + z * z)
 
 
-def resampled(n: int, generator: torch.Generator) -> Tensor:
-    """How often each of n samples is drawn in each bootstrap resample, [RESAMPLES, n]; one seed for all encoders."""
-    drawn = torch.randint(n, (RESAMPLES, n), generator=generator)
-    return torch.zeros(RESAMPLES, n).scatter_add_(1, drawn, torch.ones(RESAMPLES, n))
+def resampled(n: int, generator: torch.Generator, resamples: int = RESAMPLES) -> Tensor:
+    """How often each of n samples is drawn in each bootstrap resample, [resamples, n]; one seed for all encoders."""
+    drawn = torch.randint(n, (resamples, n), generator=generator)
+    return torch.zeros(resamples, n).scatter_add_(1, drawn, torch.ones(resamples, n))
 
 
 def over_draws(scores: list[float], protocol: dict[str, Any], metric: Metric = ACCURACY, what: str = "") -> Result:
-    """The mean over draws of labels; its standard error is std / sqrt(draws)."""
+    """The mean over draws of a seed; its standard error is std / sqrt(draws), and says nothing of the test samples."""
     parts = torch.tensor(scores, dtype=torch.float64)
-    return Result(parts.mean().item(), metric, protocol, _error(parts, DRAWS), parts, DRAWS, what)
+    return Result(parts.mean().item(), metric, protocol, _error(parts, DRAWS), parts, DRAWS, what, draws=parts)
 
 
 def interval(result: Result) -> tuple[float, float] | None:
@@ -164,9 +192,9 @@ def interval(result: Result) -> tuple[float, float] | None:
     if result.standard_error is None:
         return None
     if result.paired_over == SAMPLES and result.metric.unit == "%" and result.value in (0.0, 1.0):
-        half = at_the_edge(len(result.parts), 1.96) if result.parts is not None else 0.0
+        half = at_the_edge(result.parts.shape[-1], 1.96) if result.parts is not None else 0.0
         return (1.0 - half, 1.0) if result.value else (0.0, half)
-    draws = len(result.parts) if result.paired_over == DRAWS and result.parts is not None else 0
+    draws = 0 if result.draws is None else len(result.draws)
     wide = student.ppf(0.975, draws - 1) if draws else 1.96
     half = float(wide) * result.standard_error if result.standard_error else 0.0
     return max(result.value - half, result.metric.low), min(result.value + half, result.metric.high)
@@ -182,13 +210,32 @@ def paired(ahead: Result, behind: Result) -> Difference:
         raise ValueError("results of different kinds have no paired difference")
     if parts is None or others is None:
         return Difference(difference, None, NOTHING)
-    if len(parts) != len(others):
+    if parts.shape != others.shape:
         raise ValueError("results of different samples or draws have no paired difference")
-    return Difference(difference, _error(parts - others, ahead.paired_over), ahead.paired_over)
+    return Difference(difference, _error(parts.double() - others.double(), ahead.paired_over), ahead.paired_over)
 
 
 def _error(parts: Tensor, paired_over: str) -> float:
+    parts = parts.double()
+    if parts.ndim == 2:
+        return _error_of_both(parts, paired_over)
     if len(parts) < 2:
         return 0.0
     # a bootstrap's spread is the standard error already
     return parts.std().item() / (1 if paired_over == BOOTSTRAP else math.sqrt(len(parts)))
+
+
+def _error_of_both(parts: Tensor, paired_over: str) -> float:
+    """Of a mean over draws and samples, [draws, samples or resamples]: both are others another time.
+
+    The variances of the two means are added, and what depends on draw and sample at once, which is in both, taken away
+    once (the two-way layout with random effects; Scheffe, The Analysis of Variance, 1959, chapter 7).
+    """
+    draws, columns = parts.shape
+    of_draws, of_columns = _error(parts.mean(1), DRAWS) ** 2, _error(parts.mean(0), paired_over) ** 2
+    if draws < 2 or columns < 2:
+        return math.sqrt(of_draws + of_columns)
+    rest = parts - parts.mean(1, keepdim=True) - parts.mean(0, keepdim=True) + parts.mean()
+    of_rest = rest.square().sum().item() / ((draws - 1) * (columns - 1))
+    twice = of_rest / (draws if paired_over == BOOTSTRAP else draws * columns)
+    return math.sqrt(max(of_draws + of_columns - twice, of_draws, of_columns))

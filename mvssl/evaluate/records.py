@@ -36,8 +36,8 @@ def record(result: Result, **facts: Any) -> Record:
         "protocol": {**facts.get("protocol", {}), **result.protocol},
         "chosen": dict(result.chosen),
     }
-    if result.paired_over == DRAWS and result.parts is not None:
-        made["draws"] = result.parts.tolist()
+    if result.draws is not None:
+        made["draws"] = result.draws.tolist()
     return made
 
 
@@ -87,20 +87,27 @@ def gain(ahead: Result, behind: Result) -> dict[str, Any]:
 def compare(ahead: Record, behind: Record) -> Difference:
     """Difference of two records, of this run or another's.
 
-    Paired over draws where both hold them; otherwise the two standard errors are added in squares, which is larger
-    than the paired error in `gain`. Raises `RecipeError` that says what differs where the protocols do.
+    Draws of labels are paired where both hold them. Of the test samples a record holds no more than their share of its
+    standard error; the two are added in squares, which is larger than the paired error in `gain`. Raises `RecipeError`
+    that says what differs where the protocols do.
     """
     faults = [f"{name} is {a} and {b}" for name, a, b in differences(ahead, behind)]
     if faults:
         raise RecipeError(f"these records cannot be compared: {'; '.join(faults)}")
-    if "draws" in ahead:
-        pairs = [a - b for a, b in zip(ahead["draws"], behind["draws"], strict=True)]
-        mean, n = sum(pairs) / len(pairs), len(pairs)
-        spread = math.sqrt(sum((pair - mean) ** 2 for pair in pairs) / max(n - 1, 1))
-        return Difference(mean, spread / math.sqrt(n), DRAWS)
-    errors = [ahead["standard_error"], behind["standard_error"]]
-    error = None if None in errors else math.hypot(*errors)
-    return Difference(ahead["value"] - behind["value"], error, NOTHING)
+    difference, errors = ahead["value"] - behind["value"], [ahead["standard_error"], behind["standard_error"]]
+    if None in errors:
+        return Difference(difference, None, NOTHING)
+    if "draws" not in ahead:
+        return Difference(difference, math.hypot(*errors), NOTHING)
+    samples = [max(r["standard_error"] ** 2 - _of_draws(r["draws"]), 0.0) for r in (ahead, behind)]
+    draws = _of_draws([a - b for a, b in zip(ahead["draws"], behind["draws"], strict=True)])
+    return Difference(difference, math.sqrt(draws + sum(samples)), DRAWS)
+
+
+def _of_draws(values: list[float]) -> float:
+    """The variance of the mean of some draws."""
+    mean, n = sum(values) / len(values), len(values)
+    return sum((value - mean) ** 2 for value in values) / max(n - 1, 1) / n
 
 
 def differences(one: Record, other: Record) -> Iterator[tuple[str, Any, Any]]:

@@ -10,7 +10,16 @@ from scipy.stats import binomtest, norm
 from sklearn.metrics import average_precision_score
 
 from mvssl.errors import RecipeError
-from mvssl.evaluate.metrics import average_precision, interval, judge, mean_average_precision, over_draws, paired
+from mvssl.evaluate.metrics import (
+    Result,
+    average_precision,
+    interval,
+    judge,
+    judge_draws,
+    mean_average_precision,
+    over_draws,
+    paired,
+)
 from mvssl.evaluate.records import compare, gain, record, save, updated
 from mvssl.evaluate.tables import edges, full_name, tables
 
@@ -60,6 +69,38 @@ def test_the_error_over_draws_is_std_over_root_n():
     assert result.standard_error == pytest.approx(by_hand)
     low, high = interval(result)
     assert (high - low) / 2 == pytest.approx(3.182446 * by_hand, rel=1e-5)  # Student's t with 3 degrees of freedom
+
+
+def world(several: bool, ahead: float = 0.0) -> list[Result]:
+    """Two encoders, the first ahead: eight classifiers of some skill each, on 80 test samples of differing ease."""
+    labels = (torch.rand(80, 4) < 0.3).float() if several else torch.randint(4, (80,))
+    truth, ease = labels if several else torch.eye(4)[labels], torch.randn(80, 4)
+    skills = 1 + 0.4 * torch.randn(8)  # of the labels that were drawn, the same for both encoders
+    return [
+        judge_draws([(skill + more) * truth + ease + 0.5 * torch.randn(80, 4) for skill in skills], labels, {})
+        for more in (ahead, 0.0)
+    ]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_error_over_draws_of_labels_is_that_over_fresh_draws_and_fresh_test_samples(several):
+    worlds = [world(several) for _ in range(80 if several else 400)]
+    spread = torch.tensor([one.value for one, _ in worlds]).std().item()
+    told = math.sqrt(sum(one.standard_error**2 for one, _ in worlds) / len(worlds))
+    assert told == pytest.approx(spread, rel=0.25)
+    differences = [paired(one, other) for one, other in worlds]
+    spread = torch.tensor([found.difference for found in differences]).std().item()
+    told = math.sqrt(sum(found.standard_error**2 for found in differences) / len(worlds))
+    assert told == pytest.approx(spread, rel=0.25)
+
+
+def test_records_of_draws_are_compared_no_surer_than_results():
+    ahead, behind = world(False, ahead=0.5)
+    facts = {"probe": "fewlabel", "view": "a", "layer": "vector", "n_train": 10, "n_test": 80}
+    found = compare(*(record(r, encoder=name, **facts) for name, r in (("trained", ahead), ("untrained", behind))))
+    assert found.difference == pytest.approx(paired(ahead, behind).difference)
+    assert found.standard_error >= paired(ahead, behind).standard_error
+    assert found.standard_error <= math.hypot(ahead.standard_error, behind.standard_error)
 
 
 def test_the_error_of_a_difference_forgets_what_is_hard_for_both():

@@ -210,12 +210,6 @@ def test_more_labels_than_most_classes_have_are_not_drawn():
     assert fewlabel(train, train, shots=23, draws=2).protocol["labels_per_draw"] == 90
 
 
-def test_few_label_errors_are_those_of_twenty_draws():
-    result = fewlabel(clusters(200, 2), clusters(100, 2, seed=1), shots=1)
-    assert len(result.parts) == 20
-    assert result.standard_error == pytest.approx(np.std(result.parts.numpy(), ddof=1) / math.sqrt(20))
-
-
 def test_few_labels_on_multi_hot_labels_give_an_average_precision():
     result = fewlabel(several(300), several(200, seed=1), shots=10, draws=5)
     assert 0.6 < result.value < 1.0

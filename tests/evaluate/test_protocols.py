@@ -173,7 +173,7 @@ def test_amdims_line_has_neither_dropout_nor_hidden_units():
 def test_mibs_few_labels_are_scikit_learns_stopped_early_on_features_scaled_by_the_labelled_ones():
     train, test = clusters(400, 2), clusters(200, 2, seed=1)
     found = fewlabel(train, test, shots=5, draws=2, head="mib")
-    for number, value in enumerate(found.parts.tolist()):
+    for number, value in enumerate(found.draws.tolist()):
         rows = draw(members(train.labels), 5, 0, number)
         x, y = train.features[rows].double().numpy(), train.labels[rows].numpy()
         low, high = x.min(0), x.max(0)
