@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from mvssl.data.paths import listed
 from mvssl.encoders import Encoder
-from mvssl.evaluate.records import read
+from mvssl.evaluate.records import about_label, read
 from mvssl.evaluate.tables import full_name, shown
 from mvssl.names import which_weights
 from mvssl.recipe import Recipe, View, to_yaml
@@ -138,7 +138,8 @@ def _scores(card: Card) -> str:
 
 
 def _results(run: Any) -> list[dict[str, Any]]:
-    """The records of the very weights that are exported, measured on the recipe's own shards."""
+    """The records of the very weights that are exported, measured on the recipe's own shards and label."""
     own = {"train": listed(run.recipe.data.train), "test": listed(run.recipe.data.val)}
-    found = read(Path(run.folder) / "evaluation.json")
+    said = about_label(run.recipe)
+    found = [r for r in read(Path(run.folder) / "evaluation.json") if r["protocol"].get("label", said) == said]
     return [r for r in found if r.get("subject", {}).get("step") == run.step and r.get("shards") == own]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mvssl import distributed
 from mvssl.data import Batch, Shards, as_source, loader, open_shards
 from mvssl.data.dataset import in_json
+from mvssl.data.labels import as_classes
 from mvssl.data.samples import Source
 from mvssl.draws import hash_name
 from mvssl.errors import DataError
@@ -203,14 +204,14 @@ def _seen(trainer: Trainer, batch: Batch) -> Seen:
 
 
 def _labels(batch: Batch, device: torch.device) -> Tensor | None:
-    """Labels of all processes; -1, or a row of -1, where a sample has none."""
+    """Labels of all processes; -1, or a row of -1, where a sample has none. Raises `DataError` on each alike."""
     labels = batch.columns.get(LABEL)
     if labels is None:
         return None
-    labels = labels.float() if labels.ndim == 2 else labels.long()
+    labels = labels if labels.is_floating_point() else labels.long()
     if LABEL in batch.present:
         labels = labels.masked_fill(~batch.present[LABEL].view(-1, *[1] * (labels.ndim - 1)), -1)
-    return distributed.gather(labels.to(device))
+    return as_classes(distributed.gather(labels.to(device)))
 
 
 def _joined(parts: list[Seen]) -> Seen:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mvssl.data import Batch, Sample, Shards, loader, sequential
+from mvssl.data.labels import as_classes
 from mvssl.evaluate.features import Labelled, join
 from mvssl.evaluate.handed import ByView, Dense, Live
 from mvssl.evaluate.layers import DENSE, PIXELS, Candidate, Want, dense_numbers
@@ -158,8 +159,7 @@ class Hand:
         return batches
 
     def _pair(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        labels = batch.columns["label"]
-        labels = labels.float() if labels.ndim == 2 else labels.long()
+        labels = as_classes(batch.columns["label"])
         keep = labels >= 0 if labels.ndim == 1 else torch.ones(len(labels), dtype=torch.bool)
         return x[keep.to(x.device)], self.classes(labels[keep]).to(x.device)
 

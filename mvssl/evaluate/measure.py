@@ -23,13 +23,13 @@ from mvssl.evaluate.metrics import NotPossible, Result, metric_of
 from mvssl.evaluate.plan import Job, jobs_of, layer_of, need_labels, wants_of
 from mvssl.evaluate.probes import PROBES
 from mvssl.evaluate.protocols import jobs_of_protocol
-from mvssl.evaluate.records import Record, gain, record, save, updated
+from mvssl.evaluate.records import Record, about_label, gain, record, save, updated
 from mvssl.evaluate.splits import Classes, Patterns, Sources, Split, about_data, open_splits
 from mvssl.evaluate.subject import Subject, candidates, origin
 from mvssl.evaluate.tables import tables, with_lines
 from mvssl.files import RECORDS, try_place
 from mvssl.names import which_weights
-from mvssl.recipe import nearest
+from mvssl.recipe import Recipe, nearest
 from mvssl.versions import versions
 from mvssl.views import build_alike
 
@@ -189,7 +189,7 @@ def measure(
                     found, probe=job.probe, view=view, layer=layer, encoder=candidate.encoder, gain=gains,
                     **({"layer_called": job.called} if job.called and layer == job.layer else {}),
                     subject={"name": subject.name, **subject.facts, **about},
-                    protocol={**protocol, **({"preset": job.preset} if job.preset else {})}, **facts,
+                    protocol={**protocol, **_of_job(job, subject.recipe)}, **facts,
                 )  # fmt: skip
 
 
@@ -254,12 +254,18 @@ def choose_views(features: dict[str, Tensor], wanted: list[str] | None) -> list[
     return [*names, ALL] if len(names) > 1 else names
 
 
+def _of_job(job: Job, recipe: Recipe) -> dict[str, Any]:
+    """What a job adds to the protocol besides what its probe says: the paper it follows, where pixels' classes are."""
+    segments = recipe.evaluate.segments if PROBES[job.probe].handed == "maps" else None
+    said = {"preset": job.preset, "segments": segments and segments.model_dump(mode="json", exclude_defaults=True)}
+    return {name: value for name, value in said.items() if value}
+
+
 def _protocol(setting: Setting, splits: dict[str, Split]) -> dict[str, Any]:
     """What must agree between the numbers that this evaluation's are compared with."""
-    label = setting.subject.recipe.data.label
     return {
         "seed": setting.seed,
-        "label": label and label.model_dump(mode="json", exclude_none=True),
+        "label": about_label(setting.subject.recipe),
         "data": about_data(splits),
         "mode": f"frozen, eval mode, {setting.precision}, no augmentation",
     }

@@ -98,6 +98,14 @@ def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
     return average_precision(scores, labels).nanmean().item()
 
 
+def expected_precision(right: int, n: int) -> float:
+    """Average precision of `right` of n candidates in random order: (r - 1) / (n - 1) + H_n (n - r) / (n (n - 1))."""
+    if n == 1:
+        return 1.0
+    harmonic = (1 / torch.arange(1, n + 1, dtype=torch.float64)).sum().item()
+    return (right - 1) / (n - 1) + harmonic * (n - right) / (n * (n - 1))
+
+
 def metric_of(labels: Tensor) -> Metric:
     """What a classifier is measured by: `accuracy`, or `mean_average_precision` for multi-hot labels."""
     return ACCURACY if labels.ndim == 1 else MEAN_AVERAGE_PRECISION

@@ -14,10 +14,11 @@ from typing import Any
 from mvssl.errors import OutputError, RecipeError
 from mvssl.evaluate.metrics import DRAWS, NOTHING, Difference, Result, interval, paired
 from mvssl.files import RECORDS, write_aside
+from mvssl.recipe import Recipe
 
 Record = dict[str, Any]
 WHAT = ("probe", "what", "metric", "view", "layer")  # what was measured, of whichever encoder
-SETTINGS = ("seed", "epochs", "draws")  # of a protocol, that are chosen anew from one evaluation to the next
+SETTINGS = ("label", "segments", "mode")  # of a protocol, beside its numbers, that tell evaluations of a run apart
 
 
 def record(result: Result, **facts: Any) -> Record:
@@ -42,14 +43,23 @@ def record(result: Result, **facts: Any) -> Record:
 
 
 def identity(record: Record) -> tuple[Any, ...]:
-    """What was measured, how long and of what: two records of one identity are the same number, measured twice."""
+    """What was measured, how and of what: two records of one identity are the same number, measured twice.
+
+    How is every number of the protocol (seed, epochs, draws, k, ...), whose label it was and in which precision.
+    """
     what = [record.get(key) for key in (*WHAT, "encoder")]
     protocol, subject = record["protocol"], record.get("subject", {})
     data = protocol.get("data", {})
     shards = [(split, about.get("fingerprint")) for split, about in sorted(data.items())]
     preset = protocol.get("preset") or {}
-    settings = [protocol.get(key) for key in SETTINGS]
+    settings = [json.dumps(protocol.get(key), sort_keys=True) for key in SETTINGS]
+    settings += sorted((key, value) for key, value in protocol.items() if isinstance(value, int | float))
     return *what, subject.get("name"), subject.get("step"), preset.get("name"), *settings, *shards
+
+
+def about_label(recipe: Recipe) -> dict[str, Any] | None:
+    """What a protocol says of the labels."""
+    return recipe.data.label and recipe.data.label.model_dump(mode="json", exclude_none=True)
 
 
 def read(file: Path) -> list[Record]:

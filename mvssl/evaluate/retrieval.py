@@ -17,7 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mvssl.evaluate.handed import ByView
-from mvssl.evaluate.metrics import MEAN_AVERAGE_PRECISION, SAMPLES, Metric, Result, at_the_edge, average_precision
+from mvssl.evaluate.metrics import (
+    MEAN_AVERAGE_PRECISION,
+    SAMPLES,
+    Metric,
+    Result,
+    at_the_edge,
+    average_precision,
+    expected_precision,
+)
 from mvssl.evaluate.spectrum import comparable
 
 RANKS = (1, 5, 10)
@@ -100,14 +108,6 @@ def both(queries: Tensor, candidates: Tensor, labels: Tensor | None = None) -> l
         precision, right, ties = reciprocal_rank(found), own, SHUFFLED
         chance = expected_precision(1, n)
     return [*results, _mean(MEAN_AVERAGE_PRECISION, precision, n, right, chance, ties)]
-
-
-def expected_precision(right: int, n: int) -> float:
-    """Average precision of `right` of n candidates in random order: (r - 1) / (n - 1) + H_n (n - r) / (n (n - 1))."""
-    if n == 1:
-        return 1.0
-    harmonic = (1 / torch.arange(1, n + 1, dtype=torch.float64)).sum().item()
-    return (right - 1) / (n - 1) + harmonic * (n - right) / (n * (n - 1))
 
 
 def _mean(metric: Metric, parts: Tensor, n: int, right: str, chance: float, ties: str = SHUFFLED) -> Result:

@@ -79,7 +79,7 @@ def columns(places: list[Path]) -> list[Column]:
 
 
 def merged(columns: list[Column]) -> list[Record]:
-    """A record per column and row: `value` the mean over runs, `standard_error` their standard deviation, `runs` each.
+    """A record per column and row: `value` the mean over runs, `standard_deviation` theirs, `runs` each.
 
     Where no column has several runs the records stay as they are. With several columns the trained encoders
     stand without the untrained; raw pixels, which no seed changes, stand once.
@@ -183,11 +183,12 @@ def _mean(records: list[Record], name: str) -> Record:
     mean, spread = _moments([r["value"] for r in records])
     spread = None if records[0]["encoder"] == PIXELS else spread
     made = {key: value for key, value in records[0].items() if key not in ("draws", "interval_95", "chosen")}
-    made |= {"subject": {"name": name}, "value": mean, "standard_error": spread, "gain": {}}
+    made |= {"subject": {"name": name}, "value": mean, "standard_error": None, "gain": {}}
+    made["standard_deviation"] = spread
     made["runs"] = {_name(r): r["value"] for r in records}
     for other in records[0].get("gain", {}):
         mean, spread = _moments([r["gain"][other]["difference"] for r in records if other in r["gain"]])
-        made["gain"][other] = {"difference": mean, "standard_error": spread}
+        made["gain"][other] = {"difference": mean, "standard_error": None, "standard_deviation": spread}
     return made
 
 

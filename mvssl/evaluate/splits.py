@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from mvssl.data import Shards, open_shards
+from mvssl.data.labels import as_classes
 from mvssl.data.paths import listed
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluate.cache import Entry
 from mvssl.evaluate.layers import Want
+from mvssl.evaluate.metrics import expected_precision
 from mvssl.recipe import Recipe
 
 SPLITS = ("train", "test", "other")
@@ -84,7 +86,7 @@ class Split:
         if not len(self.rows):
             raise DataError("no sample with a label; see data.label for the field that holds labels, and its path")
         label = self._taken(labels, "label") if "label" in labels.arrays else torch.zeros(0, dtype=torch.int64)
-        self.labels = label.float() if label.ndim == 2 else label.long()
+        self.labels = as_classes(label)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -146,7 +148,8 @@ class Classes(NamedTuple):
             raise DataError(
                 "no class has a positive sample both in the shards to fit probes on and in those to test on"
             )
-        return cls(keep, test[:, keep].mean().item())
+        of_each = [expected_precision(right, len(test)) for right in test[:, keep].sum(0).long().tolist()]
+        return cls(keep, sum(of_each) / len(of_each))
 
     def __len__(self) -> int:
         return int(self.known.sum()) if self.known.dtype == torch.bool else len(self.known)

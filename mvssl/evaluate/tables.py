@@ -198,7 +198,7 @@ def cell_at(records: list[Record], row: tuple[Any, ...], column: tuple[str, str]
 def _cells(found: list[Record | None]) -> list[str]:
     values = [r["value"] for r in found if r]
     best = (max if next(r for r in found if r)["higher_is_better"] else min)(values)
-    texts = ["" if r is None else shown(r["value"], r["standard_error"], r["unit"]) for r in found]
+    texts = ["" if r is None else shown(r["value"], _spread(r), r["unit"]) for r in found]
     return [f"[bold]{text}[/bold]" if r and r["value"] == best else text for r, text in zip(found, texts, strict=True)]
 
 
@@ -208,9 +208,14 @@ def _has_gains(records: list[Record]) -> bool:
     return any("untrained" in r.get("gain", {}) for r in records) and not several
 
 
+def _spread(found: dict[str, Any]) -> float | None:
+    """What stands behind the ±: of a mean over runs their standard deviation, else the standard error."""
+    return found.get("standard_deviation", found["standard_error"])
+
+
 def _gained(record: Record | None) -> str:
     found = (record or {}).get("gain", {}).get("untrained")
-    return shown(found["difference"], found["standard_error"], record["unit"], "+") if found and record else ""
+    return shown(found["difference"], _spread(found), record["unit"], "+") if found and record else ""
 
 
 def _layer(records: list[Record], layer: str) -> str:

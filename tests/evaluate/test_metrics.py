@@ -201,7 +201,13 @@ def test_words_of_probes_are_not_broken_on_a_narrow_screen():
     assert shown.count("+20.0 ± 2.0") == 2
 
 
-@pytest.mark.parametrize("changed", [{"seed": 1}, {"epochs": 2}, {"draws": 3}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seed": 1}, {"epochs": 2}, {"draws": 3}, {"k": 5}, {"mode": "frozen, bf16"},
+        {"label": {"field": "json", "path": "speaker"}}, {"segments": {"field": "seg.png"}},
+    ],
+)  # fmt: skip
 def test_other_settings_are_another_number_and_stand_in_a_table_of_their_own(changed, tmp_path):
     protocol = {"seed": 0, "data": {"test": {"fingerprint": "same"}}, "label": "cls"}
     first, again = (made([value, 0.7], "trained", protocol=protocol) for value in (0.5, 0.1))

@@ -56,10 +56,10 @@ def test_runs_that_differ_by_seed_alone_become_their_mean_and_standard_deviation
     found = columns(seeds)
     trained = value(merged(found), "trained", "cmc")
     assert trained["value"] == pytest.approx(statistics.mean(SCORES.values()))
-    assert trained["standard_error"] == pytest.approx(statistics.stdev(SCORES.values()))
+    assert trained["standard_deviation"] == pytest.approx(statistics.stdev(SCORES.values()))
     assert list(trained["runs"].values()) == list(SCORES.values())
     gains = [score - 0.4 for score in SCORES.values()]
-    assert trained["gain"]["untrained"]["standard_error"] == pytest.approx(statistics.stdev(gains))
+    assert trained["gain"]["untrained"]["standard_deviation"] == pytest.approx(statistics.stdev(gains))
     assert legend(found) == ["cmc: 3 runs, seeds 0, 1, 2"]
 
 
@@ -70,7 +70,7 @@ def test_a_recipe_of_its_own_is_a_column_of_its_own_that_says_what_is_other(seed
     assert [column.name for column in found] == ["cmc", "cold"]
     assert legend(found)[1] == "cold: seed 0; objective.0.temperature: default -> 0.2; optim.lr: 0.001 -> 0.5"
     records = merged(found)
-    assert value(records, "trained", "cold")["standard_error"] is None  # one run has no spread over runs
+    assert value(records, "trained", "cold")["standard_deviation"] is None  # one run has no spread over runs
     assert not [r for r in records if r["encoder"] == "untrained"]  # which of the two would it be
     assert value(records, "pixels")["value"] == 0.3  # once, not once a column
 

@@ -7,6 +7,7 @@ import torch
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluate.cache import Entry
 from mvssl.evaluate.layers import Candidate, Want
+from mvssl.evaluate.metrics import mean_average_precision
 from mvssl.evaluate.splits import Classes, Split, open_splits
 
 
@@ -55,12 +56,22 @@ def test_classes_are_numbered_alike_whatever_their_labels():
     assert (len(classes), classes.left_out, classes.chance) == (3, 0, 0.0)
 
 
+def test_chance_of_an_average_precision_is_what_random_scores_reach():
+    """Of few positives it is well above their share: of three in a hundred about twice it."""
+    labels = torch.zeros(100, 2)
+    labels[:3, 0], labels[:40, 1] = 1, 1
+    reached = torch.tensor([mean_average_precision(torch.rand(100, 2), labels) for _ in range(300)]).mean().item()
+    chance = Classes.of(labels, labels).chance
+    assert chance == pytest.approx(reached, abs=0.01)
+    assert chance > labels.mean().item() + 0.015
+
+
 def test_classes_without_a_positive_in_both_splits_are_left_out_and_counted():
     train = torch.tensor([[1.0, 0, 1, 0], [1, 0, 0, 0]])
     test = torch.tensor([[1.0, 1, 0, 0], [0, 1, 0, 0]])
     classes = Classes.of(train, test)
     assert (classes(train).tolist(), classes(test).tolist()) == ([[1], [1]], [[1], [0]])
-    assert (len(classes), classes.left_out, classes.chance) == (1, 3, 0.5)
+    assert (len(classes), classes.left_out, classes.chance) == (1, 3, 0.75)  # first or second
     with pytest.raises(DataError, match="no class has a positive"):
         Classes.of(train[:, 1:2], test[:, 1:2])
 
