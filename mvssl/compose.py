@@ -6,7 +6,7 @@ A class's keyword-only arguments are its options: their names, types and default
 import importlib
 import inspect
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pydantic
@@ -32,23 +32,27 @@ def find_class(name: str, builtin: Mapping[str, type], where: str) -> type:
     return found
 
 
-def options_of(made: type) -> type[BaseModel]:
-    """The keyword-only arguments of a class's constructor as a table: names, types, defaults."""
-    hints = typing.get_type_hints(made.__init__, include_extras=True)
+def options_of(made: Callable[..., Any]) -> type[BaseModel]:
+    """The keyword-only arguments of a class's constructor, or of a function, as a table: names, types, defaults."""
+    hints = typing.get_type_hints(made.__init__ if isinstance(made, type) else made, include_extras=True)
     keywords = [p for p in inspect.signature(made).parameters.values() if p.kind is p.KEYWORD_ONLY]
     fields = {p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default) for p in keywords}
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, protected_namespaces=())
     return pydantic.create_model(made.__name__, __config__=config, **fields)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
-def construct(made: type, options: Mapping[str, Any], where: str, *arguments: Any) -> Any:
-    """Build `made(*arguments, **options)` with its options checked against its signature. Raises `RecipeError`."""
-    table = options_of(made)
+def checked(table: type[BaseModel], options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Those `options` that were given, as their types have them. Raises `RecipeError` for each that does not fit."""
     faults = list(unknown_keys(table, options, f"{where}."))
     if faults:
         raise RecipeError("\n".join(faults))
     try:
-        checked = table.model_validate(dict(options))
+        found = table.model_validate(dict(options))
     except pydantic.ValidationError as error:
         raise RecipeError("\n".join(f"{where}.{line}" for line in sentences(error))) from None
-    return made(*arguments, **{name: getattr(checked, name) for name in options})
+    return {name: getattr(found, name) for name in options}
+
+
+def construct(made: type, options: Mapping[str, Any], where: str, *arguments: Any) -> Any:
+    """Build `made(*arguments, **options)` with its options checked against its signature. Raises `RecipeError`."""
+    return made(*arguments, **checked(options_of(made), options, where))

@@ -198,6 +198,7 @@ class Evaluate(Table):
     segments: Column | None = Field(default=None, description="the class of every pixel, for the dense probe")
     ignore: int | None = Field(default=None, description="class of pixels that the dense probe leaves out")
     finetune: Finetune = Field(default_factory=Finetune)
+    options: dict[str, dict[str, Any]] = Field(default={}, description="keywords of a probe, such as knn: {k: 200}")
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="of the encoder's forward pass")
 
 

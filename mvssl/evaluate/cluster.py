@@ -7,6 +7,7 @@ out  `nmi`, mutual information over the mean of both entropies (0 unrelated, 1 t
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
@@ -17,7 +18,7 @@ NMI, ARI = Metric("nmi"), Metric("ari", low=-0.5)
 SAMPLES = 10_000  # of train that centres are found on; more change them little
 
 
-def cluster(train: Labelled, test: Labelled, *, seeds: int = 5, seed: int = 0) -> list[Result]:
+def cluster(train: Labelled, test: Labelled, *, seeds: PositiveInt = 5, seed: int = 0) -> list[Result]:
     """k-means on train, as many clusters as train has classes; each test sample goes to the nearest centre.
 
     Raises `NotPossible` for multi-hot labels, which are no partition.

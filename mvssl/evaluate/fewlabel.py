@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveFloat
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -113,7 +114,7 @@ def fewlabel(
     *,
     shots: int,
     draws: int = 20,
-    c: float = 10.0,
+    c: PositiveFloat = 10.0,
     head: Literal["mib"] | None = None,
     seed: int = 0,
 ) -> Result:

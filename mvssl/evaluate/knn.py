@@ -7,6 +7,7 @@ Wu et al., CVPR 2018, https://arxiv.org/abs/1805.01978, section 3.4: cosine simi
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from mvssl.evaluate.features import Labelled, classes, one_hot
@@ -15,7 +16,7 @@ from mvssl.evaluate.metrics import Result, judge
 CELLS = 2**24  # similarities, or labels of neighbours, held at once: 64 MB
 
 
-def votes(train: Labelled, test: Tensor, *, k: int = 20, temperature: float = 0.07) -> Tensor:
+def votes(train: Labelled, test: Tensor, *, k: PositiveInt = 20, temperature: float = 0.07) -> Tensor:
     """Weighted mean label of the k nearest training samples: test [n, d] -> [n, c]."""
     k, width, found = min(k, len(train.labels)), classes(train.labels), []
     lengths = train.features.norm(dim=1).clamp(min=1e-12)
@@ -28,7 +29,9 @@ def votes(train: Labelled, test: Tensor, *, k: int = 20, temperature: float = 0.
     return torch.cat(found)
 
 
-def knn(train: Labelled, test: Labelled, *, k: int = 20, temperature: float = 0.07, seed: int = 0) -> Result:
+def knn(
+    train: Labelled, test: Labelled, *, k: PositiveInt = 20, temperature: PositiveFloat = 0.07, seed: int = 0
+) -> Result:
     """Accuracy, or mean average precision, of the weighted vote. Nothing is fitted; `seed` is the bootstrap's."""
     protocol = {
         "k": min(k, len(train.labels)),

@@ -9,6 +9,7 @@ https://arxiv.org/abs/2204.06507 (distance to the k-th neighbour)
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor
 
 from mvssl.evaluate.features import Labelled
@@ -83,7 +84,7 @@ def auroc(scores: Tensor, strange: Tensor, weights: Tensor | None = None) -> Ten
     return area[0] if weights is None else area
 
 
-def ood(train: Labelled, test: Labelled, *, other: Tensor, k: int = 50, seed: int = 0) -> list[Result]:
+def ood(train: Labelled, test: Labelled, *, other: Tensor, k: PositiveInt = 50, seed: int = 0) -> list[Result]:
     """AUROC of both scores between test and the strangers `other` [m, d]; nothing is fitted to either."""
     both = torch.cat([test.features, other])
     strange = torch.arange(len(both)) >= len(test.features)

@@ -7,11 +7,15 @@ out  `Job`s, and what must be known of every sample before they can be done
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from pydantic import create_model
+
+from mvssl.compose import checked, options_of
 from mvssl.errors import RecipeError
 from mvssl.evaluate.layers import DENSE, PIXELS, Candidate, Want, dense_numbers
 from mvssl.evaluate.probes import PROBES
 from mvssl.recipe import Evaluate, nearest
 
+DECIDED = ("seed", "device", "other", "head")  # of a probe's keywords, by the command line, the machine, a protocol
 INPUTS = Want(Candidate(PIXELS, None), PIXELS)
 
 
@@ -27,12 +31,27 @@ class Job(NamedTuple):
 
 
 def jobs_of(said: Evaluate, probes: Iterable[str], layer: str) -> list[Job]:
-    """A job per row of each probe, in the order of PROBES. Raises `RecipeError` for a probe that does not exist."""
+    """A job per row of each probe, in the order of PROBES. Raises `RecipeError` for a probe or option there is not."""
     wanted = list(probes)
-    for name in wanted:
-        if name not in PROBES:
-            raise RecipeError(f"evaluate.probes: no probe {name!r}{nearest(name, PROBES)}")
-    return [Job(name, row, layer) for name in PROBES if name in wanted for row in PROBES[name].rows(said)]
+    for place, names in (("probes", wanted), ("options", said.options)):
+        for name in names:
+            if name not in PROBES:
+                raise RecipeError(f"evaluate.{place}: no probe {name!r}{nearest(name, PROBES)}")
+    options = {name: options_for(name, said) for name in said.options}
+    return [
+        Job(name, row | options.get(name, {}), layer)
+        for name in PROBES
+        if name in wanted
+        for row in PROBES[name].rows(said)
+    ]
+
+
+def options_for(name: str, said: Evaluate) -> dict[str, Any]:
+    """Keywords of a probe as `evaluate.options` gives them: those of its function that nothing else decides."""
+    fields = options_of(PROBES[name].run).model_fields
+    decided = {*DECIDED, *(key for row in PROBES[name].rows(said) for key in row)}
+    table = create_model(name, **{key: (f.annotation, f) for key, f in fields.items() if key not in decided})  # pyright: ignore
+    return checked(table, said.options[name], f"evaluate.options.{name}")
 
 
 def need_labels(jobs: list[Job]) -> bool:
