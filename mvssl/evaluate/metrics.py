@@ -50,6 +50,7 @@ class Result(NamedTuple):
     )  # what the data decided: the learning rate of this encoder, its held-out score
     chance: float | None = None  # the value of features that know nothing, where it is known
     draws: Tensor | None = None  # float64 [draws], the value of each draw of labels or seed
+    also: Mapping[str, Any] = MappingProxyType({})  # what else the same scores say, for the record
 
 
 class NotPossible(Exception):
@@ -136,7 +137,24 @@ def judge(
     # the binomial error, not its estimate from n - 1: the same but for a factor near 1
     error = math.sqrt(value * (1 - value) / len(labels)) or at_the_edge(len(labels)) if over == SAMPLES else None
     error = _error(parts, over) if error is None else error
-    return Result(value, metric, protocol, error, parts, over, what, chosen or {})
+    more = classwise(scores, labels) if labels.ndim == 1 else {}
+    return Result(value, metric, protocol, error, parts, over, what, chosen or {}, also=more)
+
+
+def classwise(scores: Tensor, labels: Tensor) -> dict[str, Any]:
+    """What an accuracy hides where classes are uneven or many; scores [n, c], labels [n].
+
+    `recall_per_class` in the order of the classes, None for one that test does not show; `balanced_accuracy` is its
+    mean; `macro_f1` the mean over classes that test shows or that were said; `top_5` where there are more than five.
+    """
+    kinds, said = scores.shape[1], scores.argmax(1)
+    table = torch.bincount(labels * kinds + said, minlength=kinds**2).view(kinds, kinds).double()
+    right, there, told = table.diagonal(), table.sum(1), table.sum(0)
+    recall, f1 = right / there, 2 * right / (there + told)  # NaN where there is none
+    found: dict[str, Any] = {"balanced_accuracy": recall.nanmean().item(), "macro_f1": f1.nanmean().item()}
+    if kinds > 5:
+        found["top_5"] = (scores.topk(5, dim=1).indices == labels[:, None]).any(1).double().mean().item()
+    return {**found, "recall_per_class": [None if r != r else r for r in recall.tolist()]}
 
 
 def judge_draws(

@@ -37,6 +37,8 @@ def record(result: Result, **facts: Any) -> Record:
         "protocol": {**facts.get("protocol", {}), **result.protocol},
         "chosen": dict(result.chosen),
     }
+    if result.also:
+        made["also"] = dict(result.also)
     if result.draws is not None:
         made["draws"] = result.draws.tolist()
     return made

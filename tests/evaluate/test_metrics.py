@@ -7,7 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 from scipy.stats import binomtest, norm
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, f1_score, recall_score, top_k_accuracy_score
 
 from mvssl.errors import RecipeError
 from mvssl.evaluate.metrics import (
@@ -48,6 +48,16 @@ def test_the_error_of_an_accuracy_is_binomial():
     scores, labels = torch.eye(4)[[0, 1, 2, 0]], torch.arange(4)  # three of four right
     result = judge(scores, labels, {})
     assert (result.value, result.standard_error) == (0.75, pytest.approx(math.sqrt(0.75 * 0.25 / 4)))
+
+
+def test_what_uneven_classes_hide_is_scikit_learns_and_stands_in_the_record():
+    labels, scores = torch.tensor([0] * 80 + [1] * 15 + [6] * 5), torch.randn(100, 7)
+    found, said = judge(scores, labels, {}).also, scores.argmax(1)
+    assert found["balanced_accuracy"] == pytest.approx(recall_score(labels, said, labels=[0, 1, 6], average="macro"))
+    assert found["macro_f1"] == pytest.approx(f1_score(labels, said, average="macro"))
+    assert found["top_5"] == pytest.approx(top_k_accuracy_score(labels, scores, k=5, labels=range(7)))
+    assert [r is None for r in found["recall_per_class"]] == [False, False, True, True, True, True, False]
+    assert record(judge(scores, labels, {}))["also"] == found
 
 
 @pytest.mark.parametrize("right", [50, 0])
