@@ -12,6 +12,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of `mvssl` and `python -m mvssl`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        _refuse_unreadable(arguments)
         code = app(arguments, prog_name="mvssl", standalone_mode=False)
     except MvsslError as error:
         _complain(str(error))
@@ -25,6 +26,15 @@ def main(arguments: list[str] | None = None) -> None:
     if isinstance(code, int) and code:  # typer makes an exit code of Ctrl-C
         _complain("interrupted")
         sys.exit(code)
+
+
+def _refuse_unreadable(arguments: list[str]) -> None:
+    """An empty word is a variable of the shell that is not set; the libraries below open UTF-8 names alone."""
+    for number, word in enumerate(arguments, 1):
+        if not word:
+            raise RecipeError(f"word {number} of the command line is empty; is a variable of the shell not set?")
+        if any("\udc80" <= letter <= "\udcff" for letter in word):  # how Python holds bytes that are no UTF-8
+            raise RecipeError(f"word {number} of the command line is no UTF-8: {os.fsencode(word)!r}; rename the file")
 
 
 def _usage_error(error: Exception) -> str | None:

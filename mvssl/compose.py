@@ -5,6 +5,7 @@ A class's keyword-only arguments are its options: their names, types and default
 
 import importlib
 import inspect
+import re
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -55,4 +56,10 @@ def checked(table: type[BaseModel], options: Mapping[str, Any], where: str) -> d
 
 def construct(made: type, options: Mapping[str, Any], where: str, *arguments: Any) -> Any:
     """Build `made(*arguments, **options)` with its options checked against its signature. Raises `RecipeError`."""
-    return made(*arguments, **checked(options_of(made), options, where))
+    given = checked(options_of(made), options, where)
+    try:
+        return made(*arguments, **given)
+    except (RuntimeError, TypeError) as error:
+        if not re.search("memory|overflow", str(error), re.IGNORECASE):  # as torch says of tensors that are too large
+            raise
+        raise RecipeError(f"{where}: there is not enough memory to build it with {dict(options)}") from None

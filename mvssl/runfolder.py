@@ -52,7 +52,8 @@ def _lock(folder: Path) -> IO:
             pass
         lock = open(folder / ".lock", "w")  # noqa: SIM115 held until the run ends
     except OSError as error:
-        said = f"run folder {folder} cannot be written: {error.strerror}; choose another with train.out=FOLDER"
+        why = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
+        said = f"run folder {folder} cannot be written: {why}; choose another with train.out=FOLDER"
         raise OutputError(said) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -146,6 +146,24 @@ def test_a_run_that_is_stopped_while_python_still_loads_it_says_so(capsys, recip
     assert signal.getsignal(number) == before
 
 
+def test_words_that_name_nothing_or_are_no_utf_8_are_64_with_their_place(capsys, recipe):
+    code, text = says(capsys, "report", "")
+    assert (code, "word 2 of the command line is empty" in text) == (64, True)
+    code, text = says(capsys, "train", recipe, f"train.out={os.fsdecode(b'run' + bytes([255]))}")
+    assert (code, "word 3 of the command line is no UTF-8: b'train.out=run" in text) == (64, True)
+
+
+@pytest.mark.parametrize("zeros", [15, 18, 25])
+def test_a_head_too_large_for_any_memory_is_64_with_its_size(capsys, recipe, zeros):
+    code, text = says(capsys, "train", recipe, f"objective.embed=1{'0' * zeros}")
+    assert (code, "objective.0: there is not enough memory to build it with {'embed': 1000" in text) == (64, True)
+
+
+def test_a_run_folder_that_is_a_file_is_73_and_called_so(capsys, recipe):
+    code, text = says(capsys, "train", recipe, f"train.out={recipe}")
+    assert (code, "recipe.yaml cannot be written: it is no folder" in text) == (73, True)
+
+
 def test_the_schema_is_json(capsys):
     main(["schema"])
     assert "properties" in json.loads(capsys.readouterr().out)

@@ -22,6 +22,7 @@ import numpy as np
 from mvssl.data.progress import track
 from mvssl.data.tar import Archive
 from mvssl.errors import DataError
+from mvssl.words import counted
 
 _VERSION = 2
 _TOLD, _BYTES = 16, 4096  # samples of a shard that its digest reads, and bytes of each of their fields
@@ -75,7 +76,8 @@ def scan(path: Path) -> Index:
             raise DataError(f"shard {path}: sample {key!r} has the field {field!r} twice")
         samples[-1][number] = (member.offset, member.size)
     if not keys:
-        raise DataError(f"shard {path} holds no samples, and {ignored} members that belong to none")
+        others = f", and {counted(ignored, 'member')} that belong to none" if ignored else ""
+        raise DataError(f"shard {path} holds no samples{others}")
     table = np.full((len(keys), len(fields), 2), -1, np.int64)
     for row, sample in zip(table, samples, strict=True):
         for number, place in sample.items():
