@@ -193,7 +193,7 @@ def _bounds(seen: Evidence) -> Iterator[Finding]:
                 "memorised", pair, bound.told, NOTHING,
                 f"{pair}: {bound.told:.2f} {unit} on held-out samples, {before:.2f} on those it was trained on",
                 "give it more samples, stronger augmentation, a smaller encoder or fewer epochs; `--checkpoint best` "
-                "takes the weights from before",
+                "takes the best that were saved",
             )  # fmt: skip
         elif bound.blind:
             yield _uninformative(pair, bound, seen)
