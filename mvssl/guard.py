@@ -5,6 +5,9 @@ optimizer skips it on the device (`found_inf`), and running statistics go back t
 for the verdict of the step in flight; it reads the verdict of the one before.
 """
 
+from collections import defaultdict
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +20,18 @@ def vote(loss: Tensor, grad_norm: Tensor, stop: bool, bad: int) -> Tensor:
     against = ~(torch.isfinite(loss) & torch.isfinite(grad_norm))
     host = send(torch.tensor([float(stop), float(bad)]), loss.device)
     return distributed.total(torch.cat([against.float().reshape(1), host]))
+
+
+def clipped(parameters: Iterable[nn.Parameter], clip: float | None) -> Tensor:
+    """The norm of all gradients together, 0-d; with `clip` they are scaled down to it where they are larger.
+
+    Without one nothing passes over them a second time.
+    """
+    given = [parameter for parameter in parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in given if parameter.grad is not None])
+    if clip is not None:
+        nn.utils.clip_grads_with_norm_(given, clip, norm)
+    return norm
 
 
 class Late:
@@ -52,23 +67,34 @@ def step_unless(vetoed: Tensor, optimizer: torch.optim.Optimizer, rate: float) -
 
 
 class Buffers:
-    """The running statistics of a model before a step, so that a vetoed step can be undone without a sync."""
+    """The running statistics of a model before a step, so that a vetoed step can be undone without a sync.
+
+    Those of one dtype are kept as one vector: a few launches for all, where a deep network has hundreds of buffers.
+    """
 
     def __init__(self, model: nn.Module):
         self.model = model
-        self.kept: dict[str, Tensor] = {}
+        self.kept: list[Tensor] = []
 
     def remember(self) -> None:
         """Copy what stands in the buffers now."""
-        live = dict(self.model.named_buffers())
-        if [(name, b.shape) for name, b in live.items()] != [(name, b.shape) for name, b in self.kept.items()]:
-            self.kept = {name: buffer.clone() for name, buffer in live.items()}
-        elif live:
-            torch._foreach_copy_(list(self.kept.values()), list(live.values()))  # pyright: ignore[reportPrivateImportUsage]
+        self.kept = [_side_by_side(group) for group in self._groups()]
 
     def restore_where(self, vetoed: Tensor) -> None:
         """Put the remembered values back if `vetoed` (a 0-d bool tensor) is true."""
         if not vetoed.is_cuda and not vetoed:
             return  # on a CPU there is no queue to keep full, and so nothing to do
-        for name, live in self.model.named_buffers():
-            live.copy_(torch.where(vetoed, self.kept[name], live))
+        for live, kept in zip(self._groups(), self.kept, strict=True):
+            parts = torch.where(vetoed, kept, _side_by_side(live)).split([buffer.numel() for buffer in live])
+            values = [part.view(buffer.shape) for part, buffer in zip(parts, live, strict=True)]
+            torch._foreach_copy_(live, values)  # pyright: ignore[reportPrivateImportUsage]
+
+    def _groups(self) -> list[list[Tensor]]:
+        groups = defaultdict(list)
+        for buffer in self.model.buffers():
+            groups[buffer.device, buffer.dtype].append(buffer)
+        return list(groups.values())
+
+
+def _side_by_side(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])

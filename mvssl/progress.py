@@ -5,6 +5,7 @@ the main process speaks. Metrics stay tensors until they are shown.
 """
 
 import contextlib
+import itertools
 import json
 import math
 import time
@@ -43,8 +44,8 @@ class Log:
             expand=True,
         )
         self.task = self.bar.add_task("training", total=steps, completed=start, line="")
-        self.sums: dict[str, Tensor] = {}
-        self.counted: Tensor | float = 0.0  # steps that were not vetoed
+        self.sums: dict[tuple[str, ...], Tensor] = {}  # of metrics that come together; last: steps not vetoed
+        self.one = torch.ones((), device=accelerator.device)
         self.steps_since = 0
         self.last: dict[str, float | None] = {}
         self.waited, self.since = 0.0, time.perf_counter()
@@ -58,27 +59,27 @@ class Log:
 
     def add(self, done: int, metrics: dict[str, Tensor], verdict: Tensor, waited: float, rate: float) -> None:
         """Count the metrics of finished step number `done` (from 1) unless vetoed; report when the interval is full."""
-        vetoed = verdict[0] > 0
-        for name, value in metrics.items():
-            value = torch.where(vetoed, 0.0, value.detach().float())
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.counted = self.counted + (~vetoed).float()
+        # stacked first, so that the number of kernels does not grow with the number of metrics
+        values = torch.stack([value.detach().to(self.one) for value in (*metrics.values(), self.one)])
+        values, names = torch.where(verdict[0] > 0, 0.0, values), tuple(metrics)
+        self.sums[names] = self.sums[names] + values if names in self.sums else values
         self.steps_since, self.waited = self.steps_since + 1, self.waited + waited
         self.bar.advance(self.task)
         if done % self.every == 0 or done == self.steps:
             self._report(done, rate)
 
     def _report(self, done: int, rate: float) -> None:
-        *sums, counted = torch.stack([*self.sums.values(), torch.as_tensor(self.counted)]).tolist()  # the one read
+        numbers = iter(torch.cat(list(self.sums.values())).tolist())  # the one read
+        sums, counted = dict.fromkeys(itertools.chain(*self.sums), 0.0), 0.0
+        for names in self.sums:
+            sums |= {name: sums[name] + next(numbers) for name in names}
+            counted += next(numbers)
         # Nothing to say of an interval in which every step was vetoed, and JSON knows no NaN.
-        means = {
-            name: total / counted if counted and math.isfinite(total) else None
-            for name, total in zip(self.sums, sums, strict=True)
-        }
+        means = {name: total / counted if counted and math.isfinite(total) else None for name, total in sums.items()}
         seconds = time.perf_counter() - self.since
         pace = {"samples_per_second": self.steps_since * self.batch_size / seconds, "data_wait": self.waited / seconds}
         self.last = {**means, "lr": rate, "skipped": self.steps_since - counted, **pace}
-        self.sums, self.counted, self.steps_since, self.waited, self.since = {}, 0.0, 0, 0.0, time.perf_counter()
+        self.sums, self.steps_since, self.waited, self.since = {}, 0, 0.0, time.perf_counter()
         self.accelerator.log({name: value for name, value in self.last.items() if value is not None}, step=done)
         if self.accelerator.is_main_process:
             with open(self.file, "a") as file:

@@ -105,7 +105,7 @@ class Trainer:
             loss, metrics = self.wrapped(seen, self.context(batch, number, self.recipe.train.seed, partners))
             self.accelerator.backward(loss)
         with part("guard"):
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip or math.inf)
+            norm = guard.clipped(self.model.parameters(), self.recipe.optim.clip)
             verdict = guard.vote(loss.detach(), norm, stop, len(batch.bad))
         with part("model"):
             guard.step_unless(verdict[0] > 0, self.optimizer, rate)

@@ -1,13 +1,18 @@
-"""Views and encoders that watch or disturb a run, named by import path in test recipes."""
+"""Views and encoders that watch or disturb a run, named by import path in test recipes; what torch does meanwhile."""
 
+import contextlib
 import hashlib
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mvssl import distributed
 from mvssl.views import ImageView
@@ -89,3 +94,33 @@ class Caller(ImageView):
             self.marker.touch()
             os.kill(os.getpid(), signal.Signals(self.signal))
         return super().__call__(column, draws)
+
+
+@contextlib.contextmanager
+def operations() -> Iterator[list[str]]:
+    """Inside, what it gives grows by the name of every operation that torch runs, views of a tensor left out."""
+    names: list[str] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if not func.is_view:
+                names.append(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        yield names
+
+
+@contextlib.contextmanager
+def exchanges() -> Iterator[list[str]]:
+    """Inside, what it gives grows by the name of every collective that this process takes part in."""
+    names: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("all_reduce", "all_gather"):
+
+            def noted(*given, name=name, own=getattr(dist, name), **keywords):
+                names.append(name)
+                return own(*given, **keywords)
+
+            patch.setattr(dist, name, noted)
+        yield names

@@ -29,7 +29,7 @@ def jsd(scores: Tensor, mask: Tensor) -> Tensor:
     Information Bottleneck and DIM's "GAN" measure leave out 2 ln 2, so that a blind critic reads -2 ln 2 there and
     0 here.
     """
-    return 2 * math.log(2) * both_kinds(scores, mask) + gan(scores, mask)
+    return _difference(scores, mask, lambda t: -F.softplus(-t), F.softplus, constant=2 * math.log(2))
 
 
 def gan(scores: Tensor, mask: Tensor) -> Tensor:
@@ -95,17 +95,14 @@ def infonce(scores: Tensor, mask: Tensor, mask_value: float | None = None) -> Te
     own. Other positives of the anchor are left out of it; with `mask_value` each of the anchor's positives enters
     once more with that score, as the constant -10 does in Deep InfoMax's public code.
     """
-    against = log_sum_negatives(scores, mask)  # [N]
-    if mask_value is not None:
-        against = torch.logaddexp(against, mask_value + _per_anchor(scores, mask, POSITIVE).log())
-    log_share = mean(scores, mask, POSITIVE, lambda t: F.logsigmoid(t - against[:, None, None]))
-    return log_share + ceiling(scores, mask)
+    return _log_share(scores, mask, mask_value) + ceiling(scores, mask)
 
 
 def ceiling(scores: Tensor, mask: Tensor) -> Tensor:
     """The largest value `infonce` can take, in nats: the mean over positives of the log of the number of candidates."""
-    candidates = torch.log1p(_per_anchor(scores, mask, NEGATIVE))
-    return mean(candidates[:, None, None].expand_as(scores), mask, POSITIVE)
+    candidates = torch.log1p(distributed.total(_per_anchor(scores, mask, NEGATIVE).to(scores)))  # [N]
+    own = _per_anchor(scores, mask, POSITIVE)
+    return distributed.mean((candidates * own).sum(), own.sum())
 
 
 class FDivergence(NamedTuple):
@@ -148,20 +145,31 @@ def estimate(name: str, scores: Tensor, mask: Tensor, **options) -> tuple[Tensor
     The loss is the negative value; of infonce it is ceiling - bound, the cross-entropy, which is never negative; of
     smile it is that of `jsd`. `mine` needs a memory: see `mvssl.objectives.mine.Estimator`.
     """
-    value = ESTIMATORS[name](scores, mask, **options)
     if name == "infonce":
-        top = ceiling(scores, mask)
-        return top - value, {"bound": value.detach(), "ceiling": top.detach()}
+        log_share, top = _log_share(scores, mask, **options), ceiling(scores, mask)
+        return -log_share, {"bound": log_share.detach() + top, "ceiling": top}
+    value = ESTIMATORS[name](scores, mask, **options)
     if name in BOUNDS:
         return -value, {"bound": value.detach()}
     measured = {"bound": in_nats(name, scores.detach(), mask), name: value.detach()}
     return -jsd(scores, mask) if name == "smile" else -value, measured
 
 
-def _difference(scores: Tensor, mask: Tensor, reward: Callable, penalty: Callable) -> Tensor:
-    """E_pos reward(T) - E_neg penalty(T)."""
-    value = mean(scores, mask, POSITIVE, reward) - mean(scores, mask, NEGATIVE, penalty)
-    return value * both_kinds(scores, mask)
+def _difference(scores: Tensor, mask: Tensor, reward: Callable, penalty: Callable, constant: float = 0.0) -> Tensor:
+    """constant + E_pos reward(T) - E_neg penalty(T), in one exchange between processes."""
+    sums, counts = zip(_sum(scores, mask, POSITIVE, reward), _sum(scores, mask, NEGATIVE, penalty), strict=True)
+    sums, counts = distributed.total(torch.stack([*sums, *(count.to(scores) for count in counts)])).split(2)
+    means, both = sums / counts.detach().clamp(min=1), (counts > 0).all()
+    return (constant + means[0] - means[1]) * both
+
+
+def _log_share(scores: Tensor, mask: Tensor, mask_value: float | None = None) -> Tensor:
+    """E_pos [T - log(e^T + sum of e^T' over the anchor's negatives)], what of `infonce` depends on the scores."""
+    against = log_sum_negatives(scores, mask)  # [N]
+    if mask_value is not None:
+        own = distributed.total(_per_anchor(scores, mask, POSITIVE).to(scores))
+        against = torch.logaddexp(against, mask_value + own.log())
+    return mean(scores, mask, POSITIVE, lambda t: F.logsigmoid(t - against[:, None, None]))
 
 
 def log_mean_exp(scores: Tensor, mask: Tensor) -> Tensor:
@@ -174,15 +182,22 @@ def log_mean_exp(scores: Tensor, mask: Tensor) -> Tensor:
 
 def mean(scores: Tensor, mask: Tensor, kind: int, f: Callable[[Tensor], Tensor] = lambda t: t) -> Tensor:
     """Mean of f(T) over the pairs of one kind, of all processes; 0 if there are none."""
+    return distributed.mean(*_sum(scores, mask, kind, f))
+
+
+def _sum(scores: Tensor, mask: Tensor, kind: int, f: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Sum of f(T) over the pairs of one kind that this process has, and their number, int64."""
     chosen = (mask == kind).expand_as(scores)
     # Other pairs are taken out before f as well: an e^T that overflows there would make the gradient 0 * inf.
     terms = f(scores.masked_fill(~chosen, 0)).masked_fill(~chosen, 0)
-    return distributed.mean(terms.sum(), chosen.sum())
+    return terms.sum(), _per_anchor(scores, mask, kind).sum()
 
 
 def _per_anchor(scores: Tensor, mask: Tensor, kind: int) -> Tensor:
-    """[N], the number of pairs of one kind that each anchor has over all processes."""
-    return distributed.total((mask == kind).expand_as(scores).sum(dim=(1, 2)).to(scores))
+    """int64 [N], the number of pairs of one kind that each anchor has on this process."""
+    mask = mask.reshape((1,) * (scores.ndim - mask.ndim) + mask.shape)
+    times = math.prod(scores.shape[1:]) // max(1, math.prod(mask.shape[1:]))  # an entry stands for so many pairs
+    return ((mask == kind).sum(dim=(1, 2)) * times).expand(len(scores))
 
 
 def both_kinds(scores: Tensor, mask: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from spies import exchanges
 from torch.testing import assert_close
 
 from mvssl.objectives import estimators
@@ -205,3 +206,34 @@ def test_the_order_of_the_batch_does_not_matter(name):
 
 def test_the_names_that_recipes_accept_are_the_estimators_there_are():
     assert set(estimators.Name.__args__) == {*ESTIMATORS, "mine"}  # which needs a memory besides
+
+
+def exchanged(name):
+    """The numbers of collectives of an estimate, forward and backward."""
+    scores = torch.randn(2 * N, N, L, requires_grad=True)
+    mask = torch.full((2 * N, N, 1), NEGATIVE, dtype=torch.int8)
+    mask[torch.arange(N), torch.arange(N)] = POSITIVE
+    with exchanges() as names:
+        loss, _ = estimators.estimate(name, scores, mask)
+        forward = len(names)
+        loss.backward()
+    return forward, len(names) - forward
+
+
+@pytest.mark.parametrize(
+    ("name", "forward", "backward"),
+    [("infonce", 4, 2), ("nwj", 1, 1), ("jsd", 2, 1), ("chi2", 2, 1), ("dv", 4, 2), ("smile", 6, 1)],
+)
+def test_nothing_is_exchanged_between_processes_twice(processes, name, forward, backward):
+    assert processes(exchanged, name) == [(forward, backward)] * 2
+
+
+def test_a_masks_pairs_are_counted_over_all_that_its_entries_stand_for():
+    """A mask's entry stands for all places of a map, on however few dimensions it is given."""
+    scores = random()
+    whole = OWN.expand(N, N, L).contiguous()
+    for mask in (OWN, whole, OWN[:1], OWN[:, :1]):
+        full = mask.expand(N, N, L)
+        for kind in (POSITIVE, NEGATIVE):
+            assert estimators._per_anchor(scores, mask, kind).tolist() == (full == kind).sum(dim=(1, 2)).tolist()
+        assert_close(estimators.ceiling(scores, mask), estimators.ceiling(scores, full.contiguous()))
