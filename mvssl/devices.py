@@ -1,9 +1,12 @@
-"""From the CPU to the device without waiting for it, and rows picked there without asking it.
+"""From the CPU to the device without waiting for it, rows picked there without asking it, and how exactly it computes.
 
-in   small CPU tensors: parameters, constants, which rows are present (bool [n])
-out  the same on the device; rows taken out and put back
+in   small CPU tensors: parameters, constants, which rows are present (bool [n]); a precision by its name in a recipe
+out  the same on the device; rows taken out and put back; torch's settings of float32 on CUDA
 A copy from ordinary memory, or a mask as an index on the device, makes the host wait until the device is idle.
 """
+
+import contextlib
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -22,3 +25,26 @@ def rows_of(present: Tensor, device: torch.device) -> Tensor:
 def scattered(part: Tensor, rows: Tensor, n: int) -> Tensor:
     """[n, ...] with `part` [k, ...] at `rows`, zeros elsewhere."""
     return part.new_zeros(n, *part.shape[1:]).index_copy(0, rows, part)
+
+
+@contextlib.contextmanager
+def arithmetic(precision: str, *, tune: bool = False) -> Iterator[None]:
+    """Inside, float32 on CUDA is IEEE everywhere (fp32), or TF32 in convolutions and matrix products (tf32, bf16).
+
+    torch's own default is one of each. Autocast to bfloat16 is the caller's. TF32 is leave to round, not an order: a
+    device without it, such as a CPU, computes in IEEE. With `tune` cuDNN tries its algorithms for each new shape and
+    keeps the fastest. Afterwards everything is set as it was.
+    """
+    # torch's older switches (allow_tf32, set_float32_matmul_precision) contradict these and raise when read: see
+    # https://docs.pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices
+    parts = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
+    before, tuned = [part.fp32_precision for part in parts], torch.backends.cudnn.benchmark
+    try:
+        for part in parts:
+            part.fp32_precision = "ieee" if precision == "fp32" else "tf32"
+        torch.backends.cudnn.benchmark = tune
+        yield
+    finally:
+        for part, value in zip(parts, before, strict=True):
+            part.fp32_precision = value
+        torch.backends.cudnn.benchmark = tuned

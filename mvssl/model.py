@@ -60,7 +60,9 @@ class MultiView(nn.Module):
         self.groups |= {view: self.groups[base] for view, base in (names or {}).items()}
 
     def forward(self, views: Mapping[str, Tensor], context: Context) -> tuple[Tensor, dict[str, Tensor]]:
-        features = {view: at_least_float32(found) for view, found in self.encode(views, context.present).items()}
+        features = self.encode(views, context.present)
+        # Maps stay as the encoder made them, for whoever reads one to raise: all of them at once are gigabytes.
+        features = {view: found._replace(vector=at_least_float32(found.vector)) for view, found in features.items()}
         device = next(iter(views.values())).device.type
         losses, metrics = [], {}
         with torch.autocast(device, enabled=False):  # scores in bf16 lose the difference between candidates

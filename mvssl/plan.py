@@ -44,7 +44,8 @@ def plan(trainer: Trainer, start: int, checks: Checks) -> Table:
         )
     if start:
         rows["starts at"] = f"step {start:,}"
-    rows["precision"] = recipe.train.precision
+    idle = recipe.train.precision == "tf32" and trainer.accelerator.device.type == "cpu"
+    rows["precision"] = recipe.train.precision + ", which on a CPU is fp32" * idle
     if trainer.frozen:
         few = ", ".join(trainer.frozen[:4]) + " ..." * (len(trainer.frozen) > 4)
         rows["frozen"] = f"{counted(len(trainer.frozen), 'tensor')} that no loss reaches: {few}"

@@ -151,7 +151,7 @@ class Train(Table):
 
     epochs: float | None = Field(default=None, gt=0)
     steps: PositiveInt | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = Field(default="fp32", description="fp32 is IEEE; bf16 has TF32 beside")
     seed: int = Field(default=0, ge=0, lt=2**63)
     save_every: PositiveInt = Field(default=500, description="steps between checkpoints; the last step is always saved")
     keep: int = Field(default=2, ge=2, description="checkpoints kept")
@@ -199,7 +199,7 @@ class Evaluate(Table):
     ignore: int | None = Field(default=None, description="class of pixels that the dense probe leaves out")
     finetune: Finetune = Field(default_factory=Finetune)
     options: dict[str, dict[str, Any]] = Field(default={}, description="keywords of a probe, such as knn: {k: 200}")
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="of the encoder's forward pass")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="of the encoder's passes, as in train")
 
 
 class Recipe(Table):

@@ -24,6 +24,7 @@ from mvssl.checks.matching import Matching
 from mvssl.data import Batch, as_source, loader
 from mvssl.data.loader import Loader
 from mvssl.data.samples import Source
+from mvssl.devices import arithmetic
 from mvssl.draws import Draws, hash_name
 from mvssl.errors import RecipeError
 from mvssl.model import MultiView, build_model
@@ -126,6 +127,11 @@ class Trainer:
         return {name: batch.present[source] for name, source in column.items() if source in batch.present}
 
 
+def arithmetic_of(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+    """How exactly the device computes in training; cuDNN is not tuned where the number of rows changes by step."""
+    return arithmetic(recipe.train.precision, tune=recipe.data.missing != "mask")
+
+
 def make_accelerator(recipe: Recipe, cpu: bool = False) -> Accelerator:
     """The processes, the device, the precision, the trackers. Raises `RecipeError` where some cannot be had.
 
@@ -140,7 +146,7 @@ def make_accelerator(recipe: Recipe, cpu: bool = False) -> Accelerator:
         accelerator = Accelerator(
             # accelerate's launcher does not pass use_cpu on to its workers, and without it they do not find each other
             cpu=cpu or (launched > 1 and not torch.accelerator.is_available()),
-            mixed_precision="no" if recipe.train.precision == "fp32" else recipe.train.precision,
+            mixed_precision="bf16" if recipe.train.precision == "bf16" else "no",
             log_with=list(recipe.train.trackers) or None,
             project_dir=recipe.train.out,
             kwargs_handlers=[

@@ -28,7 +28,7 @@ from mvssl.plan import plan
 from mvssl.progress import Log, say
 from mvssl.recipe import Recipe
 from mvssl.stopping import TOO_EARLY, StopSignal
-from mvssl.trainer import Trainer, make_accelerator
+from mvssl.trainer import Trainer, arithmetic_of, make_accelerator
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def train(recipe: Recipe, data: Any = None, val: Any = None) -> Outcome:
     or Ctrl-C, with all saved.
     """
     folder = Path(recipe.train.out)
-    with StopSignal() as stop:
+    with arithmetic_of(recipe), StopSignal() as stop:
         with stop.at_once(TOO_EARLY):
             accelerator = make_accelerator(recipe)
         with runfolder.claimed(folder), runfolder.noted(folder):

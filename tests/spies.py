@@ -1,6 +1,7 @@
 """Views and encoders that watch or disturb a run, named by import path in test recipes; what torch does meanwhile."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -117,10 +118,10 @@ def exchanges() -> Iterator[list[str]]:
     names: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         for name in ("all_reduce", "all_gather"):
-
-            def noted(*given, name=name, own=getattr(dist, name), **keywords):
-                names.append(name)
-                return own(*given, **keywords)
-
-            patch.setattr(dist, name, noted)
+            patch.setattr(dist, name, functools.partial(_noted, names, name, getattr(dist, name)))
         yield names
+
+
+def _noted(names: list[str], name: str, work, *given, **keywords):
+    names.append(name)
+    return work(*given, **keywords)

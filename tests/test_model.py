@@ -43,6 +43,7 @@ class Types(Spread):
     def forward(self, features, context):
         vectors = [found.vector for found in features.values()]
         self.seen = [v.dtype for v in vectors] + [(v @ v.T).dtype for v in vectors]
+        self.maps = {m.dtype for found in features.values() for m in found.maps}
         return super().forward(features, context)
 
 
@@ -139,9 +140,45 @@ def test_scores_are_computed_in_float32_under_autocast_and_in_float64_where_give
     with torch.autocast("cpu", torch.bfloat16):
         model(views(), context())
     assert model.objective[0].seen == [torch.float32] * 6
+    assert model.objective[0].maps == {torch.bfloat16}  # raised by whoever reads one
     double = model.double()
     double(views(dtype=torch.float64), context())
     assert model.objective[0].seen == [torch.float64] * 6
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {"name": "dim", "units": 8, "global_weight": 1.0, "prior_weight": 0.1},
+        {"name": "dim", "units": 8, "critic": "concat", "subsample": 4},
+        {"name": "amdim", "embed": 8, "scales": [["vector", 1], [1, 2]]},
+        {"name": "amdim", "embed": 8, "scales": [["vector", 1]], "mixture": {"components": 2}},
+        {"name": "cmc", "embed": 8},
+        {"name": "mib", "latent": 4, "units": 8},
+        {"name": "infomax", "latent": 4, "units": 8},
+        {"name": "predict", "units": 8},
+    ],
+    ids=lambda objective: " ".join(map(str, objective.values())),
+)
+def test_no_module_of_an_objective_sees_half_precision_under_autocast(objective):
+    encoder = {"name": "resnet10_small", "options": {"channels": [8, 8, 8, 8]}}
+    made = tables(views={"a": {"from": "x", "count": 2}}, encoder={"a": encoder}, objective=objective)
+    shapes = {view: SHAPES[view] for view in ("a_0", "a_1")}
+    model, seen = build_model(made, shapes), []
+
+    def note(module, given, made):
+        seen.extend(x.dtype for x in (*given, made) if isinstance(x, Tensor) and x.is_floating_point())
+
+    for module in model.objective.modules():
+        module.register_forward_hook(note)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = model(views(shapes=shapes), context())
+        found = model.encode(views(shapes=shapes))
+    loss.backward()
+    assert model.objective[0].represent("a_0", model.encode(views(shapes=shapes))["a_0"]).dtype == torch.float32
+    assert found["a_0"].maps[1].dtype == torch.bfloat16
+    assert set(seen) == {torch.float32}
+    assert loss.dtype == torch.float32
 
 
 class OneView(Spread):

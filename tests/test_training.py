@@ -149,6 +149,7 @@ def in_a_process(given: dict, folder: Path) -> subprocess.CompletedProcess[str]:
         ("objective", "temperature", 0.5, "objective"),
         ("data", "batch_size", 4, "data.batch_size: 8 -> 4"),
         ("train", "seed", 1, "train.seed: 0 -> 1"),
+        ("train", "precision", "tf32", "train.precision: fp32 -> tf32"),
         ("encoder", "taps", [0, 1], "encoder"),
     ],
 )

@@ -27,7 +27,7 @@ from mvssl.ledger import Ledger
 from mvssl.objectives import Context
 from mvssl.progress import Log
 from mvssl.recipe import Recipe
-from mvssl.trainer import Trainer, make_accelerator
+from mvssl.trainer import Trainer, arithmetic_of, make_accelerator
 
 
 class Parts:
@@ -103,7 +103,7 @@ def bench_train(
     settle = max(3, 2 * recipe.data.workers + 1)  # torch's loader keeps two batches per worker ready
     parts = Parts(accelerator.device)
     seconds: dict[str, list[float]] = {"whole": [], "bare": []}
-    with tempfile.TemporaryDirectory() as folder:
+    with arithmetic_of(recipe), tempfile.TemporaryDirectory() as folder:
         loop, model = whole(trainer, Path(folder), parts), bare(trainer)
         for _ in range(blocks):
             seconds["whole"].append(block(loop, settle, steps, accelerator))

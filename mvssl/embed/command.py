@@ -17,6 +17,7 @@ import numpy as np
 from mvssl import distributed
 from mvssl.data import Shards, open_shards
 from mvssl.data.paths import listed
+from mvssl.devices import arithmetic
 from mvssl.embed.formats import writer_of
 from mvssl.embed.place import placed, refuse
 from mvssl.embed.summary import Embedded, told
@@ -35,6 +36,7 @@ CHANGES = (*OVERRIDES, "data.columns.", "data.missing=")  # what may be said ane
 _OVERRIDE = re.compile(r"[\w.-]+=")  # a path that begins so is written ./split=train
 
 
+@arithmetic("fp32")  # but for the encoder's own passes, which are as `evaluate.precision` says
 def embed(
     subject: Any,
     out: str | Path,

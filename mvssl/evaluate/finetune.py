@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mvssl.devices import arithmetic
 from mvssl.evaluate.fewlabel import draw, members
 from mvssl.evaluate.fitting import loss, seeded
 from mvssl.evaluate.handed import Live
@@ -54,7 +55,7 @@ def finetune(
     steps = max(least_steps, round(epochs * len(rows) / batch_size))
     table = Optim(lr=rate, weight_decay=weight_decay, warmup=max(1, steps // 20))
     forward = torch.autocast(live.device.type, torch.bfloat16, enabled=precision == "bf16")
-    with seeded(seed, live.device), torch.enable_grad():
+    with seeded(seed, live.device), torch.enable_grad(), arithmetic(precision):
         encoder = live.encoder()
         model = Classifier(encoder, encoder.widths.vector, live.classes).to(live.device).train()
         model.to(memory_format=torch.channels_last)  # as in pretraining, and for the same reason
@@ -69,7 +70,7 @@ def finetune(
             value.backward()
             optimizer.step()
     model.eval()
-    with torch.inference_mode(), forward:
+    with torch.inference_mode(), arithmetic(precision), forward:
         found = [(model(x).float(), labels) for x, labels in live.test()]
     scores, truth = (torch.cat(parts) for parts in zip(*found, strict=True))
     protocol = {

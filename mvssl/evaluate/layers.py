@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mvssl.data import Batch, Shards
+from mvssl.devices import arithmetic
 from mvssl.errors import RecipeError
 from mvssl.evaluate.features import flatten
 from mvssl.model import MultiView
@@ -59,9 +60,11 @@ def compute(
     seen: dict[str, Any] = {}
     for candidate in {want.candidate.encoder: want.candidate for want in wants if want.candidate}.values():
         if candidate.model is not None:
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            with arithmetic(precision), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 features = candidate.model.encode(clean)
-            seen[candidate.encoder] = {view: at_least_float32(x) for view, x in features.items()}
+            seen[candidate.encoder] = {
+                view: x._replace(vector=at_least_float32(x.vector)) for view, x in features.items()
+            }
     found = []
     # a view that is drawn several times is one clean view, and its objective knows it by its draws
     drawn = {view: first_drawn(view, views.names) or view for view in clean}
@@ -82,7 +85,8 @@ def _dense(candidate: Candidate, clean: dict[str, Tensor], seen: dict[str, Any],
     """The maps [n, c, h, w] of the views that have them."""
     if layer == PIXELS:
         return {view: x for view, x in clean.items() if x.ndim == 4}
-    return {view: x.maps[int(layer)] for view, x in seen.items() if layer in dense_numbers(candidate, layer, view)}
+    there = [view for view in seen if layer in dense_numbers(candidate, layer, view)]
+    return {view: at_least_float32(seen[view].maps[int(layer)]) for view in there}
 
 
 def dense_numbers(candidate: Candidate, layer: str, view: str | None = None) -> list[str]:
@@ -202,7 +206,7 @@ def at_layer(model: Any, view: str, features: Any, layer: str) -> Tensor:
     if layer in known:
         return known[layer][1].represent(view, features)
     refuse_layer(model, view, layer, len(features.maps))
-    return flatten(features.maps[int(layer)])
+    return flatten(at_least_float32(features.maps[int(layer)]))
 
 
 def refuse_layer(model: Any, view: str, layer: str, maps: int) -> None:

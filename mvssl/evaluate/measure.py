@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from mvssl import distributed
+from mvssl.devices import arithmetic
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluate import cache
 from mvssl.evaluate.extraction import collect, on_main
@@ -46,6 +47,7 @@ class Setting:
     device: torch.device
 
 
+@arithmetic("fp32")  # probes compare in IEEE; the encoder's own passes are as `evaluate.precision` says
 def evaluate(
     subject: Any,
     *,

@@ -90,7 +90,7 @@ class AMDIM(nn.Module):
 
     def forward(self, features: dict[str, Features], context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         embedded = {
-            (level, view): self._embed(level, view, at_least_float32(feature), context)
+            (level, view): self._embed(level, view, feature, context)
             for level in self.heads
             for view, feature in features.items()
         }
@@ -119,7 +119,7 @@ class AMDIM(nn.Module):
         """The vector as sources embed it, [n, embed]; as it is where no scale starts from it."""
         if "vector" not in self.heads:
             return features.vector
-        vector = at_least_float32(features).vector[:, :, None, None]
+        vector = at_least_float32(features.vector)[:, :, None, None]
         return self.heads["vector"][view](vector).flatten(1)  # pyright: ignore[reportIndexIssue]
 
     def segments(self, view: str, features: Features) -> dict[str, Tensor]:
@@ -130,12 +130,11 @@ class AMDIM(nn.Module):
         """
         if self.mixture is None:
             raise RecipeError("this amdim has no mixture whose components could share out an image")
-        features = at_least_float32(features)
         components = self.components[view](self.represent(view, features)).flatten(0, 1)
         mask = same_sample(len(features.vector), components.device, None, None)
         found = {}
         for target in dict.fromkeys(f"{target}" for source, target in self.scales if source == "vector"):
-            chart = features.maps[self.layer[target][named(view, self.layer[target])]]
+            chart = at_least_float32(features.maps[self.layer[target][named(view, self.layer[target])]])
             places = self.heads[target][view](chart)  # pyright: ignore[reportIndexIssue]
             s = own_shares(self._clip(self.critic(components, places)), mask)  # [n, h * w, k]
             q = (self.mixture.sharpness * s).softmax(dim=-1)
@@ -146,7 +145,7 @@ class AMDIM(nn.Module):
         """[n, l, embed] of one level of one view."""
         present = context.present.get(view)
         x = feature.vector[:, :, None, None] if level == "vector" else feature.maps[self.layer[level][view]]
-        return on_present(self.heads[level][view], blank(x, present), present)  # pyright: ignore
+        return on_present(self.heads[level][view], blank(at_least_float32(x), present), present)  # pyright: ignore
 
     def _source(self, embedded: Tensor, level: str, view: str, context: Context) -> Tensor:
         """[n, embed]: one random location of each row; of a vector with a mixture its components, [n, k, embed]."""

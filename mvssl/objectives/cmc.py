@@ -72,7 +72,7 @@ class CMC(nn.Module):
         return {"samples": batch}
 
     def _embed(self, view: str, features: Features, present: Tensor | None) -> Tensor:
-        vector = blank(at_least_float32(features).vector, present)
+        vector = blank(at_least_float32(features.vector), present)
         return F.normalize(self.project[view](vector), dim=-1)
 
     def _contrast(self, a: str, b: str, anchors: Tensor, candidates: Tensor, context: Context):

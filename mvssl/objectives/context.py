@@ -12,7 +12,6 @@ from torch import Tensor
 from mvssl import distributed
 from mvssl.devices import send
 from mvssl.draws import Draws
-from mvssl.encoders.encoder import Features
 from mvssl.objectives.estimators import IGNORE, NEGATIVE, POSITIVE
 from mvssl.objectives.partners import Partners
 
@@ -69,10 +68,6 @@ def mean_rows(x: Tensor, present: Tensor | None) -> Tensor:
     return distributed.mean(x.masked_fill(~rows, 0).sum(), rows.sum())
 
 
-def at_least_float32(features: Features) -> Features:
+def at_least_float32(x: Tensor) -> Tensor:
     """Half precision raised to float32; float32 and float64 as they are."""
-    return Features(tuple(_raised(x) for x in features.maps), _raised(features.vector))
-
-
-def _raised(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

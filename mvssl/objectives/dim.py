@@ -93,13 +93,12 @@ class DIM(nn.Module):
     def forward(self, features: dict[str, Features], context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         terms, metrics = [], {}
         for view, feature in features.items():
-            feature = at_least_float32(feature)
             for part in self.scores:
                 loss, measured = self._information(part, view, feature, context)
                 terms.append(self.weights[part] * loss)
                 metrics |= {f"{name}/{view}/{part}": value for name, value in measured.items()}
             if self.weights["prior"]:
-                loss, measured = self._prior(view, feature.vector, context)
+                loss, measured = self._prior(view, at_least_float32(feature.vector), context)
                 terms.append(loss)
                 metrics |= {f"{name}/{view}": value for name, value in measured.items()}
         return torch.stack(terms).sum() / len(features), metrics
@@ -118,10 +117,10 @@ class DIM(nn.Module):
 
     def _information(self, part: str, view: str, feature: Features, context: Context):
         present = context.present.get(view)
-        chart = feature.maps[self.layer[view]]
+        vector, chart = map(at_least_float32, (feature.vector, feature.maps[self.layer[view]]))
         if part == "local" and self.subsample:
             chart = pick(chart, self.subsample, context.draws.within(f"dim/{view}", chart.device))
-        scores, anchors = self.scores[part][view](feature.vector, chart, present)  # pyright: ignore
+        scores, anchors = self.scores[part][view](vector, chart, present)  # pyright: ignore
         mask = same_sample(len(chart), scores.device, present, present)
         loss, metrics = self.estimator(f"{view}/{part}", scores, mask)
         if self.vector_penalty:

@@ -56,10 +56,10 @@ class InfoMax(nn.Module):
     def forward(self, features: dict[str, Features], context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         losses, metrics = [], {}
         for view, feature in features.items():
-            feature, present = at_least_float32(feature), context.present.get(view)
-            p = posterior(self.posterior_head[view], blank(feature.vector, present))
+            present = context.present.get(view)
+            p = posterior(self.posterior_head[view], blank(at_least_float32(feature.vector), present))
             z = sample(p, context.draws.within(f"infomax/{view}", p.loc.device))
-            x = blank(feature.maps[0].flatten(1), present)
+            x = blank(at_least_float32(feature.maps[0]).flatten(1), present)
             scores, mask = pair_up(self.critic[view], z, x, self.negatives, present, present)
             loss, measured = self.estimator(view, scores, mask)
             metrics |= {f"{name}/{view}": value for name, value in measured.items()}
@@ -72,4 +72,4 @@ class InfoMax(nn.Module):
 
     def represent(self, view: str, features: Features) -> Tensor:
         """The mean of the posterior, [n, latent]."""
-        return posterior(self.posterior_head[view], at_least_float32(features).vector).mean
+        return posterior(self.posterior_head[view], at_least_float32(features.vector)).mean

@@ -99,7 +99,7 @@ class MIB(nn.Module):
 
     def posterior(self, view: str, features: Features, present: Tensor | None = None) -> Normal:
         """p(z | view), independent normals [n, latent]."""
-        return posterior(self.posterior_head[view], blank(at_least_float32(features).vector, present))
+        return posterior(self.posterior_head[view], blank(at_least_float32(features.vector), present))
 
     def beta(self, step: int) -> float:
         """The weight of the symmetric divergence at a step."""

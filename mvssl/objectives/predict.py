@@ -57,9 +57,8 @@ class Predict(nn.Module):
 
     def forward(self, features: dict[str, Features], context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         present = {view: context.present.get(view) for view in features}
-        seen = {view: at_least_float32(feature) for view, feature in features.items()}
-        vector = {view: blank(feature.vector, present[view]) for view, feature in seen.items()}
-        view = {name: self._content(name, feature, present[name]) for name, feature in seen.items()}
+        vector = {view: blank(at_least_float32(feature.vector), present[view]) for view, feature in features.items()}
+        view = {name: self._content(name, feature, present[name]) for name, feature in features.items()}
         losses, metrics = [], {}
         for a, b in self.directions:
             rows = both(present[a], present[b])
@@ -76,7 +75,8 @@ class Predict(nn.Module):
 
     def _content(self, view: str, feature: Features, present: Tensor | None) -> Tensor:
         """[n, elements] of a view, averaged down."""
-        return blank(F.adaptive_avg_pool2d(feature.maps[0].detach(), self.shape[view][1:]), present).flatten(1)
+        seen = at_least_float32(feature.maps[0].detach())
+        return blank(F.adaptive_avg_pool2d(seen, self.shape[view][1:]), present).flatten(1)
 
 
 def spread(x: Tensor, present: Tensor | None) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mvssl.compose import construct, find_class, options_of
 from mvssl.data.faults import Undecodable
+from mvssl.devices import arithmetic
 from mvssl.draws import Draws
 from mvssl.errors import DataError, RecipeError
 from mvssl.mistakes import nearest
@@ -61,13 +62,13 @@ class ViewSet:
     def __call__(self, batch: Any, seed: int, device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """Training draws of every view, on `device`."""
         draws = Draws(seed, batch.position, scope="view")
-        with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
+        with _exactly(device):
             columns = self._columns(batch, device)
             return {name: self._draw(name, columns[self.source_of(name)], draws) for name in self.names}
 
     def clean(self, batch: Any, device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """Every view once, under the recipe's name and without augmentation."""
-        with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
+        with _exactly(device):
             columns = self._columns(batch, device)
             return {base: self._views[base](columns[self.source_of(base)], None) for base in self.bases}
 
@@ -82,6 +83,13 @@ class ViewSet:
 
     def _placement(self, owner: str, draws: Draws) -> Any:
         return self.view(owner).geometry.draw(draws.within(owner))
+
+
+@contextlib.contextmanager
+def _exactly(device: torch.device | str) -> Iterator[None]:
+    """Inside, whatever precision a run has: views are made in float32 by IEEE, and without gradient."""
+    with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False), arithmetic("fp32"):
+        yield
 
 
 def build_views(recipe_views: Mapping[str, View], shapes: Shapes) -> ViewSet:
