@@ -7,6 +7,7 @@ A copy from ordinary memory, or a mask as an index on the device, makes the host
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,8 @@ def arithmetic(precision: str, *, tune: bool = False) -> Iterator[None]:
     """
     # torch's older switches (allow_tf32, set_float32_matmul_precision) contradict these and raise when read: see
     # https://docs.pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices
-    parts = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
+    cudnn: Any = torch.backends.cudnn  # whose parts pyright does not see
+    parts: tuple[Any, ...] = torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn
     before, tuned = [part.fp32_precision for part in parts], torch.backends.cudnn.benchmark
     try:
         for part in parts:

@@ -10,7 +10,8 @@ sum over W of dV/ds = W dV/ds, and DDP's average divides by W.
 
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,11 @@ from torch import Tensor
 from mvssl.errors import ElsewhereError, MvsslError
 
 Made = TypeVar("Made")
+
+# How long processes wait for the main one, which may index or pack shards over a network, or hash a cache, for hours.
+# It ends the wait for a process that hangs: one that is gone closes its connections, which the others see at once.
+PATIENCE = timedelta(hours=12)
+_waiting: tuple[Any, Any] | None = None  # the default group, and the one that was made beside it
 
 
 def world() -> int:
@@ -100,12 +106,26 @@ def logsumexp(x: Tensor) -> Tensor:
     return x if world() == 1 else safe_logsumexp(gather(x[None]), 0)
 
 
+def cpu_group() -> Any:
+    """Processes that exchange what lies on CPUs and wait for each other with PATIENCE; all must call it together.
+
+    None on one process. Not the default group: in NCCL's a wait of ten minutes would end the run, and a wait occupies
+    the device.
+    """
+    global _waiting
+    if world() == 1:
+        return None
+    if _waiting is None or _waiting[0] is not dist.group.WORLD:
+        _waiting = dist.group.WORLD, dist.new_group(backend="gloo", timeout=PATIENCE)
+    return _waiting[1]
+
+
 def from_main(work: Callable[[], Made]) -> Made:
     """What `work()` gives on the main process, on every process; where it fails there, it fails on all.
 
     The result must pickle. The others raise `ElsewhereError` with the main process's text and code, and do not hang.
     """
-    made, failure = None, None
+    made, failure, group = None, None, cpu_group()
     if rank() == 0:
         try:
             made = work()
@@ -113,7 +133,7 @@ def from_main(work: Callable[[], Made]) -> Made:
             failure = error
     if world() > 1:
         told = [(made, None if failure is None else (str(failure), failure.code))]
-        dist.broadcast_object_list(told)
+        dist.broadcast_object_list(told, group=group)
         made, elsewhere = told[0]
         if elsewhere is not None and failure is None:
             raise ElsewhereError(*elsewhere)

@@ -284,3 +284,21 @@ def test_safe_logsumexp_is_torchs_and_has_gradient_zero_where_torchs_is_nan():
     assert (value == -math.inf).all()
     value.exp().sum().backward()
     assert (empty.grad == 0).all()
+
+
+def waited():
+    """The groups that waits for the main process run on, twice over, and for how long they would wait."""
+    groups = []
+    own = torch.distributed.broadcast_object_list
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            torch.distributed, "broadcast_object_list", lambda *a, group: groups.append(group) or own(*a, group=group)
+        )
+        made = [distributed.from_main(lambda n=n: n) for n in range(2)]
+    options = groups[0]._get_backend(torch.device("cpu")).options
+    return made, groups[0] is groups[1] is distributed.cpu_group(), groups[0].name(), options._timeout
+
+
+def test_processes_wait_for_the_main_one_for_hours_in_one_group_beside_the_default_one():
+    assert distributed.cpu_group() is None
+    assert processes(waited) == [([0, 1], True, "gloo", distributed.PATIENCE)] * 2

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
-from mvssl.evaluate.features import Labelled, Standard, classes
+from mvssl.evaluate.features import Labelled, Standard, chunks, classes
 from mvssl.evaluate.fitting import hold_out, loss, minibatches, seeded
 from mvssl.evaluate.metrics import Result, judge, metric_of, score
 
@@ -68,10 +68,19 @@ def build(head: Head, width: int, kinds: int) -> nn.Sequential:
 
 
 def fit(
-    train: Labelled, head: Head, rate: float, *, kinds: int, epochs: int, least_steps: int, seed: int
+    train: Labelled,
+    head: Head,
+    rate: float,
+    *,
+    kinds: int,
+    epochs: int,
+    least_steps: int,
+    seed: int,
+    part: Tensor | None = None,
+    standard: Standard | None = None,
 ) -> nn.Sequential:
-    """The head trained on the features, in eval mode."""
-    device, n = train.features.device, len(train.labels)
+    """The head trained on the features, or on the rows of `part`, standardised where it is said how; in eval mode."""
+    device, n = train.features.device, len(train.labels if part is None else part)
     batches = minibatches(
         n, batch_size=head.batch_size, epochs=epochs, least_steps=least_steps, seed=seed, shrink=False
     )
@@ -80,8 +89,8 @@ def fit(
         optimizer = _optimizer(model, head, rate)
         steps = MultiStepLR(optimizer, [round(share * len(batches)) for share in head.milestones], head.factor)
         for rows in batches:
-            rows = rows.to(device)
-            scores = model(train.features[rows])
+            rows = (rows if part is None else part[rows]).to(device)
+            scores = model(_standardised(train.features[rows], standard))
             value = loss(_clipped(scores, head.clip), train.labels[rows]) + head.penalty * scores.square().mean()
             optimizer.zero_grad()
             value.backward()
@@ -100,18 +109,30 @@ def _clipped(scores: Tensor, clip: float | None) -> Tensor:
     return scores if clip is None else clip * (scores / clip).tanh()
 
 
-def scores(model: nn.Module, features: Tensor) -> Tensor:
-    """[n, d] -> [n, c], in chunks."""
+def _standardised(features: Tensor, standard: Standard | None) -> Tensor:
+    return features if standard is None else standard(features)
+
+
+def scores(model: nn.Module, features: Tensor, rows: Tensor | None = None, standard: Standard | None = None) -> Tensor:
+    """[n, d], or some rows of it, -> [n, c], in chunks."""
     with torch.no_grad():
-        return torch.cat([model(chunk) for chunk in features.split(4096)])
+        return torch.cat([model(_standardised(chunk, standard)) for chunk in chunks(features, rows)])
 
 
-def select(train: Labelled, head: Head, rates: tuple[float, ...], *, share: float, seed: int, **schedule: int) -> dict:
+def select(
+    train: Labelled,
+    head: Head,
+    rates: tuple[float, ...],
+    *,
+    share: float,
+    seed: int,
+    standard: Standard | None = None,
+    **schedule: int,
+) -> dict:
     """The learning rate that does best on a held-out `share` of train, and its score there."""
     kept, held = hold_out(len(train.labels), share, seed)
-    part = Labelled(train.features[kept], train.labels[kept])
-    models = [fit(part, head, rate, seed=seed, **schedule) for rate in rates]
-    found = [score(scores(model, train.features[held]), train.labels[held]) for model in models]
+    models = [fit(train, head, rate, seed=seed, part=kept, standard=standard, **schedule) for rate in rates]
+    found = [score(scores(model, train.features, held, standard), train.labels[held]) for model in models]
     best = max(range(len(found)), key=found.__getitem__)
     return {"learning_rate": rates[best], "held_out_score": found[best], "held_out_samples": len(held)}
 
@@ -134,17 +155,15 @@ def classify(
     how the papers take features.
     """
     kinds, multi = classes(train.labels), train.labels.ndim == 2
-    if standardised:
-        standard = Standard.of(train.features)
-        train, test = (Labelled(standard(split.features), split.labels) for split in (train, test))
+    standard = Standard.of(train.features) if standardised else None  # a copy of all of train may not fit
     schedule = {"kinds": kinds, "epochs": epochs, "least_steps": least_steps}
     rates = rates or head.rates
     chosen: dict[str, Any] = {"learning_rate": rates[0]}
     how = "fixed beforehand"
     if len(rates) > 1:
         how = f"by {metric_of(train.labels).name} on {share:.0%} of train, then refitted on all of train"
-        chosen = select(train, head, rates, share=share, seed=seed, **schedule)
-    model = fit(train, head, chosen["learning_rate"], seed=seed, **schedule)
+        chosen = select(train, head, rates, share=share, seed=seed, standard=standard, **schedule)
+    model = fit(train, head, chosen["learning_rate"], seed=seed, standard=standard, **schedule)
     form = "linear" if head.hidden is None else f"{head.hidden} hidden units, batch norm, ReLU"
     optimizer = "SGD, momentum 0.9" if head.betas is None else f"Adam, betas {head.betas}"
     protocol = {
@@ -163,7 +182,7 @@ def classify(
         "learning_rates": list(rates),
         "chosen": how,
     }
-    return judge(scores(model, test.features), test.labels, protocol, seed, chosen=chosen)
+    return judge(scores(model, test.features, standard=standard), test.labels, protocol, seed, chosen=chosen)
 
 
 def mlp(

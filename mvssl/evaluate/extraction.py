@@ -184,7 +184,7 @@ def not_finite(source: Shards, row: int, view: str, advice: str) -> DataError:
 def _in_rounds(parts: Iterator[Part], take: Callable[[Part], None], batch_size: int) -> int:
     """Hand the parts of all processes to `take` on the main one; the number of samples. Where one fails, all do."""
     failure: MvsslError | None = None
-    group, samples = _group(), 0
+    group, samples = distributed.cpu_group(), 0
     while True:
         part = None
         try:
@@ -207,13 +207,6 @@ def _in_rounds(parts: Iterator[Part], take: Callable[[Part], None], batch_size: 
                 take(one)  # pyright: ignore[reportArgumentType]
         except MvsslError as error:  # the others hear of it in the next round
             failure = error
-
-
-def _group() -> Any:
-    """Processes that exchange CPU tensors: the default ones, or beside NCCL a group of their own."""
-    if distributed.world() == 1 or dist.get_backend() == "gloo":
-        return None
-    return dist.new_group(backend="gloo")
 
 
 def _told(part: Part | None, failure: MvsslError | None, group: Any) -> list[dict[str, Any] | None]:

@@ -5,6 +5,7 @@ out  features [n, d] float32 with labels int64 [n] or multi-hot [n, c]
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LIMIT = 8192  # numbers per feature; more are average-pooled
+BLOCK = 2**26  # numbers that are copied at once where some rows of a matrix are read
 EPSILON = 1e-6  # a feature that hardly varies in train is left as it is
 
 
@@ -29,13 +31,29 @@ class Standard(NamedTuple):
     scale: Tensor
 
     @classmethod
-    def of(cls, features: Tensor) -> "Standard":
-        """Statistics of [n, d]; a constant feature keeps its scale."""
-        deviation, mean = torch.std_mean(features, dim=0, correction=0)
+    def of(cls, features: Tensor, rows: Tensor | None = None) -> "Standard":
+        """Statistics of [n, d], or of some rows of it, which are never copied all at once.
+
+        A constant feature keeps its scale.
+        """
+        if rows is None:
+            deviation, mean = torch.std_mean(features, dim=0, correction=0)
+        else:
+            blocks = features.split(max(1, BLOCK // len(rows)), dim=1)
+            found = [torch.std_mean(block[rows], dim=0, correction=0) for block in blocks]
+            deviation, mean = (torch.cat(parts) for parts in zip(*found, strict=True))
         return cls(mean, torch.where(deviation > EPSILON, 1 / deviation, 1.0))
 
     def __call__(self, features: Tensor) -> Tensor:
         return (features - self.mean) * self.scale
+
+
+def chunks(features: Tensor, rows: Tensor | None = None) -> Iterator[Tensor]:
+    """[n, d], or some rows of it, by 4,096 at a time."""
+    if rows is None:
+        yield from features.split(4096)
+    else:
+        yield from (features[some] for some in rows.split(4096))
 
 
 def few(n: int, most: int, seed: int) -> Tensor:

@@ -79,6 +79,7 @@ class Hand:
     views: ViewSet
     device: torch.device
     seed: int
+    workers: int = 0  # loader processes, where batches are decoded while a probe trains
     standardise: bool = True  # views that are joined, each by train; the papers join them as they are
 
     def view(self, name: str) -> tuple[Labelled, Labelled]:
@@ -145,7 +146,7 @@ class Hand:
             rows: Tensor, steps: int, batch_size: int, seed: int, augment: bool
         ) -> Iterator[tuple[Tensor, Tensor]]:
             some = Some(split.source, split.rows[rows].tolist())
-            for batch in loader(some, batch_size=batch_size, seed=seed, stop_step=steps):
+            for batch in loader(some, batch_size=batch_size, seed=seed, stop_step=steps, **self._loading()):
                 clean = self.views.clean(batch, self.device)[view] if not augment else None
                 yield self._pair(self.views(batch, seed, self.device)[drawn] if clean is None else clean, batch)
 
@@ -153,10 +154,14 @@ class Hand:
 
     def _clean(self, view: str) -> Any:
         def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            for batch in sequential(self.splits["test"].source, batch_size=256):
+            for batch in sequential(self.splits["test"].source, batch_size=256, **self._loading()):
                 yield self._pair(self.views.clean(batch, self.device)[view], batch)
 
         return batches
+
+    def _loading(self) -> dict[str, Any]:
+        """Decoding beside the training process, as in pretraining; a batch is the same with any number of workers."""
+        return {"workers": self.workers, "pin_memory": self.device.type == "cuda"}
 
     def _pair(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         labels = as_classes(batch.columns["label"])

@@ -68,23 +68,27 @@ def bounds(
     if min(len(train[0]), len(test[0])) < 16:
         raise NotPossible(f"{len(train[0])} and {len(test[0])} samples of train and test are too few for a critic")
     standards = [Standard.of(x) for x in train]
-    x, y = (standard(part) for standard, part in zip(standards, train, strict=True))
+
+    def seen(rows: Tensor) -> Iterator[Tensor]:
+        """Rows of both sides of train, standardised when they are read: all at once would be a copy of train."""
+        return (standard(part[rows]) for standard, part in zip(standards, train, strict=True))
+
+    (x, y), device = train, train[0].device
     some = torch.randperm(len(test[0]), generator=torch.Generator().manual_seed(seed))[:MOST]
     u, v = (standard(part[some]) for standard, part in zip(standards, test, strict=True))
-    kept, held = (rows.to(x.device) for rows in hold_out(len(x), 0.2, seed))
-    held = held[:MOST]
+    kept, held = (rows.to(device) for rows in hold_out(len(x), 0.2, seed))
+    chosen_by = tuple(seen(held[:MOST]))
     batches = minibatches(len(kept), batch_size=batch_size, epochs=0, least_steps=steps, seed=seed)
     for name, (made, kept_by, read) in ESTIMATORS.items():
         trained = made()
-        with seeded(seed, x.device):
-            critic = Separable(x.shape[1], y.shape[1], UNITS).to(x.device)
+        with seeded(seed, device):
+            critic = Separable(x.shape[1], y.shape[1], UNITS).to(device)
 
         def drawn(step: int, bound=trained, critic=critic) -> Tensor:
-            rows = kept[batches[step].to(kept.device)]
-            return parts_of(bound, critic, x[rows], y[rows]).mean()
+            return parts_of(bound, critic, *seen(kept[batches[step].to(device)])).mean()
 
         def on_held(bound=kept_by, critic=critic) -> Tensor:
-            return parts_of(bound, critic, x[held], y[held]).mean()
+            return parts_of(bound, critic, *chosen_by).mean()
 
         at = train_critic(critic, drawn, on_held, steps=steps, rate=rate)
         with torch.no_grad():

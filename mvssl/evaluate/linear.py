@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from mvssl.evaluate.classifiers import LINEARS, classify
-from mvssl.evaluate.features import Labelled, Standard, classes, one_hot
+from mvssl.evaluate.features import Labelled, Standard, chunks, classes, one_hot
 from mvssl.evaluate.fitting import hold_out, minibatches, rows_per_step
 from mvssl.evaluate.metrics import Result, judge, metric_of, score
 
@@ -33,9 +33,9 @@ class Linear(NamedTuple):
     weight: Tensor
     bias: Tensor
 
-    def __call__(self, features: Tensor) -> Tensor:
-        """[n, d] -> scores [n, k, c]."""
-        return torch.cat([self.scores(self.standard(chunk)) for chunk in features.split(4096)])
+    def __call__(self, features: Tensor, rows: Tensor | None = None) -> Tensor:
+        """[n, d] -> scores [n, k, c], or those of some rows."""
+        return torch.cat([self.scores(self.standard(chunk)) for chunk in chunks(features, rows)])
 
     def alone(self, number: int) -> "Linear":
         """One of the classifiers, as the only one."""
@@ -55,18 +55,22 @@ def fit(
     batch_size: int,
     least_steps: int,
     seed: int,
+    part: Tensor | None = None,
 ) -> Linear:
-    """Train one classifier of `width` classes per pair of learning rate and weight decay, by Adam with cosine decay."""
+    """Train one classifier of `width` classes per pair of learning rate and weight decay, by Adam with cosine decay.
+
+    On all of train, or on the rows of `part`, read where they stand: a copy of most of train may not fit.
+    """
     features, labels = train
-    n, k, multi = len(labels), len(pairs), labels.ndim == 2
+    n, k, multi = len(labels if part is None else part), len(pairs), labels.ndim == 2
     new = features.new_zeros
-    model = Linear(Standard.of(features), new(k, width, features.shape[1]), new(k, width))
+    model = Linear(Standard.of(features, part), new(k, width, features.shape[1]), new(k, width))
     slope = Linear(model.standard, torch.zeros_like(model.weight), torch.zeros_like(model.bias))
     adam = _adam(model, slope, pairs)
     batches = minibatches(n, batch_size=batch_size, epochs=epochs, least_steps=least_steps, seed=seed)
     cosine = LambdaLR(adam, lambda step: (1 + math.cos(math.pi * step / len(batches))) / 2)
     for rows in batches:
-        rows = rows.to(features.device)
+        rows = (rows if part is None else part[rows]).to(features.device)
         x = model.standard(features[rows])
         scores = model.scores(x)
         p = scores.sigmoid() if multi else scores.softmax(dim=2)
@@ -95,11 +99,10 @@ def _adam(model: Linear, slope: Linear, pairs: list[tuple[float, float]]) -> tor
 def select(train: Labelled, *, share: float = 0.2, seed: int = 0, **schedule: Any) -> dict:
     """The pair of learning rate and weight decay that does best on a held-out `share` of train, and its score there."""
     kept, held = hold_out(len(train.labels), share, seed)
-    part = Labelled(train.features[kept], train.labels[kept])
-    model = fit(part, PAIRS, width=classes(train.labels), seed=seed, **schedule)
-    features, labels = train.features[held], train.labels[held]
+    model = fit(train, PAIRS, width=classes(train.labels), seed=seed, part=kept, **schedule)
+    labels = train.labels[held]
     # one after the other: the scores of all at once are gigabytes where samples and classes are many
-    found = [score(model.alone(candidate)(features)[:, 0], labels) for candidate in range(len(PAIRS))]
+    found = [score(model.alone(candidate)(train.features, held)[:, 0], labels) for candidate in range(len(PAIRS))]
     return {**best_of(found), "held_out_samples": len(held)}
 
 

@@ -174,7 +174,10 @@ def measure(
             passes = f", {job.options['epochs']} passes" if "epochs" in job.options else ""
             status.update(f"{number} of {len(calls)}: {job.probe} of {candidate.encoder} on {view}{passes}")
             layer = layer_of(job, candidate)
-            hand = Hand(candidate, layer, splits, classes, subject.views, setting.device, setting.seed, not job.preset)
+            hand = Hand(
+                candidate, layer, splits, classes, subject.views, setting.device, setting.seed,
+                workers=subject.recipe.data.workers, standardise=not job.preset,
+            )  # fmt: skip
             for found in _called(job, hand, view, notes):
                 found = _with_chance(found, splits, classes)
                 key = job.probe, view, found.what, found.metric.name, str(job.options)
@@ -228,7 +231,12 @@ def _called(job: Job, hand: Hand, view: str, notes: dict[str, None]) -> list[Res
         return [found] if isinstance(found, Result) else list(found)
     except NotPossible as reason:
         notes[f"{job.probe}: {reason}"] = None
-        return []
+    except torch.OutOfMemoryError:  # what is measured next may fit, and the trained encoder comes last
+        notes[
+            f"{job.probe} of {hand.candidate.encoder} on {view}: it needs more memory than the device has; measure "
+            "fewer views or a smaller layer at once (--view, --layer), or evaluate on a larger device"
+        ] = None
+    return []
 
 
 def _with_chance(found: Result, splits: dict[str, Split], classes: Classes) -> Result:

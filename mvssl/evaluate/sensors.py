@@ -25,8 +25,12 @@ def sensors(train: ByView, test: ByView, *, share: float = 0.2, seed: int = 0, *
         raise NotPossible("without its only view nothing is left")
     schedule = SCHEDULE | schedule
     standards = {view: Standard.of(x) for view, x in train.features.items()}
-    fitted, tested = ({v: standards[v](x) for v, x in split.features.items()} for split in (train, test))
-    whole = Labelled(torch.cat(list(fitted.values()), 1), train.labels)
+    tested = {view: standards[view](x) for view, x in test.features.items()}
+    widths = [x.shape[1] for x in train.features.values()]
+    first = next(iter(train.features.values()))
+    whole = Labelled(first.new_empty(len(first), sum(widths)), train.labels)
+    for view, place in zip(train.features, whole.features.split(widths, 1), strict=True):  # one copy of train, not two
+        place.copy_(standards[view](train.features[view]))
     chosen = select(whole, share=share, seed=seed, **schedule)
     pair = chosen["learning_rate"], chosen["weight_decay"]
     model = fit(whole, [pair], width=classes(train.labels), seed=seed, **schedule)

@@ -221,3 +221,38 @@ def test_the_recipe_says_how_long_how_exactly_and_with_how_many_labels_to_fine_t
     rows = importlib.import_module("mvssl.evaluate.probes")._finetunings
     assert rows(loaded.recipe.evaluate) == [{"epochs": 10, "augment": True, "precision": "fp32"}]
     assert rows(said) == [{"epochs": 3, "augment": True, "precision": "bf16", "shots": shots} for shots in (1, 5)]
+
+
+def test_batches_to_fine_tune_on_are_decoded_by_the_recipes_workers_and_are_the_same(loaded, monkeypatch):
+    hands, asked = [], []
+    measured = importlib.import_module("mvssl.evaluate.measure")
+    monkeypatch.setattr(measured, "_called", lambda job, hand, view, notes: hands.append(hand) or [])
+    parallel = loaded.recipe.data.model_copy(update={"workers": 2})
+    subject = replace(loaded, recipe=loaded.recipe.model_copy(update={"data": parallel}))
+    with pytest.raises(DataError, match="nothing could be measured"):
+        evaluate(subject, probes=["finetune"], views=["image"], baselines=False, show=False)
+    (hand,) = hands
+    made = importlib.import_module("mvssl.evaluate.handing")
+    for name in ("loader", "sequential"):
+        own = getattr(made, name)
+        monkeypatch.setattr(
+            made, name, lambda *given, own=own, **keywords: asked.append(keywords["workers"]) or own(*given, **keywords)
+        )
+    seen = []
+    for workers in (hand.workers, 0):
+        live = replace(hand, workers=workers).live("image")
+        seen.append([*live.train(torch.arange(30), 3, 8, 0, True), *live.test()])
+    assert asked == [2, 2, 0, 0]
+    for ours, theirs in zip(*seen, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_probe_that_does_not_fit_the_device_is_a_note_and_the_others_go_on(loaded, monkeypatch, capsys):
+    def too_large(*given, **keywords):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 33.00 GiB")
+
+    monkeypatch.setitem(PROBES, "knn", PROBES["knn"]._replace(run=too_large))
+    found = evaluate(loaded, probes=["knn", "spectrum"], views=["image"])
+    assert {record["probe"] for record in found} == {"spectrum"}
+    told = " ".join(capsys.readouterr().out.split())
+    assert "left out: knn of trained on image: it needs more memory than the device has" in told

@@ -9,7 +9,7 @@ from clouds import clusters, largest_made, several
 from sklearn.metrics import average_precision_score
 
 from mvssl.evaluate import Labelled, linear, mlp
-from mvssl.evaluate.classifiers import MLPS, build, fit, select
+from mvssl.evaluate.classifiers import MLPS, build, fit, scores, select
 from mvssl.evaluate.features import Standard
 from mvssl.evaluate.fitting import hold_out, loss, minibatches
 
@@ -139,3 +139,21 @@ def test_the_loss_of_multi_hot_labels_is_that_of_so_many_binary_classifiers():
     scores, labels = torch.randn(6, 3), (torch.rand(6, 3) < 0.5).float()
     by_hand = -(labels * scores.sigmoid().log() + (1 - labels) * (1 - scores.sigmoid()).log()).sum(1).mean()
     assert loss(scores, labels).item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("head", ["dim", "amdim"])
+def test_a_fit_on_some_rows_standardised_as_they_are_read_is_that_on_a_copy_bit_for_bit(head):
+    train = clusters(300, 1)
+    (kept, held), standard = hold_out(300, 0.2, 0), Standard.of(train.features)
+    copy = Labelled(standard(train.features)[kept], train.labels[kept])
+    schedule = {"kinds": 4, "epochs": 1, "least_steps": 5, "seed": 0}
+    there = fit(train, MLPS[head], 1e-3, part=kept, standard=standard, **schedule)
+    taken = fit(copy, MLPS[head], 1e-3, **schedule)
+    assert torch.equal(scores(there, train.features, held, standard), scores(taken, standard(train.features)[held]))
+
+
+def test_choosing_and_fitting_make_no_copy_of_train():
+    train = clusters(3000, 3, width=64)
+    with largest_made() as largest:
+        mlp(train, clusters(100, 3, width=64), rates=(1e-3, 1e-2), epochs=1, least_steps=1)
+    assert largest[0] < train.features.numel()

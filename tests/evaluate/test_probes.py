@@ -15,8 +15,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from mvssl.evaluate import Labelled, fewlabel, knn, linear
 from mvssl.evaluate.features import Standard
 from mvssl.evaluate.fewlabel import draw, logistic_regression, members
+from mvssl.evaluate.fitting import hold_out
 from mvssl.evaluate.knn import votes
-from mvssl.evaluate.linear import fit, select
+from mvssl.evaluate.linear import PAIRS, fit, select
 from mvssl.evaluate.metrics import NotPossible
 
 QUICK = {"epochs": 1, "batch_size": 64, "least_steps": 100}
@@ -227,3 +228,29 @@ def test_a_linear_probe_of_hardly_any_samples_says_how_many_it_needs(samples):
     few = Labelled(torch.randn(samples, 4), torch.zeros(samples, dtype=torch.long))
     with pytest.raises(NotPossible, match="at least 4"):
         linear(few, few)
+
+
+def test_a_fit_on_some_rows_is_the_fit_on_a_copy_of_them_bit_for_bit():
+    kept, held = hold_out(300, 0.2, 0)
+    schedule = {"width": 3, "epochs": 1, "batch_size": 64, "least_steps": 20, "seed": 0}
+    for train in (clusters(300, 1, kinds=3), several(300)):
+        copy = Labelled(train.features[kept], train.labels[kept])
+        there, taken = fit(train, PAIRS, part=kept, **schedule), fit(copy, PAIRS, **schedule)
+        assert all(torch.equal(a, b) for a, b in zip(there[1:], taken[1:], strict=True))
+        assert torch.equal(there(train.features, held), taken(train.features[held]))
+
+
+def test_choosing_settings_makes_no_copy_of_train(monkeypatch):
+    monkeypatch.setattr(importlib.import_module("mvssl.evaluate.features"), "BLOCK", 2**14)
+    train = clusters(3000, 3, width=64)
+    with largest_made() as largest:
+        select(train, epochs=1, batch_size=64, least_steps=3)
+    assert largest[0] < train.features.numel() / 3
+
+
+def test_statistics_of_some_rows_are_those_of_a_copy_in_one_block_or_many(monkeypatch):
+    train, rows = clusters(200, 3), torch.randperm(200)[:150]
+    whole = Standard.of(train.features[rows])
+    assert all(torch.equal(a, b) for a, b in zip(whole, Standard.of(train.features, rows), strict=True))
+    monkeypatch.setattr(importlib.import_module("mvssl.evaluate.features"), "BLOCK", 300)  # two columns at a time
+    torch.testing.assert_close(Standard.of(train.features, rows), whole)
