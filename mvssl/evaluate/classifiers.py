@@ -156,7 +156,7 @@ def classify(
     """
     kinds, multi = classes(train.labels), train.labels.ndim == 2
     standard = Standard.of(train.features) if standardised else None  # a copy of all of train may not fit
-    schedule = {"kinds": kinds, "epochs": epochs, "least_steps": least_steps}
+    schedule: dict[str, Any] = {"kinds": kinds, "epochs": epochs, "least_steps": least_steps}
     rates = rates or head.rates
     chosen: dict[str, Any] = {"learning_rate": rates[0]}
     how = "fixed beforehand"
