@@ -28,7 +28,7 @@ Checkpoint = Annotated[
     str, typer.Option("--checkpoint", metavar="last|best|STEP", help="best: the lowest held-out loss of the run")
 ]
 PROBE_NAMES = (
-    "knn, linear, mlp, fewlabel, cluster, spectrum, ndm, ood, dense, finetune, sensors, retrieval, alignment, "
+    "knn, linear, mlp, fewlabel, cluster, spectrum, ndm, ood, dense, finetune, sensors, retrieval, aligned, "
     "information, inputs; may be given several times"
 )
 QUICKSTART = Path("recipes/quickstart.yaml")

@@ -7,6 +7,7 @@ out  config.json, model.safetensors and README.md per encoder; stock models load
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,8 +78,9 @@ def export_encoder(encoder: Encoder, destination: Path, card: Card) -> Report:
         with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}-") as aside:
             folder = Path(aside)
             weights = {key: value.detach().cpu().contiguous() for key, value in encoder.model.state_dict().items()}
-            save_file(_separate(weights), folder / "model.safetensors", metadata={"format": "pt"})
             (folder / "config.json").write_text(json.dumps(config(encoder, card), indent=2))
+            save_file(_separate(weights), folder / "model.safetensors", metadata={"format": "pt"})
+            shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors makes private files
             difference = compare(encoder, folder)
             if not difference <= TOLERANCE:
                 raise OutputError(
@@ -130,7 +132,7 @@ def config(encoder: Encoder, card: Card) -> dict[str, Any]:
             "custom_load": False,
             "input_size": [c, h, w],
             "fixed_input_size": bool(source.get("fixed_input_size", False)),
-            "interpolation": "bicubic",
+            "interpolation": card.interpolation,
             "crop_pct": 1.0,
             "mean": per_channel(card.mean, c, "mean"),
             "std": per_channel(card.std, c, "std"),

@@ -34,12 +34,13 @@ def check(recipe: Recipe, folder: Path) -> None:
 
     def look() -> None:
         if "evaluate" in recipe.train.then:
-            from mvssl.evaluate.plan import jobs_of, need_labels, refuse_impossible
+            from mvssl.evaluate.plan import jobs_of, need_labels, need_segments, refuse_impossible
             from mvssl.evaluate.splits import open_splits
 
             said = recipe.evaluate
             refuse_impossible(said)
-            open_splits(recipe, labels=need_labels(jobs_of(said, said.probes, said.layer)))
+            jobs = jobs_of(said, said.probes, said.layer)
+            open_splits(recipe, labels=need_labels(jobs), segments=need_segments(jobs))
         if "export" in recipe.train.then:
             from mvssl.export import folders_of
 

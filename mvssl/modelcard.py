@@ -23,14 +23,15 @@ class Card:
     """Facts about an encoder that its weights do not tell.
 
     `views` says by view what the encoder saw, `mean` and `std` normalise its input (one number per channel, or
-    one for all), `bands` names the channels of views that have names for them, `source` is the run, `results` are
-    records of `mvssl evaluate`.
+    one for all), `interpolation` is how images were resized, `bands` names the channels of views that have names for
+    them, `source` is the run, `results` are records of `mvssl evaluate`.
     """
 
     views: dict[str, str] = field(default_factory=dict)
     bands: dict[str, list[str]] = field(default_factory=dict)
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    interpolation: str = "bilinear"
     data: str = ""
     objective: str = ""
     recipe: str = ""
@@ -49,6 +50,7 @@ class Card:
             bands={base: list(names) for base in bases if (names := getattr(run.views.view(base), "bands", ()))},
             mean=_statistics(first, "mean", 0.0),
             std=_statistics(first, "std", 1.0),
+            interpolation=getattr(first, "interpolation", "bilinear"),
             data=str(recipe.data.train),
             objective=", ".join(term.name for term in recipe.objective),
             recipe=public(recipe, run.folder.name),

@@ -21,7 +21,7 @@ from mvssl.evaluate.extraction import collect, on_main
 from mvssl.evaluate.handing import ALL, Hand, distinct
 from mvssl.evaluate.layers import PIXELS, Candidate, Want, compute, describe
 from mvssl.evaluate.metrics import NotPossible, Result, metric_of
-from mvssl.evaluate.plan import Job, jobs_of, layer_of, need_labels, wants_of
+from mvssl.evaluate.plan import Job, jobs_of, layer_of, need_labels, need_segments, wants_of
 from mvssl.evaluate.probes import PROBES
 from mvssl.evaluate.protocols import jobs_of_protocol
 from mvssl.evaluate.records import Record, about_label, gain, record, save, updated
@@ -91,7 +91,8 @@ def evaluate(
     file = Path(json_file) if json_file else subject.home and subject.home / "evaluation.json"
     if file:
         distributed.from_main(lambda: try_place(file, RECORDS))  # before anything is computed
-    sources = distributed.main_first(lambda: open_splits(subject.recipe, data, test, other, labels=need_labels(jobs)))
+    needs = {"labels": need_labels(jobs), "segments": need_segments(jobs)}
+    sources = distributed.main_first(lambda: open_splits(subject.recipe, data, test, other, **needs))
     for source in sources.shards.values():
         build_alike(subject.recipe.views, source.shapes, subject.views.shapes, subject.name)
     setting = Setting(subject, sources, seed, batch_size, said.precision, device)

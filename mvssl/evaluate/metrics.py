@@ -147,12 +147,12 @@ def classwise(scores: Tensor, labels: Tensor) -> dict[str, Any]:
     `recall_per_class` in the order of the classes, None for one that test does not show; `balanced_accuracy` is its
     mean; `macro_f1` the mean over classes that test shows or that were said; `top_5` where there are more than five.
     """
-    kinds, said = scores.shape[1], scores.argmax(1)
+    kinds, said = max(scores.shape[1], int(labels.max()) + 1), scores.argmax(1)  # test may show what train never did
     table = torch.bincount(labels * kinds + said, minlength=kinds**2).view(kinds, kinds).double()
     right, there, told = table.diagonal(), table.sum(1), table.sum(0)
     recall, f1 = right / there, 2 * right / (there + told)  # NaN where there is none
     found: dict[str, Any] = {"balanced_accuracy": recall.nanmean().item(), "macro_f1": f1.nanmean().item()}
-    if kinds > 5:
+    if scores.shape[1] > 5:
         found["top_5"] = (scores.topk(5, dim=1).indices == labels[:, None]).any(1).double().mean().item()
     return {**found, "recall_per_class": [None if r != r else r for r in recall.tolist()]}
 

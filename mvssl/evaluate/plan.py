@@ -59,6 +59,11 @@ def need_labels(jobs: list[Job]) -> bool:
     return any(PROBES[job.probe].labels for job in jobs)
 
 
+def need_segments(jobs: list[Job]) -> bool:
+    """Whether any of the jobs asks for the class of every pixel."""
+    return any(PROBES[job.probe].handed == "maps" for job in jobs)
+
+
 def wants_of(jobs: list[Job], candidates: list[Candidate], *, images: bool = True) -> list[Want]:
     """What the jobs read of every sample: labels, layers of the candidates, maps, and the clean views themselves.
 

@@ -119,6 +119,8 @@ def comparable(test: ByView) -> list[tuple[str, str]]:
     """Pairs of views whose features are equally wide. Raises `NotPossible` where there are none."""
     widths = {view: x.shape[1] for view, x in test.features.items()}
     pairs = [(one, other) for one, other in itertools.combinations(widths, 2) if widths[one] == widths[other]]
+    if len(widths) < 2:
+        raise NotPossible("there is one view: draws of it are the same picture without their augmentation")
     if not pairs:
         raise NotPossible("no two views have features of equal width; at layer head they have, with most objectives")
     return pairs

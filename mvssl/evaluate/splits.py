@@ -19,7 +19,7 @@ from mvssl.errors import DataError, RecipeError
 from mvssl.evaluate.cache import Entry
 from mvssl.evaluate.layers import Want
 from mvssl.evaluate.metrics import expected_precision
-from mvssl.recipe import Recipe
+from mvssl.recipe import Column, Recipe
 
 SPLITS = ("train", "test", "other")
 Patterns = str | list[str] | None
@@ -33,11 +33,18 @@ class Sources(NamedTuple):
 
 
 def open_splits(
-    recipe: Recipe, train: Patterns = None, test: Patterns = None, other: Patterns = None, *, labels: bool = True
+    recipe: Recipe,
+    train: Patterns = None,
+    test: Patterns = None,
+    other: Patterns = None,
+    *,
+    labels: bool = True,
+    segments: bool = False,
 ) -> Sources:
-    """Shards with the recipe's columns, `label` and `segments`. Raises `RecipeError`, `DataError`.
+    """Shards with the recipe's columns, and `label` and `segments` where they are needed.
 
-    `other` needs no labels. Without `labels` the recipe need not say where they are.
+    Labels that nobody needs are taken where the shards have them; `other` needs none. Raises `RecipeError` and
+    `DataError`.
     """
     if recipe.data.label is None and labels:
         raise RecipeError("data.label: the recipe does not say where labels are; add for example label: {field: cls}")
@@ -45,20 +52,29 @@ def open_splits(
         raise RecipeError("other shards to fit probes on need other shards to test on: give both --data and --test")
     if not (test or recipe.data.val):
         raise RecipeError("no labelled shards to test on: name them in data.val, or give --test SHARDS")
-    extra = {"label": recipe.data.label, "segments": recipe.evaluate.segments}
+    extra = {"label": recipe.data.label, "segments": recipe.evaluate.segments if segments else None}
     columns = {**recipe.data.columns, **{name: column for name, column in extra.items() if column}}
     named = {"train": listed(train or recipe.data.train), "test": listed(test or recipe.data.val)}
     named |= {"other": listed(other)} if other else {}
+    try:
+        shards = _opened(recipe, named, columns)
+    except DataError:
+        if labels or "label" not in columns:
+            raise
+        shards = _opened(recipe, named, {name: column for name, column in columns.items() if name != "label"})
+    for source in shards.values():
+        refuse_pictures(source)
+    return Sources(shards, named)
+
+
+def _opened(recipe: Recipe, named: dict[str, list[str]], columns: dict[str, Column]) -> dict[str, Shards]:
     # a sample that lacks any view is left out for every view, so that all views are measured on the same samples
-    shards = {
+    return {
         split: open_shards(
             patterns, recipe.data.folder, recipe.data.columns if split == "other" else columns, missing="drop"
         )
         for split, patterns in named.items()
     }
-    for source in shards.values():
-        refuse_pictures(source)
-    return Sources(shards, named)
 
 
 def refuse_pictures(source: Shards) -> None:

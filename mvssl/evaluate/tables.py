@@ -232,13 +232,15 @@ def title_of(records: list[Record], metrics: list[str], apart: str) -> str:
     """What a table is of: metric and unit, samples, chance, and in what its protocol is another than the first's."""
     first = records[0]
     units = sorted({r["unit"] for r in records})
-    said = f"{_words(metrics[0])} in {units[0] or '1'}" if len(metrics) == 1 else f"in {', '.join(filter(None, units))}"
+    named, told = _words(metrics[0]) if len(metrics) == 1 else "", ", ".join(filter(None, units))
+    said = " in ".join(filter(None, [named, told])) if named else f"in {told}" * bool(told)
     counts = f"{first['n_test']} test samples, {first['n_train']} for fitting"
     chances = {r["chance"] for r in records if r.get("chance") is not None}
     chance = f"; chance {chances.pop():.1%}" if len(chances) == 1 and units == ["%"] else ""
     preset = first["protocol"].get("preset")
     whose = f"protocol {preset['name']}: " if preset else ""
-    return f"{whose}{said}, {counts}{chance}" + (f"\nanother protocol: {apart}" if apart else "")
+    about = ", ".join(filter(None, [said, counts]))
+    return f"{whose}{about}{chance}" + (f"\nanother protocol: {apart}" if apart else "")
 
 
 def _caption(records: list[Record]) -> str:

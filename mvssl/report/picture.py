@@ -6,7 +6,6 @@ out  per sample a tensor to draw (`look`), and of it an element of the page (`ce
 
 import base64
 import io
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import Tensor
 from mvssl.report.html import Html, el
 from mvssl.views import ImageView, ViewSet
 from mvssl.views.logmel import LogMelView
-from mvssl.views.panels import colours, is_measured
+from mvssl.views.panels import colours, columns_of, is_measured
 from mvssl.views.signal import SignalView
 
 LARGEST = 112  # pixels of a picture's longer side; more would not show at the size it has on the page
@@ -75,7 +74,7 @@ def numbers(x: Tensor) -> Tensor:
     x = x / some.abs().quantile(0.99).clamp(min=1e-12)
     if x.shape[1] <= BARS:
         return x
-    side = math.ceil(math.sqrt(x.shape[1]))
+    side = columns_of(x.shape[1])
     field = F.pad(x, (0, -x.shape[1] % side)).view(len(x), -1, side)
     return coloured((field + 1) / 2, "RdBu_r") if x.amin() < 0 else coloured(field, "viridis")
 

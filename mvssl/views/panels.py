@@ -223,13 +223,19 @@ def _spectrograms(title: str, x: Tensor, view: LogMelView) -> Panel:
     return Panel(title, 1.8, show, note + "; stripes of one colour are masked" * bool(masked))
 
 
+def columns_of(d: int) -> int:
+    """In how many columns to lay out d numbers: a divisor near the root, as an image that was flattened had, or it."""
+    root = math.sqrt(d)
+    divisor = max(n for n in range(1, int(root) + 1) if d % n == 0)
+    return divisor if divisor > 0.75 * root else math.ceil(root)
+
+
 def _vectors(title: str, x: Tensor) -> Panel:
     """Bars about zero, or, of many features, a field with a row of them under the other."""
     x = x.reshape(len(x), -1).nan_to_num(0.0)
     d = x.shape[1]
     extreme = max(*(abs(limit) for limit in _limits(x)), 1e-6)
-    side = math.ceil(math.sqrt(d))
-
+    side = columns_of(d)
     signed = bool(x.amin() < 0)
 
     def bars(axes: Axes, row: int, last: bool) -> None:

@@ -58,6 +58,7 @@ def test_what_uneven_classes_hide_is_scikit_learns_and_stands_in_the_record():
     assert found["top_5"] == pytest.approx(top_k_accuracy_score(labels, scores, k=5, labels=range(7)))
     assert [r is None for r in found["recall_per_class"]] == [False, False, True, True, True, True, False]
     assert record(judge(scores, labels, {}))["also"] == found
+    assert judge(scores[:, :6], labels, {}).also["recall_per_class"][6] == 0  # a class that train never showed
 
 
 @pytest.mark.parametrize("right", [50, 0])

@@ -2,8 +2,10 @@
 
 import pytest
 
+from mvssl.commands import PROBE_NAMES
 from mvssl.errors import RecipeError
 from mvssl.evaluate.plan import jobs_of
+from mvssl.evaluate.probes import PROBES
 from mvssl.recipe import Evaluate
 
 
@@ -27,3 +29,7 @@ def test_a_recipe_gives_keywords_to_the_probes_that_it_names():
 def test_options_that_a_probe_does_not_have_or_that_stand_elsewhere_are_refused(options, said):
     with pytest.raises(RecipeError, match=said):
         jobs_of(Evaluate(options=options), ["knn"], "vector")
+
+
+def test_the_help_names_the_probes_that_there_are():
+    assert set(PROBE_NAMES.partition(";")[0].split(", ")) == set(PROBES)

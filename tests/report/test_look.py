@@ -8,7 +8,7 @@ import torch
 from mvssl.report.gather import read_lines, series
 from mvssl.report.samples import Look
 from mvssl.report.sections import embedding, maps, neighbours
-from mvssl.report.sections.bounds import find
+from mvssl.report.sections.bounds import Bound, find, share
 from mvssl.report.sections.curves import families
 from mvssl.report.sections.origin import compact
 from mvssl.report.sections.summary import lasted
@@ -101,6 +101,13 @@ def test_bounds_are_found_by_pair_with_their_ceiling_and_held_out_value():
     assert not found["x/local"].ceiling
     assert found["dim_1/x"].ceiling
     assert not found["c-d"].trained
+
+
+def test_a_held_out_bound_is_a_share_of_its_own_ceiling():
+    """A small data.val has fewer candidates than a batch of training."""
+    one, four, two = (series([{"step": 1, "x": value}])["x"] for value in (1.0, 4.0, 2.0))
+    assert share(Bound("a-b", one, one, four, two)) == 0.5
+    assert share(Bound("a-b", one, None, four, None)) == 0.25
 
 
 def test_an_objectives_own_metrics_come_together_by_what_they_are():

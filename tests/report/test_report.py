@@ -271,6 +271,9 @@ def test_mispaired_samples_are_listed_and_those_that_are_found_are_drawn(run):
     assert drawn == keys[:2]  # the third is in another shard
     assert "mispaired" in read(run, samples=0).sections
     (run / "mispaired.jsonl").write_text("")
+    assert "no check could tell yet" in read(run, samples=0).said
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 6, "mispaired": 0}) + "\n")
     assert "no sample stands out" in read(run, samples=0).said
 
 

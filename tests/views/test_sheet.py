@@ -12,7 +12,7 @@ from torch import Tensor
 from mvssl.errors import OutputError
 from mvssl.recipe import View
 from mvssl.views import ImageView, build_views
-from mvssl.views.panels import colours, is_measured, panel, primaries
+from mvssl.views.panels import colours, columns_of, is_measured, panel, primaries
 from mvssl.views.sheet import CELL, contact_sheet
 
 
@@ -181,3 +181,8 @@ def test_sheets_leave_pyplot_alone(tmp_path, monkeypatch):
     views, batch = made()
     contact_sheet(views, batch, Path(tmp_path / "sheet.png"), draws=1)
     assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize(("d", "columns"), [(240, 15), (784, 28), (64, 8), (76, 9), (7, 3)])
+def test_vectors_are_laid_out_as_the_image_that_they_may_have_been(d, columns):
+    assert columns_of(d) == columns

@@ -19,6 +19,7 @@ class Bound(NamedTuple):
     trained: Series | None
     held_out: Series | None
     ceiling: Series | None
+    held_out_ceiling: Series | None  # lower where the held-out samples are fewer than a batch
 
 
 def bounds(facts: Facts) -> Section | Absent:
@@ -49,7 +50,7 @@ def find(facts: Facts) -> list[Bound]:
             pair = "/".join([*parts[:at], *parts[at + 1 :]]) or "all views"
             pairs.setdefault(pair, {})["held_out_" * held + kind] = series
     return [
-        Bound(pair, of.get("bound"), of.get("held_out_bound"), of.get("ceiling") or of.get("held_out_ceiling"))
+        Bound(pair, of.get("bound"), of.get("held_out_bound"), of.get("ceiling"), of.get("held_out_ceiling"))
         for pair, of in pairs.items()
         if "bound" in of or "held_out_bound" in of
     ]
@@ -61,16 +62,17 @@ def _chart(bound: Bound) -> Html:
         lines.append(Line("training", points(bound.trained)))
     if bound.held_out:
         lines.append(Line("held out", points(bound.held_out), "dashed", 1))
-    if bound.ceiling:
-        lines.append(Line("ceiling", points(bound.ceiling), "dotted", 9))
+    if top := bound.ceiling or bound.held_out_ceiling:
+        lines.append(Line("ceiling", points(top), "dotted", 9))
     return line_chart(bound.pair, lines, y="nats")
 
 
 def _table(found: list[Bound]) -> Html:
     """Where each bound stands; a column that no bound has is left out."""
     columns = {"training": [b.trained for b in found], "held out": [b.held_out for b in found]}
-    columns = {name: s for name, s in (columns | {"ceiling": [b.ceiling for b in found]}).items() if any(s)}
-    shares = [_share(b) for b in found]
+    columns |= {"ceiling": [b.held_out_ceiling or b.ceiling for b in found]}  # of the bound whose share is shown
+    columns = {name: series for name, series in columns.items() if any(series)}
+    shares = [share(b) for b in found]
     names = ["pair", *columns, *["share of ceiling"] * any(s is not None for s in shares)]
     rows = []
     for number, bound in enumerate(found):
@@ -85,9 +87,9 @@ def _last(series: Series | None) -> str:
     return f"{series.last:,.2f}" if series else ""
 
 
-def _share(bound: Bound) -> float | None:
+def share(bound: Bound) -> float | None:
     """How much of its ceiling a bound has reached; of the held-out one where there is one."""
-    now, top = (bound.held_out or bound.trained), bound.ceiling
+    now, top = (bound.held_out, bound.held_out_ceiling) if bound.held_out else (bound.trained, bound.ceiling)
     return min(max(now.last / top.last, 0.0), 1.0) if now and top and top.last > 0 else None
 
 

@@ -14,17 +14,17 @@ from mvssl.words import counted
 
 LISTED, DRAWN = 40, 12
 KEYS = ("shard", "key", "views", "score")
-NONE = (
-    "there is no mispaired.jsonl: checks of a run with several views list there the samples that do not seem to match"
-)
+NONE = "checks list such samples in mispaired.jsonl where the views of a run come from several columns"
+EARLY = "no check could tell yet who is: samples were met too few times, or partners are not found yet"
 
 
 def mispaired(facts: Facts, run: LoadedRun | None, sources: list[Shards]) -> Section | Absent:
     """The lines of mispaired.jsonl; the first of them as pictures where one of `sources` holds the samples."""
     rows = facts.mispaired
     if not rows:
-        looked = (facts.folder / "mispaired.jsonl").exists()
-        return Absent("Mispaired samples", "mispaired.jsonl is empty: no sample stands out" if looked else NONE)
+        looked, told = (facts.folder / "mispaired.jsonl").exists(), "mispaired" in facts.metrics
+        why = "mispaired.jsonl is empty: no sample stands out" if told else EARLY
+        return Absent("Mispaired samples", why if looked else NONE)
     note = (
         f"{counted(len(rows), 'sample')} whose views do not seem to show one thing, the most suspicious first. The "
         "score is the share of strangers that fit better than the sample's own partner; a half is chance."
