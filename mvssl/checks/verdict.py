@@ -19,6 +19,7 @@ IDLE = 0.9  # share of dimensions that do not vary; networks with ReLU do well w
 NOTHING = 0.05  # nats
 BLIND = 0.02  # of 2 ln 2, the most that a Jensen-Shannon estimate can reach
 FULL = 0.95  # of a bound's ceiling
+FEW = 50  # held-out samples, below which nothing that was found is no sign of health
 TOP = 2 * math.log(2)
 
 # from worst to best: the first that was found is the verdict
@@ -40,7 +41,7 @@ class Finding(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """`verdict` is healthy, too early to say, or what the worst finding is called."""
+    """`verdict` is healthy, too early or too few held-out samples to say, or what the worst finding is called."""
 
     step: int
     verdict: str
@@ -131,8 +132,13 @@ def judge(seen: Evidence) -> Verdict:
         if 0 < count < len(names):  # the others are well: the run as a whole is not what one of its parts is
             findings = [f._replace(what=partly) if f.what == wholly else f for f in findings]
     findings.sort(key=lambda finding: ORDER.index(finding.what))
-    word = findings[0].what if findings else "healthy" if seen.step >= seen.early else "too early to say"
-    return Verdict(seen.step, word, _summary(seen), findings)
+    return Verdict(seen.step, findings[0].what if findings else _well(seen), _summary(seen), findings)
+
+
+def _well(seen: Evidence) -> str:
+    if seen.step < seen.early:
+        return "too early to say"
+    return "too few held-out samples to say" if 0 < seen.samples < FEW else "healthy"
 
 
 def _summary(seen: Evidence) -> str:

@@ -69,6 +69,11 @@ def test_before_the_warm_up_is_over_only_collapse_is_called():
     assert judge(seen(**early, spread={"a": 0.0})).verdict == "collapsed"
 
 
+@pytest.mark.parametrize(("samples", "word"), [(9, "too few held-out samples to say"), (50, "healthy")])
+def test_nothing_found_among_a_handful_of_samples_is_no_health(samples, word):
+    assert judge(seen(samples=samples)).verdict == word
+
+
 def test_where_one_of_several_is_ill_the_whole_is_partly_so():
     two = {"rank": {"a": 60.0, "b": 1.0}, "spread": {"a": 0.7, "b": 0.001}, "width": {"a": 128, "b": 128}}
     assert judge(seen(**two)).verdict == "partly collapsed"
@@ -78,7 +83,7 @@ def test_where_one_of_several_is_ill_the_whole_is_partly_so():
 
 def test_small_encoders_are_not_asked_for_ten_directions():
     assert judge(seen(rank={"a": 4.0}, width={"a": 8})).verdict == "healthy"
-    assert judge(seen(rank={"a": 4.0}, width={"a": 512}, samples=12)).verdict == "healthy"
+    assert judge(seen(rank={"a": 4.0}, width={"a": 512}, samples=12)).findings == []
 
 
 def test_bounds_are_found_beside_their_ceilings_under_any_label():

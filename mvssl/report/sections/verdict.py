@@ -6,7 +6,8 @@ from mvssl.report.gather import Facts
 from mvssl.report.html import Html, el
 from mvssl.report.sections import Absent, Section
 
-KINDS = {"healthy": ("well", "✓"), "too early to say": ("open", "…")}  # class and sign; all others are ills
+OPEN = ("open", "…")  # class and sign
+KINDS = {"healthy": ("well", "✓"), "too early to say": OPEN, "too few held-out samples to say": OPEN}  # others are ills
 
 
 def verdict(facts: Facts) -> Section | Absent:
