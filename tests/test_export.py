@@ -174,7 +174,8 @@ def a_run(folder, groups):
         "objective": {"name": "cmc"},
         "train": {"steps": 5, "out": str(folder)},
     }
-    view = SimpleNamespace(shape=(2, 4, 4), mean=torch.tensor([0.25, 0.5]), std=torch.tensor([2.0, 4.0]))
+    mean, std = torch.tensor([0.25, 0.5]), torch.tensor([2.0, 4.0])
+    view = SimpleNamespace(shape=(2, 4, 4), mean=mean, std=std, interpolation="nearest")
     encoders = {group: trained("mlp", (2, 4, 4), widths=[4]) for group in groups}
     return SimpleNamespace(
         folder=folder,
@@ -198,6 +199,9 @@ def test_one_encoder_goes_to_the_folder_itself_with_a_card_that_says_what_it_is(
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (config["mvssl"]["step"], config["mvssl"]["checkpoint"]) == (1234, "best")
     assert config["pretrained_cfg"]["mean"] == [0.25, 0.5]
+    assert config["pretrained_cfg"]["interpolation"] == "nearest"  # as its view resizes
+    modes = {(tmp_path / "out" / name).stat().st_mode for name in ("config.json", "model.safetensors", "README.md")}
+    assert len(modes) == 1  # who may read one may read all
     assert config["pretrained_cfg"]["std"] == [2.0, 4.0]
     assert config["pretrained_cfg"]["input_size"] == [2, 4, 4]
     card = (tmp_path / "out" / "README.md").read_text()
