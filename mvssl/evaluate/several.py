@@ -129,7 +129,8 @@ def _records(place: Path) -> list[Record]:
     if place.is_dir():
         found = [{**r, "subject": {**r["subject"], "name": str(place)}} for r in found]
     if not found:
-        raise DataError(f"{file} holds no records; `mvssl evaluate` writes them to a run's folder, or with --json")
+        what = "holds no records" if file.exists() else "is not there"
+        raise DataError(f"{file} {what}; `mvssl evaluate` writes them to a run's folder, or with --json")
     return found
 
 
