@@ -4,10 +4,10 @@ in   run folders that were evaluated, or files of records
 out  records whose value is a mean over runs, for `tables`; and in what the columns' recipes differ, in words
 """
 
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from rich.console import Console
@@ -21,6 +21,7 @@ from mvssl.runfolder import FREE
 
 TELLING = ("optim", "train.epochs", "train.steps", "data.train", "data.val")  # of what a run may change on its way
 SILENT = ("train.seed", *(name for name in FREE if name not in TELLING))  # no other training, but for its luck
+OF_ONE = ("draws", "interval_95", "chosen", "also")  # of a record, what a mean over runs does not have
 MOST_TOLD = 6  # differences in a line
 
 
@@ -183,7 +184,7 @@ def _mean(records: list[Record], name: str) -> Record:
     """The records of a row over runs as one; a single run has no spread."""
     mean, spread = _moments([r["value"] for r in records])
     spread = None if records[0]["encoder"] == PIXELS else spread
-    made = {key: value for key, value in records[0].items() if key not in ("draws", "interval_95", "chosen")}
+    made = {key: value for key, value in records[0].items() if key not in OF_ONE}
     made |= {"subject": {"name": name}, "value": mean, "standard_error": None, "gain": {}}
     made["standard_deviation"] = spread
     made["runs"] = {_name(r): r["value"] for r in records}
@@ -195,7 +196,4 @@ def _mean(records: list[Record], name: str) -> Record:
 
 def _moments(values: list[float]) -> tuple[float, float | None]:
     """Mean, and standard deviation of the values among each other, or None of one."""
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return mean, None
-    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return fmean(values), stdev(values) if len(values) > 1 else None

@@ -21,7 +21,6 @@ from mvssl.evaluate.layers import Want
 from mvssl.evaluate.metrics import expected_precision
 from mvssl.recipe import Column, Recipe
 
-SPLITS = ("train", "test", "other")
 Patterns = str | list[str] | None
 
 
