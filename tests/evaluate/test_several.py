@@ -22,6 +22,7 @@ def record(encoder, value, *, step=6, untrained=None, **protocol):
         "probe": "knn", "what": "", "metric": "accuracy", "view": "image", "layer": "vector", "encoder": encoder,
         "unit": "%", "higher_is_better": True, "value": value, "standard_error": 0.005, "chance": 0.1, "n_train": 9,
         "n_test": 4, "classes_left_out": 0, "gain": gain, "subject": {"name": "where it was made", "step": step},
+        "interval_95": [0, 1], "also": {"macro_f1": 0.5},
         "protocol": {"seed": 0, "k": 20, **protocol},
     }  # fmt: skip
 
@@ -58,6 +59,7 @@ def test_runs_that_differ_by_seed_alone_become_their_mean_and_standard_deviation
     assert trained["value"] == pytest.approx(statistics.mean(SCORES.values()))
     assert trained["standard_deviation"] == pytest.approx(statistics.stdev(SCORES.values()))
     assert list(trained["runs"].values()) == list(SCORES.values())
+    assert not {"also", "interval_95"} & trained.keys()  # which are of one run
     gains = [score - 0.4 for score in SCORES.values()]
     assert trained["gain"]["untrained"]["standard_deviation"] == pytest.approx(statistics.stdev(gains))
     assert legend(found) == ["cmc: 3 runs, seeds 0, 1, 2"]
