@@ -4,16 +4,21 @@ import os
 import sys
 from typing import Any
 
-from mvssl.commands import app
 from mvssl.errors import MvsslError, RecipeError
+from mvssl.stopping import stop_signals
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `mvssl` and `python -m mvssl`."""
+    whole_process = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        _refuse_unreadable(arguments)
-        code = app(arguments, prog_name="mvssl", standalone_mode=False)
+        # nothing changes how a process ends once that is decided: a second signal may come within the same second
+        with stop_signals(restore=not whole_process) as stop, stop.at_once("interrupted"):
+            from mvssl.commands import app  # here, so that a signal during the import is no stack trace
+
+            _refuse_unreadable(arguments)
+            code = app(arguments, prog_name="mvssl", standalone_mode=False)
     except MvsslError as error:
         _complain(str(error))
         sys.exit(error.code)

@@ -60,22 +60,18 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
 
     Works alone and under `accelerate launch --config_file launch/cpu_2.yaml -m mvssl train RECIPE`.
     """
-    from mvssl.stopping import TOO_EARLY, StopSignal
+    from mvssl.stopping import BEFORE_FIRST_STEP, stop_signals
 
-    with StopSignal() as stop, stop.at_once(TOO_EARLY):
+    with stop_signals() as stop, stop.at_once(BEFORE_FIRST_STEP):
         from mvssl.recipe import load_recipe
 
         loaded = load_recipe(recipe, overrides or [])  # a mistake in it shows before torch is imported
 
         from mvssl import distributed
-        from mvssl.finish import finish
-        from mvssl.runfolder import noted
         from mvssl.training import train as run_training
 
-    outcome = run_training(loaded)
-    with noted(outcome.folder):
-        finish(loaded, outcome.folder)
-    distributed.close()
+        run_training(loaded, then=True)
+        distributed.close()
 
 
 @app.command()

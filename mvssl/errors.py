@@ -43,6 +43,12 @@ class ElsewhereError(MvsslError):
         self.code = code
 
 
+class HangError(MvsslError):
+    """A process of the run, or one of its loader processes, makes no progress; a new launch goes on."""
+
+    code = HANG
+
+
 class Interrupted(MvsslError):
     """The run was asked to stop, and can be continued; `code` is 128 and the signal's number."""
 

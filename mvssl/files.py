@@ -82,7 +82,10 @@ def write_aside(
     aside = whole.with_name(f".{whole.name[:40]}.{os.getpid()}")  # short: a name has at most 255 bytes
     try:
         refuse_odd(Path(file), failure, way_out)
-        aside.write_bytes(content if isinstance(content, bytes) else content.encode())
+        with aside.open("wb") as opened:
+            opened.write(content if isinstance(content, bytes) else content.encode())
+            opened.flush()
+            os.fsync(opened.fileno())  # else a power failure may leave an empty file under the new name
         os.replace(aside, whole)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -7,6 +7,7 @@ for the verdict of the step in flight; it reads the verdict of the one before.
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +16,19 @@ from mvssl import distributed
 from mvssl.devices import send
 
 
-def vote(loss: Tensor, grad_norm: Tensor, stop: bool, bad: int) -> Tensor:
-    """[3] summed over processes: votes against this step, requests to stop, samples that were substituted."""
+class Votes(NamedTuple):
+    """The votes of a step, summed over processes."""
+
+    against: float  # the step, as loss or gradient is not finite
+    stop: float  # requests to save and stop
+    bad: float  # samples that were substituted
+    save: float  # requests to save and go on
+
+
+def vote(loss: Tensor, grad_norm: Tensor, stop: bool, bad: int, save: bool = False) -> Tensor:
+    """[4], the fields of `Votes`, still on the device."""
     against = ~(torch.isfinite(loss) & torch.isfinite(grad_norm))
-    host = send(torch.tensor([float(stop), float(bad)]), loss.device)
+    host = send(torch.tensor([float(stop), float(bad), float(save)]), loss.device)
     return distributed.total(torch.cat([against.float().reshape(1), host]))
 
 

@@ -3,7 +3,6 @@
 The ledger reads the vote of a step only when the next one is under way, so that no step waits for the host.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from torch import Tensor
 
 from mvssl import distributed
 from mvssl.data import Bad
-from mvssl.guard import Late
+from mvssl.guard import Late, Votes
+from mvssl.lines import LineFile
 
 PATIENCE = 20  # steps in a row that are not finite before a run gives up
 GRACE = 10_000  # samples that are counted as seen from the start, so that the first bad one does not end a run
@@ -25,8 +25,10 @@ class Ledger:
         self, file: Path, batch_size: int, max_bad: float, *, bad: int = 0, skipped: int = 0, in_a_row: int = 0
     ):
         self.file, self.batch_size, self.max_bad = file, batch_size, max_bad
+        self._lines = LineFile(file)
         self.bad, self.skipped, self.in_a_row = bad, skipped, in_a_row
-        self.stop = False
+        self.stop = False  # some process was asked to stop
+        self.save = False  # some process was asked to save; whoever saves sets it back
         self.fault: str | None = None
         self._open: tuple[int, Late, list[Bad]] | None = None
 
@@ -36,23 +38,24 @@ class Ledger:
         self._open = (step, Late(verdict), bad)
 
     def settle(self) -> None:
-        """Read the open vote: count, write bad.jsonl, and set `stop` or `fault` on all processes alike."""
+        """Read the open vote: count, write bad.jsonl, and set `stop`, `save` or `fault` on all processes alike."""
         if self._open is None:
             return
         step, verdict, records = self._open
         self._open = None
-        against, stop, bad = verdict.read()
-        self.stop |= stop > 0
-        self.skipped += against > 0
-        self.in_a_row = self.in_a_row + 1 if against > 0 else 0
+        votes = Votes(*verdict.read())
+        self.stop |= votes.stop > 0
+        self.save |= votes.save > 0
+        self.skipped += votes.against > 0
+        self.in_a_row = self.in_a_row + 1 if votes.against > 0 else 0
         if self.in_a_row >= PATIENCE:
             self.fault = (
                 f"loss or gradient was not finite for {self.in_a_row} steps in a row, up to step {step}; the weights "
                 "are those from before; try a smaller optim.lr, optim.clip=1, or train.precision=fp32, and look "
                 "at the data"
             )
-        if bad > 0:
-            self._record(step, int(bad), records)
+        if votes.bad > 0:
+            self._record(step, int(votes.bad), records)
 
     def _record(self, step: int, count: int, records: list[Bad]) -> None:
         everyone: list[list[Bad]] = [[] for _ in range(distributed.world())]
@@ -63,8 +66,7 @@ class Ledger:
         found = [record for each in everyone for record in each]
         self.bad += count
         if distributed.rank() == 0:
-            with open(self.file, "a") as file:
-                file.writelines(json.dumps({"step": step, **record._asdict()}) + "\n" for record in found)
+            self._lines.append([{"step": step, **record._asdict()} for record in found])
         if self.bad > self.max_bad * max(step * self.batch_size, GRACE):
             first = found[0]
             self.fault = (

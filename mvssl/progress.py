@@ -6,12 +6,11 @@ the main process speaks. Metrics stay tensors until they are shown.
 
 import contextlib
 import itertools
-import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -21,15 +20,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 from torch import Tensor
 
+from mvssl import distributed
 from mvssl.checks.verdict import Bound, Verdict, bounds
-from mvssl.words import counted
+from mvssl.lines import LineFile
+from mvssl.words import counted, warn
 
 
 class Log:
     """Collects metrics over an interval; reports their means, samples per second and the share of time lost to data."""
 
     def __init__(self, accelerator: Accelerator, run: Path, *, start: int, steps: int, every: int, batch_size: int):
-        self.accelerator, self.file = accelerator, run / "metrics.jsonl"
+        self.accelerator, self.lines = accelerator, LineFile(run / "metrics.jsonl")
         self.steps, self.every, self.batch_size = steps, every, batch_size
         self.console = Console(stderr=True)
         self.bar = Progress(
@@ -46,7 +47,10 @@ class Log:
         self.task = self.bar.add_task("training", total=steps, completed=start, line="")
         self.sums: dict[tuple[str, ...], Tensor] = {}  # of metrics that come together; last: steps not vetoed
         self.one = torch.ones((), device=accelerator.device)
-        self.steps_since = 0
+        self.steps_since = 0  # of the interval
+        self.steps_timed = 0  # of those, what this process itself has seen
+        self.slow: set[int] = set()  # processes that were said to wait for data longer than the others
+        self.tracked = True
         self.last: dict[str, float | None] = {}
         self.waited, self.since = 0.0, time.perf_counter()
 
@@ -63,7 +67,11 @@ class Log:
         values = torch.stack([value.detach().to(self.one) for value in (*metrics.values(), self.one)])
         values, names = torch.where(verdict[0] > 0, 0.0, values), tuple(metrics)
         self.sums[names] = self.sums[names] + values if names in self.sums else values
-        self.steps_since, self.waited = self.steps_since + 1, self.waited + waited
+        self.steps_since, self.steps_timed, self.waited = (
+            self.steps_since + 1,
+            self.steps_timed + 1,
+            self.waited + waited,
+        )
         self.bar.advance(self.task)
         if done % self.every == 0 or done == self.steps:
             self._report(done, rate)
@@ -77,17 +85,49 @@ class Log:
         # Nothing to say of an interval in which every step was vetoed, and JSON knows no NaN.
         means = {name: total / counted if counted and math.isfinite(total) else None for name, total in sums.items()}
         seconds = time.perf_counter() - self.since
-        pace = {"samples_per_second": self.steps_since * self.batch_size / seconds, "data_wait": self.waited / seconds}
+        pace = {"samples_per_second": self.steps_timed * self.batch_size / seconds, "data_wait": self.waited / seconds}
         self.last = {**means, "lr": rate, "skipped": self.steps_since - counted, **pace}
-        self.sums, self.steps_since, self.waited, self.since = {}, 0, 0.0, time.perf_counter()
-        self.accelerator.log({name: value for name, value in self.last.items() if value is not None}, step=done)
+        self._warn_of_slow(self.waited / seconds)
+        self.sums, self.steps_since, self.steps_timed, self.waited, self.since = {}, 0, 0, 0.0, time.perf_counter()
+        self._track(self.last, done)
         if self.accelerator.is_main_process:
-            with open(self.file, "a") as file:
-                file.write(json.dumps({"step": done, **self.last}) + "\n")
+            self.lines.append([{"step": done, **self.last}])
             text = self._line(means, **pace)
             self.bar.update(self.task, line=text)
             if self.bar.disable:
                 self.console.print(f"step {done}/{self.steps}  {text}", highlight=False, soft_wrap=True)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of an interval that is not over: its sums so far."""
+        sums = [[list(names), values.tolist()] for names, values in self.sums.items()]
+        return {"steps": self.steps_since, "sums": sums}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with the interval in which a checkpoint was written."""
+        self.steps_since = state["steps"]
+        self.sums = {tuple(names): torch.tensor(values).to(self.one) for names, values in state["sums"]}
+
+    def _track(self, values: Mapping[str, float | None], done: int) -> None:
+        if not self.tracked:
+            return
+        try:
+            self.accelerator.log({name: value for name, value in values.items() if value is not None}, step=done)
+        except OSError as error:  # its disk or its server; metrics.jsonl has the same numbers
+            self.tracked = False
+            warn(f"a tracker failed ({error}) and is left out from step {done} on; metrics.jsonl goes on")
+
+    def _warn_of_slow(self, share: float) -> None:
+        """Name a process that waits for data much longer than the others, which then wait for it in every step."""
+        if distributed.world() == 1:
+            return
+        shares = distributed.gather(torch.full((1,), share, device=self.one.device)).tolist()
+        for rank, waits in enumerate(shares):
+            others = median(other for number, other in enumerate(shares) if number != rank)
+            if waits > 0.2 and waits > 2 * others and rank not in self.slow:
+                self.slow.add(rank)
+                warn(
+                    f"process {rank} waits for data {waits:.0%} of the time, the others {others:.0%}; they wait for it"
+                )
 
     def _line(self, means: dict[str, float | None], samples_per_second: float, data_wait: float) -> str:
         loss = "no step was taken" if means["loss"] is None else f"loss {means['loss']:.3f}"
@@ -103,10 +143,9 @@ class Log:
 
     def check(self, done: int, values: dict[str, float | None], verdict: Verdict, more: Iterable[str] = ()) -> None:
         """Report a check after step number `done`."""
-        self.accelerator.log({name: value for name, value in values.items() if value is not None}, step=done)
+        self._track(values, done)
         if self.accelerator.is_main_process:
-            with open(self.file, "a") as file:
-                file.write(json.dumps({"step": done, **values}) + "\n")
+            self.lines.append([{"step": done, **values}])
             self.console.print(
                 f"check at step {done}  {_checked(values)}", highlight=False, markup=False, soft_wrap=True
             )

@@ -160,6 +160,11 @@ class Train(Table):
         default=None, ge=0, description="steps between held-out checks on data.val; null: as save_every; 0: none"
     )
     check_samples: PositiveInt = Field(default=1024, description="held-out samples that a check looks at")
+    hang_timeout: float = Field(
+        default=1800,
+        gt=0,
+        description="seconds without progress after which a process counts as hanging, and the run ends",
+    )
     trackers: list[str] = Field(default=["tensorboard"], description="accelerate trackers")
     joint_bn: bool = Field(default=True, description="views that share an encoder and a shape pass as one batch")
     out: str = Field(description="run folder")

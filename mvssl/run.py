@@ -14,7 +14,8 @@ from mvssl import checkpoint as checkpoints
 from mvssl.errors import DataError, RecipeError
 from mvssl.model import MultiView, build_model
 from mvssl.names import which_weights
-from mvssl.recipe import Recipe, load_recipe
+from mvssl.recipe import Recipe
+from mvssl.runfolder import recipe_of
 from mvssl.views import ViewSet, build_views
 
 
@@ -43,12 +44,14 @@ def load_run(folder: str | Path, trust: Iterable[str] = (), checkpoint: str | in
     folder is no run or has no such checkpoint that verifies, `RecipeError` when a class is not trusted.
     """
     folder = Path(folder)
-    if not (folder / "recipe.yaml").is_file():
+    if not (folder / "recipe.yaml").is_file() and not checkpoints.candidates(folder):
         raise DataError(f"{folder} is no run folder: it has no recipe.yaml")
-    recipe = load_recipe(folder / "recipe.yaml")
-    refuse_untrusted(recipe, trust)
     found = _find(folder, str(checkpoint))
+    recipe = recipe_of(folder, found)
+    refuse_untrusted(recipe, trust)
     state = checkpoints.load_state(found)
+    if "columns" not in state:
+        raise DataError(f"{found}/state.json does not say what columns the run was trained on")
     shapes = {name: tuple(shape) for name, shape in state["columns"].items()}
     views = build_views(recipe.views, shapes)
     torch.manual_seed(recipe.train.seed)

@@ -1,76 +1,136 @@
-"""A run folder: what it holds, who may write in it, whether a recipe may continue it, and how a command ended.
+"""A run folder: what it holds, who may write in it, and whether a recipe may continue it.
 
-RUN/recipe.yaml     the recipe, with the statistics that were measured from the data
+RUN/.mvssl          the mark of a run folder: mvssl writes into no other folder that holds something
+    recipe.yaml     the recipe, with the statistics that were measured from the data
     metrics.jsonl   one line per log interval, and one per check
     verdict.json    what the last check thought of the run
     mispaired.*     samples whose views do not seem to show one thing: lines and a picture
     bad.jsonl       samples that could not be decoded, and what took their place
     versions.json   of Python and the libraries
-    exit.json       how the last command ended: code and reason
+    exit.json       how the last command ended, or which process is at work: see mvssl.exit_record
     checkpoints/    see mvssl.checkpoint
     trackers/       TensorBoard's files
 """
 
 import contextlib
-import errno
 import fcntl
 import json
+import os
 import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from mvssl import distributed
-from mvssl.errors import ElsewhereError, MvsslError, OutputError, RecipeError, StorageError
+from mvssl import checkpoint, distributed, exit_record
+from mvssl.errors import ElsewhereError, Interrupted, MvsslError, OutputError, RecipeError, StorageError
 from mvssl.files import write_aside
 from mvssl.recipe import Recipe, load_recipe, to_yaml
+from mvssl.stopping import Stopped, exit_code
 from mvssl.versions import versions
+from mvssl.words import warn
 
+MARK = ".mvssl"
 # A change here alters neither the samples, nor the model, nor the loss, so a run may be continued with it.
 FREE = ("data.root", "data.pack", "data.train", "data.val", "data.label", "data.workers", "data.max_bad", "optim")
 FREE += ("evaluate", "train.epochs", "train.steps", "train.out", "train.save_every", "train.keep", "train.log_every")
-FREE += ("train.check_every", "train.check_samples", "train.trackers", "train.then")
+FREE += ("train.check_every", "train.check_samples", "train.trackers", "train.then", "train.hang_timeout")
+
+_locks: set[IO] = set()
+# A forked loader process must not keep the lock of a training process that was killed.
+os.register_at_fork(after_in_child=lambda: [lock.close() for lock in _locks])
 
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Make the run folder, see that it can be written, and hold it: one run at a time. Raises `OutputError`."""
+    """Make the run folder, mark it, see that it can be written, and hold it: one process at a time writes a run.
+
+    Raises `OutputError` where it cannot be written, holds something else than a run, or is held by another process.
+    """
     held: list[IO] = []
     distributed.from_main(lambda: held.append(_lock(folder)))
+    _locks.update(held)
     try:
         yield
     finally:
         for lock in held:
+            _locks.discard(lock)
             lock.close()  # which also ends its hold, as a kill would
 
 
 def _lock(folder: Path) -> IO:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        refuse_other_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
         lock = open(folder / ".lock", "w")  # noqa: SIM115 held until the run ends
     except OSError as error:
         why = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
-        said = f"run folder {folder} cannot be written: {why}; choose another with train.out=FOLDER"
-        raise OutputError(said) from None
+        text = f"run folder {folder} cannot be written: {why}; choose another with train.out=FOLDER"
+        raise OutputError(text) from None
+    before = exit_record.read_exit(folder)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
-        raise OutputError(f"another process is training in {folder}; wait for it, or choose train.out=FOLDER") from None
-    except OSError:
-        pass  # a file system without locks
-    (folder / "exit.json").unlink(missing_ok=True)  # it told how the command before ended
+        raise _held_by(folder, before) from None
+    except OSError:  # a file system without locks: exit.json has to do
+        if before is not None and before.code is None and before.alive:
+            lock.close()
+            raise _held_by(folder, before) from None
+    if before is not None and before.code is None:
+        warn(f"the last command on {folder} was {before}")
+    (folder / MARK).write_text("A run folder of mvssl. Remove this file, and mvssl no longer writes here.\n")
+    exit_record.write_running(folder)
     return lock
 
 
-def recipe_of(recipe: Recipe) -> Recipe | None:
-    """What the run that `recipe` continues was trained with, or None for a new run."""
-    folder = Path(recipe.train.out)
-    has_steps = any((folder / "checkpoints").glob("step-*"))
-    return load_recipe(folder / "recipe.yaml") if has_steps and (folder / "recipe.yaml").is_file() else None
+def _held_by(folder: Path, record: exit_record.ExitRecord | None) -> OutputError:
+    who = f"process {record.process} on {record.host}" if record and record.code is None else "another process"
+    return OutputError(f"{who} is training in {folder}; wait for it, or choose train.out=FOLDER")
+
+
+def refuse_other_folder(folder: Path) -> None:
+    """Raise `OutputError` where a folder holds files and is no run folder. Hidden files do not count."""
+    if is_run_folder(folder):
+        return
+    others = sorted(entry.name for entry in folder.iterdir() if not (entry.name.startswith(".") and entry.is_file()))
+    others = [name for name in others if name != "lost+found"]
+    if others:
+        named = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise OutputError(
+            f"{folder} is no run folder and holds {named}, which a run might write over; choose a new folder with "
+            f"train.out=FOLDER, or make the empty file {folder / MARK} if the run is to live there"
+        )
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether mvssl made the folder: it has the mark, or what runs had before there was one."""
+    if (folder / MARK).is_file():
+        return True
+    lock_and_records = (folder / ".lock").is_file() and exit_record.read_exit(folder) is not None
+    return lock_and_records or bool(checkpoint.candidates(folder))
+
+
+def recipe_of(folder: Path, found: Path) -> Recipe:
+    """What the checkpoint `found` of a run was trained with: RUN/recipe.yaml, or the checkpoint's own copy.
+
+    The copy is taken, with a warning, where recipe.yaml is damaged or describes another run. Raises `RecipeError`,
+    `DataError` where neither can be read.
+    """
+    copy = found / checkpoint.RECIPE
+    try:
+        recipe = load_recipe(folder / "recipe.yaml")
+        if not copy.is_file() or not differences(load_recipe(copy), recipe)[1]:
+            return recipe
+        why = "describes another run than the checkpoint does"
+    except RecipeError as error:
+        if not copy.is_file():
+            raise
+        why = f"is missing or damaged ({str(error).splitlines()[0]})"
+    warn(f"{folder / 'recipe.yaml'} {why}; the copy in {found.name} is used")
+    return load_recipe(copy)
 
 
 def with_statistics(recipe: Recipe, before: Recipe | None) -> Recipe:
@@ -83,20 +143,27 @@ def with_statistics(recipe: Recipe, before: Recipe | None) -> Recipe:
     return recipe.model_copy(update={"views": views})
 
 
-def refuse_changes(folder: Path, recipe: Recipe) -> list[str]:
+def refuse_changes(folder: Path, before: Recipe, recipe: Recipe) -> list[str]:
     """The harmless differences between a run's recipe and `recipe`; raises `RecipeError` listing the harmful ones."""
-    before = _flat(load_recipe(folder / "recipe.yaml").model_dump(mode="json"))
-    now = _flat(recipe.model_dump(mode="json"))
-    changed = [key for key in before | now if before.get(key) != now.get(key)]
-    free = [key for key in changed if any(key == name or key.startswith(f"{name}.") for name in FREE)]
-    harmful = [f"  {key}: {before.get(key)} -> {now.get(key)}" for key in changed if key not in free]
+    free, harmful = differences(before, recipe)
     if harmful:
         raise RecipeError(
             f"{folder} holds a run of another recipe; these changes alter its samples, model or loss:\n"
-            + "\n".join(harmful)
+            + "\n".join(f"  {line}" for line in harmful)
             + "\ncontinue it with the values it had, or start a new one with train.out=FOLDER"
         )
-    return [f"{key}: {before.get(key)} -> {now.get(key)}" for key in free]
+    return free
+
+
+def differences(before: Recipe, now: Recipe) -> tuple[list[str], list[str]]:
+    """Lines `key: old -> new` of what may differ in a continued run, and of what may not."""
+    old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
+    free, harmful = [], []
+    for key in old | new:
+        if old.get(key) != new.get(key):
+            allowed = any(key == name or key.startswith(f"{name}.") for name in FREE)
+            (free if allowed else harmful).append(f"{key}: {old.get(key)} -> {new.get(key)}")
+    return free, harmful
 
 
 def _flat(tables: Any, place: str = "") -> dict[str, Any]:
@@ -126,56 +193,34 @@ def other_versions(folder: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def noted(folder: Path) -> Iterator[None]:
-    """Write to RUN/exit.json how what is inside ends; turns a full disk and a lost process into sentences."""
+def exit_recorded(folder: Path) -> Iterator[None]:
+    """Write to RUN/exit.json how the work inside ends; errors of the machine become sentences."""
     try:
         yield
     except BaseException as raised:
-        error = _known(raised) or raised
-        note_exit(folder, error)
+        error = _explained(raised) or raised
+        exit_record.write_end(folder, error)
         raise error from raised.__cause__ if error is raised else raised
-    note_exit(folder, None)
+    exit_record.write_end(folder, None)
 
 
-def _known(error: BaseException) -> MvsslError | None:
-    """The sentence for what the world around a run does to it: a process that is gone, a disk that is full."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG):
+def _explained(error: BaseException) -> MvsslError | None:
+    """The sentence for a full disk, memory that has run out, or a process that is gone; None for any other error."""
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
         place = error.filename or "to the run folder"
-        return StorageError(f"writing {place} failed: {error.strerror}; earlier checkpoints are intact")
+        return StorageError(f"reading or writing {place} failed: {error.strerror or error}; checkpoints are intact")
+    if isinstance(error, Stopped):
+        return Interrupted("stopped between two parts of the run; the same command goes on", exit_code(error.number))
     first = str(error).strip().partition("\n")[0]
-    gone = re.search("closed by peer|reset by peer|connection refused|timed out", first, re.IGNORECASE)
-    if distributed.world() > 1 and isinstance(error, RuntimeError) and gone:
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and re.search("can't allocate memory|out of memory", str(error), re.IGNORECASE)
+    ):
+        who = f"process {distributed.rank()} of {distributed.world()}" if distributed.world() > 1 else "this process"
+        return StorageError(
+            f"{who} has no memory left ({first[:120] or 'MemoryError'}); lower data.batch_size, the size of the views, "
+            "or data.workers; the same command goes on from the last checkpoint"
+        )
+    gone = re.search("closed by peer|reset by peer|connection refused|timed out|broken pipe", first, re.IGNORECASE)
+    if distributed.world() > 1 and isinstance(error, RuntimeError | ConnectionError) and gone:
         return ElsewhereError(f"another process of this run ended or hangs ({gone.group()})")
     return None
-
-
-def note_exit(folder: Path, error: BaseException | None) -> None:
-    """Write exit.json: launchers swallow exit codes, a file does not.
-
-    Of several processes the one that knows the reason writes; those that it took along write only where nobody did.
-    """
-    code = error.code if isinstance(error, MvsslError) else 0 if error is None else 1
-    reason = "finished" if error is None else str(error) or type(error).__name__
-    with contextlib.suppress(OSError, StorageError):
-        known = (folder / "exit.json").exists()
-        if (
-            not folder.is_dir()
-            or (error is None and distributed.rank())
-            or (isinstance(error, ElsewhereError) and known)
-        ):
-            return
-        write_aside(folder / "exit.json", json.dumps({"code": code, "reason": reason}, indent=1))
-
-
-def cut_lines_after(file: Path, step: int) -> None:
-    """Drop the lines of a JSON-lines file that a resumed run is about to write again."""
-    if file.is_file():
-        kept = [line for line in file.read_text(errors="replace").splitlines() if _step_of(line) <= step]
-        write_aside(file, "".join(f"{line}\n" for line in kept))
-
-
-def _step_of(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # a line cut short by a kill

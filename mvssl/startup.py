@@ -1,7 +1,7 @@
 """What happens before the first step: data opened, idle parameters frozen, an earlier run resumed."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -55,28 +55,51 @@ def freeze_unreached(model: MultiView, views: ViewSet, device: torch.device) -> 
     return names
 
 
+class Earlier(NamedTuple):
+    """Where a run goes on from."""
+
+    checkpoint: Path
+    recipe: Recipe  # that it was trained with
+
+
+def find_earlier(folder: Path) -> Earlier | None:
+    """The newest checkpoint of a run that verifies, and its recipe; None for a new run.
+
+    The same on every process. Raises `DataError`, `StorageError`, and `RecipeError` where processes see other folders.
+    """
+    agreed = distributed.from_main(lambda: _identified(checkpoint.newest(folder)))
+    if agreed is None:
+        return None
+    found, digest = agreed
+    if checkpoint.digest(found) != digest:
+        raise RecipeError(
+            f"process {distributed.rank()} does not find the main process's {found}: put the run folder where every "
+            "node sees it"
+        )
+    return Earlier(found, runfolder.recipe_of(folder, found))
+
+
+def _identified(found: Path | None) -> tuple[Path, str] | None:
+    return None if found is None else (found, checkpoint.digest(found))
+
+
 def resume(
     folder: Path,
+    earlier: Earlier | None,
     recipe: Recipe,
     fingerprint: str,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     matching: Matching | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """The state of the run in `folder`, with weights and moments restored, and what to tell of it; step 0 if it is new.
+    """The state of an earlier checkpoint, with weights and moments restored, and lines to print; step 0 without one.
 
     Raises `RecipeError` where the recipe or the data differ in what alters samples, model or loss.
     """
-    found = distributed.from_main(lambda: _agreed(checkpoint.newest(folder)))
-    if found is None:
+    if earlier is None:
         return {"step": 0, "bad": 0, "skipped": 0, "in_a_row": 0}, []
-    found, digest = found
-    if not found.is_dir() or _agreed(found)[1] != digest:  # pyright: ignore[reportOptionalSubscript]
-        raise RecipeError(
-            f"process {distributed.rank()} does not find the main process's {found}: put the run folder where every "
-            "node sees it"
-        )
-    changed = runfolder.refuse_changes(folder, recipe)
+    found = earlier.checkpoint
+    changed = runfolder.refuse_changes(folder, earlier.recipe, recipe)
     state = checkpoint.load_state(found)
     if state["fingerprint"] != fingerprint:
         raise RecipeError(
@@ -86,13 +109,8 @@ def resume(
     checkpoint.restore(found, model, optimizer)
     if matching:
         matching.restore(found)
-    told = [f"continues {found} at step {state['step']}", *(f"  changed {line}" for line in changed)]
-    told += runfolder.other_versions(folder)
+    lines = [f"continues {found} at step {state['step']}", *(f"  changed {line}" for line in changed)]
+    lines += runfolder.other_versions(folder)
     if state["world"] != distributed.world():
-        told.append(f"  processes: {state['world']} -> {distributed.world()}; same samples and draws, other rounding")
-    return state, told
-
-
-def _agreed(found: Path | None) -> tuple[Path, str] | None:
-    """A checkpoint and what identifies it, so that processes on several nodes can tell that they see the same one."""
-    return None if found is None else (found, checkpoint.digest(found))
+        lines.append(f"  processes: {state['world']} -> {distributed.world()}; same samples and draws, other rounding")
+    return state, lines

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,18 +57,19 @@ class Trainer:
     buffers: guard.Buffers
     steps: int
     frozen: list[str]  # parameters that no loss reaches
+    earlier: startup.Earlier | None = None  # what the run goes on from
     matching: Matching | None = None  # where views come from several columns, and the run looks for mispaired samples
 
     @classmethod
     def prepare(cls, recipe: Recipe, accelerator: Accelerator, data: Any = None) -> "Trainer":
         """Open the data, build views, model, optimizer; equal on every process. Raises `RecipeError`, `DataError`."""
         source = startup.open_training(recipe.data) if data is None else as_source(data)
-        before = runfolder.recipe_of(recipe)
-        known = runfolder.with_statistics(recipe, before)
+        earlier = startup.find_earlier(Path(recipe.train.out))
+        known = runfolder.with_statistics(recipe, earlier.recipe if earlier else None)
         recipe = recipe.model_copy(update={"views": resolve_statistics(known.views, source.shapes, source)})
         views = build_views(recipe.views, source.shapes)
         torch.manual_seed(recipe.train.seed)
-        built = build_model(recipe, views.shapes, start_weights=before is None).to(accelerator.device)
+        built = build_model(recipe, views.shapes, start_weights=earlier is None).to(accelerator.device)
         frozen = startup.freeze_unreached(built, views, accelerator.device)
         model = convert_batchnorm(built, accelerator.device, rows_absent=bool(source.optional))
         model.to(memory_format=torch.channels_last)  # faster on tensor cores, and on CPUs with wide vectors too
@@ -76,7 +78,7 @@ class Trainer:
         optimizer = build_optimizer(model, recipe.optim)
         steps = recipe.train.steps or math.ceil((recipe.train.epochs or 0) * len(source) / recipe.data.batch_size)
         return cls(
-            recipe, accelerator, source, views, model, wrapped, optimizer, guard.Buffers(model), steps, frozen
+            recipe, accelerator, source, views, model, wrapped, optimizer, guard.Buffers(model), steps, frozen, earlier,
         )  # fmt: skip
 
     def batches(self, start: int, stop: int) -> Loader:
@@ -88,7 +90,7 @@ class Trainer:
         )  # fmt: skip
 
     def step(
-        self, batch: Batch, number: int, stop: bool = False, part: Part = untimed
+        self, batch: Batch, number: int, stop: bool = False, save: bool = False, part: Part = untimed
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Optimizer step `number` (from 0), or no change at all where any process vetoes it.
 
@@ -107,7 +109,7 @@ class Trainer:
             self.accelerator.backward(loss)
         with part("guard"):
             norm = guard.clipped(self.model.parameters(), self.recipe.optim.clip)
-            verdict = guard.vote(loss.detach(), norm, stop, len(batch.bad))
+            verdict = guard.vote(loss.detach(), norm, stop, len(batch.bad), save)
         with part("model"):
             guard.step_unless(verdict[0] > 0, self.optimizer, rate)
         with part("guard"):
@@ -152,7 +154,8 @@ def make_accelerator(recipe: Recipe, cpu: bool = False) -> Accelerator:
             kwargs_handlers=[
                 # Running statistics are equal everywhere already, and rank 0's must not overwrite what others keep.
                 DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-                InitProcessGroupKwargs(timeout=timedelta(minutes=30)),
+                # longer than the watchdog waits, which can name the process that hangs
+                InitProcessGroupKwargs(timeout=timedelta(seconds=max(1800, 3 * recipe.train.hang_timeout))),
             ],
         )
     except ValueError as error:
@@ -162,4 +165,5 @@ def make_accelerator(recipe: Recipe, cpu: bool = False) -> Accelerator:
             f"{launched} processes were launched, but this one sees {accelerator.num_processes}; "
             "use one of the files in launch/ (for CPUs launch/cpu_2.yaml)"
         )
+    distributed.cpu_group()  # now, as the launcher that processes meet through may end before they do
     return accelerator

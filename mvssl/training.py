@@ -4,7 +4,7 @@ A run goes on where its newest checkpoint stands. Sample order and draws are fun
 interrupted is the run that was not.
 """
 
-import contextlib
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import Accelerator
 
 from mvssl import checkpoint, distributed, finish, runfolder, startup
 from mvssl.checks import matching
@@ -21,14 +20,22 @@ from mvssl.checks.heldout import open_held_out
 from mvssl.checks.verdict import Verdict
 from mvssl.data import Batch
 from mvssl.data.loader import Loader
-from mvssl.errors import DataError, Interrupted, StorageError
+from mvssl.data.workers import Wait
+from mvssl.errors import DataError, HangError, Interrupted, StorageError
 from mvssl.ledger import Ledger
+from mvssl.lines import cut_lines_after
 from mvssl.optim import learning_rate
+from mvssl.output import forgiving_stderr
 from mvssl.plan import plan
 from mvssl.progress import Log, say
-from mvssl.recipe import Recipe
-from mvssl.stopping import TOO_EARLY, StopSignal
+from mvssl.recipe import Recipe, to_yaml
+from mvssl.stopping import BEFORE_FIRST_STEP, StopSignal, stop_signals
 from mvssl.trainer import Trainer, arithmetic_of, make_accelerator
+from mvssl.watchdog import Watchdog
+from mvssl.words import warn
+
+AFTER_LAST_STEP = "stopped in train.then; all steps are done and saved, and the same command goes on with the rest"
+FAILED_SAVES = 3  # in a row, after which a run ends; until then it goes on and tries again
 
 
 @dataclass(frozen=True)
@@ -49,27 +56,33 @@ class Begun(NamedTuple):
     batches: Loader
     ledger: Ledger
     checks: Checks
+    interval: dict[str, Any] | None  # what the log of an earlier process had of an interval that is not over
 
 
-def train(recipe: Recipe, data: Any = None, val: Any = None) -> Outcome:
+def train(recipe: Recipe, data: Any = None, val: Any = None, then: bool = False) -> Outcome:
     """Train, or continue, the run that `recipe` describes; the same on any number of processes.
 
     `data` is any map-style dataset of dicts, used in place of the recipe's shards, and `val` one in place of data.val.
-    Raises `RecipeError`, `DataError`, `OutputError`, `StorageError`, each with the way out; `Interrupted` after SIGTERM
-    or Ctrl-C, with all saved.
+    With `then`, do what `train.then` lists as well. Raises `RecipeError`, `DataError`, `OutputError`, `StorageError`,
+    `HangError`, each with the way out; `Interrupted` after SIGTERM, SIGHUP or Ctrl-C, with all saved.
     """
     folder = Path(recipe.train.out)
-    with arithmetic_of(recipe), StopSignal() as stop:
-        with stop.at_once(TOO_EARLY):
+    with forgiving_stderr(), arithmetic_of(recipe), stop_signals() as stop:
+        with stop.at_once(BEFORE_FIRST_STEP):
             accelerator = make_accelerator(recipe)
-        with runfolder.claimed(folder), runfolder.noted(folder):
-            with stop.at_once(TOO_EARLY):
+        with runfolder.claimed(folder), runfolder.exit_recorded(folder):
+            with stop.at_once(BEFORE_FIRST_STEP):
                 trainer = Trainer.prepare(recipe, accelerator, data)
                 if data is None:
                     finish.check(recipe, folder)
                     finish.check_layer(recipe, trainer.model)
                 begun = _begin(trainer, folder, val)
-            return _loop(trainer, begun, stop)
+            with stop.deferred():
+                outcome = _loop(trainer, begun, stop)
+            if then and recipe.train.then:
+                with stop.at_once(AFTER_LAST_STEP):
+                    finish.finish(recipe, folder)
+            return outcome
 
 
 def _begin(trainer: Trainer, folder: Path, val: Any) -> Begun:
@@ -77,8 +90,8 @@ def _begin(trainer: Trainer, folder: Path, val: Any) -> Begun:
     recipe, accelerator = trainer.recipe, trainer.accelerator
     if recipe.train.check_every != 0:
         trainer.matching = matching.start(recipe.views, len(trainer.source), accelerator.device)
-    state, told = startup.resume(
-        folder, recipe, trainer.source.fingerprint, trainer.model, trainer.optimizer, trainer.matching
+    state, lines = startup.resume(
+        folder, trainer.earlier, recipe, trainer.source.fingerprint, trainer.model, trainer.optimizer, trainer.matching
     )
     start = state["step"]
     batches = trainer.batches(start, trainer.steps)
@@ -86,89 +99,145 @@ def _begin(trainer: Trainer, folder: Path, val: Any) -> Begun:
     if accelerator.is_main_process:
         runfolder.describe(folder, recipe)
         for name in ("metrics.jsonl", "bad.jsonl"):  # a new run keeps nothing, not even what came before its first step
-            runfolder.cut_lines_after(folder / name, start or -1)
+            cut_lines_after(folder / name, start or -1)
     accelerator.init_trackers("trackers")
-    say(accelerator, plan(trainer, start, checks), *told)
+    say(accelerator, plan(trainer, start, checks), *lines)
     counts = {name: state[name] for name in ("bad", "skipped", "in_a_row")}
     ledger = Ledger(folder / "bad.jsonl", recipe.data.batch_size, recipe.data.max_bad, **counts)
-    return Begun(folder, start, batches, ledger, checks)
+    return Begun(folder, start, batches, ledger, checks, state.get("interval"))
 
 
 def _loop(trainer: Trainer, begun: Begun, stop: StopSignal) -> Outcome:
-    folder, start, batches, ledger, checks = begun
+    folder, start, batches, ledger, checks, interval = begun
     recipe, accelerator, steps = trainer.recipe, trainer.accelerator, trainer.steps
+    log = Log(
+        accelerator, folder, start=start, steps=steps, every=recipe.train.log_every, batch_size=recipe.data.batch_size
+    )
+    if interval:
+        log.restore(interval)
+    watch = Watchdog(folder, recipe.train.hang_timeout)
+    save = _Saver(trainer, folder, ledger, log, saved=start)
 
-    def save(done: int, check: Check | None) -> None:
-        source = trainer.source
-        facts = {"fingerprint": source.fingerprint, "columns": source.shapes, "world": distributed.world()}
-        facts |= {"held_out": check.held_out} if check else {}
-        with _one_writes(accelerator) as writer:
-            if writer:
-                more = {matching.FILE: trainer.matching.state()} if trainer.matching else {}
-                state = {**facts, **ledger.counts()}
-                checkpoint.save_checkpoint(
-                    folder, done, trainer.model, trainer.optimizer, state, recipe.train.keep, more
-                )
+    def stopped() -> bool:
+        watch.beat(done, "in a check")
+        return stop.received is not None
 
-    def look(done: int) -> Check | None:
+    def check_now() -> Check | None:
         with log.paused():
-            found = checks(done, log.last, lambda: stop.received is not None)
+            found = checks(done, log.last, stopped)
         if found is not None:
             log.check(done, found.values, found.verdict, found.told)
         return found
 
-    log = Log(
-        accelerator, folder, start=start, steps=steps, every=recipe.train.log_every, batch_size=recipe.data.batch_size
-    )
-    done, check, asked = start, None, False
-    with log:
+    # Alone, a process need not wait for a batch once it is asked to stop. Several must stop at the same step.
+    alone = distributed.world() == 1
+    batches.wait = Wait(recipe.train.hang_timeout, (lambda: stop.received is not None) if alone else lambda: False)
+    waiting, done, check, asked = _timed(batches), start, None, False
+    with log, watch:
         if checks.owed(start):
-            check = look(start)
-            asked = check is None
-            if check and start:
-                save(start, check)
-        for done, (batch, waited) in enumerate(_timed([] if asked else batches), start + 1):
-            verdict, metrics = trainer.step(batch, done - 1, stop.received is not None)
-            ledger.note(done, verdict, batch.bad)
-            log.add(done, metrics, verdict, waited, learning_rate(recipe.optim, done - 1, steps))
-            check = look(done) if checks.due(done) else None
-            asked = checks.due(done) and check is None  # to stop, in the middle of a check
-            last = done % recipe.train.save_every == 0 or done == steps or asked
-            if last or (check and check.best) or ledger.stop or ledger.fault:
-                ledger.settle()
-                save(done, check)
+            check = check_now()
+            asked = check is None  # to stop, in the middle of the check
+            if check and start and check.held_out and accelerator.is_main_process:
+                checkpoint.record_held_out(folder, start, check.held_out)
+        while done < steps and not (asked or ledger.stop):
+            watch.beat(done, "waiting for data")
+            try:
+                batch, waited = next(waiting)
+            except (StorageError, HangError):
+                if alone:
+                    save(done, None)
+                raise
+            if batch is None:  # asked to stop while it waited
+                break
+            watch.beat(done, "in the model")
+            save_asked, stop.save_asked = stop.save_asked, False
+            votes, metrics = trainer.step(batch, done, stop.received is not None, save_asked)
+            done += 1
+            ledger.note(done, votes, batch.bad)
+            log.add(done, metrics, votes, waited, learning_rate(recipe.optim, done - 1, steps))
+            check = check_now() if checks.due(done) else None
+            asked = checks.due(done) and check is None
+            last = done == steps or asked or ledger.stop or bool(ledger.fault)
+            if last or ledger.save or done % recipe.train.save_every == 0 or (check and check.best):
+                watch.beat(done, "saving")
+                save(done, check, must=last)
             if ledger.fault:
                 raise DataError(ledger.fault)
-            if ledger.stop or asked:
-                break
-    if not done and (asked or stop.received):
-        raise Interrupted(TOO_EARLY, stop.code)
-    if ledger.stop or asked or stop.received:
-        raise Interrupted(f"stopped at step {done} of {steps}, saved; the same command goes on", stop.code)
+        asked = _any_process(stop.received is not None, accelerator.device)
+        if asked and done > save.saved:
+            save(done, None, must=True)
+    if asked:
+        saved = f"stopped at step {done} of {steps}, saved; the same command goes on" if done else BEFORE_FIRST_STEP
+        raise Interrupted(saved, stop.code)
     for tracker in accelerator.trackers:
         tracker.finish()
     return Outcome(folder, max(start, steps), log.last, check.verdict if check else None)
 
 
-def _timed(batches: Iterable[Batch]) -> Iterator[tuple[Batch, float]]:
-    """Each batch with the seconds that the loop waited for it."""
+def _timed(batches: Iterable[Batch]) -> Iterator[tuple[Batch | None, float]]:
+    """Each batch with the seconds that the loop waited for it; None after the last."""
     iterator = iter(batches)
     while True:
         before = time.perf_counter()
         batch = next(iterator, None)
-        if batch is None:
-            return
         yield batch, time.perf_counter() - before
 
 
-@contextlib.contextmanager
-def _one_writes(accelerator: Accelerator) -> Iterator[bool]:
-    """True on the process that writes; all wait for it, and all fail with it."""
-    error: StorageError | None = None
-    try:
-        yield accelerator.is_main_process
-    except StorageError as raised:
-        error = raised
-    failed = distributed.total(torch.tensor(float(error is not None), device=accelerator.device))
-    if failed > 0:
-        raise error or StorageError("the main process could not write the checkpoint")
+def _any_process(value: bool, device: torch.device) -> bool:
+    """Whether it is true on any process; all must ask."""
+    return distributed.total(torch.tensor(float(value), device=device)).item() > 0
+
+
+class _Saver:
+    """Writes checkpoints on the main process; the others wait for it, and fail with it."""
+
+    def __init__(self, trainer: Trainer, folder: Path, ledger: Ledger, log: Log, saved: int):
+        self.trainer, self.folder, self.ledger, self.log = trainer, folder, ledger, log
+        self.saved = saved  # step of the newest checkpoint
+        self.failures = 0  # in a row
+        self.slow = False
+
+    def __call__(self, done: int, check: Check | None, must: bool = False) -> None:
+        """Save after step number `done`; where it fails, go on and try again later, unless it `must` be saved now.
+
+        Raises `StorageError` on every process.
+        """
+        self.ledger.settle()
+        self.ledger.save = False
+        begin, error = time.perf_counter(), None
+        if distributed.rank() == 0:
+            try:
+                self._write(done, check)
+            except StorageError as raised:
+                error = raised
+        if not _any_process(error is not None, self.trainer.accelerator.device):
+            self.saved, self.failures = done, 0
+            self._warn_of_slow(time.perf_counter() - begin)
+            return
+        self.failures += 1
+        if must or self.failures >= FAILED_SAVES:
+            raise error or StorageError("the main process could not write the checkpoint")
+        if error is not None:
+            warn(f"{error}; training goes on and tries again ({self.failures} of {FAILED_SAVES} failures)")
+
+    def _write(self, done: int, check: Check | None) -> None:
+        trainer, recipe = self.trainer, self.trainer.recipe
+        state = {"fingerprint": trainer.source.fingerprint, "columns": trainer.source.shapes}
+        state |= {"world": distributed.world(), "interval": self.log.state(), **self.ledger.counts()}
+        state |= {"held_out": check.held_out} if check else {}
+        more = {matching.FILE: trainer.matching.state()} if trainer.matching else {}
+        checkpoint.save_checkpoint(
+            self.folder, done, trainer.model, trainer.optimizer, state, recipe.train.keep, more, to_yaml(recipe)
+        )
+
+    def _warn_of_slow(self, seconds: float) -> None:
+        """A launcher kills its processes some time after SIGTERM, in the middle of a save that takes longer."""
+        if self.slow or "TORCHELASTIC_RUN_ID" not in os.environ:
+            return
+        allowed = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "30")
+        if allowed.isdecimal() and seconds > 0.8 * int(allowed):
+            self.slow = True
+            warn(
+                f"saving took {seconds:.0f} s, and the launcher kills this run {allowed} s after SIGTERM; start it "
+                f"with TORCH_ELASTIC_SHUTDOWN_TIMEOUT={max(60, round(3 * seconds))}"
+            )

@@ -75,5 +75,5 @@ def votes(loss_of_second: float) -> list[float]:
 
 
 def test_a_vote_sums_over_processes(processes):
-    assert processes(votes, torch.inf) == [[1.0, 1.0, 5.0]] * 2
-    assert processes(votes, 1.0) == [[0.0, 1.0, 5.0]] * 2
+    assert processes(votes, torch.inf) == [[1.0, 1.0, 5.0, 0.0]] * 2
+    assert processes(votes, 1.0) == [[0.0, 1.0, 5.0, 0.0]] * 2

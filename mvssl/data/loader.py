@@ -8,7 +8,6 @@ that cannot be used is replaced by another, chosen by a hash of its position, an
 """
 
 import atexit
-import signal
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +20,9 @@ from mvssl.data.batch import Batch, Sample, stack
 from mvssl.data.faults import Bad, Undecodable, Unreadable
 from mvssl.data.order import Order
 from mvssl.data.samples import MapStyle, Source, as_source
+from mvssl.data.workers import POLL, Wait, make_room_for_descriptors, next_batch, started
 from mvssl.errors import DataError, MvsslError, RecipeError, StorageError
+from mvssl.stopping import ignore_signals
 from mvssl.words import counted
 
 ATTEMPTS = 8  # samples tried in place of a bad one
@@ -88,7 +89,10 @@ def sequential(
 
 
 class Loader(DataLoader):
-    """torch's `DataLoader` over steps, each of which the reader makes into a whole `Batch`."""
+    """torch's `DataLoader` over steps, each of which the reader makes into a whole `Batch`.
+
+    `wait` says how long a batch may take; iteration raises `HangError` where a loader process takes longer.
+    """
 
     def __init__(self, reader: "_Reader", steps: range, workers: int, pin_memory: bool):
         super().__init__(
@@ -96,11 +100,14 @@ class Loader(DataLoader):
             batch_size=None,  # the reader stacks
             sampler=steps,
             num_workers=workers,
+            timeout=POLL if workers else 0,
             pin_memory=pin_memory,
             collate_fn=_as_it_is,
             worker_init_fn=_ignore_signals,
             generator=Generator(),  # torch would draw from the global generator, which is not ours to move
         )
+        self.wait = Wait()
+        self._tensors = 2 + 2 * len(reader.source.forms)  # of a batch: position, index, and columns with their presence
 
     def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
         batches = self._batches()
@@ -108,19 +115,13 @@ class Loader(DataLoader):
         return batches
 
     def _batches(self) -> Iterator[Batch]:
-        # An error of a worker travels as a value: torch would wrap its text in a stack trace.
-        try:
-            for batch in super().__iter__():
-                if isinstance(batch, MvsslError):
+        if self.num_workers:
+            make_room_for_descriptors(self.num_workers, self._tensors)
+        with started(super().__iter__) as (iterator, workers):
+            while (batch := next_batch(iterator, workers, self.wait)) is not None:
+                if isinstance(batch, MvsslError):  # torch would wrap the text of an exception in a stack trace
                     raise batch
                 yield batch
-        except RuntimeError as error:
-            if "exited unexpectedly" not in str(error):
-                raise
-            raise StorageError(
-                "a loader process was killed, perhaps for want of memory; the same command goes on from the last "
-                "checkpoint; data.workers=0 loads in the training process"
-            ) from None
 
 
 class Sequential(Loader):
@@ -221,9 +222,8 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _ignore_signals(_: int) -> None:
-    """A scheduler signals every process; the training process decides, saves, and only then stops its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """A scheduler signals every process; the training process decides, saves, and only then ends its workers."""
+    ignore_signals()
 
 
 _LIVE: "weakref.WeakSet[Iterator[Batch]]" = weakref.WeakSet()

@@ -1,0 +1,125 @@
+"""Loader processes: within the limits of the machine, watched while a batch is awaited, and ended for certain.
+
+in   torch's iterator over a `DataLoader` with workers; how long a batch may take, and whether the run was asked to stop
+out  batches; a `StorageError` where a loader process was killed, a `HangError` that names those that hang
+
+torch reports a dead worker by raising from a signal handler anywhere in the main thread, or not at all. Here a batch is
+awaited one second at a time, and the workers are looked at in between.
+"""
+
+import contextlib
+import math
+import multiprocessing
+import pickle
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple
+
+import psutil
+
+from mvssl.errors import HangError, StorageError
+
+POLL = 1.0  # seconds
+_ALWAYS_OPEN = 96  # shards of this process, log files, connections to other processes
+_PER_WORKER = 8  # pipes and locks
+
+
+class Wait(NamedTuple):
+    """How long to wait for a batch."""
+
+    limit: float = math.inf  # seconds after which a loader process counts as hanging
+    stopped: Callable[[], bool] = lambda: False  # asked once a second; where it is true the batches end
+
+
+def make_room_for_descriptors(workers: int, tensors: int, prefetch: int = 2) -> None:
+    """Raise the limit of open files as far as is needed: each tensor of a waiting batch is one. Raises `StorageError`.
+
+    With too few, torch neither delivers the batch nor ends.
+    """
+    wanted = psutil.Process().num_fds() + workers * (_PER_WORKER + prefetch * tensors) + tensors + _ALWAYS_OPEN
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if wanted <= soft or soft == resource.RLIM_INFINITY:
+        return
+    if hard != resource.RLIM_INFINITY and wanted > hard:
+        raise StorageError(
+            f"data.workers={workers} needs about {wanted} open files and the limit is {hard}; raise it with "
+            f"`ulimit -n {max(1024, wanted)}`, or take data.workers=0"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+@contextlib.contextmanager
+def started(make: Callable[[], Iterator[Any]]) -> Iterator[tuple[Iterator[Any], list[BaseProcess]]]:
+    """The iterator that `make` gives and the processes that it started, which are gone afterwards."""
+    before = set(multiprocessing.active_children())
+    in_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGCHLD)
+    try:
+        iterator = make()
+    except OSError as error:
+        raise StorageError(f"loader processes cannot be started: {error.strerror}; take fewer data.workers") from None
+    finally:
+        workers = [child for child in multiprocessing.active_children() if child not in before]
+        if in_main and signal.getsignal(signal.SIGCHLD) is not handler:
+            signal.signal(signal.SIGCHLD, handler)
+    try:
+        yield iterator, workers
+    finally:
+        for worker in workers:
+            worker.kill()  # torch would wait, and send signals that workers ignore
+            worker.join()
+
+
+def next_batch(iterator: Iterator[Any], workers: list[BaseProcess], wait: Wait) -> Any:
+    """The next batch; None after the last one, or where the wait was ended. Raises `StorageError`, `HangError`."""
+    waited = 0.0
+    while True:
+        before = time.monotonic()
+        try:
+            return next(iterator, None)
+        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+            if str(error).startswith("Caught "):  # raised by the code in the worker, with its own stack trace
+                raise
+            if not str(error).startswith("DataLoader timed out"):
+                raise _failure(error, workers) from None
+        waited += min(time.monotonic() - before, 2 * POLL)  # of a pause of the whole run only a little counts
+        if wait.stopped():
+            return None
+        if waited > wait.limit:
+            raise HangError(
+                f"no batch for {wait.limit:g} s (train.hang_timeout): {_states(workers)}; look at the disk or the "
+                "network that holds the shards, and start the same command again"
+            )
+
+
+def _failure(error: Exception, workers: list[BaseProcess]) -> StorageError:
+    for worker in workers:
+        worker.join(POLL / max(len(workers), 1))  # the system may not have told of its death yet
+    dead = [worker for worker in workers if not worker.is_alive()]
+    if dead:
+        return StorageError(
+            f"loader process {dead[0].pid} ended with {_ending(dead[0].exitcode)}, perhaps for want of memory; the "
+            "same command goes on from the last checkpoint; data.workers=0 loads in the training process"
+        )
+    first = str(error).partition("\n")[0] or type(error).__name__
+    return StorageError(f"a loader process failed: {first}; try fewer data.workers, or a larger `ulimit -n`")
+
+
+def _ending(code: int | None) -> str:
+    return f"signal {-code}" if code is not None and code < 0 else f"code {code}"
+
+
+def _states(workers: list[BaseProcess]) -> str:
+    """What the system says of each worker: a stopped one is the cause, one in disk-sleep waits for a disk."""
+    states = []
+    for worker in workers:
+        try:
+            state = psutil.Process(worker.pid).status()
+        except psutil.Error:
+            state = "gone"
+        states.append(f"loader process {worker.pid} is {state}")
+    return ", ".join(states)

@@ -1,0 +1,103 @@
+"""RUN/exit.json: how the last command on a run ended, or which process is still at it.
+
+in   the run folder, and the error that ended the command, if any
+out  `{"code": 143, "reason": "...", "host": "...", "process": 17, "started": 1.7e9}`; `code` is null while it runs
+
+Launchers swallow exit codes, and a killed process writes nothing. So the file says "running" from the start, and who
+reads it looks whether that process is still there.
+"""
+
+import contextlib
+import json
+import math
+import os
+import socket
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from mvssl import distributed
+from mvssl.errors import ElsewhereError, MvsslError, StorageError
+from mvssl.files import write_aside
+
+NAME = "exit.json"
+
+
+class ExitRecord(NamedTuple):
+    """What exit.json says; `code` is None while the command runs."""
+
+    code: int | None
+    reason: str
+    host: str = ""
+    process: int = 0
+    started: float = 0.0  # seconds since 1970, of the process
+
+    @property
+    def alive(self) -> bool | None:
+        """Whether the process that wrote it is still there; None where another host would have to be asked."""
+        if self.host != socket.gethostname():
+            return None
+        try:
+            process = psutil.Process(self.process)
+            return process.status() != psutil.STATUS_ZOMBIE and math.isclose(
+                process.create_time(), self.started, rel_tol=0, abs_tol=1
+            )
+        except (psutil.Error, ValueError, OverflowError):
+            return False
+
+    def __str__(self) -> str:
+        if self.code is not None:
+            return f"ended with code {self.code}: {self.reason}"
+        where = f"process {self.process} on {self.host}"
+        return {
+            True: f"running as {where}",
+            False: f"killed: {where} ended without a word",
+            None: f"running as {where}, unless it was killed there",
+        }[self.alive]
+
+
+def write_running(folder: Path, reason: str = "running") -> None:
+    """Say that this process is at work in the run folder. Raises `StorageError`."""
+    process = psutil.Process()
+    _write(folder, ExitRecord(None, reason, socket.gethostname(), process.pid, process.create_time()))
+
+
+def write_end(folder: Path, error: BaseException | None) -> None:
+    """Say how the command ended.
+
+    Of several processes the one that knows the reason writes. One that only lost its peers does not replace a reason
+    that is there already.
+    """
+    if not folder.is_dir() or (error is None and distributed.rank()):
+        return
+    before = read_exit(folder)
+    if isinstance(error, ElsewhereError) and before is not None and before.code is not None:
+        return
+    code = error.code if isinstance(error, MvsslError) else 0 if error is None else 1
+    reason = "finished" if error is None else str(error) or type(error).__name__
+    with contextlib.suppress(OSError, StorageError):
+        _write(folder, ExitRecord(code, reason, socket.gethostname(), os.getpid(), psutil.Process().create_time()))
+
+
+def read_exit(folder: Path) -> ExitRecord | None:
+    """What exit.json says; None where there is none, or nothing that can be read."""
+    try:
+        found = json.loads((folder / NAME).read_text())
+        return parse_exit(found)
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def parse_exit(found: Any) -> ExitRecord | None:
+    """The record in a JSON document; None where it is no such document."""
+    known = {"code": (int, type(None)), "reason": str, "host": str, "process": int, "started": (int, float)}
+    if not isinstance(found, dict) or not {"code", "reason"} <= found.keys():
+        return None
+    if not all(isinstance(found[name], kind) for name, kind in known.items() if name in found):
+        return None
+    return ExitRecord(**{name: found[name] for name in known if name in found})
+
+
+def _write(folder: Path, record: ExitRecord) -> None:
+    write_aside(folder / NAME, json.dumps(record._asdict(), indent=1))

@@ -1,0 +1,124 @@
+"""Finds a process that hangs, and ends the run with a sentence that names it.
+
+in   a beat from the training loop whenever it begins something; the seconds without one after which a process hangs
+out  RUN/.alive/N, what process N of several is doing; after a hang RUN/hang-N.txt with the stacks, exit.json, code 75
+
+A thread watches, since a main thread that waits in a collective, for a disk or for a device, can do nothing itself. A
+run that was suspended and continued as a whole does not count as hanging. The thread also notices when the launcher
+is gone, and then asks the run to save and stop.
+"""
+
+import contextlib
+import faulthandler
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mvssl import distributed, exit_record
+from mvssl.errors import HangError
+
+FOLDER = ".alive"
+_TICK = 1.0  # seconds between looks at the launcher
+
+
+class Watchdog:
+    """Watches this process, and by their files the others, from `with` on."""
+
+    def __init__(self, folder: Path, limit: float):
+        self.folder, self.limit = folder, limit
+        self.tick = min(_TICK, limit / 10)
+        self.doing, self.step, self.beats = "starting", 0, 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="mvssl watchdog")
+        self._launcher = os.getppid() if distributed.world() > 1 else None
+
+    def beat(self, step: int, doing: str) -> None:
+        """The loop is about to do something after `step` steps: wait for data, run the model, save, check."""
+        self.step, self.doing = step, doing
+        self.beats += 1
+
+    def __enter__(self) -> "Watchdog":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        if distributed.world() > 1 and distributed.rank() == 0:
+            shutil.rmtree(self.folder / FOLDER, ignore_errors=True)
+
+    def _watch(self) -> None:
+        idle, seen, written, before = 0.0, -1, -self.limit, time.monotonic()
+        while not self._over.wait(self.tick):
+            now = time.monotonic()
+            # of a pause of the whole process only a tick counts
+            idle, before = idle + min(now - before, 2 * self.tick), now
+            if self.beats != seen:
+                idle, seen = 0.0, self.beats
+            if distributed.world() > 1 and now - written > self.limit / 10:
+                self._write(idle)
+                written = now
+            if self._launcher is not None and os.getppid() != self._launcher:
+                self._launcher = None
+                os.kill(os.getpid(), signal.SIGTERM)
+            if idle > self.limit:
+                self._end(idle)
+
+    def _write(self, idle: float) -> None:
+        state = {"step": self.step, "doing": self.doing, "idle": idle, "beats": self.beats}
+        state |= {"host": socket.gethostname(), "process": os.getpid(), "written": time.time()}
+        with contextlib.suppress(OSError):
+            file = self.folder / FOLDER / str(distributed.rank())
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(json.dumps(state))
+
+    def _end(self, idle: float) -> None:
+        """Name who hangs, keep the stacks, and leave without waiting for anybody."""
+        self._write(idle)
+        reason = (
+            f"no progress for {self.limit:g} s (train.hang_timeout): {self._culprit()}; start the same command again"
+        )
+        with contextlib.suppress(OSError), open(self.folder / f"hang-{distributed.rank()}.txt", "w") as file:
+            faulthandler.dump_traceback(file, all_threads=True)
+        exit_record.write_end(self.folder, HangError(reason))
+        with contextlib.suppress(OSError):
+            os.write(2, f"mvssl (process {distributed.rank()}): {reason}\n".encode())
+        for child in psutil.Process().children():  # loader processes
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+        sys.stderr.flush()
+        os._exit(HangError.code)
+
+    def _culprit(self) -> str:
+        """The process that stands still while the others wait for it, as far as this one can tell."""
+        if distributed.world() == 1:
+            return f"this process ({os.getpid()}) stands still, {self.doing} after step {self.step}"
+        first = self._read()
+        self._over.wait(self.limit / 5)
+        again = self._read()
+        stopped = [n for n in again if again[n] == first.get(n)]  # their watchdogs do not run either
+        if stopped:
+            return "; ".join(f"{_named(n, again[n])} does not run at all" for n in stopped)
+        behind = min(again, key=lambda n: (again[n].get("beats", 0), n))
+        return f"{_named(behind, again[behind])} stands still, {again[behind].get('doing')}; the others wait for it"
+
+    def _read(self) -> dict[int, dict[str, Any]]:
+        found = {}
+        for n in range(distributed.world()):
+            with contextlib.suppress(OSError, ValueError):
+                state = json.loads((self.folder / FOLDER / str(n)).read_text())
+                found[n] = state if isinstance(state, dict) else {}
+        return found
+
+
+def _named(n: int, state: dict[str, Any]) -> str:
+    return f"process {n} ({state.get('process')} on {state.get('host')}, after step {state.get('step')})"
