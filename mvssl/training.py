@@ -20,7 +20,6 @@ from mvssl.checks.heldout import open_held_out
 from mvssl.checks.verdict import Verdict
 from mvssl.data import Batch
 from mvssl.data.loader import Loader
-from mvssl.data.workers import Wait
 from mvssl.errors import DataError, HangError, Interrupted, StorageError
 from mvssl.ledger import Ledger
 from mvssl.lines import cut_lines_after
@@ -31,7 +30,7 @@ from mvssl.progress import Log, say
 from mvssl.recipe import Recipe, to_yaml
 from mvssl.stopping import BEFORE_FIRST_STEP, StopSignal, stop_signals
 from mvssl.trainer import Trainer, arithmetic_of, make_accelerator
-from mvssl.watchdog import Watchdog
+from mvssl.watchdog import FOR_DATA, Watchdog
 from mvssl.words import warn
 
 AFTER_LAST_STEP = "stopped in train.then; all steps are done and saved, and the same command goes on with the rest"
@@ -115,7 +114,7 @@ def _loop(trainer: Trainer, begun: Begun, stop: StopSignal) -> Outcome:
     )
     if interval:
         log.restore(interval)
-    watch = Watchdog(folder, recipe.train.hang_timeout)
+    watch = Watchdog(folder, recipe.train.hang_timeout, stop)
     save = _Saver(trainer, folder, ledger, log, saved=start)
 
     def stopped() -> bool:
@@ -131,7 +130,7 @@ def _loop(trainer: Trainer, begun: Begun, stop: StopSignal) -> Outcome:
 
     # Alone, a process need not wait for a batch once it is asked to stop. Several must stop at the same step.
     alone = distributed.world() == 1
-    batches.wait = Wait(recipe.train.hang_timeout, (lambda: stop.received is not None) if alone else lambda: False)
+    batches.stopped = lambda: alone and stop.received is not None
     waiting, done, check, asked = _timed(batches), start, None, False
     with log, watch:
         if checks.owed(start):
@@ -140,13 +139,13 @@ def _loop(trainer: Trainer, begun: Begun, stop: StopSignal) -> Outcome:
             if check and start and check.held_out and accelerator.is_main_process:
                 checkpoint.record_held_out(folder, start, check.held_out)
         while done < steps and not (asked or ledger.stop):
-            watch.beat(done, "waiting for data")
+            watch.beat(done, FOR_DATA)
             try:
                 batch, waited = next(waiting)
-            except (StorageError, HangError):
+            except StorageError as error:  # of the loader processes; the weights are those of a whole step
                 if alone:
                     save(done, None)
-                raise
+                raise HangError(watch.loader_hang) if watch.loader_hang else error from None
             if batch is None:  # asked to stop while it waited
                 break
             watch.beat(done, "in the model")

@@ -4,14 +4,16 @@ in   a beat from the training loop whenever it begins something; the seconds wit
 out  RUN/.alive/N, what process N of several is doing; after a hang RUN/hang-N.txt with the stacks, exit.json, code 75
 
 A thread watches, since a main thread that waits in a collective, for a disk or for a device, can do nothing itself. A
-run that was suspended and continued as a whole does not count as hanging. The thread also notices when the launcher
-is gone, and then asks the run to save and stop.
+run that was suspended and continued as a whole does not count as hanging. Loader processes that hang are killed, so
+that the main thread, which may be reading from one, gets an error and can save. The thread also notices when the
+launcher is gone, and then asks the run to save and stop.
 """
 
 import contextlib
 import faulthandler
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,20 +23,24 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from mvssl import distributed, exit_record
+from mvssl.data.workers import end_all
 from mvssl.errors import HangError
+from mvssl.stopping import StopSignal
 
 FOLDER = ".alive"
 _TICK = 1.0  # seconds between looks at the launcher
+_MARGIN = 20.0  # seconds for the main thread to save, once the loader processes that it waits for are killed
+_PATIENCE = 5.0  # seconds for the next batch, once a single process is asked to stop
+FOR_DATA = "waiting for data"
 
 
 class Watchdog:
     """Watches this process, and by their files the others, from `with` on."""
 
-    def __init__(self, folder: Path, limit: float):
-        self.folder, self.limit = folder, limit
+    def __init__(self, folder: Path, limit: float, stop: StopSignal):
+        self.folder, self.limit, self.stop = folder, limit, stop
+        self.loader_hang = ""  # what is known of loader processes that hung, once they are killed
         self.tick = min(_TICK, limit / 10)
         self.doing, self.step, self.beats = "starting", 0, 0
         self._over = threading.Event()
@@ -65,51 +71,62 @@ class Watchdog:
             if self.beats != seen:
                 idle, seen = 0.0, self.beats
             if distributed.world() > 1 and now - written > self.limit / 10:
-                self._write(idle)
+                self._write()
                 written = now
             if self._launcher is not None and os.getppid() != self._launcher:
                 self._launcher = None
                 os.kill(os.getpid(), signal.SIGTERM)
-            if idle > self.limit:
-                self._end(idle)
+            alone = distributed.world() == 1
+            if alone and self.stop.received and self.doing == FOR_DATA and idle > _PATIENCE:
+                end_all()
+            if idle > self.limit and self.doing == FOR_DATA and not self.loader_hang:
+                states = end_all()
+                self.loader_hang = self._sentence(states) if states else ""
+            if idle > self.limit + (_MARGIN if self.loader_hang else 0):
+                self._end()
 
-    def _write(self, idle: float) -> None:
-        state = {"step": self.step, "doing": self.doing, "idle": idle, "beats": self.beats}
+    def _sentence(self, cause: str) -> str:
+        return f"no progress for {self.limit:g} s (train.hang_timeout): {cause}; start the same command again"
+
+    def _write(self) -> None:
+        at, waits = _main_thread()
+        state = {"step": self.step, "doing": self.doing, "beats": self.beats, "at": at, "waits": waits}
         state |= {"host": socket.gethostname(), "process": os.getpid(), "written": time.time()}
         with contextlib.suppress(OSError):
             file = self.folder / FOLDER / str(distributed.rank())
             file.parent.mkdir(exist_ok=True)
             file.write_text(json.dumps(state))
 
-    def _end(self, idle: float) -> None:
+    def _end(self) -> None:
         """Name who hangs, keep the stacks, and leave without waiting for anybody."""
-        self._write(idle)
-        reason = (
-            f"no progress for {self.limit:g} s (train.hang_timeout): {self._culprit()}; start the same command again"
-        )
+        reason = self.loader_hang or self._sentence(self._culprit())
         with contextlib.suppress(OSError), open(self.folder / f"hang-{distributed.rank()}.txt", "w") as file:
             faulthandler.dump_traceback(file, all_threads=True)
         exit_record.write_end(self.folder, HangError(reason))
         with contextlib.suppress(OSError):
             os.write(2, f"mvssl (process {distributed.rank()}): {reason}\n".encode())
-        for child in psutil.Process().children():  # loader processes
-            with contextlib.suppress(psutil.Error):
-                child.kill()
+        end_all()
         sys.stderr.flush()
         os._exit(HangError.code)
 
     def _culprit(self) -> str:
         """The process that stands still while the others wait for it, as far as this one can tell."""
         if distributed.world() == 1:
-            return f"this process ({os.getpid()}) stands still, {self.doing} after step {self.step}"
+            return f"process {os.getpid()} stands still {self.doing}, after step {self.step}, at {_main_thread()[0]}"
+        self._write()
         first = self._read()
-        self._over.wait(self.limit / 5)
+        for _ in range(4):  # the others look as well, and must not take this process for a stopped one
+            self._over.wait(self.limit / 20)
+            self._write()
         again = self._read()
         stopped = [n for n in again if again[n] == first.get(n)]  # their watchdogs do not run either
         if stopped:
             return "; ".join(f"{_named(n, again[n])} does not run at all" for n in stopped)
-        behind = min(again, key=lambda n: (again[n].get("beats", 0), n))
-        return f"{_named(behind, again[behind])} stands still, {again[behind].get('doing')}; the others wait for it"
+        behind = min(again, key=lambda n: (again[n].get("beats", 0), again[n].get("waits", False), n))
+        return (
+            f"{_named(behind, again[behind])} stands still {again[behind].get('doing')}, at {again[behind].get('at')}; "
+            "the others wait for it"
+        )
 
     def _read(self) -> dict[int, dict[str, Any]]:
         found = {}
@@ -118,6 +135,17 @@ class Watchdog:
                 state = json.loads((self.folder / FOLDER / str(n)).read_text())
                 found[n] = state if isinstance(state, dict) else {}
         return found
+
+
+def _main_thread() -> tuple[str, bool]:
+    """Where the main thread is, and whether it waits there for other processes."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    if frame is None:
+        return "an unknown place", False
+    innermost = [frame, frame.f_back, frame.f_back and frame.f_back.f_back]
+    files = [each.f_code.co_filename for each in innermost if each is not None]
+    waits = any(re.search(r"torch/(distributed|autograd)/|mvssl/distributed\.py", file) for file in files)
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}", waits
 
 
 def _named(n: int, state: dict[str, Any]) -> str:

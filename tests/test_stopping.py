@@ -1,5 +1,6 @@
 """Signals: the first one counts, later ones change nothing, and ignored ones stay ignored."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -27,31 +28,40 @@ def test_the_first_signal_decides_the_code_and_later_ones_change_nothing(number,
 @pytest.mark.parametrize(("number", "code"), CODES.items())
 def test_work_that_may_end_at_once_ends_after_its_clean_up(number, code):
     done = []
-    with pytest.raises(Interrupted) as caught, stop_signals() as stop, stop.at_once("at once"):
-        try:
-            os.kill(os.getpid(), number)
-            done.append("more work")
-        finally:
-            os.kill(os.getpid(), signal.SIGTERM)
-            done.append("clean-up")
+
+    def work() -> None:
+        with stop_signals() as stop, stop.at_once("at once"):
+            try:
+                os.kill(os.getpid(), number)
+                done.append("more work")
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
+                done.append("clean-up")
+
+    with pytest.raises(Interrupted) as caught:
+        work()
     assert done == ["clean-up"]
     assert caught.value.code == code
 
 
 def test_a_signal_whose_exception_was_swallowed_still_ends_the_work():
-    with pytest.raises(Interrupted), stop_signals() as stop, stop.at_once("at once"):
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-        except BaseException:
-            pass  # as a callback of a C library does
+    def work() -> None:
+        with stop_signals() as stop, stop.at_once("at once"), contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGTERM)  # in a callback of a C library, for example
+
+    with pytest.raises(Interrupted):
+        work()
 
 
 def test_inside_deferred_work_a_signal_is_a_flag_and_ends_what_follows():
-    with pytest.raises(Interrupted), stop_signals() as outer, outer.at_once("later"):
-        with stop_signals() as stop, stop.deferred():
+    def work() -> None:
+        with stop_signals() as outer, outer.at_once("later"), stop_signals() as stop, stop.deferred():
             os.kill(os.getpid(), signal.SIGHUP)
             assert stop is outer
             assert stop.received == signal.SIGHUP
+
+    with pytest.raises(Interrupted):
+        work()
 
 
 def test_sigusr1_asks_to_save_and_not_to_stop():

@@ -9,7 +9,7 @@ that cannot be used is replaced by another, chosen by a hash of its position, an
 
 import atexit
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from mvssl.data.batch import Batch, Sample, stack
 from mvssl.data.faults import Bad, Undecodable, Unreadable
 from mvssl.data.order import Order
 from mvssl.data.samples import MapStyle, Source, as_source
-from mvssl.data.workers import POLL, Wait, make_room_for_descriptors, next_batch, started
+from mvssl.data.workers import POLL, make_room_for_descriptors, next_batch, started
 from mvssl.errors import DataError, MvsslError, RecipeError, StorageError
 from mvssl.stopping import ignore_signals
 from mvssl.words import counted
@@ -91,7 +91,7 @@ def sequential(
 class Loader(DataLoader):
     """torch's `DataLoader` over steps, each of which the reader makes into a whole `Batch`.
 
-    `wait` says how long a batch may take; iteration raises `HangError` where a loader process takes longer.
+    `stopped` is asked once a second while a batch is awaited; where it is true the batches end.
     """
 
     def __init__(self, reader: "_Reader", steps: range, workers: int, pin_memory: bool):
@@ -106,7 +106,7 @@ class Loader(DataLoader):
             worker_init_fn=_ignore_signals,
             generator=Generator(),  # torch would draw from the global generator, which is not ours to move
         )
-        self.wait = Wait()
+        self.stopped: Callable[[], bool] = lambda: False
         self._tensors = 2 + 2 * len(reader.source.forms)  # of a batch: position, index, and columns with their presence
 
     def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -118,7 +118,7 @@ class Loader(DataLoader):
         if self.num_workers:
             make_room_for_descriptors(self.num_workers, self._tensors)
         with started(super().__iter__) as (iterator, workers):
-            while (batch := next_batch(iterator, workers, self.wait)) is not None:
+            while (batch := next_batch(iterator, workers, self.stopped)) is not None:
                 if isinstance(batch, MvsslError):  # torch would wrap the text of an exception in a stack trace
                     raise batch
                 yield batch

@@ -1,38 +1,29 @@
 """Loader processes: within the limits of the machine, watched while a batch is awaited, and ended for certain.
 
-in   torch's iterator over a `DataLoader` with workers; how long a batch may take, and whether the run was asked to stop
-out  batches; a `StorageError` where a loader process was killed, a `HangError` that names those that hang
+in   torch's iterator over a `DataLoader` with workers, and whether the run was asked to stop
+out  batches; a `StorageError` where a loader process was killed
 
 torch reports a dead worker by raising from a signal handler anywhere in the main thread, or not at all. Here a batch is
-awaited one second at a time, and the workers are looked at in between.
+awaited one second at a time, and the workers are looked at in between. One that hangs is for `mvssl.watchdog` to find.
 """
 
 import contextlib
-import math
 import multiprocessing
 import pickle
 import resource
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
 
-from mvssl.errors import HangError, StorageError
+from mvssl.errors import StorageError
 
 POLL = 1.0  # seconds
 _ALWAYS_OPEN = 96  # shards of this process, log files, connections to other processes
 _PER_WORKER = 8  # pipes and locks
-
-
-class Wait(NamedTuple):
-    """How long to wait for a batch."""
-
-    limit: float = math.inf  # seconds after which a loader process counts as hanging
-    stopped: Callable[[], bool] = lambda: False  # asked once a second; where it is true the batches end
 
 
 def make_room_for_descriptors(workers: int, tensors: int, prefetch: int = 2) -> None:
@@ -74,26 +65,31 @@ def started(make: Callable[[], Iterator[Any]]) -> Iterator[tuple[Iterator[Any], 
             worker.join()
 
 
-def next_batch(iterator: Iterator[Any], workers: list[BaseProcess], wait: Wait) -> Any:
-    """The next batch; None after the last one, or where the wait was ended. Raises `StorageError`, `HangError`."""
-    waited = 0.0
+def next_batch(iterator: Iterator[Any], workers: list[BaseProcess], stopped: Callable[[], bool]) -> Any:
+    """The next batch; None after the last one, or where the run was asked to stop meanwhile. Raises `StorageError`."""
     while True:
-        before = time.monotonic()
         try:
             return next(iterator, None)
         except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
             if str(error).startswith("Caught "):  # raised by the code in the worker, with its own stack trace
                 raise
+            if stopped():
+                return None
             if not str(error).startswith("DataLoader timed out"):
                 raise _failure(error, workers) from None
-        waited += min(time.monotonic() - before, 2 * POLL)  # of a pause of the whole run only a little counts
-        if wait.stopped():
-            return None
-        if waited > wait.limit:
-            raise HangError(
-                f"no batch for {wait.limit:g} s (train.hang_timeout): {_states(workers)}; look at the disk or the "
-                "network that holds the shards, and start the same command again"
-            )
+
+
+def end_all() -> str:
+    """Kill the loader processes of this process; what the system said of each before: stopped, in disk-sleep, ..."""
+    states = []
+    for worker in multiprocessing.active_children():
+        try:
+            state = psutil.Process(worker.pid).status()
+        except psutil.Error:
+            state = "gone"
+        states.append(f"loader process {worker.pid} is {state}")
+        worker.kill()
+    return ", ".join(states)
 
 
 def _failure(error: Exception, workers: list[BaseProcess]) -> StorageError:
@@ -111,15 +107,3 @@ def _failure(error: Exception, workers: list[BaseProcess]) -> StorageError:
 
 def _ending(code: int | None) -> str:
     return f"signal {-code}" if code is not None and code < 0 else f"code {code}"
-
-
-def _states(workers: list[BaseProcess]) -> str:
-    """What the system says of each worker: a stopped one is the cause, one in disk-sleep waits for a disk."""
-    states = []
-    for worker in workers:
-        try:
-            state = psutil.Process(worker.pid).status()
-        except psutil.Error:
-            state = "gone"
-        states.append(f"loader process {worker.pid} is {state}")
-    return ", ".join(states)
