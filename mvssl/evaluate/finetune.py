@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mvssl.devices import arithmetic
 from mvssl.evaluate.fewlabel import draw, members
-from mvssl.evaluate.fitting import loss, seeded
+from mvssl.evaluate.fitting import loss, refuse_one_class, seeded
 from mvssl.evaluate.handed import Live
 from mvssl.evaluate.metrics import Result, judge
 from mvssl.optim import build_optimizer, learning_rate
@@ -50,6 +50,7 @@ def finetune(
     With `shots`, on so many samples of every class: the first draw of the few-label probe. `precision` is that of the
     forward passes; weights and loss stay float32.
     """
+    refuse_one_class(live.labels)
     rows = torch.arange(len(live.labels)) if shots is None else draw(members(live.labels), shots, seed, 0)
     batch_size = min(batch_size, len(rows))
     steps = max(least_steps, round(epochs * len(rows) / batch_size))
