@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mvssl import distributed
 from mvssl.batchnorm import SyncBatchNorm
 from mvssl.compose import construct, find_class
-from mvssl.devices import rows_of, scattered
+from mvssl.devices import laid_out, rows_of, scattered
 from mvssl.encoders import Encoder, Features, Widths
 from mvssl.encoders.encoder import as_image, with_view
 from mvssl.errors import RecipeError
@@ -109,8 +109,7 @@ def _seen(objective: nn.Module, features: dict[str, Features], views: Mapping[st
 
 
 def _encode(encoder: Encoder, x: Tensor) -> Features:
-    if x.ndim == 4:
-        x = x.contiguous(memory_format=torch.channels_last)
+    x = laid_out(x, encoder)
     if len(x) or (distributed.world() > 1 and _synchronises(encoder)):
         return encoder(x)
     # No row is present: a blank one in eval mode changes no statistics and keeps the graph, which DDP counts on.
