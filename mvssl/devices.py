@@ -3,7 +3,7 @@
 in   small CPU tensors: parameters, constants, which rows are present (bool [n]); a precision by its name in a recipe;
      a model
 out  the same on the device; rows taken out and put back; torch's settings of float32 on CUDA; how a model's images
-     should lie in memory
+     should lie in memory; memory that runs out as an error that says what to lower
 A copy from ordinary memory, or a mask as an index on the device, makes the host wait until the device is idle.
 """
 
@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from mvssl.errors import StorageError
 
 NARROW = 16  # input channels of a group; oneDNN's kernels for AVX-512 work on so many at once
 
@@ -55,6 +57,23 @@ def _crashes_channels_last(module: nn.Module) -> bool:
         return False
     strided = set(module.kernel_size) == {1} and max(module.stride) > 1
     return strided or (module.groups > 1 and max(module.dilation) > 1)
+
+
+@contextlib.contextmanager
+def enough_memory(way_out: str) -> Iterator[None]:
+    """Inside, memory that runs out, of the host or the device, is a `StorageError` that says what to lower."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        asked = next((line for line in str(error).splitlines() if "allocate" in line), "")
+        raise StorageError(f"out of memory{f' ({asked.strip()[:160]})' * bool(asked)}; {way_out}") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; torch has no class of its own for the host's."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 @contextlib.contextmanager

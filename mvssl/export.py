@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mvssl.devices import enough_memory
 from mvssl.encoders import Encoder
 from mvssl.errors import OutputError
 from mvssl.files import writing
@@ -50,6 +51,7 @@ class Report(NamedTuple):
         return f"{self.folder}: {', '.join(said)}"
 
 
+@enough_memory("the encoders must fit into memory twice; export on a larger machine")
 def export(run: Any, destination: str | Path) -> list[Report]:
     """Export every encoder of `run`, a run folder or a `LoadedRun`: one to `destination`, several to its subfolders.
 

@@ -54,6 +54,8 @@ def knn(seen: Seen, bank: Seen) -> dict[str, float]:
     Wu et al., CVPR 2018, as in `mvssl evaluate`, where all samples are used.
     """
     found = {}
+    if seen.labels is None or bank.labels is None:
+        return found
     for view in seen.vectors:
         fitted, tested = _labelled(bank, view), _labelled(seen, view)
         if not len(fitted.labels) or not len(tested.labels):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mvssl.data import Batch, Shards, Undecodable, open_shards
 from mvssl.data.batch import stack
+from mvssl.data.labels import as_classes
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluate.layers import encode_model
 from mvssl.recipe import Recipe
@@ -76,9 +77,17 @@ def look(folder: Path, trust: Iterable[str], samples: int, checkpoint: str = "la
     if not rows:
         raise DataError(f"none of {counted(len(chosen), 'sample')} of {source.paths[0].parent} can be decoded")
     together = {view: torch.cat(parts) for view, parts in features.items()}
-    told = torch.cat(labels) if labels else None
+    told = _classes(torch.cat(labels)) if labels else None
     named = run.recipe.data.label.names if run.recipe.data.label else None
     return Look(run, source, split, rows, together, told, named or class_names(source.paths), device)
+
+
+def _classes(labels: Tensor) -> Tensor | None:
+    """Labels as classes; None where they are numbers, or pictures."""
+    try:
+        return as_classes(labels) if labels.ndim < 3 else None
+    except DataError:
+        return None
 
 
 def _load(folder: Path, trust: Iterable[str], checkpoint: str) -> LoadedRun:
