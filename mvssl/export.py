@@ -7,6 +7,7 @@ out  config.json, model.safetensors and README.md per encoder; stock models load
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 
 from mvssl.devices import enough_memory
 from mvssl.encoders import Encoder
-from mvssl.errors import OutputError
+from mvssl.errors import DataError, OutputError
+from mvssl.evaluate.extraction import DIVERGED
 from mvssl.files import writing
 from mvssl.modelcard import Card, imports, write_card
 from mvssl.names import which_weights
@@ -56,7 +58,8 @@ def export(run: Any, destination: str | Path) -> list[Report]:
     """Export every encoder of `run`, a run folder or a `LoadedRun`: one to `destination`, several to its subfolders.
 
     All of them are there in the end, or none. Raises `OutputError` where the destination holds something else, cannot
-    be made, or the reloaded model differs, `StorageError` where writing fails, and what `load_run` raises.
+    be made, or the reloaded model differs, `DataError` where an encoder has diverged, `StorageError` where writing
+    fails, and what `load_run` raises.
     """
     if isinstance(run, str | Path):
         from mvssl.run import load_run  # not above: a loaded run needs no loader
@@ -94,6 +97,11 @@ def _write(encoder: Encoder, folder: Path, card: Card, destination: Path) -> Rep
     save_file(_separate(weights), folder / "model.safetensors", metadata={"format": "pt"})
     shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors makes private files
     difference = compare(encoder, folder)
+    if math.isnan(difference):
+        raise DataError(
+            f"{encoder.name} gives NaN or infinite features on random input: {DIVERGED}; nothing was written to "
+            f"{destination}"
+        )
     if not difference <= TOLERANCE:
         raise OutputError(
             f"{encoder.name}, reloaded in timm {timm.__version__}, differs from the trained encoder by "

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from mvssl import recipe
 from mvssl.encoders import Encoder
-from mvssl.errors import OutputError, StorageError
+from mvssl.errors import DataError, OutputError, StorageError
 from mvssl.export import export, export_encoder, per_channel
 from mvssl.modelcard import Card
 from mvssl.recipe import parse_recipe
@@ -287,3 +287,12 @@ def test_several_encoders_go_to_folders_of_their_own(tmp_path):
     reports = export(a_run(tmp_path, ["left", "right"]), tmp_path / "out")
     assert [r.folder for r in reports] == [tmp_path / "out" / "left", tmp_path / "out" / "right"]
     assert all((r.folder / "model.safetensors").is_file() for r in reports)
+
+
+def test_an_encoder_that_has_diverged_is_not_exported(tmp_path):
+    encoder = trained("mlp", (3,), widths=[4])
+    with torch.no_grad():
+        encoder.model.layers[0].weight[0, 0] = float("nan")
+    with pytest.raises(DataError, match=r"NaN or infinite features.*--checkpoint STEP"):
+        export_encoder(encoder, tmp_path / "x", Card())
+    assert list(tmp_path.iterdir()) == []
