@@ -110,7 +110,9 @@ def evaluate(
             return []
         classes = Classes.of(splits["train"].labels, splits["test"].labels)
         lines = remarks(splits, classes)
-        Console(stderr=True).print(*lines, sep="\n", end="\n" * bool(lines), highlight=False, markup=False)
+        Console(stderr=True).print(
+            *lines, sep="\n", end="\n" * bool(lines), highlight=False, markup=False, soft_wrap=True
+        )
         if needs["labels"] and any(split.signs for split in splits.values()):
             raise DataError(f"data.label: {SIGNS}")
         notes: dict[str, None] = {}

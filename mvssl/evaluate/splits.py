@@ -216,8 +216,8 @@ def remarks(splits: dict[str, Split], classes: Classes) -> list[str]:
             if count:
                 of = f"{counted(len(split) + sum(split.left_out.values()), 'sample')}"
                 lines.append(f"{name}: {count:,} of {of} left out: {why.replace('_', ' ')}")
-        if split.signs and split.left_out["without_label"]:
-            lines.append(f"{name}: {SIGNS}")
+    if any(split.signs for split in splits.values()):
+        lines.append(SIGNS)
     train, test = (splits[name].labels for name in ("train", "test"))
     if train.ndim == 1 and len(train):
         seen, asked = set(train.unique().tolist()), set(test.unique().tolist())
