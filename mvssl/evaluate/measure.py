@@ -22,7 +22,7 @@ from mvssl.evaluate.extraction import LESS, collect, on_main
 from mvssl.evaluate.handing import ALL, Hand, distinct
 from mvssl.evaluate.layers import PIXELS, Candidate, Want, compute, describe
 from mvssl.evaluate.metrics import NotPossible, Result, metric_of
-from mvssl.evaluate.plan import Job, jobs_of, layer_of, need_labels, need_segments, wants_of
+from mvssl.evaluate.plan import Job, jobs_of, layer_of, need_labels, need_segments, refuse_unknown, wants_of
 from mvssl.evaluate.probes import PROBES
 from mvssl.evaluate.protocols import jobs_of_protocol
 from mvssl.evaluate.records import Record, about_label, gain, record, save, updated
@@ -31,7 +31,7 @@ from mvssl.evaluate.subject import Subject, candidates, origin
 from mvssl.evaluate.tables import tables, with_lines
 from mvssl.files import RECORDS, try_place
 from mvssl.names import which_weights
-from mvssl.recipe import Recipe, nearest
+from mvssl.recipe import Recipe
 from mvssl.versions import versions
 from mvssl.views import build_alike
 
@@ -265,13 +265,6 @@ def _with_chance(found: Result, splits: dict[str, Split], classes: Classes) -> R
     labels = splits["test"].labels
     guessed = found.chance is None and len(labels) and found.metric == metric_of(labels)
     return found._replace(chance=classes.chance) if guessed else found
-
-
-def refuse_unknown(wanted: list[str], known: list[str]) -> None:
-    """Raise `RecipeError` for a view that there is not."""
-    for name in wanted:
-        if name not in (*known, ALL):
-            raise RecipeError(f"no view {name!r}{nearest(name, (*known, ALL))}")
 
 
 def choose_views(features: dict[str, Tensor], wanted: list[str] | None) -> list[str]:
