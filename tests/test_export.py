@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import timm
+import tiny
 import torch
 from safetensors.torch import load_file, save_file
 from storage import files_of_at_most
@@ -19,6 +20,7 @@ from mvssl.errors import DataError, OutputError, StorageError
 from mvssl.export import export, export_encoder, per_channel
 from mvssl.modelcard import Card
 from mvssl.recipe import parse_recipe
+from mvssl.training import train
 
 CHANNELS = (1, 3, 13)
 LOAD = """
@@ -296,3 +298,15 @@ def test_an_encoder_that_has_diverged_is_not_exported(tmp_path):
     with pytest.raises(DataError, match=r"NaN or infinite features.*--checkpoint STEP"):
         export_encoder(encoder, tmp_path / "x", Card())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_ends_with_74_on_a_full_disk_and_leaves_nothing(tmp_path):
+    tiny.write_shards(tmp_path / "train")
+    train(tiny.recipe(tmp_path, tmp_path / "run", train__steps=1))
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({2**12}, {2**12}))"
+    code = f"{limited}; from mvssl.cli import main; main(['export', 'run', 'new/bb'])"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 74, ended.stderr
+    assert "mvssl: new/bb cannot be written" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "new").exists()

@@ -115,7 +115,9 @@ def _read(source: Path, where: str) -> dict[str, Tensor]:
             if found is not None:
                 return checkpoint.load_model(found)
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{where} cannot be read as safetensors: {error}; is it whole?") from None
+        raise DataError(
+            f"{where} cannot be read as safetensors: {error}; is it whole? Files of torch.save are accepted, too"
+        ) from None
     inside = sorted(folder.parent.name for folder in source.glob("*/model.safetensors"))
     hint = f"; it holds {', '.join(inside)}: name one of these" if inside else ""
     raise RecipeError(

@@ -70,8 +70,21 @@ def read(file: Path) -> list[Record]:
         found = json.loads(file.read_text())
     except (OSError, ValueError):
         return []
-    wanted = {"probe", "value", "metric", "protocol"}
-    return [r for r in found if isinstance(r, dict) and wanted <= r.keys()] if isinstance(found, list) else []
+    return [r for r in found if _is_record(r)] if isinstance(found, list) else []
+
+
+def _is_record(found: Any) -> bool:
+    """Whether JSON has what every reader of records asks for: a file may be another program's, or damaged."""
+    if not isinstance(found, dict) or not isinstance(found.get("value"), int | float):
+        return False
+    protocol, subject = found.get("protocol"), found.get("subject", {})
+    if not isinstance(protocol, dict) or not isinstance(subject, dict):
+        return False
+    data, preset = protocol.get("data", {}), protocol.get("preset") or {}
+    tables = [data, preset, *(data.values() if isinstance(data, dict) else ())]
+    return all(isinstance(found.get(key), str) for key in ("probe", "metric")) and all(
+        isinstance(t, dict) for t in tables
+    )
 
 
 def updated(file: Path, records: list[Record]) -> list[Record]:

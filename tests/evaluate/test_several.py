@@ -9,6 +9,7 @@ import tiny
 
 from mvssl.cli import main
 from mvssl.errors import DataError
+from mvssl.evaluate.records import read, updated
 from mvssl.evaluate.several import columns, legend, merged
 from mvssl.recipe import to_yaml
 
@@ -123,3 +124,17 @@ def test_the_command_prints_the_table_and_writes_it(seeds, tmp_path, capsys):
     for told in ("65.0 ± 5.6", "± standard deviation over runs", "seeds 0, 1, 2"):
         assert told in out
     assert value(json.loads(file.read_text()), "trained")["value"] == pytest.approx(0.65)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        3, None, {"value": 1}, {**record("trained", 0.5), "value": None}, {**record("trained", 0.5), "value": "0.5"},
+        {**record("trained", 0.5), "protocol": []}, {**record("trained", 0.5), "subject": "x"},
+        {**record("trained", 0.5), "probe": 3}, {**record("trained", 0.5), "protocol": {"data": {"train": 1}}},
+    ],
+)  # fmt: skip
+def test_what_is_no_record_in_a_file_of_records_is_passed_over(tmp_path, odd):
+    (tmp_path / "x.json").write_text(json.dumps([odd, record("trained", 0.6)]))
+    assert [r["value"] for r in read(tmp_path / "x.json")] == [0.6]
+    assert [r["value"] for r in updated(tmp_path / "x.json", [])] == [0.6]
