@@ -52,13 +52,15 @@ class Standard(NamedTuple):
 
 
 def _deviation_and_mean(features: Tensor) -> tuple[Tensor, Tensor]:
-    """[d] each of [n, d]; squares of very large or small numbers leave float32, so those features are scaled first."""
+    """[d] each of [n, d]. Squares of very large or small numbers leave float32: such features are scaled first."""
     deviation, mean = torch.std_mean(features, dim=0, correction=0)
-    largest = _largest(features, 0)
-    odd = ((largest < SAFE[0]) & (largest > 0)) | (largest > SAFE[1])
-    if odd.any():
-        unit = largest[odd]
-        deviation[odd], mean[odd] = (unit * found for found in torch.std_mean(features[:, odd] / unit, 0, correction=0))
+    odd = ~((deviation > SAFE[0]) & (deviation < SAFE[1]) & (mean.abs() < SAFE[1]))
+    for columns in odd.nonzero()[:, 0].split(max(1, BLOCK // max(1, len(features)))) if odd.any() else ():
+        part = features[:, columns]
+        size = _largest(part, 0)
+        size = torch.where(size > 0, size, 1.0)
+        found = torch.std_mean(part / size, dim=0, correction=0)
+        deviation[columns], mean[columns] = size * found[0], size * found[1]
     return deviation, mean
 
 
@@ -75,11 +77,16 @@ def lengths(features: Tensor) -> Tensor:
 
 
 def _lengths(features: Tensor) -> Tensor:
-    # in units of the largest number, a power of two: the same digits, and squares that neither overflow nor vanish
-    largest = _largest(features, 1)
-    exponent = torch.frexp(largest).exponent.clamp(-120, 120)
-    found = torch.ldexp(torch.ldexp(features, -exponent[:, None]).norm(dim=1), exponent)
-    return torch.where(largest > 0, found, 1.0)
+    found = features.norm(dim=1)
+    odd = (found < SAFE[0]) | (found > SAFE[1])
+    if odd.any():
+        # in units of the largest number, a power of two: squares then neither overflow nor vanish
+        rows = features[odd]
+        largest = _largest(rows, 1)
+        exponent = torch.frexp(largest).exponent.clamp(-120, 120)
+        careful = torch.ldexp(torch.ldexp(rows, -exponent[:, None]).norm(dim=1), exponent)
+        found[odd] = torch.where(largest > 0, careful, 1.0)
+    return found
 
 
 def unit(features: Tensor) -> Tensor:
