@@ -88,7 +88,10 @@ def write_aside(
     with writing(file, failure, way_out):
         refuse_odd(Path(file), failure, way_out)
         try:
-            aside.write_bytes(content if isinstance(content, bytes) else content.encode())
+            with aside.open("wb") as opened:
+                opened.write(content if isinstance(content, bytes) else content.encode())
+                opened.flush()
+                os.fsync(opened.fileno())  # else a power failure may leave an empty file under the new name
             os.replace(aside, whole)
         except BaseException:
             with contextlib.suppress(OSError):
