@@ -1,7 +1,9 @@
 """From the CPU to the device without waiting for it, rows picked there without asking it, and how exactly it computes.
 
-in   small CPU tensors: parameters, constants, which rows are present (bool [n]); a precision by its name in a recipe
-out  the same on the device; rows taken out and put back; torch's settings of float32 on CUDA
+in   small CPU tensors: parameters, constants, which rows are present (bool [n]); a precision by its name in a recipe;
+     a model
+out  the same on the device; rows taken out and put back; torch's settings of float32 on CUDA; how a model's images
+     should lie in memory; memory that runs out as an error that says what to lower
 A copy from ordinary memory, or a mask as an index on the device, makes the host wait until the device is idle.
 """
 
@@ -10,7 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from mvssl.errors import StorageError
+
+NARROW = 16  # input channels of a group; oneDNN's kernels for AVX-512 work on so many at once
 
 
 def send(x: Tensor, device: torch.device) -> Tensor:
@@ -26,6 +32,48 @@ def rows_of(present: Tensor, device: torch.device) -> Tensor:
 def scattered(part: Tensor, rows: Tensor, n: int) -> Tensor:
     """[n, ...] with `part` [k, ...] at `rows`, zeros elsewhere."""
     return part.new_zeros(n, *part.shape[1:]).index_copy(0, rows, part)
+
+
+def memory_format_for(model: nn.Module, device: torch.device) -> torch.memory_format:
+    """How images and the weights of `model` should lie in memory on `device`: channels-last wherever that is safe.
+
+    Channels-last is faster on tensor cores, and on CPUs with wide vectors too. But in torch 2.14.1 (oneDNN 3.12) on
+    CPUs with AVX-512 the backward pass of some channels-last convolutions writes outside its memory: a segmentation
+    fault, or a damaged heap. Seen for 2 to 15 input channels and 1x1 kernels with a stride above 1, and in bfloat16
+    for grouped kernels with dilation; not for 1 or 16 and more channels, nor in contiguous memory. A model with such a
+    layer stays contiguous on any CPU, so that its numbers do not depend on the processor.
+    """
+    unsafe = device.type == "cpu" and any(map(_crashes_channels_last, model.modules()))
+    return torch.contiguous_format if unsafe else torch.channels_last
+
+
+def laid_out(x: Tensor, model: nn.Module) -> Tensor:
+    """Images [n, c, h, w] in the memory format of a model; anything else as it is."""
+    return x.contiguous(memory_format=memory_format_for(model, x.device)) if x.ndim == 4 else x
+
+
+def _crashes_channels_last(module: nn.Module) -> bool:
+    if not isinstance(module, nn.Conv2d) or not 1 < module.in_channels // module.groups < NARROW:
+        return False
+    strided = set(module.kernel_size) == {1} and max(module.stride) > 1
+    return strided or (module.groups > 1 and max(module.dilation) > 1)
+
+
+@contextlib.contextmanager
+def enough_memory(way_out: str) -> Iterator[None]:
+    """Inside, memory that runs out, of the host or the device, is a `StorageError` that says what to lower."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        asked = next((line for line in str(error).splitlines() if "allocate" in line), "")
+        raise StorageError(f"out of memory{f' ({asked.strip()[:160]})' * bool(asked)}; {way_out}") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; torch has no class of its own for the host's."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 @contextlib.contextmanager

@@ -5,11 +5,13 @@ out  config.json, model.safetensors and README.md per encoder; stock models load
      timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)
 """
 
+import contextlib
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +20,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mvssl.devices import enough_memory
 from mvssl.encoders import Encoder
-from mvssl.errors import OutputError, StorageError
+from mvssl.errors import DataError, OutputError
+from mvssl.evaluate.extraction import DIVERGED
+from mvssl.files import writing
 from mvssl.modelcard import Card, imports, write_card
 from mvssl.names import which_weights
 
@@ -48,18 +53,25 @@ class Report(NamedTuple):
         return f"{self.folder}: {', '.join(said)}"
 
 
+@enough_memory("the encoders must fit into memory twice; export on a larger machine")
 def export(run: Any, destination: str | Path) -> list[Report]:
     """Export every encoder of `run`, a run folder or a `LoadedRun`: one to `destination`, several to its subfolders.
 
-    Raises `OutputError` where the destination holds something else or the reloaded model differs, `StorageError` where
-    writing fails, and what `load_run` raises.
+    All of them are there in the end, or none. Raises `OutputError` where the destination holds something else, cannot
+    be made, or the reloaded model differs, `DataError` where an encoder has diverged, `StorageError` where writing
+    fails, and what `load_run` raises.
     """
     if isinstance(run, str | Path):
         from mvssl.run import load_run  # not above: a loaded run needs no loader
 
         run = load_run(run)
     encoders, folders = run.model.encoders, folders_of(list(run.model.encoders), Path(destination))
-    return [export_encoder(encoders[group], folder, Card.of_run(run, group)) for group, folder in folders.items()]
+    cards = {group: Card.of_run(run, group) for group in folders}
+    with _placed(Path(destination)) as aside:
+        return [
+            _write(encoders[group], aside / folder.relative_to(destination), cards[group], folder)
+            for group, folder in folders.items()
+        ]
 
 
 def folders_of(groups: list[str], destination: Path) -> dict[str, Path]:
@@ -73,25 +85,29 @@ def folders_of(groups: list[str], destination: Path) -> dict[str, Path]:
 def export_encoder(encoder: Encoder, destination: Path, card: Card) -> Report:
     """Write one encoder as a timm folder, reload it from there, compare, and only then put it at `destination`."""
     check_destination(destination)
-    try:
-        destination.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}-") as aside:
-            folder = Path(aside)
-            weights = {key: value.detach().cpu().contiguous() for key, value in encoder.model.state_dict().items()}
-            (folder / "config.json").write_text(json.dumps(config(encoder, card), indent=2))
-            save_file(_separate(weights), folder / "model.safetensors", metadata={"format": "pt"})
-            shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors makes private files
-            difference = compare(encoder, folder)
-            if not difference <= TOLERANCE:
-                raise OutputError(
-                    f"{encoder.name}, reloaded in timm {timm.__version__}, differs from the trained encoder by "
-                    f"{difference:.1e} (accepted: {TOLERANCE:.0e}); nothing was written to {destination}"
-                )
-            write_card(folder / "README.md", encoder, card, difference)
-            for file in folder.iterdir():
-                os.replace(file, destination / file.name)
-    except OSError as error:
-        raise StorageError(f"{destination} could not be written: {error.strerror or error}") from error
+    with _placed(destination) as aside:
+        return _write(encoder, aside, card, destination)
+
+
+def _write(encoder: Encoder, folder: Path, card: Card, destination: Path) -> Report:
+    """Write a new folder, for `destination`, and reload it. Raises `OutputError` where the reloaded model differs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {key: value.detach().cpu().contiguous() for key, value in encoder.model.state_dict().items()}
+    (folder / "config.json").write_text(json.dumps(config(encoder, card), indent=2))
+    save_file(_separate(weights), folder / "model.safetensors", metadata={"format": "pt"})
+    shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors makes private files
+    difference = compare(encoder, folder)
+    if math.isnan(difference):
+        raise DataError(
+            f"{encoder.name} gives NaN or infinite features on random input: {DIVERGED}; nothing was written to "
+            f"{destination}"
+        )
+    if not difference <= TOLERANCE:
+        raise OutputError(
+            f"{encoder.name}, reloaded in timm {timm.__version__}, differs from the trained encoder by "
+            f"{difference:.1e} (accepted: {TOLERANCE:.0e}); nothing was written to {destination}"
+        )
+    write_card(folder / "README.md", encoder, card, difference)
     return Report(
         destination,
         encoder.name,
@@ -100,6 +116,50 @@ def export_encoder(encoder: Encoder, destination: Path, card: Card) -> Report:
         imports(encoder),
         which_weights(card.step, card.checkpoint),
     )
+
+
+@contextlib.contextmanager
+def _placed(destination: Path) -> Iterator[Path]:
+    """A new folder beside `destination`, whose files are put there at the end; nothing is left where anything fails."""
+    place = Path(os.path.realpath(destination))
+    missing = [folder for folder in place.parents if not folder.exists()]
+    done = False
+    try:
+        with writing(destination, OutputError, "; name another folder"):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            # ignored: the folder is gone where it was renamed
+            with tempfile.TemporaryDirectory(
+                dir=place.parent, prefix=f".{place.name[:40]}-", ignore_cleanup_errors=True
+            ) as temporary:
+                aside = Path(temporary) / "export"  # with the permissions of a new folder, and not of a temporary one
+                aside.mkdir()
+                yield aside
+                _move(aside, place)
+                done = True
+    finally:
+        for folder in () if done else missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _move(aside: Path, place: Path) -> None:
+    """Put a folder at `place`: in one step where that is new, else file by file, as other files there stay."""
+    if not place.exists():
+        os.rename(aside, place)
+        return
+    files = [file for file in aside.rglob("*") if file.is_file()]
+    try:
+        _replace(files, aside, place)
+    finally:  # also where a signal ended the work between two files: one of the old and one of the new do not fit
+        _replace(files, aside, place)
+
+
+def _replace(files: list[Path], aside: Path, place: Path) -> None:
+    for file in files:
+        if file.exists():
+            there = place / file.relative_to(aside)
+            there.parent.mkdir(exist_ok=True)
+            os.replace(file, there)
 
 
 def check_destination(folder: Path) -> None:

@@ -13,6 +13,7 @@ import errno
 import io
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,10 @@ from mvssl.errors import MvsslError, OutputError, StorageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# numpy gives no number of an error where it wrote less than it should
+HALF_WAY = (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM)
+WRITERS = ("safetensors", "safetensors_rust", "pyarrow")  # whose errors of writing are no OSError
 
 
 class Kind(NamedTuple):
@@ -80,18 +85,39 @@ def write_aside(
     """
     whole = Path(os.path.realpath(file))
     aside = whole.with_name(f".{whole.name[:40]}.{os.getpid()}")  # short: a name has at most 255 bytes
-    try:
+    with writing(file, failure, way_out):
         refuse_odd(Path(file), failure, way_out)
-        with aside.open("wb") as opened:
-            opened.write(content if isinstance(content, bytes) else content.encode())
-            opened.flush()
-            os.fsync(opened.fileno())  # else a power failure may leave an empty file under the new name
-        os.replace(aside, whole)
+        try:
+            with aside.open("wb") as opened:
+                opened.write(content if isinstance(content, bytes) else content.encode())
+                opened.flush()
+                os.fsync(opened.fileno())  # else a power failure may leave an empty file under the new name
+            os.replace(aside, whole)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def writing(file: str | Path, failure: type[MvsslError] = StorageError, way_out: str = "") -> Iterator[None]:
+    """Inside, a library writes `file`; what it raises then becomes an error of ours that says why.
+
+    `StorageError` where writing ended half-way, as on a full disk or at a limit of file sizes; `failure` for any other
+    error of the operating system. An error that does not come from writing passes.
+    """
+    try:
+        yield
     except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-        kind = StorageError if error.errno in (errno.ENOSPC, errno.EDQUOT) else failure
-        raise kind(f"{file} cannot be written: {error.strerror}{way_out}") from error
+        kind = StorageError if error.errno in HALF_WAY else failure
+        why = error.strerror or error
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            why = f"{error.filename} is no folder"
+        raise kind(f"{file} cannot be written: {why}{way_out}") from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in WRITERS:
+            raise
+        raise StorageError(f"{file} cannot be written: {error}{way_out}") from error
 
 
 def write_picture(figure: "Figure", file: str | Path, way_out: str = "") -> Path:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from mvssl import distributed
 from mvssl.batchnorm import SyncBatchNorm
 from mvssl.compose import construct, find_class
-from mvssl.devices import rows_of, scattered
+from mvssl.devices import laid_out, rows_of, scattered
 from mvssl.encoders import Encoder, Features, Widths
-from mvssl.encoders.encoder import as_image, with_view
-from mvssl.errors import RecipeError
+from mvssl.encoders.encoder import as_image, first_line, with_view
+from mvssl.errors import MvsslError, RecipeError
 from mvssl.names import drawn
 from mvssl.objectives import OBJECTIVES
 from mvssl.objectives.context import Context, at_least_float32
@@ -109,8 +109,7 @@ def _seen(objective: nn.Module, features: dict[str, Features], views: Mapping[st
 
 
 def _encode(encoder: Encoder, x: Tensor) -> Features:
-    if x.ndim == 4:
-        x = x.contiguous(memory_format=torch.channels_last)
+    x = laid_out(x, encoder)
     if len(x) or (distributed.world() > 1 and _synchronises(encoder)):
         return encoder(x)
     # No row is present: a blank one in eval mode changes no statistics and keeps the graph, which DDP counts on.
@@ -194,10 +193,22 @@ def _widths(
     return widths
 
 
+def _try_encoder(encoder: Encoder, x: Tensor) -> None:
+    """One pass as in training; some options, such as rates of dropout beyond 1, fail there and not in eval mode."""
+    try:
+        with torch.no_grad():
+            encoder(laid_out(x, encoder))
+    except MvsslError:
+        raise
+    except Exception as error:  # whatever the recipe's options make timm raise
+        raise encoder.refusal(tuple(x.shape[1:]), f"in training, {first_line(error)}") from None
+
+
 def unreached(model: MultiView, views: Mapping[str, Tensor], context: Context) -> list[str]:
     """Names of the trainable parameters that no loss reaches, by one backward pass on the given batch.
 
-    Gradients, buffers, torch's generator and training mode are left as they were. Every process must call it.
+    Gradients, buffers, torch's generator and training mode are left as they were. Every process must call it. Raises
+    `RecipeError` for an encoder that fails in training mode alone.
     """
     buffers = [
         (module, key, b, b.clone()) for module in model.modules() for key, b in module._buffers.items() if b is not None
@@ -206,6 +217,8 @@ def unreached(model: MultiView, views: Mapping[str, Tensor], context: Context) -
     devices = [x.device for x in views.values() if x.is_cuda][:1]
     model.zero_grad(set_to_none=True)
     with torch.random.fork_rng(devices=devices):
+        for view, x in views.items():
+            _try_encoder(model.encoder_of(view), x)
         loss, _ = model(views, context)
         if loss.requires_grad:
             loss.backward()

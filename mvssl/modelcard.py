@@ -140,8 +140,15 @@ def _scores(card: Card) -> str:
 
 
 def _results(run: Any) -> list[dict[str, Any]]:
-    """The records of the very weights that are exported, measured on the recipe's own shards and label."""
+    """The records of the very weights that are exported, measured on the recipe's own shards and label.
+
+    Those of raw inputs and of the untrained encoder stand beside one of the trained encoder, and never alone: an
+    evaluation that ended early leaves such.
+    """
     own = {"train": listed(run.recipe.data.train), "test": listed(run.recipe.data.val)}
     said = about_label(run.recipe)
     found = [r for r in read(Path(run.folder) / "evaluation.json") if r["protocol"].get("label", said) == said]
-    return [r for r in found if r.get("subject", {}).get("step") == run.step and r.get("shards") == own]
+    found = [r for r in found if r.get("subject", {}).get("step") == run.step and r.get("shards") == own]
+    rows = [[r.get(key) for key in ("probe", "what", "metric", "view")] for r in found]
+    trained = [row for row, r in zip(rows, found, strict=True) if r.get("encoder") == "trained"]
+    return [r for row, r in zip(rows, found, strict=True) if row in trained]

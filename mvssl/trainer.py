@@ -25,7 +25,7 @@ from mvssl.checks.matching import Matching
 from mvssl.data import Batch, as_source, loader
 from mvssl.data.loader import Loader
 from mvssl.data.samples import Source
-from mvssl.devices import arithmetic
+from mvssl.devices import arithmetic, memory_format_for
 from mvssl.draws import Draws, hash_name
 from mvssl.errors import RecipeError
 from mvssl.model import MultiView, build_model
@@ -72,7 +72,7 @@ class Trainer:
         built = build_model(recipe, views.shapes, start_weights=earlier is None).to(accelerator.device)
         frozen = startup.freeze_unreached(built, views, accelerator.device)
         model = convert_batchnorm(built, accelerator.device, rows_absent=bool(source.optional))
-        model.to(memory_format=torch.channels_last)  # faster on tensor cores, and on CPUs with wide vectors too
+        model.to(memory_format=memory_format_for(model, accelerator.device))
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch renames DDP's broadcast_buffers
             wrapped = accelerator.prepare(model).train()
         optimizer = build_optimizer(model, recipe.optim)

@@ -1,22 +1,26 @@
 """An export is a folder that plain timm loads, with the same outputs; it is checked before it counts."""
 
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 import timm
+import tiny
 import torch
 from safetensors.torch import load_file, save_file
+from storage import files_of_at_most
 from torch.testing import assert_close
 
 from mvssl import recipe
 from mvssl.encoders import Encoder
-from mvssl.errors import OutputError
+from mvssl.errors import DataError, OutputError, StorageError
 from mvssl.export import export, export_encoder, per_channel
 from mvssl.modelcard import Card
 from mvssl.recipe import parse_recipe
+from mvssl.training import train
 
 CHANNELS = (1, 3, 13)
 LOAD = """
@@ -136,8 +140,70 @@ def test_a_model_that_reloads_differently_is_not_exported(tmp_path, monkeypatch)
     monkeypatch.setitem(encoder.arguments, "act_layer", "gelu")
     with pytest.raises(OutputError, match="differs from the trained encoder"):
         export_encoder(encoder, tmp_path / "x", Card())
-    assert list((tmp_path / "x").iterdir()) == []
-    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_leaves_no_export_nor_a_folder_made_for_it(tmp_path):
+    encoder = trained("mlp", (30,), widths=[40])
+    for size in (0, 100, 3000):  # of config.json nothing, of config.json a part, of the weights a part
+        with files_of_at_most(size), pytest.raises(StorageError, match=r"new/x cannot be written.*too large"):
+            export_encoder(encoder, tmp_path / "new" / "x", Card())
+        assert list(tmp_path.iterdir()) == []
+    export_encoder(encoder, tmp_path / "x", Card())
+    before = {file.name: file.read_bytes() for file in (tmp_path / "x").iterdir()}
+    with files_of_at_most(3000), pytest.raises(StorageError):
+        export_encoder(trained("mlp", (30,), widths=[40]), tmp_path / "x", Card())
+    assert {file.name: file.read_bytes() for file in (tmp_path / "x").iterdir()} == before
+    assert [place.name for place in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("signal", [KeyboardInterrupt, SystemExit])
+def test_an_export_that_is_interrupted_is_whole_or_absent(tmp_path, monkeypatch, signal):
+    old, new = trained("mlp", (30,), widths=[40]), trained("mlp", (30,), widths=[40])
+
+    def interrupted(*_):
+        raise signal
+
+    monkeypatch.setattr("mvssl.export.write_card", interrupted)
+    with pytest.raises(signal):
+        export_encoder(new, tmp_path / "x", Card())
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+    export_encoder(old, tmp_path / "x", Card())
+    own, calls = os.replace, []
+
+    def second(*given):
+        calls.append(given)
+        if len(calls) == 2:
+            raise signal
+        own(*given)
+
+    monkeypatch.setattr("mvssl.export.os.replace", second)
+    with pytest.raises(signal):
+        export_encoder(new, tmp_path / "x", Card(source="new"))
+    assert_close(load_file(tmp_path / "x" / "model.safetensors"), new.model.state_dict())
+    assert json.loads((tmp_path / "x" / "config.json").read_text())["mvssl"]["source"] == "new"
+    assert [place.name for place in tmp_path.iterdir()] == ["x"]
+
+
+def test_of_several_encoders_all_are_exported_or_none(tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    monkeypatch.setattr(Card, "of_run", lambda run, group: Card() if group == "a" else Card(mean=(1.0, 2.0)))
+    run = SimpleNamespace(
+        model=SimpleNamespace(encoders={name: trained("mlp", (3,), widths=[4]) for name in ("a", "b")})
+    )
+    with pytest.raises(OutputError, match="mean has 2 numbers"):
+        export(run, folder)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(Card, "of_run", lambda run, group: Card())
+    assert [report.folder for report in export(run, folder)] == [folder / "a", folder / "b"]
+    assert sorted(file.name for file in (folder / "b").iterdir()) == ["README.md", "config.json", "model.safetensors"]
+
+
+def test_a_folder_that_cannot_be_made_is_no_failed_write(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file/x cannot be written: .*file is no folder"):
+        export_encoder(trained("mlp", (3,), widths=[4]), tmp_path / "file" / "x", Card())
 
 
 def test_only_an_earlier_export_is_written_over(tmp_path):
@@ -223,3 +289,24 @@ def test_several_encoders_go_to_folders_of_their_own(tmp_path):
     reports = export(a_run(tmp_path, ["left", "right"]), tmp_path / "out")
     assert [r.folder for r in reports] == [tmp_path / "out" / "left", tmp_path / "out" / "right"]
     assert all((r.folder / "model.safetensors").is_file() for r in reports)
+
+
+def test_an_encoder_that_has_diverged_is_not_exported(tmp_path):
+    encoder = trained("mlp", (3,), widths=[4])
+    with torch.no_grad():
+        encoder.model.layers[0].weight[0, 0] = float("nan")
+    with pytest.raises(DataError, match=r"NaN or infinite features.*--checkpoint STEP"):
+        export_encoder(encoder, tmp_path / "x", Card())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_ends_with_74_on_a_full_disk_and_leaves_nothing(tmp_path):
+    tiny.write_shards(tmp_path / "train")
+    train(tiny.recipe(tmp_path, tmp_path / "run", train__steps=1))
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({2**12}, {2**12}))"
+    code = f"{limited}; from mvssl.cli import main; main(['export', 'run', 'new/bb'])"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 74, ended.stderr
+    assert "mvssl: new/bb cannot be written" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "new").exists()

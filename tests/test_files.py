@@ -2,13 +2,20 @@
 
 import os
 
+import numpy as np
+import pyarrow
 import pytest
+import torch
 from matplotlib.figure import Figure
+from PIL import Image
+from pyarrow import parquet
+from safetensors.torch import save_file
+from storage import files_of_at_most
 
 from mvssl.bench import bench_reader, bench_train, bench_views
 from mvssl.bench.rivals import draw
 from mvssl.errors import OutputError, StorageError
-from mvssl.files import PICTURE, RECORDS, try_place, write_aside, write_picture
+from mvssl.files import PICTURE, RECORDS, try_place, write_aside, write_picture, writing
 
 
 @pytest.fixture
@@ -73,3 +80,29 @@ def test_the_picture_of_a_race_that_cannot_be_drawn_is_a_sentence(tmp_path):
     found = {"curves": {"ours": [{"minutes": 1.0, "accuracy": 0.5}]}, "minutes": 1.0}
     with pytest.raises(OutputError, match=r"nowhere/race\.png cannot be written: No such file"):
         draw(found, tmp_path / "nowhere" / "race.png")
+
+
+def test_a_full_disk_is_a_failed_write_whatever_else_would_be(tmp_path):
+    write_aside(tmp_path / "a.json", "[]")
+    with files_of_at_most(10), pytest.raises(StorageError, match=r"a\.json cannot be written: File too large; choose"):
+        write_aside(tmp_path / "a.json", "[" + 20 * " " + "]", OutputError, "; choose another")
+    with files_of_at_most(10), pytest.raises(StorageError, match=r"picture\.png cannot be written"):
+        write_picture(Figure(), tmp_path / "picture.png")
+    assert (tmp_path / "a.json").read_text() == "[]"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_errors_of_libraries_that_write_are_failed_writes_and_others_pass(tmp_path):
+    for write in (
+        lambda file: save_file({"x": torch.zeros(99)}, file),
+        lambda file: parquet.write_table(pyarrow.table({"x": range(99)}), file),
+        lambda file: np.save(file, np.zeros(99)),
+        lambda file: Image.effect_noise((50, 50), 99).save(file),
+    ):
+        with files_of_at_most(100), pytest.raises(StorageError, match=r"x\.png cannot be written"):  # noqa: SIM117
+            with writing(tmp_path / "x.png"):
+                write(tmp_path / "x.png")
+    with pytest.raises(ZeroDivisionError), writing("x"):
+        print(1 / 0)
+    with pytest.raises(OutputError, match="x is no place"), writing("x"):
+        raise OutputError("x is no place")

@@ -323,3 +323,10 @@ def test_two_processes_with_batch_norm_and_absent_rows_equal_one(processes, pres
         assert_close(parts[0][1][name] + parts[1][1][name], grad, atol=1e-9, rtol=1e-9)
     for part in parts:
         assert_close(part[2], buffers, atol=1e-9, rtol=1e-9)
+
+
+def test_options_that_fail_in_training_mode_alone_are_refused_before_the_first_step():
+    table = recipe.Encoder(name="resnet10_small", options={"channels": [16, 16, 16, 16], "drop_path_rate": 2.0})
+    model = MultiView({"a": Encoder(table, (3, 16, 16))}, [])
+    with pytest.raises(RecipeError, match=r"encoder.resnet10_small.*drop_path_rate=2.0"):
+        unreached(model, {"a": torch.randn(2, 3, 16, 16)}, context())

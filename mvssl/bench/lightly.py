@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from mvssl.bench.timing import FOREVER, planned
 from mvssl.data import Batch, Shards, loader
+from mvssl.devices import memory_format_for
 from mvssl.errors import RecipeError
 from mvssl.optim import build_optimizer, learning_rate
 from mvssl.recipe import Recipe
@@ -84,7 +85,8 @@ def rival(name: str, recipe: Recipe, images: Shards, column: str) -> Method:
     table = next(iter(recipe.encoder.values()))
     encoder: Any = timm.create_model(table.name, num_classes=0, **table.options)
     networks, loss = RIVALS[name](encoder, encoder.num_features)
-    networks.to(memory_format=torch.channels_last)
+    layout = memory_format_for(networks, torch.device("cpu"))
+    networks.to(memory_format=layout)
     optimizer, numbers = build_optimizer(networks, recipe.optim), itertools.count()
     size = images.forms[column].shape[-1]
     transform = part("transforms", "SimCLRTransform")(input_size=size, cj_strength=0.5, gaussian_blur=0.0)
@@ -95,7 +97,7 @@ def rival(name: str, recipe: Recipe, images: Shards, column: str) -> Method:
         networks.train()
         pictures = next(batches).columns[column].permute(0, 2, 3, 1).numpy()
         drawn = [transform(Image.fromarray(picture)) for picture in pictures]
-        a, b = (torch.stack(side).to(memory_format=torch.channels_last) for side in zip(*drawn, strict=True))
+        a, b = (torch.stack(side).to(memory_format=layout) for side in zip(*drawn, strict=True))
         number = next(numbers)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe.optim, number, planned(number, share, recipe.optim.warmup))

@@ -54,6 +54,8 @@ def knn(seen: Seen, bank: Seen) -> dict[str, float]:
     Wu et al., CVPR 2018, as in `mvssl evaluate`, where all samples are used.
     """
     found = {}
+    if seen.labels is None or bank.labels is None:
+        return found
     for view in seen.vectors:
         fitted, tested = _labelled(bank, view), _labelled(seen, view)
         if not len(fitted.labels) or not len(tested.labels):
@@ -103,14 +105,14 @@ def planes(model: MultiView, seen: Seen, bank: Seen | None, seed: int, step: int
 def _plane(term, view: str, seen: Seen, bank: Seen | None, seed: int) -> dict[str, float]:
     z, mean, scale = _drawn(term, view, seen, seed)
     there = seen.present.get(view, torch.ones(len(z), dtype=torch.bool, device=z.device))
-    if there.sum() < 2:
+    if there.sum() < 2 or not z[there].isfinite().all():
         return {}
     lower, upper = plane.of_input(mean[there], scale[there], z[there])
     found = {"xz": lower, "xz_upper": upper}
     if bank is not None and bank.labels is not None and seen.labels is not None and seen.labels.ndim == 1:
         codes = _drawn(term, view, bank, seed)[0]
         fitted, tested = (_labelled(part._replace(vectors={view: x}), view) for part, x in ((bank, codes), (seen, z)))
-        if len(fitted.labels) and len(tested.labels):
+        if len(fitted.labels) and len(tested.labels) and fitted.features.isfinite().all():
             found["zy"] = plane.of_label(tested.features, tested.labels, fitted.features, fitted.labels)
     return found
 

@@ -8,6 +8,7 @@ last value), so the numbers move with the weights alone.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from mvssl.errors import DataError
 from mvssl.guard import Buffers
 from mvssl.recipe import Data
 from mvssl.trainer import Trainer
-from mvssl.words import counted
+from mvssl.words import counted, warn
 
 LABEL = "label"
 
@@ -37,7 +38,7 @@ class Seen(NamedTuple):
 
     vectors: dict[str, Tensor]  # by the recipe's view, [n, d]
     present: dict[str, Tensor]  # bool [n] of the views that samples may lack
-    labels: Tensor | None  # int64 [n] or multi-hot [n, c]; negative or all 0 where there is none
+    labels: Tensor | None  # int64 [n] or multi-hot [n, c]; negative or all 0 where there is none; None: no classes
     index: Tensor  # int64 [n]
 
 
@@ -204,14 +205,24 @@ def _seen(trainer: Trainer, batch: Batch) -> Seen:
 
 
 def _labels(batch: Batch, device: torch.device) -> Tensor | None:
-    """Labels of all processes; -1, or a row of -1, where a sample has none. Raises `DataError` on each alike."""
+    """Labels of all processes; -1, or a row of -1, where a sample has none. None, alike on each, for no classes."""
     labels = batch.columns.get(LABEL)
     if labels is None:
         return None
     labels = labels if labels.is_floating_point() else labels.long()
     if LABEL in batch.present:
         labels = labels.masked_fill(~batch.present[LABEL].view(-1, *[1] * (labels.ndim - 1)), -1)
-    return as_classes(distributed.gather(labels.to(device)))
+    everyone = distributed.gather(labels.to(device))
+    try:
+        return as_classes(everyone)
+    except DataError:
+        _warn_once()
+        return None
+
+
+@functools.cache
+def _warn_once() -> None:
+    warn("data.label: the labels are no classes, so checks go without kNN; training does not need labels")
 
 
 def _joined(parts: list[Seen]) -> Seen:
@@ -219,6 +230,6 @@ def _joined(parts: list[Seen]) -> Seen:
     return Seen(
         {view: torch.cat([part.vectors[view] for part in parts]) for view in first.vectors},
         {view: torch.cat([part.present[view] for part in parts]) for view in first.present},
-        None if first.labels is None else torch.cat([part.labels for part in parts if part.labels is not None]),
+        None if any(part.labels is None for part in parts) else torch.cat([part.labels for part in parts]),  # pyright: ignore
         torch.cat([part.index for part in parts]),
     )

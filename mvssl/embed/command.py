@@ -17,13 +17,13 @@ import numpy as np
 from mvssl import distributed
 from mvssl.data import Shards, open_shards
 from mvssl.data.paths import listed
-from mvssl.devices import arithmetic
+from mvssl.devices import arithmetic, enough_memory
 from mvssl.embed.formats import writer_of
 from mvssl.embed.place import placed, refuse
 from mvssl.embed.summary import Embedded, told
 from mvssl.embed.table import Table, check_names
 from mvssl.errors import RecipeError
-from mvssl.evaluate.extraction import Collected, collect
+from mvssl.evaluate.extraction import LESS, Collected, collect
 from mvssl.evaluate.layers import Candidate, Want, compute, describe
 from mvssl.evaluate.splits import Patterns, refuse_pictures
 from mvssl.evaluate.subject import OVERRIDES, Subject, candidates, open_subject, origin
@@ -36,6 +36,7 @@ CHANGES = (*OVERRIDES, "data.columns.", "data.missing=")  # what may be said ane
 _OVERRIDE = re.compile(r"[\w.-]+=")  # a path that begins so is written ./split=train
 
 
+@enough_memory(LESS)
 @arithmetic("fp32")  # but for the encoder's own passes, which are as `evaluate.precision` says
 def embed(
     subject: Any,

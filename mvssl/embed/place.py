@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from mvssl.errors import OutputError, StorageError
+from mvssl.errors import OutputError
+from mvssl.files import writing
 
 
 def refuse(out: Path) -> None:
@@ -30,12 +31,14 @@ def placed(out: Path) -> Iterator[Path]:
     whole = out.absolute()
     aside = whole.with_name(f".{whole.name}.embedding-{secrets.token_hex(4)}")
     try:
-        yield aside
-        _rename(aside, whole)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise OutputError(_exists(out)) from None
-        raise StorageError(f"writing {out} failed: {error.strerror or error}; nothing was kept of it") from None
+        with writing(out, way_out="; nothing was kept of it"):
+            yield aside
+            try:
+                _rename(aside, whole)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise OutputError(_exists(out)) from None
+                raise
     finally:
         if aside.is_dir():
             shutil.rmtree(aside, ignore_errors=True)

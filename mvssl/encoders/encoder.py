@@ -14,8 +14,22 @@ from torch import Tensor, nn
 
 from mvssl import recipe
 from mvssl.encoders.weights import load_start_weights
-from mvssl.errors import RecipeError
+from mvssl.errors import MvsslError, RecipeError
 from mvssl.recipe import nearest
+
+_HEAD, _MAPS = "an encoder has no head", "taps says which maps are taken"
+_WEIGHTS, _BUILD = "pretrained and init_from say which weights it starts from", "it changes how timm builds every model"
+DECIDED = {  # keywords of timm.create_model that the recipe decides in another place, or that nobody may change
+    "num_classes": _HEAD,
+    "features_only": _MAPS,
+    "out_indices": _MAPS,
+    "feature_cls": _MAPS,
+    **dict.fromkeys(
+        ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "checkpoint_path", "cache_dir"),
+        _WEIGHTS,
+    ),
+    **dict.fromkeys(("scriptable", "exportable", "no_jit"), _BUILD),
+}
 
 
 class Features(NamedTuple):
@@ -74,25 +88,39 @@ class Encoder(nn.Module):
 
     def measure(self, shape: tuple[int, ...]) -> Widths:
         """Sizes for views of `shape`, by a pass in eval mode that leaves buffers and generators as they are."""
-        some = next(self.model.parameters())
         training = self.training
         self.eval()
         try:
+            some = next(self.model.parameters())
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 features = self(torch.zeros(1, *shape, dtype=some.dtype, device=some.device))
-        except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
-            raise RecipeError(
-                f"{self.where}: {self.name} does not take views of shape {tuple(shape)} with taps "
-                f"{'all' if self.taps is None else self.taps}: {_first_line(error)}"
-            ) from None
+        except MvsslError:
+            raise
+        except Exception as error:  # whatever the recipe's options make timm raise
+            raise self.refusal(shape, first_line(error)) from None
         finally:
             self.train(training)
-        return Widths(tuple(_chw(m) for m in features.maps), features.vector.shape[1])
+        maps = [tuple(m.shape[1:]) for m in features.maps if m.ndim == 4]
+        if features.vector.ndim != 2 or not features.vector.shape[1]:
+            found = f"it gives {list(features.vector.shape[1:])} per sample in place of a vector"
+            raise self.refusal(
+                shape, found + "; leave global_pool out, or set it to avg" * ("global_pool" in self.arguments)
+            )
+        if len(maps) < len(features.maps):
+            raise self.refusal(shape, "its maps are not [n, c, h, w]; taps: [] goes without maps")
+        return Widths(tuple((c, h, w) for c, h, w in maps), features.vector.shape[1])
+
+    def refusal(self, shape: tuple[int, ...], why: str) -> RecipeError:
+        """What to raise where the encoder cannot be used on views of `shape`."""
+        taps = "all" if self.taps is None else self.taps
+        return RecipeError(
+            f"{self.where}: {self.name} does not take views of shape {tuple(shape)} with taps {taps} and options "
+            f"{_listed(self.arguments)}: {why}"
+        )
 
 
-def _chw(x: Tensor) -> tuple[int, int, int]:
-    _, c, h, w = x.shape
-    return c, h, w
+def _listed(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in arguments.items())
 
 
 def _arguments(table: recipe.Encoder, shape: tuple[int, ...], where: str) -> dict[str, Any]:
@@ -102,13 +130,13 @@ def _arguments(table: recipe.Encoder, shape: tuple[int, ...], where: str) -> dic
         raise RecipeError(f"{where}: timm has no model {table.name!r}{_similar(architecture)}")
     channels, height, width = as_image(shape)
     options = dict(table.options)
-    for key in ("num_classes", "features_only", "pretrained", "checkpoint_path"):
-        if key in options:
-            raise RecipeError(
-                f"{where}.options: {key} is not for recipes; an encoder has no head, see pretrained and init_from"
-            )
+    for key in options:
+        if key in DECIDED:
+            raise RecipeError(f"{where}.options: {key} is not for recipes; leave it out: {DECIDED[key]}")
     if options.setdefault("in_chans", channels) != channels:
-        raise RecipeError(f"{where}.options.in_chans is {options['in_chans']}, but its views have {channels} channels")
+        raise RecipeError(
+            f"{where}.options.in_chans is {options['in_chans']!r}, but its views have {channels} channels"
+        )
     known = timm.models.get_pretrained_cfg(architecture, allow_unregistered=True)
     if known is not None and known.fixed_input_size:
         options.setdefault("img_size", (height, width))
@@ -134,9 +162,8 @@ def _similar(name: str) -> str:
 def _create(name: str, arguments: dict[str, Any], pretrained: bool, where: str) -> nn.Module:
     try:
         model = timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
-    except (RuntimeError, ValueError, TypeError, AssertionError, KeyError, OSError) as error:
-        given = ", ".join(f"{key}={value}" for key, value in arguments.items())
-        raise RecipeError(f"{where}: timm cannot build {name} with {given}: {_first_line(error)}") from None
+    except Exception as error:  # timm checks few of its options: wrong ones raise anything
+        raise RecipeError(f"{where}: timm cannot build {name} with {_listed(arguments)}: {first_line(error)}") from None
     for method, keyword in (("forward_intermediates", "output_fmt"), ("forward_head", "pre_logits")):
         if not _takes(getattr(model, method, None), keyword):
             raise RecipeError(
@@ -150,5 +177,7 @@ def _takes(method: Any, keyword: str) -> bool:
     return method is not None and keyword in inspect.signature(method).parameters
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def first_line(error: Exception) -> str:
+    """What an exception of another library says, in one line."""
+    text = next(iter(str(error).splitlines()), type(error).__name__)
+    return f"unknown value {text}" if isinstance(error, KeyError) else text

@@ -136,7 +136,7 @@ class Writer:
             self.discard()
             size = kind.itemsize * math.prod(shape) / 2**30
             raise StorageError(
-                f"{size:.1f} GiB of features do not fit into {self._aside.parent}: {error.strerror}; "
+                f"{size:.1f} GiB of features do not fit into {self._aside.parent}: {error.strerror or error}; "
                 "put the cache elsewhere with MVSSL_CACHE=FOLDER"
             ) from None
 
@@ -156,7 +156,9 @@ class Writer:
             found = _entry(self._aside, files)
         except OSError as error:
             self.discard()
-            raise StorageError(f"features cannot be written to {self._aside.parent}: {error.strerror}") from error
+            raise StorageError(
+                f"features cannot be written to {self._aside.parent}: {error.strerror or error}"
+            ) from error
         if not self._kept:
             self.discard()  # what is mapped stays readable until it is let go
         return found
@@ -171,7 +173,9 @@ def _temporary() -> Path:
     try:
         return Path(tempfile.mkdtemp(prefix="mvssl-"))
     except OSError as error:
-        raise StorageError(f"neither {folder()} nor a temporary folder can be written: {error.strerror}") from None
+        raise StorageError(
+            f"neither {folder()} nor a temporary folder can be written: {error.strerror or error}"
+        ) from None
 
 
 def _placed(aside: Path, place: Path) -> Path:

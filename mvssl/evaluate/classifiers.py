@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
 from mvssl.evaluate.features import Labelled, Standard, chunks, classes
-from mvssl.evaluate.fitting import hold_out, loss, minibatches, seeded
+from mvssl.evaluate.fitting import hold_out, loss, minibatches, refuse_one_class, seeded
 from mvssl.evaluate.metrics import Result, judge, metric_of, score
 
 
@@ -154,6 +154,7 @@ def classify(
     `rates=None` are the paper's own. At least `least_steps` steps. `standardised` by train, or as they are, which is
     how the papers take features.
     """
+    refuse_one_class(train.labels)
     kinds, multi = classes(train.labels), train.labels.ndim == 2
     standard = Standard.of(train.features) if standardised else None  # a copy of all of train may not fit
     schedule: dict[str, Any] = {"kinds": kinds, "epochs": epochs, "least_steps": least_steps}

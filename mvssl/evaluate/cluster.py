@@ -5,13 +5,16 @@ out  `nmi`, mutual information over the mean of both entropies (0 unrelated, 1 t
      adjusted Rand index (0 by chance, 1 the same, below 0 worse than chance), each the mean over seeds
 """
 
+import warnings
+
 import torch
-import torch.nn.functional as F
 from pydantic import PositiveInt
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from mvssl.evaluate.features import Labelled
+from mvssl.evaluate.features import Labelled, unit
+from mvssl.evaluate.fitting import refuse_one_class
 from mvssl.evaluate.metrics import Metric, NotPossible, Result, over_draws
 
 NMI, ARI = Metric("nmi"), Metric("ari", low=-0.5)
@@ -25,13 +28,15 @@ def cluster(train: Labelled, test: Labelled, *, seeds: PositiveInt = 5, seed: in
     """
     if train.labels.ndim == 2:
         raise NotPossible("clusters are compared with one class per sample, and these labels name several")
+    refuse_one_class(train.labels)
     kinds = len(train.labels.unique())
     order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
-    x, y = (F.normalize(part, dim=1).cpu().numpy() for part in (train.features[order], test.features))
+    x, y = (unit(part).cpu().numpy() for part in (train.features[order], test.features))
     truth = test.labels.cpu().numpy()
     nmi, ari = [], []
     for start in range(seeds):
-        found = KMeans(kinds, n_init=1, random_state=seed + start).fit(x).predict(y)  # pyright: ignore[reportArgumentType]
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # fewer distinct rows than clusters
+            found = KMeans(kinds, n_init=1, random_state=seed + start).fit(x).predict(y)  # pyright: ignore[reportArgumentType]
         nmi.append(float(normalized_mutual_info_score(truth, found)))
         ari.append(float(adjusted_rand_score(truth, found)))
     protocol = {

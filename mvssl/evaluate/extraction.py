@@ -19,6 +19,7 @@ from torch import Tensor
 from mvssl import distributed
 from mvssl.data import Batch, Shards, sequential
 from mvssl.data.progress import track
+from mvssl.devices import enough_memory
 from mvssl.errors import DataError, ElsewhereError, MvsslError
 from mvssl.evaluate import cache
 from mvssl.evaluate.cache import Entry
@@ -26,6 +27,11 @@ from mvssl.evaluate.layers import PIXELS
 from mvssl.words import counted
 
 DIVERGED = "the encoder has diverged; of a run, --checkpoint STEP takes an earlier one"
+
+LESS = (
+    "take one view or a smaller layer at a time (--view, --layer), evaluate.precision=bf16, or a smaller batch "
+    "(batch_size of mvssl.evaluate.evaluate and mvssl.embed.embed)"
+)
 
 Compute = Callable[[Batch, list[int]], list[dict[str, Tensor]]]
 Check = Callable[[Batch, list[dict[str, Tensor]]], None]
@@ -133,7 +139,7 @@ def _computed(
     """A part for each batch; on a GPU the host reads one batch while the device works on the next."""
     held: tuple[Batch, list[dict[str, Tensor]], Any] | None = None
     for batch in batches:
-        with torch.inference_mode():
+        with torch.inference_mode(), enough_memory(LESS):
             arrays = [{name: _sent(x) for name, x in arrays.items()} for arrays in compute(batch, numbers)]
         event = torch.cuda.Event() if device.type == "cuda" else None
         if event is not None:

@@ -14,7 +14,9 @@ from torch import Tensor
 
 LIMIT = 8192  # numbers per feature; more are average-pooled
 BLOCK = 2**26  # numbers that are copied at once where some rows of a matrix are read
-EPSILON = 1e-6  # a feature that hardly varies in train is left as it is
+CELLS = 2**22  # numbers that are copied at once where rows are measured: 16 MB
+EPSILON = 1e-6  # times a feature's mean: one that varies less in train varies by rounding, and is left as it is
+SAFE = 1e-15, 1e15  # numbers whose squares, added up, stay within float32
 
 
 class Labelled(NamedTuple):
@@ -34,18 +36,62 @@ class Standard(NamedTuple):
     def of(cls, features: Tensor, rows: Tensor | None = None) -> "Standard":
         """Statistics of [n, d], or of some rows of it, which are never copied all at once.
 
-        A constant feature keeps its scale.
+        A constant feature keeps its scale. Features may be of any size: 1e-20 and 1e20 are standardised like 1.
         """
         if rows is None:
-            deviation, mean = torch.std_mean(features, dim=0, correction=0)
+            deviation, mean = _deviation_and_mean(features)
         else:
             blocks = features.split(max(1, BLOCK // len(rows)), dim=1)
-            found = [torch.std_mean(block[rows], dim=0, correction=0) for block in blocks]
+            found = [_deviation_and_mean(block[rows]) for block in blocks]
             deviation, mean = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return cls(mean, torch.where(deviation > EPSILON, 1 / deviation, 1.0))
+        varies = deviation > (EPSILON * mean.abs()).clamp(min=torch.finfo(deviation.dtype).tiny)
+        return cls(mean, torch.where(varies, 1 / deviation, 1.0))
 
     def __call__(self, features: Tensor) -> Tensor:
         return (features - self.mean) * self.scale
+
+
+def _deviation_and_mean(features: Tensor) -> tuple[Tensor, Tensor]:
+    """[d] each of [n, d]. Squares of very large or small numbers leave float32: such features are scaled first."""
+    deviation, mean = torch.std_mean(features, dim=0, correction=0)
+    odd = ~((deviation > SAFE[0]) & (deviation < SAFE[1]) & (mean.abs() < SAFE[1]))
+    for columns in odd.nonzero()[:, 0].split(max(1, BLOCK // max(1, len(features)))) if odd.any() else ():
+        part = features[:, columns]
+        size = _largest(part, 0)
+        size = torch.where(size > 0, size, 1.0)
+        found = torch.std_mean(part / size, dim=0, correction=0)
+        deviation[columns], mean[columns] = size * found[0], size * found[1]
+    return deviation, mean
+
+
+def _largest(features: Tensor, dim: int) -> Tensor:
+    """The largest absolute value along `dim`, without a copy."""
+    low, high = torch.aminmax(features, dim=dim)
+    return torch.maximum(-low, high)
+
+
+def lengths(features: Tensor) -> Tensor:
+    """Euclidean length of each row: [n, d] -> [n]; rows of zeros have length 1, so that one can divide by it."""
+    found = [_lengths(part) for part in features.split(max(1, CELLS // max(1, features.shape[1])))]
+    return torch.cat(found) if found else features.new_zeros(0)
+
+
+def _lengths(features: Tensor) -> Tensor:
+    found = features.norm(dim=1)
+    odd = (found < SAFE[0]) | (found > SAFE[1])
+    if odd.any():
+        # in units of the largest number, a power of two: squares then neither overflow nor vanish
+        rows = features[odd]
+        largest = _largest(rows, 1)
+        exponent = torch.frexp(largest).exponent.clamp(-120, 120)
+        careful = torch.ldexp(torch.ldexp(rows, -exponent[:, None]).norm(dim=1), exponent)
+        found[odd] = torch.where(largest > 0, careful, 1.0)
+    return found
+
+
+def unit(features: Tensor) -> Tensor:
+    """[n, d] with each row at length 1; rows of zeros stay zeros."""
+    return features / lengths(features)[:, None]
 
 
 def chunks(features: Tensor, rows: Tensor | None = None) -> Iterator[Tensor]:

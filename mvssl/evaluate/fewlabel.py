@@ -23,6 +23,7 @@ from sklearn.preprocessing import MinMaxScaler
 from torch import Tensor
 
 from mvssl.evaluate.features import Labelled, Standard, classes, one_hot
+from mvssl.evaluate.fitting import refuse_one_class
 from mvssl.evaluate.metrics import NotPossible, Result, judge_draws
 from mvssl.words import counted
 
@@ -91,20 +92,29 @@ def _in_span(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
 
     The penalised optimum lies in the span, so n unknowns do the work of d. R R' = x x' has the rows' inner products.
     """
+    x = x.double()  # in float32 the products of wide rows err by more than the smallest eigenvalue
     if x.shape[1] <= len(x):
-        return x.double(), lambda w: w
-    square = (x @ x.T).double()
-    # rows that repeat, or that add up to zero, would leave nothing to divide by but rounding
-    square.diagonal().add_(len(x) * torch.finfo(x.dtype).eps * square.diagonal().mean() + torch.finfo(x.dtype).tiny)
-    r = torch.linalg.cholesky(square)
-    return r, lambda w: x.T.double() @ torch.linalg.solve_triangular(r.T, w, upper=True)
+        return x, lambda w: w
+    r = cholesky(x @ x.T)
+    return r, lambda w: x.T @ torch.linalg.solve_triangular(r.T, w, upper=True)
+
+
+def cholesky(square: Tensor) -> Tensor:
+    """Lower R [n, n], R R' = `square`, a sum of squares that may be singular; float64.
+
+    Rows that repeat, or that add up to zero, leave eigenvalues of 0, which rounding makes negative. So a share of the
+    trace is added to the diagonal: far above rounding, far below what features tell.
+    """
+    n = len(square)
+    share = 1e-10 * square.diagonal().mean() + torch.finfo(square.dtype).tiny
+    return torch.linalg.cholesky(square + share * torch.eye(n, dtype=square.dtype, device=square.device))
 
 
 def _evened(x: Tensor, c: float) -> Tensor:
     """M [r, r] such that the penalised loss of x M u has about the same second derivative in every direction of u."""
     r = x.shape[1]
     second = c * CURVATURE * x.T @ x + torch.eye(r, dtype=x.dtype, device=x.device)
-    whole = torch.linalg.cholesky(second)
+    whole = cholesky(second)
     return torch.linalg.solve_triangular(whole.T, torch.eye(r, dtype=x.dtype, device=x.device), upper=True)
 
 
@@ -123,6 +133,7 @@ def fewlabel(
     `head="mib"` scales and fits as MIB's public code does (Federici et al., 2020, arXiv:2002.07017). Raises
     `NotPossible` where fewer than half of the classes have so many labels, or where MIB's meets multi-hot ones.
     """
+    refuse_one_class(train.labels)
     of_class = members(train.labels)
     enough = sum(len(rows) >= shots for rows in of_class)
     if enough < 0.5 * len(of_class):

@@ -12,9 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mvssl.devices import arithmetic
+from mvssl.devices import arithmetic, laid_out, memory_format_for
 from mvssl.evaluate.fewlabel import draw, members
-from mvssl.evaluate.fitting import loss, seeded
+from mvssl.evaluate.fitting import loss, refuse_one_class, seeded
 from mvssl.evaluate.handed import Live
 from mvssl.evaluate.metrics import Result, judge
 from mvssl.optim import build_optimizer, learning_rate
@@ -29,7 +29,7 @@ class Classifier(nn.Module):
         self.encoder, self.head = encoder, nn.Linear(width, kinds)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.encoder(x).vector)
+        return self.head(self.encoder(laid_out(x, self.encoder)).vector)
 
 
 def finetune(
@@ -50,6 +50,7 @@ def finetune(
     With `shots`, on so many samples of every class: the first draw of the few-label probe. `precision` is that of the
     forward passes; weights and loss stay float32.
     """
+    refuse_one_class(live.labels)
     rows = torch.arange(len(live.labels)) if shots is None else draw(members(live.labels), shots, seed, 0)
     batch_size = min(batch_size, len(rows))
     steps = max(least_steps, round(epochs * len(rows) / batch_size))
@@ -58,7 +59,7 @@ def finetune(
     with seeded(seed, live.device), torch.enable_grad(), arithmetic(precision):
         encoder = live.encoder()
         model = Classifier(encoder, encoder.widths.vector, live.classes).to(live.device).train()
-        model.to(memory_format=torch.channels_last)  # as in pretraining, and for the same reason
+        model.to(memory_format=memory_format_for(model, live.device))  # as in pretraining
         optimizer = build_optimizer(model, table)
         for step, (x, labels) in enumerate(live.train(rows, steps, batch_size, seed, augment)):
             for group in optimizer.param_groups:

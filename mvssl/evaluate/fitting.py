@@ -69,6 +69,12 @@ def hold_out(n: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
     return order[held:], order[:held]
 
 
+def refuse_one_class(labels: Tensor) -> None:
+    """Raise `NotPossible` where the class numbers [n] of train are all the same: any classifier would be right."""
+    if labels.ndim == 1 and len(labels) and bool((labels == labels[0]).all()):
+        raise NotPossible("train has one class; a classifier needs at least two")
+
+
 def loss(scores: Tensor, labels: Tensor) -> Tensor:
     """Mean over samples of the cross-entropy of scores [n, c]; with multi-hot labels [n, c] summed over classes."""
     if labels.ndim == 1:

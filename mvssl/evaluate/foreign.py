@@ -71,18 +71,19 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _of_folder(folder: Path) -> Source:
+    """Raises `DataError` where config.json is not what timm or `mvssl export` writes."""
     try:
         config = json.loads((folder / "config.json").read_text())
         name, about = config["architecture"], config.get("pretrained_cfg", {})
-        options = dict(config.get("model_args", {}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(f"{folder / 'config.json'} is not what timm writes: no architecture is named in it") from None
-    ours, size = config.get("mvssl", {}), about.get("input_size")
-    numbers = {key: list(about[key]) for key in ("mean", "std") if key in about} if ours else {}
-    table = recipes.Encoder(name=name, options=options, init_from=str(folder))
-    return Source(
-        table, list(ours.get("views", {})), size and size[0], numbers or None, ours.get("step"), ours.get("checkpoint")
-    )
+        ours, size = config.get("mvssl", {}), about.get("input_size")
+        numbers = {key: [float(x) for x in about[key]] for key in ("mean", "std") if key in about} if ours else {}
+        table = recipes.Encoder(name=name, options=dict(config.get("model_args", {})), init_from=str(folder))
+        views, channels = list(ours.get("views", {})), size and int(size[0])
+        return Source(table, views, channels, numbers or None, ours.get("step"), ours.get("checkpoint"))
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        raise DataError(
+            f"{folder / 'config.json'} is not what timm writes: it needs an architecture, and numbers for its input"
+        ) from None
 
 
 def _subject(

@@ -6,11 +6,11 @@ Wu et al., CVPR 2018, https://arxiv.org/abs/1805.01978, section 3.4: cosine simi
 """
 
 import torch
-import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from mvssl.evaluate.features import Labelled, classes, one_hot
+from mvssl.evaluate.features import Labelled, classes, lengths, one_hot, unit
+from mvssl.evaluate.fitting import refuse_one_class
 from mvssl.evaluate.metrics import Result, judge
 
 CELLS = 2**24  # similarities, or labels of neighbours, held at once: 64 MB
@@ -19,9 +19,9 @@ CELLS = 2**24  # similarities, or labels of neighbours, held at once: 64 MB
 def votes(train: Labelled, test: Tensor, *, k: PositiveInt = 20, temperature: float = 0.07) -> Tensor:
     """Weighted mean label of the k nearest training samples: test [n, d] -> [n, c]."""
     k, width, found = min(k, len(train.labels)), classes(train.labels), []
-    lengths = train.features.norm(dim=1).clamp(min=1e-12)
-    for rows in test.split(max(1, CELLS // max(len(lengths), k * width))):
-        cosine = F.normalize(rows, dim=1) @ train.features.T / lengths  # no second copy of all of train
+    far = lengths(train.features)
+    for rows in test.split(max(1, CELLS // max(len(far), k * width))):
+        cosine = unit(rows) @ train.features.T / far  # no second copy of all of train
         similarity, neighbour = cosine.topk(k, dim=1)
         weight = (similarity / temperature).softmax(dim=1)  # exp(s / T), scaled to sum 1
         labels = one_hot(train.labels[neighbour.flatten()], width).view(-1, k, width)
@@ -33,6 +33,7 @@ def knn(
     train: Labelled, test: Labelled, *, k: PositiveInt = 20, temperature: PositiveFloat = 0.07, seed: int = 0
 ) -> Result:
     """Accuracy, or mean average precision, of the weighted vote. Nothing is fitted; `seed` is the bootstrap's."""
+    refuse_one_class(train.labels)
     protocol = {
         "k": min(k, len(train.labels)),
         "temperature": temperature,

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mvssl.evaluate.classifiers import LINEARS, classify
 from mvssl.evaluate.features import Labelled, Standard, chunks, classes, one_hot
-from mvssl.evaluate.fitting import hold_out, minibatches, rows_per_step
+from mvssl.evaluate.fitting import hold_out, minibatches, refuse_one_class, rows_per_step
 from mvssl.evaluate.metrics import Result, judge, metric_of, score
 
 RATES = (1e-4, 1e-3, 1e-2)  # of Adam
@@ -129,6 +129,7 @@ def linear(
     At most `batch_size` samples per step; at least `least_steps` steps, and `epochs` passes over train. With `head` a
     paper's own classifier is trained, on features as they are, in its batches and at its rates.
     """
+    refuse_one_class(train.labels)
     if head is not None:
         return classify(train, test, LINEARS[head], epochs=epochs, least_steps=least_steps, share=share, seed=seed)
     schedule: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "least_steps": least_steps}

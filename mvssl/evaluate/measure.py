@@ -4,6 +4,7 @@ in   a subject, shards to fit probes on (default data.train) and to test on (def
 out  records (see mvssl.evaluate.records), kept in the subject's evaluation.json and shown
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,23 +15,23 @@ from rich.console import Console
 from torch import Tensor
 
 from mvssl import distributed
-from mvssl.devices import arithmetic
+from mvssl.devices import arithmetic, enough_memory, is_out_of_memory
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluate import cache
-from mvssl.evaluate.extraction import collect, on_main
+from mvssl.evaluate.extraction import LESS, collect, on_main
 from mvssl.evaluate.handing import ALL, Hand, distinct
 from mvssl.evaluate.layers import PIXELS, Candidate, Want, compute, describe
 from mvssl.evaluate.metrics import NotPossible, Result, metric_of
-from mvssl.evaluate.plan import Job, jobs_of, layer_of, need_labels, need_segments, wants_of
+from mvssl.evaluate.plan import Job, jobs_of, layer_of, need_labels, need_segments, refuse_unknown, wants_of
 from mvssl.evaluate.probes import PROBES
 from mvssl.evaluate.protocols import jobs_of_protocol
 from mvssl.evaluate.records import Record, about_label, gain, record, save, updated
-from mvssl.evaluate.splits import Classes, Patterns, Sources, Split, about_data, open_splits
+from mvssl.evaluate.splits import SIGNS, Classes, Patterns, Sources, Split, about_data, open_splits, remarks
 from mvssl.evaluate.subject import Subject, candidates, origin
 from mvssl.evaluate.tables import tables, with_lines
 from mvssl.files import RECORDS, try_place
 from mvssl.names import which_weights
-from mvssl.recipe import Recipe, nearest
+from mvssl.recipe import Recipe
 from mvssl.versions import versions
 from mvssl.views import build_alike
 
@@ -47,6 +48,7 @@ class Setting:
     device: torch.device
 
 
+@enough_memory(LESS)
 @arithmetic("fp32")  # probes compare in IEEE; the encoder's own passes are as `evaluate.precision` says
 def evaluate(
     subject: Any,
@@ -103,12 +105,19 @@ def evaluate(
             if candidate.model is not None:
                 candidate.model.to(device).eval()
         images = any(len(shape) == 3 for shape in subject.views.shapes.values())
-        splits = features(setting, wants_of(jobs, own, images=images))
+        splits = features(setting, wants_of(jobs, own, images=images), needs["labels"])
         if distributed.rank():
             return []
+        classes = Classes.of(splits["train"].labels, splits["test"].labels)
+        lines = remarks(splits, classes)
+        Console(stderr=True).print(
+            *lines, sep="\n", end="\n" * bool(lines), highlight=False, markup=False, soft_wrap=True
+        )
+        if needs["labels"] and any(split.signs for split in splits.values()):
+            raise DataError(f"data.label: {SIGNS}")
         notes: dict[str, None] = {}
         records: list[Record] = []
-        for made in measure(setting, jobs, own, splits, wanted, notes):
+        for made in measure(setting, jobs, own, splits, classes, wanted, notes):
             records.append(made)
             if file:
                 save(file, records if json_file else updated(file, records))
@@ -120,8 +129,7 @@ def evaluate(
         deviations = (jobs[0].preset or {}).get("deviations", ())
         lines = ["other than in the paper:", *(f"- {told}" for told in deviations)] if deviations else []
         lines += [f"left out: {note}" for note in notes]
-        console = Console()
-        which = which_weights(subject.facts.get("step"), subject.facts.get("which"))
+        console, which = Console(), which_weights(subject.facts.get("step"), subject.facts.get("which"))
         console.print(f"trained: {which}\n" if which else "", end="", highlight=False, markup=False)
         for table in tables(records, console.width):
             console.print(with_lines(table), "", sep="\n", highlight=False)
@@ -129,8 +137,11 @@ def evaluate(
     return records
 
 
-def features(setting: Setting, wants: list[Want]) -> dict[str, Split]:
-    """What the jobs read of every split: from the cache, or computed by all processes; empty but on the main one."""
+def features(setting: Setting, wants: list[Want], labels: bool) -> dict[str, Split]:
+    """What the jobs read of every split: from the cache, or computed by all processes; empty but on the main one.
+
+    `labels` says whether a job needs them.
+    """
     subject, device, precision = setting.subject, setting.device, setting.precision
     sources, entries, computed = setting.sources.shards, {}, 0
     for name, source in sources.items():
@@ -144,7 +155,9 @@ def features(setting: Setting, wants: list[Want]) -> dict[str, Split]:
         if collected is not None:
             entries[name], computed = collected.entries, computed + collected.computed
     # not in the loop: where samples cannot be used the main process raises, and the others would wait for it
-    splits = on_main(lambda: {name: Split(sources[name], wants, found) for name, found in entries.items()})
+    splits = on_main(
+        lambda: {name: Split(sources[name], wants, found, needed=labels) for name, found in entries.items()}
+    )
     if splits:
         cached = len(splits) * len(wants) - computed
         held = sum(size for _, size, _ in cache.entries()) / 2**20
@@ -158,12 +171,12 @@ def measure(
     jobs: list[Job],
     own: list[Candidate],
     splits: dict[str, Split],
+    classes: Classes,
     wanted: list[str] | None,
     notes: dict[str, None],
 ) -> Iterator[Record]:
     """Every job on every view of every candidate; the trained one last, with its gain over the others."""
     subject = setting.subject
-    classes = Classes.of(splits["train"].labels, splits["test"].labels)
     names = choose_views(splits["test"].features(Want(own[-1], jobs[0].layer), first=16), wanted)
     protocol = _protocol(setting, splits)
     facts = {"n_train": len(splits["train"]), "n_test": len(splits["test"]), "classes_left_out": classes.left_out}
@@ -229,10 +242,17 @@ def _called(job: Job, hand: Hand, view: str, notes: dict[str, None]) -> list[Res
             found = probe.run(*hand.maps(view), device=hand.device, **keywords)
         else:
             found = probe.run(hand.live(view), **keywords)
-        return [found] if isinstance(found, Result) else list(found)
+        results = [found] if isinstance(found, Result) else list(found)
+        for result in results:
+            if not math.isfinite(result.value):
+                notes[f"{job.probe} {result.what} of {hand.candidate.encoder} on {view}: {result.value}"] = None
+        return [result for result in results if math.isfinite(result.value)]
     except NotPossible as reason:
         notes[f"{job.probe}: {reason}"] = None
-    except torch.OutOfMemoryError:  # what is measured next may fit, and the trained encoder comes last
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        # what is measured next may fit, and the trained encoder comes last
         notes[
             f"{job.probe} of {hand.candidate.encoder} on {view}: it needs more memory than the device has; measure "
             "fewer views or a smaller layer at once (--view, --layer), or evaluate on a larger device"
@@ -245,13 +265,6 @@ def _with_chance(found: Result, splits: dict[str, Split], classes: Classes) -> R
     labels = splits["test"].labels
     guessed = found.chance is None and len(labels) and found.metric == metric_of(labels)
     return found._replace(chance=classes.chance) if guessed else found
-
-
-def refuse_unknown(wanted: list[str], known: list[str]) -> None:
-    """Raise `RecipeError` for a view that there is not."""
-    for name in wanted:
-        if name not in (*known, ALL):
-            raise RecipeError(f"no view {name!r}{nearest(name, (*known, ALL))}")
 
 
 def choose_views(features: dict[str, Tensor], wanted: list[str] | None) -> list[str]:

@@ -7,12 +7,13 @@ Lee et al., NeurIPS 2018, https://arxiv.org/abs/1807.03888 (Mahalanobis); Sun et
 https://arxiv.org/abs/2204.06507 (distance to the k-th neighbour)
 """
 
+from collections.abc import Callable, Iterable
+
 import torch
-import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor
 
-from mvssl.evaluate.features import Labelled
+from mvssl.evaluate.features import Labelled, lengths, unit
 from mvssl.evaluate.metrics import BOOTSTRAP, Metric, Result, resampled
 
 AUROC = Metric("auroc")
@@ -30,40 +31,65 @@ def mahalanobis(train: Labelled, features: Tensor) -> Tensor:
     _, groups = groups.unique(return_inverse=True)
     counts, d = torch.bincount(groups).double()[:, None], x.shape[1]
     size = max(1, CELLS // max(d, len(counts)))  # rows at a time: no copy of all of train, whatever its size
-    means, spread = (torch.zeros(k, d, dtype=torch.float64, device=x.device) for k in (len(counts), d))
+    means = torch.zeros(len(counts), d, dtype=torch.float64, device=x.device)
     for part, own in zip(x.split(size), groups.split(size), strict=True):
         means.index_add_(0, own, part.double())
     means /= counts
-    fourth = torch.zeros((), dtype=torch.float64, device=x.device)
-    for part, own in zip(x.split(size), groups.split(size), strict=True):
-        within = part.double() - means[own]
-        spread += within.T @ within
-        fourth += within.square().sum(1).square().sum()
-    factor = torch.linalg.cholesky(shrunk(spread / len(x), fourth / len(x), len(x)))
-    centres = torch.linalg.solve_triangular(factor, means.T, upper=False).T
-    return torch.cat([_distance(factor, centres, part.double()) for part in features.split(size)])
+    parts = (part.double() - means[own] for part, own in zip(x.split(size), groups.split(size), strict=True))
+    white = whitening(parts, len(x), d)
+    middle = means.mean(0)  # taken off before distances are made of products, which lose the digits of a large mean
+    centres = white(means - middle)
+    return torch.cat([torch.cdist(white(p.double() - middle), centres).square().amin(1) for p in features.split(size)])
 
 
-def shrunk(covariance: Tensor, fourth: Tensor, n: int) -> Tensor:
-    """Ledoit and Wolf's: [d, d] of n samples, and the mean of the fourth power of their length, to positive [d, d]."""
-    d, square, level = len(covariance), covariance.square().sum(), covariance.trace() / len(covariance)
+def whitening(within: Iterable[Tensor], n: int, d: int) -> Callable[[Tensor], Tensor]:
+    """What takes [m, d] to coordinates whose Euclidean distance is Mahalanobis', in the shrunk covariance.
+
+    `within` are n deviations from a class mean, float64 [k, d] at a time. Where d exceeds n, [d, d] is never made: the
+    covariance is then a multiple of the identity outside the span of the deviations.
+    """
+    if d > n:
+        w = torch.cat(list(within))
+        square = w @ w.T / n
+        share, level = shrinkage(square, w.square().sum(1).square().sum() / n, n, d)
+        values, vectors = torch.linalg.eigh(square)
+        kept = values > 1e-12 * values[-1]
+        basis = w.T @ vectors[:, kept] * (n * values[kept]).rsqrt()  # [d, r], orthonormal
+        spread = ((1 - share) * values[kept] + level).rsqrt()
+
+        def white(x: Tensor) -> Tensor:
+            inside = x @ basis
+            return torch.cat([inside * spread, (x - inside @ basis.T) * level.rsqrt()], 1)
+
+        return white
+    square, fourth = torch.zeros(()), torch.zeros(())
+    for part in within:
+        square = square.to(part) + part.T @ part / n
+        fourth = fourth.to(part) + part.square().sum(1).square().sum() / n
+    share, level = shrinkage(square, fourth, n, d)
+    covariance = (1 - share) * square
+    covariance.diagonal().add_(level)
+    factor = torch.linalg.cholesky(covariance)
+    return lambda x: torch.linalg.solve_triangular(factor, x.T, upper=False).T
+
+
+def shrinkage(covariance: Tensor, fourth: Tensor, n: int, d: int) -> tuple[Tensor, Tensor]:
+    """Ledoit and Wolf's share, and what to add to the diagonal of 1 - share times the covariance [d, d] of n samples.
+
+    `fourth` is the mean of the fourth power of their length. The matrix [n, n] of their products over n will do as
+    well: it has the same trace and the same sum of squares.
+    """
+    square, level = covariance.square().sum(), covariance.trace() / d
     share = (((fourth - square) / n) / (square - d * level.square())).nan_to_num(0).clamp(0, 1)
-    found = (1 - share) * covariance
-    found.diagonal().add_(share * level + 1e-9 * level + 1e-30)
-    return found
-
-
-def _distance(factor: Tensor, centres: Tensor, x: Tensor) -> Tensor:
-    white = torch.linalg.solve_triangular(factor, x.T, upper=False).T
-    return torch.cdist(white, centres).square().amin(1)
+    return share, torch.where(level > 0, (share + 1e-9) * level, 1.0)
 
 
 def neighbour(train: Labelled, features: Tensor, *, k: int = 50) -> Tensor:
     """Distance of unit vectors to the k-th nearest of train (k at most a tenth of it): [n, d] -> [n]; no labels."""
-    keys, lengths = train.features, train.features.norm(dim=1).clamp(min=1e-12)
+    keys, far = train.features, lengths(train.features)
     k = max(1, min(k, len(keys) // 10))
     parts = features.split(max(1, CELLS // len(keys)))
-    found = [(F.normalize(part, dim=1) @ keys.T / lengths).topk(k, dim=1).values[:, -1] for part in parts]
+    found = [(unit(part) @ keys.T / far).topk(k, dim=1).values[:, -1] for part in parts]
     return (2 - 2 * torch.cat(found)).clamp(min=0).sqrt()
 
 

@@ -11,6 +11,7 @@ from pydantic import create_model
 
 from mvssl.compose import checked, options_of
 from mvssl.errors import RecipeError
+from mvssl.evaluate.handing import ALL
 from mvssl.evaluate.layers import DENSE, PIXELS, Candidate, Want, dense_numbers
 from mvssl.evaluate.probes import PROBES
 from mvssl.recipe import Evaluate, nearest
@@ -92,3 +93,10 @@ def refuse_impossible(said: Evaluate) -> None:
             raise RecipeError(f"evaluate.probes: {name} needs shards that `mvssl evaluate --other SHARDS` names")
         if name in PROBES and PROBES[name].handed == "maps" and said.segments is None:
             raise RecipeError(f"evaluate.probes: {name} needs the class of every pixel: evaluate.segments")
+
+
+def refuse_unknown(wanted: list[str], known: list[str]) -> None:
+    """Raise `RecipeError` for a view that there is not."""
+    for name in wanted:
+        if name not in (*known, ALL):
+            raise RecipeError(f"no view {name!r}{nearest(name, (*known, ALL))}")

@@ -9,7 +9,10 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
+
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from mvssl.errors import OutputError, RecipeError
 from mvssl.evaluate.metrics import DRAWS, NOTHING, Difference, Result, interval, paired
@@ -65,13 +68,76 @@ def about_label(recipe: Recipe) -> dict[str, Any] | None:
 
 
 def read(file: Path) -> list[Record]:
-    """The records in a file that hold a value; none where there is no such file."""
+    """The records in a file that readers can use; none where there is no such file."""
     try:
         found = json.loads(file.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
-    wanted = {"probe", "value", "metric", "protocol"}
-    return [r for r in found if isinstance(r, dict) and wanted <= r.keys()] if isinstance(found, list) else []
+    return [r for r in found if is_record(r)] if isinstance(found, list) else []
+
+
+class _Gain(TypedDict):
+    difference: FiniteFloat
+    standard_error: NotRequired[FiniteFloat | None]
+    standard_deviation: NotRequired[FiniteFloat | None]
+
+
+class _Subject(TypedDict):
+    name: NotRequired[str]
+    step: NotRequired[int | None]
+    chosen: NotRequired[str]
+    objective: NotRequired[str]
+    features: NotRequired[str]
+
+
+class _Preset(TypedDict):
+    name: str
+
+
+class _Protocol(TypedDict):
+    data: NotRequired[dict[str, dict[str, Any]]]
+    preset: NotRequired[_Preset | None]
+    seed: NotRequired[int | None]
+    epochs: NotRequired[FiniteFloat | None]
+    paper_epochs: NotRequired[FiniteFloat | None]
+
+
+class _Readable(TypedDict):
+    """What readers of records ask for; a record may hold more."""
+
+    probe: str
+    metric: str
+    view: str
+    layer: str
+    encoder: str
+    unit: str
+    value: FiniteFloat
+    n_train: int
+    n_test: int
+    higher_is_better: bool
+    protocol: _Protocol
+    what: NotRequired[str | None]
+    standard_error: NotRequired[FiniteFloat | None]
+    standard_deviation: NotRequired[FiniteFloat | None]
+    chance: NotRequired[FiniteFloat | None]
+    layer_called: NotRequired[str]
+    subject: NotRequired[_Subject]
+    gain: NotRequired[dict[str, _Gain]]
+    draws: NotRequired[list[FiniteFloat]]
+    runs: NotRequired[dict[str, FiniteFloat]]
+    shards: NotRequired[dict[str, list[str]]]
+
+
+_READABLE = TypeAdapter(_Readable)
+
+
+def is_record(found: Any) -> bool:
+    """Whether JSON is a record that every reader can use: a file may be another program's, damaged, or older."""
+    try:
+        _READABLE.validate_python(found, strict=True)
+    except ValidationError:
+        return False
+    return True
 
 
 def updated(file: Path, records: list[Record]) -> list[Record]:

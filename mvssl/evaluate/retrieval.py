@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mvssl.evaluate.features import unit
 from mvssl.evaluate.handed import ByView
 from mvssl.evaluate.metrics import (
     MEAN_AVERAGE_PRECISION,
@@ -42,9 +43,9 @@ class Place(NamedTuple):
 
 def similarities(queries: Tensor, candidates: Tensor) -> Iterator[Tensor]:
     """Cosines of [n, d] with [m, d], [rows, m] at a time; what differs by less than rounding is made equal."""
-    keys = F.normalize(candidates, dim=1)
+    keys = unit(candidates)
     for part in queries.split(max(1, CELLS // len(keys))):
-        yield (F.normalize(part, dim=1) @ keys.T).round(decimals=6)
+        yield (unit(part) @ keys.T).round(decimals=6)
 
 
 def place(queries: Tensor, candidates: Tensor) -> Place:

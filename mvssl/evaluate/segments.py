@@ -21,6 +21,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from mvssl.data import Batch, loader, open_shards
+from mvssl.devices import enough_memory
 from mvssl.errors import RecipeError
 from mvssl.files import PICTURE, try_place, write_picture
 from mvssl.names import first_drawn
@@ -41,6 +42,7 @@ class Shared(NamedTuple):
     posterior: dict[str, Tensor]
 
 
+@enough_memory("draw fewer images: --samples N")
 def draw_segments(run: Any, out: Path, *, samples: int = 8, data: list[str] | None = None) -> list[str]:
     """Draw `samples` images of a loaded run to the PNG `out`; says for each map who is in use, and how surely.
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mvssl.evaluate.features import Labelled, Standard, classes
+from mvssl.evaluate.fitting import refuse_one_class
 from mvssl.evaluate.handed import ByView
 from mvssl.evaluate.linear import fit, linear, select
 from mvssl.evaluate.metrics import NotPossible, Result, judge, metric_of
@@ -23,6 +24,7 @@ def sensors(train: ByView, test: ByView, *, share: float = 0.2, seed: int = 0, *
     """`all`, `without VIEW` and `only VIEW` of every view."""
     if len(train.features) < 2:
         raise NotPossible("without its only view nothing is left")
+    refuse_one_class(train.labels)
     schedule = SCHEDULE | schedule
     standards = {view: Standard.of(x) for view, x in train.features.items()}
     tested = {view: standards[view](x) for view, x in test.features.items()}

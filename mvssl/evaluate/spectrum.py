@@ -10,10 +10,9 @@ import itertools
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from mvssl.evaluate.features import Labelled
+from mvssl.evaluate.features import Labelled, unit
 from mvssl.evaluate.handed import ByView
 from mvssl.evaluate.metrics import SAMPLES, Metric, NotPossible, Result
 
@@ -53,7 +52,7 @@ def spread(features: Tensor) -> Tensor:
     1 in every dimension where directions are drawn evenly, 0 where all are the same. The mean of the squares is
     1 - |mean unit vector|^2, so it never exceeds 1. Its mean is the collapse curve of Chen and He, figure 2.
     """
-    z = F.normalize(features.detach().double(), dim=1)
+    z = unit(features.detach().double())
     return z.std(0, correction=0) * z.shape[1] ** 0.5
 
 
@@ -64,7 +63,7 @@ def alignment(one: Tensor, other: Tensor) -> Tensor:
 
 def squared_distances(one: Tensor, other: Tensor) -> Tensor:
     """[n], float64: of the unit vectors of row i of both."""
-    one, other = (F.normalize(x.detach().double(), dim=1) for x in (one, other))
+    one, other = (unit(x.detach().double()) for x in (one, other))
     return (one - other).square().sum(1)
 
 
@@ -73,7 +72,7 @@ def uniformity(features: Tensor, *, t: float = 2.0) -> Tensor:
 
     The more negative the more even; with t = 2, evenly drawn directions in many dimensions come near -4.
     """
-    z = F.normalize(features.detach().double(), dim=1)
+    z = unit(features.detach().double())
     n, total = len(z), z.new_zeros(())
     rows = max(1, CELLS // n)
     for start in range(0, n, rows):

@@ -4,6 +4,7 @@ in   a recipe and patterns of shards; what is wanted of each sample
 out  a `Split` of each: features and labels of the samples that have every view, a label, and can be decoded
 """
 
+import contextlib
 import math
 from functools import reduce
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mvssl.data import Shards, open_shards
+from mvssl.data.faults import Undecodable
 from mvssl.data.labels import as_classes
 from mvssl.data.paths import listed
 from mvssl.errors import DataError, RecipeError
@@ -20,8 +22,12 @@ from mvssl.evaluate.cache import Entry
 from mvssl.evaluate.layers import Want
 from mvssl.evaluate.metrics import expected_precision
 from mvssl.recipe import Column, Recipe
+from mvssl.words import counted
 
+SIGNS = 'the labels are -1 and 1, and -1 reads as "no label": write 0 and 1, or name the classes with data.label names'
 Patterns = str | list[str] | None
+NO_LABELS = torch.zeros(0, dtype=torch.int64)
+LOOKED_AT = 15  # samples whose labels are read, but for one, before features are computed
 
 
 class Sources(NamedTuple):
@@ -63,6 +69,8 @@ def open_splits(
         shards = _opened(recipe, named, {name: column for name, column in columns.items() if name != "label"})
     for source in shards.values():
         refuse_pictures(source)
+        if labels:
+            refuse_numbers(source)
     return Sources(shards, named)
 
 
@@ -83,10 +91,24 @@ def refuse_pictures(source: Shards) -> None:
         raise RecipeError(f"data.label: {list(shape)} for each sample; labels are a number or a list of numbers")
 
 
-class Split:
-    """One set of samples; features stay mapped from the cache until they are asked for."""
+def refuse_numbers(source: Shards) -> None:
+    """Raise `DataError` where the labels of some samples are no classes, before hours of computing features."""
+    if "label" not in source.shapes:
+        return
+    for i in sorted({round(place * (len(source) - 1) / LOOKED_AT) for place in range(LOOKED_AT + 1)}):
+        with contextlib.suppress(Undecodable):
+            if (label := source[i].get("label")) is not None:
+                as_classes(torch.from_numpy(np.asarray(label)[None]))
 
-    def __init__(self, source: Shards, wants: list[Want], entries: list[Entry]):
+
+class Split:
+    """One set of samples; features stay mapped from the cache until they are asked for.
+
+    With `needed` false, labels that are no classes count as none. Raises `DataError` where labels are needed and no
+    sample has one, or they are no classes.
+    """
+
+    def __init__(self, source: Shards, wants: list[Want], entries: list[Entry], *, needed: bool = True):
         self.source = source
         self._entries = {_name(want): entry for want, entry in zip(wants, entries, strict=True)}
         rows = reduce(np.intersect1d, [entry.rows.numpy() for entry in entries])
@@ -100,8 +122,15 @@ class Split:
         }
         if not len(self.rows):
             raise DataError("no sample with a label; see data.label for the field that holds labels, and its path")
-        label = self._taken(labels, "label") if "label" in labels.arrays else torch.zeros(0, dtype=torch.int64)
-        self.labels = as_classes(label)
+        label = self._taken(labels, "label") if "label" in labels.arrays else NO_LABELS
+        try:
+            self.labels = as_classes(label)
+        except DataError:
+            if needed:
+                raise
+            self.labels = NO_LABELS
+        whole = labels.arrays["label"][torch.from_numpy(rows)] if "label" in labels.arrays else NO_LABELS
+        self.signs = whole.ndim == 1 and {-1, 1} == set(whole[:10_000].unique()[:3].tolist())  # an SVM's classes
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -177,6 +206,35 @@ class Classes(NamedTuple):
     def left_out(self) -> int:
         """Multi-hot classes that cannot be measured."""
         return int((~self.known).sum()) if self.known.dtype == torch.bool else 0
+
+
+def remarks(splits: dict[str, Split], classes: Classes) -> list[str]:
+    """Lines that a reader of the numbers must see: how many samples are left out, and why; classes that are missing."""
+    lines = []
+    for name, split in splits.items():
+        for why, count in split.left_out.items():
+            if count:
+                of = f"{counted(len(split) + sum(split.left_out.values()), 'sample')}"
+                lines.append(f"{name}: {count:,} of {of} left out: {why.replace('_', ' ')}")
+    if any(split.signs for split in splits.values()):
+        lines.append(SIGNS)
+    train, test = (splits[name].labels for name in ("train", "test"))
+    if train.ndim == 1 and len(train):
+        seen, asked = set(train.unique().tolist()), set(test.unique().tolist())
+        lines += [f"{name}: one class ({only:.0f})" for name, found in (("train", seen), ("test", asked))
+                  if len(found) == 1 for only in found]  # fmt: skip
+        for name, only in (("train", seen - asked), ("test", asked - seen)):
+            other = "test" if name == "train" else "train"
+            if only:
+                listed = ", ".join(map(str, sorted(only)[:10])) + ", ..." * (len(only) > 10)
+                lines.append(
+                    f"{name}: {counted(len(only), 'class', 'classes')} ({listed}) of which {other} has no sample"
+                )
+    elif classes.left_out:
+        lines.append(
+            f"{counted(classes.left_out, 'class', 'classes')} left out: no positive sample in train or in test"
+        )
+    return lines
 
 
 def about_data(splits: dict[str, Split]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def caveat(records: list[Record]) -> str:
 
 def edges(records: list[Record]) -> str:
     """What the error of a whole share is, where there is one: see `metrics.at_the_edge`; older records say 0 there."""
-    whole = any(r["value"] in (0, 1) and r["unit"] == "%" and r["standard_error"] for r in records)
+    whole = any(r["value"] in (0, 1) and r["unit"] == "%" and r.get("standard_error") for r in records)
     return "at 0 and 100 % how far Wilson's interval reaches" if whole else ""
 
 
@@ -210,7 +210,7 @@ def _has_gains(records: list[Record]) -> bool:
 
 def _spread(found: dict[str, Any]) -> float | None:
     """What stands behind the ±: of a mean over runs their standard deviation, else the standard error."""
-    return found.get("standard_deviation", found["standard_error"])
+    return found.get("standard_deviation", found.get("standard_error"))
 
 
 def _gained(record: Record | None) -> str:

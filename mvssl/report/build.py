@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from mvssl import __version__
 from mvssl.data import Shards, open_shards
+from mvssl.devices import enough_memory
 from mvssl.errors import MvsslError, OutputError
 from mvssl.files import PAGE, try_place, write_aside
 from mvssl.report.gather import Facts, gather
@@ -45,6 +46,7 @@ class Written(NamedTuple):
     left_out: list[str]
 
 
+@enough_memory("take fewer samples: --samples N, or --samples 0 for a page without them")
 def report(
     folder: str | Path,
     out: str | Path | None = None,

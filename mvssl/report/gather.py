@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from mvssl.errors import DataError
+from mvssl.evaluate.records import is_record
 from mvssl.recipe import Recipe, load_recipe
 
-RECORD = {"probe": str, "view": str, "layer": str, "encoder": str, "metric": str, "unit": str, "n_train": int}
-RECORD |= {"n_test": int, "protocol": dict, "value": (int, float), "higher_is_better": bool}
 MOST_NAMED = 5  # damaged lines of a file that are told by number
 MOST_BYTES = 256 * 2**20  # of a file of lines: what is beyond is left out, and that is said
 
@@ -134,7 +133,7 @@ def _json(file: Path, kind: type, left_out: list[str]) -> Any:
 
 def _records(file: Path, left_out: list[str]) -> list[dict[str, Any]]:
     whole = _json(file, list, left_out)
-    usable = [r for r in whole if isinstance(r, dict) and all(isinstance(r.get(k), t) for k, t in RECORD.items())]
+    usable = [r for r in whole if is_record(r)]
     if len(usable) < len(whole):
         left_out.append(
             f"{file.name}: {len(whole) - len(usable)} of {len(whole)} records, which lack what a table needs"

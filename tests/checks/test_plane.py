@@ -1,11 +1,14 @@
 """The information plane against Gaussians, whose information is known."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.distributions import Normal
 
-from mvssl.checks import plane
+from mvssl.checks import features, plane
+from mvssl.checks.heldout import Seen
 
 
 def gaussian(n: int, dims: int, noise: float) -> tuple[torch.Tensor, ...]:
@@ -70,3 +73,14 @@ def test_a_label_that_the_probe_never_saw_is_no_infinite_surprise():
     labels = torch.tensor([0, 1, 7])
     told = plane.of_label(torch.randn(3, 2), labels, torch.randn(20, 2), torch.arange(20) % 2)
     assert math.isfinite(told)
+
+
+def test_codes_that_are_no_numbers_have_no_plane():
+    term = SimpleNamespace(
+        posterior=lambda _, found: Normal(found.vector, torch.ones_like(found.vector), validate_args=False)
+    )
+    labels, index = torch.arange(12) % 3, torch.arange(12)
+    whole, broken = (Seen({"a": x}, {}, labels, index) for x in (torch.randn(12, 4), torch.full((12, 4), torch.nan)))
+    assert set(features._plane(term, "a", whole, whole, 0)) == {"xz", "xz_upper", "zy"}
+    assert features._plane(term, "a", broken, whole, 0) == {}
+    assert set(features._plane(term, "a", whole, broken, 0)) == {"xz", "xz_upper"}

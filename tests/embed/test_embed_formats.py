@@ -8,6 +8,7 @@ import pytest
 import tiny
 import torch
 from pyarrow import parquet
+from storage import files_of_at_most
 
 from mvssl.embed import embed, formats, place, table
 from mvssl.errors import DataError, OutputError, RecipeError, StorageError
@@ -71,6 +72,16 @@ def test_a_write_that_stops_half_way_leaves_nothing(loaded, tmp_path, monkeypatc
         embed(loaded, tmp_path / "out" / name)
     assert list((tmp_path / "out").iterdir()) == []
     assert isinstance(error, KeyboardInterrupt) or "No space left" in str(raised.value)
+
+
+@pytest.mark.parametrize("size", [0, 100, 500, 2000])
+@pytest.mark.parametrize("name", ["x.npz", "x.parquet", "x"])
+def test_a_disk_that_is_full_at_any_place_is_a_failed_write_and_leaves_nothing(loaded, tmp_path, name, size):
+    embed(loaded, tmp_path / "first.npz")  # what is computed lies in the cache
+    there = sorted(place.name for place in tmp_path.iterdir())
+    with files_of_at_most(size), pytest.raises(StorageError, match=rf"{name} cannot be written.*nothing was kept"):
+        embed(loaded, tmp_path / name)
+    assert sorted(place.name for place in tmp_path.iterdir()) == there
 
 
 @pytest.mark.parametrize("links", [True, False])

@@ -1,5 +1,8 @@
 """Encoders: one pass, one shape of output, for every kind of timm model; errors that give the way out."""
 
+import pickle
+from argparse import Namespace
+
 import pytest
 import timm
 import torch
@@ -76,6 +79,20 @@ def test_a_vector_and_a_signal_are_taken_by_the_mlp():
         ("resnet18", (3, 32, 32), {"taps": [9]}, r"taps \[9\]"),
         ("resnet18", (3, 32, 32), {"options": {"depht": 3}}, "depht"),
         ("resnet18", (3, 32, 32), {"options": {"num_classes": 3}}, "num_classes is not for recipes"),
+        ("resnet18", (3, 32, 32), {"options": {"features_only": True}}, "features_only is not for recipes.*taps"),
+        ("resnet18", (3, 32, 32), {"options": {"pretrained_cfg": "x"}}, "pretrained_cfg is not for recipes.*init_from"),
+        ("resnet18", (3, 32, 32), {"options": {"scriptable": True}}, "scriptable is not for recipes"),
+        (
+            "resnet18",
+            (3, 32, 32),
+            {"options": {"global_pool": ""}},
+            r"encoder.resnet18.*global_pool=.*in place of a vec",
+        ),
+        ("resnet18", (3, 32, 32), {"options": {"global_pool": ""}, "taps": []}, "global_pool=.*in place of a vector"),
+        ("resnet18", (3, 32, 32), {"options": {"global_pool": 3}}, "encoder.resnet18.*global_pool=3"),
+        ("resnet18", (3, 32, 32), {"options": {"act_layer": "zz"}}, "act_layer=zz.*unknown value 'zz'"),
+        ("resnet18_small", (3, 32, 32), {"options": {"channels": [8, 8, 8, 0]}}, r"channels=\[8, 8, 8, 0\]"),
+        ("vit_tiny_patch16_224", (3, 32, 32), {"options": {"img_size": 64}}, "img_size=64.*64"),
         ("resnet18", (3, 32, 32), {"options": {"in_chans": 4}}, "its views have 3 channels"),
         ("mlp", (6,), {"options": {"widths": [], "output": None}}, "encoder.mlp: .*at least one layer"),
         ("mlp", (6,), {"options": {"widths": [8, 0]}}, "at least one unit"),
@@ -126,3 +143,101 @@ def test_start_weights_come_from_a_file_a_folder_or_a_run(tmp_path):
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "one.safetensors").read_bytes()[:1000])
     with pytest.raises(DataError, match="cut"):
         encoder("dim_conv32", (3, 32, 32), init_from=str(tmp_path / "cut.safetensors"))
+
+
+def start(source, **table):
+    """An encoder that starts from a file."""
+    return encoder("resnet10_small", (3, 16, 16), options={"channels": [8] * 4}, init_from=str(source), **table)
+
+
+@pytest.fixture
+def own():
+    """A state dict that fits `start`."""
+    torch.manual_seed(1)
+    return encoder("resnet10_small", (3, 16, 16), options={"channels": [8] * 4}).model.state_dict()
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda own: own,
+        lambda own: {"state_dict": own, "epoch": 3},
+        lambda own: {"model": {f"module.{key}": value for key, value in own.items()}, "args": Namespace(lr=0.1)},
+        lambda own: {"teacher": {f"module.backbone.{key}": value for key, value in own.items()}, "student": {}},
+        lambda own: {"model": {"state_dict": {f"_orig_mod.{key}": value for key, value in own.items()}}},
+        lambda own: {
+            "state_dict": {
+                **{f"module.encoder_q.{key}": value for key, value in own.items()},
+                **{f"module.encoder_k.{key}": value + 1 for key, value in own.items()},
+                "module.queue": torch.ones(3),
+            }
+        },
+    ],
+    ids=["alone", "state_dict", "module", "teacher", "compiled", "encoder_q"],
+)
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "pickle"])
+def test_start_weights_are_found_in_files_of_torch_save(tmp_path, own, wrapped, legacy, capsys):
+    torch.save(wrapped(own), tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
+    assert_close(start(tmp_path / "x.pth").model.state_dict(), own, rtol=0, atol=0)
+    assert ("x.pth" in capsys.readouterr().err) == (wrapped(own) is not own)  # what was taken off is told
+
+
+def test_wrappers_are_taken_off_in_safetensors_as_well(tmp_path, own):
+    save_file({f"module.{key}": value for key, value in own.items()}, tmp_path / "x.safetensors")
+    assert_close(start(tmp_path / "x.safetensors").model.state_dict(), own, rtol=0, atol=0)
+
+
+class Code:
+    """A pickle of this runs code where it is read carelessly."""
+
+    def __init__(self, sentinel):
+        self.sentinel = str(sentinel)
+
+    def __reduce__(self):
+        return open, (self.sentinel, "w")
+
+
+def test_code_in_start_weights_is_refused_and_does_not_run(tmp_path, own):
+    torch.save({"state_dict": own, "hook": Code(tmp_path / "sentinel")}, tmp_path / "x.pth")
+    (tmp_path / "y.bin").write_bytes(pickle.dumps(Code(tmp_path / "sentinel")))
+    for name in ("x.pth", "y.bin"):
+        with pytest.raises(DataError, match=rf"{name} cannot be read as tensors.*state_dict"):
+            start(tmp_path / name)
+    assert not (tmp_path / "sentinel").exists()
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pth"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_start_weights_that_are_no_numbers_are_refused_by_name(tmp_path, own, name, value):
+    own["layer3.0.conv1.weight"][0, 0, 0, 0] = value
+    save_file(own, tmp_path / name) if name.endswith("s") else torch.save(own, tmp_path / name)
+    with pytest.raises(DataError, match=rf"{name}: the tensor layer3\.0\.conv1\.weight is NaN or infinite"):
+        start(tmp_path / name)
+
+
+def test_damaged_and_foreign_start_weights_say_what_they_are(tmp_path, own):
+    torch.save(own, tmp_path / "x.pth")
+    save_file(own, tmp_path / "x.safetensors")
+    for name in ("x.pth", "x.safetensors"):
+        whole = (tmp_path / name).read_bytes()
+        for share in (0.01, 0.5, 0.99):
+            (tmp_path / f"cut-{name}").write_bytes(whole[: int(share * len(whole))])
+            with pytest.raises(DataError, match=f"cut-{name} cannot be read"):
+                start(tmp_path / f"cut-{name}")
+    for name, content, said in (
+        ("empty.pth", b"", "cannot be read"),
+        ("text.pth", b"not weights at all, but text", "cannot be read"),
+        ("x.zip", b"PK\x03\x04 no archive", "cannot be read as tensors"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=said):
+            start(tmp_path / name)
+    for name, held, said in (
+        ("list.pth", [torch.ones(1)], "holds no table of tensors by name but a list"),
+        ("table.pth", {"epoch": 3, "lr": 0.1}, "but a table of epoch, lr.*state_dict, "),
+        ("other.pth", {"a.b": torch.ones(1)}, r"none of its 1 tensor is one of this encoder's: a\.b"),
+        ("whole.pth", {key: torch.zeros_like(value, dtype=torch.int32) for key, value in own.items()}, "int32"),
+    ):
+        torch.save(held, tmp_path / name)
+        with pytest.raises(RecipeError, match=said):
+            start(tmp_path / name)

@@ -269,6 +269,11 @@ def test_a_model_card_shows_what_its_weights_scored_on_the_recipes_own_data(digi
     other = replace(found, recipe=found.recipe.model_copy(update={"data": found.recipe.data.model_copy(update=label)}))
     assert [r["protocol"]["label"] for r in evaluate(other, probes=["knn"], show=False)] != []
     assert Card.of_run(found, "whole,twice").results == own
+    file = found.folder / "evaluation.json"
+    whole = file.read_text()
+    file.write_text(json.dumps([r for r in own if r["encoder"] != "trained"]))  # an evaluation that ended early
+    assert Card.of_run(found, "whole,twice").results == []
+    file.write_text(whole)
     checkpoint.save_checkpoint(
         found.folder,
         8,

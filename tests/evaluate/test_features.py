@@ -5,7 +5,7 @@ import importlib
 import torch
 from clouds import clusters, largest_made
 
-from mvssl.evaluate.features import Labelled, few, flatten, join, one_hot, pooled
+from mvssl.evaluate.features import Labelled, few, flatten, join, lengths, one_hot, pooled, unit
 from mvssl.evaluate.knn import votes
 
 
@@ -54,3 +54,16 @@ def test_neighbours_vote_without_a_table_of_all_classes_of_all_of_train(monkeypa
     similarity = torch.nn.functional.cosine_similarity(test[:, None], train.features, dim=2)
     value, neighbour = similarity.topk(5, dim=1)
     assert torch.allclose(found, ((value / 0.07).softmax(1)[..., None] * whole[neighbour]).sum(1), atol=1e-5)
+
+
+def test_lengths_of_rows_are_right_at_any_scale_and_ordinary_ones_to_the_bit():
+    x = torch.randn(40, 30, generator=torch.Generator().manual_seed(0))
+    assert lengths(x).equal(x.norm(dim=1))
+    for factor in (1e-35, 1e-20, 1e20, 1e35):
+        scaled = x.clone()
+        scaled[::3] *= factor
+        expected = scaled.double().norm(dim=1).float()
+        torch.testing.assert_close(lengths(scaled), expected, rtol=1e-5, atol=0)
+        torch.testing.assert_close(unit(scaled), unit(x), rtol=1e-4, atol=1e-6)
+    assert lengths(torch.zeros(3, 4)).tolist() == [1, 1, 1]
+    assert unit(torch.zeros(3, 4)).tolist() == [[0] * 4] * 3

@@ -84,3 +84,25 @@ def test_the_same_resamples_serve_every_encoder():
     first, again = (ood(train, test, other=strangers)[1] for _ in range(2))
     assert first.parts.equal(again.parts)
     assert first.standard_error == pytest.approx(math.sqrt(1 / (6 * 45)), rel=0.5)
+
+
+def test_wide_features_give_scikit_learns_distances_without_a_matrix_of_all_pairs_of_features():
+    train, some = clusters(24, 4, width=300), clusters(20, 4, width=300, seed=1).features
+    means = torch.stack([train.features[train.labels == c].mean(0) for c in range(4)]).double()
+    within = train.features.double() - means[train.labels]
+    precision = np.linalg.inv(ledoit_wolf(within.numpy(), assume_centered=True)[0])
+    offsets = (some.double()[:, None] - means).numpy()
+    expected = np.einsum("ncd,de,nce->nc", offsets, precision, offsets).min(1)
+    with largest_made() as largest:
+        assert mahalanobis(train, some).numpy() == pytest.approx(expected, rel=1e-5)
+    assert largest[0] < 300 * 300
+
+
+@pytest.mark.parametrize("features", [torch.zeros(20, 30), torch.full((20, 3), 1e6)])
+def test_features_that_never_vary_tell_no_stranger(features):
+    assert [
+        r.value
+        for r in ood(
+            Labelled(features, torch.arange(20) % 2), Labelled(features[:8], torch.zeros(8)), other=features[:5]
+        )
+    ] == [0.5, 0.5]

@@ -1,6 +1,9 @@
 """Several runs side by side: what is averaged, what is kept apart, and what is told of it."""
 
+import contextlib
+import copy
 import json
+import random
 import statistics
 from pathlib import Path
 
@@ -8,8 +11,9 @@ import pytest
 import tiny
 
 from mvssl.cli import main
-from mvssl.errors import DataError
-from mvssl.evaluate.several import columns, legend, merged
+from mvssl.errors import DataError, RecipeError
+from mvssl.evaluate.records import read, updated
+from mvssl.evaluate.several import columns, legend, merged, show
 from mvssl.recipe import to_yaml
 
 SCORES = {"cmc_0": 0.60, "cmc_1": 0.64, "cmc_2": 0.71}
@@ -123,3 +127,52 @@ def test_the_command_prints_the_table_and_writes_it(seeds, tmp_path, capsys):
     for told in ("65.0 ± 5.6", "± standard deviation over runs", "seeds 0, 1, 2"):
         assert told in out
     assert value(json.loads(file.read_text()), "trained")["value"] == pytest.approx(0.65)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        3, None, {"value": 1}, {**record("trained", 0.5), "value": None}, {**record("trained", 0.5), "value": "0.5"},
+        {**record("trained", 0.5), "protocol": []}, {**record("trained", 0.5), "subject": "x"},
+        {**record("trained", 0.5), "probe": 3}, {**record("trained", 0.5), "protocol": {"data": {"train": 1}}},
+    ],
+)  # fmt: skip
+def test_what_is_no_record_in_a_file_of_records_is_passed_over(tmp_path, odd):
+    (tmp_path / "x.json").write_text(json.dumps([odd, record("trained", 0.6)]))
+    assert [r["value"] for r in read(tmp_path / "x.json")] == [0.6]
+    assert [r["value"] for r in updated(tmp_path / "x.json", [])] == [0.6]
+
+
+def places(found, before=()):
+    """The paths to everything inside JSON."""
+    inside = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
+    for key, value in inside:
+        yield (*before, key)
+        yield from places(value, (*before, key))
+
+
+def changed(found, draw: random.Random):
+    """Records with up to three values, anywhere inside, gone or of another type."""
+    made = copy.deepcopy(found)
+    for _ in range(draw.randint(1, 3)):
+        *path, last = draw.choice(list(places(made)))
+        at = made
+        for key in path:
+            at = at[key]
+        if draw.random() < 0.3 and isinstance(at, dict):
+            del at[last]
+        else:
+            at[last] = draw.choice([None, 0, -1, 10**30, float("nan"), 1e308, "", [], {}, [1], {"a": 1}, True, [[[]]]])
+    return made
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_records_changed_anywhere_are_shown_or_refused_in_words(tmp_path, seed, capsys):
+    draw = random.Random(seed)
+    whole = [record("pixels", 0.3), record("untrained", 0.4), record("trained", 0.5, untrained=0.4)]
+    for _ in range(25):
+        (tmp_path / "x.json").write_text(json.dumps(changed(whole, draw)))
+        assert len(updated(tmp_path / "x.json", whole)) >= len(whole)
+        with contextlib.suppress(DataError, RecipeError):
+            show([tmp_path / "x.json"])
+    assert capsys.readouterr().out

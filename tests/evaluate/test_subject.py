@@ -160,3 +160,20 @@ def test_a_folder_that_is_not_timms_says_so(recipe, tmp_path):
     (tmp_path / "x" / "model.safetensors").write_text("")
     with pytest.raises(DataError, match="not what timm writes"):
         open_subject(str(tmp_path / "x"), recipe=recipe)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "[]", "{", '{"architecture": 3}', '{"architecture": "resnet18", "pretrained_cfg": []}',
+        '{"architecture": "resnet18", "pretrained_cfg": {"mean": 3}, "mvssl": {"views": {}}}',
+        '{"architecture": "resnet18", "pretrained_cfg": {"input_size": 5}}',
+        '{"architecture": "resnet18", "mvssl": {"views": 3}}',
+    ],
+)  # fmt: skip
+def test_a_config_that_is_not_timms_is_named(recipe, tmp_path, config):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "config.json").write_text(config)
+    (tmp_path / "x" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(DataError, match=r"x/config\.json is not what timm writes"):
+        open_subject(str(tmp_path / "x"), recipe=recipe)

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 import yaml
 
+from mvssl import checkpoint
 from mvssl.checks.verdict import Evidence, judge
 from mvssl.cli import main
 from mvssl.errors import DataError, OutputError, RecipeError
 from mvssl.finish import finish
 from mvssl.report import report
+from mvssl.run import load_run
 from mvssl.training import train
 
 VOID = {"meta", "br", "hr", "img"}
@@ -348,3 +351,16 @@ def test_a_recipe_may_ask_for_a_report_after_the_last_step(tmp_path, capsys):
     finish(recipe, train(recipe).folder)
     assert (tmp_path / "run" / "report.html").is_file()
     assert "report.html" in capsys.readouterr().err
+
+
+def test_a_run_whose_encoder_has_diverged_is_reported_and_says_so(run):
+    loaded = load_run(run)
+    with torch.no_grad():
+        next(loaded.model.parameters()).fill_(torch.nan)
+    state = checkpoint.load_state(loaded.checkpoint)
+    optimizer = torch.optim.AdamW(loaded.model.parameters())
+    checkpoint.save_checkpoint(run, 9, loaded.model, optimizer, {**state, "step": 9}, keep=3)
+    made = report(run)
+    why = {absent.title: absent.why for absent in made.absent}
+    assert "sample 00000000 of" in why["Nearest neighbours"]
+    assert "the encoder has diverged" in why["Nearest neighbours"]

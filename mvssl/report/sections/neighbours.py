@@ -71,6 +71,8 @@ def _agreement(look: Look, number: Tensor) -> str | None:
     if look.labels.ndim != 1:
         return " under a neighbour stands how many of the query's labels it has as well"
     known = look.labels >= 0
+    if known.sum() < 2:
+        return None
     same = (look.labels[number] == look.labels[:, None]).float()[known].mean()
     counts = torch.bincount(look.labels[known]).double()
     chance = (counts * (counts - 1)).sum() / (counts.sum() * (counts.sum() - 1))

@@ -128,7 +128,7 @@ def _row(
     cells = [_cell(r, r is not None and r["value"] == best) for r in found]
     gain = next(((r.get("gain") or {}).get("untrained") for r in there if r["encoder"] == "trained"), None)
     if gains:
-        cells.append(_number(shown(gain["difference"], gain["standard_error"], unit, "+")) if gain else el("td"))
+        cells.append(_number(shown(gain["difference"], gain.get("standard_error"), unit, "+")) if gain else el("td"))
     return el("tr", el("th", head, scope="row"), cells)
 
 
