@@ -238,7 +238,7 @@ def test_a_source_can_be_pickled_and_opens_its_own_files(tmp_path):
 
 
 def test_more_shards_than_may_be_open(tmp_path, monkeypatch):
-    monkeypatch.setattr("mvssl.data.dataset._OPEN", 2)
+    monkeypatch.setattr("mvssl.data.reading.OPEN", 2)
     write_digits(tmp_path, [1] * 6)
     source = open_shards("*.tar", tmp_path, DIGITS)
     assert [int(source[i]["label"]) for i in (0, 5, 1, 4, 2, 3, 0)] == [0, 5, 1, 4, 2, 3, 0]
