@@ -43,13 +43,12 @@ def load(path: Path, *, digests: bool = False) -> Index:
     """The index of one shard, cached. Raises `DataError`, `StorageError`.
 
     Digests that a cached index holds are kept as long as the shard's headers are what they were. So they are believed
-    for a copy, and hold for a body that was changed in its place. With `digests`, they are made where there are none,
-    or where the shard has been written to.
+    for a copy, and tell of a body that was changed in its place. With `digests`, they are made anew.
     """
     stamp, before = stamp_of(path), _cached(path)
     fresh = before is not None and not before.stamp.differs(stamp) and indexfile.belongs(before)
     index = before._replace(stamp=stamp) if before is not None and fresh else _with_older(scan(path), before)
-    if digests and (index.digests is None or not fresh):
+    if digests:
         index, fresh = with_digests(index), False
     if not fresh:
         any(indexfile.write_file(cache, index) for cache in indexfile.places(path))

@@ -184,9 +184,7 @@ def write_file(cache: Path, index: Index) -> bool:
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "wb") as file:
-            np.savez(
-                file, allow_pickle=False, **arrays, **({} if index.digests is None else {"digests": index.digests})
-            )
+            np.savez(file, **arrays)
         os.replace(aside, cache)
     except OSError:
         with contextlib.suppress(OSError):

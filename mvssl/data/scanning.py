@@ -45,6 +45,7 @@ class Index(NamedTuple):
     ignored: int  # members that are no sample's: hidden files, files without extension, __meta__
     stamp: Stamp
     digests: np.ndarray | None = None  # uint32 [n, f], the CRC-32 of each body; None where nobody asked for it
+    renewed: int = 0  # bodies whose digest was another one in the index that was there before
 
 
 def split_name(name: str) -> tuple[str, str] | None:
@@ -160,7 +161,8 @@ def with_digests(index: Index) -> Index:
             raise DataError(f"shard {printable(str(index.path))} was written to while it was read")
     finally:
         os.close(descriptor)
-    return index._replace(digests=found)
+    renewed = 0 if index.digests is None else int((index.digests != found).sum())
+    return index._replace(digests=found, renewed=renewed)
 
 
 def digest_at(path: Path, descriptor: int, offset: int, size: int) -> int:

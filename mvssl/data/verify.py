@@ -60,6 +60,7 @@ class Summary(NamedTuple):
     ignored: int  # members that belong to no sample
     bytes: int  # of the files
     checked: int  # shards whose index holds digests of all bodies
+    renewed: int  # bodies whose digest is another than the index held before
     hints: list[str]  # what is not wrong and looks odd
 
 
@@ -81,7 +82,9 @@ def summarize(
     ignored = sum(index.ignored for index in indexes)
     checked = sum(index.digests is not None for index in indexes)
     hints = [hint for index in indexes for hint in _hints(index)]
-    return Summary(rows, sum(row[1] for row in rows), fields, ignored, sum(row[2] for row in rows), checked, hints)
+    renewed = sum(index.renewed for index in indexes)
+    samples, size = sum(row[1] for row in rows), sum(row[2] for row in rows)
+    return Summary(rows, samples, fields, ignored, size, checked, renewed, hints)
 
 
 def _hints(index: Index) -> list[str]:
