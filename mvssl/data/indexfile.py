@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import secrets
 import zipfile
 from pathlib import Path
@@ -26,6 +27,7 @@ from mvssl.data.tar import BLOCK, Archive, padded
 from mvssl.errors import DataError, OutputError
 
 _VERSION = 3
+_HASH = re.compile("[0-9a-f]{32}")
 _LOOKS = 16  # members whose headers are held against the index when it is read
 _ARRAYS = {  # name -> kinds of its numbers, dimensions
     "stamp": ("i8", 1),
@@ -90,6 +92,8 @@ def _unpacked(data: bytes, path: Path) -> Index | None:
         return None
     fields = [field.decode() for field in arrays["fields"].tolist()]
     archive, digest = (arrays[name].item().decode("ascii") for name in ("archive", "digest"))
+    if not (_HASH.fullmatch(archive) and _HASH.fullmatch(digest)):
+        return None
     ignored = arrays["ignored"].item()
     return Index(
         path, arrays["keys"], fields, arrays["offsets"], arrays["sizes"], arrays["headers"], arrays["others"],

@@ -185,7 +185,7 @@ def _match(base: Path, name: str) -> Iterator[Path]:
     base, rest = _as_written(base, name)
     if rest:
         found = (base / path for path in glob.glob(rest, root_dir=base, recursive=True))
-    elif base.is_dir():
+    elif os.path.isdir(base):
         found = (base / path for path in glob.glob("*.tar", root_dir=base))
     else:
         found = iter([base])
@@ -195,14 +195,14 @@ def _match(base: Path, name: str) -> Iterator[Path]:
 def _nothing(pattern: str, absent: list[str], root: Path) -> str:
     """What was looked for, where, what is there instead, and what to do about it."""
     folder = root / absent[0]
-    while not folder.is_dir() and folder != folder.parent:
+    while not os.path.isdir(folder) and folder != folder.parent:
         folder = folder.parent
     missing = f" (missing: {', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''})" if len(absent) > 1 else ""
     try:
         seen = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
         raise DataError(f"no shards match {pattern!r}{missing}: {folder.absolute()}: {error.strerror}") from None
-    there = sorted(printable(entry.name) + "/" * entry.is_dir() for entry in seen)
+    there = sorted(printable(entry.name) + "/" * os.path.isdir(entry) for entry in seen)
     holds = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "") if there else "nothing"
     inside = [entry for entry in there if glob.glob("*.tar", root_dir=folder / entry)]
     below = inside if folder == root / absent[0] else []

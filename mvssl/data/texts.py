@@ -45,7 +45,7 @@ def from_text(column: Column, data: bytes) -> np.ndarray:
 def _number(text: str) -> int | float | str:
     """The number that is written, or the text itself where it is none."""
     try:
-        return int(text) if _WHOLE.fullmatch(text) else text if "_" in text else float(text)
+        return int(text) if _WHOLE.fullmatch(text) else text if "_" in text or not text.isascii() else float(text)
     except ValueError:
         return text
 
