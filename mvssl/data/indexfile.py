@@ -16,6 +16,7 @@ import re
 import secrets
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -171,7 +172,7 @@ def _spread(places: np.ndarray) -> list[list[int]]:
 def write_file(cache: Path, index: Index) -> bool:
     """Save aside and rename, so that processes that build the same index at once do not harm each other."""
     aside = cache.with_name(f"{cache.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    arrays: dict[str, np.ndarray] = {
+    arrays: dict[str, Any] = {
         "stamp": np.array([_VERSION, *index.stamp], np.int64),
         "keys": index.keys,
         "fields": np.array([field.encode() for field in index.fields]),
