@@ -4,8 +4,10 @@ in   shards and the recipe's columns, or a dataset whose items are dicts
 out  source[i], a dict column -> array, every sample of one column in one shape and type; or an `Undecodable`
 """
 
+import bisect
 import difflib
 import hashlib
+import itertools
 import math
 from collections import Counter
 from collections.abc import Collection
@@ -90,7 +92,7 @@ class Shards:
         asked = [name not in spare for name in columns]
         keep = [_kept(has[:, asked], missing) for has in there]
         self._check_columns(indexes, there, keep, missing, spare)
-        self._starts = np.cumsum([0, *(int(rows.sum()) for rows in keep)])
+        self._starts = [0, *itertools.accumulate(int(rows.sum()) for rows in keep)]
         self.dropped = sum(len(rows) for rows in keep) - len(self)
         kept = [[part[rows] for part in table] for table, rows in zip(placed, keep, strict=True)]
         self._table = _Table(*(np.concatenate(part) for part in zip(*kept, strict=True)))
@@ -133,7 +135,7 @@ class Shards:
             raise DataError(f"none of {counted(total, 'sample')} in {where} has all of {wanted}")
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def __getitem__(self, i: int) -> Sample:
         """Column -> array, absent columns left out. Raises `Undecodable` where one cannot be used."""
@@ -169,7 +171,7 @@ class Shards:
         return str(self.paths[self._shard(i)])
 
     def _shard(self, i: int) -> int:
-        return int(np.searchsorted(self._starts, i, side="right")) - 1
+        return bisect.bisect_right(self._starts, i) - 1
 
     def _conformed(self, i: int, name: str) -> np.ndarray:
         try:
@@ -184,7 +186,8 @@ class Shards:
         field = alternatives(column)[choice]
         if size > MAX_BYTES:
             raise Undecodable(f"{size:,} bytes; the limit is {MAX_BYTES:,}")
-        place = Place(self.key(i), field, offset, size, headers, digest if self._digested[shard] else None)
+        key = bytes(self._keys[shard][i - self._starts[shard]])
+        place = Place(key, field, offset, size, headers, digest if self._digested[shard] else None)
         return decode(column, field, self._files.read(self.paths[shard], self._stamps[shard], place))
 
     def _probe(self, name: str, rows: np.ndarray) -> Form | None:

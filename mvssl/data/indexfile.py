@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from mvssl.data.arrays import read_npy
-from mvssl.data.opening import Stamp, open_shard
+from mvssl.data.opening import Stamp, open_shard, read
 from mvssl.data.paths import cache_folder
+from mvssl.data.reading import Place, is_named
 from mvssl.data.scanning import MOST_FIELDS, Index, gaps, split_name
 from mvssl.data.tar import BLOCK, Archive, padded
 from mvssl.errors import DataError, OutputError
@@ -109,7 +110,7 @@ def belongs(index: Index) -> bool:
     try:
         descriptor = open_shard(index.path)
         try:
-            return _agrees(index, Archive(index.path, descriptor))
+            return _agrees(index, descriptor)
         finally:
             os.close(descriptor)
     except DataError:
@@ -147,18 +148,18 @@ def _end(index: Index) -> int:
     return int(max(last, (index.offsets[there] + padded(index.sizes[there])).max()))
 
 
-def _agrees(index: Index, archive: Archive) -> bool:
+def _agrees(index: Index, descriptor: int) -> bool:
     """Whether the end mark stands where it must, some members are who they are, and others belong to no sample.
 
     Raises `DataError` where the shard is damaged there.
     """
+    archive = Archive(index.path, descriptor)
     archive.check_end(_end(index))
     for row, column in _spread(np.argwhere(index.sizes >= 0)):
         offset, size, blocks = (int(table[row, column]) for table in (index.offsets, index.sizes, index.headers))
-        found = archive.between(offset - blocks * BLOCK, offset + padded(size))
-        if [(split_name(each.name), each.offset, each.size) for each in found] != [
-            ((index.keys[row].decode(), index.fields[column]), offset, size)
-        ]:
+        headers = read(index.path, descriptor, blocks * BLOCK, offset - blocks * BLOCK)
+        place = Place(bytes(index.keys[row]), index.fields[column], offset, size, blocks, None)
+        if not is_named(index.path, descriptor, place, headers):
             return False
     rest = [member for start, stop in index.others.tolist() for member in archive.between(start, stop)]
     return len(rest) == index.ignored and all(split_name(member.name) is None for member in rest)

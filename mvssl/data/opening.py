@@ -39,6 +39,13 @@ class Stamp(NamedTuple):
             stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_mode, stat.st_nlink, stat.st_uid, stat.st_gid
         )
 
+    def is_of(self, descriptor: int) -> bool:
+        """Whether an open file's content is what it was. Raises `OSError`."""
+        stat = os.fstat(descriptor)
+        if (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) == self[:3]:  # the usual case, and quick
+            return True
+        return not self.differs(Stamp.of(descriptor))
+
     def differs(self, now: "Stamp") -> bool:
         """Whether the content may have changed.
 

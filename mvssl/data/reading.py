@@ -16,7 +16,7 @@ from typing import NamedTuple
 from mvssl.data.faults import Undecodable, Unreadable, Vanished
 from mvssl.data.opening import FULL, MORE, Stamp, may_open
 from mvssl.data.scanning import body_digest, split_name
-from mvssl.data.tar import BLOCK, Archive, padded, plain_member
+from mvssl.data.tar import BLOCK, Archive, has_name, padded, plain_member
 from mvssl.errors import DataError
 
 OPEN = 64  # shards that one process keeps open at most
@@ -30,7 +30,7 @@ FLIPPED = (
 class Place(NamedTuple):
     """Where a field is, and what it must be."""
 
-    key: str
+    key: bytes  # UTF-8
     field: str
     offset: int  # of its body in the shard, in bytes
     size: int  # bytes
@@ -50,14 +50,14 @@ class Files:
             descriptor = self._descriptor(path, stamp)
             before = place.headers * BLOCK
             data = os.pread(descriptor, before + place.size, place.offset - before)
-            changed = stamp.differs(Stamp.of(descriptor))
+            same = stamp.is_of(descriptor)
         except OSError as error:
             self._forget(path)
             raise _unreadable(error) from None
-        if changed:
+        if not same:
             self._forget(path)
             raise Undecodable(_CHANGED)
-        if len(data) < before + place.size or not _is_named(path, descriptor, place, data[:before]):
+        if len(data) < before + place.size or not is_named(path, descriptor, place, data[:before]):
             raise Undecodable(_MOVED)
         body = data[before:]
         if place.digest is not None and body_digest(body) != place.digest:
@@ -95,16 +95,18 @@ class Files:
         self._close(0)
 
 
-def _is_named(path: Path, descriptor: int, place: Place, headers: bytes) -> bool:
+def is_named(path: Path, descriptor: int, place: Place, headers: bytes) -> bool:
     """Whether what stands before the body names the field and its size."""
     if place.headers == 1:
-        found = plain_member(headers)
-        return found is not None and found[1] == place.size and split_name(found[0]) == (place.key, place.field)
+        if has_name(headers, place.key + b"." + place.field.encode(), place.size):  # the usual case, and quick
+            return True
+        found, wanted = plain_member(headers), (place.key.decode(), place.field)
+        return found is not None and found[1] == place.size and split_name(found[0]) == wanted
     try:  # a long name, in headers of its own
         members = Archive(path, descriptor).between(place.offset - len(headers), place.offset + padded(place.size))
     except DataError:
         return False
-    wanted = [((place.key, place.field), place.size)]
+    wanted = [((place.key.decode(), place.field), place.size)]
     return [(split_name(member.name), member.size) for member in members] == wanted
 
 

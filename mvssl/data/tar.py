@@ -201,6 +201,16 @@ def plain_member(header: bytes) -> tuple[str, int] | None:
         return None
 
 
+def has_name(header: bytes, name: bytes, size: int) -> bool:
+    """Whether this is the only header of a plain file of that very name and size; False also where it may be."""
+    return (
+        header.startswith(name + b"\0")
+        and header[124:136] == b"%011o\0" % size
+        and header[156:157] == b"0"
+        and header[345] == 0  # no beginning of the name stands elsewhere
+    )
+
+
 def _sum(header: bytes) -> int:
     """The checksum, whose own field counts as eight spaces."""
     return sum(header) - sum(header[148:156]) + 8 * 32
