@@ -6,6 +6,7 @@ from typing import Any
 
 from mvssl.errors import MvsslError, RecipeError
 from mvssl.stopping import stop_signals
+from mvssl.words import printable
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -54,4 +55,4 @@ def _usage_error(error: Exception) -> str | None:
 def _complain(text: str) -> None:
     """On standard error, with the process's number where it is not the main one."""
     rank = os.environ.get("RANK", "0")
-    print(f"mvssl{'' if rank == '0' else f' (process {rank})'}: {text}", file=sys.stderr)
+    print(f"mvssl{'' if rank == '0' else f' (process {rank})'}: {printable(text, keep=chr(10))}", file=sys.stderr)

@@ -43,7 +43,9 @@ class Column(Table):
         default="bilinear", description="how size resizes; nearest keeps numbers that stand for classes, or a palette's"
     )
     channels_last: bool = Field(
-        default=False, description="arrays are stored as [t, c] or [h, w, c], and turned to [c, t] or [c, h, w]"
+        default=False,
+        description="arrays are stored as [t, c] or [h, w, c], and turned to [c, t] or [c, h, w]; "
+        "to be said where both could be meant",
     )
     nan: float | None = Field(
         default=None, description="value that NaN become, such as a view's nodata; by default they make a bad sample"

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mvssl.errors import DataError
-from mvssl.words import counted
+from mvssl.words import counted, printable
 
 ShardPatterns = Annotated[list[str], typer.Argument(metavar="SHARDS...", help="paths, globs, {000..012} braces")]
 
@@ -33,31 +33,52 @@ def pack(
         print(f"{counted(len(packed.classes), 'class', 'classes')}, named in {packed.destination / 'classes.txt'}")
 
 
-def index(shards: ShardPatterns) -> None:
+def index(
+    shards: ShardPatterns,
+    digests: Annotated[bool, typer.Option("--digests", help="read every body and keep its CRC-32, too")] = False,
+) -> None:
     """Read the headers of shards strictly, cache the index, and say what they hold."""
     from mvssl.data.verify import summarize
 
-    found = summarize(shards)
+    found = summarize(shards, digests=digests)
     for path, samples, size in found.shards:
-        print(f"{path}: {counted(samples, 'sample')}, {counted(size, 'byte')}")
-    print(f"{counted(found.samples, 'sample')} in {counted(len(found.shards), 'shard')}, {found.bytes:,} bytes")
+        _say(f"{path}: {counted(samples, 'sample')}, {counted(size, 'byte')}")
+    _say(f"{counted(found.samples, 'sample')} in {counted(len(found.shards), 'shard')}, {found.bytes:,} bytes")
     for field, (count, size) in found.fields.items():
-        print(f"  {field}: in {counted(count, 'sample')}, {counted(size, 'byte')}")
+        _say(f"  {field}: in {counted(count, 'sample')}, {counted(size, 'byte')}")
+    _say_checked(found.checked, len(found.shards))
+    if found.renewed:
+        _say(f"  look: {counted(found.renewed, 'body', 'bodies')} had another digest in the index before")
+    for hint in found.hints:
+        _say(f"  look: {hint}")
 
 
 def verify(shards: ShardPatterns) -> None:
-    """Read every header anew and decode every field; exits with 65 where anything is wrong."""
+    """Read headers anew, decode every field, hold bodies against digests; exits with 65 where anything is wrong."""
     from mvssl.data.verify import verify as look
 
     seen = look(shards)
     whole = (seen.shards, "shard"), (seen.samples, "sample"), (seen.decoded, "field")
-    print(", ".join(counted(*each) for each in whole) + f" decoded, {seen.bytes:,} bytes")
+    _say(", ".join(counted(*each) for each in whole) + f" decoded, {seen.bytes:,} bytes")
     for field, count in seen.lacking.items():
-        print(f"  {field}: lacking in {counted(count, 'sample')}")
+        _say(f"  {field}: lacking in {counted(count, 'sample')}")
     for field, count in seen.unknown.items():
-        print(f"  {field}: {count:,} not looked into, as mvssl has no decoder for it")
+        _say(f"  {field}: {count:,} not looked into, as mvssl has no decoder for it")
+    _say_checked(seen.checked, seen.shards)
+    for hint in seen.hints:
+        _say(f"  look: {hint}")
     for fault in seen.faults:
         place = " ".join(part for part in (fault.shard, fault.key, fault.field) if part)
-        print(f"  bad: {place}: {fault.reason}")
+        _say(f"  bad: {place}: {fault.reason}")
     if seen.faults:
         raise DataError(counted(len(seen.faults), "fault"))
+
+
+def _say_checked(checked: int, shards: int) -> None:
+    if checked:
+        _say(f"  digests of all bodies: in the index of {checked:,} of {counted(shards, 'shard')}")
+
+
+def _say(line: str) -> None:
+    """Print what may quote keys, fields and names of files."""
+    print(printable(line))

@@ -1,5 +1,8 @@
 """numpy's npy and npz, read without pickle and without believing a header that asks for more than there is.
 
+in   the bytes of a field
+out  its array, of at most MAX_BYTES before and after it becomes uint8 or float32; or an `Undecodable`
+
 Format: numpy.lib.format, https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
 
@@ -11,6 +14,8 @@ import numpy as np
 
 from mvssl.data.faults import Undecodable
 
+MAX_BYTES = 1 << 28  # of one field, packed and unpacked
+_MOST_ENTRIES = 1 << 20  # bytes of an npz's table of contents
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -23,17 +28,30 @@ def read_npy(data: bytes) -> np.ndarray:
     shape, columns_first, dtype = _HEADERS[version](file)
     if dtype.hasobject:
         raise Undecodable("an array of Python objects, which only pickle could read; save plain numbers")
+    if any(length < 0 for length in shape):
+        raise Undecodable(f"an array of {list(shape)}")
     count, begin = math.prod(shape), file.tell()
     if len(data) - begin != count * dtype.itemsize:
         raise Undecodable(
             f"{len(data) - begin:,} bytes where {list(shape)} of {dtype} takes {count * dtype.itemsize:,}"
         )
+    if dtype.kind in "bif" and count * 4 > MAX_BYTES:
+        raise Undecodable(f"{count:,} numbers take {count * 4:,} bytes; the limit is {MAX_BYTES:,}")
     array = np.frombuffer(data, dtype, count, begin)
     return array.reshape(shape, order="F" if columns_first else "C")
 
 
-def read_npz(archive: zipfile.ZipFile, name: str | None, most: int) -> np.ndarray:
-    """One array of an npz: the only one, or `name`, of at most `most` bytes unpacked. Raises `Undecodable`."""
+def open_npz(data: bytes) -> zipfile.ZipFile:
+    """The archive, once its table of contents is known to be small. Raises `Undecodable`, zipfile's errors."""
+    end = data.rfind(b"PK\5\6")
+    size = int.from_bytes(data[end + 12 : end + 16], "little")  # 2^32 - 1 where a larger header takes its place
+    if end >= 0 and (size > _MOST_ENTRIES or data[end - 20 : end - 16] == b"PK\6\7"):
+        raise Undecodable(f"an npz whose table of contents is larger than {_MOST_ENTRIES:,} bytes")
+    return zipfile.ZipFile(io.BytesIO(data))
+
+
+def read_npz(archive: zipfile.ZipFile, name: str | None) -> np.ndarray:
+    """One array of an npz: the only one, or `name`, of at most MAX_BYTES unpacked. Raises `Undecodable`."""
     names = [entry.removesuffix(".npy") for entry in archive.namelist()]
     if name is None and len(names) != 1:
         raise Undecodable(f"it holds {len(names)} arrays; say which with path: ({', '.join(names[:8])})")
@@ -41,7 +59,23 @@ def read_npz(archive: zipfile.ZipFile, name: str | None, most: int) -> np.ndarra
     if wanted not in names:
         raise Undecodable(f"no array {wanted!r}; it holds {', '.join(names[:8])}")
     entry = archive.infolist()[names.index(wanted)]
-    if entry.file_size > most:
-        raise Undecodable(f"{entry.file_size:,} bytes unpacked; the limit is {most:,}")
+    if entry.file_size > MAX_BYTES:
+        raise Undecodable(f"{entry.file_size:,} bytes unpacked; the limit is {MAX_BYTES:,}")
     with archive.open(entry) as file:
-        return read_npy(file.read(most + 1))
+        return read_npy(file.read(MAX_BYTES + 1))
+
+
+def as_numbers(array: np.ndarray, masks: bool = False) -> np.ndarray:
+    """uint8 as it is, else float32; true and false of a picture are 255 and 0, of a vector or with `masks` 1 and 0."""
+    if array.dtype == np.bool_:
+        return np.ascontiguousarray(array, np.uint8) * np.uint8(1 if masks or array.ndim == 1 else 255)
+    return np.ascontiguousarray(array, np.uint8 if array.dtype == np.uint8 else np.float32)
+
+
+def channels_unclear(shape: tuple[int, ...]) -> str | None:
+    """What to say of an array whose last dimension looks like its channels; None where it does not."""
+    if len(shape) == 3 and shape[2] <= 4 < min(shape[:2]):
+        return f"an array of {list(shape)} looks like [h, w, c], and [c, h, w] is expected"
+    if len(shape) == 2 and 2 <= shape[1] <= 4 and shape[0] >= 32:
+        return f"an array of {list(shape)} looks like [t, c], and [c, t] is expected"
+    return None

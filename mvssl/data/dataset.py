@@ -4,30 +4,32 @@ in   shards and the recipe's columns, or a dataset whose items are dicts
 out  source[i], a dict column -> array, every sample of one column in one shape and type; or an `Undecodable`
 """
 
+import bisect
 import difflib
 import hashlib
+import itertools
 import math
-import os
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from mvssl.data.batch import Form, Sample
-from mvssl.data.decode import DECODERS, MAX_PIXELS, decode, extension
-from mvssl.data.faults import Absent, Undecodable, Unreadable
+from mvssl.data.decode import DECODERS, MAX_BYTES, MAX_PIXELS, decode, extension
+from mvssl.data.faults import Absent, Undecodable, Unnamed, Unreadable, Vanished
 from mvssl.data.forms import common_form, conform
 from mvssl.data.index import Index, build
 from mvssl.data.paths import expand
-from mvssl.errors import DataError, RecipeError
+from mvssl.data.reading import Files, Place
+from mvssl.data.scanning import dotted
+from mvssl.errors import DataError, RecipeError, StorageError
 from mvssl.recipe import Column
-from mvssl.words import counted
+from mvssl.words import counted, printable
 
 Missing = Literal["drop", "mask", "error"]
 SOUGHT = 10_000  # samples tried for the json path of a spare column
-_OPEN = 64  # shards that one process keeps open
 
 
 def open_shards(
@@ -70,7 +72,7 @@ class Shards:
     """Map-style source over indexed shards: `source[i]` reads and decodes one sample.
 
     `dropped` samples that lack a column are left out, whatever they have of `spare` ones; `optional` columns are those
-    that samples may still lack.
+    that samples may still lack. In `checked` of the shards, bodies are held against digests when they are read.
     """
 
     def __init__(
@@ -82,21 +84,23 @@ class Shards:
     ):
         self.columns = dict(columns)
         self.paths = [index.path for index in indexes]
-        self._stats = [index.stat for index in indexes]
+        self._stamps = [index.stamp for index in indexes]
+        self._digested = [index.digests is not None for index in indexes]
+        self.checked = sum(self._digested)
         placed = [_place(index, columns) for index in indexes]
-        there = [np.asarray(sizes >= 0) for _, sizes, _ in placed]
+        there = [np.asarray(table.sizes >= 0) for table in placed]
         asked = [name not in spare for name in columns]
         keep = [_kept(has[:, asked], missing) for has in there]
         self._check_columns(indexes, there, keep, missing, spare)
-        self._starts = np.cumsum([0, *(int(rows.sum()) for rows in keep)])
+        self._starts = [0, *itertools.accumulate(int(rows.sum()) for rows in keep)]
         self.dropped = sum(len(rows) for rows in keep) - len(self)
-        parts = [[part[rows] for part in parts] for parts, rows in zip(placed, keep, strict=True)]
-        self._offsets, self._sizes, self._choice = (np.concatenate(part) for part in zip(*parts, strict=True))
+        kept = [[part[rows] for part in table] for table, rows in zip(placed, keep, strict=True)]
+        self._table = _Table(*(np.concatenate(part) for part in zip(*kept, strict=True)))
         self._keys = [index.keys[rows] for index, rows in zip(indexes, keep, strict=True)]
         self._leave_out([c for c, name in enumerate(columns) if not asked[c] and not self.has(name).any()])
         self._inside = {n for n, column in self.columns.items() if n in spare and in_json(column)}
         self.fingerprint = _fingerprint(indexes, len(self))
-        self._files = _Files()
+        self._files = Files()
         forms = {name: self._probe(name, np.flatnonzero(self.has(name))) for name in self.columns}
         self._leave_out([c for c, form in enumerate(forms.values()) if form is None])
         self.forms = {name: form for name, form in forms.items() if form is not None}
@@ -104,8 +108,7 @@ class Shards:
 
     def _leave_out(self, unknown: list[int]) -> None:
         if unknown:
-            parts = (np.delete(part, unknown, axis=1) for part in (self._offsets, self._sizes, self._choice))
-            self._offsets, self._sizes, self._choice = parts
+            self._table = _Table(*(np.delete(part, unknown, axis=1) for part in self._table))
             self.columns = {name: column for c, (name, column) in enumerate(self.columns.items()) if c not in unknown}
 
     def _check_columns(self, indexes, there, keep, missing, spare) -> None:
@@ -121,10 +124,10 @@ class Shards:
                 )
             if missing == "error" and count < total:
                 index, has = next((index, has) for index, has in lacks if not has.all())
+                first = printable(_text(index.keys[np.argmin(has)]))
                 raise DataError(
-                    f"columns.{name}: {total - count} of {total} samples lack {column.field!r}, the first is "
-                    f"{_text(index.keys[np.argmin(has)])} in {index.path}; data.missing: drop leaves such samples out, "
-                    "mask keeps them"
+                    f"columns.{name}: {total - count} of {total} samples lack {column.field!r}, the first is {first} "
+                    f"in {index.path}; data.missing: drop leaves such samples out, mask keeps them"
                 )
         if not sum(int(rows.sum()) for rows in keep):
             wanted = ", ".join(column.field for name, column in self.columns.items() if name not in spare)
@@ -132,14 +135,14 @@ class Shards:
             raise DataError(f"none of {counted(total, 'sample')} in {where} has all of {wanted}")
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def __getitem__(self, i: int) -> Sample:
         """Column -> array, absent columns left out. Raises `Undecodable` where one cannot be used."""
         if not 0 <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)}")
         sample = {}
-        for name in (name for c, name in enumerate(self.columns) if self._sizes[i, c] >= 0):
+        for name in (name for c, name in enumerate(self.columns) if self._table.sizes[i, c] >= 0):
             try:
                 sample[name] = self._conformed(i, name)
             except Absent:
@@ -156,7 +159,7 @@ class Shards:
         """bool [n], which samples have a column's field; none where there is no such column."""
         if name not in self.columns:
             return np.zeros(len(self), dtype=bool)
-        return np.asarray(self._sizes[:, list(self.columns).index(name)] >= 0)
+        return np.asarray(self._table.sizes[:, list(self.columns).index(name)] >= 0)
 
     def key(self, i: int) -> str:
         """The sample's key in its shard."""
@@ -168,7 +171,7 @@ class Shards:
         return str(self.paths[self._shard(i)])
 
     def _shard(self, i: int) -> int:
-        return int(np.searchsorted(self._starts, i, side="right")) - 1
+        return bisect.bisect_right(self._starts, i) - 1
 
     def _conformed(self, i: int, name: str) -> np.ndarray:
         try:
@@ -179,20 +182,20 @@ class Shards:
     def _decode(self, i: int, name: str) -> np.ndarray:
         c = list(self.columns).index(name)
         shard, column = self._shard(i), self.columns[name]
-        try:
-            data = self._files.read(
-                self.paths[shard], self._stats[shard], int(self._offsets[i, c]), int(self._sizes[i, c])
-            )
-        except OSError as error:
-            raise Unreadable(f"the shard cannot be read: {error.strerror}") from None
-        return decode(column, alternatives(column)[self._choice[i, c]], data)
+        offset, size, headers, choice, digest = (int(part[i, c]) for part in self._table)
+        field = alternatives(column)[choice]
+        if size > MAX_BYTES:
+            raise Undecodable(f"{size:,} bytes; the limit is {MAX_BYTES:,}")
+        key = bytes(self._keys[shard][i - self._starts[shard]])
+        place = Place(key, field, offset, size, headers, digest if self._digested[shard] else None)
+        return decode(column, field, self._files.read(self.paths[shard], self._stamps[shard], place))
 
     def _probe(self, name: str, rows: np.ndarray) -> Form | None:
         """What the column looks like, from samples here and there, or else from the first that can be decoded.
 
         None where it is a spare one inside json, and not in that of any sample.
         """
-        scattered, arrays, reasons, absent = _spread(rows, 9), [], [], 0
+        scattered, arrays, reasons, absent, texts = _spread(rows, 9), [], [], 0, {}
         more = _spread(rows, SOUGHT) if name in self._inside else []
         for i in dict.fromkeys([*scattered, *rows[:100].tolist(), *more]):
             if arrays and len(arrays) + len(reasons) + absent >= len(scattered):
@@ -200,12 +203,21 @@ class Shards:
             try:
                 arrays.append(self._decode(i, name))
             except Undecodable as error:
+                if isinstance(error, Unreadable) and not isinstance(error, Vanished):
+                    raise StorageError(f"{self.shard(i)}: {error.reason}") from None
                 if name in self._inside and isinstance(error, Absent):
                     absent += 1
                 else:
                     reasons.append(f"{self.shard(i)}: {self.key(i)}: {error.reason}")
+                    texts.update(dict.fromkeys(error.texts if isinstance(error, Unnamed) else ()))
         if absent and not arrays and not reasons:
             return None
+        if not arrays and texts:
+            seen = ", ".join(printable(text[:40]) for text in sorted(texts)[:12])
+            raise DataError(
+                f"columns.{name}: {self.columns[name].field!r} holds text; say which class a text is by its place in a "
+                f"list, names: [{seen}{', ...' if len(texts) > 12 else ''}] (seen in {counted(len(reasons), 'sample')})"
+            )
         if not arrays:
             raise DataError(
                 f"columns.{name}: of {counted(len(reasons), 'sample')} tried none could be decoded; {reasons[0]}"
@@ -213,52 +225,30 @@ class Shards:
         return common_form(name, arrays)
 
 
-class _Files:
-    """A few open shards, read by offset. Descriptors are not carried to another process."""
+class _Table(NamedTuple):
+    """Where the columns of samples are, [n, c] each; see `Index`."""
 
-    def __init__(self):
-        self._open: OrderedDict[Path, int] = OrderedDict()
-
-    def read(self, path: Path, stat: tuple[int, int], offset: int, size: int) -> bytes:
-        data = os.pread(self._descriptor(path, stat), size, offset)
-        if len(data) < size:
-            raise Undecodable("the shard became shorter while it was read")
-        return data
-
-    def _descriptor(self, path: Path, stat: tuple[int, int]) -> int:
-        if path in self._open:
-            self._open.move_to_end(path)
-            return self._open[path]
-        descriptor = os.open(path, os.O_RDONLY)
-        now = os.fstat(descriptor)
-        if (now.st_size, now.st_mtime_ns) != stat:
-            os.close(descriptor)
-            raise Undecodable("the shard has changed since it was indexed")
-        self._open[path] = descriptor
-        if len(self._open) > _OPEN:
-            os.close(self._open.popitem(last=False)[1])
-        return descriptor
-
-    def __getstate__(self) -> dict:
-        return {"_open": OrderedDict()}
-
-    def __del__(self):
-        for descriptor in self._open.values():
-            os.close(descriptor)
+    offsets: np.ndarray
+    sizes: np.ndarray  # -1 where a sample lacks the column
+    headers: np.ndarray
+    choice: np.ndarray  # which of the column's alternatives it is
+    digests: np.ndarray  # 0 where the index holds none
 
 
-def _place(index: Index, columns: dict[str, Column]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Offset, size and chosen alternative of each column, [n, c]; size -1 where a sample lacks it."""
-    n = len(index.keys)
-    offsets = np.full((n, len(columns)), -1, np.int64)
-    sizes, choice = offsets.copy(), np.zeros(offsets.shape, np.int8)
+def _place(index: Index, columns: dict[str, Column]) -> _Table:
+    shape = len(index.keys), len(columns)
+    offsets, sizes = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
+    headers, choice, digests = np.zeros(shape, np.uint16), np.zeros(shape, np.int8), np.zeros(shape, np.uint32)
     for c, column in enumerate(columns.values()):
         for number, field in enumerate(alternatives(column)):
             if field in index.fields:
                 f = index.fields.index(field)
                 new = (sizes[:, c] < 0) & (index.sizes[:, f] >= 0)
                 offsets[new, c], sizes[new, c], choice[new, c] = index.offsets[new, f], index.sizes[new, f], number
-    return offsets, sizes, choice
+                headers[new, c] = index.headers[new, f]
+                if index.digests is not None:
+                    digests[new, c] = index.digests[new, f]
+    return _Table(offsets, sizes, headers, choice, digests)
 
 
 def in_json(column: Column) -> bool:
@@ -281,12 +271,14 @@ def _fields_found(column: Column, indexes: list[Index]) -> str:
         found.update(dict(zip(index.fields, (index.sizes >= 0).sum(0).tolist(), strict=True)))
     close = difflib.get_close_matches(column.field, found, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{hint} (fields of these shards: {', '.join(f'{field} in {n}' for field, n in found.most_common(12))})"
+    listed = ", ".join(f"{printable(field)} in {n}" for field, n in found.most_common(12))
+    numbered = next((f"; {said}" for index in indexes if (said := dotted(index))), "")
+    return f"{hint} (fields of these shards: {listed}){numbered}"
 
 
 def _fingerprint(indexes: list[Index], samples: int) -> str:
     """One name for this data, whichever folder it stands in."""
-    parts = [f"{index.digest} {index.stat[0]}" for index in indexes]
+    parts = [f"{index.digest} {index.stamp.size}" for index in indexes]
     return hashlib.blake2b("\n".join([*parts, str(samples)]).encode(), digest_size=16).hexdigest()
 
 

@@ -9,22 +9,18 @@ or an `Undecodable` whose text says what is wrong and what to do about it
 """
 
 import io
-import json
-import zipfile
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mvssl.data.arrays import read_npy, read_npz
-from mvssl.data.faults import Absent, Undecodable
+from mvssl.data.arrays import MAX_BYTES, as_numbers, channels_unclear, open_npz, read_npy, read_npz
+from mvssl.data.faults import Undecodable
+from mvssl.data.texts import from_json, from_text
 from mvssl.data.wav import fitted, read_wav, resampled
 from mvssl.recipe import Column
 
 MAX_PIXELS = 1 << 26  # of one image, 8192 x 8192
-MAX_BYTES = 1 << 30  # of one field
-MAX_TEXT = 1 << 24  # of json, cls and txt
 
 _EIGHT_BITS = {"1": "L", "L": "L", "RGB": "RGB"}  # modes that become channels as they are
 _WIDE = ("I;16", "I;16B", "I;16L", "I", "F")
@@ -114,46 +110,19 @@ def settle(column: Column, array: np.ndarray) -> np.ndarray:
         raise Undecodable(f"an array of {array.dtype}; numbers are accepted")
     if array.ndim > 3:
         raise Undecodable(f"an array of {array.ndim} dimensions; [c, h, w], [c, t] and [d] are accepted")
+    if "channels_last" not in column.model_fields_set and (unclear := channels_unclear(array.shape)):
+        raise Undecodable(f"{unclear}; write channels_last: true to turn it, or false to take it as it is")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
         if array.ndim == 0:
             return array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
         array = np.moveaxis(array, -1, 0) if column.channels_last else array
-        array = np.ascontiguousarray(array, np.uint8 if array.dtype in (np.uint8, np.bool_) else np.float32)
+        array = as_numbers(array, masks=column.interpolation == "nearest")
         if column.nan is not None and array.dtype == np.float32:
             array = np.where(np.isnan(array), np.float32(column.nan), array)
     if column.size is not None and array.ndim >= 2:
         array = array[None] if array.ndim == 2 else array  # what has a height and a width is an image
         array = np.stack([np.asarray(fit(Image.fromarray(band), column.size, column.interpolation)) for band in array])
     return array if column.length is None or array.ndim == 3 else fitted(array, column.length)
-
-
-def numbers(column: Column, value: Any) -> np.ndarray:
-    """A label or other numbers: int64 or float32; float32 [classes] with ones where the column counts classes."""
-    value = value if column.names is None else _numbered(column.names, value)
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        array = np.empty(0, object)
-    if array.size == 0 and column.classes is not None:
-        array = np.zeros(0, np.int64)
-    if array.dtype.kind not in "biuf" or array.ndim > 1:
-        raise Undecodable(f"{str(value)[:40]!r} is neither a number nor a list of numbers")
-    if column.classes is None:
-        return array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
-    if array.dtype.kind not in "iu" or (array.size and not 0 <= array.min() <= array.max() < column.classes):
-        raise Undecodable(f"{str(value)[:40]} is no list of classes from 0 to {column.classes - 1}")
-    present = np.zeros(column.classes, np.float32)
-    present[np.atleast_1d(array)] = 1
-    return present
-
-
-def _numbered(names: list[str], value: Any) -> Any:
-    """Texts, one or a list, as their places in `names`."""
-    given = value if isinstance(value, list) else [value]
-    for text in given:
-        if text not in names:
-            raise Undecodable(f"{str(text)[:40]!r} is none of the names {', '.join(names[:8])}")
-    return [names.index(text) for text in given] if isinstance(value, list) else names.index(value)
 
 
 def _image(format: str) -> Callable[[Column, bytes], np.ndarray]:
@@ -165,8 +134,8 @@ def _npy(column: Column, data: bytes) -> np.ndarray:
 
 
 def _npz(column: Column, data: bytes) -> np.ndarray:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return settle(column, read_npz(archive, column.path, MAX_BYTES))
+    with open_npz(data) as archive:
+        return settle(column, read_npz(archive, column.path))
 
 
 def _wav(column: Column, data: bytes) -> np.ndarray:
@@ -174,39 +143,6 @@ def _wav(column: Column, data: bytes) -> np.ndarray:
     sound = sound.mean(0, keepdims=True) if column.mode == "mono" else sound
     sound = resampled(sound, rate, column.rate or rate)
     return sound if column.length is None else fitted(sound, column.length)
-
-
-def _text(data: bytes) -> str:
-    if len(data) > MAX_TEXT:
-        raise Undecodable(f"{len(data):,} bytes of text; the limit is {MAX_TEXT:,}")
-    return data.decode().strip()
-
-
-def _cls(column: Column, data: bytes) -> np.ndarray:
-    return numbers(column, int(_text(data)))
-
-
-def _txt(column: Column, data: bytes) -> np.ndarray:
-    text = _text(data)
-    if column.names is not None:
-        return numbers(column, text)
-    try:
-        return numbers(column, int(text))
-    except ValueError:
-        return numbers(column, float(text))
-
-
-def _json(column: Column, data: bytes) -> np.ndarray:
-    value = json.loads(_text(data))
-    for step in column.path.split(".") if column.path else ():
-        try:
-            value = value[int(step)] if isinstance(value, list) else value[step]
-        except (KeyError, IndexError, TypeError, ValueError):
-            has = f" ({', '.join(list(value)[:8])})" if isinstance(value, dict) else ""
-            raise Absent(f"path {column.path}: nothing at {step!r}{has}") from None
-    if value is None and column.path:
-        raise Absent(f"path {column.path}: null")
-    return numbers(column, value)
 
 
 DECODERS: dict[str, Callable[[Column, bytes], np.ndarray]] = {
@@ -217,7 +153,7 @@ DECODERS: dict[str, Callable[[Column, bytes], np.ndarray]] = {
     "npy": _npy,
     "npz": _npz,
     "wav": _wav,
-    "json": _json,
-    "cls": _cls,
-    "txt": _txt,
+    "json": from_json,
+    "cls": from_text,
+    "txt": from_text,
 }

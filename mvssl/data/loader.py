@@ -17,7 +17,7 @@ from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
 from mvssl.data.batch import Batch, Sample, stack
-from mvssl.data.faults import Bad, Undecodable, Unreadable
+from mvssl.data.faults import Bad, Undecodable, Unreadable, Vanished
 from mvssl.data.order import Order
 from mvssl.data.samples import MapStyle, Source, as_source
 from mvssl.data.workers import POLL, make_room_for_descriptors, next_batch, started
@@ -166,7 +166,7 @@ class _Training(_Reader):
         super().__init__(source)
         self.order, self.rows, self.batch_size, self.rank = order, rows, batch_size, rank
 
-    def __getitem__(self, step: int) -> Batch | DataError:
+    def __getitem__(self, step: int) -> Batch | DataError | StorageError:
         begin = step * self.batch_size + self.rank * self.rows
         position = np.arange(begin, begin + self.rows)
         index, samples, bad = self.order(position), [], []
@@ -174,6 +174,8 @@ class _Training(_Reader):
             try:
                 samples.append(self.source[int(index[row])])
             except Undecodable as error:
+                if isinstance(error, Unreadable) and not isinstance(error, Vanished):
+                    return StorageError(f"{error}; once it can be read again, the same command goes on")
                 found = self._stand_in(place)
                 if found is None:
                     return DataError(

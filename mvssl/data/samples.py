@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mvssl.data.arrays import channels_unclear
 from mvssl.data.batch import Sample
 from mvssl.data.dataset import Shards
-from mvssl.data.decode import image_array, numbers, settle
+from mvssl.data.decode import image_array, settle
 from mvssl.data.faults import Undecodable
 from mvssl.data.forms import common_form, conform
+from mvssl.data.texts import numbers
 from mvssl.errors import DataError, RecipeError
 from mvssl.recipe import Column
 
@@ -116,7 +118,9 @@ class Samples:
 
 def to_array(name: str, value: Any) -> np.ndarray:
     """An array, tensor, PIL image or number as the batch wants it (see `mvssl.data.decode`). Raises `Undecodable`."""
-    column = Column.model_validate({"field": name})
+    column = Column.model_validate({"field": name, "channels_last": False})
+    if isinstance(value, Tensor | np.ndarray) and (unclear := channels_unclear(tuple(value.shape))):
+        raise Undecodable(f"{unclear}; turn it (x.transpose(2, 0, 1), x.T) or give a PIL image", name)
     try:
         if isinstance(value, Image.Image):
             array = image_array(column, value)

@@ -10,10 +10,12 @@ from math import gcd
 
 import numpy as np
 
+from mvssl.data.arrays import MAX_BYTES
 from mvssl.data.faults import Undecodable
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _MOST_RATE = 768_000  # samples per second
+_LONGEST_FILTER = 100_000  # steps of a resampling filter; two rates without a common factor need as many as the larger
 _UNKNOWN = 0xFFFFFFFF  # the length that a program writes which cannot go back and fill it in
 
 
@@ -57,6 +59,8 @@ def _kind(chunk: bytes) -> tuple[str, int, int]:
 def _samples(data: bytes, place: int, size: int, written: str, channels: int) -> np.ndarray:
     width = int(written[-1])
     count = size // (width * channels) * channels
+    if count * 4 > MAX_BYTES:
+        raise Undecodable(f"{count:,} samples of sound; the limit is {MAX_BYTES // 4:,}")
     if not count:
         raise Undecodable("it holds no sound: there are no samples")
     if written == "i3":  # three bytes, to which a lowest one is added
@@ -72,12 +76,20 @@ def _samples(data: bytes, place: int, size: int, written: str, channels: int) ->
 
 
 def resampled(x: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """[c, t] at another rate, by a polyphase filter that lets nothing alias."""
+    """[c, t] at another rate, by a polyphase filter that lets nothing alias. Raises `Undecodable` beyond MAX_BYTES."""
     if rate == wanted:
         return x
+    if x.size * wanted // rate * 4 > MAX_BYTES:
+        raise Undecodable(
+            f"{x.size * wanted // rate:,} samples at {wanted:,} a second; the limit is {MAX_BYTES // 4:,}"
+        )
     from scipy.signal import resample_poly  # not above: it is slow to import and few sets need it
 
     common = gcd(rate, wanted)
+    if max(rate, wanted) // common > _LONGEST_FILTER:
+        raise Undecodable(
+            f"{rate:,} samples a second cannot be resampled to {wanted:,}; give it that rate before packing"
+        )
     return resample_poly(x, wanted // common, rate // common, axis=1).astype(np.float32)
 
 

@@ -238,7 +238,7 @@ def test_a_source_can_be_pickled_and_opens_its_own_files(tmp_path):
 
 
 def test_more_shards_than_may_be_open(tmp_path, monkeypatch):
-    monkeypatch.setattr("mvssl.data.dataset._OPEN", 2)
+    monkeypatch.setattr("mvssl.data.reading.OPEN", 2)
     write_digits(tmp_path, [1] * 6)
     source = open_shards("*.tar", tmp_path, DIGITS)
     assert [int(source[i]["label"]) for i in (0, 5, 1, 4, 2, 3, 0)] == [0, 5, 1, 4, 2, 3, 0]
@@ -271,3 +271,22 @@ def test_a_canvas_of_more_pixels_than_an_image_may_have_is_refused(tmp_path, siz
     write_digits(tmp_path, [3])
     with pytest.raises(RecipeError, match=r"columns\.image\.size: .* the limit is 67,108,864"):
         open_shards("*.tar", tmp_path, columns(image={"field": "png", "size": size}))
+
+
+def test_text_labels_without_names_list_the_texts_that_were_seen(tmp_path):
+    write_tar(tmp_path / "x.tar", [(f"{i:02d}.json", b'{"kind": "%s"}' % [b"dog", b"cat"][i % 2]) for i in range(9)])
+    label = {"label": Column(field="json", path="kind")}
+    with pytest.raises(DataError, match=r"columns\.label.*names: \[cat, dog\]"):
+        open_shards("x.tar", tmp_path, label)
+    source = open_shards("x.tar", tmp_path, {"label": Column(field="json", path="kind", names=["cat", "dog"])})
+    assert [int(source[i]["label"]) for i in range(3)] == [1, 0, 1]
+
+
+def test_control_characters_of_keys_reach_no_message(tmp_path):
+    members = [(f"a\x1b[31m{i}.cls", b"x" if i == 7 else b"1") for i in range(9)]
+    write_tar(tmp_path / "x.tar", members)
+    source = open_shards("x.tar", tmp_path, columns(label="cls"))
+    with pytest.raises(Undecodable) as error:
+        source[7]
+    assert r"a\x1b[31m7" in str(error.value)
+    assert str(error.value).isprintable()

@@ -112,7 +112,6 @@ def test_an_image_of_the_right_size_is_untouched():
     ("array", "dtype"),
     [
         (np.ones((2, 3, 4), np.uint8), np.uint8),
-        (np.ones((2, 3), bool), np.uint8),
         (np.ones((13, 4, 4), np.uint16), np.float32),
         (np.ones((9, 125), np.float64), np.float32),
         (np.ones(7, np.float16), np.float32),
@@ -181,9 +180,9 @@ def test_labels_and_metadata(field, data, options, expected, dtype):
 @pytest.mark.parametrize(
     ("field", "data", "options", "said"),
     [
-        ("cls", b"cat", {}, "cls"),
+        ("cls", b"cat", {}, r"neither a number.*names: \[cat"),
         ("cls", b"", {}, "empty"),
-        ("txt", b"cat", {}, "txt"),
+        ("txt", b"cat", {}, "neither a number"),
         ("json", b'{"a": 1', {}, "json"),
         ("json", b'{"a": 1}', {"path": "b.c"}, r"nothing at 'b' \(a\)"),
         ("json", b'{"a": "cat"}', {"path": "a"}, "neither a number"),
@@ -227,7 +226,7 @@ def test_an_npy_header_that_asks_for_more_than_there_is_allocates_nothing():
 
 
 def test_an_npz_bomb_is_refused_by_its_stated_size(monkeypatch):
-    monkeypatch.setattr("mvssl.data.decode.MAX_BYTES", 1000)
+    monkeypatch.setattr("mvssl.data.arrays.MAX_BYTES", 1000)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", npy(np.zeros(100_000)))
@@ -290,3 +289,94 @@ def test_a_single_band_with_a_size_is_an_image():
         decode(column("npy", size=[6, 5]), "npy", npy(band)), decode(column(size=[6, 5]), "png", image_bytes(band))
     )
     assert decode(column("npy"), "npy", npy(band)).shape == (12, 10)
+
+
+NAMED = {"names": ["cat", "dog", "7"]}
+
+
+@pytest.mark.parametrize(
+    ("field", "data", "expected"),
+    [
+        ("cls", b"dog\n", 1),
+        ("cls", b"1", 1),
+        ("cls", b"7", 2),  # a name, before it is a number
+        ("txt", b"0", 0),
+        ("json", b"2", 2),
+        ("json", b'["dog", 0]', [1, 0]),
+        ("cls", b"\xef\xbb\xbfcat", 0),
+    ],
+)
+def test_texts_are_places_in_the_names_and_numbers_of_such_places_stand_for_themselves(field, data, expected):
+    assert decode(column(field, **NAMED), field, data).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "data", "said"),
+    [
+        ("cls", b"cow", "'cow' is none of the names cat, dog, 7, nor a number from 0 to 2"),
+        ("cls", b"3", "'3' is none of the names"),
+        ("cls", b"-1", "'-1' is none"),
+        ("json", b"true", "True is none"),
+        ("json", b"1.5", "1.5 is none"),
+        ("json", b'["dog", "cow"]', "'cow' is none"),
+        ("cls", b"1\x1b[2J", r"'1\\x1b\[2J' is none"),
+    ],
+)
+def test_what_is_none_of_the_names_is_told_with_what_is_accepted(field, data, said):
+    with pytest.raises(Undecodable, match=said):
+        decode(column(field, **NAMED), field, data)
+
+
+@pytest.mark.parametrize("field", ["cls", "txt", "json"])
+def test_a_byte_order_mark_is_no_part_of_a_text(field):
+    assert decode(column(field), field, b"\xef\xbb\xbf12\n").tolist() == 12
+
+
+@pytest.mark.parametrize("data", [b"1_000", "١".encode(), b"0x10", b"1__5.0"])
+def test_what_python_alone_takes_for_a_number_is_none(data):
+    with pytest.raises(Undecodable):
+        decode(column("cls"), "cls", data)
+
+
+@pytest.mark.parametrize("data", [b"9" * 5000, b"[" * 100_000, b'{"a": ' * 100_000])
+def test_json_beyond_the_limits_of_python_is_a_reason(data):
+    with pytest.raises(Undecodable, match="no readable json"):
+        decode(column("json"), "json", data)
+
+
+@pytest.mark.parametrize(
+    ("shape", "unclear"),
+    [
+        ((32, 40, 3), True), ((8, 8, 1), True), ((5, 5, 4), True), ((1000, 3), True), ((32, 2), True),
+        ((3, 32, 40), False), ((13, 4, 4), False), ((1, 40, 3), False), ((4, 64, 2), False), ((3, 1000), False),
+        ((16, 3), False), ((64, 1), False), ((64, 64), False), ((9,), False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", [np.float32, np.uint8])
+def test_where_the_channels_are_is_asked_and_not_guessed(shape, unclear, kind):
+    array = np.arange(np.prod(shape)).reshape(shape).astype(kind)
+    turned = decode(column("npy", channels_last=True), "npy", npy(array))
+    assert np.array_equal(turned, np.moveaxis(array, -1, 0))
+    assert np.array_equal(decode(column("npy", channels_last=False), "npy", npy(array)), array)
+    if unclear:
+        with pytest.raises(Undecodable, match="channels_last: true to turn it, or false"):
+            decode(column("npy"), "npy", npy(array))
+    else:
+        assert np.array_equal(decode(column("npy"), "npy", npy(array)), array)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "true"),
+    [((4, 5), {}, 255), ((2, 4, 5), {}, 255), ((7,), {}, 1), ((4, 5), {"interpolation": "nearest"}, 1)],
+)
+def test_true_is_white_in_a_picture_and_one_in_a_vector_or_a_map_of_classes(shape, options, true):
+    array = np.random.default_rng(0).random(shape) > 0.5
+    found = decode(column("npy", **options), "npy", npy(array))
+    assert (found.dtype, found.tolist()) == (np.uint8, (array * true).tolist())
+
+
+def test_a_sound_that_would_become_gigabytes_at_the_rate_of_its_column_is_refused():
+    head = b"RIFF" + bytes(4) + b"WAVEfmt " + (16).to_bytes(4, "little") + b"\1\0\1\0" + (1).to_bytes(4, "little")
+    data = head + bytes(4) + b"\2\0\x10\0data" + (20_000).to_bytes(4, "little") + bytes(20_000)
+    with pytest.raises(Undecodable, match="480,000,000 samples"):
+        decode(column("wav", rate=48_000), "wav", data)

@@ -7,23 +7,23 @@ import pytest
 from shard_making import write_digits, write_tar
 from webdataset.tariterators import base_plus_ext
 
-from mvssl.data import index
+from mvssl.data import index, indexfile, scanning
 from mvssl.errors import DataError
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.b.jpg", "x/y.z/a.rgb.jpg", "a", ".hidden", "d.e/a", "a/b.0001.c"])
 def test_keys_and_fields_are_those_of_webdataset(name):
     key, field = base_plus_ext(name)
-    assert index.split_name(name) == (None if key is None else (key, field))
+    assert scanning.split_name(name) == (None if key is None else (key, field))
 
 
 def test_fields_are_lower_case_and_a_leading_dot_slash_is_no_part_of_the_key():
-    assert index.split_name("./a/B.RGB.JPG") == ("a/B", "rgb.jpg")
+    assert scanning.split_name("./a/B.RGB.JPG") == ("a/B", "rgb.jpg")
 
 
 def test_the_index_says_where_every_field_is(tmp_path):
     path = write_tar(tmp_path / "x.tar", [("a.jpg", b"12345"), ("a.cls", b"7"), ("b.cls", b"89"), ("b.json", b"{}")])
-    found = index.scan(path)
+    found = scanning.scan(path)
     assert found.keys.tolist() == [b"a", b"b"]
     assert found.fields == ["jpg", "cls", "json"]
     assert found.sizes.tolist() == [[5, 1, -1], [-1, 2, 2]]
@@ -43,23 +43,23 @@ def test_the_index_says_where_every_field_is(tmp_path):
 )
 def test_duplicate_and_interleaved_samples_are_errors(tmp_path, names, said):
     with pytest.raises(DataError, match=said):
-        index.scan(write_tar(tmp_path / "x.tar", [(name, b"x") for name in names]))
+        scanning.scan(write_tar(tmp_path / "x.tar", [(name, b"x") for name in names]))
 
 
 def test_a_dot_in_the_name_splits_at_the_first_as_in_webdataset(tmp_path):
-    found = index.scan(write_tar(tmp_path / "x.tar", [("img.0001.jpg", b"x"), ("img.0002.jpg", b"y")]))
+    found = scanning.scan(write_tar(tmp_path / "x.tar", [("img.0001.jpg", b"x"), ("img.0002.jpg", b"y")]))
     assert (found.keys.tolist(), found.fields) == ([b"img"], ["0001.jpg", "0002.jpg"])
 
 
 def test_what_belongs_to_no_sample_is_counted(tmp_path):
-    found = index.scan(
+    found = scanning.scan(
         write_tar(tmp_path / "x.tar", [("README", b""), ("._a.jpg", b""), ("__info__/m.json", b""), ("a.jpg", b"x")])
     )
     assert (len(found.keys), found.ignored) == (1, 3)
 
 
-def same(one: index.Index, two: index.Index) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+def same(one: scanning.Index, two: scanning.Index) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, two, strict=True) if a is not None or b is not None)
 
 
 def test_a_cached_index_equals_a_fresh_one_and_is_used(tmp_path, monkeypatch):
@@ -82,7 +82,7 @@ def test_a_damaged_cache_is_made_again(tmp_path, monkeypatch, beside):
         monkeypatch.delenv("MVSSL_CACHE")
     (path,) = write_digits(tmp_path / "set", [5])
     first = index.load(path)
-    cache = index._caches(path)[0]
+    cache = indexfile.places(path)[0]
     whole = cache.read_bytes()
     for damaged in (b"", whole[:100], whole[:-40], whole[:200] + b"\xff" * 50 + whole[250:], pickle.dumps({"keys": 1})):
         cache.write_bytes(damaged)
@@ -99,7 +99,7 @@ def test_pickled_objects_in_a_cache_are_never_loaded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (path,) = write_digits(tmp_path / "set", [2])
     first = index.load(path)
-    np.savez(index._caches(path)[0], stamp=np.array([1, *first.stat]), keys=np.array([Spy()], object))
+    np.savez(indexfile.places(path)[0], stamp=np.array([1, *first.stamp]), keys=np.array([Spy()], object))
     assert same(index.load(path), first)
     assert not (tmp_path / "executed").exists()
 
@@ -126,7 +126,7 @@ def test_many_processes_may_index_one_shard_at_once(tmp_path):
     with multiprocessing.get_context("fork").Pool(4) as pool:
         found = pool.map(index.load, [path] * 8)
     assert all(same(one, found[0]) for one in found)
-    assert len(list(index._caches(path)[0].parent.iterdir())) == 1
+    assert len(list(indexfile.places(path)[0].parent.iterdir())) == 1
 
 
 def test_all_damaged_shards_are_named_at_once(tmp_path):

@@ -1,5 +1,6 @@
 import gzip
 import io
+import subprocess
 import tarfile
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from shard_making import write_tar
 from webdataset.writer import ShardWriter
 
+from mvssl.data.scanning import scan
 from mvssl.data.tar import Archive
 from mvssl.errors import DataError
 
@@ -39,7 +41,8 @@ def test_members_are_those_of_tarfile_in_every_format(tmp_path, format):
     names = ["a.jpg", "deep/" * 10 + "b.png", "n" * 90 + "/" + "m" * 60 + ".cls", "ü/ß.json", "0" * 90 + ".txt"]
     path = write_tar(tmp_path / "x.tar", [(name, b"x" * (511 + i)) for i, name in enumerate(names)], format)
     with tarfile.open(path) as archive:
-        assert list(Archive(path)) == [(m.name, m.offset_data, m.size) for m in archive.getmembers()]
+        expected = [(m.name, m.offset_data, m.size, m.offset) for m in archive.getmembers()]
+    assert list(Archive(path)) == expected
 
 
 def test_every_cut_that_loses_a_byte_of_the_archive_is_found(shard, tmp_path):
@@ -149,3 +152,33 @@ def test_a_tail_of_zeros_is_more_than_tar_writes(shard, tmp_path):
 def test_every_padding_that_tar_writes_is_accepted(tmp_path):
     for size in range(1, 12_000, 509):  # the last record is full of zeros, or nearly empty of them
         assert len(list(Archive(write_tar(tmp_path / "x.tar", [("a.bin", b"x" * size)])))) == 1
+
+
+@pytest.mark.parametrize(
+    ("magic", "program"),
+    [(b"\x1f\x8b", "gunzip"), (b"BZh9", "bunzip2"), (b"\xfd7zXZ\0", "unxz"), (b"\x28\xb5\x2f\xfd", "unzstd")],
+)
+def test_the_program_that_unpacks_a_compressed_shard_is_named(tmp_path, magic, program):
+    (tmp_path / "x.tar").write_bytes(magic + bytes(2000))
+    with pytest.raises(DataError, match=program):
+        list(Archive(tmp_path / "x.tar"))
+
+
+def test_two_tars_in_one_file_are_told_apart_from_a_damaged_one(tmp_path):
+    one = write_tar(tmp_path / "x.tar", [("a.cls", b"1")]).read_bytes()
+    (tmp_path / "x.tar").write_bytes(one + one)
+    with pytest.raises(DataError, match=r"separate shards.*tar --concatenate"):
+        list(Archive(tmp_path / "x.tar"))
+    (tmp_path / "x.tar").write_bytes(one + b"x" * 1024)
+    with pytest.raises(DataError, match=r"overwritten with zeros$"):
+        list(Archive(tmp_path / "x.tar"))
+
+
+def test_the_commands_told_for_a_tar_in_another_order_mend_it(tmp_path):
+    """A folder listed as the disk gives it, and not by name, is how such tars come about."""
+    path = write_tar(tmp_path / "it's here.tar", [(n, b"1") for n in ("d/a.jpg", "d/b.jpg", "d/a.cls", "d/b.cls")])
+    with pytest.raises(DataError, match="comes up again") as error:
+        scan(path)
+    command = str(error.value).partition("names: ")[2]
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+    assert scan(tmp_path / "sorted-it's here.tar").keys.tolist() == [b"d/a", b"d/b"]

@@ -24,7 +24,7 @@ def test_every_injected_fault_is_found_and_named(tmp_path):
         "c.npy": npy(np.array([1.0, np.nan])),
         "d.npy": npy(np.array([object()])),
         "e.json": b"{",
-        "f.cls": b"cat",
+        "f.cls": b"c\x01t",
         "g.txt": b"\xff\xfe",
         "h.npz": b"PK",
         "i.webp": b"",
