@@ -1,6 +1,16 @@
-"""How counts are said to people."""
+"""How counts and texts of the data are written for people."""
+
+import re
+
+# control characters, lone surrogates, line separators, and marks that turn the direction of writing
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def counted(n: int, one: str, many: str = "") -> str:
     """1 sample, 1,024 samples; `many` where it is not `one` and an s."""
     return f"{n:,} {one if n == 1 else many or f'{one}s'}"
+
+
+def printable(text: str, keep: str = "") -> str:
+    """`text` with what a terminal would obey, and not show, written as Python escapes it; `keep` stays as it is."""
+    return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)

@@ -16,9 +16,10 @@ from typing import Literal
 import numpy as np
 
 from mvssl.data.batch import Form, Sample
-from mvssl.data.decode import DECODERS, MAX_PIXELS, decode, extension
+from mvssl.data.decode import DECODERS, decode, extension
 from mvssl.data.faults import Absent, Undecodable, Unreadable
 from mvssl.data.forms import common_form, conform
+from mvssl.data.images import MAX_PIXELS
 from mvssl.data.index import Index, build
 from mvssl.data.paths import expand
 from mvssl.errors import DataError, RecipeError

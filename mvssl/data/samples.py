@@ -10,9 +10,10 @@ from torch import Tensor
 
 from mvssl.data.batch import Sample
 from mvssl.data.dataset import Shards
-from mvssl.data.decode import image_array, numbers, settle
+from mvssl.data.decode import numbers, settle
 from mvssl.data.faults import Undecodable
 from mvssl.data.forms import common_form, conform
+from mvssl.data.images import image_array
 from mvssl.errors import DataError, RecipeError
 from mvssl.recipe import Column
 

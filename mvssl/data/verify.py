@@ -16,16 +16,15 @@ from typing import NamedTuple
 import numpy as np
 
 from mvssl.data.arrays import read_npy, read_npz
-from mvssl.data.decode import DECODERS, MAX_BYTES, extension, finite, open_image, settle
+from mvssl.data.decode import DECODERS, MAX_BYTES, extension, finite, settle
 from mvssl.data.faults import Undecodable
+from mvssl.data.images import FORMATS, read_image
 from mvssl.data.index import Index, build, scan
 from mvssl.data.paths import expand
 from mvssl.data.progress import track
 from mvssl.data.wav import read_wav
 from mvssl.errors import DataError
 from mvssl.recipe import Column
-
-_FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
 
 
 class Fault(NamedTuple):
@@ -122,8 +121,8 @@ def _reason(field: str, data: bytes) -> str | None:
     """Why a field cannot be used by any column; None where it can."""
     kind = extension(field)
     try:
-        if kind in _FORMATS:
-            open_image(data, _FORMATS[kind])
+        if kind in FORMATS:
+            read_image(data, kind)
         elif kind == "npy":
             _check_array(read_npy(data))
         elif kind == "npz":
