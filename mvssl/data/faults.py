@@ -21,6 +21,10 @@ class Unreadable(Undecodable):
     """The disk or the network failed, not the sample: another time it may be read."""
 
 
+class Partial(Undecodable):
+    """The bytes are sound, and only a part of what they hold could be kept: frames, bits, bands or pages."""
+
+
 class Bad(NamedTuple):
     """One sample that could not be used, as the ledger keeps it."""
 

@@ -11,11 +11,12 @@ The format is fixed by the ending and never guessed from the bytes. Orientation 
 import io
 import struct
 import zlib
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mvssl.data.faults import Undecodable
+from mvssl.data.faults import Partial, Undecodable
 from mvssl.data.kinds import kind_of
 from mvssl.recipe import Column
 
@@ -29,11 +30,12 @@ FORMATS = {  # ending -> Pillow's name
     "jp2": "JPEG2000",
     "j2k": "JPEG2000",
 }
+_PACKED_ONLY = {"gif": "GIF", "bmp": "BMP", "ppm": "PPM"}  # no field of a shard; `mvssl pack` makes png of them
 Pixels = Image.Image | np.ndarray  # an array [c, h, w] where Pillow has no mode that holds all bits
 
 _EIGHT_BITS = {"1": "L", "L": "L", "RGB": "RGB"}  # modes that become channels as they are
 WIDE = ("I;16", "I;16B", "I;16L", "I", "F")  # one channel of more than 8 bits
-_DEEP_PNG = {b"\x10\x02": "RGB", b"\x10\x04": "LA", b"\x10\x06": "RGBA"}  # bit depth and colour type
+DEEP_PNG = {b"\x10\x02": "RGB", b"\x10\x04": "LA", b"\x10\x06": "RGBA"}  # bit depth and colour type
 _ORIENTATION = 0x0112
 _MAY_ORIENT = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 _TURNS = {  # EXIF orientation -> what makes it upright
@@ -52,33 +54,32 @@ def read_image(data: bytes, ending: str) -> Pixels:
     if ending in ("jp2", "j2k"):
         return _jpeg2000(data, ending)
     if ending == "png":
-        _check_png(data)
-    image = open_image(data, ending)
-    if ending == "png" and data[24:26] in _DEEP_PNG:
+        check_png(data)
+    image = open_image(io.BytesIO(data), ending)
+    if ending == "png" and data[24:26] in DEEP_PNG:
         return turned(_deep_png(data, image), orientation(image))
     image.load()
     turn = _TURNS.get(orientation(image))
     return image if turn is None else image.transpose(turn)
 
 
-def open_image(data: bytes, ending: str) -> Image.Image:
-    """The picture as Pillow sees its header, of at most `MAX_PIXELS` and one frame. Raises `Undecodable`."""
+def open_image(file: BinaryIO, ending: str) -> Image.Image:
+    """The picture as Pillow sees its header: of at most `MAX_PIXELS` and one frame. Raises `Undecodable`."""
+    format = (FORMATS | _PACKED_ONLY)[ending]
     try:
-        image = Image.open(io.BytesIO(data), formats=[FORMATS[ending]])
+        image = Image.open(file, formats=[format])
     except UnidentifiedImageError:
-        kind = kind_of(data[:256])
-        raise Undecodable(
-            f"no readable {ending}: "
-            + (
-                f"its bytes are those of a {kind} file; name the field or file .{kind}"
-                if kind and FORMATS.get(kind) != FORMATS[ending]
-                else "the bytes are garbage or of another format"
-            )
-        ) from None
+        file.seek(0)
+        kind = kind_of(file.read(256))
+        if kind and FORMATS.get(kind) != format:
+            raise Undecodable(
+                f"no readable {ending}: its bytes are those of a {kind} file; name the field or file .{kind}"
+            ) from None
+        raise Undecodable(f"no readable {ending}: the bytes are garbage or damaged") from None
     check_pixels(image.width, image.height)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # a camera's preview beside a JPEG is no second frame
-        raise Undecodable(f"an animation of {frames} frames, of which one would be kept; store the frames apart")
+        raise Partial(f"an animation of {frames} frames, of which one would be kept; store the frames apart")
     return image
 
 
@@ -119,7 +120,7 @@ def _deep_png(data: bytes, image: Image.Image) -> np.ndarray:
     Pillow has no such mode and keeps the upper bytes alone. So the lower ones are read a second time. Two channels of
     16 bits lie as four of 8 bits do, and are read as such.
     """
-    mode = _DEEP_PNG[data[24:26]]
+    mode = DEEP_PNG[data[24:26]]
     if mode == "LA":
         header = data[12:24] + b"\x08\x06" + data[26:29]
         as_bytes = data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
@@ -131,7 +132,7 @@ def _deep_png(data: bytes, image: Image.Image) -> np.ndarray:
     return (upper << 8 | lower).transpose(2, 0, 1)
 
 
-def _check_png(data: bytes) -> None:
+def check_png(data: bytes) -> None:
     """Raises `Undecodable` where a part that the picture needs does not have its checksum, which Pillow passes over."""
     place, kind = 8, b""
     while data[:4] == b"\x89PNG" and place + 12 <= len(data) and kind != b"IEND":
@@ -147,14 +148,14 @@ def _jpeg2000(data: bytes, ending: str) -> Pixels:
     """Format: ISO/IEC 15444-1 A.5.1, the marker SIZ, says how many bits each channel has."""
     place = data.find(b"\xff\x4f\xff\x51")
     if place < 0 or place + 42 > len(data):  # the bytes of something else, or a damaged header
-        open_image(data, ending)
+        open_image(io.BytesIO(data), ending)
         raise Undecodable(f"no readable {ending}: its header is damaged")
     right, lower, left, top = struct.unpack_from(">4I", data, place + 8)
     (count,) = struct.unpack_from(">H", data, place + 40)
     depths = data[place + 42 : place + 42 + 3 * count : 3]
     signed, bits = any(depth & 128 for depth in depths), max(((depth & 127) + 1 for depth in depths), default=0)
     if count <= 4 and not signed and (bits <= 8 or (count == 1 and bits <= 16)):
-        image = open_image(data, ending)
+        image = open_image(io.BytesIO(data), ending)
         image.load()
         # Pillow multiplies more than 8 bits up to 16
         return image if bits <= 8 else (np.asarray(image) >> (16 - bits))[None]
@@ -163,7 +164,7 @@ def _jpeg2000(data: bytes, ending: str) -> Pixels:
         from imagecodecs import jpeg2k_decode
     except ImportError:
         what = f"{count} channels of {bits} bits{' with a sign' if signed else ''}"
-        raise Undecodable(f"{what}, which Pillow does not read whole; run pip install 'mvssl[tiff]'") from None
+        raise Partial(f"{what}, which Pillow does not read whole; run pip install 'mvssl[tiff]'") from None
     array = jpeg2k_decode(data)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
