@@ -3,12 +3,13 @@
 Not in `mvssl.data`, whose import brings torch: `mvssl --help` is to be quick.
 """
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mvssl.errors import DataError
+from mvssl.errors import DataError, Interrupted
 from mvssl.words import counted
 
 ShardPatterns = Annotated[list[str], typer.Argument(metavar="SHARDS...", help="paths, globs, {000..012} braces")]
@@ -28,8 +29,15 @@ def pack(
     """
     from mvssl.data.pack import pack as write
 
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup's stays as it is
+            signal.signal(number, _stop)
     packed = write(source, destination, val=val, seed=seed, per_shard=per_shard, root=root)
     print("\n".join(packed.summary()))
+
+
+def _stop(number: int, _: object) -> None:
+    raise Interrupted(f"stopped by {signal.Signals(number).name}; nothing was kept", 128 + number)
 
 
 def index(shards: ShardPatterns) -> None:

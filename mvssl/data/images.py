@@ -2,7 +2,7 @@
 
 in   the bytes of a field, the field's ending, a column of the recipe
 out  jpg jpeg png webp avif jp2 j2k   uint8 [c, h, w] where the picture holds at most 8 bits
-     png jp2 j2k                      float32 [c, h, w] where it holds more, the numbers as they are stored
+     png avif jp2 j2k                 float32 [c, h, w] where it holds more, the numbers as they are stored
 or an `Undecodable` whose text says what is wrong and what to do about it
 
 The format is fixed by the ending and never guessed from the bytes. Orientation (EXIF, as phones write it) is applied.
@@ -58,6 +58,8 @@ def read_image(data: bytes, ending: str) -> Pixels:
     image = open_image(io.BytesIO(data), ending)
     if ending == "png" and data[24:26] in DEEP_PNG:
         return turned(_deep_png(data, image), orientation(image))
+    if ending == "avif" and _deep_avif(data):
+        return turned(_by_imagecodecs("avif_decode", data, "more than 8 bits"), orientation(image))
     image.load()
     turn = _TURNS.get(orientation(image))
     return image if turn is None else image.transpose(turn)
@@ -160,12 +162,23 @@ def _jpeg2000(data: bytes, ending: str) -> Pixels:
         # Pillow multiplies more than 8 bits up to 16
         return image if bits <= 8 else (np.asarray(image) >> (16 - bits))[None]
     check_pixels(max(0, right - left) * -(-count // 4), max(0, lower - top))
+    what = f"{count} channels of {bits} bits{' with a sign' if signed else ''}"
+    return _by_imagecodecs("jpeg2k_decode", data, what)
+
+
+def _deep_avif(data: bytes) -> bool:
+    """Whether an AVIF holds more than 8 bits. Format: AV1 in ISOBMFF 2.3.3, the box av1C."""
+    place = data.find(b"av1C")
+    return 0 <= place < len(data) - 6 and bool(data[place + 6] & 0x40)
+
+
+def _by_imagecodecs(decoder: str, data: bytes, what: str) -> np.ndarray:
+    """[c, h, w] of a picture that Pillow would cut to 8 bits. Raises `Partial` where imagecodecs is not installed."""
     try:
-        from imagecodecs import jpeg2k_decode
+        import imagecodecs
     except ImportError:
-        what = f"{count} channels of {bits} bits{' with a sign' if signed else ''}"
         raise Partial(f"{what}, which Pillow does not read whole; run pip install 'mvssl[tiff]'") from None
-    array = jpeg2k_decode(data)
+    array = getattr(imagecodecs, decoder)(data)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 

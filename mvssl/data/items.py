@@ -6,6 +6,7 @@ or   `Undecodable` where it is damaged, `Partial` where only a part of it could 
 """
 
 import io
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,9 +18,19 @@ from PIL import Image
 
 from mvssl.data import tiffs
 from mvssl.data.arrays import read_npy
-from mvssl.data.decode import DECODERS
+from mvssl.data.decode import DECODERS, MAX_BYTES
 from mvssl.data.faults import Partial, Undecodable
-from mvssl.data.images import DEEP_PNG, FORMATS, WIDE, Pixels, check_pixels, check_png, open_image, read_image, upright
+from mvssl.data.images import (
+    DEEP_PNG,
+    FORMATS,
+    WIDE,
+    Pixels,
+    check_pixels,
+    check_png,
+    open_image,
+    read_image,
+    upright,
+)
 from mvssl.data.kinds import extension, kind_of
 from mvssl.data.sources import npy_bytes, png_bytes
 from mvssl.data.survey import Account
@@ -72,9 +83,12 @@ def _attempt(work: Callable[[], Result], file: Path, account: Account) -> Result
 def _examine(file: Path) -> Item:
     with file.open("rb") as opened:
         head = opened.read(256)
+        size = opened.seek(0, os.SEEK_END)
         opened.seek(0)
         if not head:
             raise Undecodable("empty file")
+        if size > MAX_BYTES:
+            raise Undecodable(f"{size:,} bytes; the limit is {MAX_BYTES:,}")
         if extension(file.name) not in PICTURES:
             return Item(file, extension(file.name))
         kind = kind_of(head)
@@ -99,7 +113,7 @@ def _examined(file: Path, opened: BinaryIO, kind: str, head: bytes) -> Item:
     if kind == "tif":
         found = tiffs.examine(opened)
         return Item(file, kind, found.field, found.notes)
-    if kind in ("jp2", "j2k"):
+    if kind in ("jp2", "j2k", "avif"):  # rare, and their bits decide on who reads them
         found = read_image(opened.read(), kind)
         if isinstance(found, Image.Image):
             return Item(file, kind, _field(found.mode))
@@ -110,7 +124,8 @@ def _examined(file: Path, opened: BinaryIO, kind: str, head: bytes) -> Item:
         what = f"its bytes are those of a {kind} file" if kind else "its bytes are garbage or damaged"
         raise Undecodable(f"no picture that is read: {what}")
     image = open_image(opened, kind)
-    return Item(file, kind, "npy" if kind == "png" and head[24:26] in DEEP_PNG else _field(image.mode))
+    deep = kind == "png" and head[24:26] in DEEP_PNG
+    return Item(file, kind, "npy" if deep else _field(image.mode))
 
 
 def _field(mode: str) -> str:

@@ -116,6 +116,8 @@ def _torchvision_split(name: str, data: Any) -> Split:
         try:
             image, label = data[i]
             return {"png": png_bytes(upright(image)), "cls": str(int(label)).encode()}
+        except OSError as error:  # a damaged file, or an image of a kind that no png holds
+            raise DataError(f"torchvision's {name}: sample {i} cannot become png: {error}") from None
         except (AttributeError, TypeError, ValueError):
             raise DataError(f"torchvision's {name} does not give pairs of an image and a class number") from None
 

@@ -108,6 +108,18 @@ def test_avif_is_read_as_pillow_reads_it():
     assert np.array_equal(decoded(data, "avif").transpose(1, 2, 0), np.asarray(Image.open(io.BytesIO(data))))
 
 
+def test_avif_of_more_than_eight_bits_keeps_them(monkeypatch):
+    array = np.random.default_rng(0).integers(0, 1024, (12, 10, 3), np.uint16)
+    data = imagecodecs.avif_encode(array, level=100, bitspersample=10, pixelformat="444")
+    found = decoded(data, "avif")
+    assert found.dtype == np.float32
+    assert np.array_equal(found, imagecodecs.avif_decode(data).transpose(2, 0, 1))
+    assert found.max() > 255
+    monkeypatch.setitem(__import__("sys").modules, "imagecodecs", None)
+    with pytest.raises(Undecodable, match=r"pip install 'mvssl\[tiff\]'"):
+        decoded(data, "avif")
+
+
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "AVIF"])
 def test_animations_are_refused_and_not_cut_to_a_frame(format):
     frames, file = [Image.fromarray(pixels(i, 16, 16, 3)) for i in range(3)], io.BytesIO()

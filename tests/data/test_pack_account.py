@@ -1,6 +1,7 @@
 """Every file that pack is given is packed or told; what would be lost is refused."""
 
 import os
+import signal
 import tarfile
 from pathlib import Path
 
@@ -222,6 +223,23 @@ def test_the_home_folder_is_expanded_in_every_path(tmp_path, monkeypatch):
     pack("pairs:~/src", "~/out", val=0)
     assert (tmp_path / "out/train").is_dir()
     assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_pack_that_is_stopped_leaves_nothing_and_says_by_what(tmp_path, monkeypatch, number):
+    from mvssl import shards
+    from mvssl.errors import Interrupted
+
+    monkeypatch.setattr("mvssl.data.sources.png_bytes", lambda _: os.kill(os.getpid(), number))
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with pytest.raises(Interrupted, match=number.name) as caught:
+            shards.pack("digits", tmp_path / "out")
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    assert caught.value.code == 128 + number
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path):
