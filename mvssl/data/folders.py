@@ -11,6 +11,7 @@ Every file is packed or goes to the account with the reason; see `mvssl.data.sur
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
+from shlex import quote
 
 from mvssl.data.classes import class_material
 from mvssl.data.items import PICTURES, READABLE
@@ -95,6 +96,6 @@ def _guess(path: Path, part: Folder) -> str:
         names = ", ".join(printable(one.path.name) for one in below[:4])
         raise RecipeError(
             f"{path}: the folders {names} share all their file names; are they sensors that saw the same scenes "
-            f"(`mvssl pack pairs:{path} DEST`) or classes (`mvssl pack classes:{path} DEST`)?"
+            f"(`mvssl pack {quote(f'pairs:{path}')} DEST`) or classes (`mvssl pack {quote(f'classes:{path}')} DEST`)?"
         )
     return "classes"

@@ -66,6 +66,11 @@ def _sensor(folder: Folder, account: Account) -> dict[str, Item]:
                     f"{printable(found[file.stem].file.name)}"
                 )
             found[file.stem] = item
+    if not found and not folder.files:
+        raise DataError(
+            f"{printable(str(folder.path))} holds only folders, and the files of a sensor stand in its own folder; "
+            f"splits come first, as in train/{printable(folder.path.name)}/0001.png"
+        )
     if not found:
         last = account.left_out[-1]
         raise DataError(

@@ -9,6 +9,8 @@ Format: TIFF 6.0, Adobe, 1992; GDAL_NODATA, https://www.awaresystems.be/imaging/
 """
 
 import logging
+import os
+import struct
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -44,6 +46,7 @@ def examine(file: BinaryIO) -> Tiff:
     if tifffile is None:
         image = _open_by_pillow(file)
         return Tiff("png" if image.mode in ("1", "L", "RGB") else "npy")
+    _check_chain(file)
     with tifffile.TiffFile(file) as tiff:
         series, page = _only(tiff)
         pages = _pages(series)
@@ -64,6 +67,7 @@ def read(file: BinaryIO) -> Pixels:
         image = _open_by_pillow(file)
         image.load()  # Pillow turns a TIFF itself
         return image if image.mode in ("1", "L", "RGB") else np.asarray(image)[None]
+    _check_chain(file)
     with tifffile.TiffFile(file) as tiff:
         series, page = _only(tiff)
         array = series.asarray(maxworkers=1)
@@ -88,6 +92,29 @@ def _tifffile() -> Any:
         return None
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it says of odd tags belongs to no screen
     return tifffile
+
+
+def _check_chain(file: BinaryIO) -> None:
+    """Raises `Undecodable` where a page that another one names is not there, as in a stack that is cut short."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(16)
+    order, big = "<" if head[:2] == b"II" else ">", head[2:4] in (b"+\0", b"\0+")
+    counts, entry, offsets = ("Q", 20, "Q") if big else ("H", 12, "I")
+    (place,) = struct.unpack_from(order + offsets, head, 8 if big else 4)
+    seen: set[int] = set()
+    while place:
+        if place in seen or place + 8 > size:
+            raise Undecodable(f"no readable tif: page {len(seen) + 1} is not there; the file is cut short or damaged")
+        seen.add(place)
+        file.seek(place)
+        (count,) = struct.unpack(order + counts, file.read(struct.calcsize(order + counts)))
+        after = file.tell() + count * entry
+        if after + struct.calcsize(order + offsets) > size:
+            raise Undecodable(f"no readable tif: page {len(seen)} is cut short")
+        file.seek(after)
+        (place,) = struct.unpack(order + offsets, file.read(struct.calcsize(order + offsets)))
+    file.seek(0)
 
 
 def _only(tiff: Any) -> tuple[Any, Any]:

@@ -155,3 +155,15 @@ def test_tiffs_that_are_cut_anywhere_are_left_out_and_no_crash(tmp_path):
             with pytest.raises(Exception) as caught:  # noqa: PT011  # pack makes one error of all of them
                 tiffs.read(io.BytesIO(data[:cut]))
             assert not isinstance(caught.value, MemoryError)
+
+
+@pytest.mark.parametrize("options", [{}, {"metadata": None}, {"imagej": True}, {"metadata": None, "bigtiff": True}])
+def test_a_stack_that_is_cut_does_not_pass_for_a_smaller_one(options):
+    stack = SOME.integers(0, 9999, (5, 12, 9), np.uint16)
+    data = written(stack, photometric="minisblack", **options)
+    for cut in range(9, len(data), 41):
+        try:
+            found = np.asarray(tiffs.read(io.BytesIO(data[:cut])))
+        except Exception:  # pack makes one error of all of them
+            continue
+        assert np.array_equal(found, stack)
