@@ -22,15 +22,14 @@ def pack(
     per_shard: Annotated[int, typer.Option(help="samples per shard")] = 10_000,
     root: Annotated[Path | None, typer.Option(help="where torchvision keeps its downloads")] = None,
 ) -> None:
-    """Make shards from an image folder, a folder of paired sensors, arrays, or a set that torchvision knows."""
+    """Make shards from an image folder, a folder of paired sensors, arrays, or a set that torchvision knows.
+
+    What is not packed is told by reason, and listed file by file in DEST/left_out.tsv.
+    """
     from mvssl.data.pack import pack as write
 
     packed = write(source, destination, val=val, seed=seed, per_shard=per_shard, root=root)
-    for split, samples in packed.samples.items():
-        print(f"{packed.destination / split}: {counted(samples, 'sample')} in {counted(packed.shards[split], 'shard')}")
-    print("fields: " + ", ".join(f"{field} in {count:,}" for field, count in packed.fields.items()))
-    if packed.classes:
-        print(f"{counted(len(packed.classes), 'class', 'classes')}, named in {packed.destination / 'classes.txt'}")
+    print("\n".join(packed.summary()))
 
 
 def index(

@@ -38,7 +38,7 @@ def pack_once(table: Data) -> None:
     destination = destination_of(str(table.pack), table.folder)
     try:
         if not (destination / "train").is_dir():
-            pack(str(table.pack), destination)
+            print("\n".join(pack(str(table.pack), destination).summary()), flush=True)
     except OutputError:
         if not (destination / "train").is_dir():  # else another run packed it meanwhile
             raise

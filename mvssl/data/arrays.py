@@ -65,10 +65,8 @@ def read_npz(archive: zipfile.ZipFile, name: str | None) -> np.ndarray:
         return read_npy(file.read(MAX_BYTES + 1))
 
 
-def as_numbers(array: np.ndarray, masks: bool = False) -> np.ndarray:
-    """uint8 as it is, else float32; true and false of a picture are 255 and 0, of a vector or with `masks` 1 and 0."""
-    if array.dtype == np.bool_:
-        return np.ascontiguousarray(array, np.uint8) * np.uint8(1 if masks or array.ndim == 1 else 255)
+def as_numbers(array: np.ndarray) -> np.ndarray:
+    """uint8 as it is, else float32. True is 1.0 and no uint8: as a picture, 1 of 255 would be black."""
     return np.ascontiguousarray(array, np.uint8 if array.dtype == np.uint8 else np.float32)
 
 

@@ -17,9 +17,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from mvssl.data.batch import Form, Sample
-from mvssl.data.decode import DECODERS, MAX_BYTES, MAX_PIXELS, decode, extension
+from mvssl.data.decode import DECODERS, MAX_BYTES, decode, extension
 from mvssl.data.faults import Absent, Undecodable, Unnamed, Unreadable, Vanished
 from mvssl.data.forms import common_form, conform
+from mvssl.data.images import MAX_PIXELS
 from mvssl.data.index import Index, build
 from mvssl.data.paths import expand
 from mvssl.data.reading import Files, Place

@@ -34,6 +34,10 @@ class Vanished(Unreadable):
     """The shard is no longer there, which training survives as it survives a bad sample."""
 
 
+class Partial(Undecodable):
+    """The bytes are sound, and only a part of what they hold could be kept: frames, bits, bands or pages."""
+
+
 class Bad(NamedTuple):
     """One sample that could not be used, as the ledger keeps it."""
 

@@ -2,149 +2,100 @@
 
     images/class/*.jpg       field jpg and cls, classes.txt       images/*.jpg          field jpg, no labels
     (wav and npy files likewise)
-    scenes/sensor/stem.ext   field sensor.ext, paired by stem     any of them under train/ and val/
+    scenes/sensor/stem.ext   field sensor.ext, paired by stem     any of them under train/, val/ and test/
 
 Whether folders inside a folder are classes or sensors shows in their file names: sensors of one scene share them.
+Every file is packed or goes to the account with the reason; see `mvssl.data.survey`.
 """
 
-import os
-from collections.abc import Callable
+from collections import Counter
+from itertools import combinations
 from pathlib import Path
+from shlex import quote
 
-import numpy as np
-from PIL import Image
+from mvssl.data.classes import class_material
+from mvssl.data.items import PICTURES, READABLE
+from mvssl.data.kinds import extension
+from mvssl.data.pairs import paired_material
+from mvssl.data.sources import Material
+from mvssl.data.survey import Account, Folder, walk
+from mvssl.errors import RecipeError
+from mvssl.words import printable
 
-from mvssl.data.decode import DECODERS, extension
-from mvssl.data.sources import Fields, Material, Split, field_name, npy_bytes, png_bytes
-from mvssl.errors import DataError, RecipeError
-
-IMAGES = ("jpg", "jpeg", "png", "webp")
-ARRAYS = ("wav", "npy")  # sounds, signals and bands that stand in class folders as images do
-CONVERTED = ("bmp", "gif", "ppm", "pgm", "pbm", "tif", "tiff")  # rewritten without loss
-_VAL = ("val", "valid", "validation", "test")
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 
 
 def folder(path: Path, kind: str | None = None) -> Material:
     """Images, classes or paired sensors below `path`; `kind` "classes" or "pairs" settles what it is.
 
-    Raises `DataError` where there is nothing to pack, `RecipeError` where it could be either.
+    Raises `DataError` where there is nothing to pack or some of it would be lost, `RecipeError` where it could be
+    either.
     """
-    val = next((path / name for name in _VAL if (path / name).is_dir()), None)
-    parts = {"train": path / "train", "val": val} if (path / "train").is_dir() else {"train": path}
-    inside = {split: _subfolders(part) for split, part in parts.items() if part is not None}
-    kind = kind or next((guess for below in inside.values() if (guess := _guess(path, below)) != "flat"), "flat")
-    if kind == "pairs":
-        return Material({split: _pairs(below) for split, below in inside.items()}, fixed=len(inside) > 1)
-    classes = sorted({one.name for below in inside.values() for one in below}) if kind == "classes" else []
-    files = {}
-    for wanted in (_is_image, _is_array):  # arrays beside images are something else
-        if not any(files.values()):
-            files = {split: _labelled(parts[split], below, classes, wanted) for split, below in inside.items()}  # pyright: ignore[reportArgumentType]
-    empty = [str(parts[split]) for split, listed in files.items() if not listed]
-    if empty:
-        accepted = ", ".join((*IMAGES, *CONVERTED))
-        raise DataError(f"{empty[0]} holds no images ({accepted}), wav or npy files, and no folders of them")
-    field = _common_field([file for listed in files.values() for file, _ in listed])
-    return Material(
-        {split: _images(listed, field, bool(classes)) for split, listed in files.items()},
-        classes or None,
-        len(files) > 1,
-    )
+    account = Account(path)
+    parts = _splits(walk(path, account), account)
+    kind = kind or next((guess for part in parts.values() if (guess := _guess(path, part)) != "flat"), "flat")
+    return paired_material(parts, account) if kind == "pairs" else class_material(parts, account)
 
 
-def _subfolders(part: Path) -> list[Path]:
-    return sorted(inside for inside in part.iterdir() if inside.is_dir() and not inside.name.startswith("."))
+def _splits(whole: Folder, account: Account) -> dict[str, Folder]:
+    """The folder of each split; what stands beside them is left out. Raises `RecipeError` where that is a guess."""
+    named: dict[str, list[Folder]] = {}
+    for below in whole.folders:
+        named.setdefault(_SPLITS.get(below.path.name.lower(), ""), []).append(below)
+    others = named.pop("", [])
+    twice = next((folders for folders in named.values() if len(folders) > 1), None)
+    if "train" not in named:
+        if named and not others and not any(map(_readable, whole.files)):
+            names = ", ".join(below.path.name for folders in named.values() for below in folders)
+            raise RecipeError(
+                f"{whole.path} holds {names} and no train folder; name the one to train on train, or give mvssl pack "
+                "that folder alone"
+            )
+        return {"train": whole}
+    if twice:
+        names = " and ".join(below.path.name for below in twice)
+        raise RecipeError(f"{whole.path} holds {names}, which name the same split; put them into one folder")
+    beside = next((below for below in others if any(map(_readable, below.all_files()))), None)
+    if beside is not None and len(named) == 1:
+        raise RecipeError(
+            f"{whole.path}: is train the training split, or a class beside {printable(beside.path.name)}? Move the "
+            "other folders away, or put all of them into one folder named train"
+        )
+    for file in (*whole.files, *(file for below in others for file in below.all_files())):
+        account.leave(file, "beside the folders of the splits")
+    parts = {split: named[split][0] for split in ("train", "val", "test") if split in named}
+    if "val" not in parts and "test" in parts:
+        parts["val"] = parts.pop("test")
+        account.note(f"{parts['val'].path.name}/ is packed as val/, as the source has no other held-out split")
+    return parts
 
 
-def _listed(part: Path, deep: bool) -> list[Path]:
-    files = part.rglob("*") if deep else part.iterdir()
-    return sorted(file for file in files if file.is_file() and not file.name.startswith("."))
+def _readable(file: Path) -> bool:
+    return extension(file.name) in READABLE
 
 
-def _is_image(file: Path) -> bool:
-    return extension(file.name) in (*IMAGES, *CONVERTED)
-
-
-def _is_array(file: Path) -> bool:
-    return extension(file.name) in ARRAYS
-
-
-def _guess(path: Path, below: list[Path]) -> str:
+def _guess(path: Path, part: Folder) -> str:
+    below = [one for one in part.folders if one.files or any(map(_readable, one.all_files()))]
     if not below:
         return "flat"
-    listed = [{file.stem: extension(file.name) for file in _listed(one, deep=False)} for one in below]
-    shared = [set(one) & set(two) for one in listed for two in listed if one is not two]
-    if len(below) < 2 or not any(shared):
+    listed = [{file.stem: extension(file.name) for file in one.files} for one in below]
+    counts = Counter(stem for one in listed for stem in one)
+    shared = [(len(one), {stem for stem in one if counts[stem] > 1}) for one in listed]
+    # a README in two class folders makes no pairs of them
+    alike = ((len(one & two), min(n, m)) for (n, one), (m, two) in combinations(shared, 2))
+    if not any(both * 2 >= fewer > 0 for both, fewer in alike):
         return "classes"
     kinds = {tuple(sorted(set(one.values()))) for one in listed}
-    if any(suffix not in (*IMAGES, *CONVERTED) for one in listed for suffix in one.values()) or len(kinds) > 1:
+    if any(suffix not in PICTURES for one in listed for suffix in one.values()) or len(kinds) > 1:
         return "pairs"
     if all(set(one) == set(listed[0]) for one in listed):
-        names = ", ".join(one.name for one in below[:4])
+        names = ", ".join(printable(one.path.name) for one in below[:4])
         raise RecipeError(
             f"{path}: the folders {names} share all their file names; are they sensors that saw the same scenes "
-            f"(`mvssl pack pairs:{path} DEST`) or classes (`mvssl pack classes:{path} DEST`)?"
+            f"(`mvssl pack {quote(f'pairs:{path}')} DEST`) or classes (`mvssl pack {quote(f'classes:{path}')} DEST`)?"
         )
     return "classes"
-
-
-def _labelled(
-    part: Path, below: list[Path], classes: list[str], wanted: Callable[[Path], bool]
-) -> list[tuple[Path, int]]:
-    if not classes:
-        return [(file, -1) for file in _listed(part, deep=False) if wanted(file)]
-    number = {name: i for i, name in enumerate(classes)}
-    return [(file, number[one.name]) for one in below for file in _listed(one, deep=True) if wanted(file)]
-
-
-def _common_field(files: list[Path]) -> str:
-    """One field for all samples, as a column has one: the files' own if they agree, else png."""
-    suffixes = {extension(file.name).replace("jpeg", "jpg") for file in files}
-    if set(ARRAYS) <= suffixes:
-        raise DataError(f"{' and '.join(ARRAYS)} files beside one another: pack them apart")
-    return suffixes.pop() if len(suffixes) == 1 and suffixes <= {*IMAGES, *ARRAYS} else "png"
-
-
-def _images(listed: list[tuple[Path, int]], field: str, labelled: bool) -> Split:
-    def fields(i: int) -> Fields:
-        file, label = listed[i]
-        name, content = as_field(file, field)
-        return {name: content, "cls": str(label).encode()} if labelled else {name: content}
-
-    return Split(len(listed), fields, [label for _, label in listed] if labelled else None, lambda i: str(listed[i][0]))
-
-
-def as_field(file: Path, field: str | None = None) -> tuple[str, bytes]:
-    """A file as it goes into a shard: its own bytes, or for other formats a png (npy where a png would lose bits)."""
-    own = extension(file.name).replace("jpeg", "jpg")
-    if own in DECODERS and field in (None, own):
-        return own, file.read_bytes()
-    try:
-        with Image.open(file) as image:
-            if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-                return "npy", npy_bytes(np.asarray(image)[None])
-            return "png", png_bytes(image if image.mode in ("L", "RGB", "RGBA", "LA", "P") else image.convert("RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} cannot be read as an image: {error}") from None
-
-
-def _pairs(below: list[Path]) -> Split:
-    scenes: dict[str, dict[str, Path]] = {}
-    for sensor in below:
-        for file in _listed(sensor, deep=False):
-            if _is_image(file) or extension(file.name) in DECODERS:
-                name = field_name(sensor.name)
-                if name in scenes.setdefault(file.stem, {}):
-                    raise DataError(f"{sensor} has several files for {file.stem!r}: {file.name} and another")
-                scenes[file.stem][name] = file
-    if not scenes:
-        raise DataError(
-            f"{os.path.commonpath(below) if below else 'the source'} holds no sensor folders with files to pair"
-        )
-    listed = sorted(scenes.items())
-
-    def fields(i: int) -> Fields:
-        found = {sensor: as_field(file) for sensor, file in listed[i][1].items()}
-        return {f"{sensor}.{suffix}": content for sensor, (suffix, content) in found.items()}
-
-    return Split(len(listed), fields, name=lambda i: listed[i][0])

@@ -1,26 +1,32 @@
 """Make shards: shuffled, in webdataset's format, under train/ and val/.
 
 in   a source: digits, torchvision:NAME, a folder of images or of paired sensors, an npz of arrays
-out  DEST/train/000000.tar ..., DEST/val/..., each with names.tsv, and DEST/classes.txt; or nothing at all
+out  DEST/train/000000.tar ..., DEST/val/..., each with names.tsv; DEST/classes.txt; DEST/left_out.tsv with each file
+     that is not packed, and why; or nothing at all
 """
 
 import errno
+import io
 import os
 import re
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mvssl.data import folders, sources
+from mvssl.data import archives, folders, sources
 from mvssl.data.progress import track
 from mvssl.data.sources import Material, Split
+from mvssl.data.survey import Account, LeftOut
 from mvssl.errors import DataError, OutputError, RecipeError, StorageError
-from mvssl.words import counted
+from mvssl.words import counted, printable
 
 _BYTES_PER_SHARD = 1 << 30
+_REASONS = 12  # reasons on the screen for which files were left out
 
 
 class Packed(NamedTuple):
@@ -31,6 +37,28 @@ class Packed(NamedTuple):
     shards: dict[str, int]  # split -> shards
     fields: dict[str, int]  # field -> samples that have it
     classes: list[str] | None
+    left_out: list[LeftOut]  # every file that is not packed
+    lacking: list[LeftOut]  # what no file is there for: a sample that lacks a sensor
+    notes: list[str]  # what was read in a way that could be another, nodata, ...
+
+    def summary(self) -> list[str]:
+        """What was made, and what was left out by reason, in lines for a screen."""
+        listed = self.destination / "left_out.tsv"
+        lines = [
+            f"{self.destination / split}: {counted(count, 'sample')} in {counted(self.shards[split], 'shard')}"
+            for split, count in self.samples.items()
+        ]
+        lines.append("fields: " + ", ".join(f"{field} in {count:,}" for field, count in self.fields.items()))
+        if self.classes:
+            lines.append(
+                f"{counted(len(self.classes), 'class', 'classes')}, named in {self.destination / 'classes.txt'}"
+            )
+        lines += [f"note: {note}" for note in self.notes]
+        if self.left_out:
+            lines += [f"left out: {counted(len(self.left_out), 'file')}, listed in {listed}", *_grouped(self.left_out)]
+        if self.lacking:
+            lines += [f"incomplete samples, listed in {listed}:", *_grouped(self.lacking)]
+        return [printable(line) for line in lines]
 
 
 def pack(
@@ -45,18 +73,21 @@ def pack(
 ) -> Packed:
     """Pack `source` into shards of `per_shard` samples under `destination`, in an order fixed by `seed`.
 
-    `val` is the share held out where the source has no split of its own, class by class where there are labels. `root`
-    is where torchvision keeps its downloads. Raises `RecipeError` for a source that is none, `DataError` where its
-    files cannot be used, `OutputError` where `destination` holds something, now or when all is packed, or cannot be
-    made, `StorageError` where writing fails; an interrupted pack leaves no destination behind. Of several packs of one
+    Every file of a source is packed, or told in `Packed.left_out`. `val` is the share held out where the source has no
+    split of its own, class by class where there are labels. `root` is where torchvision keeps its downloads. Raises
+    `RecipeError` for a source that is none, `DataError` where its files cannot be used or some of them could only be
+    kept in part, `OutputError` where `destination` holds something, now or when all is packed, or cannot be made,
+    `StorageError` where writing fails; an interrupted pack leaves no destination behind. Of several packs of one
     destination at once, one ends well, and the others with `OutputError` while its shards lie there whole.
     """
-    destination = Path(destination)
+    destination = expanded(destination)
     if per_shard < 1 or not 0 <= val < 1 or seed < 0:
         raise RecipeError(
             f"pack: per_shard={per_shard} must be at least 1, val={val} from 0 to below 1, seed={seed} at least 0"
         )
-    material = _held_out(_open(source, root), val, seed)
+    opened = _open(source, None if root is None else expanded(root))
+    _refuse_different(opened)
+    material = _held_out(opened, val, seed)
     aside = _aside(destination)
     try:
         packed = _write(material, aside, destination, seed, per_shard, progress)
@@ -73,6 +104,11 @@ def pack(
     return packed
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with `~` at its start as the home folder, where that is known."""
+    return Path(os.path.expanduser(path))
+
+
 def destination_of(source: str, root: Path) -> Path:
     """Where a recipe's `data.pack` goes: root/digits, root/cifar10 for torchvision:CIFAR10, else root/STEM of a path.
 
@@ -81,7 +117,7 @@ def destination_of(source: str, root: Path) -> Path:
     kind, _, rest = source.partition(":")
     if kind == "torchvision":
         return root / rest.lower()
-    path = Path(rest if kind in ("classes", "pairs") else source)
+    path = expanded(rest if kind in ("classes", "pairs") else source)
     whole = path.absolute()
     destination = root / (whole.stem if whole.suffix == ".npz" else whole.name)
     if path.is_dir() and destination.resolve() == path.resolve():
@@ -98,15 +134,37 @@ def _open(source: str, root: Path | None) -> Material:
     if colon and kind == "torchvision":
         return sources.torchvision_set(rest, root)
     named = kind if colon and kind in ("classes", "pairs") else None
-    path = Path(rest if named else source)
+    path = expanded(rest if named else source)
     if path.is_dir():
         return folders.folder(path, named)
     if path.is_file() and path.suffix == ".npz":
-        return sources.arrays(path)
+        return archives.arrays(path)
     raise RecipeError(
         f"nothing to pack at {source!r} (accepted: digits, torchvision:NAME such as torchvision:CIFAR10, a folder of "
         "images, classes:FOLDER, pairs:FOLDER with a folder per sensor, FILE.npz)"
     )
+
+
+def _grouped(left_out: list[LeftOut]) -> list[str]:
+    """A line for each reason, the commonest first, with its first file."""
+    groups: dict[str, list[LeftOut]] = {}
+    for one in left_out:
+        groups.setdefault(one.reason.partition(":")[0], []).append(one)
+    listed = sorted(groups.values(), key=len, reverse=True)
+    lines = [f"  {len(group):,}  {group[0].reason} ({group[0].path})" for group in listed[:_REASONS]]
+    more = sum(map(len, listed[_REASONS:]))
+    return [*lines, f"  {more:,}  for other reasons"] if more else lines
+
+
+def _refuse_different(material: Material) -> None:
+    """Raises `DataError` where the source's own splits differ in their fields."""
+    train = material.splits["train"].holds
+    for name, split in material.splits.items():
+        if split.holds != train:
+            raise DataError(
+                f"train has the fields {', '.join(sorted(train))}, and {name} has {', '.join(sorted(split.holds))}; "
+                "every split needs the same. Complete it, or move what one of them lacks out of the source"
+            )
 
 
 def _held_out(material: Material, share: float, seed: int) -> Material:
@@ -158,29 +216,37 @@ def _aside(destination: Path) -> Path:
 
 def _write(material: Material, aside: Path, destination: Path, seed: int, per_shard: int, progress: bool) -> Packed:
     fields: dict[str, int] = {}
-    shards = {}
+    samples, shards = {}, {}
+    account = material.account or Account()
     for name, split in material.splits.items():
         (aside / name).mkdir()
-        shards[name] = _write_split(split, aside / name, seed, per_shard, progress, fields)
+        samples[name] = _write_split(split, aside / name, seed, per_shard, progress, fields)
+        shards[name] = len(list((aside / name).glob("*.tar")))
+        if not samples[name]:
+            last = account.left_out[-1]
+            raise DataError(f"no file of {name} could be packed ({printable(last.path)}: {last.reason})")
     if material.classes:
         (aside / "classes.txt").write_text("".join(f"{_line(one)}\n" for one in material.classes))
+    told = [*account.left_out, *account.lacking]
+    if told:
+        (aside / "left_out.tsv").write_text("".join(f"{_line(one.path)}\t{_line(one.reason)}\n" for one in told))
     return Packed(
-        destination, {name: split.count for name, split in material.splits.items()}, shards, fields, material.classes
+        destination, samples, shards, fields, material.classes, account.left_out, account.lacking, account.notes
     )
 
 
 def _write_split(split: Split, folder: Path, seed: int, per_shard: int, progress: bool, fields: dict[str, int]) -> int:
-    from webdataset.writer import ShardWriter
-
+    """The samples written."""
     order = np.random.default_rng([seed, 1]).permutation(split.count).tolist()
     # webdataset fills the pattern with %, so other per cent signs of the path are doubled
     pattern = str(folder).replace("%", "%%") + "/%06d.tar"
-    names = []
-    with ShardWriter(
-        pattern, maxcount=per_shard, maxsize=_BYTES_PER_SHARD, verbose=0, encoder=False, mtime=0
-    ) as writer:
-        for number, i in enumerate(track(order, f"packing {folder.name}", len(order), progress)):
-            sample, key = split.fields(i), f"{number:08d}"
+    names, written = [], 0
+    with _writer(pattern, per_shard) as writer:
+        for i in track(order, f"packing {folder.name}", len(order), progress):
+            sample, key = split.fields(i), f"{written:08d}"
+            if not sample:
+                continue
+            written += 1
             writer.write({"__key__": key, **sample})
             for field in sample:
                 fields[field] = fields.get(field, 0) + 1
@@ -188,7 +254,29 @@ def _write_split(split: Split, folder: Path, seed: int, per_shard: int, progress
                 names.append(f"{key}\t{_line(split.name(i))}\n")
     if names:
         (folder / "names.tsv").write_text("".join(names))
-    return len(list(folder.glob("*.tar")))
+    return written
+
+
+@contextmanager
+def _writer(pattern: str, per_shard: int) -> Iterator[Any]:
+    """webdataset's writer. After a failure its files are closed without a second try to write what they buffer."""
+    from webdataset.writer import ShardWriter
+
+    opened: list[io.BufferedWriter] = []
+
+    def start(path: str) -> io.BufferedWriter:
+        opened.append(open(path, "wb"))  # noqa: SIM115
+        return opened[-1]
+
+    options: dict[str, Any] = {"verbose": 0, "encoder": False, "mtime": 0, "opener": start}
+    try:
+        with ShardWriter(
+            pattern, maxcount=per_shard, maxsize=_BYTES_PER_SHARD, post=lambda _: opened.pop().close(), **options
+        ) as writer:
+            yield writer
+    finally:
+        for file in opened:
+            file.raw.close()
 
 
 def _line(name: str) -> str:

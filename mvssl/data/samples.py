@@ -11,9 +11,10 @@ from torch import Tensor
 from mvssl.data.arrays import channels_unclear
 from mvssl.data.batch import Sample
 from mvssl.data.dataset import Shards
-from mvssl.data.decode import image_array, settle
+from mvssl.data.decode import settle
 from mvssl.data.faults import Undecodable
 from mvssl.data.forms import common_form, conform
+from mvssl.data.images import image_array
 from mvssl.data.texts import numbers
 from mvssl.errors import DataError, RecipeError
 from mvssl.recipe import Column

@@ -1,4 +1,4 @@
-"""What `pack` can make shards from: scikit-learn's digits, torchvision's sets, arrays; folders are in `folders`.
+"""What `pack` can make shards from: scikit-learn's digits, torchvision's sets; see also `folders` and `archives`.
 
 in   the name of a source
 out  `Material`: for each split, how many samples there are, and a function that gives the fields of the i-th as bytes
@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from mvssl.data.images import upright
 from mvssl.data.index import cache_folder
+from mvssl.data.survey import Account
 from mvssl.errors import DataError, RecipeError
 
 Fields = dict[str, bytes]  # field -> content
@@ -22,15 +24,17 @@ Fields = dict[str, bytes]  # field -> content
 
 class Split(NamedTuple):
     count: int
-    fields: Callable[[int], Fields]
+    fields: Callable[[int], Fields]  # empty where the sample turned out unusable, which the account tells
     labels: list[int] | None = None  # classes to keep in proportion when the split is divided
     name: Callable[[int], str] | None = None  # where the i-th sample came from
+    holds: frozenset[str] = frozenset()  # fields that some sample has, where the source's own splits could differ
 
 
 class Material(NamedTuple):
     splits: dict[str, Split]
     classes: list[str] | None = None
     fixed: bool = True  # the splits are the source's own; else part of train becomes val
+    account: Account | None = None  # what of the source is left out
 
 
 def npy_bytes(array: np.ndarray) -> bytes:
@@ -111,75 +115,11 @@ def _torchvision_split(name: str, data: Any) -> Split:
     def fields(i: int) -> Fields:
         try:
             image, label = data[i]
-            return {"png": png_bytes(image), "cls": str(int(label)).encode()}
+            return {"png": png_bytes(upright(image)), "cls": str(int(label)).encode()}
+        except OSError as error:  # a damaged file, or an image of a kind that no png holds
+            raise DataError(f"torchvision's {name}: sample {i} cannot become png: {error}") from None
         except (AttributeError, TypeError, ValueError):
             raise DataError(f"torchvision's {name} does not give pairs of an image and a class number") from None
 
     labels = getattr(data, "targets", None)
     return Split(len(data), fields, None if labels is None else [int(label) for label in labels])
-
-
-def arrays(path: Path) -> Material:
-    """An npz whose arrays agree in their first dimension: `x` becomes x.npy of each sample, `y` or `label(s)` cls.
-
-    Names such as x_train, x_test or train_images, val_images give splits; a test split is val where there is no other.
-    uint8 images [n, h, w] and [n, h, w, 1 or 3] are turned to [c, h, w]. Raises `DataError`.
-    """
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
-    except Exception as error:  # zip, zlib and numpy say in many ways that a file is damaged
-        raise DataError(f"{path} is no npz of plain arrays: {error or type(error).__name__}") from None
-    splits: dict[str, dict[str, np.ndarray]] = {}
-    for name, array in found.items():
-        split, rest = _split_of(name)
-        splits.setdefault(split, {})[rest] = array
-    if "test" in splits and "val" not in splits:
-        splits["val"] = splits.pop("test")
-    if "train" not in splits:
-        raise DataError(f"{path} holds {', '.join(found)}: no array belongs to train")
-    return Material({split: _array_split(path, each) for split, each in splits.items()}, fixed=len(splits) > 1)
-
-
-def _split_of(name: str) -> tuple[str, str]:
-    match = re.fullmatch(r"(train|val|test)_(.+)", name) or re.fullmatch(r"(.+)_(train|val|test)", name)
-    if match is None:
-        return "train", name
-    first, second = match.groups()
-    return (first, second) if first in ("train", "val", "test") else (second, first)
-
-
-def _array_split(path: Path, arrays: dict[str, np.ndarray]) -> Split:
-    counts = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
-    if len(set(counts.values())) != 1 or 0 in counts.values():
-        told = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
-        raise DataError(f"{path}: the arrays must have the same number of samples as their first dimension ({told})")
-    labels = next((name for name in ("y", "label", "labels") if name in arrays and _is_label(arrays[name])), None)
-    kept = {name: _channels_first(array) for name, array in arrays.items() if name != labels}
-    classes = None if labels is None else [int(label) for label in arrays[labels].reshape(-1)]
-
-    alike = {field_name(name): name for name in kept}
-    if len(alike) < len(kept):
-        one = next(name for name in kept if alike[field_name(name)] != name)
-        raise DataError(
-            f"{path}: the arrays {one!r} and {alike[field_name(one)]!r} would both be the field "
-            f"{field_name(one)}.npy; rename one"
-        )
-
-    def fields(i: int) -> Fields:
-        sample = {f"{field_name(name)}.npy": npy_bytes(array[i]) for name, array in kept.items()}
-        return sample if classes is None else {**sample, "cls": str(classes[i]).encode()}
-
-    return Split(next(iter(counts.values())), fields, classes)
-
-
-def _is_label(array: np.ndarray) -> bool:
-    return array.dtype.kind in "iu" and array.size == len(array)
-
-
-def _channels_first(array: np.ndarray) -> np.ndarray:
-    if array.dtype == np.uint8 and array.ndim == 3:
-        return array[:, None]
-    if array.dtype == np.uint8 and array.ndim == 4 and array.shape[3] in (1, 3) and array.shape[1] not in (1, 3):
-        return array.transpose(0, 3, 1, 2)
-    return array

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mvssl.data.arrays import open_npz, read_npy, read_npz
-from mvssl.data.decode import DECODERS, MAX_BYTES, extension, finite, open_image, settle
+from mvssl.data.decode import DECODERS, MAX_BYTES, extension, finite, settle
 from mvssl.data.faults import Undecodable
+from mvssl.data.images import FORMATS, read_image
 from mvssl.data.index import build, scan_anew
 from mvssl.data.opening import may_open, open_shard, read
 from mvssl.data.paths import expand
@@ -26,8 +27,6 @@ from mvssl.data.wav import read_wav
 from mvssl.errors import DataError
 from mvssl.recipe import Column
 from mvssl.words import printable
-
-_FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
 
 
 class Fault(NamedTuple):
@@ -162,8 +161,8 @@ def _reason(field: str, data: bytes) -> str | None:
     if not data:
         return "it is empty"
     try:
-        if kind in _FORMATS:
-            open_image(data, _FORMATS[kind])
+        if kind in FORMATS:
+            read_image(data, kind)
         elif kind == "npy":
             _check_array(read_npy(data))
         elif kind == "npz":

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mvssl.data.decode import MAX_PIXELS
+from mvssl.data.images import MAX_PIXELS
 from mvssl.devices import send
 from mvssl.draws import Draws
 from mvssl.errors import RecipeError

@@ -44,13 +44,6 @@ def test_sixteen_bit_gray_keeps_its_values_as_floats():
         decode(column(mode="rgb"), "png", saved(Image.fromarray(wide)))
 
 
-def test_sixteen_bit_colour_is_refused_with_the_advice_npy():
-    chunk = bytearray(image_bytes(pixels(0, 4, 4, 3)))
-    chunk[24] = 16  # bit depth, in the first chunk
-    with pytest.raises(Undecodable, match="npy"):
-        decode(column(), "png", bytes(chunk))
-
-
 @pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "CMYK"])
 def test_other_kinds_of_images_ask_for_a_mode_and_take_it(mode):
     format, field = ("JPEG", "jpg") if mode == "CMYK" else ("PNG", "png")
@@ -112,6 +105,8 @@ def test_an_image_of_the_right_size_is_untouched():
     ("array", "dtype"),
     [
         (np.ones((2, 3, 4), np.uint8), np.uint8),
+        (np.ones((2, 3), bool), np.float32),
+        (np.eye(3, dtype=bool)[None], np.float32),
         (np.ones((13, 4, 4), np.uint16), np.float32),
         (np.ones((9, 125), np.float64), np.float32),
         (np.ones(7, np.float16), np.float32),
@@ -363,16 +358,6 @@ def test_where_the_channels_are_is_asked_and_not_guessed(shape, unclear, kind):
             decode(column("npy"), "npy", npy(array))
     else:
         assert np.array_equal(decode(column("npy"), "npy", npy(array)), array)
-
-
-@pytest.mark.parametrize(
-    ("shape", "options", "true"),
-    [((4, 5), {}, 255), ((2, 4, 5), {}, 255), ((7,), {}, 1), ((4, 5), {"interpolation": "nearest"}, 1)],
-)
-def test_true_is_white_in_a_picture_and_one_in_a_vector_or_a_map_of_classes(shape, options, true):
-    array = np.random.default_rng(0).random(shape) > 0.5
-    found = decode(column("npy", **options), "npy", npy(array))
-    assert (found.dtype, found.tolist()) == (np.uint8, (array * true).tolist())
 
 
 def test_a_sound_that_would_become_gigabytes_at_the_rate_of_its_column_is_refused():

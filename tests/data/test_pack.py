@@ -288,14 +288,6 @@ def test_a_per_cent_sign_in_the_path_is_no_pattern(tmp_path):
     assert (tmp_path / "100%d/val/000000.tar").exists()
 
 
-def test_a_file_that_is_no_image_is_named(tmp_path):
-    (tmp_path / "set").mkdir()
-    (tmp_path / "set/a.bmp").write_bytes(b"no")
-    (tmp_path / "set/b.png").write_bytes(image_bytes(pixels(0)))
-    with pytest.raises(DataError, match=r"a\.bmp"):
-        pack(str(tmp_path / "set"), tmp_path / "out", val=0)
-
-
 @pytest.mark.parametrize(
     ("source", "name"),
     [
