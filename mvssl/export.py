@@ -7,6 +7,7 @@ out  config.json, model.safetensors and README.md per encoder; stock models load
 
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -39,8 +40,9 @@ class Report(NamedTuple):
     @property
     def load(self) -> str:
         """A line of shell that loads it."""
-        made = f"timm.create_model('local-dir:{self.folder}', pretrained=True, num_classes=0)"
-        return f'python -c "import {self.imports}; print({made})"'
+        place = f"local-dir:{self.folder}"
+        code = f"import {self.imports}; print(timm.create_model({place!r}, pretrained=True, num_classes=0))"
+        return f'python -c "{code}"' if not set(code) & set('"$`\\!') else f"python -c {shlex.quote(code)}"
 
     def __str__(self) -> str:
         checked = f"reloaded in timm, largest difference {self.max_difference:.1e}"

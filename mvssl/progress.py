@@ -149,4 +149,4 @@ def say(accelerator: Accelerator, *lines: Any) -> None:
     if accelerator.is_main_process:
         console = Console(stderr=True)
         for line in lines:
-            console.print(line, highlight=False)
+            console.print(line, highlight=False, markup=False)

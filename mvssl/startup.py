@@ -44,6 +44,17 @@ def pack_once(table: Data) -> None:
             raise
 
 
+def refuse_lonely(model: MultiView, batch: int) -> None:
+    """Raise `RecipeError` where an objective that compares samples would meet one alone and learn nothing."""
+    for name, term in zip(model.labels, model.objective, strict=True):
+        counts = getattr(term, "candidates", lambda _: {})(batch)
+        if counts and max(counts.values()) < 2:
+            raise RecipeError(
+                f"data.batch_size: {batch} leaves the objective {name} nothing to compare a sample with, so that it "
+                "cannot learn; take at least 2 samples, over all processes"
+            )
+
+
 def freeze_unreached(model: MultiView, views: ViewSet, device: torch.device) -> list[str]:
     """Freeze the parameters that no loss reaches, which DDP would wait for, and name them."""
     position = torch.arange(2) + 2 * distributed.rank()

@@ -28,6 +28,7 @@ from mvssl.plan import plan
 from mvssl.progress import Log, say
 from mvssl.recipe import Recipe
 from mvssl.stopping import TOO_EARLY, StopSignal
+from mvssl.trackers import start_trackers
 from mvssl.trainer import Trainer, arithmetic_of, make_accelerator
 
 
@@ -87,7 +88,7 @@ def _begin(trainer: Trainer, folder: Path, val: Any) -> Begun:
         runfolder.describe(folder, recipe)
         for name in ("metrics.jsonl", "bad.jsonl"):  # a new run keeps nothing, not even what came before its first step
             runfolder.cut_lines_after(folder / name, start or -1)
-    accelerator.init_trackers("trackers")
+    start_trackers(accelerator)
     say(accelerator, plan(trainer, start, checks), *told)
     counts = {name: state[name] for name in ("bad", "skipped", "in_a_row")}
     ledger = Ledger(folder / "bad.jsonl", recipe.data.batch_size, recipe.data.max_bad, **counts)

@@ -115,6 +115,7 @@ class Checks:
             idle={view: shape.idle for view, shape in found.items()},
             width={view: shape.width for view, shape in found.items()},
             samples=max((shape.samples for shape in found.values()), default=0),
+            batch=self.held.batch_size if self.held else self.trainer.recipe.data.batch_size,
             beta=max(beta, default=None),
         )  # fmt: skip
 
