@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from mvssl.errors import DataError, StorageError
+from mvssl.jsons import is_state, parsed
 
 MANIFEST = "MANIFEST.json"
 FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
@@ -134,7 +135,7 @@ def _held_out(checkpoint: Path) -> dict[str, Any] | None:
     """The held-out loss of a checkpoint and what it was measured on."""
     try:
         held_out = load_state(checkpoint).get("held_out")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, DataError):
         return None
     return held_out if isinstance(held_out, dict) and {"loss", "of"} <= held_out.keys() else None
 
@@ -142,15 +143,18 @@ def _held_out(checkpoint: Path) -> dict[str, Any] | None:
 def faults(checkpoint: Path) -> list[str]:
     """What is wrong with a checkpoint's files; nothing, if it verifies."""
     try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text())
-        whole = manifest.keys() >= FILES and all("sha256" in entry for entry in manifest.values())
-    except (OSError, ValueError, AttributeError, TypeError):
-        whole = False
-    if not whole:
+        manifest = parsed((checkpoint / MANIFEST).read_text(errors="replace"))
+    except OSError:
+        manifest = None
+    if (
+        not isinstance(manifest, dict)
+        or not manifest.keys() >= FILES
+        or not all(isinstance(entry, dict) and "sha256" in entry for entry in manifest.values())
+    ):
         return [f"{checkpoint.name}/{MANIFEST} is missing or damaged"]
     wrong = []
     for name, entry in manifest.items():
-        with contextlib.suppress(OSError), open(checkpoint / name, "rb") as file:
+        with contextlib.suppress(OSError, ValueError), open(checkpoint / name, "rb") as file:  # a name may be any text
             if hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]:
                 continue
         wrong.append(f"{checkpoint.name}/{name} is missing or damaged")
@@ -170,8 +174,11 @@ def load_model(checkpoint: Path) -> dict[str, Tensor]:
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """Step, seed, fingerprint and counts."""
-    return json.loads((checkpoint / "state.json").read_text())
+    """Step, seed, fingerprint and counts. Raises `DataError` where they are not what a run writes."""
+    state = parsed((checkpoint / "state.json").read_text(errors="replace"))
+    if not is_state(state):
+        raise DataError(f"{checkpoint / 'state.json'} is damaged: it holds no state of a run")
+    return state
 
 
 def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

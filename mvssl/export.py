@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mvssl.encoders import Encoder
 from mvssl.errors import OutputError, StorageError
+from mvssl.jsons import parsed
 from mvssl.modelcard import Card, imports, write_card
 from mvssl.names import which_weights
 
@@ -114,9 +115,10 @@ def check_destination(folder: Path) -> None:
 
 def _is_export(folder: Path) -> bool:
     try:
-        return "mvssl" in json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError, TypeError):
+        config = parsed((folder / "config.json").read_text(errors="replace"))
+    except OSError:
         return False
+    return isinstance(config, dict) and "mvssl" in config
 
 
 def config(encoder: Encoder, card: Card) -> dict[str, Any]:

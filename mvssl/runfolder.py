@@ -24,6 +24,7 @@ from typing import IO, Any
 from mvssl import distributed
 from mvssl.errors import ElsewhereError, MvsslError, OutputError, RecipeError, StorageError
 from mvssl.files import write_aside
+from mvssl.jsons import parsed, step_of
 from mvssl.recipe import Recipe, load_recipe, to_yaml
 from mvssl.versions import versions
 
@@ -114,8 +115,10 @@ def describe(folder: Path, recipe: Recipe) -> None:
 def other_versions(folder: Path) -> list[str]:
     """What to tell where the run was trained with other versions: defaults and rounding may differ."""
     try:
-        before = json.loads((folder / "versions.json").read_text())
-    except (OSError, ValueError):
+        before = parsed((folder / "versions.json").read_text(errors="replace"))
+    except OSError:
+        return []
+    if not isinstance(before, dict):
         return []
     now = versions()
     return [
@@ -175,7 +178,5 @@ def cut_lines_after(file: Path, step: int) -> None:
 
 
 def _step_of(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # a line cut short by a kill
+    step = step_of(parsed(line))
+    return float("inf") if step is None else step  # a line cut short by a kill

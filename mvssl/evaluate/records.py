@@ -14,6 +14,7 @@ from typing import Any
 from mvssl.errors import OutputError, RecipeError
 from mvssl.evaluate.metrics import DRAWS, NOTHING, Difference, Result, interval, paired
 from mvssl.files import RECORDS, write_aside
+from mvssl.jsons import is_record, parsed
 from mvssl.recipe import Recipe
 
 Record = dict[str, Any]
@@ -65,13 +66,12 @@ def about_label(recipe: Recipe) -> dict[str, Any] | None:
 
 
 def read(file: Path) -> list[Record]:
-    """The records in a file that hold a value; none where there is no such file."""
+    """The records in a file that hold what tables need; none where there is no such file."""
     try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError):
+        found = parsed(file.read_text(errors="replace"))
+    except OSError:
         return []
-    wanted = {"probe", "value", "metric", "protocol"}
-    return [r for r in found if isinstance(r, dict) and wanted <= r.keys()] if isinstance(found, list) else []
+    return [r for r in found if is_record(r)] if isinstance(found, list) else []
 
 
 def updated(file: Path, records: list[Record]) -> list[Record]:
