@@ -35,7 +35,7 @@ def _strict(schema: Any, inside: bool = True) -> Any:
 
 def _whole(value: Any) -> Any:
     """1e3 is a whole number, 1.5 is none."""
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _text(value: Any) -> Any:
