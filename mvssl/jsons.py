@@ -141,8 +141,8 @@ class _State(_Open):
     """What state.json of a checkpoint holds."""
 
     step: Annotated[int, Field(ge=0, lt=2**63)]
-    columns: dict[str, Annotated[list[Annotated[int, Field(ge=1, lt=2**31)]], Field(max_length=8)]]
-    fingerprint: Text
+    columns: dict[str, Annotated[list[Annotated[int, Field(ge=1, lt=2**31)]], Field(max_length=8)]] = {}
+    fingerprint: Text = ""
     world: Annotated[int, Field(ge=1)] = 1
     bad: Annotated[int, Field(ge=0, lt=2**63)] = 0
     skipped: Annotated[int, Field(ge=0, lt=2**63)] = 0

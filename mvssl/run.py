@@ -49,7 +49,7 @@ def load_run(folder: str | Path, trust: Iterable[str] = (), checkpoint: str | in
     refuse_untrusted(recipe, trust)
     found = _find(folder, str(checkpoint))
     state = checkpoints.load_state(found)
-    shapes = {name: tuple(shape) for name, shape in state["columns"].items()}
+    shapes = {name: tuple(shape) for name, shape in state.get("columns", {}).items()}
     views = build_views(recipe.views, shapes)
     torch.manual_seed(recipe.train.seed)
     model = build_model(recipe, views.shapes, start_weights=False)

@@ -89,9 +89,10 @@ def resume(
         )
     changed = runfolder.refuse_changes(folder, recipe)
     state = checkpoint.load_state(found)
-    if state["fingerprint"] != fingerprint:
+    before = state.get("fingerprint", "")
+    if before != fingerprint:
         raise RecipeError(
-            f"{folder} was trained on other data (fingerprint {state['fingerprint'][:12]}, now {fingerprint[:12]}): "
+            f"{folder} was trained on other data (fingerprint {before[:12]}, now {fingerprint[:12]}): "
             "give it the shards that it had, or start a new run with train.out=FOLDER"
         )
     checkpoint.restore(found, model, optimizer)
@@ -99,8 +100,9 @@ def resume(
         matching.restore(found)
     told = [f"continues {found} at step {state['step']}", *(f"  changed {line}" for line in changed)]
     told += runfolder.other_versions(folder)
-    if state["world"] != distributed.world():
-        told.append(f"  processes: {state['world']} -> {distributed.world()}; same samples and draws, other rounding")
+    world = state.get("world", distributed.world())
+    if world != distributed.world():
+        told.append(f"  processes: {world} -> {distributed.world()}; same samples and draws, other rounding")
     return state, told
 
 

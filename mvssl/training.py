@@ -90,7 +90,7 @@ def _begin(trainer: Trainer, folder: Path, val: Any) -> Begun:
             runfolder.cut_lines_after(folder / name, start or -1)
     start_trackers(accelerator)
     say(accelerator, plan(trainer, start, checks), *told)
-    counts = {name: state[name] for name in ("bad", "skipped", "in_a_row")}
+    counts = {name: state.get(name, 0) for name in ("bad", "skipped", "in_a_row")}
     ledger = Ledger(folder / "bad.jsonl", recipe.data.batch_size, recipe.data.max_bad, **counts)
     return Begun(folder, start, batches, ledger, checks)
 
