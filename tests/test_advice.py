@@ -39,11 +39,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", ["run", "it's a run", "--run", "~run", "$HOME", 'a"b'])
-@pytest.mark.parametrize("case", CASES)
+NAMES = ["it's a run", "--run", "~run", "$HOME", 'a"b']
+NAMED = [(case, name) for case in ("two sensors without labels", "exported, its page written") for name in NAMES]
+
+
+@pytest.mark.parametrize(("case", "name"), [*((case, "run") for case in CASES), *NAMED])
 def test_what_is_said_to_be_next_ends_well(case, name, tmp_path, capsys, monkeypatch):
-    if name != "run" and case not in ("two sensors without labels", "exported, its page written"):
-        pytest.skip("names of folders are tried with two cases")
     monkeypatch.chdir(tmp_path)
     tiny.write_shards(tmp_path / "train")
     changes, first = CASES[case]
