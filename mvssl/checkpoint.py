@@ -43,6 +43,7 @@ from mvssl.checkpoint_files import (
 )
 from mvssl.errors import DataError, StorageError
 from mvssl.files import write_aside
+from mvssl.jsons import parsed
 from mvssl.words import warn
 
 __all__ = [
@@ -186,8 +187,8 @@ def record_held_out(run: Path, step: int, held_out: dict[str, Any]) -> None:
 
 def _recorded(run: Path) -> dict[str, Any]:
     try:
-        known = json.loads((run / "checkpoints" / HELD_OUT).read_text())
-    except (OSError, ValueError, RecursionError):
+        known = parsed((run / "checkpoints" / HELD_OUT).read_text(errors="replace"))
+    except OSError:
         return {}
     return known if isinstance(known, dict) else {}
 

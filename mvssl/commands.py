@@ -236,7 +236,7 @@ def bench(
     ],
     recipe: Annotated[Path, typer.Argument(metavar="[RECIPE]", help="for train and reader")] = QUICKSTART,
     overrides: Overrides = None,
-    minutes: Annotated[float, typer.Option(help="of CPU time for each of the rivals", min=0.01)] = 20.0,
+    minutes: Annotated[float, typer.Option(help="of CPU time for each of the rivals", min=0.01, max=100_000)] = 20.0,
     json_file: JsonFile = None,
 ) -> None:
     """Measure samples per second; `train` sets the loop beside the bare model on random tensors, in turns.

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from mvssl.errors import RecipeError
 from mvssl.mistakes import nearest, sentences, unknown_keys
+from mvssl.strict import Strict
 
 
 def find_class(name: str, builtin: Mapping[str, type], where: str) -> type:
@@ -33,13 +34,20 @@ def find_class(name: str, builtin: Mapping[str, type], where: str) -> type:
     return found
 
 
+class Options(Strict):
+    """The options of a class or a function; those of `options_of` have its fields."""
+
+    model_config = ConfigDict(
+        extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
 def options_of(made: Callable[..., Any]) -> type[BaseModel]:
     """The keyword-only arguments of a class's constructor, or of a function, as a table: names, types, defaults."""
     hints = typing.get_type_hints(made.__init__ if isinstance(made, type) else made, include_extras=True)
     keywords = [p for p in inspect.signature(made).parameters.values() if p.kind is p.KEYWORD_ONLY]
     fields = {p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default) for p in keywords}
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, protected_namespaces=())
-    return pydantic.create_model(made.__name__, __config__=config, **fields)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    return pydantic.create_model(made.__name__, __base__=Options, **fields)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def checked(table: type[BaseModel], options: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -50,7 +58,7 @@ def checked(table: type[BaseModel], options: Mapping[str, Any], where: str) -> d
     try:
         found = table.model_validate(dict(options))
     except pydantic.ValidationError as error:
-        raise RecipeError("\n".join(f"{where}.{line}" for line in sentences(error))) from None
+        raise RecipeError("\n".join(f"{where}.{line}" for line in sentences(error, dict(options)))) from None
     return {name: getattr(found, name) for name in options}
 
 

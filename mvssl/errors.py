@@ -1,10 +1,10 @@
 """Errors that a user can act on, and the exit codes that a supervisor can act on.
 
 An `MvsslError` says what was wrong, where, and what is accepted. The command line prints its text without a stack trace
-and exits with its code; anything else that is raised is a bug in mvssl.
+and exits with its code; anything else that is raised and is not known to `mvssl.ends` is a bug in mvssl.
 """
 
-OK, USAGE, DATA, CANNOT_CREATE, IO, HANG, PREEMPTED = 0, 64, 65, 73, 74, 75, 143
+OK, USAGE, DATA, BUG, CANNOT_CREATE, IO, HANG, BROKEN_PIPE, PREEMPTED = 0, 64, 65, 70, 73, 74, 75, 141, 143
 
 
 class MvsslError(Exception):
@@ -30,7 +30,7 @@ class OutputError(MvsslError):
 
 
 class StorageError(MvsslError):
-    """Reading or writing failed half-way, for example on a full disk."""
+    """Reading or writing failed half-way, for example on a full disk, or memory or open files ran out."""
 
     code = IO
 

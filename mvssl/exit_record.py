@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import psutil
 
 from mvssl import distributed
-from mvssl.errors import ElsewhereError, MvsslError, StorageError
+from mvssl.errors import BUG, ElsewhereError, MvsslError, StorageError
 from mvssl.files import write_aside
+from mvssl.jsons import parsed
 
 NAME = "exit.json"
 
@@ -74,7 +75,7 @@ def write_end(folder: Path, error: BaseException | None) -> None:
     before = read_exit(folder)
     if isinstance(error, ElsewhereError) and before is not None and before.code is not None:
         return
-    code = error.code if isinstance(error, MvsslError) else 0 if error is None else 1
+    code = error.code if isinstance(error, MvsslError) else 0 if error is None else BUG
     reason = "finished" if error is None else str(error) or type(error).__name__
     with contextlib.suppress(OSError, StorageError):
         _write(folder, ExitRecord(code, reason, socket.gethostname(), os.getpid(), psutil.Process().create_time()))
@@ -83,9 +84,8 @@ def write_end(folder: Path, error: BaseException | None) -> None:
 def read_exit(folder: Path) -> ExitRecord | None:
     """What exit.json says; None where there is none, or nothing that can be read."""
     try:
-        found = json.loads((folder / NAME).read_text())
-        return parse_exit(found)
-    except (OSError, ValueError, RecursionError):
+        return parse_exit(parsed((folder / NAME).read_text(errors="replace")))
+    except OSError:
         return None
 
 

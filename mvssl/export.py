@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from mvssl.encoders import Encoder
 from mvssl.errors import DataError, OutputError
 from mvssl.evaluate.extraction import DIVERGED
 from mvssl.files import writing
+from mvssl.jsons import parsed
 from mvssl.modelcard import Card, imports, write_card
 from mvssl.names import which_weights
 
@@ -44,8 +46,9 @@ class Report(NamedTuple):
     @property
     def load(self) -> str:
         """A line of shell that loads it."""
-        made = f"timm.create_model('local-dir:{self.folder}', pretrained=True, num_classes=0)"
-        return f'python -c "import {self.imports}; print({made})"'
+        place = f"local-dir:{self.folder}"
+        code = f"import {self.imports}; print(timm.create_model({place!r}, pretrained=True, num_classes=0))"
+        return f'python -c "{code}"' if not set(code) & set('"$`\\!') else f"python -c {shlex.quote(code)}"
 
     def __str__(self) -> str:
         checked = f"reloaded in timm, largest difference {self.max_difference:.1e}"
@@ -172,9 +175,10 @@ def check_destination(folder: Path) -> None:
 
 def _is_export(folder: Path) -> bool:
     try:
-        return "mvssl" in json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError, TypeError):
+        config = parsed((folder / "config.json").read_text(errors="replace"))
+    except OSError:
         return False
+    return isinstance(config, dict) and "mvssl" in config
 
 
 def config(encoder: Encoder, card: Card) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mvssl import distributed
+from mvssl.advice import next_commands
 from mvssl.data import loader, open_shards
 from mvssl.errors import MvsslError
 from mvssl.recipe import Recipe
@@ -13,7 +14,6 @@ from mvssl.run import load_run, packages
 from mvssl.views import build_views, resolve_statistics
 
 if TYPE_CHECKING:
-    from mvssl.export import Report
     from mvssl.model import MultiView
 
 
@@ -87,7 +87,8 @@ def finish(recipe: Recipe, folder: Path) -> None:
     console = Console(stderr=True)
     for name, place in places.items():
         console.print(f"{name:14} {place}", highlight=False, markup=False, soft_wrap=True)
-    console.print("next:", *_next(recipe, folder, reports), sep="\n  ", highlight=False, markup=False, soft_wrap=True)
+    lines = next_commands(loaded, [report.load for report in reports], failed is not None)
+    console.print("next:", *lines, sep="\n  ", highlight=False, markup=False, soft_wrap=True)
     if failed:
         raise failed
 
@@ -108,11 +109,3 @@ def draw_views(recipe: Recipe, out: Path, samples: int = 8) -> Path:
     rates = {name: column.rate for name, column in table.columns.items()}
     contact_sheet(views, batch, out, seed=recipe.train.seed, rates=rates)
     return out
-
-
-def _next(recipe: Recipe, folder: Path, reports: list["Report"]) -> list[str]:
-    evaluate = f"mvssl evaluate {folder}" + " --layer head" * ("evaluate" in recipe.train.then)
-    load = [report.load for report in reports] or [f"mvssl export {folder} {folder}/backbone"]
-    board = [f"tensorboard --logdir {folder}"] if "tensorboard" in recipe.train.trackers else []
-    page = [f"mvssl report {folder}"] if "report" not in recipe.train.then else []
-    return [evaluate, *page, *load, *board]

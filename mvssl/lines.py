@@ -12,6 +12,7 @@ from typing import Any
 
 from mvssl.errors import StorageError
 from mvssl.files import write_aside
+from mvssl.jsons import parsed, step_of
 from mvssl.words import warn
 
 _MAY_PASS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ENFILE, errno.EMFILE)
@@ -63,8 +64,5 @@ def cut_lines_after(file: Path, step: int) -> None:
 
 
 def _step_of(line: str) -> float:
-    try:
-        step = json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return float("inf")
-    return step if isinstance(step, int) else float("inf")
+    step = step_of(parsed(line))
+    return float("inf") if step is None else step

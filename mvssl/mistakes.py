@@ -9,6 +9,22 @@ from typing import Any
 import pydantic
 from pydantic import BaseModel
 
+PLAIN = {"int", "float", "str", "bool"}
+WANTED = {
+    "string_type": "a text", "int_type": "a whole number", "int_from_float": "a whole number",
+    "float_type": "a number", "bool_type": "true or false", "list_type": "a list", "tuple_type": "a list",
+    "dict_type": "a table", "model_type": "a table", "model_attributes_type": "a table", "dataclass_type": "a table",
+    "needs_quotes": "a text", "finite_number": "a finite number", "none_required": "null", "set_type": "a list",
+}  # fmt: skip
+LIMITS = {
+    "greater_than": "a number greater than {gt:,}", "greater_than_equal": "a number of at least {ge:,}",
+    "less_than": "a number less than {lt:,}", "less_than_equal": "a number of at most {le:,}",
+    "multiple_of": "a multiple of {multiple_of}",
+}  # fmt: skip
+MOST = 60  # characters of a wrong value that are repeated
+SWITCHES = {"yes": True, "on": True, "y": True, "1": True, "no": False, "off": False, "n": False, "0": False}
+SWITCHES |= {"true": True, "false": False}
+
 
 def nearest(word: str, accepted: Iterable[str]) -> str:
     """'; did you mean X?' where something accepted is near, and the list of what is."""
@@ -47,12 +63,98 @@ def _tables_in(annotation: Any, value: Any) -> Iterable[tuple[type[BaseModel], A
             yield from _tables_in(option, value)
 
 
-def sentences(error: pydantic.ValidationError) -> list[str]:
-    lines = []
-    for fault in error.errors():
-        # pydantic adds the branch of a union ("constrained-int") to the place; the user wrote no such key
-        place = ".".join(str(part) for part in fault["loc"] if not re.search(r"[-\[(]", str(part)))
-        given = "" if fault["type"] in ("missing", "value_error") else f", not {fault['input']!r}"
-        said = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        lines.append(f"{place}: {'is required' if fault['type'] == 'missing' else said}{given}")
-    return list(dict.fromkeys(lines))
+def sentences(error: pydantic.ValidationError, tables: Any) -> list[str]:
+    """What is wrong with `tables`, a line per place: what was expected there, what is there, the way out."""
+    faults: dict[str, list[Any]] = {}
+    for fault in error.errors(include_url=False):
+        faults.setdefault(".".join(_place(fault["loc"], tables)), []).append(fault)
+    # of two readings of a value, such as a number or a list, the one that came further says more
+    inner = [place for place in faults if not any(other.startswith(f"{place}.") for other in faults)]
+    return [_sentence(place, faults[place]) for place in inner]
+
+
+def _place(loc: tuple[int | str, ...], tables: Any) -> Iterable[str]:
+    """The keys and numbers on the way to a fault, without the names that pydantic gives to readings of a value."""
+    here = tables
+    for step in loc:
+        try:
+            here = here[step]
+        except (LookupError, TypeError):  # a key that is missing, or no key
+            if _is_reading(step):
+                continue
+        yield str(step)
+
+
+def _is_reading(step: int | str) -> bool:
+    """Whether this names a reading of a value, such as list[str] or function-before[_text(), str]."""
+    return isinstance(step, str) and (step in PLAIN or bool(re.search(r"[\[(-]", step)))
+
+
+def _sentence(place: str, faults: list[Any]) -> str:
+    last, given = faults[-1], faults[-1]["input"]
+    kinds = {fault["type"] for fault in faults}
+    if "missing" in kinds:
+        return f"{place}: is required"
+    refused = [fault["msg"].removeprefix("Value error, ") for fault in faults if fault["type"] == "value_error"]
+    if refused:
+        return f"{place}: {refused[0]}" if place else refused[0]
+    if last["type"] in ("too_short", "too_long"):
+        least = last["ctx"].get("min_length") or 0
+        most = last["ctx"].get("max_length")
+        wanted = f"at least {least}" if last["type"] == "too_short" else f"at most {most}"
+        return f"{place}: expected {wanted} {'entry' if (most or least) == 1 else 'entries'}, got {_shown(given)}"
+    wanted = list(dict.fromkeys(_wanted(fault) for fault in faults))
+    return f"{place}: expected {' or '.join(wanted)}, got {_shown(given)}{_way_out(kinds, given)}"
+
+
+def _wanted(fault: Any) -> str:
+    if fault["type"] in LIMITS:
+        return LIMITS[fault["type"]].format(**fault["ctx"])
+    if fault["type"] in ("literal_error", "enum"):
+        return str(fault["ctx"]["expected"])
+    return WANTED.get(fault["type"]) or fault["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+
+
+def _shown(value: Any) -> str:
+    """A value as it is written in a recipe, cut where it is long."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, list | tuple | Mapping):
+        kind = "table" if isinstance(value, Mapping) else "list"
+        return f"a {kind} of {len(value)}" if value else f"an empty {kind}"
+    if isinstance(value, str):
+        return f"the text {value[:MOST]!r}" + "..." * (len(value) > MOST)
+    if isinstance(value, int) and abs(value) >= 10**MOST:
+        return f"a number of more than {MOST} digits"
+    return f"{value!r}"[:MOST]
+
+
+def _way_out(kinds: set[str], given: Any) -> str:
+    """What to write instead, where that can be told."""
+    if "needs_quotes" in kinds:
+        text = str(given).lower() if isinstance(given, bool) else str(given)
+        return f"""; put it in quotes: "{text}", on a command line '"{text}"'"""
+    if given is None and "list_type" in kinds:
+        return "; leave the key out, or write [], for none"
+    if given is None:
+        return "; leave the key out for none"
+    if not isinstance(given, str):
+        return ""
+    numbers = kinds & {"int_type", "int_from_float", "float_type"}
+    if numbers and (number := _as_decimal(given)) is not None:
+        return f"; write {number}"
+    if "bool_type" in kinds and given.lower() in SWITCHES:
+        return f"; write {str(SWITCHES[given.lower()]).lower()}"
+    return ""
+
+
+def _as_decimal(text: str) -> str | None:
+    """How a number with leading zeros, a plus, underscores, another base or in quotes is written in a recipe."""
+    plain = text.strip().replace("_", "").removeprefix("+")
+    if re.fullmatch(r"0[xXoObB][0-9a-fA-F]{1,15}", plain):
+        try:
+            return str(int(plain, 0))
+        except ValueError:
+            return None
+    found = re.fullmatch(r"(-?)0*([0-9]{1,30}(\.[0-9]{1,30})?([eE][-+]?[0-9]{1,3})?)", plain)
+    return f"{found[1]}{found[2]}" if found else None

@@ -5,10 +5,11 @@ hang up. What a run did stands in its folder in any case.
 """
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
+
+from mvssl.ends import give_up
 
 
 class _Forgiving:
@@ -31,11 +32,7 @@ class _Forgiving:
         try:
             yield
         except OSError:
-            # also what is still in the buffer, what torch's own code prints, and what Python flushes at its end
-            with contextlib.suppress(OSError, ValueError):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, self._stream.fileno())
-                os.close(nowhere)
+            give_up(self._stream)  # also what is still in the buffer, and what torch's own code prints
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -8,12 +8,13 @@ import math
 import os
 
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 from mvssl import distributed
 from mvssl.checks.check import Checks
 from mvssl.trainer import Trainer
-from mvssl.words import counted
+from mvssl.words import counted, printable
 
 
 def plan(trainer: Trainer, start: int, checks: Checks) -> Table:
@@ -32,7 +33,7 @@ def plan(trainer: Trainer, start: int, checks: Checks) -> Table:
     rows["batch"] = f"{batch} over {counted(world, 'process', 'processes')}, {batch // world} on each"
     if is_lonely(world):
         rows["launch"] = (
-            "[bold]accelerate started one process[/]; with --cpu it does, however many --num_processes asks for: "
+            "accelerate started one process; with --cpu it does, however many --num_processes asks for: "
             "use --config_file launch/cpu_2.yaml"
         )
     rows["batch norm"] = "over all processes" if world > 1 else "one process"
@@ -40,7 +41,7 @@ def plan(trainer: Trainer, start: int, checks: Checks) -> Table:
     rows["checks"] = _checks(checks)
     if trainer.recipe.optim.warmup >= steps:
         rows["warm-up"] = (
-            f"[bold]{counted(trainer.recipe.optim.warmup, 'step')}, and the run has {steps:,}[/]: lower optim.warmup"
+            f"{counted(trainer.recipe.optim.warmup, 'step')}, and the run has {steps:,}: lower optim.warmup"
         )
     if start:
         rows["starts at"] = f"step {start:,}"
@@ -53,7 +54,7 @@ def plan(trainer: Trainer, start: int, checks: Checks) -> Table:
         rows["nothing to do"] = "all steps are done; take more with train.steps or train.epochs"
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, text in rows.items():
-        table.add_row(f"[bold]{name}", text)
+        table.add_row(Text(name, "bold"), Text(printable(text)))  # a folder may be called [red]
     return table
 
 

@@ -99,13 +99,13 @@ class Log:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of an interval that is not over: its sums so far."""
-        sums = [[list(names), values.tolist()] for names, values in self.sums.items()]
+        sums = [{"names": list(names), "values": values.tolist()} for names, values in self.sums.items()]
         return {"steps": self.steps_since, "sums": sums}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on with the interval in which a checkpoint was written."""
         self.steps_since = state["steps"]
-        self.sums = {tuple(names): torch.tensor(values).to(self.one) for names, values in state["sums"]}
+        self.sums = {tuple(sums["names"]): torch.tensor(sums["values"]).to(self.one) for sums in state["sums"]}
 
     def _track(self, values: Mapping[str, float | None], done: int) -> None:
         if not self.tracked:
@@ -188,4 +188,4 @@ def say(accelerator: Accelerator, *lines: Any) -> None:
     if accelerator.is_main_process:
         console = Console(stderr=True)
         for line in lines:
-            console.print(line, highlight=False)
+            console.print(line, highlight=False, markup=False)

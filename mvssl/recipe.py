@@ -6,24 +6,31 @@ out  a frozen `Recipe`; or a `RecipeError` that names the place, what is accepte
 Views and objectives have no tables of their own: a class's keyword-only signature is its schema (`mvssl.compose`).
 """
 
+import codecs
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, model_validator
 
+from mvssl.consistency import crossed
 from mvssl.errors import RecipeError
-from mvssl.mistakes import nearest, sentences, unknown_keys
-from mvssl.tables import override, parse_yaml
+from mvssl.home import at_home
+from mvssl.mistakes import nearest as nearest
+from mvssl.mistakes import sentences, unknown_keys
+from mvssl.strict import Strict
+from mvssl.tables import LARGEST, as_yaml, override_all, parse_yaml
 
-Size = PositiveInt | tuple[PositiveInt, PositiveInt]
+Count = Annotated[int, Field(gt=0, le=10**9)]
+Size = Count | tuple[Count, Count]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Place = Annotated[str, AfterValidator(at_home)]  # a path, a pattern or a source; ~ is the home folder
 
 
-class Table(BaseModel):
+class Table(Strict):
     """A part of a recipe: unknown keys are errors, values do not change once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
@@ -50,19 +57,17 @@ class Column(Table):
     nan: float | None = Field(
         default=None, description="value that NaN become, such as a view's nodata; by default they make a bad sample"
     )
-    rate: PositiveInt | None = Field(
+    rate: Count | None = Field(
         default=None, description="samples per second; wav files of another rate are resampled to it"
     )
-    length: PositiveInt | None = Field(
+    length: Count | None = Field(
         default=None, description="samples [t]; longer signals keep their beginning, shorter ones end in zeros"
     )
-    path: str | None = Field(
-        default=None, coerce_numbers_to_str=True, description="dotted path inside a json field, array of an npz"
-    )
+    path: str | None = Field(default=None, description="dotted path inside a json field, array of an npz")
     names: list[str] | None = Field(
         default=None, min_length=1, description="texts in the order of the class numbers that they stand for"
     )
-    classes: PositiveInt | None = Field(
+    classes: Count | None = Field(
         default=None, description="length of the multi-hot vector that a list of class numbers becomes"
     )
 
@@ -70,17 +75,19 @@ class Column(Table):
 class Data(Table):
     """Where samples come from and how many make a batch."""
 
-    root: str | None = Field(
+    root: Place | None = Field(
         default=None, description="folder that shard patterns are relative to; default $MVSSL_DATA, else ./data"
     )
-    pack: str | None = Field(default=None, description="source that `mvssl pack` knows, packed under root on first use")
-    train: str | list[str] = Field(default=[], description="shards to train on: paths, globs, {000..012} braces")
-    val: str | list[str] = Field(
+    pack: Place | None = Field(
+        default=None, description="source that `mvssl pack` knows, packed under root on first use"
+    )
+    train: Place | list[Place] = Field(default=[], description="shards to train on: paths, globs, {000..012} braces")
+    val: Place | list[Place] = Field(
         default=[], description="held-out shards: training checks itself on them, evaluate tests on them"
     )
     columns: dict[str, Column] = Field(default={}, description="the columns that views are made from")
     label: Column | None = Field(default=None, description="the column that evaluate predicts")
-    batch_size: PositiveInt = Field(default=128, description="samples per optimizer step over all processes")
+    batch_size: Count = Field(default=128, description="samples per optimizer step over all processes")
     workers: int = Field(default=2, ge=0, le=256, description="loader processes per training process")
     missing: Literal["drop", "mask", "error"] = Field(
         default="drop", description="what happens to a sample that lacks a column"
@@ -116,7 +123,9 @@ class Encoder(Table):
     name: str = Field(description="timm model name, one of mvssl's own included")
     taps: list[int] | None = Field(default=None, description="which intermediate maps to keep; default all")
     pretrained: bool = Field(default=False, description="start from timm's weights (downloads)")
-    init_from: str | None = Field(default=None, description="start from a run, an export folder or a safetensors file")
+    init_from: Place | None = Field(
+        default=None, description="start from a run, an export folder or a safetensors file"
+    )
     options: dict[str, Any] = Field(default={}, description="keyword arguments of timm.create_model")
 
 
@@ -143,7 +152,7 @@ class Optim(Table):
     betas: tuple[Share, Share] = (0.9, 0.999)
     eps: float = Field(default=1e-8, gt=0)
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup: NonNegativeInt = Field(default=0, description="steps of linear warm-up")
+    warmup: int = Field(default=0, ge=0, le=10**12, description="steps of linear warm-up")
     final: float = Field(default=0.0, ge=0, le=1, description="share of lr left at the end of the cosine")
     clip: float | None = Field(default=None, gt=0, description="largest gradient norm")
 
@@ -151,25 +160,23 @@ class Optim(Table):
 class Train(Table):
     """How long, how precise, and where to."""
 
-    epochs: float | None = Field(default=None, gt=0)
-    steps: PositiveInt | None = None
+    epochs: float | None = Field(default=None, gt=0, le=1e9)
+    steps: int | None = Field(default=None, gt=0, le=10**12)
     precision: Literal["fp32", "tf32", "bf16"] = Field(default="fp32", description="fp32 is IEEE; bf16 has TF32 beside")
     seed: int = Field(default=0, ge=0, lt=2**63)
-    save_every: PositiveInt = Field(default=500, description="steps between checkpoints; the last step is always saved")
+    save_every: Count = Field(default=500, description="steps between checkpoints; the last step is always saved")
     keep: int = Field(default=2, ge=2, description="checkpoints kept")
-    log_every: PositiveInt = Field(default=20, description="steps between lines of metrics.jsonl")
+    log_every: Count = Field(default=20, description="steps between lines of metrics.jsonl")
     check_every: int | None = Field(
         default=None, ge=0, description="steps between held-out checks on data.val; null: as save_every; 0: none"
     )
-    check_samples: PositiveInt = Field(default=1024, description="held-out samples that a check looks at")
+    check_samples: Count = Field(default=1024, description="held-out samples that a check looks at")
     hang_timeout: float = Field(
-        default=1800,
-        gt=0,
-        description="seconds without progress after which a process counts as hanging, and the run ends",
+        default=1800, gt=0, description="seconds without progress after which a process counts as hanging"
     )
     trackers: list[str] = Field(default=["tensorboard"], description="accelerate trackers")
     joint_bn: bool = Field(default=True, description="views that share an encoder and a shape pass as one batch")
-    out: str = Field(description="run folder")
+    out: Place = Field(min_length=1, description="run folder")
     then: list[Literal["evaluate", "export", "views", "curves", "report"]] = Field(
         default=[], description="what to do after the last step"
     )
@@ -184,8 +191,8 @@ class Train(Table):
 class Finetune(Table):
     """How the fine-tuning probe trains the encoder."""
 
-    epochs: float = Field(default=10, gt=0, description="passes over train, at least 200 steps")
-    shots: list[PositiveInt] = Field(default=[], description="labels per class; none given: all labels of train")
+    epochs: float = Field(default=10, gt=0, le=1e9, description="passes over train, at least 200 steps")
+    shots: list[Count] = Field(default=[], description="labels per class; none given: all labels of train")
     augment: bool = Field(default=True, description="with the recipe's augmentation, or on clean views")
 
 
@@ -197,11 +204,10 @@ class Evaluate(Table):
     )
     layer: str = Field(
         default="vector",
-        coerce_numbers_to_str=True,
         description="vector, head or head:OBJECTIVE (what it compares), or a map's number",
     )
-    shots: list[PositiveInt] = Field(default=[1, 2, 5, 10, 100], description="labels per class of the few-label probe")
-    draws: PositiveInt = Field(default=20, description="random label sets per number of shots")
+    shots: list[Count] = Field(default=[1, 2, 5, 10, 100], description="labels per class of the few-label probe")
+    draws: Count = Field(default=20, description="random label sets per number of shots")
     segments: Column | None = Field(default=None, description="the class of every pixel, for the dense probe")
     ignore: int | None = Field(default=None, description="class of pixels that the dense probe leaves out")
     finetune: Finetune = Field(default_factory=Finetune)
@@ -231,22 +237,41 @@ class Recipe(Table):
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe and apply `table.key=value` overrides. Raises `RecipeError`."""
+    """Read a recipe and apply `table.key=value` overrides; the later of two words for one thing wins, and is logged.
+
+    Raises `RecipeError`.
+    """
     overrides = [overrides] if isinstance(overrides, str) else overrides
-    try:
-        text = Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(
-            f"recipe {path} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}"
-        ) from None
-    if len(text) > 1_000_000:
-        raise RecipeError(f"recipe {path} is larger than 1 MB")
-    tables = parse_yaml(text, str(path))
+    tables = parse_yaml(_text(path), str(path))
     if not isinstance(tables, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping with the tables {', '.join(Recipe.model_fields)}")
-    for given in overrides:
-        override(tables, given)
+        what = "is empty" if tables is None else "is no table"
+        raise RecipeError(f"{path} {what}: a recipe has the tables {', '.join(Recipe.model_fields)}")
+    for told in override_all(tables, overrides):
+        tell(told)
     return parse_recipe(tables, str(path))
+
+
+def tell(text: str) -> None:
+    """Log a sentence that a user is to see, in the main process alone."""
+    if os.environ.get("RANK", "0") == "0":
+        logging.getLogger("mvssl").warning(text)
+
+
+def _text(path: str | Path) -> str:
+    """A file as text, UTF-8 or what its first bytes say. Raises `RecipeError`."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(4 * LARGEST + 1)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"recipe {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(content) > 4 * LARGEST:
+        raise RecipeError(f"recipe {path} is larger than {LARGEST:,} characters")
+    try:
+        return content.decode(
+            "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+        )
+    except UnicodeDecodeError:
+        raise RecipeError(f"recipe {path} cannot be read: it is not text; save it as UTF-8") from None
 
 
 def expand(tables: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,41 +292,14 @@ def parse_recipe(tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
         try:
             recipe = Recipe.model_validate(tables)
         except pydantic.ValidationError as error:
-            faults = sentences(error)
+            faults = sentences(error, expand(tables))
         else:
-            faults = list(_crossed(recipe))
+            faults = list(crossed(recipe))
             if not faults:
                 return recipe
     raise RecipeError("\n".join(f"{where}: {fault}" for fault in faults))
 
 
-def _crossed(recipe: Recipe) -> Iterable[str]:
-    """Faults that only show between tables."""
-    for name, view in recipe.views.items():
-        if not name.isidentifier():
-            yield f"views.{name}: a view's name is letters, digits and _"
-        if recipe.data.columns and view.source not in recipe.data.columns:
-            yield f"views.{name}.from: no column {view.source!r}{nearest(view.source, recipe.data.columns)}"
-        column = recipe.data.columns.get(view.source)
-        if column and column.rate and view.options.get("rate", column.rate) != column.rate:
-            yield f"views.{name}.rate: {view.options['rate']}, but the rate of column {view.source} is {column.rate}"
-        if column and column.size and view.options.get("nodata") is not None:
-            yield (
-                f"views.{name}.nodata: the size of column {view.source} blends what was not measured with the rest; "
-                "give the size to the view"
-            )
-        if view.geometry is not None and view.geometry not in recipe.views:
-            yield f"views.{name}.geometry: no view {view.geometry!r}{nearest(view.geometry, recipe.views)}"
-    listed = [view.strip() for group in recipe.encoder for view in group.split(",")]
-    for name in listed:
-        if name not in recipe.views:
-            yield f"encoder.{name}: no view {name!r}{nearest(name, recipe.views)}"
-    for name in recipe.views:
-        if listed.count(name) != 1:
-            yield f"encoder: view {name!r} needs exactly one encoder; it has {listed.count(name)}"
-
-
 def to_yaml(recipe: Recipe) -> str:
     """The recipe with every value written out, as the run folder keeps it."""
-    tables = TypeAdapter(Recipe).dump_python(recipe, mode="json", by_alias=True)
-    return yaml.safe_dump(tables, sort_keys=False, width=120)
+    return as_yaml(TypeAdapter(Recipe).dump_python(recipe, mode="json", by_alias=True))

@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from mvssl import checkpoint, distributed, exit_record
+from mvssl.ends import as_known
 from mvssl.errors import ElsewhereError, Interrupted, MvsslError, OutputError, RecipeError, StorageError
 from mvssl.files import write_aside
+from mvssl.jsons import is_file_of_a_run, parsed
 from mvssl.recipe import Recipe, load_recipe, to_yaml
 from mvssl.stopping import Stopped, exit_code
 from mvssl.versions import versions
@@ -181,8 +183,10 @@ def describe(folder: Path, recipe: Recipe) -> None:
 def other_versions(folder: Path) -> list[str]:
     """What to tell where the run was trained with other versions: defaults and rounding may differ."""
     try:
-        before = json.loads((folder / "versions.json").read_text())
-    except (OSError, ValueError):
+        before = parsed((folder / "versions.json").read_text(errors="replace"))
+    except OSError:
+        return []
+    if not is_file_of_a_run("versions.json", before):
         return []
     now = versions()
     return [
@@ -206,21 +210,13 @@ def exit_recorded(folder: Path) -> Iterator[None]:
 
 def _explained(error: BaseException) -> MvsslError | None:
     """The sentence for a full disk, memory that has run out, or a process that is gone; None for any other error."""
-    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
-        place = error.filename or "to the run folder"
-        return StorageError(f"reading or writing {place} failed: {error.strerror or error}; checkpoints are intact")
     if isinstance(error, Stopped):
         return Interrupted("stopped between two parts of the run; the same command goes on", exit_code(error.number))
     first = str(error).strip().partition("\n")[0]
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and re.search("can't allocate memory|out of memory", str(error), re.IGNORECASE)
-    ):
-        who = f"process {distributed.rank()} of {distributed.world()}" if distributed.world() > 1 else "this process"
-        return StorageError(
-            f"{who} has no memory left ({first[:120] or 'MemoryError'}); lower data.batch_size, the size of the views, "
-            "or data.workers; the same command goes on from the last checkpoint"
-        )
     gone = re.search("closed by peer|reset by peer|connection refused|timed out|broken pipe", first, re.IGNORECASE)
     if distributed.world() > 1 and isinstance(error, RuntimeError | ConnectionError) and gone:
         return ElsewhereError(f"another process of this run ended or hangs ({gone.group()})")
-    return None
+    known = as_known(error)
+    if known is None or distributed.world() == 1:
+        return known
+    return StorageError(f"process {distributed.rank()} of {distributed.world()}: {known}")

@@ -44,6 +44,17 @@ def pack_once(table: Data) -> None:
             raise
 
 
+def refuse_lonely(model: MultiView, batch: int) -> None:
+    """Raise `RecipeError` where an objective that compares samples would meet one alone and learn nothing."""
+    for name, term in zip(model.labels, model.objective, strict=True):
+        counts = getattr(term, "candidates", lambda _: {})(batch)
+        if counts and max(counts.values()) < 2:
+            raise RecipeError(
+                f"data.batch_size: {batch} leaves the objective {name} nothing to compare a sample with, so that it "
+                "cannot learn; take at least 2 samples, over all processes"
+            )
+
+
 def freeze_unreached(model: MultiView, views: ViewSet, device: torch.device) -> list[str]:
     """Freeze the parameters that no loss reaches, which DDP would wait for, and name them."""
     position = torch.arange(2) + 2 * distributed.rank()
@@ -101,9 +112,10 @@ def resume(
     found = earlier.checkpoint
     changed = runfolder.refuse_changes(folder, earlier.recipe, recipe)
     state = checkpoint.load_state(found)
-    if state["fingerprint"] != fingerprint:
+    before = state.get("fingerprint", "")
+    if before != fingerprint:
         raise RecipeError(
-            f"{folder} was trained on other data (fingerprint {state['fingerprint'][:12]}, now {fingerprint[:12]}): "
+            f"{folder} was trained on other data (fingerprint {before[:12]}, now {fingerprint[:12]}): "
             "give it the shards that it had, or start a new run with train.out=FOLDER"
         )
     checkpoint.restore(found, model, optimizer)
@@ -111,6 +123,7 @@ def resume(
         matching.restore(found)
     lines = [f"continues {found} at step {state['step']}", *(f"  changed {line}" for line in changed)]
     lines += runfolder.other_versions(folder)
-    if state["world"] != distributed.world():
-        lines.append(f"  processes: {state['world']} -> {distributed.world()}; same samples and draws, other rounding")
+    world = state.get("world", distributed.world())
+    if world != distributed.world():
+        lines.append(f"  processes: {world} -> {distributed.world()}; same samples and draws, other rounding")
     return state, lines

@@ -1,49 +1,183 @@
-"""Recipes as plain tables: safe YAML in which 3e-4 is a number, and dotted overrides."""
+"""Recipes as plain tables: YAML read as people mean it, and dotted overrides.
+
+in   YAML text; words `table.key=value`
+out  dicts with text keys, lists, texts, numbers, true, false, None; or a `RecipeError` that names the line
+
+Only true and false are booleans, and only decimal digits are numbers (YAML 1.2's core schema). So `on`, `no`, `010`,
+`0x10`, `1_000`, `1:30` and `2024-01-01` are texts, and a key that wants a number refuses them. A key is always text.
+"""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
 
 from mvssl.errors import RecipeError
 
+LARGEST = 1_000_000  # characters of a recipe
+DEEPEST = 32  # tables and lists inside each other
+LONGEST = 100  # digits of a whole number
+SHOWN = 80  # characters of an override that are repeated
+RIVALS = {"train.steps": "train.epochs", "train.epochs": "train.steps"}  # two words for one thing
+
+_NOTHING = {"", "~", "null", "Null", "NULL"}
+_BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_WHOLE = re.compile(r"0|-?[1-9][0-9]*")
+_DECIMAL = re.compile(r"-?(?=\.?[0-9])(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][-+]?[0-9]+)?")
+_ENDLESS = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which 3e-4 is a number and aliases, which can blow up, are refused."""
+    """YAML without aliases, which can blow up, without tags, and not too deep."""
+
+    depth = 0
 
     def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            raise RecipeError(
-                f"line {self.peek_event().start_mark.line + 1}: aliases (*name) are not accepted in recipes"
-            )
-        return super().compose_node(parent, index)
+        event = self.peek_event()
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise RecipeError(f"line {line}: aliases (*name) are not accepted; put a text that begins with * in quotes")
+        if event.tag is not None:
+            raise RecipeError(f"line {line}: tags ({event.tag}) are not accepted; put a text with ! in quotes")
+        if self.depth == DEEPEST:
+            raise RecipeError(f"line {line}: nested deeper than {DEEPEST}")
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes what either YAML 1.1 or `parse_yaml` would take for something else than text."""
+
+
+_Dumper.add_implicit_resolver("tag:mvssl,number", re.compile(f"^({_DECIMAL.pattern})$"), list("-.0123456789"))
+
+
+def as_yaml(tables: Any) -> str:
+    """Plain tables as YAML that `parse_yaml` reads back as the same."""
+    return yaml.dump(tables, Dumper=_Dumper, sort_keys=False, width=120)
 
 
 def parse_yaml(text: str, where: str) -> Any:
     """YAML as data only; errors name `where` and the line."""
+    if len(text) > LARGEST:
+        raise RecipeError(f"{where}: larger than {LARGEST:,} characters")
     try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader: builds no Python objects
-    except RecursionError:
-        raise RecipeError(f"{where}: nested too deeply") from None
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        return None if node is None else _value(node)
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from None
     except yaml.YAMLError as error:
-        raise RecipeError(
-            f"{where}: not valid YAML: {str(error).splitlines()[0]} {getattr(error, 'problem_mark', '') or ''}".strip()
-        ) from None
+        raise RecipeError(f"{where}: {_what_is_wrong(error, text)}") from None
 
 
-def override(tables: dict[str, Any], given: str) -> None:
-    """Set `table.key=value` in plain tables, making tables on the way. Raises `RecipeError`."""
+def _what_is_wrong(error: yaml.YAMLError, text: str) -> str:
+    """A fault that PyYAML found, with its line."""
+    if isinstance(error, yaml.reader.ReaderError):
+        position = error.position if isinstance(error.position, int) else 0
+        line = text.count("\n", 0, position) + 1
+        return (
+            f"line {line}: not valid YAML: the character {chr(error.character)!r} is not accepted; is this a text file?"
+        )
+    mark = getattr(error, "problem_mark", None)
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    problem = str(getattr(error, "problem", None) or "not understood")
+    if problem == "but found another document":
+        return f"{place}a second document begins (---); a recipe is one"
+    hint = "; indent with spaces, not with tabs" if "\\t" in problem else ""
+    return f"{place}not valid YAML: {problem}{hint}"
+
+
+def _value(node: yaml.Node) -> Any:
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item) for item in node.value]
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(node)
+    assert isinstance(node, yaml.ScalarNode)  # the third and last kind
+    return node.value if node.style else _plain(node)
+
+
+def _mapping(node: yaml.MappingNode) -> dict[str, Any]:
+    lines: dict[str, int] = {}
+    found = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise RecipeError(f"line {line}: a key is a text, not a list or a table")
+        if key.value == "<<" and not key.style:
+            raise RecipeError(f"line {line}: merging (<<) is not accepted; write the keys out")
+        if key.value in lines:
+            raise RecipeError(
+                f"line {line}: the key {key.value!r} comes twice, first on line {lines[key.value]}; keep one of them"
+            )
+        lines[key.value] = line
+        found[key.value] = _value(value)
+    return found
+
+
+def _plain(node: yaml.ScalarNode) -> Any:
+    """What a word without quotes stands for."""
+    text = node.value
+    if text in _NOTHING:
+        return None
+    if text in _BOOLEANS:
+        return _BOOLEANS[text]
+    if _WHOLE.fullmatch(text):
+        if len(text) > LONGEST:
+            raise RecipeError(f"line {node.start_mark.line + 1}: a number of {len(text):,} digits is too long")
+        return int(text)
+    if _DECIMAL.fullmatch(text):
+        return float(text)
+    if _ENDLESS.fullmatch(text):
+        return float(text.replace(".", ""))
+    return text
+
+
+def override_all(tables: dict[str, Any], overrides: Iterable[str]) -> list[str]:
+    """Set each `table.key=value` in plain tables, in order, making tables on the way.
+
+    The later of two words for one thing wins. Returns a sentence for each word that gives way. Raises `RecipeError`.
+    """
+    told: list[str] = []
+    earlier: dict[str, str] = {}  # dotted key -> the word that set it
+    for given in overrides:
+        dotted, replaced = _override(tables, given)
+        for other, word in earlier.items():
+            if _is_inside(other, dotted):
+                told.append(f"{word} gives way to the later {given}")
+            elif _is_inside(dotted, other) and replaced is not None:
+                told.append(f"{dotted[len(other) + 1 :]} of {word} gives way to the later {given}")
+        earlier = {other: word for other, word in earlier.items() if not _is_inside(other, dotted)} | {dotted: given}
+        if dotted in RIVALS:
+            told += _drop_rival(tables, dotted, given, earlier)
+    return told
+
+
+def _drop_rival(tables: dict[str, Any], dotted: str, given: str, earlier: dict[str, str]) -> list[str]:
+    """Remove the other word for what `given` has just set; what to tell of it."""
+    (table, _, now), key = dotted.partition("."), RIVALS[dotted].partition(".")[2]
+    value = tables[table].get(key)
+    if tables[table][now] is None or value is None:
+        return []
+    del tables[table][key]
+    word = earlier.pop(RIVALS[dotted], f"{RIVALS[dotted]}={value} of the recipe")
+    return [f"{word} gives way to {given} of the command line"]
+
+
+def _is_inside(dotted: str, table: str) -> bool:
+    return dotted == table or dotted.startswith(f"{table}.")
+
+
+def _override(tables: dict[str, Any], given: str) -> tuple[str, Any]:
+    """Set one `table.key=value`; returns the dotted key, and what stood there."""
     dotted, equals, value = given.partition("=")
-    if not equals or not dotted:
-        raise RecipeError(f"{given!r} is not an override; write table.key=value, for example optim.lr=1e-3")
     *parents, last = dotted.split(".")
+    if not equals or not all((*parents, last)):
+        raise RecipeError(f"{given!r} is not an override; write table.key=value, for example optim.lr=1e-3")
     here: Any = tables
     for depth, name in enumerate(parents):
         if isinstance(here, dict) and here.get(name) is None:
@@ -54,12 +188,27 @@ def override(tables: dict[str, Any], given: str) -> None:
     if isinstance(here, list):
         _inside(here, last, dotted)
     place: Any = int(last) if isinstance(here, list) else last
-    here[place] = parse_yaml(value, given)
+    before = here[place] if isinstance(here, list) else here.get(place)
+    here[place] = _worth(value, given)
+    return dotted, before
+
+
+def _worth(value: str, given: str) -> Any:
+    """The value of an override. Raises `RecipeError` with how to quote it."""
+    quoted = f"; put the value in quotes if it is a text: '{given.partition('=')[0]}=\"...\"'"
+    shown = given[:SHOWN] + "..." * (len(given) > SHOWN)
+    if re.search(r"(^|\s)#", value) and not re.search("[\"']", value):
+        raise RecipeError(f"{shown}: what follows # would be a comment{quoted}")
+    try:
+        return parse_yaml(value, shown)
+    except RecipeError as error:
+        raise RecipeError(f"{error}{quoted}") from None
 
 
 def _inside(table: Any, name: str, dotted: str) -> Any:
     if isinstance(table, dict):
         return table.get(name)
-    if not name.isdigit() or int(name) >= len(table):
-        raise RecipeError(f"{dotted}: a list of {len(table)} has the places 0 to {len(table) - 1}, not {name!r}")
+    if not (name.isascii() and name.isdigit() and len(name) < 10) or int(name) >= len(table):
+        places = f"the places 0 to {len(table) - 1}" if table else "no places"
+        raise RecipeError(f"{dotted}: a list of {len(table)} has {places}, not {name!r}")
     return table[int(name)]

@@ -33,6 +33,7 @@ from mvssl.objectives import Context
 from mvssl.objectives.partners import Partners
 from mvssl.optim import build_optimizer, learning_rate
 from mvssl.recipe import Recipe
+from mvssl.trackers import refuse_trackers
 from mvssl.views import ViewSet, build_views, resolve_statistics
 
 Part = Callable[[str], contextlib.AbstractContextManager]
@@ -70,6 +71,7 @@ class Trainer:
         views = build_views(recipe.views, source.shapes)
         torch.manual_seed(recipe.train.seed)
         built = build_model(recipe, views.shapes, start_weights=earlier is None).to(accelerator.device)
+        startup.refuse_lonely(built, recipe.data.batch_size)
         frozen = startup.freeze_unreached(built, views, accelerator.device)
         model = convert_batchnorm(built, accelerator.device, rows_absent=bool(source.optional))
         model.to(memory_format=memory_format_for(model, accelerator.device))
@@ -139,6 +141,7 @@ def make_accelerator(recipe: Recipe, cpu: bool = False) -> Accelerator:
 
     With `cpu`, no other device even where there is one.
     """
+    refuse_trackers(recipe.train.trackers)
     launched = os.environ.get("WORLD_SIZE", "1")
     if not launched.isdigit() or (int(launched) > 1 and "MASTER_ADDR" not in os.environ):
         raise RecipeError(f"WORLD_SIZE={launched} without MASTER_ADDR is no launch: use accelerate launch, or unset it")
@@ -159,7 +162,7 @@ def make_accelerator(recipe: Recipe, cpu: bool = False) -> Accelerator:
             ],
         )
     except ValueError as error:
-        raise RecipeError(f"train.trackers or train.precision cannot be had here: {error}") from None
+        raise RecipeError(f"train.precision: {recipe.train.precision} cannot be had here: {error}") from None
     if launched != accelerator.num_processes:
         raise RecipeError(
             f"{launched} processes were launched, but this one sees {accelerator.num_processes}; "

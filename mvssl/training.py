@@ -29,6 +29,7 @@ from mvssl.plan import plan
 from mvssl.progress import Log, say
 from mvssl.recipe import Recipe, to_yaml
 from mvssl.stopping import BEFORE_FIRST_STEP, StopSignal, stop_signals
+from mvssl.trackers import start_trackers
 from mvssl.trainer import Trainer, arithmetic_of, make_accelerator
 from mvssl.watchdog import FOR_DATA, Watchdog
 from mvssl.words import warn
@@ -99,9 +100,9 @@ def _begin(trainer: Trainer, folder: Path, val: Any) -> Begun:
         runfolder.describe(folder, recipe)
         for name in ("metrics.jsonl", "bad.jsonl"):  # a new run keeps nothing, not even what came before its first step
             cut_lines_after(folder / name, start or -1)
-    accelerator.init_trackers("trackers")
+    start_trackers(accelerator)
     say(accelerator, plan(trainer, start, checks), *lines)
-    counts = {name: state[name] for name in ("bad", "skipped", "in_a_row")}
+    counts = {name: state.get(name, 0) for name in ("bad", "skipped", "in_a_row")}
     ledger = Ledger(folder / "bad.jsonl", recipe.data.batch_size, recipe.data.max_bad, **counts)
     return Begun(folder, start, batches, ledger, checks, state.get("interval"))
 

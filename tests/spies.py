@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mvssl import distributed
+from mvssl.objectives.cmc import CMC
 from mvssl.views import ImageView
 
 
@@ -125,3 +126,7 @@ def exchanges() -> Iterator[list[str]]:
 def _noted(names: list[str], name: str, work, *given, **keywords):
     names.append(name)
     return work(*given, **keywords)
+
+
+class Own(CMC):
+    """An objective of a user's own."""

@@ -46,7 +46,7 @@ def test_an_unknown_key_is_64_with_the_nearest_match(capsys, recipe):
 
 def test_a_wrong_type_is_64_with_its_place(capsys, recipe):
     code, text = says(capsys, "train", recipe, "objective.temperature=warm")
-    assert (code, "objective.0.temperature: should be a valid number" in text) == (64, True)
+    assert (code, "objective.0.temperature: expected a number" in text) == (64, True)
 
 
 def test_an_unknown_recipe_is_64_with_its_name(capsys):

@@ -255,6 +255,7 @@ def a_run(folder, groups):
 
 def test_one_encoder_goes_to_the_folder_itself_with_a_card_that_says_what_it_is(tmp_path):
     record = {"probe": "knn", "view": "left", "encoder": "trained", "metric": "accuracy", "unit": "%", "value": 0.8125}
+    record |= {"layer": "vector", "n_train": 1, "n_test": 1, "higher_is_better": True}
     record |= {"standard_error": 0.004, "protocol": {}, "subject": {"step": 1234}}
     record |= {"shards": {"train": ["tiny/*.tar"], "test": []}}
     (tmp_path / "evaluation.json").write_text(json.dumps([record]))

@@ -18,6 +18,7 @@ from mvssl.checks.heldout import HeldOut, Seen
 from mvssl.checks.verdict import Evidence, Verdict, judge
 from mvssl.draws import hash_name
 from mvssl.files import write_aside
+from mvssl.jsons import is_value, parsed, step_of
 from mvssl.trainer import Trainer
 
 
@@ -115,6 +116,7 @@ class Checks:
             idle={view: shape.idle for view, shape in found.items()},
             width={view: shape.width for view, shape in found.items()},
             samples=max((shape.samples for shape in found.values()), default=0),
+            batch=self.held.batch_size if self.held else self.trainer.recipe.data.batch_size,
             beta=max(beta, default=None),
         )  # fmt: skip
 
@@ -143,7 +145,8 @@ def _checked(file: Path) -> dict[int, dict[str, float | None]]:
     found = {}
     if file.is_file():
         for text in file.read_text(errors="replace").splitlines():
-            line = json.loads(text)
-            if "val/loss" in line or "seconds" in line:
-                found[line["step"]] = {name.removeprefix("val/"): value for name, value in line.items()}
+            line = parsed(text)
+            step = step_of(line)
+            if step is not None and ("val/loss" in line or "seconds" in line):
+                found[step] = {name.removeprefix("val/"): value for name, value in line.items() if is_value(value)}
     return found

@@ -67,6 +67,7 @@ class Evidence:
     idle: Mapping[str, float] = field(default_factory=dict)  # share of dimensions that do not vary
     width: Mapping[str, int] = field(default_factory=dict)
     samples: int = 0
+    batch: int = 0  # samples that the bounds compare with each other; of one alone they say nothing
     beta: float | None = None  # weight of MIB's divergence
 
 
@@ -122,7 +123,7 @@ def judge(seen: Evidence) -> Verdict:
         findings = [_standing_still()]
     else:
         findings = [*_collapse(seen)]
-        if seen.step >= seen.early:
+        if seen.step >= seen.early and seen.batch != 1:
             findings += [*_bounds(seen), *_progress(seen)]
     for partly, wholly, names in (
         ("partly collapsed", "collapsed", seen.spread),
@@ -138,7 +139,8 @@ def judge(seen: Evidence) -> Verdict:
 def _well(seen: Evidence) -> str:
     if seen.step < seen.early:
         return "too early to say"
-    return "too few held-out samples to say" if 0 < seen.samples < FEW else "healthy"
+    few = 0 < seen.samples < FEW or seen.batch == 1
+    return "too few held-out samples to say" if few else "healthy"
 
 
 def _summary(seen: Evidence) -> str:

@@ -23,6 +23,7 @@ from mvssl.data.progress import track
 from mvssl.data.sources import Material, Split
 from mvssl.data.survey import Account, LeftOut
 from mvssl.errors import DataError, OutputError, RecipeError, StorageError
+from mvssl.home import home_path
 from mvssl.words import counted, printable
 
 _BYTES_PER_SHARD = 1 << 30
@@ -80,12 +81,12 @@ def pack(
     `StorageError` where writing fails; an interrupted pack leaves no destination behind. Of several packs of one
     destination at once, one ends well, and the others with `OutputError` while its shards lie there whole.
     """
-    destination = expanded(destination)
+    destination = home_path(destination)
     if per_shard < 1 or not 0 <= val < 1 or seed < 0:
         raise RecipeError(
             f"pack: per_shard={per_shard} must be at least 1, val={val} from 0 to below 1, seed={seed} at least 0"
         )
-    opened = _open(source, None if root is None else expanded(root))
+    opened = _open(source, None if root is None else home_path(root))
     _refuse_different(opened)
     material = _held_out(opened, val, seed)
     aside = _aside(destination)
@@ -104,11 +105,6 @@ def pack(
     return packed
 
 
-def expanded(path: str | Path) -> Path:
-    """The path with `~` at its start as the home folder, where that is known."""
-    return Path(os.path.expanduser(path))
-
-
 def destination_of(source: str, root: Path) -> Path:
     """Where a recipe's `data.pack` goes: root/digits, root/cifar10 for torchvision:CIFAR10, else root/STEM of a path.
 
@@ -117,7 +113,7 @@ def destination_of(source: str, root: Path) -> Path:
     kind, _, rest = source.partition(":")
     if kind == "torchvision":
         return root / rest.lower()
-    path = expanded(rest if kind in ("classes", "pairs") else source)
+    path = home_path(rest if kind in ("classes", "pairs") else source)
     whole = path.absolute()
     destination = root / (whole.stem if whole.suffix == ".npz" else whole.name)
     if path.is_dir() and destination.resolve() == path.resolve():
@@ -134,7 +130,7 @@ def _open(source: str, root: Path | None) -> Material:
     if colon and kind == "torchvision":
         return sources.torchvision_set(rest, root)
     named = kind if colon and kind in ("classes", "pairs") else None
-    path = expanded(rest if named else source)
+    path = home_path(rest if named else source)
     if path.is_dir():
         return folders.folder(path, named)
     if path.is_file() and path.suffix == ".npz":

@@ -15,19 +15,12 @@ from pathlib import Path
 from braceexpand import braceexpand
 
 from mvssl.errors import DataError, OutputError, RecipeError
+from mvssl.home import home_path
 from mvssl.words import printable
 
 _MOST = 1_000_000  # shards that one pattern may name
 _LONGEST, _DEEPEST = 4096, 50  # letters of a pattern, braces in braces
 _NUMBERS = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})(?:\.\.-?(\d{1,18}))?", re.ASCII)
-
-
-def expand_home(path: str | Path) -> Path:
-    """`path` with `~` or `~user` at its beginning written out. Raises `RecipeError` where that folder is not known."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise RecipeError(f"{path}: the home folder is not known (HOME is not set); write the whole path") from None
 
 
 def cache_folder() -> Path:
@@ -37,7 +30,7 @@ def cache_folder() -> Path:
     `OutputError` where somebody else made it.
     """
     if os.environ.get("MVSSL_CACHE"):
-        return expand_home(os.environ["MVSSL_CACHE"])
+        return home_path(os.environ["MVSSL_CACHE"])
     try:
         return Path.home() / ".cache" / "mvssl"
     except RuntimeError:
@@ -71,7 +64,7 @@ def expand(patterns: str | list[str], root: Path) -> list[Path]:
         raise RecipeError(
             "no shards are named: give data.train (or data.val) paths or patterns such as set/train/*.tar"
         )
-    shards = [shard for pattern in wanted for shard in _expand_one(pattern, expand_home(root))]
+    shards = [shard for pattern in wanted for shard in _expand_one(pattern, home_path(root))]
     twice = [shard for shard, n in Counter(shard.resolve() for shard in shards).items() if n > 1]
     if twice:
         raise DataError(f"shard {min(twice)} is named twice by {', '.join(wanted)}; its samples would count double")
@@ -82,7 +75,7 @@ def _expand_one(pattern: str, root: Path) -> list[Path]:
     _refuse_urls(pattern)
     if len(pattern) > _LONGEST or "\0" in pattern:
         raise RecipeError(f"shards {pattern[:80]!r}...: {len(pattern):,} letters; a path has at most {_LONGEST:,}")
-    base, rest = _as_written(root, str(expand_home(pattern)))
+    base, rest = _as_written(root, str(home_path(pattern)))
     shards, absent = [], []
     for name in _braces(rest, pattern):
         found = sorted(_match(base, name))

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mvssl.errors import DataError, MvsslError, RecipeError
+from mvssl.home import home_path
 from mvssl.recipe import load_recipe
 from mvssl.views.bands import kept_names
 from mvssl.words import counted, warn
@@ -39,7 +40,7 @@ def load_start_weights(
     """
     where = f"{where}.init_from: {source}"
     try:
-        path = Path(source).expanduser()
+        path = home_path(source)
     except RuntimeError as error:
         raise RecipeError(f"{where}: {error}") from None
     _check_bands(bands or {}, _bands_of(path, group), where)

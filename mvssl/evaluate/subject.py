@@ -17,8 +17,8 @@ from mvssl.evaluate.layers import PIXELS, Candidate, code_of, heads, weights_dig
 from mvssl.mistakes import nearest
 from mvssl.model import MultiView, build_model
 from mvssl.names import CHOSEN_BY, first_drawn
-from mvssl.recipe import Recipe, load_recipe, parse_recipe, to_yaml
-from mvssl.tables import override, parse_yaml
+from mvssl.recipe import Recipe, load_recipe, parse_recipe, tell, to_yaml
+from mvssl.tables import override_all, parse_yaml
 from mvssl.views import ViewSet
 
 OVERRIDES = ("evaluate.", "data.root=", "data.train=", "data.val=", "data.label", "data.workers=")
@@ -100,7 +100,8 @@ def _changed(run: Any, overrides: list[str], changes: tuple[str, ...]) -> Any:
             raise RecipeError(f"{given}: unknown key {table}{nearest(table, tables)}")
         if not given.startswith(changes):
             raise RecipeError(f"{given}: of a run only {', '.join(changes)}... may be overridden here")
-        override(tables, given)
+    for told in override_all(tables, overrides):
+        tell(told)
     return replace(run, recipe=parse_recipe(tables, str(run.folder))) if overrides else run
 
 

@@ -4,7 +4,6 @@ in   a run folder, finished, stopped, or still in training
 out  `Facts`; a file that is not there is empty, what is damaged is left out and told
 """
 
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 from mvssl.errors import DataError
 from mvssl.evaluate.records import is_record
+from mvssl.jsons import is_file_of_a_run, is_value, parsed, step_of
 from mvssl.recipe import Recipe, load_recipe
 
 MOST_NAMED = 5  # damaged lines of a file that are told by number
@@ -72,11 +72,11 @@ def gather(folder: Path) -> Facts:
         recipe=load_recipe(folder / "recipe.yaml"),
         metrics=series(read_lines(file, left_out)),
         records=_records(folder / "evaluation.json", left_out),
-        verdict=_json(folder / "verdict.json", dict, left_out),
+        verdict=_json(folder / "verdict.json", left_out),
         mispaired=read_lines(folder / "mispaired.jsonl", left_out),
         bad=read_lines(folder / "bad.jsonl", left_out),
-        versions=_json(folder / "versions.json", dict, left_out),
-        exit=_json(folder / "exit.json", dict, left_out) or None,
+        versions=_json(folder / "versions.json", left_out),
+        exit=_json(folder / "exit.json", left_out) or None,
         age=time.time() - file.stat().st_mtime if file.exists() else math.inf,
         left_out=left_out,
     )
@@ -86,7 +86,7 @@ def read_lines(file: Path, left_out: list[str]) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file; lines that are none go to `left_out`. Raises `DataError`."""
     found, damaged = [], []
     for number, line in enumerate(_text(file, left_out).split("\n"), 1):
-        value = _parsed(line)
+        value = parsed(line)
         if isinstance(value, dict):
             found.append(value)
         elif line.strip():
@@ -107,45 +107,37 @@ def series(lines: list[dict[str, Any]]) -> dict[str, Series]:
 
 def _numbers(lines: list[dict[str, Any]]) -> Iterator[tuple[int, str, float]]:
     for line in lines:
-        step = line.get("step")
-        if not isinstance(step, int) or isinstance(step, bool):
+        step = step_of(line)
+        if step is None:
             continue
         for name, value in line.items():
-            if name != "step" and _finite(value):
+            if name != "step" and value is not None and is_value(value):
                 yield step, name, float(value)
 
 
-def _finite(value: Any) -> bool:
-    """Whether this is a number that can be drawn; JSON knows integers beyond every float."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-def _json(file: Path, kind: type, left_out: list[str]) -> Any:
-    """What a small file holds, or an empty `kind` and a word in `left_out`."""
+def _json(file: Path, left_out: list[str]) -> dict[str, Any]:
+    """What a small file holds, or nothing and a word in `left_out`."""
     text = _text(file, left_out)
-    value = _parsed(text)
-    if isinstance(value, kind):
+    value = parsed(text)
+    if is_file_of_a_run(file.name, value):
         return value
     if text:
-        left_out.append(f"{file.name}: damaged, no JSON {'object' if kind is dict else 'list'}")
-    return kind()
+        left_out.append(f"{file.name}: damaged, or of another version")
+    return {}
 
 
 def _records(file: Path, left_out: list[str]) -> list[dict[str, Any]]:
-    whole = _json(file, list, left_out)
+    text = _text(file, left_out)
+    whole = parsed(text)
+    if not isinstance(whole, list):
+        left_out += [f"{file.name}: damaged, no JSON list"] * bool(text)
+        return []
     usable = [r for r in whole if is_record(r)]
     if len(usable) < len(whole):
         left_out.append(
             f"{file.name}: {len(whole) - len(usable)} of {len(whole)} records, which lack what a table needs"
         )
     return usable
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _text(file: Path, left_out: list[str]) -> str:

@@ -70,11 +70,12 @@ def look(folder: Path, trust: Iterable[str], samples: int, checkpoint: str = "la
     for begin in range(0, len(chosen), AT_ONCE):
         batch = take(source, chosen[begin : begin + AT_ONCE])
         with torch.inference_mode():
-            found = encode(batch) if len(batch.index) else {}
-        for view, x in found.items():
+            encoded = encode(batch) if len(batch.index) else {}
+        for view, x in encoded.items():
             features.setdefault(view, []).append(x.float().cpu())
         rows += batch.index.tolist()
-        labels += [batch.columns["label"]] if "label" in batch.columns else []
+        found = batch.columns.get("label")
+        labels += [found] if found is not None and found.ndim <= 2 else []  # a picture is no label
     if not rows:
         raise DataError(f"none of {counted(len(chosen), 'sample')} of {source.paths[0].parent} can be decoded")
     together = {view: torch.cat(parts) for view, parts in features.items()}

@@ -23,6 +23,13 @@ def test_a_run_with_sound_numbers_is_healthy_and_says_its_numbers():
     assert found.summary == "a-b 2.00 of 4.85 nats; a fills 60.0 of 128 directions"
 
 
+def test_of_one_sample_alone_nothing_is_said_of_bounds_and_nothing_advised():
+    blind = {"loss": 0.0, "bound/a-b": 0.0, "ceiling/a-b": 0.0}
+    found = judge(seen(blind, batch=1, samples=1, first=blind, trained={"bound/a-b": 3.0}))
+    assert (found.verdict, found.findings) == ("too few held-out samples to say", [])
+    assert judge(seen(blind, batch=2, first=blind)).findings
+
+
 @pytest.mark.parametrize(
     ("word", "changes", "number"),
     [

@@ -225,20 +225,14 @@ def test_the_home_folder_is_expanded_in_every_path(tmp_path, monkeypatch):
     assert not (tmp_path / "~").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_pack_that_is_stopped_leaves_nothing_and_says_by_what(tmp_path, monkeypatch, number):
-    from mvssl import shards
-    from mvssl.errors import Interrupted
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_pack_that_is_stopped_leaves_nothing_and_has_the_code(tmp_path, monkeypatch, number, code):
+    from mvssl.cli import main
 
     monkeypatch.setattr("mvssl.data.sources.png_bytes", lambda _: os.kill(os.getpid(), number))
-    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        with pytest.raises(Interrupted, match=number.name) as caught:
-            shards.pack("digits", tmp_path / "out")
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-    assert caught.value.code == 128 + number
+    with pytest.raises(SystemExit) as caught:
+        main(["pack", "digits", str(tmp_path / "out")])
+    assert caught.value.code == code
     assert os.listdir(tmp_path) == []
 
 

@@ -21,7 +21,7 @@ def test_a_recipe_gives_keywords_to_the_probes_that_it_names():
     [
         ({"kn": {}}, r"evaluate.options: no probe 'kn'; did you mean 'knn'"),
         ({"knn": {"neighbours": 5}}, r"evaluate.options.knn.neighbours: unknown key.*accepted: k, temperature"),
-        ({"knn": {"k": 0}}, r"evaluate.options.knn.k: should be greater than 0"),
+        ({"knn": {"k": 0}}, r"evaluate.options.knn.k: expected a number greater than 0"),
         ({"fewlabel": {"shots": 3}}, r"evaluate.options.fewlabel.shots: unknown key"),  # evaluate.shots says that
         ({"linear": {"seed": 3}}, r"evaluate.options.linear.seed: unknown key"),  # and --seed that
     ],

@@ -4,6 +4,7 @@ from typing import Any
 
 import yaml
 
+from mvssl.advice import overriding
 from mvssl.modelcard import public
 from mvssl.report.gather import Facts, short_path
 from mvssl.report.html import el
@@ -28,7 +29,7 @@ def origin(facts: Facts) -> Section:
         told.append(el("p", f"{counted(len(facts.bad), 'sample')} could not be decoded; others took the place:"))
         told.append(el("ul", [el("li", _bad(row)) for row in facts.bad[:MOST]], class_="plain"))
         told += [el("p", f"and {len(facts.bad) - MOST} more, in bad.jsonl")] if len(facts.bad) > MOST else []
-    again = f"mvssl train recipe.yaml train.out=runs/{facts.name}"
+    again = f"mvssl train recipe.yaml {overriding('train.out', f'runs/{facts.name}')}"
     told.append(el("p", "The same run again: save the recipe as recipe.yaml, then ", el("code", again), class_="note"))
     return Section("origin", "Recipe and versions", el("div", recipe, told))
 

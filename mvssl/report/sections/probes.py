@@ -4,6 +4,7 @@ from collections import Counter
 from itertools import groupby
 from typing import Any
 
+from mvssl.advice import typed
 from mvssl.evaluate.records import Record, differences
 from mvssl.evaluate.tables import (
     caveat,
@@ -30,7 +31,9 @@ def probes(facts: Facts) -> Section | Absent:
     """Every record of evaluation.json, the newest weights first, with its protocol to unfold."""
     records = facts.records
     if not records:
-        why = f"no evaluation of this version; `mvssl evaluate {facts.folder}` makes one, where shards have labels"
+        why = (
+            f"no evaluation of this version; `mvssl evaluate {typed(facts.folder)}` makes one, where shards have labels"
+        )
         return Absent("Probes", why)
     whose = sorted({_whose(r) for r in records}, key=lambda w: (w[0] != str(facts.folder), -w[1]))
     parts = [_of_weights(*one, [r for r in records if _whose(r) == one]) for one in whose]

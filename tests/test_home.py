@@ -1,0 +1,33 @@
+"""~ is the home folder wherever a path is given, and nothing else is expanded."""
+
+import pytest
+
+from mvssl.home import at_home
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+
+
+@pytest.mark.parametrize(
+    ("path", "whole"),
+    [
+        ("~", "/home/me"),
+        ("~/a b/*.tar", "/home/me/a b/*.tar"),
+        ("~root/x", "/root/x"),
+        ("classes:~/x", "classes:/home/me/x"),
+        ("./~", "./~"),
+        ("a/~/b", "a/~/b"),
+        ("$HOME/x", "$HOME/x"),
+        ("", ""),
+    ],
+)
+def test_a_leading_tilde_is_the_home_folder(path, whole):
+    assert at_home(path) == whole
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "~*.tar"])
+def test_a_user_who_does_not_exist_is_refused_with_the_way_to_mean_a_name(path):
+    with pytest.raises(ValueError, match=r"there is no user .*; write \./~"):
+        at_home(path)
