@@ -24,8 +24,8 @@ def ended(command: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("command", "code"),
     [
-        ("schema | head -1", 141),
-        ("--help | true", 141),
+        ("schema | (exec <&-; sleep 1)", 141),
+        ("--help | (exec <&-; sleep 1)", 141),
         ("--help > /dev/full", 74),
         ("schema > /dev/full", 74),
         ("schema >&-", 0),

@@ -18,6 +18,7 @@ from mvssl import checkpoint, runfolder
 from mvssl.checks.check import _checked
 from mvssl.errors import MvsslError
 from mvssl.evaluate import evaluate, several
+from mvssl.lines import cut_lines_after
 from mvssl.recipe import load_recipe, parse_recipe, to_yaml
 from mvssl.report import report
 from mvssl.report.gather import gather
@@ -139,7 +140,7 @@ def test_what_a_run_folder_tells_is_reported_compared_and_gone_on_from(run, caps
             several.show([run, run / "evaluation.json"])
         runfolder.other_versions(run)
         _checked(run / "metrics.jsonl")
-        runfolder.cut_lines_after(run / "metrics.jsonl", 1)
+        cut_lines_after(run / "metrics.jsonl", 1)
     capsys.readouterr()
 
 
@@ -152,7 +153,7 @@ def test_texts_that_json_cannot_take_are_passed_over(run, name, text):
     facts = gather(run)
     assert bool(facts.left_out) == (text != "")
     _checked(run / "metrics.jsonl")
-    runfolder.cut_lines_after(run / "metrics.jsonl", 1)
+    cut_lines_after(run / "metrics.jsonl", 1)
 
 
 def test_checkpoints_whose_state_or_manifest_is_odd(run):
