@@ -170,32 +170,43 @@ class _Training(_Reader):
         begin = step * self.batch_size + self.rank * self.rows
         position = np.arange(begin, begin + self.rows)
         index, samples, bad = self.order(position), [], []
-        for row, place in enumerate(position.tolist()):
-            try:
-                samples.append(self.source[int(index[row])])
-            except Undecodable as error:
-                if isinstance(error, Unreadable) and not isinstance(error, Vanished):
-                    return StorageError(f"{error}; once it can be read again, the same command goes on")
-                found = self._stand_in(place)
-                if found is None:
-                    return DataError(
-                        f"sample {self.source.key(int(index[row]))} of {self.source.shard(int(index[row]))} is bad "
-                        f"({error.column}: {error.reason}), and so are {ATTEMPTS} others tried in its place; "
-                        "`mvssl verify` lists what is wrong with the shards"
-                    )
-                bad.append(self._bad(place, int(index[row]), error, self.source.key(found[0])))
-                index[row] = found[0]
-                samples.append(found[1])
+        try:
+            for row, place in enumerate(position.tolist()):
+                wanted = int(index[row])
+                sample = self._read(wanted)
+                if isinstance(sample, Undecodable):
+                    error = sample
+                    index[row], sample = self._stand_in(place)
+                    if isinstance(sample, Undecodable):
+                        return DataError(
+                            f"sample {self.source.key(wanted)} of {self.source.shard(wanted)} is bad "
+                            f"({error.column}: {error.reason}), and so are {ATTEMPTS} others tried in its place; "
+                            "`mvssl verify` lists what is wrong with the shards"
+                        )
+                    bad.append(self._bad(place, wanted, error, self.source.key(int(index[row]))))
+                samples.append(sample)
+        except Unreadable as error:
+            return StorageError(f"{error}; once it can be read again, the same command goes on")
         return self._stack(samples, position, index, bad)
 
-    def _stand_in(self, position: int) -> tuple[int, Sample] | None:
+    def _read(self, index: int) -> Sample | Undecodable:
+        """The sample, or why it is bad. Raises `Unreadable` where the disk fails, which says nothing of the sample."""
+        try:
+            return self.source[index]
+        except Undecodable as error:
+            if isinstance(error, Unreadable) and not isinstance(error, Vanished):
+                raise
+            return error
+
+    def _stand_in(self, position: int) -> tuple[int, Sample | Undecodable]:
+        """The first good sample of those to try at a position, or the last of them."""
+        index, sample = 0, Undecodable("not tried")
         for attempt in range(1, ATTEMPTS + 1):
             index = self.order.stand_in(position, attempt)
-            try:
-                return index, self.source[index]
-            except Undecodable:
-                continue
-        return None
+            sample = self._read(index)
+            if not isinstance(sample, Undecodable):
+                break
+        return index, sample
 
 
 class _Once(_Reader):

@@ -5,6 +5,7 @@ out  DEST/train/000000.tar ..., DEST/val/..., each with names.tsv; DEST/classes.
      that is not packed, and why; or nothing at all
 """
 
+import contextlib
 import errno
 import io
 import os
@@ -19,10 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mvssl.data import archives, folders, sources
+from mvssl.data.index import build
 from mvssl.data.progress import track
 from mvssl.data.sources import Material, Split
 from mvssl.data.survey import Account, LeftOut
-from mvssl.errors import DataError, OutputError, RecipeError, StorageError
+from mvssl.errors import DataError, MvsslError, OutputError, RecipeError, StorageError
 from mvssl.home import home_path
 from mvssl.words import counted, printable
 
@@ -102,6 +104,8 @@ def pack(
         raise StorageError(f"packing to {destination} failed: {error.strerror or error}; nothing was kept") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+    with contextlib.suppress(MvsslError):  # an index is made again when it is missing
+        build(sorted(destination.glob("*/*.tar")), progress, digests=True)
     return packed
 
 

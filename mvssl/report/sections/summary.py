@@ -1,16 +1,18 @@
 """The head of the page: what was trained, on what, how long, how it ended, and what it learned in one line."""
 
 import math
+import os
 from datetime import timedelta
 
 from mvssl.data.paths import listed
-from mvssl.errors import PREEMPTED
+from mvssl.exit_record import parse_exit
 from mvssl.report.gather import Facts, Series
 from mvssl.report.html import Html, el
 from mvssl.report.samples import Look
 from mvssl.report.scale import short
 from mvssl.report.sections import Section
 from mvssl.report.sections.probes import highlight
+from mvssl.stopping import CODES
 from mvssl.words import counted
 
 STILL = 600  # seconds after its last line for which a run without exit.json passes as training
@@ -63,19 +65,21 @@ def _held_out(loss: Series) -> str:
 
 
 def state(facts: Facts) -> str:
-    """Whether the run is finished, stopped, failed, or still in training."""
-    if facts.exit is None:
+    """Whether the run is finished, stopped, failed, killed, or still in training."""
+    record = parse_exit(facts.exit)
+    if record is None:
         if not math.isfinite(facts.age):
             return "no step has been logged yet"
         if facts.age < STILL:
             return f"in training; the last line was written {lasted(facts.age)} ago"
         return f"ended without a word, or stands still: the last line was written {lasted(facts.age)} ago"
-    code, reason = facts.exit.get("code"), str(facts.exit.get("reason", ""))
-    if code == 0:
+    if record.code is None:
+        if record.alive and record.process == os.getpid():
+            return "finished"  # the page is a part of train.then
+        return f"in training: {record}" if record.alive is not False else str(record)
+    if record.code == 0:
         return "finished"
-    if code in (PREEMPTED, 130):
-        return f"stopped: {reason}"
-    return f"ended with exit code {code}: {reason}"
+    return f"stopped: {record.reason}" if record.code in CODES.values() else str(record)
 
 
 def length(facts: Facts, samples: int | None) -> str:
