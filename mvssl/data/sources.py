@@ -85,7 +85,7 @@ def torchvision_set(name: str, root: Path | None = None) -> Material:
 
     made: Any = getattr(datasets, name, None)
     if not (inspect.isclass(made) and name in datasets.__all__):
-        from mvssl.recipe import nearest
+        from mvssl.mistakes import nearest
 
         raise RecipeError(f"torchvision has no set {name!r}{nearest(name, sorted(datasets.__all__))}")
     accepts = inspect.signature(made).parameters

@@ -14,7 +14,8 @@ from mvssl.errors import RecipeError
 from mvssl.evaluate.handing import ALL
 from mvssl.evaluate.layers import DENSE, PIXELS, Candidate, Want, dense_numbers
 from mvssl.evaluate.probes import PROBES
-from mvssl.recipe import Evaluate, nearest
+from mvssl.mistakes import nearest
+from mvssl.recipe import Evaluate
 
 DECIDED = ("seed", "device", "other", "head")  # of a probe's keywords, by the command line, the machine, a protocol
 INPUTS = Want(Candidate(PIXELS, None), PIXELS)

@@ -16,8 +16,9 @@ from mvssl.evaluate.classifiers import LINEARS, MLPS
 from mvssl.evaluate.layers import heads
 from mvssl.evaluate.plan import Job
 from mvssl.evaluate.subject import Subject
+from mvssl.mistakes import nearest
 from mvssl.objectives import MIB, InfoMax
-from mvssl.recipe import Evaluate, nearest
+from mvssl.recipe import Evaluate
 from mvssl.words import counted
 
 FROZEN = "the encoder is in eval mode and sees no augmentation"

@@ -14,7 +14,7 @@ from mvssl.data.images import MAX_PIXELS
 from mvssl.devices import send
 from mvssl.draws import Draws
 from mvssl.errors import RecipeError
-from mvssl.recipe import nearest
+from mvssl.mistakes import nearest
 from mvssl.views import color as colors
 from mvssl.views import disturb
 from mvssl.views import normalize as normalization
