@@ -70,8 +70,8 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
         from mvssl import distributed
         from mvssl.training import train as run_training
 
-        run_training(loaded, then=True)
-        distributed.close()
+    run_training(loaded, then=True)
+    distributed.close()
 
 
 @app.command()

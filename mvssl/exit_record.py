@@ -20,7 +20,7 @@ import psutil
 from mvssl import distributed
 from mvssl.errors import BUG, ElsewhereError, MvsslError, StorageError
 from mvssl.files import write_aside
-from mvssl.jsons import parsed
+from mvssl.jsons import is_file_of_a_run, parsed
 
 NAME = "exit.json"
 
@@ -91,12 +91,9 @@ def read_exit(folder: Path) -> ExitRecord | None:
 
 def parse_exit(found: Any) -> ExitRecord | None:
     """The record in a JSON document; None where it is no such document."""
-    known = {"code": (int, type(None)), "reason": str, "host": str, "process": int, "started": (int, float)}
-    if not isinstance(found, dict) or not {"code", "reason"} <= found.keys():
+    if not is_file_of_a_run(NAME, found):
         return None
-    if not all(isinstance(found[name], kind) for name, kind in known.items() if name in found):
-        return None
-    return ExitRecord(**{name: found[name] for name in known if name in found})
+    return ExitRecord(**{name: found[name] for name in ExitRecord._fields if name in found})
 
 
 def _write(folder: Path, record: ExitRecord) -> None:

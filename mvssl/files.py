@@ -12,6 +12,7 @@ import contextlib
 import errno
 import io
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,7 +85,8 @@ def write_aside(
     A link is followed; what is no plain file is refused. On a full disk it is `StorageError` that is raised.
     """
     whole = Path(os.path.realpath(file))
-    aside = whole.with_name(f".{whole.name[:40]}.{os.getpid()}")  # short: a name has at most 255 bytes
+    # short, as a name has at most 255 bytes; drawn, as processes of several containers may have one number
+    aside = whole.with_name(f".{whole.name[:40]}.{secrets.token_hex(4)}")
     with writing(file, failure, way_out):
         refuse_odd(Path(file), failure, way_out)
         try:

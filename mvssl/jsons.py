@@ -63,7 +63,10 @@ class _Exit(_Open):
     """exit.json."""
 
     code: int | None
-    reason: Text = ""
+    reason: Text
+    host: Text = ""
+    process: int = 0
+    started: Number = 0.0
 
 
 class _Versions(BaseModel):

@@ -34,7 +34,8 @@ class LineFile:
             _append("".join(self._waiting).encode(), self.file)
         except OSError as error:
             if error.errno not in _MAY_PASS or len(self._waiting) > _MOST_WAITING:
-                raise StorageError(f"{self.file} cannot be written: {error.strerror}; was it removed?") from None
+                removed = "; was it removed?" if error.errno == errno.ENOENT else ""
+                raise StorageError(f"{self.file} cannot be written: {error.strerror}{removed}") from None
             if not self._told:
                 warn(f"{self.file} cannot be written: {error.strerror}; training goes on, and the lines wait")
             self._told = True

@@ -111,8 +111,8 @@ def is_run_folder(folder: Path) -> bool:
     """Whether mvssl made the folder: it has the mark, or what runs had before there was one."""
     if (folder / MARK).is_file():
         return True
-    lock_and_records = (folder / ".lock").is_file() and exit_record.read_exit(folder) is not None
-    return lock_and_records or bool(checkpoint.candidates(folder))
+    written = (folder / "recipe.yaml").is_file() or exit_record.read_exit(folder) is not None
+    return ((folder / ".lock").is_file() and written) or bool(checkpoint.candidates(folder))
 
 
 def recipe_of(folder: Path, found: Path) -> Recipe:

@@ -31,7 +31,7 @@ from mvssl.recipe import Recipe, to_yaml
 from mvssl.stopping import BEFORE_FIRST_STEP, StopSignal, stop_signals
 from mvssl.trackers import start_trackers
 from mvssl.trainer import Trainer, arithmetic_of, make_accelerator
-from mvssl.watchdog import FOR_DATA, Watchdog
+from mvssl.watchdog import FOR_DATA, IN_A_CHECK, Watchdog
 from mvssl.words import warn
 
 AFTER_LAST_STEP = "stopped in train.then; all steps are done and saved, and the same command goes on with the rest"
@@ -66,7 +66,7 @@ def train(recipe: Recipe, data: Any = None, val: Any = None, then: bool = False)
     With `then`, do what `train.then` lists as well. Raises `RecipeError`, `DataError`, `OutputError`, `StorageError`,
     `HangError`, each with the way out; `Interrupted` after SIGTERM, SIGHUP or Ctrl-C, with all saved.
     """
-    folder = Path(recipe.train.out)
+    folder, launcher = Path(recipe.train.out), os.getppid()
     with forgiving_stderr(), arithmetic_of(recipe), stop_signals() as stop:
         with stop.at_once(BEFORE_FIRST_STEP):
             accelerator = make_accelerator(recipe)
@@ -78,7 +78,7 @@ def train(recipe: Recipe, data: Any = None, val: Any = None, then: bool = False)
                     finish.check_layer(recipe, trainer.model)
                 begun = _begin(trainer, folder, val)
             with stop.deferred():
-                outcome = _loop(trainer, begun, stop)
+                outcome = _loop(trainer, begun, stop, launcher)
             if then and recipe.train.then:
                 with stop.at_once(AFTER_LAST_STEP):
                     finish.finish(recipe, folder)
@@ -96,10 +96,13 @@ def _begin(trainer: Trainer, folder: Path, val: Any) -> Begun:
     start = state["step"]
     batches = trainer.batches(start, trainer.steps)
     checks = Checks(trainer, folder, open_held_out(trainer, val) if recipe.train.check_every != 0 else None)
-    if accelerator.is_main_process:
+
+    def write() -> None:
         runfolder.describe(folder, recipe)
         for name in ("metrics.jsonl", "bad.jsonl"):  # a new run keeps nothing, not even what came before its first step
             cut_lines_after(folder / name, start or -1)
+
+    distributed.from_main(write)
     start_trackers(accelerator)
     say(accelerator, plan(trainer, start, checks), *lines)
     counts = {name: state.get(name, 0) for name in ("bad", "skipped", "in_a_row")}
@@ -107,7 +110,7 @@ def _begin(trainer: Trainer, folder: Path, val: Any) -> Begun:
     return Begun(folder, start, batches, ledger, checks, state.get("interval"))
 
 
-def _loop(trainer: Trainer, begun: Begun, stop: StopSignal) -> Outcome:
+def _loop(trainer: Trainer, begun: Begun, stop: StopSignal, launcher: int) -> Outcome:
     folder, start, batches, ledger, checks, interval = begun
     recipe, accelerator, steps = trainer.recipe, trainer.accelerator, trainer.steps
     log = Log(
@@ -115,57 +118,60 @@ def _loop(trainer: Trainer, begun: Begun, stop: StopSignal) -> Outcome:
     )
     if interval:
         log.restore(interval)
-    watch = Watchdog(folder, recipe.train.hang_timeout, stop)
-    save = _Saver(trainer, folder, ledger, log, saved=start)
+    watch = Watchdog(folder, recipe.train.hang_timeout, stop, launcher)
+    save = _Saver(trainer, folder, ledger, log, watch, saved=start)
+    # Alone, a process need not wait for a batch once it is asked to stop. Several must stop at the same step.
+    alone = distributed.world() == 1
+    batches.stopped = lambda: alone and stop.received is not None
+    waiting, done, check, asked = _timed(batches), start, None, False
 
     def stopped() -> bool:
-        watch.beat(done, "in a check")
+        watch.beat(done, IN_A_CHECK)
         return stop.received is not None
 
     def check_now() -> Check | None:
         with log.paused():
             found = checks(done, log.last, stopped)
-        if found is not None:
-            log.check(done, found.values, found.verdict, found.told)
+        if found is None:  # asked to stop in the middle of it
+            return None
+        log.check(done, found.values, found.verdict, found.told)
+        if found.best and save.saved != done:
+            save(done)
+        if found.held_out and save.saved == done > 0:
+            save.record(found.held_out)
         return found
 
-    # Alone, a process need not wait for a batch once it is asked to stop. Several must stop at the same step.
-    alone = distributed.world() == 1
-    batches.stopped = lambda: alone and stop.received is not None
-    waiting, done, check, asked = _timed(batches), start, None, False
     with log, watch:
-        if checks.owed(start):
-            check = check_now()
-            asked = check is None  # to stop, in the middle of the check
-            if check and start and check.held_out and accelerator.is_main_process:
-                checkpoint.record_held_out(folder, start, check.held_out)
-        while done < steps and not (asked or ledger.stop):
-            watch.beat(done, FOR_DATA)
-            try:
+        try:
+            if checks.owed(start):
+                check = check_now()
+                asked = check is None
+            while done < steps and not (asked or ledger.stop):
+                watch.beat(done, FOR_DATA)
                 batch, waited = next(waiting)
-            except StorageError as error:  # of the loader processes; the weights are those of a whole step
-                if alone:
-                    save(done, None)
-                raise HangError(watch.loader_hang) if watch.loader_hang else error from None
-            if batch is None:  # asked to stop while it waited
-                break
-            watch.beat(done, "in the model")
-            save_asked, stop.save_asked = stop.save_asked, False
-            votes, metrics = trainer.step(batch, done, stop.received is not None, save_asked)
-            done += 1
-            ledger.note(done, votes, batch.bad)
-            log.add(done, metrics, votes, waited, learning_rate(recipe.optim, done - 1, steps))
-            check = check_now() if checks.due(done) else None
-            asked = checks.due(done) and check is None
-            last = done == steps or asked or ledger.stop or bool(ledger.fault)
-            if last or ledger.save or done % recipe.train.save_every == 0 or (check and check.best):
-                watch.beat(done, "saving")
-                save(done, check, must=last)
-            if ledger.fault:
-                raise DataError(ledger.fault)
+                if batch is None:  # asked to stop while it waited
+                    break
+                watch.beat(done, "in the model")
+                save_asked, stop.save_asked = stop.save_asked, False
+                votes, metrics = trainer.step(batch, done, stop.received is not None, save_asked)
+                done += 1
+                ledger.note(done, votes, batch.bad)
+                log.add(done, metrics, votes, waited, learning_rate(recipe.optim, done - 1, steps))
+                last = done == steps or ledger.stop or bool(ledger.fault)
+                if last or ledger.save or done % recipe.train.save_every == 0:
+                    save(done, must=last)
+                if ledger.fault:
+                    raise DataError(ledger.fault)
+                if checks.due(done):
+                    check = check_now()
+                    asked = check is None
+        except StorageError as error:  # of the loader processes, in training or in a check
+            if alone and done > save.saved:  # the weights are those of a whole step
+                save(done, must=True)
+            raise HangError(watch.loader_hang) if watch.loader_hang else error from None
         asked = _any_process(stop.received is not None, accelerator.device)
         if asked and done > save.saved:
-            save(done, None, must=True)
+            save(done, must=True)
     if asked:
         saved = f"stopped at step {done} of {steps}, saved; the same command goes on" if done else BEFORE_FIRST_STEP
         raise Interrupted(saved, stop.code)
@@ -191,23 +197,24 @@ def _any_process(value: bool, device: torch.device) -> bool:
 class _Saver:
     """Writes checkpoints on the main process; the others wait for it, and fail with it."""
 
-    def __init__(self, trainer: Trainer, folder: Path, ledger: Ledger, log: Log, saved: int):
-        self.trainer, self.folder, self.ledger, self.log = trainer, folder, ledger, log
+    def __init__(self, trainer: Trainer, folder: Path, ledger: Ledger, log: Log, watch: Watchdog, saved: int):
+        self.trainer, self.folder, self.ledger, self.log, self.watch = trainer, folder, ledger, log, watch
         self.saved = saved  # step of the newest checkpoint
         self.failures = 0  # in a row
         self.slow = False
 
-    def __call__(self, done: int, check: Check | None, must: bool = False) -> None:
+    def __call__(self, done: int, must: bool = False) -> None:
         """Save after step number `done`; where it fails, go on and try again later, unless it `must` be saved now.
 
         Raises `StorageError` on every process.
         """
+        self.watch.beat(done, "saving")
         self.ledger.settle()
         self.ledger.save = False
         begin, error = time.perf_counter(), None
         if distributed.rank() == 0:
             try:
-                self._write(done, check)
+                self._write(done)
             except StorageError as raised:
                 error = raised
         if not _any_process(error is not None, self.trainer.accelerator.device):
@@ -220,11 +227,18 @@ class _Saver:
         if error is not None:
             warn(f"{error}; training goes on and tries again ({self.failures} of {FAILED_SAVES} failures)")
 
-    def _write(self, done: int, check: Check | None) -> None:
+    def record(self, held_out: dict[str, Any]) -> None:
+        """Keep the held-out loss of the newest checkpoint, for the choice of the best."""
+        if distributed.rank() == 0:
+            try:
+                checkpoint.record_held_out(self.folder, self.saved, held_out)
+            except StorageError as error:
+                warn(f"{error}; the held-out loss of step {self.saved} is not kept")
+
+    def _write(self, done: int) -> None:
         trainer, recipe = self.trainer, self.trainer.recipe
         state = {"fingerprint": trainer.source.fingerprint, "columns": trainer.source.shapes}
         state |= {"world": distributed.world(), "interval": self.log.state(), **self.ledger.counts()}
-        state |= {"held_out": check.held_out} if check else {}
         more = {matching.FILE: trainer.matching.state()} if trainer.matching else {}
         checkpoint.save_checkpoint(
             self.folder, done, trainer.model, trainer.optimizer, state, recipe.train.keep, more, to_yaml(recipe)

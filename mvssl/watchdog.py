@@ -31,21 +31,21 @@ from mvssl.stopping import StopSignal
 FOLDER = ".alive"
 _TICK = 1.0  # seconds between looks at the launcher
 _MARGIN = 20.0  # seconds for the main thread to save, once the loader processes that it waits for are killed
-_PATIENCE = 5.0  # seconds for the next batch, once a single process is asked to stop
-FOR_DATA = "waiting for data"
+_LAST_WAIT = 5.0  # seconds for the next batch, once a single process is asked to stop
+FOR_DATA, IN_A_CHECK = "waiting for data", "in a check"
 
 
 class Watchdog:
     """Watches this process, and by their files the others, from `with` on."""
 
-    def __init__(self, folder: Path, limit: float, stop: StopSignal):
+    def __init__(self, folder: Path, limit: float, stop: StopSignal, launcher: int):
         self.folder, self.limit, self.stop = folder, limit, stop
+        self._launcher = launcher if distributed.world() > 1 else None  # process number
         self.loader_hang = ""  # what is known of loader processes that hung, once they are killed
         self.tick = min(_TICK, limit / 10)
         self.doing, self.step, self.beats = "starting", 0, 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="mvssl watchdog")
-        self._launcher = os.getppid() if distributed.world() > 1 else None
 
     def beat(self, step: int, doing: str) -> None:
         """The loop is about to do something after `step` steps: wait for data, run the model, save, check."""
@@ -64,26 +64,34 @@ class Watchdog:
 
     def _watch(self) -> None:
         idle, seen, written, before = 0.0, -1, -self.limit, time.monotonic()
+        earlier: dict[int, dict[str, Any]] | None = None  # of all processes, some time before the limit
         while not self._over.wait(self.tick):
             now = time.monotonic()
             # of a pause of the whole process only a tick counts
             idle, before = idle + min(now - before, 2 * self.tick), now
             if self.beats != seen:
-                idle, seen = 0.0, self.beats
+                idle, seen, earlier = 0.0, self.beats, None
             if distributed.world() > 1 and now - written > self.limit / 10:
                 self._write()
                 written = now
             if self._launcher is not None and os.getppid() != self._launcher:
                 self._launcher = None
                 os.kill(os.getpid(), signal.SIGTERM)
-            alone = distributed.world() == 1
-            if alone and self.stop.received and self.doing == FOR_DATA and idle > _PATIENCE:
-                end_all()
-            if idle > self.limit and self.doing == FOR_DATA and not self.loader_hang:
-                states = end_all()
-                self.loader_hang = self._sentence(states) if states else ""
-            if idle > self.limit + (_MARGIN if self.loader_hang else 0):
-                self._end()
+            if earlier is None and idle > 0.7 * self.limit:
+                earlier = self._read()
+            self._help_main_thread(idle)
+            if idle > self.limit + (_MARGIN if self.loader_hang else 0) and self.beats == seen:
+                self._end(earlier or {})
+
+    def _help_main_thread(self, idle: float) -> None:
+        """Kill loader processes that the main thread waits for in vain."""
+        if self.doing not in (FOR_DATA, IN_A_CHECK):
+            return
+        if distributed.world() == 1 and self.stop.received and idle > _LAST_WAIT:
+            end_all()
+        if idle > self.limit and not self.loader_hang:
+            states = end_all()
+            self.loader_hang = self._sentence(states) if states else ""
 
     def _sentence(self, cause: str) -> str:
         return f"no progress for {self.limit:g} s (train.hang_timeout): {cause}; start the same command again"
@@ -95,11 +103,13 @@ class Watchdog:
         with contextlib.suppress(OSError):
             file = self.folder / FOLDER / str(distributed.rank())
             file.parent.mkdir(exist_ok=True)
-            file.write_text(json.dumps(state))
+            aside = file.with_suffix(".new")
+            aside.write_text(json.dumps(state))
+            aside.replace(file)
 
-    def _end(self) -> None:
+    def _end(self, earlier: dict[int, dict[str, Any]]) -> None:
         """Name who hangs, keep the stacks, and leave without waiting for anybody."""
-        reason = self.loader_hang or self._sentence(self._culprit())
+        reason = self.loader_hang or self._sentence(self._culprit(earlier))
         with contextlib.suppress(OSError), open(self.folder / f"hang-{distributed.rank()}.txt", "w") as file:
             faulthandler.dump_traceback(file, all_threads=True)
         exit_record.write_end(self.folder, HangError(reason))
@@ -109,22 +119,17 @@ class Watchdog:
         sys.stderr.flush()
         os._exit(HangError.code)
 
-    def _culprit(self) -> str:
+    def _culprit(self, earlier: dict[int, dict[str, Any]]) -> str:
         """The process that stands still while the others wait for it, as far as this one can tell."""
-        if distributed.world() == 1:
+        now = self._read()
+        if distributed.world() == 1 or not now:
             return f"process {os.getpid()} stands still {self.doing}, after step {self.step}, at {_main_thread()[0]}"
-        self._write()
-        first = self._read()
-        for _ in range(4):  # the others look as well, and must not take this process for a stopped one
-            self._over.wait(self.limit / 20)
-            self._write()
-        again = self._read()
-        stopped = [n for n in again if again[n] == first.get(n)]  # their watchdogs do not run either
-        if stopped:
-            return "; ".join(f"{_named(n, again[n])} does not run at all" for n in stopped)
-        behind = min(again, key=lambda n: (again[n].get("beats", 0), again[n].get("waits", False), n))
+        stopped = [n for n in now if now[n] == earlier.get(n) and n != distributed.rank()]
+        if stopped:  # their watchdogs do not run either
+            return "; ".join(f"{_named(n, now[n])} does not run at all" for n in stopped)
+        behind = min(now, key=lambda n: (now[n].get("beats", 0), now[n].get("waits", False), n))
         return (
-            f"{_named(behind, again[behind])} stands still {again[behind].get('doing')}, at {again[behind].get('at')}; "
+            f"{_named(behind, now[behind])} stands still {now[behind].get('doing')}, at {now[behind].get('at')}; "
             "the others wait for it"
         )
 

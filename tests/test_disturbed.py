@@ -2,11 +2,13 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -361,7 +363,100 @@ def test_a_check_that_was_interrupted_is_made_up_and_no_checkpoint_is_written_ag
     assert forks.start(["train", file], root).wait() == {0: 0}
     assert {path.name: (path.stat().st_ino, path.read_bytes()) for path in saved.iterdir()} == before
     assert checkpoint.best(root / "run") in checkpoint.candidates(root / "run")
-    assert set(json.loads((root / "run/checkpoints/held_out.json").read_text())) == {"4"}
+    assert set(json.loads((root / "run/checkpoints/held_out.json").read_text())) == {"4", "6"}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGSTOP, 75), (signal.SIGKILL, 74)])
+def test_loader_processes_that_hang_or_are_killed_in_a_check_end_the_run_with_all_saved(root, number, code):
+    def prepare(_: int) -> None:
+        from mvssl.checks import heldout
+
+        see, batches = heldout._seen, []
+
+        def seen(*given):
+            batches.append(0)
+            if len(batches) == 8:  # in the check after step 4
+                for worker in psutil.Process().children():
+                    worker.send_signal(number)
+            return see(*given)
+
+        heldout._seen = seen
+
+    changes = {"train__check_every": 4, "train__hang_timeout": 2, "data__workers": 1, "data__label": None}
+    ended = forks.start(["train", recipe_file(root, **changes)], root, prepare=prepare)
+    assert ended.wait() == {0: code}, ended.stderr()
+    assert newest_step(root / "run") == 4
+    assert "Traceback" not in ended.stderr()
+
+
+def test_a_stall_that_ends_by_itself_is_no_hang(root):
+    """All processes stand still for longer than half the limit, and for a moment beyond the look at each other."""
+    file = recipe_file(root, train__hang_timeout=4)
+    run = forks.start(["train", file], root, world=2, prepare=at_step(4, lambda: time.sleep(3.4)))
+    assert run.wait() == {0: 0, 1: 0}, run.stderr()
+
+
+def test_a_first_batch_that_fails_leaves_no_checkpoint_that_binds_the_recipe(root):
+    def prepare(_: int) -> None:
+        from mvssl.data.dataset import Shards
+
+        def fails(self, i):
+            raise StorageError("the disk failed")
+
+        Shards.__getitem__ = fails
+
+    assert forks.start(["train", recipe_file(root)], root, prepare=prepare).wait() == {0: 74}
+    assert checkpoint.candidates(root / "run") == []
+    assert forks.start(["train", recipe_file(root, data__batch_size=4)], root).wait() == {0: 0}
+
+
+def test_checks_on_a_full_disk_cost_no_step(root, monkeypatch, capsys):
+    from mvssl.checks import check
+
+    def full(*_: object) -> None:
+        raise StorageError(os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(check, "write_aside", full)
+    train(tiny.recipe(root / "data", root / "run", train__steps=6, train__check_every=3, train__save_every=3))
+    assert newest_step(root / "run") == 6
+    assert "training goes on" in capsys.readouterr().err
+
+
+def test_a_child_process_of_the_users_own_is_not_taken_for_a_loader_process():
+    child = multiprocessing.Process(target=time.sleep, args=(60,))
+    child.start()
+    try:
+        assert mvssl.data.workers.end_all() == ""
+        assert child.is_alive()
+    finally:
+        child.kill()
+        child.join()
+
+
+def test_a_copier_of_pinned_memory_that_is_gone_is_no_endless_wait():
+    class Stuck:
+        _pin_memory_thread = threading.Thread()  # not started: not alive
+
+        def __next__(self):
+            raise RuntimeError("DataLoader timed out after 1.0 seconds")
+
+    worker = multiprocessing.Process(target=time.sleep, args=(60,))
+    worker.start()
+    try:
+        with pytest.raises(StorageError):
+            mvssl.data.workers.next_batch(Stuck(), [worker], lambda: False)
+    finally:
+        worker.kill()
+        worker.join()
+
+
+def test_an_error_of_the_reader_itself_is_no_failure_of_loader_processes():
+    def broken():
+        raise RuntimeError("a bug")
+        yield
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        mvssl.data.workers.next_batch(broken(), [], lambda: True)
 
 
 def test_a_process_that_waits_for_its_data_is_named(root):

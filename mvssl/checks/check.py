@@ -17,9 +17,11 @@ from mvssl.checks.features import Shape, knn, planes, shapes
 from mvssl.checks.heldout import HeldOut, Seen
 from mvssl.checks.verdict import Evidence, Verdict, judge
 from mvssl.draws import hash_name
+from mvssl.errors import OutputError, StorageError
 from mvssl.files import write_aside
 from mvssl.jsons import is_value, parsed, step_of
 from mvssl.trainer import Trainer
+from mvssl.words import warn
 
 
 class Check(NamedTuple):
@@ -85,7 +87,7 @@ class Checks:
         if done == 0:
             self.first = metrics
         text = json.dumps(verdict.record(), indent=1) + "\n"
-        distributed.from_main(lambda: write_aside(self.folder / "verdict.json", text))
+        distributed.from_main(lambda: _unless_full(lambda: write_aside(self.folder / "verdict.json", text)))
         told = self._mispaired(done, values) if self.trainer.matching else []
         values[f"{before}seconds"] = time.perf_counter() - begin
         return Check(done, values, verdict, held_out, best, told)
@@ -127,9 +129,9 @@ class Checks:
             return []
         found = mispaired.find(trainer.matching)
         values["mispaired"] = None if found.why else len(found.listed)
-        mispaired.write(self.folder, found, trainer.source, done)
+        _unless_full(lambda: mispaired.write(self.folder, found, trainer.source, done))
         if last:
-            mispaired.draw(self.folder, found, trainer.source, trainer.views)
+            _unless_full(lambda: mispaired.draw(self.folder, found, trainer.source, trainer.views))
         return [mispaired.in_words(found)] if last or found.listed else []
 
     def _held_out(self, metrics: dict[str, float]) -> dict[str, Any] | None:
@@ -138,6 +140,14 @@ class Checks:
             return None
         schedules = [f"{name}={value:g}" for name, value in metrics.items() if name.rpartition("/")[2] == "beta"]
         return {"loss": metrics["loss"], "of": " ".join([self.held.name, *schedules])}
+
+
+def _unless_full(write: Callable[[], object]) -> None:
+    """Write what a check found; a full disk does not end the run, which has more important things to save."""
+    try:
+        write()
+    except (StorageError, OutputError) as error:
+        warn(f"{error}; training goes on")
 
 
 def _checked(file: Path) -> dict[int, dict[str, float | None]]:

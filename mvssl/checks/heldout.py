@@ -22,6 +22,7 @@ from mvssl import distributed
 from mvssl.data import Batch, Shards, as_source, loader, open_shards
 from mvssl.data.dataset import in_json
 from mvssl.data.labels import as_classes
+from mvssl.data.loader import Loader
 from mvssl.data.samples import Source
 from mvssl.draws import hash_name
 from mvssl.errors import DataError
@@ -139,7 +140,7 @@ def measure(
     sums: dict[str, Tensor] = {}
     seen = []
     with at_rest(trainer.model):
-        for number, batch in enumerate(_batches(trainer, held.source, held.batch_size, held.steps)):
+        for number, batch in enumerate(_batches(trainer, held.source, held.batch_size, held.steps, stopped)):
             if _asked(stopped(), device):
                 return None
             torch.manual_seed(hash_name(seed, number, distributed.rank()))  # for a view of the user's own
@@ -148,6 +149,8 @@ def measure(
             for name, value in {"loss": loss, **metrics}.items():
                 sums[name] = sums.get(name, 0) + value.detach().float()
             seen.append(_seen(trainer, batch))
+    if _asked(stopped(), device):  # perhaps before the last batch
+        return None
     values = (torch.stack(list(sums.values())) / held.steps).tolist()
     return dict(zip(sums, values, strict=True)), _joined(seen)
 
@@ -158,11 +161,11 @@ def features(
     """Clean features of the first `steps` batches of a source; None where a process was asked to stop meanwhile."""
     seen = []
     with at_rest(trainer.model):
-        for batch in _batches(trainer, source, batch_size, steps):
+        for batch in _batches(trainer, source, batch_size, steps, stopped):
             if _asked(stopped(), trainer.accelerator.device):
                 return None
             seen.append(_seen(trainer, batch))
-    return _joined(seen)
+    return None if _asked(stopped(), trainer.accelerator.device) else _joined(seen)
 
 
 @contextlib.contextmanager
@@ -182,11 +185,14 @@ def at_rest(model: nn.Module) -> Iterator[None]:
             buffers.restore_where(torch.ones((), dtype=torch.bool, device=next(model.parameters()).device))
 
 
-def _batches(trainer: Trainer, source: Source, batch_size: int, steps: int):
-    return loader(
+def _batches(trainer: Trainer, source: Source, batch_size: int, steps: int, stopped: Callable[[], bool]) -> Loader:
+    batches = loader(
         source, batch_size=batch_size, seed=trainer.recipe.train.seed, stop_step=steps, rank=distributed.rank(),
         world=distributed.world(), workers=trainer.recipe.data.workers,
     )  # fmt: skip
+    if distributed.world() == 1:  # several processes must end a check after the same batch
+        batches.stopped = stopped
+    return batches
 
 
 def _asked(stopped: bool, device: torch.device) -> bool:

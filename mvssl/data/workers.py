@@ -22,6 +22,7 @@ import psutil
 from mvssl.errors import StorageError
 
 POLL = 1.0  # seconds
+_running: set[BaseProcess] = set()  # loader processes of this process
 _ALWAYS_OPEN = 96  # shards of this process, log files, connections to other processes
 _PER_WORKER = 8  # pipes and locks
 
@@ -57,12 +58,14 @@ def started(make: Callable[[], Iterator[Any]]) -> Iterator[tuple[Iterator[Any], 
         workers = [child for child in multiprocessing.active_children() if child not in before]
         if in_main and signal.getsignal(signal.SIGCHLD) is not handler:
             signal.signal(signal.SIGCHLD, handler)
+    _running.update(workers)
     try:
         yield iterator, workers
     finally:
         for worker in workers:
             worker.kill()  # torch would wait, and send signals that workers ignore
             worker.join()
+        _running.difference_update(workers)
 
 
 def next_batch(iterator: Iterator[Any], workers: list[BaseProcess], stopped: Callable[[], bool]) -> Any:
@@ -71,18 +74,21 @@ def next_batch(iterator: Iterator[Any], workers: list[BaseProcess], stopped: Cal
         try:
             return next(iterator, None)
         except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-            if str(error).startswith("Caught "):  # raised by the code in the worker, with its own stack trace
+            if not workers or str(error).startswith("Caught "):  # raised by a reader, with its own stack trace
                 raise
             if stopped():
                 return None
-            if not str(error).startswith("DataLoader timed out"):
+            # with a time limit torch no longer looks at the thread that copies batches to pinned memory
+            copier = getattr(iterator, "_pin_memory_thread", None)
+            waits = str(error).startswith("DataLoader timed out") and (copier is None or copier.is_alive())
+            if not waits:
                 raise _failure(error, workers) from None
 
 
 def end_all() -> str:
     """Kill the loader processes of this process; what the system said of each before: stopped, in disk-sleep, ..."""
     states = []
-    for worker in multiprocessing.active_children():
+    for worker in list(_running):
         try:
             state = psutil.Process(worker.pid).status()
         except psutil.Error:

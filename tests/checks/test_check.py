@@ -14,7 +14,6 @@ import tiny
 import torch
 import yaml
 
-from mvssl import checkpoint
 from mvssl.checks import heldout
 from mvssl.checks.heldout import open_held_out
 from mvssl.cli import main
@@ -169,8 +168,8 @@ def test_the_best_checkpoint_survives_and_can_be_asked_for(root, tmp_path):
     assert run.step == best
     assert Subject.of_run(run).facts["chosen"] == "by held-out loss on data.val"
     assert "chosen" not in Subject.of_run(load_run(tmp_path / "run")).facts
-    state = checkpoint.load_state(run.checkpoint)["held_out"]
-    assert state["loss"] == pytest.approx(losses[best])
+    kept = json.loads((tmp_path / "run/checkpoints/held_out.json").read_text())[str(best)]
+    assert kept["loss"] == pytest.approx(losses[best])
     assert load_run(tmp_path / "run").step == load_run(tmp_path / "run", checkpoint="12").step == 12
     with pytest.raises(DataError, match=rf"no checkpoint of step 99 \(there are: {best}, "):
         load_run(tmp_path / "run", checkpoint=99)
