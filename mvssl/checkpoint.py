@@ -83,7 +83,7 @@ def save_checkpoint(
     manifest = {name: {"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)} for name, body in files.items()}
     files[MANIFEST] = manifest_text(manifest)
     try:
-        folder.mkdir(exist_ok=True)  # not its parents: a run folder that was removed is not made again
+        folder.mkdir(parents=True, exist_ok=True)
         _sync_folder(run)
         for debris in (path for pattern in _DEBRIS for path in folder.glob(pattern)):
             shutil.rmtree(debris, ignore_errors=True)
@@ -97,8 +97,8 @@ def save_checkpoint(
         _sync_folder(folder)
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
-        why = f"checkpoint {final} could not be written: {error.strerror}"
-        raise StorageError(f"{why}; earlier ones are intact" if run.is_dir() else f"{why}; was it removed?") from error
+        why = f"checkpoint {final} could not be written: {error.strerror}; earlier ones are intact"
+        raise StorageError(why) from error
     # What is newer than this step did not verify, or the run would have gone on from there: it must not count as kept.
     damaged = [other for other in candidates(run) if step_of(other) > step]
     whole = [other for other in candidates(run) if other not in damaged]

@@ -236,6 +236,8 @@ class _Saver:
                 warn(f"{error}; the held-out loss of step {self.saved} is not kept")
 
     def _write(self, done: int) -> None:
+        if not self.folder.is_dir():
+            raise StorageError(f"run folder {self.folder} is gone; was it removed?")
         trainer, recipe = self.trainer, self.trainer.recipe
         state = {"fingerprint": trainer.source.fingerprint, "columns": trainer.source.shapes}
         state |= {"world": distributed.world(), "interval": self.log.state(), **self.ledger.counts()}

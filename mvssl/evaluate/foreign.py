@@ -75,6 +75,8 @@ def _of_folder(folder: Path) -> Source:
     try:
         config = json.loads((folder / "config.json").read_text())
         name, about = config["architecture"], config.get("pretrained_cfg", {})
+        if not isinstance(name, str):
+            raise TypeError(name)
         ours, size = config.get("mvssl", {}), about.get("input_size")
         numbers = {key: [float(x) for x in about[key]] for key in ("mean", "std") if key in about} if ours else {}
         table = recipes.Encoder(name=name, options=dict(config.get("model_args", {})), init_from=str(folder))

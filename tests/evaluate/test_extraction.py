@@ -9,7 +9,7 @@ import tiny
 import torch
 
 from mvssl import distributed
-from mvssl.data import dataset, open_shards
+from mvssl.data import open_shards
 from mvssl.errors import MvsslError, RecipeError, StorageError
 from mvssl.evaluate import cache
 from mvssl.evaluate.extraction import collect
@@ -69,15 +69,15 @@ def test_every_sample_is_computed_once_in_the_order_of_the_shards(shards):
 
 
 def test_a_disk_that_fails_for_a_moment_leaves_no_sample_out_and_nothing_in_the_cache(shards, monkeypatch):
-    real = dataset._Files.read
+    real = os.pread
 
-    def flaky(files, path, stat, offset, size):
+    def flaky(descriptor, size, offset):
         if offset > 20_000:
             raise OSError(5, "Input/output error")
-        return real(files, path, stat, offset, size)
+        return real(descriptor, size, offset)
 
     with monkeypatch.context() as broken:
-        broken.setattr(dataset._Files, "read", flaky)
+        broken.setattr(os, "pread", flaky)
         with pytest.raises(StorageError, match=r"Input/output error.*same command"):
             gathered(shards)
     assert cache.entries() == []
