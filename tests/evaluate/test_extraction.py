@@ -9,8 +9,7 @@ import tiny
 import torch
 
 from mvssl import distributed
-from mvssl.data import open_shards, reading
-from mvssl.data.faults import Unreadable
+from mvssl.data import dataset, open_shards
 from mvssl.errors import MvsslError, RecipeError, StorageError
 from mvssl.evaluate import cache
 from mvssl.evaluate.extraction import collect
@@ -70,15 +69,15 @@ def test_every_sample_is_computed_once_in_the_order_of_the_shards(shards):
 
 
 def test_a_disk_that_fails_for_a_moment_leaves_no_sample_out_and_nothing_in_the_cache(shards, monkeypatch):
-    real = reading.Files.read
+    real = dataset._Files.read
 
-    def flaky(files, shard, place):
-        if place.offset > 20_000:
-            raise Unreadable("Input/output error")
-        return real(files, shard, place)
+    def flaky(files, path, stat, offset, size):
+        if offset > 20_000:
+            raise OSError(5, "Input/output error")
+        return real(files, path, stat, offset, size)
 
     with monkeypatch.context() as broken:
-        broken.setattr(reading.Files, "read", flaky)
+        broken.setattr(dataset._Files, "read", flaky)
         with pytest.raises(StorageError, match=r"Input/output error.*same command"):
             gathered(shards)
     assert cache.entries() == []
