@@ -26,6 +26,12 @@ def at_home(path: str) -> str:
     return kind + whole
 
 
+def known_home(path: str) -> str:
+    """The path as it is written. Raises `ValueError` where `at_home` would."""
+    at_home(path)
+    return path
+
+
 def home_path(path: str | Path) -> Path:
     """The path with ~ or ~USER written out. Raises `RecipeError`."""
     try:

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, model_valid
 
 from mvssl.consistency import crossed
 from mvssl.errors import RecipeError
-from mvssl.home import at_home
+from mvssl.home import at_home, home_path, known_home
 from mvssl.mistakes import sentences, unknown_keys
 from mvssl.strict import Strict
 from mvssl.tables import LARGEST, as_yaml, override_all, parse_yaml
@@ -26,7 +26,7 @@ from mvssl.tables import LARGEST, as_yaml, override_all, parse_yaml
 Count = Annotated[int, Field(gt=0, le=10**9)]
 Size = Count | tuple[Count, Count]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Place = Annotated[str, AfterValidator(at_home)]  # a path, a pattern or a source; ~ is the home folder
+Place = Annotated[str, AfterValidator(known_home)]  # a path, a pattern or a source; ~ is written out where it is used
 
 
 class Table(Strict):
@@ -95,8 +95,8 @@ class Data(Table):
 
     @property
     def folder(self) -> Path:
-        """The folder that shard patterns are relative to."""
-        return Path(self.root or os.environ.get("MVSSL_DATA") or "data")
+        """The folder that shard patterns are relative to, ~ written out. Raises `RecipeError`."""
+        return home_path(self.root or os.environ.get("MVSSL_DATA") or "data")
 
 
 class View(Table):
@@ -171,7 +171,7 @@ class Train(Table):
     hang_timeout: float = Field(default=1800, gt=0, le=1e7, description="seconds without progress that are a hang")
     trackers: list[str] = Field(default=["tensorboard"], description="accelerate trackers")
     joint_bn: bool = Field(default=True, description="views that share an encoder and a shape pass as one batch")
-    out: Place = Field(min_length=1, description="run folder")
+    out: Annotated[str, AfterValidator(at_home)] = Field(min_length=1, description="run folder")
     then: list[Literal["evaluate", "export", "views", "curves", "report"]] = Field(
         default=[], description="what to do after the last step"
     )

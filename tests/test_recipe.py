@@ -8,7 +8,8 @@ import pytest
 
 from mvssl.compose import construct
 from mvssl.errors import RecipeError
-from mvssl.recipe import Recipe, load_recipe, to_yaml
+from mvssl.recipe import Data, Recipe, load_recipe, to_yaml
+from mvssl.runfolder import differences
 from mvssl.schema import schema
 
 GOOD = """
@@ -182,20 +183,40 @@ def test_options_of_a_class_are_as_strict_as_the_tables():
             construct(Made, wrong, "x")
 
 
+@pytest.mark.parametrize("key", ["data.root", "data.train", "data.val", "data.pack", "encoder.a.init_from"])
+def test_a_path_of_a_recipe_stays_as_written_so_that_it_holds_in_another_home(good: Path, monkeypatch, key: str):
+    written = []
+    for home in ("/home/me", "/users/me"):
+        monkeypatch.setenv("HOME", home)
+        written.append(load_recipe(good, [f"{key}=~/x"]))
+    assert differences(*written) == ([], [])
+    assert f"{key.rpartition('.')[2]}: ~/x" in to_yaml(written[0])
+
+
+def test_the_run_folder_is_written_out(good: Path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert load_recipe(good, ["train.out=~/x"]).train.out == "/home/me/x"
+
+
 @pytest.mark.parametrize(
     "key", ["data.root", "data.train", "data.val", "data.pack", "train.out", "encoder.a.init_from"]
 )
-def test_a_tilde_in_a_path_of_a_recipe_is_the_home_folder(good: Path, monkeypatch, key: str):
-    monkeypatch.setenv("HOME", "/home/me")
-    recipe = load_recipe(good, [f"{key}=~/x"])
-    assert f"{key.rpartition('.')[2]}: /home/me/x" in to_yaml(recipe)
+def test_a_home_that_nobody_has_is_refused_with_its_key(good: Path, key: str):
     with pytest.raises(RecipeError, match=f"{key}: ~nobody-here/x: there is no user"):
         load_recipe(good, [f"{key}=~nobody-here/x"])
 
 
-def test_each_pattern_of_a_list_may_begin_with_a_tilde(good: Path, monkeypatch):
+def test_each_pattern_of_a_list_is_looked_at(good: Path):
+    assert load_recipe(good, ["data.train=[~/a, b, ./~]"]).data.train == ["~/a", "b", "./~"]
+    with pytest.raises(RecipeError, match="~nobody-here/x: there is no user"):
+        load_recipe(good, ["data.train=[a, ~nobody-here/x]"])
+
+
+@pytest.mark.parametrize(("root", "variable"), [("~/data", ""), (None, "~/data")])
+def test_the_data_folder_is_in_the_home_folder_wherever_it_is_named(monkeypatch, root, variable):
     monkeypatch.setenv("HOME", "/home/me")
-    assert load_recipe(good, ["data.train=[~/a, b, ./~]"]).data.train == ["/home/me/a", "b", "./~"]
+    monkeypatch.setenv("MVSSL_DATA", variable)
+    assert Data(root=root).folder == Path("/home/me/data")
 
 
 def test_the_later_of_steps_and_epochs_wins_and_is_told_once(good: Path, caplog):

@@ -23,7 +23,7 @@ from mvssl.data.forms import common_form, conform
 from mvssl.data.images import MAX_PIXELS
 from mvssl.data.index import Index, build
 from mvssl.data.paths import expand
-from mvssl.data.reading import Files, Place
+from mvssl.data.reading import Files, Place, Shard
 from mvssl.data.scanning import dotted
 from mvssl.errors import DataError, RecipeError, StorageError
 from mvssl.recipe import Column
@@ -85,7 +85,7 @@ class Shards:
     ):
         self.columns = dict(columns)
         self.paths = [index.path for index in indexes]
-        self._stamps = [index.stamp for index in indexes]
+        self._shards = [Shard(index.path, index.stamp, index.digest) for index in indexes]
         self._digested = [index.digests is not None for index in indexes]
         self.checked = sum(self._digested)
         placed = [_place(index, columns) for index in indexes]
@@ -189,7 +189,7 @@ class Shards:
             raise Undecodable(f"{size:,} bytes; the limit is {MAX_BYTES:,}")
         key = bytes(self._keys[shard][i - self._starts[shard]])
         place = Place(key, field, offset, size, headers, digest if self._digested[shard] else None)
-        return decode(column, field, self._files.read(self.paths[shard], self._stamps[shard], place))
+        return decode(column, field, self._files.read(self._shards[shard], place))
 
     def _probe(self, name: str, rows: np.ndarray) -> Form | None:
         """What the column looks like, from samples here and there, or else from the first that can be decoded.

@@ -45,12 +45,13 @@ def load(path: Path, *, digests: bool = False) -> Index:
     Digests that a cached index holds are kept as long as the shard's headers are what they were. So they are believed
     for a copy, and tell of a body that was changed in its place. With `digests`, they are made anew.
     """
-    stamp, before = stamp_of(path), _cached(path)
-    fresh = before is not None and not before.stamp.differs(stamp) and indexfile.belongs(before)
-    index = before._replace(stamp=stamp) if before is not None and fresh else _with_older(scan(path), before)
+    stamp, cached = stamp_of(path), _cached(path)
+    fresh = (found for found in cached if not found.stamp.differs(stamp) and indexfile.belongs(found))
+    believed = next(fresh, None)
+    index = _with_older(scan(path) if believed is None else believed._replace(stamp=stamp), cached)
     if digests:
-        index, fresh = with_digests(index), False
-    if not fresh:
+        index = with_digests(index)
+    if digests or believed is None:
         any(indexfile.write_file(cache, index) for cache in indexfile.places(path))
     return index
 
@@ -60,15 +61,21 @@ def scan_anew(path: Path) -> Index:
     return _with_older(scan(path), _cached(path))
 
 
-def _cached(path: Path) -> Index | None:
-    size = stamp_of(path).size
-    found = (indexfile.read_file(cache, path, size) for cache in indexfile.places(path))
-    return next((index for index in found if index is not None), None)
+def _cached(path: Path) -> list[Index]:
+    """The indexes that all places hold, fresh ones first, then the one of the latest state of the shard.
+
+    A copied folder may bring a stale index that cannot be replaced, where it is read-only; the fresh one is elsewhere.
+    """
+    stamp = stamp_of(path)
+    found = [indexfile.read_file(cache, path, stamp.size) for cache in indexfile.places(path)]
+    there = [index for index in found if index is not None]
+    return sorted(there, key=lambda index: (index.stamp.differs(stamp), -index.stamp.ctime))
 
 
-def _with_older(now: Index, before: Index | None) -> Index:
-    """The index with the digests of an older one, where that speaks of the same members."""
-    if before is None or before.digests is None or before.digests.shape != now.sizes.shape:
-        return now
-    same = (before.archive, before.fields) == (now.archive, now.fields) and np.array_equal(before.keys, now.keys)
-    return now._replace(digests=before.digests) if same else now
+def _with_older(now: Index, cached: list[Index]) -> Index:
+    """The index with its digests, or else those of the first cached one that has some for the same members."""
+    for before in [now, *cached]:
+        same = (before.archive, before.fields) == (now.archive, now.fields) and np.array_equal(before.keys, now.keys)
+        if same and before.digests is not None and before.digests.shape == now.sizes.shape:
+            return now._replace(digests=before.digests)
+    return now

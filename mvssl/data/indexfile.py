@@ -30,7 +30,7 @@ from mvssl.errors import DataError, OutputError
 
 _VERSION = 3
 _HASH = re.compile("[0-9a-f]{32}")
-_LOOKS = 16  # members whose headers are held against the index when it is read
+_LOOKS = 16  # members of samples, and gaps between them, that are held against the index when it is read
 _ARRAYS = {  # name -> kinds of its numbers, dimensions
     "stamp": ("i8", 1),
     "keys": ("S", 1),
@@ -161,13 +161,16 @@ def _agrees(index: Index, descriptor: int) -> bool:
         place = Place(bytes(index.keys[row]), index.fields[column], offset, size, blocks, None)
         if not is_named(index.path, descriptor, place, headers):
             return False
-    rest = [member for start, stop in index.others.tolist() for member in archive.between(start, stop)]
-    return len(rest) == index.ignored and all(split_name(member.name) is None for member in rest)
+    parts = [archive.between(start, stop, _LOOKS) for start, stop in _spread(index.others)]
+    rest = [member for part in parts for member in part]
+    seen_all = len(index.others) <= _LOOKS and all(len(part) < _LOOKS for part in parts)
+    counted = len(rest) == index.ignored if seen_all else len(rest) <= index.ignored
+    return counted and all(split_name(member.name) is None for member in rest)
 
 
 def _spread(places: np.ndarray) -> list[list[int]]:
-    """Some of [k, 2], from the first to the last."""
-    return places[np.unique(np.linspace(0, len(places) - 1, _LOOKS).astype(np.int64))].tolist()
+    """At most `_LOOKS` of [k, 2], from the first to the last."""
+    return places[np.linspace(0, len(places) - 1, min(_LOOKS, len(places))).astype(np.int64)].tolist()
 
 
 def write_file(cache: Path, index: Index) -> bool:

@@ -5,6 +5,7 @@ out  its bytes; or an `Undecodable` that says what does not agree, or an `Unread
 
 The header in front of a body is read with it, in one call, and must name the field and its size: a wrong index and a
 shard that was written over cannot hand out the body of another sample. The shard's stamp is looked at after each read.
+Where only its ctime has moved, the shard is scanned once more: it stays in use if it is what was indexed.
 """
 
 import errno
@@ -15,9 +16,9 @@ from typing import NamedTuple
 
 from mvssl.data.faults import Undecodable, Unreadable, Vanished
 from mvssl.data.opening import FULL, MORE, Stamp, may_open
-from mvssl.data.scanning import body_digest, split_name
-from mvssl.data.tar import BLOCK, Archive, has_name, padded, plain_member
-from mvssl.errors import DataError
+from mvssl.data.scanning import body_digest, scan, split_name
+from mvssl.data.tar import BLOCK, Archive, has_name, is_silent, padded, plain_member
+from mvssl.errors import DataError, StorageError
 
 OPEN = 64  # shards that one process keeps open at most
 _CHANGED = "the shard has changed since it was indexed; the same command indexes it anew"
@@ -25,6 +26,14 @@ _MOVED = "the shard holds something else at its place than the index says; the s
 FLIPPED = (
     "the bytes differ from the index's digest; if the shard was changed on purpose, mvssl index --digests makes it anew"
 )
+
+
+class Shard(NamedTuple):
+    """A shard as it was indexed."""
+
+    path: Path
+    stamp: Stamp
+    digest: str  # as in `Index`: of all headers, and of some of the bodies
 
 
 class Place(NamedTuple):
@@ -43,14 +52,16 @@ class Files:
 
     def __init__(self):
         self._open: OrderedDict[Path, int] = OrderedDict()
+        self._scanned: dict[tuple[Path, Stamp], bool] = {}  # whether the shard is the indexed one at this stamp
 
-    def read(self, path: Path, stamp: Stamp, place: Place) -> bytes:
+    def read(self, shard: Shard, place: Place) -> bytes:
         """The body of a field. Raises `Undecodable`, `Unreadable`."""
+        path = shard.path
         try:
-            descriptor = self._descriptor(path, stamp)
+            descriptor = self._descriptor(path)
             before = place.headers * BLOCK
             data = os.pread(descriptor, before + place.size, place.offset - before)
-            same = stamp.is_of(descriptor)
+            same = shard.stamp.is_of(descriptor) or self._is_indexed(shard, Stamp.of(descriptor))
         except OSError as error:
             self._forget(path)
             raise _unreadable(error) from None
@@ -64,7 +75,25 @@ class Files:
             raise Undecodable(FLIPPED)
         return body
 
-    def _descriptor(self, path: Path, stamp: Stamp) -> int:
+    def _is_indexed(self, shard: Shard, now: Stamp) -> bool:
+        """Whether a shard of which only the ctime has moved is what was indexed; scanned once for each ctime.
+
+        `setfattr`, a mode that is set again and a link that came and went move the ctime, and so does an edit.
+        Raises `Unreadable`.
+        """
+        if now[:2] != shard.stamp[:2]:
+            return False
+        if (shard.path, now) not in self._scanned:
+            try:
+                same = scan(shard.path).digest == shard.digest
+            except DataError:
+                same = False
+            except StorageError as error:
+                raise Unreadable(str(error)) from None
+            self._scanned[shard.path, now] = same
+        return self._scanned[shard.path, now]
+
+    def _descriptor(self, path: Path) -> int:
         if path in self._open:
             self._open.move_to_end(path)
             return self._open[path]
@@ -89,7 +118,7 @@ class Files:
             os.close(self._open.pop(path))
 
     def __getstate__(self) -> dict:
-        return {"_open": OrderedDict()}
+        return {"_open": OrderedDict(), "_scanned": dict(self._scanned)}
 
     def __del__(self):
         self._close(0)
@@ -97,10 +126,11 @@ class Files:
 
 def is_named(path: Path, descriptor: int, place: Place, headers: bytes) -> bool:
     """Whether what stands before the body names the field and its size."""
-    if place.headers == 1:
-        if has_name(headers, place.key + b"." + place.field.encode(), place.size):  # the usual case, and quick
+    if place.headers == 1 or is_silent(headers[:-BLOCK]):
+        last = headers[-BLOCK:]
+        if has_name(last, place.key + b"." + place.field.encode(), place.size):  # the usual case, and quick
             return True
-        found, wanted = plain_member(headers), (place.key.decode(), place.field)
+        found, wanted = plain_member(last), (place.key.decode(), place.field)
         return found is not None and found[1] == place.size and split_name(found[0]) == wanted
     try:  # a long name, in headers of its own
         members = Archive(path, descriptor).between(place.offset - len(headers), place.offset + padded(place.size))

@@ -11,6 +11,7 @@ File bodies are skipped, not read.
 
 import hashlib
 import os
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,11 +70,14 @@ class Archive:
         finally:
             os.close(self._fd)
 
-    def between(self, start: int, stop: int) -> list[Member]:
-        """The members that fill the file from `start` to `stop`. Raises `DataError` where they do not."""
+    def between(self, start: int, stop: int, most: int = sys.maxsize) -> list[Member]:
+        """The members that fill the file from `start` to `stop`, or the first `most` of them.
+
+        Raises `DataError` where what is looked at is no member, or where the last one does not end at `stop`.
+        """
         found, members = [], self._members(start, stop)
         try:
-            while True:
+            while len(found) < most:
                 found.append(next(members))
         except StopIteration as done:
             if done.value != stop:
@@ -209,6 +213,16 @@ def has_name(header: bytes, name: bytes, size: int) -> bool:
         and header[156:157] == b"0"
         and header[345] == 0  # no beginning of the name stands elsewhere
     )
+
+
+def is_silent(headers: bytes) -> bool:
+    """Whether this is one PAX header that gives its member neither a name nor a size, but times and the like.
+
+    `webdataset.TarWriter` and `tar --format=posix` write one before each member.
+    """
+    if headers[156:157] != b"x" or len(headers) != BLOCK + padded(_number(headers[124:136])):
+        return False
+    return not any(word in headers for word in (b"path=", b"size=", b"GNU.sparse"))
 
 
 def _sum(header: bytes) -> int:

@@ -39,10 +39,7 @@ def load_start_weights(
     do not fit, or saw other bands, and `DataError` where they cannot be read or are NaN or infinite.
     """
     where = f"{where}.init_from: {source}"
-    try:
-        path = home_path(source)
-    except RuntimeError as error:
-        raise RecipeError(f"{where}: {error}") from None
+    path = home_path(source)
     _check_bands(bands or {}, _bands_of(path, group), where)
     own = model.state_dict()
     weights = _unwrapped(_of_group(_read(path, where), group, where), own, where)

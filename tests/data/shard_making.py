@@ -1,6 +1,7 @@
 """Small shards made by hand, member by member, so that they can also be wrong."""
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -53,3 +54,18 @@ def replace_field(path: Path, name: str, content: bytes | None) -> None:
     assert name in dict(members)
     kept = [(n, content if n == name else old) for n, old in members if not (n == name and content is None)]
     write_tar(path, kept)
+
+
+def members(path: Path) -> list[tuple[str, str, int, int]]:
+    """Key, field, place and size of every body, as the standard library sees them."""
+    with tarfile.open(path) as archive:
+        return [(*m.name.split(".", 1), m.offset_data, m.size) for m in archive.getmembers()]
+
+
+def flip(path: Path, place: int, bit: int = 0) -> None:
+    """Change one bit of a file, and put its times back."""
+    before, data = os.stat(path), bytearray(path.read_bytes())
+    data[place] ^= 1 << bit
+    with open(path, "r+b") as file:  # in place: another file would have another inode
+        file.write(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -69,6 +69,58 @@ def test_a_cached_index_equals_a_fresh_one_and_is_used(tmp_path, monkeypatch):
     assert same(index.load(path), first)
 
 
+def forget_to_write_beside(monkeypatch, path):
+    """Indexes cannot be written beside the shard, as on a read-only file system."""
+    write = indexfile.write_file
+    monkeypatch.setattr(
+        indexfile, "write_file", lambda cache, made: cache.parent != path.parent.resolve() and write(cache, made)
+    )
+
+
+@pytest.mark.parametrize("beside_has_digests", [True, False])
+def test_a_stale_index_beside_a_read_only_shard_hides_no_fresh_one(tmp_path, monkeypatch, beside_has_digests):
+    monkeypatch.delenv("MVSSL_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (path,) = write_digits(tmp_path / "set", [5])
+    true = index.load(path)
+    wrong = np.ones(true.sizes.shape, np.uint32) if beside_has_digests else None
+    stale = true._replace(stamp=true.stamp._replace(ctime=true.stamp.ctime - 1), digests=wrong)
+    indexfile.write_file(indexfile.places(path)[0], stale)
+    forget_to_write_beside(monkeypatch, path)
+    made = index.load(path, digests=True)
+    monkeypatch.setattr(index, "scan", None)  # a second scan would fail
+    assert same(index.load(path), made._replace(renewed=0))
+    monkeypatch.undo()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MVSSL_CACHE", raising=False)
+    assert np.array_equal(index.scan_anew(path).digests, made.digests)
+
+
+def test_an_index_with_the_right_stamp_that_is_wrong_hides_no_right_one(tmp_path, monkeypatch):
+    monkeypatch.delenv("MVSSL_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (path,) = write_digits(tmp_path / "set", [5])
+    true = index.load(path)
+    indexfile.write_file(indexfile.places(path)[0], true._replace(keys=true.keys[::-1]))
+    forget_to_write_beside(monkeypatch, path)
+    index.load(path)
+    monkeypatch.setattr(index, "scan", None)
+    assert same(index.load(path), true)
+
+
+def test_a_cached_index_reads_few_of_the_members_that_are_no_samples(tmp_path, monkeypatch):
+    pairs = [(name, b"x") for i in range(400) for name in (f"._{i:04d}.png", f"{i:04d}.png")]
+    together = [(f"._{i:04d}.png", b"x") for i in range(400)]
+    path = write_tar(tmp_path / "x.tar", [*pairs, *together])
+    first = index.load(path)
+    assert first.ignored == 800
+    real, reads = indexfile.Archive._read, []
+    monkeypatch.setattr(indexfile.Archive, "_read", lambda *a: reads.append(a[1:]) or real(*a))
+    monkeypatch.setattr(index, "scan", None)
+    assert same(index.load(path), first)
+    assert len(reads) <= 16 * 16
+
+
 def test_a_shard_that_changed_is_indexed_anew(tmp_path):
     (path,) = write_digits(tmp_path, [5])
     index.load(path)

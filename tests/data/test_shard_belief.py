@@ -5,7 +5,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from shard_making import image_bytes, pixels, write_digits, write_tar
+from shard_making import flip, image_bytes, members, pixels, write_digits, write_tar
 
 from mvssl.data import Undecodable, index, indexfile, open_shards, scanning, summarize, verify
 from mvssl.data.opening import Stamp
@@ -13,21 +13,6 @@ from mvssl.errors import DataError, StorageError
 from mvssl.recipe import Column
 
 DIGITS = {"image": Column(field="png"), "label": Column(field="cls")}
-
-
-def members(path) -> list[tuple[str, str, int, int]]:
-    """Key, field, place and size of every body, as the standard library sees them."""
-    with tarfile.open(path) as archive:
-        return [(*m.name.split(".", 1), m.offset_data, m.size) for m in archive.getmembers()]
-
-
-def flip(path, place: int, bit: int = 0) -> None:
-    """Change one bit of a file, and put its times back."""
-    before, data = os.stat(path), bytearray(path.read_bytes())
-    data[place] ^= 1 << bit
-    with open(path, "r+b") as file:  # in place: another file would have another inode
-        file.write(data)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def test_every_flipped_bit_of_every_body_is_found_and_named(tmp_path):
@@ -174,44 +159,6 @@ def test_long_names_are_read_and_checked_too(tmp_path, format):
         assert np.array_equal(source[7]["image"], pixels(7).transpose(2, 0, 1))
     assert indexfile.belongs(index.load(path))
     assert not indexfile.belongs(index.load(path)._replace(keys=index.load(path).keys[::-1]))
-
-
-@pytest.mark.parametrize("timing", ["before", "while it is open"])
-def test_a_shard_edited_with_its_time_put_back_is_noticed(tmp_path, timing):
-    (path,) = write_digits(tmp_path, [9])
-    source = open_shards("*.tar", tmp_path, DIGITS)
-    if timing == "before":
-        source._files = type(source._files)()
-    else:
-        source[5]
-    _, _, offset, _ = members(path)[11]  # the class of sample 5
-    flip(path, offset)
-    with pytest.raises(Undecodable, match="has changed"):
-        source[5]
-    assert open_shards("*.tar", tmp_path, DIGITS)[5]["label"] == 4
-
-
-def test_a_new_link_or_mode_is_no_change(tmp_path):
-    (path,) = write_digits(tmp_path, [9])
-    source = open_shards("*.tar", tmp_path, DIGITS)
-    source[5]
-    os.link(path, tmp_path / "backup")
-    assert source[5]["label"] == 5
-    path.chmod(0o640)
-    source._files = type(source._files)()
-    assert source[6]["label"] == 6
-
-
-def test_a_shard_written_over_while_it_is_open_yields_no_sample(tmp_path):
-    (path,) = write_digits(tmp_path, [9])
-    source = open_shards("*.tar", tmp_path, DIGITS)
-    source[5]
-    names = [(f"{i:04d}.cls" if j else f"{i:04d}.png", b"x" * 80) for i in range(9) for j in range(2)]
-    new = write_tar(tmp_path / "new", names).read_bytes()
-    with open(path, "r+b") as file:
-        file.write(new)
-    with pytest.raises(Undecodable, match="changed"):
-        source[5]
 
 
 def test_a_disk_that_fails_is_no_bad_sample(tmp_path, monkeypatch):

@@ -116,7 +116,7 @@ def test_a_model_without_one_pass_features_is_refused_by_name():
         encoder("no_features_test_model", (3, 8, 8))
 
 
-def test_start_weights_come_from_a_file_a_folder_or_a_run(tmp_path):
+def test_start_weights_come_from_a_file_a_folder_or_a_run(tmp_path, monkeypatch):
     made = encoder("dim_conv32", (3, 32, 32))
     own = made.model.state_dict()
     save_file({**own, "head.weight": torch.zeros(2, 64)}, tmp_path / "one.safetensors")  # a classifier is left out
@@ -126,9 +126,11 @@ def test_start_weights_come_from_a_file_a_folder_or_a_run(tmp_path):
     whole = {f"encoders.{group}.model.{key}": t + (group == "b") for group in "ab" for key, t in own.items()}
     save_file({**whole, "objective.0.x": torch.ones(1)}, tmp_path / "run.safetensors")
     run = tmp_path / "run"
+    run.mkdir()
     model = MultiView({"left,right": made}, [])
     save_checkpoint(run, 3, model, torch.optim.AdamW(model.parameters()), {}, keep=2)
-    for source in (tmp_path / "one.safetensors", folder, run):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for source in (tmp_path / "one.safetensors", folder, run, "~/run"):
         assert_close(encoder("dim_conv32", (3, 32, 32), init_from=str(source)).model.state_dict(), own)
     table = recipe.Encoder(name="dim_conv32", init_from=str(tmp_path / "run.safetensors"))
     assert_close(Encoder(table, (3, 32, 32), "b").model.state_dict(), {key: t + 1 for key, t in own.items()})
