@@ -79,7 +79,7 @@ def train(recipe: Recipe, data: Any = None, val: Any = None, then: bool = False)
                 begun = _begin(trainer, folder, val)
             with stop.deferred():
                 outcome = _loop(trainer, begun, stop, launcher)
-            if then and recipe.train.then:
+            if then:
                 with stop.at_once(AFTER_LAST_STEP):
                     finish.finish(recipe, folder)
             return outcome

@@ -62,7 +62,7 @@ def _taken(files: list[Path], wanted: tuple[str, ...], beside: bool, account: Ac
     for file in files:
         ending = extension(file.name)
         if ending not in wanted:
-            account.leave(file, "an array beside images" if ending in _ARRAYS else unread(file))
+            account.leave(file, "a wav or npy file beside pictures" if ending in _ARRAYS else unread(file))
         elif beside:
             account.leave(file, "beside the class folders")
         elif (item := examined(file, account)) is not None:

@@ -118,8 +118,8 @@ def _examined(file: Path, opened: BinaryIO, kind: str, head: bytes) -> Item:
         if isinstance(found, Image.Image):
             return Item(file, kind, _field(found.mode))
         return Item(file, kind, "png" if len(found) == 1 and found.dtype == np.uint16 else "npy")
-    if kind == "ppm" and (match := _PNM.match(head)) and int(match[4]) > 255:
-        return Item(file, kind, "npy")
+    if kind == "ppm" and (match := _PNM.match(head)):
+        return Item(file, kind, "npy" if int(match[4]) > 255 else "png")
     if kind not in (*FORMATS, "gif", "bmp", "ppm"):
         what = f"its bytes are those of a {kind} file" if kind else "its bytes are garbage or damaged"
         raise Undecodable(f"no picture that is read: {what}")
@@ -160,7 +160,9 @@ def _content(item: Item, field: str) -> bytes:
         pixels = _pixels(data, item.kind)
     if field == "npy":
         return npy_bytes(_array(pixels))
-    return png_bytes(Image.fromarray(pixels[0]) if isinstance(pixels, np.ndarray) else pixels)
+    if isinstance(pixels, np.ndarray):
+        pixels = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    return png_bytes(pixels)
 
 
 def _check_whole(data: bytes, kind: str) -> None:
@@ -169,6 +171,8 @@ def _check_whole(data: bytes, kind: str) -> None:
         array = read_npy(data)
         if array.dtype.kind not in "buif" or array.ndim > 3:
             raise Undecodable(f"an array {list(array.shape)} of {array.dtype}; numbers [c, h, w], [c, t], [d] are read")
+        if not array.size:
+            raise Undecodable(f"an empty array {list(array.shape)}")
     if kind == "wav":
         read_wav(data)
     if kind not in FORMATS:
@@ -192,22 +196,29 @@ def _pixels(data: bytes, kind: str) -> Pixels:
     if kind == "tif":
         return tiffs.read(io.BytesIO(data))
     match = _PNM.match(data)
-    if kind == "ppm" and match and int(match[4]) > 255:
-        return _deep_pnm(data, match)
+    if kind == "ppm" and match and int(match[4]) != 255:
+        return _pnm(data, match)
     image = open_image(io.BytesIO(data), kind)
     image.load()
     return upright(image)
 
 
-def _deep_pnm(data: bytes, match: re.Match) -> np.ndarray:
-    """uint16 [c, h, w] of a PGM or PPM of more than 8 bits, which Pillow rescales. http://netpbm.sourceforge.net/doc"""
+def _pnm(data: bytes, match: re.Match) -> np.ndarray:
+    """uint8 or uint16 [c, h, w] of a PGM or PPM whose white is not 255, which Pillow rescales.
+
+    http://netpbm.sourceforge.net/doc
+    """
     width, height, channels = int(match[2]), int(match[3]), 3 if match[1] in b"36" else 1
     check_pixels(width, height)
     count, body = width * height * channels, data[match.end() :]
-    numbers = np.array(body.split(), np.uint16) if match[1] in b"23" else np.frombuffer(body, ">u2", len(body) // 2)
+    wide = int(match[4]) > 255
+    if match[1] in b"23":
+        numbers = np.array(body.split(), np.int64)
+    else:
+        numbers = np.frombuffer(body, ">u2" if wide else "u1", len(body) // (1 + wide))
     if len(numbers) > count:
         raise Partial("further pictures after the first, which would be lost; store them apart")
-    return numbers.astype(np.uint16).reshape(height, width, channels).transpose(2, 0, 1)
+    return numbers.astype(np.uint16 if wide else np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
 
 
 def _array(pixels: Pixels) -> np.ndarray:

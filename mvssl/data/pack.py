@@ -7,28 +7,24 @@ out  DEST/train/000000.tar ..., DEST/val/..., each with names.tsv; DEST/classes.
 
 import contextlib
 import errno
-import io
 import os
-import re
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from mvssl.data import archives, folders, sources
 from mvssl.data.index import build
-from mvssl.data.progress import track
+from mvssl.data.shard_writing import one_line, write_split
 from mvssl.data.sources import Material, Split
 from mvssl.data.survey import Account, LeftOut
 from mvssl.errors import DataError, MvsslError, OutputError, RecipeError, StorageError
 from mvssl.home import home_path
 from mvssl.words import counted, printable
 
-_BYTES_PER_SHARD = 1 << 30
 _REASONS = 12  # reasons on the screen for which files were left out
 
 
@@ -91,7 +87,7 @@ def pack(
     opened = _open(source, None if root is None else home_path(root))
     _refuse_different(opened)
     material = _held_out(opened, val, seed)
-    aside = _aside(destination)
+    aside = _aside(destination, _source_folder(source))
     try:
         packed = _write(material, aside, destination, seed, per_shard, progress)
         os.rename(aside, destination)
@@ -202,9 +198,18 @@ def _part(split: Split, rows: np.ndarray) -> Split:
     )
 
 
-def _aside(destination: Path) -> Path:
+def _source_folder(source: str) -> Path | None:
+    kind, _, rest = source.partition(":")
+    path = home_path(rest if kind in ("classes", "pairs") else source)
+    return path if path.is_dir() else None
+
+
+def _aside(destination: Path, source_folder: Path | None) -> Path:
     """A new folder beside the destination. Raises `OutputError`."""
     try:
+        inside = source_folder is not None and source_folder.resolve() in destination.absolute().resolve().parents
+        if inside:
+            raise OutputError(f"{destination} lies inside {source_folder}, which is packed; pack to a folder elsewhere")
         if destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
             raise OutputError(f"{destination} exists and is not an empty folder; pack to a new one, or remove it")
         aside = destination.absolute().with_name(f".{destination.absolute().name}.packing-{secrets.token_hex(4)}")
@@ -216,70 +221,25 @@ def _aside(destination: Path) -> Path:
 
 def _write(material: Material, aside: Path, destination: Path, seed: int, per_shard: int, progress: bool) -> Packed:
     fields: dict[str, int] = {}
+    forms: dict[str, Counter[str]] = {}
     samples, shards = {}, {}
     account = material.account or Account()
     for name, split in material.splits.items():
         (aside / name).mkdir()
-        samples[name] = _write_split(split, aside / name, seed, per_shard, progress, fields)
+        samples[name] = write_split(split, aside / name, seed, per_shard, progress, fields, forms)
         shards[name] = len(list((aside / name).glob("*.tar")))
         if not samples[name]:
             last = account.left_out[-1]
             raise DataError(f"no file of {name} could be packed ({printable(last.path)}: {last.reason})")
+    for field, kinds in forms.items():
+        if len(kinds) > 1:
+            listed = ", ".join(f"{form} in {count:,}" for form, count in kinds.most_common(6))
+            account.note(f"the samples of {field} are of several kinds ({listed}), and a column takes one")
     if material.classes:
-        (aside / "classes.txt").write_text("".join(f"{_line(one)}\n" for one in material.classes))
+        (aside / "classes.txt").write_text("".join(f"{one_line(one)}\n" for one in material.classes))
     told = [*account.left_out, *account.lacking]
     if told:
-        (aside / "left_out.tsv").write_text("".join(f"{_line(one.path)}\t{_line(one.reason)}\n" for one in told))
+        (aside / "left_out.tsv").write_text("".join(f"{one_line(one.path)}\t{one_line(one.reason)}\n" for one in told))
     return Packed(
         destination, samples, shards, fields, material.classes, account.left_out, account.lacking, account.notes
     )
-
-
-def _write_split(split: Split, folder: Path, seed: int, per_shard: int, progress: bool, fields: dict[str, int]) -> int:
-    """The samples written."""
-    order = np.random.default_rng([seed, 1]).permutation(split.count).tolist()
-    # webdataset fills the pattern with %, so other per cent signs of the path are doubled
-    pattern = str(folder).replace("%", "%%") + "/%06d.tar"
-    names, written = [], 0
-    with _writer(pattern, per_shard) as writer:
-        for i in track(order, f"packing {folder.name}", len(order), progress):
-            sample, key = split.fields(i), f"{written:08d}"
-            if not sample:
-                continue
-            written += 1
-            writer.write({"__key__": key, **sample})
-            for field in sample:
-                fields[field] = fields.get(field, 0) + 1
-            if split.name is not None:
-                names.append(f"{key}\t{_line(split.name(i))}\n")
-    if names:
-        (folder / "names.tsv").write_text("".join(names))
-    return written
-
-
-@contextmanager
-def _writer(pattern: str, per_shard: int) -> Iterator[Any]:
-    """webdataset's writer. After a failure its files are closed without a second try to write what they buffer."""
-    from webdataset.writer import ShardWriter
-
-    opened: list[io.BufferedWriter] = []
-
-    def start(path: str) -> io.BufferedWriter:
-        opened.append(open(path, "wb"))  # noqa: SIM115
-        return opened[-1]
-
-    options: dict[str, Any] = {"verbose": 0, "encoder": False, "mtime": 0, "opener": start}
-    try:
-        with ShardWriter(
-            pattern, maxcount=per_shard, maxsize=_BYTES_PER_SHARD, post=lambda _: opened.pop().close(), **options
-        ) as writer:
-            yield writer
-    finally:
-        for file in opened:
-            file.raw.close()
-
-
-def _line(name: str) -> str:
-    """A name on one line: control characters, backslashes and bytes that are no UTF-8 as Python escapes them."""
-    odd = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\]"
-    return re.sub(odd, lambda found: found[0].encode("unicode_escape").decode(), name)

@@ -78,8 +78,11 @@ def read(file: BinaryIO) -> Pixels:
         if _field(series, page) == "npy":
             return np.ascontiguousarray(array)
         if page.photometric == _PALETTE:
+            high, low = page.colormap >> 8, page.colormap & 255
+            if ((low != 0) & (low != high)).any():
+                raise Partial("a palette of 16-bit colours, which png would cut to 8 bits; convert it to 16-bit RGB")
             image = Image.fromarray(np.ascontiguousarray(array[0])).convert("P")
-            image.putpalette((page.colormap >> 8).astype(np.uint8).T.tobytes())
+            image.putpalette(high.astype(np.uint8).T.tobytes())
             return image
         return Image.fromarray(np.ascontiguousarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0)))
 

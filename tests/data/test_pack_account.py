@@ -250,3 +250,43 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert sorted(os.listdir(tmp_path)) == ["src"]
+
+
+def test_a_pgm_of_few_grays_keeps_its_numbers(tmp_path):
+    (tmp_path / "src").mkdir()
+    for name, text in (
+        ("a", b"P5\n4 4\n15\n" + bytes(range(16))),
+        ("b", b"P2 4 4 15 " + b" ".join(b"%d" % n for n in range(16))),
+    ):
+        (tmp_path / "src" / f"{name}.pgm").write_bytes(text)
+    pack(str(tmp_path / "src"), tmp_path / "out", val=0)
+    with tarfile.open(tmp_path / "out/train/000000.tar") as tar:
+        for member in tar:
+            assert np.asarray(Image.open(tar.extractfile(member))).ravel().tolist() == list(range(16))
+
+
+def test_samples_of_several_kinds_in_one_field_are_told(tmp_path):
+    (tmp_path / "src").mkdir()
+    for name, array in (
+        ("a", np.zeros((3, 4, 4), np.uint16)),
+        ("b", np.zeros((3, 4, 4), np.uint8)),
+        ("c", np.zeros(7)),
+    ):
+        np.save(tmp_path / "src" / f"{name}.npy", array)
+    made = pack(str(tmp_path / "src"), tmp_path / "out", val=0)
+    assert any("uint16" in note and "uint8" in note and "[7]" in note for note in made.notes)
+
+
+def test_an_empty_array_is_left_out(tmp_path):
+    (tmp_path / "src").mkdir()
+    np.save(tmp_path / "src/a.npy", np.zeros((0, 3)))
+    np.save(tmp_path / "src/b.npy", np.zeros((2, 3)))
+    assert [one.path for one in pack(str(tmp_path / "src"), tmp_path / "out", val=0).left_out] == ["a.npy"]
+
+
+def test_a_destination_inside_its_own_source_is_refused(tmp_path):
+    from mvssl.errors import OutputError
+
+    put(tmp_path / "src", "a/0.png", "b/0.png")
+    with pytest.raises(OutputError):
+        pack(f"classes:{tmp_path / 'src'}", tmp_path / "src/a/new")
