@@ -6,7 +6,7 @@ CHOSEN_BY = "by held-out loss on data.val"
 
 
 def which_weights(step: int | None, which: str | None) -> str:
-    """Weights of a run in words: `step 300, the last checkpoint`; nothing where no step is known."""
+    """Weights of a run in words: `step 300, the newest checkpoint that verifies`; nothing where no step is known."""
     kinds = {"last": ", the newest checkpoint that verifies", "best": f", the best checkpoint {CHOSEN_BY}"}
     return "" if step is None else f"step {step:,}{kinds.get(which or '', '')}"
 

@@ -282,7 +282,7 @@ def test_mispaired_samples_are_listed_and_those_that_are_found_are_drawn(run):
 
 def test_a_checkpoint_may_be_named_and_is_then_no_matter_of_luck(run):
     assert "layer vector, step 3)" in read(run, checkpoint="3").said
-    assert "layer vector, step 6, the last checkpoint)" in read(run).said
+    assert "layer vector, step 6, the newest checkpoint that verifies)" in read(run).said
     for wrong, error in (("77", DataError), ("best", DataError), ("newest", RecipeError)):
         with pytest.raises(error):
             report(run, checkpoint=wrong)
