@@ -8,14 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import forks
 import psutil
 import pytest
 import tiny
 import torch
-import yaml
+from disturbing import at_step, newest_step, recipe_file, same_weights, send
 
 import mvssl.data.workers
 from mvssl import checkpoint, exit_record
@@ -32,48 +31,6 @@ CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 def root(tmp_path):
     tiny.write_shards(tmp_path / "data" / "train")
     return tmp_path
-
-
-def recipe_file(root: Path, out: str = "run", **changes) -> Path:
-    file = root / f"{out}.yaml"
-    changes = {"train__steps": 12, "train__save_every": 100, **changes}
-    file.write_text(yaml.safe_dump(tiny.tables(root / "data", root / out, **changes)))
-    return file
-
-
-def at_step(number: int, act, rank: int | None = None):
-    """For `forks.start`: call `act()` in the middle of the step of that number, from 0."""
-
-    def prepare(own: int) -> None:
-        step = Trainer.step
-
-        def stepped(self, batch, now, *given, **keywords):
-            if now == number and rank in (None, own):
-                act()
-            return step(self, batch, now, *given, **keywords)
-
-        Trainer.step = stepped
-
-    return prepare
-
-
-def send(*numbers: int, gap: float = 0.005):
-    def act() -> None:
-        for number in numbers:
-            os.kill(os.getpid(), number)
-            time.sleep(gap)
-
-    return act
-
-
-def newest_step(run: Path) -> int:
-    found = checkpoint.newest(run)
-    return checkpoint.step_of(found) if found else 0
-
-
-def same_weights(one: Path, other: Path, step: int) -> bool:
-    a, b = tiny.weights(one, step), tiny.weights(other, step)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize(("number", "code"), CODES.items())
