@@ -45,7 +45,8 @@ class Watchdog:
         self.doing, self.step, self.beats = "starting", 0, 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="mvssl watchdog")
-        self._launcher = os.getppid() if distributed.world() > 1 else None
+        launched = distributed.world() > 1 or "ACCELERATE_MIXED_PRECISION" in os.environ  # accelerate launch sets it
+        self._launcher = os.getppid() if launched else None
 
     def beat(self, step: int, doing: str) -> None:
         """The loop is about to do something after `step` steps: wait for data, run the model, save, check."""
@@ -53,6 +54,8 @@ class Watchdog:
         self.beats += 1
 
     def __enter__(self) -> "Watchdog":
+        if distributed.world() > 1:
+            self._write()  # now, as a process may be stopped before its thread first looks
         self._thread.start()
         return self
 
@@ -119,6 +122,9 @@ class Watchdog:
             self._over.wait(self.limit / 20)
             self._write()
         again = self._read()
+        absent = [n for n in range(distributed.world()) if n not in again]
+        if absent:
+            return f"process {', '.join(map(str, absent))} wrote nothing to {self.folder / FOLDER}"
         stopped = [n for n in again if again[n] == first.get(n)]  # their watchdogs do not run either
         if stopped:
             return "; ".join(f"{_named(n, again[n])} does not run at all" for n in stopped)

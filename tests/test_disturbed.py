@@ -111,9 +111,10 @@ def test_a_signal_in_train_then_is_told_and_the_same_command_does_the_rest(root)
     assert exit_record.read_exit(root / "run").code == 0
 
 
-def test_a_stopped_process_is_named_and_ends_the_run_with_75(root):
+@pytest.mark.parametrize("step", [0, 4])
+def test_a_stopped_process_is_named_and_ends_the_run_with_75(root, step):
     file = recipe_file(root, train__hang_timeout=2)
-    hung = forks.start(["train", file], root, world=2, prepare=at_step(4, send(signal.SIGSTOP), rank=1))
+    hung = forks.start(["train", file], root, world=2, prepare=at_step(step, send(signal.SIGSTOP), rank=1))
     begin = time.monotonic()
     assert hung.wait(grace=0) == {0: 75, 1: -9}, hung.stderr()
     assert time.monotonic() - begin < 20
@@ -186,11 +187,13 @@ def test_a_run_goes_on_when_the_reader_of_its_messages_is_gone(root):
     assert len(tiny.metrics(root / "run")) == 12
 
 
-def test_processes_whose_launcher_is_killed_save_and_stop(root):
+@pytest.mark.parametrize("world", [1, 2])
+def test_processes_whose_launcher_is_killed_save_and_stop(root, world):
     file = recipe_file(root, train__steps=100_000)
     launcher = os.fork()
     if not launcher:
-        forks.start(["train", file], root, world=2)
+        os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # as `accelerate launch` does
+        forks.start(["train", file], root, world)
         signal.pause()
     run = root / "run"
     while not (run / "metrics.jsonl").is_file():
