@@ -68,7 +68,8 @@ def of_shards(folder: Path) -> list[dict]:
         members = tar.getmembers()
     end = members[-1].offset_data + -(-members[-1].size // 512) * 512 + 1024
     headers = [member.offset for member in members]
-    header_bytes = (start + i for start in headers for i in range(512))
+    padding = (148, 154, 155)  # of the checksum itself, where a bit may change and no value does
+    header_bytes = (start + i for start in headers for i in range(512) if i not in padding)
     body_bytes = (member.offset_data + i for member in members for i in range(member.size))
     before = digests(shard)
     return [
