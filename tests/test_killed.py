@@ -1,6 +1,7 @@
 """Processes that are killed, starved or cut off from each other: the others end, and the same command goes on."""
 
 import ctypes
+import faulthandler
 import os
 import resource
 import shutil
@@ -148,6 +149,7 @@ def test_processes_whose_network_is_cut_end_on_both_sides(root, spaces):
 
 def test_processes_that_exchange_other_sizes_end_at_once(root):
     def act() -> None:
+        faulthandler.disable()  # pytest's, which this process has inherited
         dist.all_reduce(torch.ones(1000 * (1 + dist.get_rank())))
 
     ended = forks.start(["train", recipe_file(root)], root, 2, at_step(4, act))
