@@ -77,8 +77,12 @@ def write_end(folder: Path, error: BaseException | None) -> None:
         return
     code = error.code if isinstance(error, MvsslError) else 0 if error is None else BUG
     reason = "finished" if error is None else str(error) or type(error).__name__
-    with contextlib.suppress(OSError, StorageError):
-        _write(folder, ExitRecord(code, reason, socket.gethostname(), os.getpid(), psutil.Process().create_time()))
+    record = ExitRecord(code, reason, socket.gethostname(), os.getpid(), psutil.Process().create_time())
+    try:
+        _write(folder, record)
+    except (OSError, StorageError):
+        with contextlib.suppress(OSError):
+            _write_over(folder / NAME, record)
 
 
 def read_exit(folder: Path) -> ExitRecord | None:
@@ -98,3 +102,10 @@ def parse_exit(found: Any) -> ExitRecord | None:
 
 def _write(folder: Path, record: ExitRecord) -> None:
     write_aside(folder / NAME, json.dumps(record._asdict(), indent=1))
+
+
+def _write_over(file: Path, record: ExitRecord) -> None:
+    """Into the blocks that the file has already, as a full disk has none for a second file."""
+    text = json.dumps(record._asdict(), indent=1).encode()
+    with open(file, "r+b", buffering=0) as handle:
+        handle.truncate(handle.write(text))

@@ -40,12 +40,13 @@ class Watchdog:
 
     def __init__(self, folder: Path, limit: float, stop: StopSignal, launcher: int):
         self.folder, self.limit, self.stop = folder, limit, stop
-        self._launcher = launcher if distributed.world() > 1 else None  # process number
         self.loader_hang = ""  # what is known of loader processes that hung, once they are killed
         self.tick = min(_TICK, limit / 10)
         self.doing, self.step, self.beats = "starting", 0, 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="mvssl watchdog")
+        launched = distributed.world() > 1 or "ACCELERATE_MIXED_PRECISION" in os.environ  # accelerate launch sets it
+        self._launcher = launcher if launched else None  # process number
 
     def beat(self, step: int, doing: str) -> None:
         """The loop is about to do something after `step` steps: wait for data, run the model, save, check."""
@@ -53,6 +54,8 @@ class Watchdog:
         self.beats += 1
 
     def __enter__(self) -> "Watchdog":
+        if distributed.world() > 1:
+            self._write()  # now, as a process may be stopped before its thread first looks
         self._thread.start()
         return self
 
@@ -124,6 +127,9 @@ class Watchdog:
         now = self._read()
         if distributed.world() == 1 or not now:
             return f"process {os.getpid()} stands still {self.doing}, after step {self.step}, at {_main_thread()[0]}"
+        absent = [n for n in range(distributed.world()) if n not in now]
+        if absent:
+            return f"process {', '.join(map(str, absent))} wrote nothing to {self.folder / FOLDER}"
         stopped = [n for n in now if now[n] == earlier.get(n) and n != distributed.rank()]
         if stopped:  # their watchdogs do not run either
             return "; ".join(f"{_named(n, now[n])} does not run at all" for n in stopped)

@@ -32,13 +32,17 @@ class Forked:
         self.folder = folder
         self.children = [_fork(words, folder, rank, world, port, prepare) for rank in range(world)]
         self.codes: dict[int, int] = {}
+        self.ended: dict[int, float] = {}  # when, in seconds of the monotonic clock
 
     def signal(self, rank: int, number: int) -> None:
         with suppress(ProcessLookupError):
             os.kill(self.children[rank], number)
 
-    def wait(self, grace: float = 30, limit: float = 120) -> dict[int, int]:
-        """Exit codes by rank. Like a launcher, it ends the others `grace` seconds after the first that fails."""
+    def wait(self, grace: float | None = 30, limit: float = 120) -> dict[int, int]:
+        """Exit codes by rank. Like a launcher, it ends the others `grace` seconds after the first that fails.
+
+        With `grace=None` it leaves them alone.
+        """
         deadline = time.monotonic() + limit
         asked = False
         while len(self.codes) < len(self.children):
@@ -46,7 +50,8 @@ class Forked:
                 found, status = os.waitpid(self.children[rank], os.WNOHANG)
                 if found:
                     self.codes[rank] = os.waitstatus_to_exitcode(status)
-            if any(self.codes.values()) and not asked:
+                    self.ended[rank] = time.monotonic()
+            if any(self.codes.values()) and not asked and grace is not None:
                 asked, deadline = True, min(deadline, time.monotonic() + grace)
                 for rank in self._running():
                     self.signal(rank, signal.SIGTERM)

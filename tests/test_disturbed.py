@@ -10,14 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import forks
 import psutil
 import pytest
 import tiny
 import torch
-import yaml
+from disturbing import at_step, newest_step, recipe_file, same_weights, send
 
 import mvssl.data.workers
 from mvssl import checkpoint, exit_record
@@ -34,48 +33,6 @@ CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 def root(tmp_path):
     tiny.write_shards(tmp_path / "data" / "train")
     return tmp_path
-
-
-def recipe_file(root: Path, out: str = "run", **changes) -> Path:
-    file = root / f"{out}.yaml"
-    changes = {"train__steps": 12, "train__save_every": 100, **changes}
-    file.write_text(yaml.safe_dump(tiny.tables(root / "data", root / out, **changes)))
-    return file
-
-
-def at_step(number: int, act, rank: int | None = None):
-    """For `forks.start`: call `act()` in the middle of the step of that number, from 0."""
-
-    def prepare(own: int) -> None:
-        step = Trainer.step
-
-        def stepped(self, batch, now, *given, **keywords):
-            if now == number and rank in (None, own):
-                act()
-            return step(self, batch, now, *given, **keywords)
-
-        Trainer.step = stepped
-
-    return prepare
-
-
-def send(*numbers: int, gap: float = 0.005):
-    def act() -> None:
-        for number in numbers:
-            os.kill(os.getpid(), number)
-            time.sleep(gap)
-
-    return act
-
-
-def newest_step(run: Path) -> int:
-    found = checkpoint.newest(run)
-    return checkpoint.step_of(found) if found else 0
-
-
-def same_weights(one: Path, other: Path, step: int) -> bool:
-    a, b = tiny.weights(one, step), tiny.weights(other, step)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize(("number", "code"), CODES.items())
@@ -156,9 +113,10 @@ def test_a_signal_in_train_then_is_told_and_the_same_command_does_the_rest(root)
     assert exit_record.read_exit(root / "run").code == 0
 
 
-def test_a_stopped_process_is_named_and_ends_the_run_with_75(root):
+@pytest.mark.parametrize("step", [0, 4])
+def test_a_stopped_process_is_named_and_ends_the_run_with_75(root, step):
     file = recipe_file(root, train__hang_timeout=2)
-    hung = forks.start(["train", file], root, world=2, prepare=at_step(4, send(signal.SIGSTOP), rank=1))
+    hung = forks.start(["train", file], root, world=2, prepare=at_step(step, send(signal.SIGSTOP), rank=1))
     begin = time.monotonic()
     assert hung.wait(grace=0) == {0: 75, 1: -9}, hung.stderr()
     assert time.monotonic() - begin < 20
@@ -231,11 +189,13 @@ def test_a_run_goes_on_when_the_reader_of_its_messages_is_gone(root):
     assert len(tiny.metrics(root / "run")) == 12
 
 
-def test_processes_whose_launcher_is_killed_save_and_stop(root):
+@pytest.mark.parametrize("world", [1, 2])
+def test_processes_whose_launcher_is_killed_save_and_stop(root, world):
     file = recipe_file(root, train__steps=100_000)
     launcher = os.fork()
     if not launcher:
-        forks.start(["train", file], root, world=2)
+        os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # as `accelerate launch` does
+        forks.start(["train", file], root, world)
         signal.pause()
     run = root / "run"
     while not (run / "metrics.jsonl").is_file():

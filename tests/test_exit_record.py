@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from mvssl import exit_record
-from mvssl.errors import DataError, ElsewhereError
+from mvssl.errors import DataError, ElsewhereError, StorageError
 from mvssl.exit_record import ExitRecord, read_exit, write_end, write_running
 
 
@@ -50,3 +50,14 @@ def test_what_is_no_record_reads_as_none(tmp_path, text):
 def test_a_record_of_an_earlier_version_is_read(tmp_path):
     (tmp_path / "exit.json").write_text(json.dumps({"code": 143, "reason": "stopped"}))
     assert read_exit(tmp_path)[:2] == (143, "stopped")
+
+
+def test_the_end_is_written_over_the_beginning_where_there_is_no_room_for_a_second_file(tmp_path, monkeypatch):
+    write_running(tmp_path, "running, " + "and so on, " * 20)
+
+    def full(*_):
+        raise StorageError("No space left on device")
+
+    monkeypatch.setattr(exit_record, "write_aside", full)
+    write_end(tmp_path, StorageError("the disk is full"))
+    assert read_exit(tmp_path)[:2] == (74, "the disk is full")

@@ -50,11 +50,18 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(root, tmp_path, proc
     # a constant rate, as the cosine of a shorter run is another one; drop-path, which draws from torch's generator
     dropping = {"name": "resnet18", "options": {"channels": [8, 8, 8, 8], "drop_path_rate": 0.5}}
     straight, halves = (
-        tiny.tables(root, tmp_path / out, data__workers=workers, optim__schedule="constant", encoder=dropping)
+        tiny.tables(
+            root,
+            tmp_path / out,
+            data__workers=workers,
+            optim__schedule="constant",
+            encoder=dropping,
+            train__log_every=1,
+        )
         for out in ("straight", "halves")
     )
     run_on(processes, world, straight)
-    for steps in (3, 6):
+    for steps in (3, 6) if workers else (1, 4, 5, 6):  # an epoch is 5 steps
         halves["train"]["steps"] = steps
         run_on(processes, world, halves)
     for name in ("model", "optimizer"):
@@ -62,7 +69,7 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(root, tmp_path, proc
     told = [
         [{**line, "samples_per_second": 0, "data_wait": 0} for line in tiny.metrics(tmp_path / out)] for out in LEGS
     ]
-    assert told[0][-1] == told[1][-1]
+    assert told[0] == told[1]
 
 
 def test_resuming_on_another_number_of_processes_keeps_samples_and_draws(root, tmp_path, processes):

@@ -190,7 +190,7 @@ def _nothing(pattern: str, absent: list[str], root: Path) -> str:
     folder = root / absent[0]
     while not os.path.isdir(folder) and folder != folder.parent:
         folder = folder.parent
-    missing = f" (missing: {', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''})" if len(absent) > 1 else ""
+    missing = f" (missing: {', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''})" if absent != [pattern] else ""
     try:
         seen = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
