@@ -64,16 +64,16 @@ def write_running(folder: Path, reason: str = "running") -> None:
     _write(folder, ExitRecord(None, reason, socket.gethostname(), process.pid, process.create_time()))
 
 
-def write_end(folder: Path, error: BaseException | None) -> None:
+def write_end(folder: Path, error: BaseException | None, first: bool = True) -> None:
     """Say how the command ended.
 
-    Of several processes the one that knows the reason writes. One that only lost its peers does not replace a reason
-    that is there already.
+    Of several processes the one that knows the reason writes. One that only lost its peers (not `first`, or an
+    `ElsewhereError`) does not replace a reason that is there already.
     """
     if not folder.is_dir() or (error is None and distributed.rank()):
         return
     before = read_exit(folder)
-    if isinstance(error, ElsewhereError) and before is not None and before.code is not None:
+    if (not first or isinstance(error, ElsewhereError)) and before is not None and before.code is not None:
         return
     code = error.code if isinstance(error, MvsslError) else 0 if error is None else BUG
     reason = "finished" if error is None else str(error) or type(error).__name__

@@ -22,13 +22,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from torch.distributed import DistError
+
 from mvssl import checkpoint, distributed, exit_record
 from mvssl.ends import as_known
-from mvssl.errors import ElsewhereError, Interrupted, MvsslError, OutputError, RecipeError, StorageError
+from mvssl.errors import HANG, ElsewhereError, Interrupted, OutputError, RecipeError, StorageError
 from mvssl.files import write_aside
 from mvssl.jsons import is_file_of_a_run, parsed
 from mvssl.recipe import Recipe, load_recipe, to_yaml
-from mvssl.stopping import Stopped, exit_code
+from mvssl.stopping import Stopped, StopSignal, exit_code
 from mvssl.versions import versions
 from mvssl.words import warn
 
@@ -197,26 +199,46 @@ def other_versions(folder: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def exit_recorded(folder: Path) -> Iterator[None]:
-    """Write to RUN/exit.json how the work inside ends; errors of the machine become sentences."""
+def exit_recorded(folder: Path, stop: StopSignal) -> Iterator[None]:
+    """Write to RUN/exit.json how the work inside ends."""
     try:
         yield
     except BaseException as raised:
-        error = _explained(raised) or raised
-        exit_record.write_end(folder, error)
-        raise error from raised.__cause__ if error is raised else raised
+        exit_record.write_end(folder, _explained(raised, stop), first=not _is_of_a_lost_process(raised))
+        raise
     exit_record.write_end(folder, None)
 
 
-def _explained(error: BaseException) -> MvsslError | None:
-    """The sentence for a full disk, memory that has run out, or a process that is gone; None for any other error."""
+@contextlib.contextmanager
+def errors_explained(stop: StopSignal) -> Iterator[None]:
+    """Errors of the machine, and of processes that are gone, become sentences."""
+    try:
+        yield
+    except BaseException as raised:
+        error = _explained(raised, stop)
+        raise error from raised.__cause__ if error is raised else raised
+
+
+def _explained(error: BaseException, stop: StopSignal) -> BaseException:
+    """The `MvsslError` for a full disk, memory that has run out, or a process that is gone; else the error itself."""
     if isinstance(error, Stopped):
         return Interrupted("stopped between two parts of the run; the same command goes on", exit_code(error.number))
-    first = str(error).strip().partition("\n")[0]
-    gone = re.search("closed by peer|reset by peer|connection refused|timed out|broken pipe", first, re.IGNORECASE)
-    if distributed.world() > 1 and isinstance(error, RuntimeError | ConnectionError) and gone:
-        return ElsewhereError(f"another process of this run ended or hangs ({gone.group()})")
+    if _is_of_a_lost_process(error):
+        if stop.received is not None:  # all were asked to stop, and another was quicker
+            return Interrupted("stopped with the other processes; the same command goes on", stop.code)
+        first = str(error).strip().partition("\n")[0]
+        return error if isinstance(error, ElsewhereError) else ElsewhereError(f"another process is gone: {first[:200]}")
     known = as_known(error)
     if known is None or distributed.world() == 1:
-        return known
+        return known or error
     return StorageError(f"process {distributed.rank()} of {distributed.world()}: {known}")
+
+
+def _is_of_a_lost_process(error: BaseException) -> bool:
+    """Whether a peer ended without saying why: its connections, or the meeting point that it kept, are closed."""
+    if isinstance(error, ElsewhereError):
+        return error.code == HANG
+    if distributed.world() == 1 and os.environ.get("WORLD_SIZE", "1") == "1":
+        return False
+    gone = re.search("closed by peer|reset by peer|connection refused|timed out|broken pipe", str(error), re.IGNORECASE)
+    return isinstance(error, DistError | ConnectionError) or (isinstance(error, RuntimeError) and gone is not None)

@@ -67,10 +67,10 @@ def train(recipe: Recipe, data: Any = None, val: Any = None, then: bool = False)
     `HangError`, each with the way out; `Interrupted` after SIGTERM, SIGHUP or Ctrl-C, with all saved.
     """
     folder, launcher = Path(recipe.train.out), os.getppid()
-    with forgiving_stderr(), arithmetic_of(recipe), stop_signals() as stop:
+    with forgiving_stderr(), arithmetic_of(recipe), stop_signals() as stop, runfolder.errors_explained(stop):
         with stop.at_once(BEFORE_FIRST_STEP):
             accelerator = make_accelerator(recipe)
-        with runfolder.claimed(folder), runfolder.exit_recorded(folder):
+        with runfolder.claimed(folder), runfolder.exit_recorded(folder, stop):
             with stop.at_once(BEFORE_FIRST_STEP):
                 trainer = Trainer.prepare(recipe, accelerator, data)
                 if data is None:
