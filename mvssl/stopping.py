@@ -77,14 +77,18 @@ class StopSignal:
             return  # a child process between its fork and its own handlers: its parent decides
         if number == signal.SIGUSR1:
             self.save_asked = True
+            self._say("SIGUSR1 received: saves after this step and goes on")
             return
         if self.received is not None:
             return
         self.received = number
         if self._ends_at_once:
             raise Stopped(number)
+        self._say(f"{signal.Signals(number).name} received: saves and stops")
+
+    def _say(self, text: str) -> None:
         with contextlib.suppress(OSError):  # not print: the signal may have interrupted another print
-            os.write(2, f"mvssl: {signal.Signals(number).name} received: saves and stops\n".encode())
+            os.write(2, f"mvssl: {text}\n".encode())
 
 
 _active: StopSignal | None = None

@@ -78,11 +78,20 @@ def _readable(file: Path) -> bool:
     return extension(file.name) in READABLE
 
 
+def _most_common_kind(files: list[Path]) -> dict[str, str]:
+    """Stem -> ending of the files with the ending that most of them have."""
+    endings = Counter(extension(file.name) for file in files)
+    main = endings.most_common(1)[0][0] if endings else ""
+    return {file.stem: main for file in files if extension(file.name) == main}
+
+
 def _guess(path: Path, part: Folder) -> str:
     below = [one for one in part.folders if one.files or any(map(_readable, one.all_files()))]
     if not below:
         return "flat"
-    listed = [{file.stem: extension(file.name) for file in one.files} for one in below]
+    listed = [
+        _most_common_kind(one.files) for one in below
+    ]  # a stray notes.txt in a class folder makes no sensor of it
     counts = Counter(stem for one in listed for stem in one)
     shared = [(len(one), {stem for stem in one if counts[stem] > 1}) for one in listed]
     # a README in two class folders makes no pairs of them

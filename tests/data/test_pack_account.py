@@ -290,3 +290,10 @@ def test_a_destination_inside_its_own_source_is_refused(tmp_path):
     put(tmp_path / "src", "a/0.png", "b/0.png")
     with pytest.raises(OutputError):
         pack(f"classes:{tmp_path / 'src'}", tmp_path / "src/a/new")
+
+
+def test_a_stray_file_makes_no_sensors_of_classes_that_share_their_names(tmp_path):
+    put(tmp_path / "src", *(f"{one}/{i}.png" for one in "abc" for i in range(4)))
+    (tmp_path / "src/a/notes.txt").write_text("mine")
+    with pytest.raises(RecipeError):  # classes or pairs: it asks
+        pack(str(tmp_path / "src"), tmp_path / "out")
