@@ -76,7 +76,8 @@ collect)
         name=$(basename "$run")
         cp "$run/metrics.jsonl" "$here/docs/paper_figures/$name.jsonl"
         for figures in "$run"at_*.json; do
-            [ -f "$figures" ] && cp "$figures" "$here/docs/paper_figures/${name}_$(basename "$figures")"
+            # records name the run by its whole path, which says nothing elsewhere
+            [ -f "$figures" ] && sed "s#$folder/##g" "$figures" >"$here/docs/paper_figures/${name}_$(basename "$figures")"
         done
     done
     ;;
