@@ -1,45 +1,52 @@
 """mvssl: distributed multi-view self-supervised training.
 
-The road, in four hops:
+The way from a shard to a loss, in four steps:
 
     shards --data--> Batch --views--> Views --encoders--> Features by view --objectives--> loss, metrics
 
-Importing the package registers its networks with timm, so that an exported backbone reloads by name. The command line
-leaves that to the verbs that need networks: torch and timm take seconds, and `mvssl --help` needs neither.
+`import mvssl` registers the networks of `mvssl.encoders` with timm, as soon as timm itself is imported. Nothing heavy
+is imported before it is used: torch and timm take seconds, and `mvssl --help` needs neither.
 """
 
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import wrapt
 
 if TYPE_CHECKING:
+    from mvssl.embedding import embed
+    from mvssl.evaluation import evaluate
+    from mvssl.exporting import export
     from mvssl.recipe import load_recipe
-    from mvssl.training import train
+    from mvssl.reporting import report
+    from mvssl.runs.load import load_run
+    from mvssl.training.loop import train
 
-__all__ = ["load_recipe", "train"]
+__all__ = ["embed", "evaluate", "export", "load_recipe", "load_run", "report", "train"]
 __version__ = "0.1.0"
 
+_MODULES = {
+    "embed": "mvssl.embedding",
+    "evaluate": "mvssl.evaluation",
+    "export": "mvssl.exporting",
+    "load_recipe": "mvssl.recipe",
+    "load_run": "mvssl.runs.load",
+    "report": "mvssl.reporting",
+    "train": "mvssl.training.loop",
+}
 
-def _is_the_command() -> bool:
-    """Whether this is `mvssl VERB` or `python -m mvssl VERB`; where in doubt it is not."""
-    script, *rest = sys.argv or [""]
-    if script == "-m":  # which module Python looks for stands before its arguments
-        return sys.orig_argv[-len(rest) - 1] == "mvssl"
-    return Path(script).name == "mvssl"
 
-
-def __getattr__(name: str):
-    """`mvssl.train` and `mvssl.load_recipe` are imported when first asked for."""
-    if name == "train":
-        from mvssl.training import train
-
-        return train
-    if name == "load_recipe":
-        from mvssl.recipe import load_recipe
-
-        return load_recipe
+def __getattr__(name: str) -> Any:
+    """A public function is imported when it is first used."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'mvssl' has no attribute {name!r}")
 
 
-if not _is_the_command():
-    from mvssl import encoders as encoders
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULES])
+
+
+@wrapt.when_imported("timm")
+def _register_networks(_: Any) -> None:
+    importlib.import_module("mvssl.encoders")

@@ -1,6 +1,6 @@
 """`python -m mvssl`, and `accelerate launch -m mvssl`."""
 
-from mvssl.cli import main
+from mvssl.cli.main import main
 
 if __name__ == "__main__":
     main()

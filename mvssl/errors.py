@@ -1,7 +1,7 @@
 """Errors that a user can act on, and the exit codes that a supervisor can act on.
 
 An `MvsslError` says what was wrong, where, and what is accepted. The command line prints its text without a stack trace
-and exits with its code; anything else that is raised and is not known to `mvssl.ends` is a bug in mvssl.
+and exits with its code; anything else that is raised and is not known to `mvssl.process.streams` is a bug in mvssl.
 """
 
 OK, USAGE, DATA, BUG, CANNOT_CREATE, IO, HANG, BROKEN_PIPE, PREEMPTED = 0, 64, 65, 70, 73, 74, 75, 141, 143

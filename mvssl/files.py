@@ -12,13 +12,14 @@ import contextlib
 import errno
 import io
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mvssl.errors import MvsslError, OutputError, StorageError
+from mvssl.errors import MvsslError, OutputError, RecipeError, StorageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,3 +129,30 @@ def write_picture(figure: "Figure", file: str | Path, way_out: str = "") -> Path
     figure.savefig(drawn, format="png")
     write_aside(file, drawn.getvalue(), OutputError, way_out)
     return Path(file)
+
+
+def at_home(path: str) -> str:
+    """The path with ~ or ~USER written out. Raises `ValueError` where there is no such user or no home is known."""
+    kind, rest = re.fullmatch(r"((?:[a-z]+:)?)(.*)", path, re.DOTALL).groups()  # pyright: ignore[reportOptionalMemberAccess]
+    if not rest.startswith("~"):
+        return path
+    whole = os.path.expanduser(rest)
+    if whole.startswith("~"):
+        user = rest.partition("/")[0]
+        why = "no home folder is known; set HOME" if user == "~" else f"there is no user {user[1:]!r}"
+        raise ValueError(f"{path}: {why}; write {kind}./{rest} for what is really named so")
+    return kind + whole
+
+
+def known_home(path: str) -> str:
+    """The path as it is written. Raises `ValueError` where `at_home` would."""
+    at_home(path)
+    return path
+
+
+def home_path(path: str | Path) -> Path:
+    """The path with ~ or ~USER written out. Raises `RecipeError`."""
+    try:
+        return Path(at_home(str(path)))
+    except ValueError as error:
+        raise RecipeError(str(error)) from None

@@ -12,18 +12,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mvssl import distributed
-from mvssl.batchnorm import SyncBatchNorm
-from mvssl.compose import construct, find_class
-from mvssl.devices import laid_out, rows_of, scattered
+from mvssl.distributed import collectives
+from mvssl.distributed.batch_norm import SyncBatchNorm
+from mvssl.distributed.devices import laid_out, rows_of, scattered
 from mvssl.encoders import Encoder, Features, Widths
 from mvssl.encoders.encoder import as_image, first_line, with_view
 from mvssl.errors import MvsslError, RecipeError
-from mvssl.names import drawn
 from mvssl.objectives import OBJECTIVES
 from mvssl.objectives.context import Context, at_least_float32
 from mvssl.recipe import Recipe
+from mvssl.recipe.options import construct, find_class
 from mvssl.views.bands import kept_names
+from mvssl.views.naming import drawn
 
 
 class Term(NamedTuple):
@@ -110,7 +110,7 @@ def _seen(objective: nn.Module, features: dict[str, Features], views: Mapping[st
 
 def _encode(encoder: Encoder, x: Tensor) -> Features:
     x = laid_out(x, encoder)
-    if len(x) or (distributed.world() > 1 and _synchronises(encoder)):
+    if len(x) or (collectives.world() > 1 and _synchronises(encoder)):
         return encoder(x)
     # No row is present: a blank one in eval mode changes no statistics and keeps the graph, which DDP counts on.
     training = encoder.training

@@ -1,12 +1,14 @@
 """From named parameters to an optimizer: weights decay, norms and biases do not."""
 
+import math
+
 import torch
 from torch import nn
 
-from mvssl import recipe, schedules
+from mvssl.recipe import Optim
 
 
-def build_optimizer(model: nn.Module, table: recipe.Optim) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, table: Optim) -> torch.optim.Optimizer:
     """AdamW over the trainable parameters in two groups: matrices and kernels with weight decay, vectors without.
 
     Fused, so that one kernel updates everything and a step can be vetoed on the device: with `optimizer.found_inf`
@@ -21,10 +23,29 @@ def build_optimizer(model: nn.Module, table: recipe.Optim) -> torch.optim.Optimi
     return torch.optim.AdamW(groups, lr=table.lr, betas=table.betas, eps=table.eps, fused=True)
 
 
-def learning_rate(table: recipe.Optim, step: int, steps: int) -> float:
+def learning_rate(table: Optim, step: int, steps: int) -> float:
     """The rate of `step` (from 0) in a run of `steps`: linear warm-up, then cosine or constant."""
     if table.schedule == "cosine":
-        share = schedules.cosine(step, steps=steps, warmup=table.warmup, final=table.final)
+        share = cosine(step, steps=steps, warmup=table.warmup, final=table.final)
     else:
-        share = schedules.warm(step, warmup=table.warmup)
+        share = warm(step, warmup=table.warmup)
     return table.lr * share
+
+
+def warm(step: int, *, warmup: int) -> float:
+    """Share of the full rate: a line from 1/warmup at step 0 to 1 at step warmup - 1, then 1."""
+    return min((step + 1) / warmup, 1.0) if warmup else 1.0
+
+
+def cosine(step: int, *, steps: int, warmup: int = 0, final: float = 0.0) -> float:
+    """Share of the full rate: `warm`, then half a cosine that reaches `final` at the last of `steps`.
+
+    Loshchilov and Hutter, 2017, arXiv:1608.03983, without restarts.
+
+    >>> [round(cosine(step, steps=5), 3) for step in range(5)]
+    [1.0, 0.854, 0.5, 0.146, 0.0]
+    """
+    if step < warmup:
+        return warm(step, warmup=warmup)
+    done = min((step - warmup) / max(steps - 1 - warmup, 1), 1.0)
+    return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2

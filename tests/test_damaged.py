@@ -15,11 +15,12 @@ import torch
 from disturbing import at_step, newest_step, recipe_file
 from test_checkpoint import trained
 
-from mvssl import checkpoint, exit_record
+from mvssl.checkpoints import store
 from mvssl.data import loader, open_shards
 from mvssl.errors import DataError, RecipeError
-from mvssl.trainer import Trainer
-from mvssl.training import train
+from mvssl.runs import exit_record
+from mvssl.training.loop import train
+from mvssl.training.step import Trainer
 
 
 @pytest.fixture
@@ -79,27 +80,27 @@ def test_a_read_only_folder_is_73_before_the_data_are_looked_at(root, small_disk
 def test_any_byte_of_a_checkpoint_that_changes_is_found(tmp_path):
     model, optimizer = trained(0)
     for step in (1, 2):
-        found = checkpoint.save_checkpoint(tmp_path, step, model, optimizer, {}, keep=2, recipe="a: 1\n")
+        found = store.save_checkpoint(tmp_path, step, model, optimizer, {}, keep=2, recipe="a: 1\n")
     for file in found.iterdir():
         body = file.read_bytes()
-        for place in range(0, len(body), 1 if file.name == checkpoint.MANIFEST else 7):
+        for place in range(0, len(body), 1 if file.name == store.MANIFEST else 7):
             file.write_bytes(body[:place] + bytes([body[place] ^ 1 << place % 8]) + body[place + 1 :])
-            assert checkpoint.faults(found), (file.name, place)
+            assert store.faults(found), (file.name, place)
         file.write_bytes(body)
-    assert not checkpoint.faults(found)
+    assert not store.faults(found)
 
 
 def test_each_missing_or_empty_file_of_a_checkpoint_is_found(tmp_path):
     model, optimizer = trained(0)
-    found = checkpoint.save_checkpoint(tmp_path, 1, model, optimizer, {}, keep=2, recipe="a: 1\n")
+    found = store.save_checkpoint(tmp_path, 1, model, optimizer, {}, keep=2, recipe="a: 1\n")
     for file in list(found.iterdir()):
         body = file.read_bytes()
         file.write_bytes(b"")
-        assert checkpoint.faults(found)
+        assert store.faults(found)
         file.unlink()
-        assert checkpoint.faults(found)
+        assert store.faults(found)
         file.write_bytes(body)
-    assert not checkpoint.faults(found)
+    assert not store.faults(found)
 
 
 class Sentinel:
@@ -112,20 +113,20 @@ class Sentinel:
 
 def test_a_pickle_in_the_place_of_weights_is_refused_and_not_run(root):
     train(tiny.recipe(root / "data", root / "run", train__steps=2))
-    found = checkpoint.newest(root / "run")
+    found = store.newest(root / "run")
     torch.save(Sentinel(root / "was run"), root / "weights.pt")
     bodies = [pickle.dumps(Sentinel(root / "was run")), (root / "weights.pt").read_bytes()]
     for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
-        before, manifest = (found / name).read_bytes(), (found / checkpoint.MANIFEST).read_bytes()
+        before, manifest = (found / name).read_bytes(), (found / store.MANIFEST).read_bytes()
         for body in bodies:
             (found / name).write_bytes(body)
             entries = json.loads(manifest)
             entries[name] = {"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)}
-            (found / checkpoint.MANIFEST).write_bytes(json.dumps(entries, indent=1).encode())
+            (found / store.MANIFEST).write_bytes(json.dumps(entries, indent=1).encode())
             with pytest.raises(DataError):
                 train(tiny.recipe(root / "data", root / "run", train__steps=4))
         (found / name).write_bytes(before)
-        (found / checkpoint.MANIFEST).write_bytes(manifest)
+        (found / store.MANIFEST).write_bytes(manifest)
     assert not (root / "was run").exists()
 
 
@@ -154,7 +155,7 @@ def test_a_shard_that_is_lost_during_a_run_is_counted_sample_by_sample(root, los
     assert run.wait() == {0: 0}, run.stderr()
     lines = [json.loads(line) for line in (root / "run/bad.jsonl").read_text().splitlines()]
     assert sorted(line["key"] for line in lines) == sorted(lost)
-    assert len(lines) == checkpoint.load_state(checkpoint.newest(root / "run"))["bad"] == 7
+    assert len(lines) == store.load_state(store.newest(root / "run"))["bad"] == 7
 
 
 @pytest.mark.parametrize("loss", ["empty", "gone"])

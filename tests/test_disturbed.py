@@ -19,12 +19,13 @@ import torch
 from disturbing import at_step, newest_step, recipe_file, same_weights, send
 
 import mvssl.data.workers
-from mvssl import checkpoint, exit_record
-from mvssl.checks.check import Checks
+from mvssl.checkpoints import store
 from mvssl.errors import OutputError, StorageError
-from mvssl.runfolder import claimed
-from mvssl.trainer import Trainer
-from mvssl.training import train
+from mvssl.monitoring.check import Checks
+from mvssl.runs import exit_record
+from mvssl.runs.folder import claimed
+from mvssl.training.loop import train
+from mvssl.training.step import Trainer
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
@@ -58,7 +59,7 @@ def test_one_process_that_is_asked_stops_all_with_all_saved(root, rank):
 def test_sigusr1_saves_and_goes_on_to_the_same_weights(root):
     asked = forks.start(["train", recipe_file(root)], root, prepare=at_step(4, send(signal.SIGUSR1)))
     assert asked.wait() == {0: 0}, asked.stderr()
-    steps = [checkpoint.step_of(found) for found in checkpoint.candidates(root / "run")]
+    steps = [store.step_of(found) for found in store.candidates(root / "run")]
     assert steps == [12, 7]
     train(tiny.recipe(root / "data", root / "straight", train__steps=12, train__save_every=100))
     assert same_weights(root / "run", root / "straight", 12)
@@ -99,9 +100,9 @@ def waiting_forever(act):
 
 def test_a_signal_in_train_then_is_told_and_the_same_command_does_the_rest(root):
     def prepare(_: int) -> None:
-        from mvssl import plots
+        from mvssl.figures import curves
 
-        plots.save = lambda *_: send(signal.SIGTERM, signal.SIGTERM)() or time.sleep(60)
+        curves.save = lambda *_: send(signal.SIGTERM, signal.SIGTERM)() or time.sleep(60)
 
     file = recipe_file(root, train__then=["curves"])
     stopped = forks.start(["train", file], root, prepare=prepare)
@@ -210,7 +211,7 @@ def test_processes_whose_launcher_is_killed_save_and_stop(root, world):
 
 
 def test_a_save_that_fails_is_tried_again_and_the_third_failure_ends_the_run(root, monkeypatch, capsys):
-    save, left = checkpoint.save_checkpoint, [2]
+    save, left = store.save_checkpoint, [2]
 
     def failing(*given, **keywords):
         left[0] -= 1
@@ -218,9 +219,9 @@ def test_a_save_that_fails_is_tried_again_and_the_third_failure_ends_the_run(roo
             raise StorageError(os.strerror(errno.ENOSPC))
         return save(*given, **keywords)
 
-    monkeypatch.setattr(checkpoint, "save_checkpoint", failing)
+    monkeypatch.setattr(store, "save_checkpoint", failing)
     train(tiny.recipe(root / "data", root / "run", train__steps=12, train__save_every=3, train__keep=9))
-    assert [checkpoint.step_of(found) for found in checkpoint.candidates(root / "run")] == [12, 9]
+    assert [store.step_of(found) for found in store.candidates(root / "run")] == [12, 9]
     assert "training goes on" in capsys.readouterr().err
     left[0] = 3
     with pytest.raises(StorageError):
@@ -294,7 +295,7 @@ def test_a_run_of_an_earlier_version_is_gone_on_with(root):
 
 @pytest.mark.parametrize("text", ["", "data: {", "a: 1\n"])
 def test_a_damaged_recipe_of_a_run_gives_way_to_the_copy_in_its_checkpoint(root, text, capsys):
-    from mvssl.run import load_run
+    from mvssl.runs.load import load_run
 
     train(tiny.recipe(root / "data", root / "run", train__steps=2))
     (root / "run" / "recipe.yaml").write_text(text)
@@ -322,16 +323,16 @@ def test_a_check_that_was_interrupted_is_made_up_and_no_checkpoint_is_written_ag
     before = {path.name: (path.stat().st_ino, path.read_bytes()) for path in saved.iterdir()}
     assert forks.start(["train", file], root).wait() == {0: 0}
     assert {path.name: (path.stat().st_ino, path.read_bytes()) for path in saved.iterdir()} == before
-    assert checkpoint.best(root / "run") in checkpoint.candidates(root / "run")
+    assert store.best(root / "run") in store.candidates(root / "run")
     assert set(json.loads((root / "run/checkpoints/held_out.json").read_text())) == {"4", "6"}
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGSTOP, 75), (signal.SIGKILL, 74)])
 def test_loader_processes_that_hang_or_are_killed_in_a_check_end_the_run_with_all_saved(root, number, code):
     def prepare(_: int) -> None:
-        from mvssl.checks import heldout
+        from mvssl.monitoring import held_out
 
-        see, batches = heldout._seen, []
+        see, batches = held_out._seen, []
 
         def seen(*given):
             batches.append(0)
@@ -340,7 +341,7 @@ def test_loader_processes_that_hang_or_are_killed_in_a_check_end_the_run_with_al
                     worker.send_signal(number)
             return see(*given)
 
-        heldout._seen = seen
+        held_out._seen = seen
 
     changes = {"train__check_every": 4, "train__hang_timeout": 2, "data__workers": 1, "data__label": None}
     ended = forks.start(["train", recipe_file(root, **changes)], root, prepare=prepare)
@@ -358,7 +359,7 @@ def test_a_stall_that_ends_by_itself_is_no_hang(root):
 
 def test_a_first_batch_that_fails_leaves_no_checkpoint_that_binds_the_recipe(root):
     def prepare(_: int) -> None:
-        from mvssl.data.dataset import Shards
+        from mvssl.data.shard_source import Shards
 
         def fails(self, i):
             raise StorageError("the disk failed")
@@ -366,12 +367,12 @@ def test_a_first_batch_that_fails_leaves_no_checkpoint_that_binds_the_recipe(roo
         Shards.__getitem__ = fails
 
     assert forks.start(["train", recipe_file(root)], root, prepare=prepare).wait() == {0: 74}
-    assert checkpoint.candidates(root / "run") == []
+    assert store.candidates(root / "run") == []
     assert forks.start(["train", recipe_file(root, data__batch_size=4)], root).wait() == {0: 0}
 
 
 def test_checks_on_a_full_disk_cost_no_step(root, monkeypatch, capsys):
-    from mvssl.checks import check
+    from mvssl.monitoring import check
 
     def full(*_: object) -> None:
         raise StorageError(os.strerror(errno.ENOSPC))
@@ -423,7 +424,7 @@ def test_a_process_that_waits_for_its_data_is_named(root):
     file = recipe_file(root, train__log_every=4)
 
     def prepare(rank: int) -> None:
-        from mvssl.data.dataset import Shards
+        from mvssl.data.shard_source import Shards
 
         read = Shards.__getitem__
         if rank == 1:

@@ -14,17 +14,19 @@ import tiny
 import yaml
 from fuzzing import DEEP, ODD, SEED, TOO_DEEP, damaged, documents
 
-from mvssl import checkpoint, runfolder
-from mvssl.checks.check import _checked
+from mvssl.checkpoints import store
 from mvssl.errors import MvsslError
-from mvssl.evaluate import evaluate, several
-from mvssl.lines import cut_lines_after
+from mvssl.evaluation import evaluate
+from mvssl.evaluation.results import comparison
+from mvssl.monitoring.check import _checked
 from mvssl.recipe import load_recipe, parse_recipe, to_yaml
-from mvssl.report import report
-from mvssl.report.gather import gather
-from mvssl.run import load_run
-from mvssl.tables import override_all, parse_yaml
-from mvssl.training import train
+from mvssl.recipe.yaml_text import override_all, parse_yaml
+from mvssl.reporting import report
+from mvssl.reporting.gather import gather
+from mvssl.runs import folder
+from mvssl.runs.line_files import cut_lines_after
+from mvssl.runs.load import load_run
+from mvssl.training.loop import train
 
 RECIPES, TEXTS, WORDS, FOLDERS, CHECKPOINTS = 1500, 800, 1000, 60, 100
 SECONDS = 20  # that any one test may take, many times what it needs
@@ -137,8 +139,8 @@ def test_what_a_run_folder_tells_is_reported_compared_and_gone_on_from(run, caps
             spoil(run / name, text)
         report(run, samples=0)
         with contextlib.suppress(MvsslError):
-            several.show([run, run / "evaluation.json"])
-        runfolder.other_versions(run)
+            comparison.show([run, run / "evaluation.json"])
+        folder.other_versions(run)
         _checked(run / "metrics.jsonl")
         cut_lines_after(run / "metrics.jsonl", 1)
     capsys.readouterr()
@@ -170,11 +172,11 @@ def test_checkpoints_whose_state_or_manifest_is_odd(run):
     spoil(newest / "state.json", state)
     for text in documents(manifest, CHECKPOINTS):
         spoil(newest / "MANIFEST.json", text)
-        checkpoint.faults(newest)
+        store.faults(newest)
         with contextlib.suppress(MvsslError):
-            checkpoint.newest(run)
+            store.newest(run)
         with contextlib.suppress(MvsslError):
-            checkpoint.best(run)
+            store.best(run)
 
 
 def test_the_odd_values_are_what_they_are_said_to_be():

@@ -6,21 +6,21 @@ import pytest
 import torch
 from gloo import processes
 
-from mvssl import distributed
+from mvssl.distributed import collectives
 
 
 def total_of_ranks(scale):
-    return distributed.world(), distributed.total(torch.tensor(scale * (distributed.rank() + 1)))
+    return collectives.world(), collectives.total(torch.tensor(scale * (collectives.rank() + 1)))
 
 
 def second_rank_fails():
-    if distributed.rank() == 1:
+    if collectives.rank() == 1:
         raise ValueError("seven")
-    distributed.total(torch.ones(1))
+    collectives.total(torch.ones(1))
 
 
 def first_rank_sleeps():
-    if distributed.rank() == 0:
+    if collectives.rank() == 0:
         time.sleep(30)
 
 

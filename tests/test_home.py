@@ -2,7 +2,7 @@
 
 import pytest
 
-from mvssl.home import at_home
+from mvssl.files import at_home
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,8 @@ import torch
 import torch.distributed as dist
 from disturbing import at_step, newest_step, recipe_file, same_weights, send
 
-from mvssl import checkpoint, exit_record
+from mvssl.checkpoints import store
+from mvssl.runs import exit_record
 
 
 @pytest.fixture(scope="module")
@@ -92,14 +93,14 @@ def test_a_signal_during_a_save_leaves_one_whole_checkpoint_of_that_step(root):
 
     file = recipe_file(root, train__save_every=4)
     assert forks.start(["train", file], root, prepare=prepare).wait() == {0: 143}
-    assert not [found for found in checkpoint.candidates(root / "run") if checkpoint.faults(found)]
+    assert not [found for found in store.candidates(root / "run") if store.faults(found)]
     assert newest_step(root / "run") >= 4
 
 
 def test_sigusr1_to_each_of_two_processes_saves_once_and_goes_on(root, straight):
     asked = forks.start(["train", recipe_file(root)], root, 2, at_step(4, send(signal.SIGUSR1)))
     assert asked.wait() == {0: 0, 1: 0}, asked.stderr()
-    assert [checkpoint.step_of(found) for found in checkpoint.candidates(root / "run")] == [12, 7]
+    assert [store.step_of(found) for found in store.candidates(root / "run")] == [12, 7]
     assert same_weights(root / "run", straight, 12)
 
 

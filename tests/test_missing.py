@@ -17,11 +17,11 @@ from accelerate.state import AcceleratorState, PartialState
 from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close
 
-from mvssl import distributed
 from mvssl.data import loader, open_shards
-from mvssl.draws import Draws
+from mvssl.distributed import collectives
+from mvssl.random import Draws
 from mvssl.recipe import parse_recipe
-from mvssl.trainer import Trainer, make_accelerator
+from mvssl.training.step import Trainer, make_accelerator
 
 BATCH, SAMPLES = 12, 30
 SENSORS = {"arm": (2, 16), "leg": (3, 12), "heart": (5,)}
@@ -74,7 +74,7 @@ def one_step(given):
     loss, _ = trainer.wrapped(seen, trainer.context(batch, 0, 0))
     trainer.accelerator.backward(loss)
     gradients = {name: p.grad.clone() for name, p in trainer.model.named_parameters()}
-    return distributed.world(), batch, loss.detach(), gradients, trainer
+    return collectives.world(), batch, loss.detach(), gradients, trainer
 
 
 def one_step_of_two(given):

@@ -6,13 +6,13 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from mvssl import recipe
-from mvssl.batchnorm import convert_batchnorm
-from mvssl.draws import Draws
+from mvssl.distributed.batch_norm import convert_batchnorm
 from mvssl.encoders import Encoder, Features, Widths
 from mvssl.encoders.encoder import with_view
 from mvssl.errors import RecipeError
 from mvssl.model import MultiView, Term, build_model, unreached
 from mvssl.objectives import Context
+from mvssl.random import Draws
 
 HERE = f"{__name__}:"
 SHAPES = {"a_0": (3, 16, 16), "a_1": (3, 16, 16), "b": (1, 16, 16)}
@@ -303,9 +303,9 @@ def step(model: MultiView, rows: slice, present: Tensor | None) -> tuple[Tensor,
 
 
 def half_of_the_step(present, joint):
-    from mvssl import distributed
+    from mvssl.distributed import collectives
 
-    return step(convert_batchnorm(small(joint)), slice(3 * distributed.rank(), 3 * distributed.rank() + 3), present)
+    return step(convert_batchnorm(small(joint)), slice(3 * collectives.rank(), 3 * collectives.rank() + 3), present)
 
 
 @pytest.mark.parametrize("joint", [True, False])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from mvssl.draws import Draws
 from mvssl.model import build_model, unreached
 from mvssl.objectives import Context
+from mvssl.random import Draws
 from mvssl.recipe import load_recipe
 from mvssl.views import build_views, resolve_statistics
 

@@ -14,7 +14,7 @@ import yaml
 from disturbing import newest_step
 from test_launch import ACCELERATE, LAUNCH
 
-from mvssl import exit_record
+from mvssl.runs import exit_record
 
 FAKE = """
 import json, os, sys
@@ -71,7 +71,7 @@ def recipe(tmp_path):
 
 
 def test_a_run_that_is_killed_is_completed(recipe, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent / "support"), *sys.path]))
     done = until_done(tmp_path / "run", sys.executable, "-m", "mvssl", "train", str(recipe))
     assert done.returncode == 0, done.stderr
     assert "ended with killed at step 3" in done.stderr
@@ -81,7 +81,7 @@ def test_a_run_that_is_killed_is_completed(recipe, tmp_path, monkeypatch):
 
 def test_sigterm_to_the_launcher_loses_no_step_and_its_code_is_in_the_run_folder(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent / "support"), *sys.path]))
     (tmp_path / "was killed").touch()
     run = tmp_path / "run"
     words = ["-m", "mvssl", "train", str(recipe), "train.steps=100000", "train.save_every=100000", "train.log_every=1"]

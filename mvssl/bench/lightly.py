@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from mvssl.bench.timing import FOREVER, planned
 from mvssl.data import Batch, Shards, loader
-from mvssl.devices import memory_format_for
+from mvssl.distributed.devices import memory_format_for
 from mvssl.errors import RecipeError
 from mvssl.optim import build_optimizer, learning_rate
 from mvssl.recipe import Recipe

@@ -22,13 +22,13 @@ from mvssl.bench.lightly import Method, rival
 from mvssl.bench.timing import FOREVER, planned, try_file, write
 from mvssl.data import Batch, Shards, open_shards, sequential
 from mvssl.errors import RecipeError
-from mvssl.evaluate.features import Labelled
-from mvssl.evaluate.handing import Some
-from mvssl.evaluate.knn import knn
-from mvssl.evaluate.metrics import Result
+from mvssl.evaluation.features.inputs import Some
+from mvssl.evaluation.features.labelled import Labelled
+from mvssl.evaluation.probes.knn import knn
+from mvssl.evaluation.results.metrics import Result
 from mvssl.files import MEASURED, PICTURE, try_place, write_picture
 from mvssl.recipe import Recipe
-from mvssl.trainer import Trainer, make_accelerator
+from mvssl.training.step import Trainer, make_accelerator
 from mvssl.views.normalize import spread
 
 METHODS = ("ours", "simclr", "byol", "vicreg")

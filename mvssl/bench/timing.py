@@ -15,7 +15,7 @@ from accelerate import Accelerator
 
 from mvssl.errors import OutputError
 from mvssl.files import MEASURED, try_place, write_aside
-from mvssl.versions import versions
+from mvssl.runs.versions import versions
 
 FOREVER = 10**9  # steps; the order of samples runs on across epochs
 

@@ -20,14 +20,14 @@ from typing import Any
 
 import torch
 
-from mvssl import checkpoint
 from mvssl.bench.timing import FOREVER, block, rates, try_file, wait, write
-from mvssl.draws import Draws
-from mvssl.ledger import Ledger
+from mvssl.checkpoints import store
 from mvssl.objectives import Context
-from mvssl.progress import Log
+from mvssl.random import Draws
 from mvssl.recipe import Recipe
-from mvssl.trainer import Trainer, arithmetic_of, make_accelerator
+from mvssl.training.ledger import Ledger
+from mvssl.training.log import Log
+from mvssl.training.step import Trainer, arithmetic_of, make_accelerator
 
 
 class Parts:
@@ -137,7 +137,7 @@ def save_seconds(trainer: Trainer, folder: Path) -> float:
     """What one checkpoint costs the loop."""
     begin = time.perf_counter()
     if trainer.accelerator.is_main_process:
-        checkpoint.save_checkpoint(folder, 1, trainer.model, trainer.optimizer, {}, keep=2)
+        store.save_checkpoint(folder, 1, trainer.model, trainer.optimizer, {}, keep=2)
     trainer.accelerator.wait_for_everyone()
     return time.perf_counter() - begin
 

@@ -1,14 +1,14 @@
 """From shards to batches: index, order, decode, load; and `pack` and `verify` for the shards themselves."""
 
 from mvssl.data.batch import Batch, Sample
-from mvssl.data.dataset import Shards, open_shards
-from mvssl.data.faults import Bad, Undecodable
+from mvssl.data.dataset_source import Samples, Source, as_source
+from mvssl.data.decoding.faults import Bad, Undecodable
 from mvssl.data.loader import loader, sequential
 from mvssl.data.order import Order
-from mvssl.data.pack import Packed, pack
-from mvssl.data.paths import expand
-from mvssl.data.samples import Samples, Source, as_source
-from mvssl.data.verify import Summary, Verified, summarize, verify
+from mvssl.data.packing.packing import Packed, pack
+from mvssl.data.shard_source import Shards, open_shards
+from mvssl.data.shards.paths import expand
+from mvssl.data.shards.verification import Summary, Verified, summarize, verify
 
 __all__ = [
     "Bad",

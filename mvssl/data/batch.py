@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvssl.data.faults import Bad
+from mvssl.data.decoding.faults import Bad
 
 Sample = dict[str, np.ndarray]  # column -> array; a column that the sample lacks is left out
 

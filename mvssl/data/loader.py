@@ -17,13 +17,13 @@ from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
 from mvssl.data.batch import Batch, Sample, stack
-from mvssl.data.faults import Bad, Undecodable, Unreadable, Vanished
+from mvssl.data.dataset_source import MapStyle, Source, as_source
+from mvssl.data.decoding.faults import Bad, Undecodable, Unreadable, Vanished
 from mvssl.data.order import Order
-from mvssl.data.samples import MapStyle, Source, as_source
 from mvssl.data.workers import POLL, make_room_for_descriptors, next_batch, started
 from mvssl.errors import DataError, MvsslError, RecipeError, StorageError
-from mvssl.stopping import ignore_signals
-from mvssl.words import counted
+from mvssl.process.signals import ignore_signals
+from mvssl.text import counted
 
 ATTEMPTS = 8  # samples tried in place of a bad one
 

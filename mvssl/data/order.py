@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from mvssl.draws import hash_name
+from mvssl.random import hash_name
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)

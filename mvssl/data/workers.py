@@ -4,7 +4,8 @@ in   torch's iterator over a `DataLoader` with workers, and whether the run was 
 out  batches; a `StorageError` where a loader process was killed
 
 torch reports a dead worker by raising from a signal handler anywhere in the main thread, or not at all. Here a batch is
-awaited one second at a time, and the workers are looked at in between. One that hangs is for `mvssl.watchdog` to find.
+awaited one second at a time, and the workers are looked at in between. One that hangs is found by
+`mvssl.training.watchdog`.
 """
 
 import contextlib

@@ -7,7 +7,7 @@ Importing this package registers dim_conv32, dim_conv64, amdim_32, amdim_64, amd
 conv1d and mlp with timm, so that `timm.create_model` knows them by name.
 """
 
-from mvssl.encoders import amdim, dim, mlp, signal, stems
+from mvssl.encoders import amdim, dim, mlp, signal, small_resnet
 from mvssl.encoders.encoder import Encoder, Features, Widths
 
-__all__ = ["Encoder", "Features", "Widths", "amdim", "dim", "mlp", "signal", "stems"]
+__all__ = ["Encoder", "Features", "Widths", "amdim", "dim", "mlp", "signal", "small_resnet"]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mvssl import recipe
 from mvssl.encoders.weights import load_start_weights
 from mvssl.errors import MvsslError, RecipeError
-from mvssl.mistakes import nearest
+from mvssl.recipe.messages import nearest
 
 _HEAD, _MAPS = "an encoder has no head", "taps says which maps are taken"
 _WEIGHTS, _BUILD = "pretrained and init_from say which weights it starts from", "it changes how timm builds every model"

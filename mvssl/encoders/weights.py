@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mvssl.errors import DataError, MvsslError, RecipeError
-from mvssl.home import home_path
+from mvssl.files import home_path
 from mvssl.recipe import load_recipe
+from mvssl.text import counted, warn
 from mvssl.views.bands import kept_names
-from mvssl.words import counted, warn
 
 _PREFIX = "encoders."
 _INSIDE = ("state_dict", "model_state_dict", "model", "teacher")  # where training scripts keep the weights in a file
@@ -107,11 +107,11 @@ def _read(source: Path, where: str) -> dict[str, Tensor]:
         if (source / "model.safetensors").is_file():
             return load_file(source / "model.safetensors")
         if (source / "checkpoints").is_dir():
-            from mvssl import checkpoint  # not above: a checkpoint knows models, models need no checkpoint
+            from mvssl.checkpoints import store  # not above: a checkpoint knows models, models need no checkpoint
 
-            found = checkpoint.newest(source)
+            found = store.newest(source)
             if found is not None:
-                return checkpoint.load_model(found)
+                return store.load_model(found)
     except (SafetensorError, OSError) as error:
         raise DataError(
             f"{where} cannot be read as safetensors: {error}; is it whole? Files of torch.save are accepted, too"

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from mvssl import distributed
+from mvssl.distributed import collectives
 from mvssl.encoders.encoder import Features, Widths
 from mvssl.errors import RecipeError
 from mvssl.objectives import estimators
@@ -95,7 +95,7 @@ class AMDIM(nn.Module):
             for view, feature in features.items()
         }
         anchors = {
-            (f"{source}", view): distributed.gather(
+            (f"{source}", view): collectives.gather(
                 self._source(embedded[f"{source}", view], f"{source}", view, context)
             )
             for source in dict.fromkeys(source for source, _ in self.scales)
@@ -161,7 +161,7 @@ class AMDIM(nn.Module):
         scores = self.critic(anchors.flatten(0, -2), candidates)  # [N, n, l], with a mixture [N * k, n, l]
         context.note(a, b, scores, mask)
         counted = (mask != estimators.IGNORE).repeat_interleave(len(scores) // len(mask), dim=0).expand_as(scores)
-        size = distributed.mean(scores.square().masked_fill(~counted, 0).sum(), counted.sum())
+        size = collectives.mean(scores.square().masked_fill(~counted, 0).sum(), counted.sum())
         if self.mixture and anchors.dim() == 3:
             loss, metrics = share_out(self._clip(scores), mask, self.mixture)
         else:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from mvssl import distributed
+from mvssl.distributed import collectives
 from mvssl.encoders.encoder import Features, Widths
 from mvssl.errors import RecipeError
 from mvssl.objectives import estimators
@@ -54,7 +54,7 @@ class CMC(nn.Module):
 
     def forward(self, features: dict[str, Features], context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         z = {view: self._embed(view, f, context.present.get(view)) for view, f in features.items()}  # [n, embed]
-        everyone = {view: distributed.gather(rows) for view, rows in z.items()}  # [N, embed]
+        everyone = {view: collectives.gather(rows) for view, rows in z.items()}  # [N, embed]
         losses, metrics = [], {}
         for a, b in self.pairs:
             forth, measured = self._contrast(a, b, everyone[a], z[b], context)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mvssl import distributed
-from mvssl.devices import send
-from mvssl.draws import Draws
+from mvssl.distributed import collectives
+from mvssl.distributed.devices import send
 from mvssl.objectives.estimators import IGNORE, NEGATIVE, POSITIVE
 from mvssl.objectives.partners import Partners
+from mvssl.random import Draws
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,15 @@ def same_sample(n: int, device: torch.device, anchors: Tensor | None, candidates
 
     `anchors` and `candidates` are the `present` rows (bool [n], or None for all) of the two views on this process.
     """
-    mask = torch.full((n * distributed.world(), n, 1), NEGATIVE, dtype=torch.int8, device=device)
-    mask[distributed.own_rows(n)].diagonal().fill_(POSITIVE)
+    mask = torch.full((n * collectives.world(), n, 1), NEGATIVE, dtype=torch.int8, device=device)
+    mask[collectives.own_rows(n)].diagonal().fill_(POSITIVE)
     return only_present(mask, anchors, candidates)
 
 
 def only_present(mask: Tensor, anchors: Tensor | None, candidates: Tensor | None) -> Tensor:
     """The mask [N, n, 1] with IGNORE for every anchor and candidate that is absent."""
     if anchors is not None:
-        everyone = distributed.gather(send(anchors, mask.device).to(mask)).bool()
+        everyone = collectives.gather(send(anchors, mask.device).to(mask)).bool()
         mask = mask.masked_fill(~everyone[:, None, None], IGNORE)
     if candidates is not None:
         mask = mask.masked_fill(~send(candidates, mask.device)[None, :, None], IGNORE)
@@ -65,7 +65,7 @@ def both(here: Tensor | None, there: Tensor | None) -> Tensor | None:
 def mean_rows(x: Tensor, present: Tensor | None) -> Tensor:
     """Mean of [n] over the present rows of all processes; 0 where nobody has one."""
     rows = torch.ones_like(x, dtype=torch.bool) if present is None else send(present, x.device)
-    return distributed.mean(x.masked_fill(~rows, 0).sum(), rows.sum())
+    return collectives.mean(x.masked_fill(~rows, 0).sum(), rows.sum())
 
 
 def at_least_float32(x: Tensor) -> Tensor:

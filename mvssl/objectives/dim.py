@@ -17,8 +17,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from mvssl import distributed
-from mvssl.draws import Draws
+from mvssl.distributed import collectives
 from mvssl.encoders.encoder import Features, Widths
 from mvssl.errors import RecipeError
 from mvssl.objectives import estimators
@@ -27,6 +26,7 @@ from mvssl.objectives.critics import ConcatMLP, Dot
 from mvssl.objectives.heads import AsItIs, DIMHead, FlatHead, PerView, blank, on_present
 from mvssl.objectives.mine import Estimator, Rate
 from mvssl.objectives.prior import Prior
+from mvssl.random import Draws
 
 
 class DIM(nn.Module):
@@ -148,7 +148,7 @@ class Scores(nn.Module):
         vector, chart = blank(vector, present)[:, :, None, None], blank(chart, present)
         anchors = on_present(self.anchor, vector, present).flatten(1)  # [n, u]
         candidates = on_present(self.candidate, chart, present)  # [n, l, u]
-        return self.critic(distributed.gather(anchors), candidates), anchors
+        return self.critic(collectives.gather(anchors), candidates), anchors
 
 
 def local(d: int, chart: tuple[int, int, int], critic: str, units: int) -> Scores:

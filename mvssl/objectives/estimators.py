@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mvssl import distributed
+from mvssl.distributed import collectives
 
 POSITIVE, NEGATIVE, IGNORE = 1, -1, 0
 
@@ -100,9 +100,9 @@ def infonce(scores: Tensor, mask: Tensor, mask_value: float | None = None) -> Te
 
 def ceiling(scores: Tensor, mask: Tensor) -> Tensor:
     """The largest value `infonce` can take, in nats: the mean over positives of the log of the number of candidates."""
-    candidates = torch.log1p(distributed.total(_per_anchor(scores, mask, NEGATIVE).to(scores)))  # [N]
+    candidates = torch.log1p(collectives.total(_per_anchor(scores, mask, NEGATIVE).to(scores)))  # [N]
     own = _per_anchor(scores, mask, POSITIVE)
-    return distributed.mean((candidates * own).sum(), own.sum())
+    return collectives.mean((candidates * own).sum(), own.sum())
 
 
 class FDivergence(NamedTuple):
@@ -158,7 +158,7 @@ def estimate(name: str, scores: Tensor, mask: Tensor, **options) -> tuple[Tensor
 def _difference(scores: Tensor, mask: Tensor, reward: Callable, penalty: Callable, constant: float = 0.0) -> Tensor:
     """constant + E_pos reward(T) - E_neg penalty(T), in one exchange between processes."""
     sums, counts = zip(_sum(scores, mask, POSITIVE, reward), _sum(scores, mask, NEGATIVE, penalty), strict=True)
-    sums, counts = distributed.total(torch.stack([*sums, *(count.to(scores) for count in counts)])).split(2)
+    sums, counts = collectives.total(torch.stack([*sums, *(count.to(scores) for count in counts)])).split(2)
     means, both = sums / counts.detach().clamp(min=1), (counts > 0).all()
     return (constant + means[0] - means[1]) * both
 
@@ -167,7 +167,7 @@ def _log_share(scores: Tensor, mask: Tensor, mask_value: float | None = None) ->
     """E_pos [T - log(e^T + sum of e^T' over the anchor's negatives)], what of `infonce` depends on the scores."""
     against = log_sum_negatives(scores, mask)  # [N]
     if mask_value is not None:
-        own = distributed.total(_per_anchor(scores, mask, POSITIVE).to(scores))
+        own = collectives.total(_per_anchor(scores, mask, POSITIVE).to(scores))
         against = torch.logaddexp(against, mask_value + own.log())
     return mean(scores, mask, POSITIVE, lambda t: F.logsigmoid(t - against[:, None, None]))
 
@@ -175,14 +175,14 @@ def _log_share(scores: Tensor, mask: Tensor, mask_value: float | None = None) ->
 def log_mean_exp(scores: Tensor, mask: Tensor) -> Tensor:
     """log E_neg e^T over the negatives of all processes; 0 if there are none."""
     chosen = (mask == NEGATIVE).expand_as(scores)
-    log_sum = distributed.logsumexp(distributed.safe_logsumexp(scores.masked_fill(~chosen, -math.inf), (0, 1, 2)))
-    count = distributed.total(chosen.sum().to(scores))
+    log_sum = collectives.logsumexp(collectives.safe_logsumexp(scores.masked_fill(~chosen, -math.inf), (0, 1, 2)))
+    count = collectives.total(chosen.sum().to(scores))
     return log_sum.masked_fill(count == 0, 0) - count.clamp(min=1).log()
 
 
 def mean(scores: Tensor, mask: Tensor, kind: int, f: Callable[[Tensor], Tensor] = lambda t: t) -> Tensor:
     """Mean of f(T) over the pairs of one kind, of all processes; 0 if there are none."""
-    return distributed.mean(*_sum(scores, mask, kind, f))
+    return collectives.mean(*_sum(scores, mask, kind, f))
 
 
 def _sum(scores: Tensor, mask: Tensor, kind: int, f: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
@@ -203,10 +203,10 @@ def _per_anchor(scores: Tensor, mask: Tensor, kind: int) -> Tensor:
 def both_kinds(scores: Tensor, mask: Tensor) -> Tensor:
     """1 where some process has a positive and some process has a negative, else 0."""
     found = torch.stack([(mask == POSITIVE).any(), (mask == NEGATIVE).any()])
-    return (distributed.total(found.to(scores)) > 0).all().to(scores)
+    return (collectives.total(found.to(scores)) > 0).all().to(scores)
 
 
 def log_sum_negatives(scores: Tensor, mask: Tensor) -> Tensor:
     """[N], each anchor's log-sum-exp over its negatives of all processes; -inf if it has none."""
     negatives = scores.masked_fill((mask != NEGATIVE).expand_as(scores), -math.inf)
-    return distributed.logsumexp(distributed.safe_logsumexp(negatives, (1, 2)))
+    return collectives.logsumexp(collectives.safe_logsumexp(negatives, (1, 2)))

@@ -11,10 +11,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from mvssl.devices import rows_of, scattered, send
+from mvssl.distributed.devices import rows_of, scattered, send
 from mvssl.encoders.encoder import Widths
 from mvssl.errors import RecipeError
-from mvssl.names import base_by_name, first_drawn
+from mvssl.views.naming import base_by_name, first_drawn
 
 
 class DIMHead(nn.Module):

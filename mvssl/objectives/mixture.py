@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from mvssl import distributed
+from mvssl.distributed import collectives
 from mvssl.objectives import estimators
 from mvssl.objectives.estimators import POSITIVE
 from mvssl.objectives.heads import perceptron
@@ -55,12 +55,12 @@ def share_out(scores: Tensor, mask: Tensor, options: Mixture) -> tuple[Tensor, d
     log_q = (options.sharpness * s).log_softmax(dim=-1)
     q = log_q.exp()
     entropy = -(q * log_q).sum(dim=-1)
-    here = (mask[distributed.own_rows(len(s))].diagonal()[0] == POSITIVE)[:, None].expand_as(entropy)  # [n, l]
+    here = (mask[collectives.own_rows(len(s))].diagonal()[0] == POSITIVE)[:, None].expand_as(entropy)  # [n, l]
 
     value = _mean((q * s).sum(dim=-1) + alpha * entropy, here)
     with torch.no_grad():
         top = estimators.ceiling(scores[:: s.shape[-1]], mask)
-        shared = distributed.total(q.masked_fill(~here[..., None], 0).sum(dim=(0, 1)))
+        shared = collectives.total(q.masked_fill(~here[..., None], 0).sum(dim=(0, 1)))
         measured = {
             "bound": _mean(s.logsumexp(dim=-1) - math.log(s.shape[-1]), here) + top,
             "ceiling": top,
@@ -75,10 +75,10 @@ def own_shares(scores: Tensor, mask: Tensor) -> Tensor:
     anchors, n, _ = mask.shape
     k = len(scores) // anchors
     against = estimators.log_sum_negatives(scores, mask.repeat_interleave(k, dim=0)).view(anchors, k)
-    own = scores.unflatten(0, (anchors, k))[distributed.own_rows(n)].diagonal(dim1=0, dim2=2)  # [k, l, n]
-    return F.logsigmoid(own.permute(2, 1, 0) - against[distributed.own_rows(n)][:, None])
+    own = scores.unflatten(0, (anchors, k))[collectives.own_rows(n)].diagonal(dim1=0, dim2=2)  # [k, l, n]
+    return F.logsigmoid(own.permute(2, 1, 0) - against[collectives.own_rows(n)][:, None])
 
 
 def _mean(x: Tensor, chosen: Tensor) -> Tensor:
     """Mean of x where chosen, over all processes."""
-    return distributed.mean(x.masked_fill(~chosen, 0).sum(), chosen.sum())
+    return collectives.mean(x.masked_fill(~chosen, 0).sum(), chosen.sum())

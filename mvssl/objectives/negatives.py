@@ -10,7 +10,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from mvssl import distributed
+from mvssl.distributed import collectives
 from mvssl.objectives import estimators
 from mvssl.objectives.context import only_present, same_sample
 from mvssl.objectives.critics import ConcatMLP, Separable
@@ -43,12 +43,12 @@ def pair_up(
     choice; a number takes so many; `all` every other row.
     """
     n, device = len(candidates), candidates.device
-    everyone = distributed.gather(anchors)
+    everyone = collectives.gather(anchors)
     if negatives == "all":
         return critic(everyone, candidates[:, None]), same_sample(n, device, here, there)
     back = torch.arange(count(negatives, len(everyone)) + 1, device=device)[:, None]
     row = torch.arange(n, device=device).expand(len(back), n)
-    anchor = (row + distributed.rank() * n - back) % len(everyone)  # [1 + negatives, n]
+    anchor = (row + collectives.rank() * n - back) % len(everyone)  # [1 + negatives, n]
     found = critic.pairs(everyone[anchor].flatten(0, 1), candidates.repeat(len(back), 1)).view(len(back), n)
 
     shape = len(everyone), n, 1

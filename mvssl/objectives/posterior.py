@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from mvssl.draws import Draws
 from mvssl.encoders.encoder import Widths
 from mvssl.errors import RecipeError
 from mvssl.objectives.heads import PerView
+from mvssl.random import Draws
 
 
 def posterior_heads(widths: Mapping[str, Widths], latent: int, head: bool, share: bool | None, where: str) -> PerView:

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from mvssl import distributed
-from mvssl.devices import send
+from mvssl.distributed import collectives
+from mvssl.distributed.devices import send
 from mvssl.encoders.encoder import Features, Widths
 from mvssl.objectives.cmc import choose_pairs
 from mvssl.objectives.context import Context, at_least_float32, both, mean_rows
@@ -83,10 +83,10 @@ def spread(x: Tensor, present: Tensor | None) -> Tensor:
     """Variance over the present rows of all processes, the mean over elements of [n, d]; above 0, as it divides."""
     rows = torch.ones(len(x), dtype=torch.bool, device=x.device) if present is None else send(present, x.device)
     kept = x.masked_fill(~rows[:, None], 0)
-    count = distributed.total(rows.sum().to(x)).clamp(min=1)
-    centre = distributed.total(kept.sum(dim=0)) / count
+    count = collectives.total(rows.sum().to(x)).clamp(min=1)
+    centre = collectives.total(kept.sum(dim=0)) / count
     around = (kept - centre).masked_fill(~rows[:, None], 0)
-    return (distributed.total(around.square().mean(dim=1).sum()) / count).clamp(min=1e-12)
+    return (collectives.total(around.square().mean(dim=1).sum()) / count).clamp(min=1e-12)
 
 
 def _shrunk(shape: tuple[int, int, int], size: int) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mvssl.errors import RecipeError
-from mvssl.mistakes import nearest
+from mvssl.recipe.messages import nearest
 
 Channels = str | list[int] | list[str]
 

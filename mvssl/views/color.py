@@ -15,9 +15,9 @@ import kornia
 import torch
 from torch import Tensor
 
-from mvssl.devices import send
-from mvssl.draws import Draws
+from mvssl.distributed.devices import send
 from mvssl.errors import RecipeError
+from mvssl.random import Draws
 from mvssl.views.resample import filtered
 
 Space = Literal["rgb", "gray", "lab", "ydbdr"]

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mvssl.draws import Draws
 from mvssl.errors import RecipeError
+from mvssl.random import Draws
 from mvssl.recipe import Table
 
 ATTEMPTS = 10  # torchvision's number of tries before it falls back to a central crop

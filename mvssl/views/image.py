@@ -10,13 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mvssl.data.images import MAX_PIXELS
-from mvssl.devices import send
-from mvssl.draws import Draws
+from mvssl.data.decoding.images import MAX_PIXELS
+from mvssl.distributed.devices import send
 from mvssl.errors import RecipeError
-from mvssl.mistakes import nearest
+from mvssl.random import Draws
+from mvssl.recipe.messages import nearest
 from mvssl.views import color as colors
-from mvssl.views import disturb
+from mvssl.views import corruption
 from mvssl.views import normalize as normalization
 from mvssl.views.bands import Channels, kept_channels
 from mvssl.views.geometry import Affine, Geometry, Placement
@@ -87,7 +87,7 @@ class ImageView:
         _check_chances(**chances, solarize_p=solarize_p, blur_p=blur_p, keep=keep)
         if not 0 < blur_sigma[0] <= blur_sigma[1] <= _MOST_SIGMA:
             raise RecipeError(f"blur_sigma: {list(blur_sigma)}; give [low, high] pixels, above 0 to {_MOST_SIGMA}")
-        disturb.check(noise, drop)
+        corruption.check(noise, drop)
         given, (h, w) = shape[0], shape[1:]
         self.size = (h, w) if size is None else (size, size) if isinstance(size, int) else size
         if min(self.size) < 1 or math.prod(self.size) > MAX_PIXELS:
@@ -142,7 +142,7 @@ class ImageView:
         x = colors.to_space(x, self.color)
         x = normalization.normalized(x if self.early else self._picked(x), self.mean, self.std)
         if draws is not None:
-            x = disturb.without_channels(disturb.noisy(x, self.noise, draws), self.drop, draws)
+            x = corruption.without_channels(corruption.noisy(x, self.noise, draws), self.drop, draws)
         return x if holes is None else x.masked_fill(holes if self.early else self._picked(holes), empty)
 
     def _picked(self, x: Tensor) -> Tensor:

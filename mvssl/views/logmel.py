@@ -13,11 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mvssl.devices import send
-from mvssl.draws import Draws
+from mvssl.distributed.devices import send
 from mvssl.errors import RecipeError
+from mvssl.random import Draws
 from mvssl.views import normalize as normalization
-from mvssl.views.span import Span, blanked, placed
+from mvssl.views.time_crop import Span, blanked, placed
 
 FLOOR = 1e-6  # added to the power before the logarithm; a full-scale sine has several hundred
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvssl.devices import send
+from mvssl.distributed.devices import send
 from mvssl.errors import RecipeError
 
 Name = Literal["half", "imagenet", "cifar10", "lab", "ydbdr", "data", "none"]

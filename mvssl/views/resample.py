@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mvssl.devices import send
+from mvssl.distributed.devices import send
 from mvssl.views.geometry import Placement
 
 Interpolation = Literal["bilinear", "nearest"]

@@ -14,13 +14,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mvssl.devices import send
-from mvssl.draws import Draws
+from mvssl.distributed.devices import send
 from mvssl.errors import RecipeError
-from mvssl.views import disturb
+from mvssl.random import Draws
+from mvssl.views import corruption
 from mvssl.views import normalize as normalization
 from mvssl.views.bands import Channels, kept_channels
-from mvssl.views.span import Span, Timing, blanked, cut
+from mvssl.views.time_crop import Span, Timing, blanked, cut
 
 
 class SignalView:
@@ -66,7 +66,7 @@ class SignalView:
         self.rotate, self.scale, self.per_channel = _rotation(rotate, given), _factors(scale), per_channel
         if self.length < 1:
             raise RecipeError(f"length: {length}; give at least 1 sample")
-        disturb.check(noise, drop)
+        corruption.check(noise, drop)
         self.noise, self.drop, self.given = noise, drop, given
         self.mean, self.std = normalization.statistics(normalize, self.kept, given)
         self.shape = (len(self.kept), self.length)
@@ -85,8 +85,8 @@ class SignalView:
             x = rotated(x, rotations(draws, self.rotate))
         if self.scale:
             x = x * self._factors(draws, x.device)
-        x = disturb.noisy(self._normalized(x), self.noise, draws)
-        return blanked(disturb.without_channels(x, self.drop, draws), span.blanks)
+        x = corruption.noisy(self._normalized(x), self.noise, draws)
+        return blanked(corruption.without_channels(x, self.drop, draws), span.blanks)
 
     def _factors(self, draws: Draws, device: torch.device) -> Tensor:
         low, high = self.scale  # pyright: ignore[reportGeneralTypeIssues]

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mvssl.draws import Draws
 from mvssl.errors import RecipeError
-from mvssl.views import disturb
+from mvssl.random import Draws
+from mvssl.views import corruption
 from mvssl.views import normalize as normalization
 
 
@@ -33,7 +33,7 @@ class VectorView:
     ):
         if len(shape) != 1:
             raise RecipeError(f"a vector view needs a column [d], not {list(shape)}; `name: image` takes [c, h, w]")
-        disturb.check(noise, drop)
+        corruption.check(noise, drop)
         self.shape, self.noise, self.drop = tuple(shape), noise, drop
         self.mean, self.std = normalization.statistics(normalize, list(range(shape[0])), shape[0])
 
@@ -41,7 +41,7 @@ class VectorView:
         """Column [n, d] to view [n, d]; without draws, the clean view."""
         x = normalization.normalized(x.float(), self.mean, self.std)
         if draws is not None:
-            x = disturb.noisy(x, self.noise, draws)
+            x = corruption.noisy(x, self.noise, draws)
         if draws is not None and self.drop:
             x = x * (draws.within("drop", x.device).uniform("drop", *self.shape, dtype=torch.float32) >= self.drop)
         return x

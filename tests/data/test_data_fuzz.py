@@ -14,9 +14,10 @@ import pytest
 from braceexpand import braceexpand
 from shard_making import image_bytes, npy, pixels, write_digits, write_tar
 
-from mvssl.data import Undecodable, index, indexfile, paths, scanning
-from mvssl.data.decode import decode
-from mvssl.data.verify import _reason
+from mvssl.data import Undecodable
+from mvssl.data.decoding.decode import decode
+from mvssl.data.shards import index, index_file, paths, scan
+from mvssl.data.shards.verification import _reason
 from mvssl.errors import DataError, RecipeError
 from mvssl.recipe import Column
 
@@ -160,7 +161,7 @@ def test_a_shard_of_any_bytes_is_an_index_or_an_error(tmp_path, format, bounds):
     for data in damaged(sound, format):
         path.write_bytes(data)
         try:
-            found = scanning.scan(path)
+            found = scan.scan(path)
         except DataError as error:
             said.append(str(error))
         else:
@@ -190,20 +191,20 @@ def records_of_pax(text: bytes) -> bytes:
 def test_extended_headers_that_make_no_sense_are_errors_or_nothing(tmp_path, text):
     (tmp_path / "x.tar").write_bytes(records_of_pax(text))
     with contextlib.suppress(DataError):
-        assert scanning.scan(tmp_path / "x.tar").keys.tolist() == [b"a"]
+        assert scan.scan(tmp_path / "x.tar").keys.tolist() == [b"a"]
 
 
 def test_an_index_of_any_bytes_is_made_anew_and_never_believed(tmp_path, bounds):
     (path,) = write_digits(tmp_path, [9])
     true = index.load(path, digests=True)
-    cache = indexfile.places(path)[0]
+    cache = index_file.places(path)[0]
     whole = cache.read_bytes()
     for data in damaged(whole, 0):
         cache.write_bytes(data)
         same(index.load(path), true)
 
 
-def same(found: scanning.Index, true: scanning.Index) -> None:
+def same(found: scan.Index, true: scan.Index) -> None:
     assert (found.fields, found.digest, found.keys.tolist()) == (true.fields, true.digest, true.keys.tolist())
     assert np.array_equal(found.offsets, true.offsets)
     assert np.array_equal(found.sizes, true.sizes)
@@ -221,7 +222,7 @@ OTHER_ARRAYS = [
 def test_an_index_of_wrong_types_sizes_and_numbers_is_made_anew(tmp_path, bounds):
     (path,) = write_digits(tmp_path, [9])
     true = index.load(path, digests=True)
-    cache = indexfile.places(path)[0]
+    cache = index_file.places(path)[0]
     with np.load(cache) as saved:
         arrays = dict(saved)
     for name in arrays:
@@ -243,13 +244,13 @@ def test_an_index_or_npz_that_unpacks_to_gigabytes_is_refused_unread(tmp_path, m
             entry.write(bytes(1 << 20))
     data = file.getvalue()
     if method == zipfile.ZIP_LZMA:
-        monkeypatch.setattr("mvssl.data.arrays.MAX_BYTES", 32 << 20)
+        monkeypatch.setattr("mvssl.data.decoding.arrays.MAX_BYTES", 32 << 20)
     tracemalloc.start()
     with pytest.raises(Undecodable, match="the limit is"):
         decode(Column(field="npz"), "npz", data)
     (path,) = write_digits(tmp_path, [9])
     true = index.load(path)
-    indexfile.places(path)[0].write_bytes(data)
+    index_file.places(path)[0].write_bytes(data)
     same(index.load(path), true)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

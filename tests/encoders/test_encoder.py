@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from mvssl import recipe
-from mvssl.checkpoint import save_checkpoint
+from mvssl.checkpoints.store import save_checkpoint
 from mvssl.encoders import Encoder, Widths
 from mvssl.errors import DataError, RecipeError
 from mvssl.model import MultiView

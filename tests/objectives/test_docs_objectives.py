@@ -8,8 +8,8 @@ import pytest
 import torch
 from toy import WIDTHS, context, features
 
-from mvssl.compose import construct, find_class, options_of
 from mvssl.objectives import OBJECTIVES
+from mvssl.recipe.options import construct, find_class, options_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "objectives.md").read_text()
 ESTIMATORS, LOOP, OWN = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

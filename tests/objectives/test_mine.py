@@ -9,11 +9,12 @@ from torch import nn
 from torch.testing import assert_close
 from toy import WIDTHS, context, features
 
-from mvssl import distributed, guard
+from mvssl.distributed import collectives
 from mvssl.objectives import DIM, MIB, estimators
 from mvssl.objectives.estimators import IGNORE, NEGATIVE, POSITIVE
 from mvssl.objectives.mine import Estimator, mine
-from mvssl.training import train
+from mvssl.training import guard
+from mvssl.training.loop import train
 
 N, L = 5, 3
 OWN = torch.full((N, N, 1), NEGATIVE, dtype=torch.int8)
@@ -158,8 +159,8 @@ def several_steps(name):
     for m in objective.modules():
         if isinstance(m, nn.modules.batchnorm._BatchNorm):
             m.eval()
-    n = 8 // distributed.world()
-    own, gradients = distributed.own_rows(n), []
+    n = 8 // collectives.world()
+    own, gradients = collectives.own_rows(n), []
     for step in range(3):
         whole = {view: features(8) for view in "ab"}
         here = {
@@ -168,9 +169,9 @@ def several_steps(name):
         }  # fmt: skip
         present = {"b": torch.tensor([1, 0, 0, 0, 1, 1, 0, 1]).bool()[own]} if step == 1 else {}
         loss, _ = objective(here, context(n, step=step, start=8 * step + own.start, present=present))
-        gradients.append(torch.autograd.grad(loss, here["b"].vector)[0] / distributed.world())
+        gradients.append(torch.autograd.grad(loss, here["b"].vector)[0] / collectives.world())
     averages = {key: value for key, value in objective.state_dict().items() if "log_average" in key}
-    return averages, distributed.gather(torch.stack(gradients, 1))
+    return averages, collectives.gather(torch.stack(gradients, 1))
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -8,12 +8,12 @@ from torch import nn
 from torch.testing import assert_close
 from toy import WIDTHS, context, features
 
-from mvssl.compose import construct
 from mvssl.encoders import Features, Widths
 from mvssl.errors import RecipeError
 from mvssl.objectives import AMDIM
 from mvssl.objectives.context import same_sample
 from mvssl.objectives.mixture import Components, Mixture, own_shares, share_out
+from mvssl.recipe.options import construct
 
 N, L, K, E = 4, 3, 5, 12
 MASK = same_sample(N, torch.device("cpu"), None, None)

@@ -5,9 +5,9 @@ import math
 import pytest
 from toy import WIDTHS
 
-from mvssl.compose import construct
 from mvssl.errors import RecipeError
 from mvssl.objectives import OBJECTIVES
+from mvssl.recipe.options import construct
 
 WIDE = {
     "cmc": ["embed"],

@@ -15,14 +15,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import tiny
 from test_checkpoint import trained
 
-from mvssl import checkpoint
-from mvssl.data.scanning import body_digest
-from mvssl.data.tar import Archive
+from mvssl.checkpoints import store
+from mvssl.data.shards.scan import body_digest
+from mvssl.data.shards.tar import Archive
 from mvssl.errors import DataError
 
 STEP = 97  # bytes between cuts, as in other projects' figures
@@ -89,7 +89,7 @@ def of_shards(folder: Path) -> list[dict]:
 
 def of_checkpoints(folder: Path) -> list[dict]:
     model, optimizer = trained(0)
-    found = checkpoint.save_checkpoint(folder, 1, model, optimizer, {"bad": 0}, keep=2, recipe="a: 1\n")
+    found = store.save_checkpoint(folder, 1, model, optimizer, {"bad": 0}, keep=2, recipe="a: 1\n")
     counts = []
     for file in sorted(found.iterdir()):
         body, tried, missed = file.read_bytes(), 0, []
@@ -97,11 +97,11 @@ def of_checkpoints(folder: Path) -> list[dict]:
         for place, changed in changes:
             file.write_bytes(changed)
             tried += 1
-            if not checkpoint.faults(found):
+            if not store.faults(found):
                 missed.append(place)
         file.unlink()
         tried += 1
-        if not checkpoint.faults(found):
+        if not store.faults(found):
             missed.append("deleted")
         file.write_bytes(body)
         print(f"checkpoint, {file.name}: {tried - len(missed)} of {tried} found", flush=True)

@@ -23,16 +23,16 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import forks
 import tiny
 import torch
 import yaml
 
-from mvssl import checkpoint
-from mvssl.checks.check import Checks
-from mvssl.trainer import Trainer
+from mvssl.checkpoints import store
+from mvssl.monitoring.check import Checks
+from mvssl.training.step import Trainer
 
 STEPS, SAVE_EVERY = 40, 3
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
@@ -67,7 +67,7 @@ class Try:
 
 
 def _report_to(pipe: int, rank: int) -> None:
-    save, step = checkpoint.save_checkpoint, Trainer.step
+    save, step = store.save_checkpoint, Trainer.step
 
     def saved(run, number, *given, **keywords):
         made = save(run, number, *given, **keywords)
@@ -80,7 +80,7 @@ def _report_to(pipe: int, rank: int) -> None:
             os.write(pipe, f"done {number + 1}\n".encode())
         return made
 
-    checkpoint.save_checkpoint, Trainer.step = saved, stepped
+    store.save_checkpoint, Trainer.step = saved, stepped
 
 
 def _inject(where: str, point: int, signals: list[int]) -> None:
@@ -96,7 +96,7 @@ def _inject(where: str, point: int, signals: list[int]) -> None:
         Checks._look = looked
         return
     inside, left = [False], [point]
-    save = checkpoint.save_checkpoint
+    save = store.save_checkpoint
 
     def saved(*given, **keywords):
         inside[0] = True
@@ -105,7 +105,7 @@ def _inject(where: str, point: int, signals: list[int]) -> None:
         finally:
             inside[0] = False
 
-    checkpoint.save_checkpoint = saved
+    store.save_checkpoint = saved
     for owner, name in POINTS:
         _count(owner, name, inside, left, signals)
 
@@ -137,8 +137,8 @@ class Run:
 
     def step(self) -> int:
         with suppress(Exception):
-            found = checkpoint.newest(self.folder / "run")
-            return checkpoint.step_of(found) if found else 0
+            found = store.newest(self.folder / "run")
+            return store.step_of(found) if found else 0
         return -1
 
     def attempt(self, disturb, inject=None) -> tuple[int, list[str]]:

@@ -118,7 +118,9 @@ def losses(run: Path) -> list[dict[str, Any]]:
 
 def values(file: Path) -> list[Any]:
     """The records without the versions of libraries."""
-    return [{key: value for key, value in record.items() if key != "versions"} for record in json.loads(file.read_text())]
+    return [
+        {key: value for key, value in record.items() if key != "versions"} for record in json.loads(file.read_text())
+    ]
 
 
 def digest(file: Path) -> str:

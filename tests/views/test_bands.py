@@ -10,14 +10,14 @@ import webdataset
 from torch.testing import assert_close
 
 from mvssl import recipe
-from mvssl.draws import Draws
 from mvssl.encoders import Encoder
 from mvssl.errors import RecipeError
-from mvssl.export import export
+from mvssl.exporting.exporting import export
 from mvssl.model import build_model
+from mvssl.random import Draws
 from mvssl.recipe import View, parse_recipe
-from mvssl.run import load_run
-from mvssl.training import train
+from mvssl.runs.load import load_run
+from mvssl.training.loop import train
 from mvssl.views import ImageView, SignalView, build_views, resolve_statistics
 from mvssl.views.bands import kept_channels, kept_names
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as tv
 
-from mvssl.draws import Draws
 from mvssl.errors import RecipeError
+from mvssl.random import Draws
 from mvssl.views.color import ColorJitter, apply_jitter, blurred, from_space, jitter, solarized, to_space, turn_hue
 
 STEPS = [tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mvssl.compose import options_of
+from mvssl.recipe.options import options_of
 from mvssl.views import VIEWS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "views.md").read_text()

@@ -7,8 +7,8 @@ import torch
 import torchvision.transforms.v2.functional as tv
 from torch.nn import functional as F
 
-from mvssl.draws import Draws
 from mvssl.errors import RecipeError
+from mvssl.random import Draws
 from mvssl.views import ImageView
 from mvssl.views.geometry import Affine, Geometry, Placement
 from mvssl.views.resample import place

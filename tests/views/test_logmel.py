@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mvssl.draws import Draws
 from mvssl.errors import RecipeError
+from mvssl.random import Draws
 from mvssl.recipe import View
 from mvssl.views import LogMelView, build_views
 from mvssl.views.logmel import FLOOR, filterbank, starts, windows

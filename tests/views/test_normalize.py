@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mvssl.data.faults import Undecodable
+from mvssl.data.decoding.faults import Undecodable
 from mvssl.errors import RecipeError
 from mvssl.recipe import View
 from mvssl.views import ImageView, VectorView, build_views, resolve_statistics
@@ -124,7 +124,7 @@ def test_numbers_that_cannot_normalise_are_refused(numbers):
 
 def test_a_clean_vector_view_is_standardised_and_its_noise_has_the_size_asked_for():
     vectors = VectorView((1000,), noise=0.5, normalize={"mean": [2.0], "std": [4.0]})
-    from mvssl.draws import Draws
+    from mvssl.random import Draws
 
     x = torch.full((20, 1000), 10.0)
     clean, noisy = vectors(x, None), vectors(x, Draws(0, torch.arange(20)))

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mvssl.draws import Draws
 from mvssl.errors import RecipeError
+from mvssl.random import Draws
 from mvssl.recipe import View
 from mvssl.views import SignalView, build_views
 from mvssl.views.resample import weights
 from mvssl.views.signal import rotated, rotations
-from mvssl.views.span import Span, blanked, cut
+from mvssl.views.time_crop import Span, blanked, cut
 
 SHAPES = {"imu": (6, 50), "slow": (1, 25), "mono": (50,), "rgb": (3, 8, 8)}
 EVERYTHING = {"crop": [0.5, 1], "rotate": 30, "scale": [0.8, 1.2], "noise": 0.1, "drop": 0.2, "mask": 0.3}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mvssl.draws import Draws
 from mvssl.errors import RecipeError
+from mvssl.random import Draws
 from mvssl.recipe import View
 from mvssl.views import PRESETS, build_views
 

@@ -1,0 +1,154 @@
+"""The files of one checkpoint: whether they are as they were written, and what they hold.
+
+in   the folder of a checkpoint
+out  what is wrong with it; its state, its tensors, a model and an optimizer with its values
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mvssl.errors import DataError, StorageError
+from mvssl.runs.json_forms import is_state, parsed
+
+MANIFEST, RECIPE = "MANIFEST.json", "recipe.yaml"
+FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
+STEP = re.compile(r"step-(\d{8,})")
+REPLACED = re.compile(r"\.old-(\d{8,})-\d+")  # where versions before 0.2 put a checkpoint while they replaced it
+
+
+def faults(checkpoint: Path) -> list[str]:
+    """What is wrong with a checkpoint's files; nothing, if it verifies.
+
+    Raises `StorageError` where the disk or the network fails, since that says nothing about the files.
+    """
+    text = _read(checkpoint / MANIFEST)
+    manifest = _manifest(text)
+    if manifest is None:
+        return [f"{checkpoint.name}/{MANIFEST} is missing or damaged"]
+    wrong = []
+    for name, entry in manifest.items():
+        try:
+            with open(checkpoint / name, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                same = size == entry["bytes"] and hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            same = False
+        except OSError as error:
+            raise _unreadable(checkpoint / name, error) from None
+        if not same:
+            wrong.append(f"{checkpoint.name}/{name} is missing or damaged")
+    if not wrong:
+        try:
+            load_state(checkpoint)
+        except DataError as error:
+            wrong.append(str(error))
+    return wrong
+
+
+def _manifest(text: bytes | None) -> dict[str, dict[str, Any]] | None:
+    """The manifest, or None where a byte of it differs from what `save_checkpoint` writes."""
+    found = parsed((text or b"").decode(errors="replace"))
+    # "in" and "/": a manifest never names a file outside its folder
+    whole = isinstance(found, dict) and found.keys() >= FILES and not any("/" in name for name in found)
+    whole = whole and all(isinstance(entry, dict) and entry.keys() == {"sha256", "bytes"} for entry in found.values())
+    whole = whole and all(type(entry["bytes"]) is int and isinstance(entry["sha256"], str) for entry in found.values())
+    return found if whole and manifest_text(found) == text else None
+
+
+def manifest_text(manifest: dict[str, dict[str, Any]]) -> bytes:
+    return json.dumps(manifest, indent=1).encode()
+
+
+def _read(file: Path) -> bytes | None:
+    """The bytes of a small file, None where it is not there. Raises `StorageError`."""
+    try:
+        return file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except OSError as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: OSError) -> StorageError:
+    return StorageError(f"{file} cannot be read: {error.strerror}; once it can be, the same command goes on")
+
+
+def digest(checkpoint: Path) -> str:
+    """sha256 of the manifest, which holds those of the files; empty where there is none."""
+    with contextlib.suppress(OSError):
+        return hashlib.sha256((checkpoint / MANIFEST).read_bytes()).hexdigest()
+    return ""
+
+
+def load_model(checkpoint: Path) -> dict[str, Tensor]:
+    """The model's state dict, on the CPU. Raises `DataError`."""
+    return load_tensors(checkpoint / "model.safetensors")
+
+
+def load_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file of a checkpoint, on the CPU. Raises `DataError`."""
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{file} cannot be read as tensors: {error}") from None
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """Step, seed, fingerprint and counts. Raises `DataError` where it is not what a run writes."""
+    where = f"{checkpoint.name}/state.json"
+    try:
+        state = parsed((checkpoint / "state.json").read_text(errors="replace"))
+    except OSError as error:
+        raise DataError(f"{where} cannot be read: {error.strerror}") from None
+    if not is_state(state) or state["step"] != step_of(checkpoint):
+        raise DataError(f"{where} is damaged: it is not the state of step {step_of(checkpoint)} of a run")
+    return state
+
+
+def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Put weights, buffers and moments back as they were; returns the state. Raises `DataError`."""
+    try:
+        model.load_state_dict(load_model(checkpoint))
+        kept: dict[str, dict[str, Tensor]] = {}
+        for key, value in load_tensors(checkpoint / "optimizer.safetensors").items():
+            kind, _, name = key.partition("/")
+            kept.setdefault(name, {})[kind] = value
+        for name, parameter in model.named_parameters():
+            if name in kept:
+                found = {kind: _laid_out_as(parameter, value) for kind, value in kept.pop(name).items()}
+                optimizer.state[parameter] = found
+    except RuntimeError as error:
+        raise DataError(f"{checkpoint} does not fit the model: {str(error).splitlines()[0]}") from None
+    if kept:
+        raise DataError(f"{checkpoint}/optimizer.safetensors holds {next(iter(kept))!r}, which the model does not")
+    return load_state(checkpoint)
+
+
+def _laid_out_as(parameter: nn.Parameter, moment: Tensor) -> Tensor:
+    """On the parameter's device and, as the fused optimizer walks memory, with its strides."""
+    if moment.shape != parameter.shape:
+        return moment.to(parameter.device)
+    return torch.empty_like(parameter, requires_grad=False).copy_(moment)
+
+
+def step_of(checkpoint: Path) -> int:
+    match = STEP.fullmatch(checkpoint.name) or REPLACED.fullmatch(checkpoint.name)
+    return int(match[1]) if match else -1
+
+
+def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{key}/{name}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }

@@ -1,0 +1,22 @@
+"""The JSON schema of recipes, for editors: the tables, and the options of every built-in view and objective."""
+
+from typing import Any
+
+from mvssl.objectives import OBJECTIVES
+from mvssl.recipe import Recipe
+from mvssl.recipe.options import options_of
+from mvssl.views import VIEWS
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of a recipe, with the options of the built-in views and objectives."""
+    whole = Recipe.model_json_schema()
+    for kind, classes in (("View", VIEWS), ("Objective", OBJECTIVES)):
+        options = {name: options_of(made).model_json_schema() for name, made in classes.items()}
+        whole["$defs"][kind]["anyOf"] = [
+            {"title": name, "properties": {"name": {"const": name}, **table.get("properties", {})}}
+            for name, table in options.items()
+        ]
+        for table in options.values():
+            whole["$defs"].update(table.get("$defs", {}))
+    return whole

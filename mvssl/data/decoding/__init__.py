@@ -1,0 +1,1 @@
+"""Bytes of one field to an array."""

@@ -1,0 +1,241 @@
+"""Bytes of a picture to an array, with all its bits and standing upright.
+
+in   the bytes of a field, the field's ending, a column of the recipe
+out  jpg jpeg png webp avif jp2 j2k   uint8 [c, h, w] where the picture holds at most 8 bits
+     png avif jp2 j2k                 float32 [c, h, w] where it holds more, the numbers as they are stored
+or an `Undecodable` whose text says what is wrong and what to do about it
+
+The format is fixed by the ending and never guessed from the bytes. Orientation (EXIF, as phones write it) is applied.
+"""
+
+import io
+import struct
+import zlib
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from mvssl.data.decoding.faults import Partial, Undecodable
+from mvssl.data.decoding.file_types import kind_of
+from mvssl.recipe import Column
+
+MAX_PIXELS = 1 << 26  # of one image, 8192 x 8192
+FORMATS = {  # ending -> Pillow's name
+    "jpg": "JPEG",
+    "jpeg": "JPEG",
+    "png": "PNG",
+    "webp": "WEBP",
+    "avif": "AVIF",
+    "jp2": "JPEG2000",
+    "j2k": "JPEG2000",
+}
+_PACKED_ONLY = {"gif": "GIF", "bmp": "BMP", "ppm": "PPM"}  # no field of a shard; `mvssl pack` makes png of them
+Pixels = Image.Image | np.ndarray  # an array [c, h, w] where Pillow has no mode that holds all bits
+
+_EIGHT_BITS = {"1": "L", "L": "L", "RGB": "RGB"}  # modes that become channels as they are
+WIDE = ("I;16", "I;16B", "I;16L", "I", "F")  # one channel of more than 8 bits
+DEEP_PNG = {b"\x10\x02": "RGB", b"\x10\x04": "LA", b"\x10\x06": "RGBA"}  # bit depth and colour type
+_ORIENTATION = 0x0112
+_MAY_ORIENT = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
+_TURNS = {  # EXIF orientation -> what makes it upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_image(data: bytes, ending: str) -> Pixels:
+    """The picture, loaded whole and upright. Raises `Undecodable`, and what Pillow raises on damaged bytes."""
+    if ending in ("jp2", "j2k"):
+        return _jpeg2000(data, ending)
+    if ending == "png":
+        check_png(data)
+    image = open_image(io.BytesIO(data), ending)
+    if ending == "png" and data[24:26] in DEEP_PNG:
+        return turned(_deep_png(data, image), orientation(image))
+    if ending == "avif" and _deep_avif(data):
+        return turned(_by_imagecodecs("avif_decode", data, "more than 8 bits"), orientation(image))
+    image.load()
+    turn = _TURNS.get(orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def open_image(file: BinaryIO, ending: str) -> Image.Image:
+    """The picture as Pillow sees its header: of at most `MAX_PIXELS` and one frame. Raises `Undecodable`."""
+    format = (FORMATS | _PACKED_ONLY)[ending]
+    try:
+        image = Image.open(file, formats=[format])
+    except UnidentifiedImageError:
+        file.seek(0)
+        kind = kind_of(file.read(256))
+        if kind and FORMATS.get(kind) != format:
+            raise Undecodable(
+                f"no readable {ending}: its bytes are those of a {kind} file; name the field or file .{kind}"
+            ) from None
+        raise Undecodable(f"no readable {ending}: the bytes are garbage or damaged") from None
+    check_pixels(image.width, image.height)
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # a camera's preview beside a JPEG is no second frame
+        raise Partial(f"an animation of {frames} frames, of which one would be kept; store the frames apart")
+    return image
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Raises `Undecodable` where a picture of this size is beyond the limit; known before it is unpacked."""
+    if width * height > MAX_PIXELS:
+        raise Undecodable(f"{width} x {height} pixels; the limit is {MAX_PIXELS:,}, so cut it into tiles")
+
+
+def orientation(image: Image.Image) -> int:
+    """The picture's EXIF orientation from 1 to 8; 1 where it has none, or garbage."""
+    if not any(name in image.info for name in _MAY_ORIENT):
+        return 1
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF fails in many ways, and the picture is there all the same
+        return 1
+    return found if found in _TURNS else 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture as it is meant to be seen."""
+    turn = _TURNS.get(orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def turned(array: np.ndarray, orientation: int) -> np.ndarray:
+    """[c, h, w] as it is meant to be seen, by its EXIF or TIFF orientation."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(1, 2)
+    rows, columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return array[:, :: -1 if rows else 1, :: -1 if columns else 1]
+
+
+def _deep_png(data: bytes, image: Image.Image) -> np.ndarray:
+    """uint16 [c, h, w] of a PNG of several channels with 16 bits each.
+
+    Pillow has no such mode and keeps the upper bytes alone. So the lower ones are read a second time. Two channels of
+    16 bits lie as four of 8 bits do, and are read as such.
+    """
+    mode = DEEP_PNG[data[24:26]]
+    if mode == "LA":
+        header = data[12:24] + b"\x08\x06" + data[26:29]
+        as_bytes = data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+        four = np.asarray(Image.open(io.BytesIO(as_bytes), formats=["PNG"]))
+        return four.view(">u2").transpose(2, 0, 1).astype(np.uint16)
+    low = Image.open(io.BytesIO(data), formats=["PNG"])
+    low.tile = [(codec, box, offset, f"{mode};16L") for codec, box, offset, _ in low.tile]  # pyright: ignore
+    upper, lower = (np.asarray(part).astype(np.uint16) for part in (image, low))
+    return (upper << 8 | lower).transpose(2, 0, 1)
+
+
+def check_png(data: bytes) -> None:
+    """Raises `Undecodable` where a part that the picture needs does not have its checksum, which Pillow passes over."""
+    place, kind = 8, b""
+    while data[:4] == b"\x89PNG" and place + 12 <= len(data) and kind != b"IEND":
+        (size,), kind = struct.unpack_from(">I", data, place), data[place + 4 : place + 8]
+        body = memoryview(data)[place + 4 : place + 8 + size]
+        place += 12 + size
+        needed = not kind[0] & 32  # a small first letter marks what a reader may pass over
+        if needed and (place > len(data) or zlib.crc32(body) != struct.unpack_from(">I", data, place - 4)[0]):
+            raise Undecodable(f"no readable png: its part {kind!r} is cut short or damaged")
+
+
+def _jpeg2000(data: bytes, ending: str) -> Pixels:
+    """Format: ISO/IEC 15444-1 A.5.1, the marker SIZ, says how many bits each channel has."""
+    place = data.find(b"\xff\x4f\xff\x51")
+    if place < 0 or place + 42 > len(data):  # the bytes of something else, or a damaged header
+        open_image(io.BytesIO(data), ending)
+        raise Undecodable(f"no readable {ending}: its header is damaged")
+    right, lower, left, top = struct.unpack_from(">4I", data, place + 8)
+    (count,) = struct.unpack_from(">H", data, place + 40)
+    depths = data[place + 42 : place + 42 + 3 * count : 3]
+    signed, bits = any(depth & 128 for depth in depths), max(((depth & 127) + 1 for depth in depths), default=0)
+    if count <= 4 and not signed and (bits <= 8 or (count == 1 and bits <= 16)):
+        image = open_image(io.BytesIO(data), ending)
+        image.load()
+        # Pillow multiplies more than 8 bits up to 16
+        return image if bits <= 8 else (np.asarray(image) >> (16 - bits))[None]
+    check_pixels(max(0, right - left) * -(-count // 4), max(0, lower - top))
+    what = f"{count} channels of {bits} bits{' with a sign' if signed else ''}"
+    return _by_imagecodecs("jpeg2k_decode", data, what)
+
+
+def _deep_avif(data: bytes) -> bool:
+    """Whether an AVIF holds more than 8 bits. Format: AV1 in ISOBMFF 2.3.3, the box av1C."""
+    place = data.find(b"av1C")
+    return 0 <= place < len(data) - 6 and bool(data[place + 6] & 0x40)
+
+
+def _by_imagecodecs(decoder: str, data: bytes, what: str) -> np.ndarray:
+    """[c, h, w] of a picture that Pillow would cut to 8 bits. Raises `Partial` where imagecodecs is not installed."""
+    try:
+        import imagecodecs
+    except ImportError:
+        raise Partial(f"{what}, which Pillow does not read whole; run pip install 'mvssl[tiff]'") from None
+    array = getattr(imagecodecs, decoder)(data)
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def image_array(column: Column, image: Pixels) -> np.ndarray:
+    """uint8 [c, h, w], or float32 [c, h, w] for more than 8 bits, at the column's size."""
+    if isinstance(image, np.ndarray):
+        return _bands(column, image)
+    # a palette's numbers mean nothing once they are mixed, so they are taken as they stand only where none are
+    image = image if image.mode == "P" and column.interpolation == "nearest" else _converted(image, column.mode)
+    if column.size is not None:
+        image = fit(image, column.size, column.interpolation)
+    array = np.asarray(image)
+    array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    return np.ascontiguousarray(array, np.uint8 if array.dtype == np.uint8 else np.float32)
+
+
+def _bands(column: Column, array: np.ndarray) -> np.ndarray:
+    """float32 of [c, h, w] with more than 8 bits; all channels, alpha as well, where the column has no mode."""
+    wide = array.astype(np.float32)
+    if column.mode is not None and len(wide) > 4:
+        raise Undecodable(f"an image of {len(wide)} channels has no {column.mode}; leave mode out")
+    if column.mode == "rgb":
+        if len(wide) < 3:
+            raise Undecodable("a one-channel image of more than 8 bits has no rgb; leave mode out")
+        wide = wide[:3]
+    if column.mode == "gray":
+        wide = wide[:1] if len(wide) < 3 else np.tensordot([[0.299, 0.587, 0.114]], wide[:3], 1).astype(np.float32)
+    return np.ascontiguousarray(fit_bands(wide, column))
+
+
+def fit_bands(array: np.ndarray, column: Column) -> np.ndarray:
+    """[c, h, w] at the column's size, band by band."""
+    if column.size is None:
+        return array
+    return np.stack([np.asarray(fit(Image.fromarray(band), column.size, column.interpolation)) for band in array])
+
+
+def _converted(image: Image.Image, mode: str | None) -> Image.Image:
+    if image.mode in WIDE:
+        if mode == "rgb":
+            raise Undecodable(f"a one-channel image of more than 8 bits ({image.mode}) has no rgb; leave mode out")
+        wide = np.asarray(image).astype(np.float32)
+        return Image.fromarray(wide)
+    if mode is not None:
+        return image.convert({"rgb": "RGB", "gray": "L"}[mode])
+    if image.mode not in _EIGHT_BITS:
+        kind = {"P": "a palette image", "RGBA": "an image with transparency", "LA": "an image with transparency"}
+        raise Undecodable(f"{kind.get(image.mode, 'an image')} ({image.mode}); say mode: rgb or mode: gray")
+    return image.convert(_EIGHT_BITS[image.mode])
+
+
+def fit(image: Image.Image, size: int | tuple[int, int], interpolation: str = "bilinear") -> Image.Image:
+    """Resize, antialiased (or nearest) and with its aspect kept, until `size` is just covered; cut out the centre."""
+    height, width = (size, size) if isinstance(size, int) else size
+    scale = max(height / image.height, width / image.width)
+    if scale != 1:
+        covered = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+        image = image.resize(covered, Image.Resampling[interpolation.upper()])
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))

@@ -1,0 +1,1 @@
+"""Tar shards: their index, strict reading, and verification."""

@@ -1,0 +1,9 @@
+"""Features, keys and labels of every sample, in files that other programs read. See docs/embed.md.
+
+`embed(run, "features.npz")` does everything; `table` says what a row is, `formats` how each kind of file holds it.
+"""
+
+from mvssl.embedding.embedding import embed, embed_words
+from mvssl.embedding.summary import Embedded, told
+
+__all__ = ["Embedded", "embed", "embed_words", "told"]

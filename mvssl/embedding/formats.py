@@ -1,0 +1,150 @@
+"""A table as npz, parquet or shards, block by block. Equal tables give equal bytes.
+
+in   a `Table`, a path that does not exist yet, what is said about the table (JSON)
+out  FILE.npz      key [n], shard int32 [n] into shards [s], label [n] or [n, c], VIEW [n, d], about (JSON text)
+     FILE.parquet  columns key, shard, label, VIEW (lists); about in the schema's metadata as `mvssl`
+     FOLDER        a tar for each shard of the source, with VIEW.npy and cls (or label.npy) of each sample; about.json
+"""
+
+import importlib.util
+import io
+import itertools
+import json
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvssl.data.packing.sources import npy_bytes
+from mvssl.data.shards.progress import track
+from mvssl.data.shards.tar import LONGEST_NAME
+from mvssl.embedding.table import Column, Table
+from mvssl.errors import DataError, RecipeError
+
+Write = Callable[[Table, Path, dict[str, Any]], None]
+
+
+def writer_of(out: Path, views: Iterable[str]) -> Write:
+    """What writes `out`, by its suffix. Raises `RecipeError` for an unknown one, and where a library is missing."""
+    if out.suffix not in WRITERS:
+        raise RecipeError(
+            f"--out {out}: nothing writes {out.suffix}; FILE.npz, FILE.parquet, or a folder (a name without a dot) for "
+            "shards are written"
+        )
+    if out.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise RecipeError(
+            f"--out {out}: parquet is written by pyarrow, which is not installed: pip install pyarrow; .npz "
+            "and a folder of shards need nothing more"
+        )
+    if out.suffix == "" and len({view.lower() for view in views}) < len(list(views)):
+        raise RecipeError(f"--out {out}: fields of shards know no capitals, so that of {', '.join(views)} two are one")
+    return WRITERS[out.suffix]
+
+
+def write_npz(table: Table, out: Path, about: dict[str, Any]) -> None:
+    """Like numpy.savez, and like it without compression; array by array, as a zip keeps them."""
+    blocks = list(table.blocks())
+    names = np.array(about["data"]["shards"])
+    longest = max(len(key) for block in blocks for key in table.keys(block))
+    parts: dict[str, tuple[np.dtype, tuple[int, ...], Callable[[slice], np.ndarray]]] = {
+        "key": (np.dtype(f"<U{longest}"), (), lambda block: np.array(table.keys(block), f"<U{longest}")),
+        "shard": (np.dtype(np.int32), (), table.shards),
+    }
+    if table.label is not None:
+        parts["label"] = (table.label[1], table.label[0], lambda block: table.labels(block).values)
+    for view, width in table.widths.items():
+        parts[view] = (table.dtype, (width,), lambda block, view=view: table.features(view, block).values)
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, (kind, shape, read) in parts.items():
+            header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False}
+            header["shape"] = (len(table), *shape)
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array_header_1_0(file, header)  # pyright: ignore[reportArgumentType]
+                for block in track(blocks, f"writing {name}", len(blocks)):
+                    file.write(np.ascontiguousarray(read(block)).tobytes())
+        for name, array in (("shards", names), ("about", np.array(json.dumps(about)))):
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), npy_bytes(array))
+
+
+def write_parquet(table: Table, out: Path, about: dict[str, Any]) -> None:
+    """A row group for each block; what a sample lacks is null."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    lacking = table.absent()  # few versions of pyarrow can write lists of fixed size some of which are null
+
+    def number(name: str, kind: np.dtype, shape: tuple[int, ...]) -> Any:
+        one = pa.from_numpy_dtype(kind)
+        return pa.list_(one, -1 if name in lacking else shape[0]) if shape else one
+
+    def column(name: str, found: Column) -> Any:
+        values, there = found
+        if values.ndim == 1:
+            return pa.array(values, mask=~there)
+        if name not in lacking:
+            return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+        ends = np.cumsum([0, *there * values.shape[1]], dtype=np.int32)  # a null where a list begins makes it null
+        return pa.ListArray.from_arrays(pa.array(ends, mask=np.append(~there, False)), pa.array(values[there].ravel()))
+
+    fields = {"key": pa.string(), "shard": pa.dictionary(pa.int32(), pa.string())}
+    if table.label is not None:
+        fields["label"] = number("label", table.label[1], table.label[0])
+    fields |= {view: number(view, table.dtype, (width,)) for view, width in table.widths.items()}
+    schema = pa.schema(list(fields.items()), metadata={"mvssl": json.dumps(about)})
+    names, blocks = pa.array(about["data"]["shards"]), list(table.blocks())
+    with parquet.ParquetWriter(out, schema, use_dictionary=["shard"]) as writer:  # pyright: ignore[reportArgumentType]
+        for block in track(blocks, f"writing {out.name}", len(blocks)):
+            arrays = [pa.array(table.keys(block)), pa.DictionaryArray.from_arrays(table.shards(block), names)]
+            arrays += [column("label", table.labels(block))] if table.label is not None else []
+            arrays += [column(view, table.features(view, block)) for view in table.views]
+            writer.write_batch(pa.record_batch(arrays, schema=schema), row_group_size=len(arrays[0]))
+
+
+def write_shards(table: Table, out: Path, about: dict[str, Any]) -> None:
+    """A tar for each of the source's, of the same name where these differ; a field for what a sample has."""
+    out.mkdir()
+    (out / "about.json").write_text(json.dumps(about, indent=1))
+    files, blocks = _file_names(table), list(table.blocks())
+    rows = (row for block in track(blocks, f"writing {out.name}", len(blocks)) for row in _samples(table, block))
+    for shard, samples in itertools.groupby(rows, key=lambda row: row[0]):
+        with tarfile.open(out / files[shard], "w") as archive:
+            for _, key, fields in samples:
+                for field, data in fields.items():
+                    member = _member(key, field)
+                    member.size = len(data)
+                    archive.addfile(member, io.BytesIO(data))
+
+
+def _member(key: str, field: str) -> tarfile.TarInfo:
+    """Raises `DataError` for a name that no reader of shards would take."""
+    name = f"{key}.{field}"
+    if len(name.encode()) > LONGEST_NAME:
+        raise DataError(
+            f"shards hold names of at most {LONGEST_NAME} bytes, and {name[:40]}...{name[-40:]} has "
+            f"{len(name.encode())}; .npz and .parquet keep keys of any length, and what was computed is in the cache"
+        )
+    return tarfile.TarInfo(name)
+
+
+def _file_names(table: Table) -> list[str]:
+    """Those of the source's shards, or numbers where two share one."""
+    names = [path.name for path in table.source.paths]
+    whole = len({name.lower() for name in names}) == len(names) and all(name.endswith(".tar") for name in names)
+    return names if whole else [f"{number:06d}.tar" for number in range(len(names))]
+
+
+def _samples(table: Table, block: slice) -> Iterator[tuple[int, str, dict[str, bytes]]]:
+    """Shard, key and fields of each row."""
+    columns = {f"{view}.npy": table.features(view, block) for view in table.views}
+    if table.label is not None:
+        labels = table.labels(block)
+        columns["cls" if table.label == ((), np.dtype(np.int64)) else "label.npy"] = labels
+    for row, (shard, key) in enumerate(zip(table.shards(block).tolist(), table.keys(block), strict=True)):
+        there = {field: values[row] for field, (values, has) in columns.items() if has[row]}
+        yield shard, key, {f: str(int(x)).encode() if f == "cls" else npy_bytes(x) for f, x in there.items()}
+
+
+WRITERS: dict[str, Write] = {".npz": write_npz, ".parquet": write_parquet, "": write_shards}

@@ -1,0 +1,151 @@
+"""Backbones that are no run: folders that `mvssl export` or timm wrote, and timm's models by name.
+
+in   a folder, or timm:NAME with or without weights; a recipe for the data and the views (its encoder is not used)
+out  a `Subject` like that of a run, without an objective
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+import torch
+
+from mvssl.data import open_shards
+from mvssl.encoders import Encoder
+from mvssl.errors import DataError, RecipeError
+from mvssl.evaluation.subject import Subject
+from mvssl.model import MultiView
+from mvssl.recipe import Recipe, View
+from mvssl.recipe import schema as recipes
+from mvssl.recipe.messages import nearest
+from mvssl.runs.load import CHOSEN_BY
+from mvssl.views import build_views, resolve_statistics
+from mvssl.views.view_set import measures
+
+TIMM = "timm:"
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Source(NamedTuple):
+    """One network with its weights: what builds it, the views that it was trained on if that is known, its input."""
+
+    table: recipes.Encoder
+    views: list[str]
+    channels: int | None = None
+    normalize: dict[str, list[float]] | None = None  # of the first of its views
+    step: int | None = None
+    which: str | None = None  # last, best or a step, as the export has it
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder, or folders in it, are timm's: config.json beside model.safetensors."""
+    return bool(_folders(folder))
+
+
+def open_export(folder: Path, recipe: Recipe, only: Iterable[str] | None = None) -> Subject:
+    """An exported encoder, or the folder that holds those of a run. Raises `RecipeError`, `DataError`."""
+    sources = {str(found): _of_folder(found) for found in _folders(folder)}
+    facts = {"kind": "export", "architecture": ", ".join(source.table.name for source in sources.values())}
+    first = next(iter(sources.values()))
+    facts |= {"step": first.step, "which": first.which} | ({"chosen": CHOSEN_BY} if first.which == "best" else {})
+    return _subject(str(folder), recipe, list(sources.values()), facts, only)
+
+
+def open_timm(given: str, recipe: Recipe, weights: str | None = None, only: Iterable[str] | None = None) -> Subject:
+    """`timm:NAME`: untrained, or with `weights`: `pretrained` for timm's own, or a folder or file of start weights."""
+    name = given.removeprefix(TIMM)
+    pretrained = weights == "pretrained"
+    table = recipes.Encoder(name=name, pretrained=pretrained, init_from=None if pretrained else weights)
+    known = timm.models.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name.split(".")[0]) else None
+    own = {"mean": list(known.mean), "std": list(known.std)} if pretrained and known else None
+    facts = {"kind": "timm", "architecture": name, "weights": weights}
+    return _subject(given, recipe, [Source(table, [], normalize=own)], facts, only, trained=weights is not None)
+
+
+def _folders(folder: Path) -> list[Path]:
+    there = [folder, *sorted(inside for inside in folder.iterdir() if inside.is_dir())] if folder.is_dir() else []
+    found = [f for f in there if (f / "config.json").is_file() and (f / "model.safetensors").is_file()]
+    return found[:1] if found[:1] == [folder] else found
+
+
+def _of_folder(folder: Path) -> Source:
+    """Raises `DataError` where config.json is not what timm or `mvssl export` writes."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        name, about = config["architecture"], config.get("pretrained_cfg", {})
+        if not isinstance(name, str):
+            raise TypeError(name)
+        ours, size = config.get("mvssl", {}), about.get("input_size")
+        numbers = {key: [float(x) for x in about[key]] for key in ("mean", "std") if key in about} if ours else {}
+        table = recipes.Encoder(name=name, options=dict(config.get("model_args", {})), init_from=str(folder))
+        views, channels = list(ours.get("views", {})), size and int(size[0])
+        return Source(table, views, channels, numbers or None, ours.get("step"), ours.get("checkpoint"))
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        raise DataError(
+            f"{folder / 'config.json'} is not what timm writes: it needs an architecture, and numbers for its input"
+        ) from None
+
+
+def _subject(
+    name: str,
+    recipe: Recipe,
+    sources: list[Source],
+    facts: dict[str, Any],
+    only: Iterable[str] | None,
+    trained: bool = True,
+) -> Subject:
+    source = open_shards(recipe.data.train, recipe.data.folder, recipe.data.columns, missing="drop")
+    tables = _chosen(recipe, only)
+    measured = {view for view, table in tables.items() if measures(view, table, source)}
+    plain = {v: t.model_copy(update={"normalize": "none"}) if v in measured else t for v, t in tables.items()}
+    shapes = build_views(plain, source.shapes).shapes
+    groups = _groups(sources, shapes, name)
+    tables = {view: tables[view] for group in groups for view in group.split(",")}
+    for group, own in groups.items():
+        first = group.split(",")[0]
+        if own.normalize and first in measured and len(own.normalize["mean"]) == shapes[first][0]:
+            tables[first] = tables[first].model_copy(update={"normalize": own.normalize})
+    tables = resolve_statistics(tables, source.shapes, source)
+
+    def build(start_weights: bool) -> MultiView:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.train.seed)
+            encoders = {
+                group: Encoder(own.table, shapes[group.split(",")[0]], group, start_weights=start_weights)
+                for group, own in groups.items()
+            }
+        return MultiView(encoders, []).eval()
+
+    resolved = recipe.model_copy(update={"views": tables})
+    views = build_views(tables, source.shapes)
+    return Subject(name, resolved, views, build(True), facts, lambda: build(False), trained=trained)
+
+
+def _chosen(recipe: Recipe, only: Iterable[str] | None) -> dict[str, View]:
+    """The views to measure, each once: what is drawn several times is one clean view, whatever it follows."""
+    wanted = [view for view in only or recipe.views if view != "all"] or list(recipe.views)
+    for view in wanted:
+        if view not in recipe.views:
+            raise RecipeError(f"no view {view!r}{nearest(view, recipe.views)}")
+    return {view: recipe.views[view].model_copy(update={"count": 1, "geometry": None}) for view in wanted}
+
+
+def _groups(sources: list[Source], shapes: Shapes, name: str) -> dict[str, Source]:
+    """Which network sees which views ("left,right"): those it was trained on, else those of its channels and shape.
+
+    A timm model by name is built once for each kind of view. Raises `RecipeError` where a network fits no view.
+    """
+    groups: dict[str, Source] = {}
+    for source in sources:
+        free = [view for view in shapes if not any(view in group.split(",") for group in groups)]
+        fitting = [view for view in free if source.channels in (None, shapes[view][0])]
+        alike: dict[tuple[int, ...], list[str]] = {}
+        for view in [view for view in fitting if view in source.views] or fitting:
+            alike.setdefault(shapes[view][:1] if source.channels else shapes[view], []).append(view)
+        if not alike:
+            listed = ", ".join(f"{view} {list(shape)}" for view, shape in shapes.items())
+            raise RecipeError(f"{name}: {source.table.name} of {source.channels} channels fits no view of ({listed})")
+        groups |= {",".join(views): source for views in alike.values()}
+    return groups

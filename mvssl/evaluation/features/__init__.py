@@ -1,0 +1,1 @@
+"""Features of frozen encoders: extracted once, kept, and joined for probes."""

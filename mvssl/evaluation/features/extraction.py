@@ -1,0 +1,247 @@
+"""Frozen features of every sample once, on any number of processes, each sample by one of them, and kept.
+
+in   a source, and what is wanted of it: layers of encoders, clean views, labels
+out  on the main process a `cache.Entry` for each, read where it was computed before; None on the others
+
+A process works on a contiguous block of whole batches, so every batch is the one that a single process would see, and
+sends what it found to the main process, which alone writes.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from torch import Tensor
+
+from mvssl.data import Batch, Shards, sequential
+from mvssl.data.shards.progress import track
+from mvssl.distributed import collectives
+from mvssl.distributed.devices import enough_memory
+from mvssl.errors import DataError, ElsewhereError, MvsslError
+from mvssl.evaluation.features import cache
+from mvssl.evaluation.features.cache import Entry
+from mvssl.evaluation.features.layers import PIXELS
+from mvssl.text import counted
+
+DIVERGED = "the encoder has diverged; of a run, --checkpoint STEP takes an earlier one"
+
+LESS = (
+    "take one view or a smaller layer at a time (--view, --layer), evaluate.precision=bf16, or a smaller batch "
+    "(batch_size of mvssl.evaluation.evaluate and mvssl.embedding.embed)"
+)
+
+Compute = Callable[[Batch, list[int]], list[dict[str, Tensor]]]
+Check = Callable[[Batch, list[dict[str, Tensor]]], None]
+
+
+class Part(NamedTuple):
+    """What one batch gave: sample numbers int64 [k], and for each entry its arrays [k, ...] by name, on the CPU."""
+
+    rows: np.ndarray
+    arrays: list[dict[str, Tensor]]
+
+
+class Collected(NamedTuple):
+    """Entries in the order in which they were asked for, and how many of them had to be computed."""
+
+    entries: list[Entry]
+    computed: int
+
+
+def collect(
+    source: Shards,
+    descriptions: list[dict[str, Any]],
+    compute: Compute,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    device: torch.device | None = None,
+    label: str = "features",
+) -> Collected | None:
+    """The entry of every description; those that the cache lacks are computed in one pass over `source`.
+
+    `compute(batch, numbers)` gives the arrays of the descriptions of these numbers. Every process must call it; where
+    one fails all raise. Raises `DataError` where no sample can be used, or a feature is NaN or infinite, and what
+    reading, computing and writing raise.
+    """
+    names = [cache.digest(description) for description in descriptions]
+    first = [names.index(name) for name in names]  # equal descriptions, as of an encoder that was not trained, are one
+    found = on_main(lambda: _found(descriptions))
+    missing = collectives.from_main(lambda: sorted({first[n] for n, entry in enumerate(found) if entry is None}))
+    if not missing:
+        return Collected(found, 0) if collectives.rank() == 0 else None
+    writers = on_main(lambda: {number: cache.Writer(descriptions[number], len(source)) for number in missing})
+    device = device or torch.device("cpu")
+
+    def take(part: Part) -> None:
+        for number, arrays in zip(missing, part.arrays, strict=True):
+            for name, values in arrays.items():
+                writers[number].write(name, part.rows, values)
+
+    def check(batch: Batch, arrays: list[dict[str, Tensor]]) -> None:
+        for number, found in zip(missing, arrays, strict=True):
+            _refuse_not_finite(source, descriptions[number], batch, found)
+
+    batches = _own_batches(source, batch_size, workers, device, label)
+    parts = _computed(batches, compute, missing, check, device)
+    try:
+        if not _in_rounds(parts, take, batch_size):
+            raise DataError(f"none of {counted(len(source), 'sample')} in {source.shard(0)} and its like could be used")
+        closed = collectives.from_main(lambda: _close(found, writers))
+    except BaseException:
+        for writer in writers.values() if collectives.rank() == 0 else ():
+            writer.discard()
+        raise
+    return Collected([found[n] for n in first], closed) if collectives.rank() == 0 else None
+
+
+def on_main(work: Callable[[], Any]) -> Any:
+    """`work()` on the main process, where it may fail for all; nothing of it on the others."""
+    made: list[Any] = []
+    collectives.from_main(lambda: made.append(work()))
+    return made[0] if made else {}
+
+
+def _found(descriptions: list[dict[str, Any]]) -> list[Entry | None]:
+    cache.limit()  # a wrong one is known before hours of computing
+    return [cache.find(description) for description in descriptions]
+
+
+def _close(found: list[Any], writers: dict[int, cache.Writer]) -> int:
+    for number, writer in writers.items():
+        found[number] = writer.close()
+    if beyond := cache.evict():
+        Console(stderr=True).print(
+            f"features in use exceed the cache's {cache.limit():,g} GiB by {beyond:,.1f} GiB; they stay until the next "
+            "command computes others, unless MVSSL_CACHE_LIMIT (GiB) is raised",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    return len(writers)
+
+
+def _own_batches(source: Shards, batch_size: int, workers: int, device: torch.device, label: str) -> Iterator[Batch]:
+    """This process's batches: whole ones of a contiguous block."""
+    count, rank, world = -(-len(source) // batch_size), collectives.rank(), collectives.world()
+    start, stop = count * rank // world, count * (rank + 1) // world
+    batches = sequential(
+        source, batch_size=batch_size, workers=workers, start=start * batch_size, stop=stop * batch_size,
+        pin_memory=device.type == "cuda", may_be_none=collectives.world() > 1,
+    )  # fmt: skip
+    return track(batches, label, stop - start, rank == 0)
+
+
+def _computed(
+    batches: Iterator[Batch], compute: Compute, numbers: list[int], check: Check, device: torch.device
+) -> Iterator[Part]:
+    """A part for each batch; on a GPU the host reads one batch while the device works on the next."""
+    held: tuple[Batch, list[dict[str, Tensor]], Any] | None = None
+    for batch in batches:
+        with torch.inference_mode(), enough_memory(LESS):
+            arrays = [{name: _sent(x) for name, x in arrays.items()} for arrays in compute(batch, numbers)]
+        event = torch.cuda.Event() if device.type == "cuda" else None
+        if event is not None:
+            event.record()
+        if held is not None:
+            yield _arrived(*held, check)
+        held = batch, arrays, event
+    if held is not None:
+        yield _arrived(*held, check)
+
+
+def _sent(x: Tensor) -> Tensor:
+    """On the CPU, float32 where it was a lower precision; from a GPU on its way there."""
+    x = x.float() if x.is_floating_point() else x
+    if not x.is_cuda:
+        return x.contiguous()
+    return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)
+
+
+def _arrived(batch: Batch, arrays: list[dict[str, Tensor]], event: Any, check: Check) -> Part:
+    if event is not None:
+        event.synchronize()
+    check(batch, arrays)
+    return Part(batch.index.numpy(), arrays)
+
+
+def _refuse_not_finite(source: Shards, description: dict[str, Any], batch: Batch, arrays: dict[str, Tensor]) -> None:
+    """Raise `DataError` where an array of floats is not finite: no probe could say anything true of it.
+
+    A blank in place of what a sample lacks is not looked at.
+    """
+    needed = [there for name, there in batch.present.items() if name != "label"]
+    whole = torch.stack(needed).all(0) if needed else torch.ones(len(batch.index), dtype=torch.bool)
+    for view, x in arrays.items():
+        bad = whole & ~x.isfinite().flatten(1).all(1) if x.is_floating_point() and x.ndim > 1 else ~whole[:0]
+        if bad.any():
+            advice = "no encoder has seen it yet" if description.get("of") == PIXELS else DIVERGED
+            raise not_finite(source, int(batch.index[bad][0]), view, advice)
+
+
+def not_finite(source: Shards, row: int, view: str, advice: str) -> DataError:
+    """What to raise where features of a sample are no numbers."""
+    return DataError(
+        f"view {view}, sample {source.key(row)} of {source.shard(row)}: features are NaN or infinite; {advice}"
+    )
+
+
+def _in_rounds(parts: Iterator[Part], take: Callable[[Part], None], batch_size: int) -> int:
+    """Hand the parts of all processes to `take` on the main one; the number of samples. Where one fails, all do."""
+    failure: MvsslError | None = None
+    group, samples = collectives.cpu_group(), 0
+    while True:
+        part = None
+        try:
+            part = next(parts, None) if failure is None else None
+        except MvsslError as error:
+            failure = error
+        everyone = _told(part, failure, group)
+        if failure is not None:
+            raise failure
+        for told in everyone:
+            if told is not None and told["failure"] is not None:
+                raise ElsewhereError(*told["failure"])
+        present = [told for told in everyone if told is not None]
+        if not present:
+            return samples
+        samples += sum(len(told["rows"]) for told in present)
+        whole = [part] if collectives.world() == 1 else _gathered(part, everyone, present[0]["like"], batch_size, group)
+        try:
+            for one in whole:
+                take(one)  # pyright: ignore[reportArgumentType]
+        except MvsslError as error:  # the others hear of it in the next round
+            failure = error
+
+
+def _told(part: Part | None, failure: MvsslError | None, group: Any) -> list[dict[str, Any] | None]:
+    """What every process has in this round: None, or its rows and the shapes of its arrays, or why it failed."""
+    told = None
+    if failure is not None:
+        told = {"failure": (str(failure), failure.code)}
+    elif part is not None:
+        like = [{name: (x.shape[1:], x.dtype) for name, x in arrays.items()} for arrays in part.arrays]
+        told = {"failure": None, "rows": part.rows, "like": like}
+    if collectives.world() == 1:
+        return [told]
+    everyone: list[Any] = [None] * collectives.world()
+    dist.all_gather_object(everyone, told, group=group)
+    return everyone
+
+
+def _gathered(part: Part | None, everyone: list[Any], like: list[dict], size: int, group: Any) -> list[Part]:
+    """The round's parts in rank order on the main process, nothing on the others."""
+    main = collectives.rank() == 0
+    rows = [np.empty(0, np.int64) if told is None else told["rows"] for told in everyone]
+    parts = [Part(one, [{} for _ in like]) for one in rows]
+    for number, arrays in enumerate(like):
+        for name, (shape, kind) in arrays.items():
+            own = torch.zeros(size, *shape, dtype=kind)
+            if part is not None:
+                own[: len(part.rows)] = part.arrays[number][name]
+            blocks = [torch.empty_like(own) for _ in everyone] if main else None
+            dist.gather(own, blocks, dst=0, group=group)
+            for one, block in zip(parts, blocks or (), strict=False):
+                one.arrays[number][name] = block[: len(one.rows)]
+    return [one for one in parts if len(one.rows)] if main else []

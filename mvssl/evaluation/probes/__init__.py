@@ -1,0 +1,1 @@
+"""Probes: what a frozen representation tells about labels, other views and itself."""

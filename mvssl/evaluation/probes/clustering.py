@@ -1,0 +1,51 @@
+"""Clustering: do the groups that k-means finds without labels agree with them?
+
+in   features and labels of train and test; the labels of train give the number of clusters and no more
+out  `nmi`, mutual information over the mean of both entropies (0 unrelated, 1 the same partition), and `ari`, the
+     adjusted Rand index (0 by chance, 1 the same, below 0 worse than chance), each the mean over seeds
+"""
+
+import warnings
+
+import torch
+from pydantic import PositiveInt
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+from mvssl.evaluation.features.labelled import Labelled, unit
+from mvssl.evaluation.probes.fitting import refuse_one_class
+from mvssl.evaluation.results.metrics import Metric, NotPossible, Result, over_draws
+
+NMI, ARI = Metric("nmi"), Metric("ari", low=-0.5)
+SAMPLES = 10_000  # of train that centres are found on; more change them little
+
+
+def cluster(train: Labelled, test: Labelled, *, seeds: PositiveInt = 5, seed: int = 0) -> list[Result]:
+    """k-means on train, as many clusters as train has classes; each test sample goes to the nearest centre.
+
+    Raises `NotPossible` for multi-hot labels, which are no partition.
+    """
+    if train.labels.ndim == 2:
+        raise NotPossible("clusters are compared with one class per sample, and these labels name several")
+    refuse_one_class(train.labels)
+    kinds = len(train.labels.unique())
+    order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
+    x, y = (unit(part).cpu().numpy() for part in (train.features[order], test.features))
+    truth = test.labels.cpu().numpy()
+    nmi, ari = [], []
+    for start in range(seeds):
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # fewer distinct rows than clusters
+            found = KMeans(kinds, n_init=1, random_state=seed + start).fit(x).predict(y)  # pyright: ignore[reportArgumentType]
+        nmi.append(float(normalized_mutual_info_score(truth, found)))
+        ari.append(float(adjusted_rand_score(truth, found)))
+    protocol = {
+        "clusters": kinds,
+        "seeds": seeds,
+        "algorithm": "k-means++ start, one per seed (scikit-learn)",
+        "scaling": "unit length",
+        "fitted_on": f"{len(x)} samples of train, without labels",
+        "chosen": "as many clusters as train has classes",
+        "standard_error": "std over seeds / sqrt(seeds); says nothing of other test samples",
+    }
+    return [over_draws(nmi, protocol, NMI), over_draws(ari, protocol, ARI)._replace(chance=0.0)]

@@ -1,0 +1,196 @@
+"""Few labels: what logistic regression makes of one or ten labels per class, averaged over random draws of them.
+
+in   features and labels of train and test, shots (labels per class), draws (how often they are drawn anew)
+out  the mean over draws, its standard error and 95 % interval
+
+A draw depends on (labels, shots, seed, number of the draw) alone, so every encoder is given the same labels and
+differences between encoders are paired. The regression minimises |w|^2 / 2 + C * sum of cross-entropies, with features
+standardised by all of train and divided by sqrt(d): C then means the same for narrow and wide features.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import PositiveFloat
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
+from torch import Tensor
+
+from mvssl.evaluation.features.labelled import Labelled, Standard, classes, one_hot
+from mvssl.evaluation.probes.fitting import refuse_one_class
+from mvssl.evaluation.results.metrics import NotPossible, Result, judge_draws
+from mvssl.text import counted
+
+CURVATURE = 0.1  # p (1 - p), about, of a class among some when the fit is done
+
+
+class Fit(NamedTuple):
+    """Weights [d, c] and bias [c] of a logistic regression."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+def members(labels: Tensor) -> list[np.ndarray]:
+    """The samples of each class, int64, ascending; of multi-hot labels [n, c] its positives."""
+    found = labels.cpu().numpy()
+    if labels.ndim == 2:
+        return [np.flatnonzero(column > 0) for column in found.T]
+    ends = np.bincount(found).cumsum()
+    return np.split(np.argsort(found, kind="stable"), ends[:-1])
+
+
+def draw(members: list[np.ndarray], shots: int, seed: int, number: int) -> Tensor:
+    """int64 [m], sorted: `shots` samples of every class without replacement, all of a smaller class.
+
+    With multi-hot labels `shots` positives of every class; a sample drawn for two classes counts once.
+    """
+    generator = np.random.default_rng([seed, shots, number])
+    drawn = [generator.permutation(rows)[:shots] for rows in members]
+    return torch.from_numpy(np.unique(np.concatenate(drawn)))
+
+
+def logistic_regression(features: Tensor, targets: Tensor, *, c: float, multi: bool, tolerance: float = 1e-3) -> Fit:
+    """Minimise |w|^2 / 2 + c * sum of cross-entropies; features [n, d], targets [n, classes]; the bias is free.
+
+    Softmax over classes, or with `multi` one sigmoid per class. L-BFGS (Liu and Nocedal, 1989) in double precision, in
+    coordinates in which the second derivative is about 1, until no entry of the gradient exceeds `tolerance` * sqrt(c).
+    """
+    y, middle = targets.double(), features.mean(0)
+    x, back = _in_span(features - middle)  # the free bias takes up the mean, and is then independent of the weights
+    even = _evened(x, c)
+    at, penalty = x @ even, even.T @ even  # scores are at @ u, and |w|^2 is u' penalty u
+    of_bias = (1 + c * CURVATURE * len(x)) ** -0.5
+    u = x.new_zeros(x.shape[1] + 1, y.shape[1])
+    solver = torch.optim.LBFGS(
+        [u], max_iter=20_000, max_eval=30_000, tolerance_grad=tolerance * c**0.5, tolerance_change=0,
+        history_size=20, line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def loss() -> Tensor:
+        scores = at @ u[:-1] + of_bias * u[-1]
+        p = scores.sigmoid() if multi else scores.softmax(dim=1)
+        error, shrunk = c * (p - y), penalty @ u[:-1]
+        u.grad = torch.cat([shrunk + at.T @ error, of_bias * error.sum(0, keepdim=True)])
+        at_zero = F.softplus(scores).sum() if multi else scores.logsumexp(dim=1).sum()  # -log p = this - y * scores
+        return (u[:-1] * shrunk).sum() / 2 + c * (at_zero - (y * scores).sum())
+
+    solver.step(loss)  # pyright: ignore[reportArgumentType]
+    weight = back(even @ u[:-1])
+    bias = of_bias * u[-1] - middle.double() @ weight
+    return Fit(weight.to(features.dtype), bias.to(features.dtype))
+
+
+def _in_span(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Coordinates [n, r] of the rows in their own span, r <= n, and what takes weights [r, k] back to [d, k].
+
+    The penalised optimum lies in the span, so n unknowns do the work of d. R R' = x x' has the rows' inner products.
+    """
+    x = x.double()  # in float32 the products of wide rows err by more than the smallest eigenvalue
+    if x.shape[1] <= len(x):
+        return x, lambda w: w
+    r = cholesky(x @ x.T)
+    return r, lambda w: x.T @ torch.linalg.solve_triangular(r.T, w, upper=True)
+
+
+def cholesky(square: Tensor) -> Tensor:
+    """Lower R [n, n], R R' = `square`, a sum of squares that may be singular; float64.
+
+    Rows that repeat, or that add up to zero, leave eigenvalues of 0, which rounding makes negative. So a share of the
+    trace is added to the diagonal: far above rounding, far below what features tell.
+    """
+    n = len(square)
+    share = 1e-10 * square.diagonal().mean() + torch.finfo(square.dtype).tiny
+    return torch.linalg.cholesky(square + share * torch.eye(n, dtype=square.dtype, device=square.device))
+
+
+def _evened(x: Tensor, c: float) -> Tensor:
+    """M [r, r] such that the penalised loss of x M u has about the same second derivative in every direction of u."""
+    r = x.shape[1]
+    second = c * CURVATURE * x.T @ x + torch.eye(r, dtype=x.dtype, device=x.device)
+    whole = cholesky(second)
+    return torch.linalg.solve_triangular(whole.T, torch.eye(r, dtype=x.dtype, device=x.device), upper=True)
+
+
+def fewlabel(
+    train: Labelled,
+    test: Labelled,
+    *,
+    shots: int,
+    draws: int = 20,
+    c: PositiveFloat = 10.0,
+    head: Literal["mib"] | None = None,
+    seed: int = 0,
+) -> Result:
+    """Mean score over `draws` label sets of `shots` per class. Only the drawn labels are used.
+
+    `head="mib"` scales and fits as MIB's public code does (Federici et al., 2020, arXiv:2002.07017). Raises
+    `NotPossible` where fewer than half of the classes have so many labels, or where MIB's meets multi-hot ones.
+    """
+    refuse_one_class(train.labels)
+    of_class = members(train.labels)
+    enough = sum(len(rows) >= shots for rows in of_class)
+    if enough < 0.5 * len(of_class):
+        raise NotPossible(
+            f"{counted(shots, 'label')} per class: {enough} of {len(of_class)} classes have so many in train"
+        )
+    drawn = [draw(of_class, shots, seed, number).to(train.labels.device) for number in range(draws)]
+    measure = _as_mib if head == "mib" else _as_ours
+    scored, how = measure(train, test, drawn, c, seed)
+    protocol = {
+        "shots": shots,
+        "draws": draws,
+        "labels_per_draw": sum(map(len, drawn)) / len(drawn),
+        **how,
+        "C": c,
+        "chosen": "fixed beforehand",
+        "standard_error": "over draws and test samples, both drawn anew; the same of both for every encoder",
+    }
+    what = f"{shots} label{'s' if shots > 1 else ''}/class"
+    return judge_draws(scored, test.labels, protocol, seed, what=what)
+
+
+Scored = tuple[Iterator[Tensor], dict[str, Any]]  # scores [n, c] on test of each draw, how the classifier came about
+
+
+def _as_ours(train: Labelled, test: Labelled, drawn: list[Tensor], c: float, _: int) -> Scored:
+    standard = Standard.of(train.features)
+    shrink = train.features.shape[1] ** -0.5
+    multi, width = train.labels.ndim == 2, classes(train.labels)
+
+    def scored(rows: Tensor) -> Tensor:
+        x, targets = standard(train.features[rows]) * shrink, one_hot(train.labels[rows], width)
+        fit = logistic_regression(x, targets, c=c, multi=multi)
+        return torch.cat([standard(part) * shrink @ fit.weight + fit.bias for part in test.features.split(4096)])
+
+    return map(scored, drawn), {
+        "classifier": "logistic regression, " + ("one sigmoid per class" if multi else "softmax"),
+        "scaling": "standardised by all of train (no labels needed), divided by sqrt(width)",
+    }
+
+
+def _as_mib(train: Labelled, test: Labelled, drawn: list[Tensor], c: float, seed: int) -> Scored:
+    """The same with scikit-learn's solver and the tolerance at which MIB's code stops it, far from the optimum."""
+    if train.labels.ndim == 2:
+        raise NotPossible("mib's classifier needs one class per sample")
+    x, y, features = (part.cpu().numpy() for part in (train.features, train.labels, test.features))
+
+    def scored(rows: Tensor) -> Tensor:
+        solver: Any = LogisticRegression(solver="saga", tol=0.1, C=c, random_state=seed)
+        model = make_pipeline(MinMaxScaler(), solver)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # it stops where the paper's stopped
+            model.fit(x[rows.cpu().numpy()], y[rows.cpu().numpy()])
+        said = torch.from_numpy(model.predict(features)).to(test.labels)
+        return one_hot(said, max(classes(train.labels), classes(test.labels)))
+
+    return map(scored, drawn), {
+        "classifier": "mib's: logistic regression, softmax, scikit-learn's saga to a tolerance of 0.1",
+        "scaling": "each feature to 0 to 1 by the labelled samples of the draw",
+    }

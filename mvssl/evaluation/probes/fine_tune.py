@@ -1,0 +1,93 @@
+"""Fine-tuning: the encoder itself trained on labels; from untrained weights that is the supervised network.
+
+in   one view's encoder, labelled batches of it to train on, and clean ones to test on
+out  accuracy, or mean average precision, on test
+
+AdamW with a short warm-up and a cosine to 0; batch norm goes on with batch statistics, and is tested with the running
+ones. Nothing is chosen: one setting for every start, so that a difference is the start's.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mvssl.distributed.devices import arithmetic, laid_out, memory_format_for
+from mvssl.evaluation.features.input_types import Live
+from mvssl.evaluation.probes.few_label import draw, members
+from mvssl.evaluation.probes.fitting import loss, refuse_one_class, seeded
+from mvssl.evaluation.results.metrics import Result, judge
+from mvssl.optim import build_optimizer, learning_rate
+from mvssl.recipe import Optim
+
+
+class Classifier(nn.Module):
+    """An encoder and a linear layer on its vector."""
+
+    def __init__(self, encoder: nn.Module, width: int, kinds: int):
+        super().__init__()
+        self.encoder, self.head = encoder, nn.Linear(width, kinds)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(laid_out(x, self.encoder)).vector)
+
+
+def finetune(
+    live: Live,
+    *,
+    shots: int | None = None,
+    epochs: float = 10,
+    augment: bool = True,
+    least_steps: int = 200,
+    batch_size: int = 128,
+    rate: float = 1e-3,
+    weight_decay: float = 0.05,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    seed: int = 0,
+) -> Result:
+    """Train for `epochs` passes over train, at least `least_steps` steps, and test once at the end.
+
+    With `shots`, on so many samples of every class: the first draw of the few-label probe. `precision` is that of the
+    forward passes; weights and loss stay float32.
+    """
+    refuse_one_class(live.labels)
+    rows = torch.arange(len(live.labels)) if shots is None else draw(members(live.labels), shots, seed, 0)
+    batch_size = min(batch_size, len(rows))
+    steps = max(least_steps, round(epochs * len(rows) / batch_size))
+    table = Optim(lr=rate, weight_decay=weight_decay, warmup=max(1, steps // 20))
+    forward = torch.autocast(live.device.type, torch.bfloat16, enabled=precision == "bf16")
+    with seeded(seed, live.device), torch.enable_grad(), arithmetic(precision):
+        encoder = live.encoder()
+        model = Classifier(encoder, encoder.widths.vector, live.classes).to(live.device).train()
+        model.to(memory_format=memory_format_for(model, live.device))  # as in pretraining
+        optimizer = build_optimizer(model, table)
+        for step, (x, labels) in enumerate(live.train(rows, steps, batch_size, seed, augment)):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(table, step, steps)
+            with forward:
+                scores = model(x)
+            value = loss(scores.float(), labels)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+    model.eval()
+    with torch.inference_mode(), arithmetic(precision), forward:
+        found = [(model(x).float(), labels) for x, labels in live.test()]
+    scores, truth = (torch.cat(parts) for parts in zip(*found, strict=True))
+    protocol = {
+        "classifier": "encoder and a linear layer on its vector, all weights trained, "
+        + ("softmax" if truth.ndim == 1 else "one sigmoid per class"),
+        "optimizer": "AdamW, warm-up over a twentieth of the steps, cosine to 0",
+        "learning_rate": rate,
+        "weight_decay": weight_decay,
+        "labelled": len(rows),
+        "augmentation": "the recipe's" if augment else "none",
+        "epochs": round(steps * batch_size / len(rows), 2),
+        "steps": steps,
+        "batch_size": batch_size,
+        "batch_norm": "batch statistics in training, running ones in test",
+        "mode": f"trained, {precision}",
+        "chosen": "fixed beforehand; the last step is tested",
+    }
+    what = "" if shots is None else f"{shots} label{'s' if shots > 1 else ''}/class"
+    return judge(scores, truth, protocol, seed, what=what)

@@ -1,0 +1,90 @@
+"""What probes that train by steps share: which samples a step sees, the loss that labels ask for, a part held out.
+
+in   numbers of samples, a seed
+out  rows of samples by step; torch's generators are left as they were
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mvssl.evaluation.results.metrics import NotPossible
+from mvssl.text import counted
+
+LEAST = 4  # samples that a probe with a part held out needs
+
+
+def rows_per_step(n: int, batch_size: int) -> int:
+    """Samples per step: a tenth of a small set, so that 500 steps do not become hundreds of epochs."""
+    return min(batch_size, max(n // 10, 64), n)
+
+
+class Minibatches:
+    """Which samples each step sees, int64 [rows]: `batches[step]`, a function of the seed and the number of the step.
+
+    Every pass is in a new order, what is left over at its end dropped. One pass is held at a time.
+    """
+
+    def __init__(self, n: int, rows: int, steps: int, seed: int):
+        self.n, self.rows, self.steps, self.seed = n, rows, steps, seed
+        self._pass, self._order = -1, torch.zeros(0, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Tensor:
+        if not 0 <= step < self.steps:
+            raise IndexError(f"step {step} of {self.steps}")
+        number, at = divmod(step, self.n // self.rows)
+        if number != self._pass:
+            order = np.random.default_rng([self.seed, number]).permutation(self.n)
+            self._pass, self._order = number, torch.from_numpy(order)
+        return self._order[at * self.rows :][: self.rows]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[step] for step in range(self.steps))
+
+
+def minibatches(
+    n: int, *, batch_size: int, epochs: int, least_steps: int, seed: int, shrink: bool = True
+) -> Minibatches:
+    """The samples of `epochs` passes over n, and of more until there are `least_steps`.
+
+    With `shrink` a small set has small batches, see `rows_per_step`; without, `batch_size` samples or all.
+    """
+    rows = rows_per_step(n, batch_size) if shrink else min(batch_size, n)
+    return Minibatches(n, rows, max(least_steps, epochs * (n // rows)), seed)
+
+
+def hold_out(n: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows to fit on and rows held out, int64 each. Raises `NotPossible` where there are too few."""
+    if n < LEAST:
+        raise NotPossible(f"{counted(n, 'sample')} to fit on; at least {LEAST} are needed")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    held = max(1, round(share * n))
+    return order[held:], order[:held]
+
+
+def refuse_one_class(labels: Tensor) -> None:
+    """Raise `NotPossible` where the class numbers [n] of train are all the same: any classifier would be right."""
+    if labels.ndim == 1 and len(labels) and bool((labels == labels[0]).all()):
+        raise NotPossible("train has one class; a classifier needs at least two")
+
+
+def loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """Mean over samples of the cross-entropy of scores [n, c]; with multi-hot labels [n, c] summed over classes."""
+    if labels.ndim == 1:
+        return F.cross_entropy(scores, labels)
+    return F.binary_cross_entropy_with_logits(scores, labels, reduction="sum") / len(scores)
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside, torch's generators start from `seed`; afterwards they are where they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

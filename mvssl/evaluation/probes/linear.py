@@ -1,0 +1,149 @@
+"""Linear probe: the best linear classifier on frozen features, its settings chosen on a part of train.
+
+in   features and labels of train and test
+out  accuracy, or mean average precision, on test of a classifier refitted on all of train
+
+Every pair of learning rate and weight decay is trained at once: the weights stand side by side in one matrix, so a step
+is two matrix products however many candidates there are. The test set is not an argument of anything that chooses.
+"""
+
+import itertools
+import math
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from mvssl.evaluation.features.labelled import Labelled, Standard, chunks, classes, one_hot
+from mvssl.evaluation.probes.classifiers import LINEARS, classify
+from mvssl.evaluation.probes.fitting import hold_out, minibatches, refuse_one_class, rows_per_step
+from mvssl.evaluation.results.metrics import Result, judge, metric_of, score
+
+RATES = (1e-4, 1e-3, 1e-2)  # of Adam
+DECAYS = (0.0, 1e-3, 1e-2, 1e-1)  # times |w|^2 / 2, added to the mean cross-entropy
+PAIRS = list(itertools.product(RATES, DECAYS))
+
+
+class Linear(NamedTuple):
+    """k classifiers side by side: weight [k, c, d], bias [k, c], on features that `standard` standardises."""
+
+    standard: Standard
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, features: Tensor, rows: Tensor | None = None) -> Tensor:
+        """[n, d] -> scores [n, k, c], or those of some rows."""
+        return torch.cat([self.scores(self.standard(chunk)) for chunk in chunks(features, rows)])
+
+    def alone(self, number: int) -> "Linear":
+        """One of the classifiers, as the only one."""
+        return Linear(self.standard, self.weight[number : number + 1], self.bias[number : number + 1])
+
+    def scores(self, x: Tensor) -> Tensor:
+        """Of standardised features: [n, d] -> [n, k, c]."""
+        return F.linear(x, self.weight.flatten(0, 1), self.bias.flatten()).unflatten(1, self.bias.shape)
+
+
+def fit(
+    train: Labelled,
+    pairs: list[tuple[float, float]],
+    *,
+    width: int,
+    epochs: int,
+    batch_size: int,
+    least_steps: int,
+    seed: int,
+    part: Tensor | None = None,
+) -> Linear:
+    """Train one classifier of `width` classes per pair of learning rate and weight decay, by Adam with cosine decay.
+
+    On all of train, or on the rows of `part`, read where they stand: a copy of most of train may not fit.
+    """
+    features, labels = train
+    n, k, multi = len(labels if part is None else part), len(pairs), labels.ndim == 2
+    new = features.new_zeros
+    model = Linear(Standard.of(features, part), new(k, width, features.shape[1]), new(k, width))
+    slope = Linear(model.standard, torch.zeros_like(model.weight), torch.zeros_like(model.bias))
+    adam = _adam(model, slope, pairs)
+    batches = minibatches(n, batch_size=batch_size, epochs=epochs, least_steps=least_steps, seed=seed)
+    cosine = LambdaLR(adam, lambda step: (1 + math.cos(math.pi * step / len(batches))) / 2)
+    for rows in batches:
+        rows = (rows if part is None else part[rows]).to(features.device)
+        x = model.standard(features[rows])
+        scores = model.scores(x)
+        p = scores.sigmoid() if multi else scores.softmax(dim=2)
+        error = (p - one_hot(labels[rows], width)[:, None]) / len(rows)  # d loss / d scores, [b, k, c]
+        torch.mm(error.flatten(1).T, x, out=slope.weight.flatten(0, 1))
+        torch.sum(error, dim=0, out=slope.bias)
+        adam.step()
+        cosine.step()
+    return model
+
+
+def _adam(model: Linear, slope: Linear, pairs: list[tuple[float, float]]) -> torch.optim.Adam:
+    """Adam with a learning rate and a weight decay for every candidate, whose gradients are written into `slope`.
+
+    Fused, and with gradients that stay where they are: the weights are large, and passes over them are what costs.
+    """
+    groups = []
+    for number, (rate, decay) in enumerate(pairs):
+        weight, bias = model.weight[number], model.bias[number]
+        weight.grad, bias.grad = slope.weight[number], slope.bias[number]
+        groups.append({"params": [weight], "lr": rate, "weight_decay": decay})
+        groups.append({"params": [bias], "lr": rate})
+    return torch.optim.Adam(groups, fused=True)
+
+
+def select(train: Labelled, *, share: float = 0.2, seed: int = 0, **schedule: Any) -> dict:
+    """The pair of learning rate and weight decay that does best on a held-out `share` of train, and its score there."""
+    kept, held = hold_out(len(train.labels), share, seed)
+    model = fit(train, PAIRS, width=classes(train.labels), seed=seed, part=kept, **schedule)
+    labels = train.labels[held]
+    # one after the other: the scores of all at once are gigabytes where samples and classes are many
+    found = [score(model.alone(candidate)(train.features, held)[:, 0], labels) for candidate in range(len(PAIRS))]
+    return {**best_of(found), "held_out_samples": len(held)}
+
+
+def best_of(scores: list[float]) -> dict[str, float]:
+    """The one of PAIRS whose held-out score is highest, the first of equals."""
+    best = max(range(len(scores)), key=scores.__getitem__)
+    rate, decay = PAIRS[best]
+    return {"learning_rate": rate, "weight_decay": decay, "held_out_score": scores[best]}
+
+
+def linear(
+    train: Labelled,
+    test: Labelled,
+    *,
+    head: Literal["amdim", "cmc"] | None = None,
+    epochs: int = 20,
+    batch_size: int = 512,
+    least_steps: int = 500,
+    share: float = 0.2,
+    seed: int = 0,
+) -> Result:
+    """Choose on a part of train, refit on all of train, score on test once.
+
+    At most `batch_size` samples per step; at least `least_steps` steps, and `epochs` passes over train. With `head` a
+    paper's own classifier is trained, on features as they are, in its batches and at its rates.
+    """
+    refuse_one_class(train.labels)
+    if head is not None:
+        return classify(train, test, LINEARS[head], epochs=epochs, least_steps=least_steps, share=share, seed=seed)
+    schedule: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "least_steps": least_steps}
+    chosen = select(train, share=share, seed=seed, **schedule)
+    pair = chosen["learning_rate"], chosen["weight_decay"]
+    model = fit(train, [pair], width=classes(train.labels), seed=seed, **schedule)
+    protocol = {
+        "classifier": "linear, " + ("softmax" if train.labels.ndim == 1 else "one sigmoid per class"),
+        "optimizer": "Adam, cosine decay to 0",
+        **schedule,
+        "batch_size": rows_per_step(len(train.labels), batch_size),
+        "learning_rates": list(RATES),
+        "weight_decays": list(DECAYS),
+        "scaling": "standardised by train",
+        "chosen": f"by {metric_of(train.labels).name} on {share:.0%} of train, then refitted on all of train",
+    }
+    return judge(model(test.features)[:, 0], test.labels, protocol, seed, chosen=chosen)

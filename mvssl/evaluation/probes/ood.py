@@ -1,0 +1,134 @@
+"""Out-of-distribution detection: do features tell samples of another origin from those of the same?
+
+in   features of train, of test samples of the same origin and of samples of another one
+out  for two scores of strangeness the AUROC: the share of pairs (one stranger, one test sample) in which the stranger
+     is the stranger one; 0.5 by chance, 1 where a threshold parts them
+Lee et al., NeurIPS 2018, https://arxiv.org/abs/1807.03888 (Mahalanobis); Sun et al., ICML 2022,
+https://arxiv.org/abs/2204.06507 (distance to the k-th neighbour)
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from mvssl.evaluation.features.labelled import Labelled, lengths, unit
+from mvssl.evaluation.results.metrics import BOOTSTRAP, Metric, Result, resampled
+
+AUROC = Metric("auroc")
+CELLS = 2**24  # numbers held at once: 64 MB of distances, 128 MB of features in double precision
+
+
+def mahalanobis(train: Labelled, features: Tensor) -> Tensor:
+    """Squared distance to the nearest class mean of train, in the covariance about these means: [n, d] -> [n].
+
+    The covariance is shrunk towards a multiple of the identity (Ledoit and Wolf, 2004), so that fewer samples than
+    dimensions do no harm. Multi-hot labels are not used: one mean of all.
+    """
+    x, groups = train.features, train.labels
+    groups = groups if groups.ndim == 1 else torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    _, groups = groups.unique(return_inverse=True)
+    counts, d = torch.bincount(groups).double()[:, None], x.shape[1]
+    size = max(1, CELLS // max(d, len(counts)))  # rows at a time: no copy of all of train, whatever its size
+    means = torch.zeros(len(counts), d, dtype=torch.float64, device=x.device)
+    for part, own in zip(x.split(size), groups.split(size), strict=True):
+        means.index_add_(0, own, part.double())
+    means /= counts
+    parts = (part.double() - means[own] for part, own in zip(x.split(size), groups.split(size), strict=True))
+    white = whitening(parts, len(x), d)
+    middle = means.mean(0)  # taken off before distances are made of products, which lose the digits of a large mean
+    centres = white(means - middle)
+    return torch.cat([torch.cdist(white(p.double() - middle), centres).square().amin(1) for p in features.split(size)])
+
+
+def whitening(within: Iterable[Tensor], n: int, d: int) -> Callable[[Tensor], Tensor]:
+    """What takes [m, d] to coordinates whose Euclidean distance is Mahalanobis', in the shrunk covariance.
+
+    `within` are n deviations from a class mean, float64 [k, d] at a time. Where d exceeds n, [d, d] is never made: the
+    covariance is then a multiple of the identity outside the span of the deviations.
+    """
+    if d > n:
+        w = torch.cat(list(within))
+        square = w @ w.T / n
+        share, level = shrinkage(square, w.square().sum(1).square().sum() / n, n, d)
+        values, vectors = torch.linalg.eigh(square)
+        kept = values > 1e-12 * values[-1]
+        basis = w.T @ vectors[:, kept] * (n * values[kept]).rsqrt()  # [d, r], orthonormal
+        spread = ((1 - share) * values[kept] + level).rsqrt()
+
+        def white(x: Tensor) -> Tensor:
+            inside = x @ basis
+            return torch.cat([inside * spread, (x - inside @ basis.T) * level.rsqrt()], 1)
+
+        return white
+    square, fourth = torch.zeros(()), torch.zeros(())
+    for part in within:
+        square = square.to(part) + part.T @ part / n
+        fourth = fourth.to(part) + part.square().sum(1).square().sum() / n
+    share, level = shrinkage(square, fourth, n, d)
+    covariance = (1 - share) * square
+    covariance.diagonal().add_(level)
+    factor = torch.linalg.cholesky(covariance)
+    return lambda x: torch.linalg.solve_triangular(factor, x.T, upper=False).T
+
+
+def shrinkage(covariance: Tensor, fourth: Tensor, n: int, d: int) -> tuple[Tensor, Tensor]:
+    """Ledoit and Wolf's share, and what to add to the diagonal of 1 - share times the covariance [d, d] of n samples.
+
+    `fourth` is the mean of the fourth power of their length. The matrix [n, n] of their products over n will do as
+    well: it has the same trace and the same sum of squares.
+    """
+    square, level = covariance.square().sum(), covariance.trace() / d
+    share = (((fourth - square) / n) / (square - d * level.square())).nan_to_num(0).clamp(0, 1)
+    return share, torch.where(level > 0, (share + 1e-9) * level, 1.0)
+
+
+def neighbour(train: Labelled, features: Tensor, *, k: int = 50) -> Tensor:
+    """Distance of unit vectors to the k-th nearest of train (k at most a tenth of it): [n, d] -> [n]; no labels."""
+    keys, far = train.features, lengths(train.features)
+    k = max(1, min(k, len(keys) // 10))
+    parts = features.split(max(1, CELLS // len(keys)))
+    found = [(unit(part) @ keys.T / far).topk(k, dim=1).values[:, -1] for part in parts]
+    return (2 - 2 * torch.cat(found)).clamp(min=0).sqrt()
+
+
+def auroc(scores: Tensor, strange: Tensor, weights: Tensor | None = None) -> Tensor:
+    """P(a stranger's score is higher than a test sample's) + half of P(equal); scores [n], strange bool [n].
+
+    `weights` [b, n] counts each sample that often and gives [b].
+    """
+    w = torch.ones(1, len(scores)) if weights is None else weights
+    _, level = scores.unique(return_inverse=True)
+    level, w = level.cpu(), w.cpu().double()
+    counts = torch.zeros(2, len(w), int(level.max()) + 1, dtype=torch.float64)
+    for kind in (0, 1):
+        counts[kind].index_add_(1, level, w * (strange.cpu() == bool(kind)))
+    same, other = counts
+    below = same.cumsum(1) - same / 2
+    area = (other * below).sum(1) / (other.sum(1) * same.sum(1))
+    return area[0] if weights is None else area
+
+
+def ood(train: Labelled, test: Labelled, *, other: Tensor, k: PositiveInt = 50, seed: int = 0) -> list[Result]:
+    """AUROC of both scores between test and the strangers `other` [m, d]; nothing is fitted to either."""
+    both = torch.cat([test.features, other])
+    strange = torch.arange(len(both)) >= len(test.features)
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.cat([resampled(n, generator) for n in (len(test.features), len(other))], 1)
+    shared = {"n_in": len(test.features), "n_out": len(other), "chosen": "fixed beforehand"}
+    labels = "nearest class mean" if train.labels.ndim == 1 else "one mean: multi-hot labels are not used"
+    found = {
+        "mahalanobis": (mahalanobis(train, both), {"means": labels, "covariance": "pooled, Ledoit-Wolf"}),
+        "neighbour": (
+            neighbour(train, both, k=k),
+            {"k": max(1, min(k, len(train.labels) // 10)), "scaling": "unit length"},
+        ),
+    }
+    results = []
+    for name, (scores, how) in found.items():
+        parts = torch.cat([auroc(scores, strange, part) for part in counts.split(20)])
+        value = auroc(scores, strange).item()
+        protocol = {"score": name, **how, **shared}
+        results.append(Result(value, AUROC, protocol, parts.std().item(), parts, BOOTSTRAP, name, chance=0.5))
+    return results

@@ -1,0 +1,173 @@
+"""The papers' own protocols: which classifier of which layer, for how long, and where ours are not theirs.
+
+in   the name of a protocol, a subject, a number of passes over train in place of the paper's
+out  `Job`s; records then say the protocol and its deviations, and what the paper calls the layer
+
+The classifiers are in `classifiers` and `fewlabel`, as the papers' public code has them.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from mvssl.encoders import Widths
+from mvssl.errors import RecipeError
+from mvssl.evaluation.features.layers import heads
+from mvssl.evaluation.plan import Job
+from mvssl.evaluation.probes.classifiers import LINEARS, MLPS
+from mvssl.evaluation.subject import Subject
+from mvssl.objectives import MIB, InfoMax
+from mvssl.recipe import Evaluate
+from mvssl.recipe.messages import nearest
+from mvssl.text import counted
+
+FROZEN = "the encoder is in eval mode and sees no augmentation"
+
+Rows = list[tuple[str, dict[str, Any]]]  # probes and the keywords that they are called with
+
+
+class Protocol(NamedTuple):
+    """What a paper measures; `layers` gives the name of each layer by what the paper calls it.
+
+    `epochs` are the paper's passes over train, or None, and `draws` its label sets of each size. `rows` is called with
+    the recipe's `evaluate` and the passes to train for.
+    """
+
+    source: str
+    layers: Callable[[Subject], dict[str, str]]
+    rows: Callable[[Evaluate, int | None], Rows]
+    epochs: int | None
+    draws: int | None
+    deviations: tuple[str, ...]
+
+
+def jobs_of_protocol(name: str, subject: Subject, epochs: int | None = None) -> list[Job]:
+    """Layer by layer, the paper's rows. Raises `RecipeError` for a protocol that there is not, or that does not fit."""
+    if name not in PROTOCOLS:
+        raise RecipeError(f"no protocol {name!r}{nearest(name, PROTOCOLS)}")
+    paper, said = PROTOCOLS[name], subject.recipe.evaluate
+    if epochs is not None and paper.epochs is None:
+        raise RecipeError(f"--epochs: protocol {name} trains nothing by epochs; evaluate.draws shortens it")
+    epochs = epochs or paper.epochs
+    told = [*paper.deviations]
+    if epochs != paper.epochs:
+        told.append(f"{counted(epochs or 0, 'epoch')} in place of {paper.epochs}, the milestones in proportion")
+    if paper.draws and said.draws != paper.draws:
+        told.append(f"{said.draws} draws of labels in place of {paper.draws} (evaluate.draws)")
+    preset = {"name": name, "source": paper.source, "deviations": told}
+    return [
+        Job(probe, options, layer, preset=preset, called=called if called != layer else "")
+        for called, layer in paper.layers(subject).items()
+        for probe, options in paper.rows(said, epochs)
+    ]
+
+
+def _of_dim(_: Evaluate, epochs: int | None) -> Rows:
+    """DIM's network, and our own linear classifier, chosen on train."""
+    return [("mlp", _papers("dim", epochs, rates=None, standardised=False)), ("linear", {})]
+
+
+def _of_amdim(_: Evaluate, epochs: int | None) -> Rows:
+    own = _papers("amdim", epochs)
+    return [("linear", own), ("mlp", {**own, "rates": None, "standardised": False})]
+
+
+def _of_cmc(_: Evaluate, epochs: int | None) -> Rows:
+    return [("linear", _papers("cmc", epochs))]
+
+
+def _of_mib(said: Evaluate, _: int | None) -> Rows:
+    return [("fewlabel", {"head": "mib", "shots": n, "draws": said.draws}) for n in (1, 2, 5, 10, 100, 1000)]
+
+
+def _papers(head: str, epochs: int | None, **options: Any) -> dict[str, Any]:
+    return {"head": head, "epochs": epochs, "least_steps": 1, **options}
+
+
+def _widths(subject: Subject, name: str) -> Widths:
+    """Sizes of the maps and the vector, if all encoders have as many of them."""
+    found = {view: subject.model.encoder_of(view).widths for view in subject.views.shapes}
+    if len({tuple(math.prod(m[1:]) > 1 for m in w.maps) for w in found.values()}) > 1:
+        counts = ", ".join(f"{view} {len(w.maps)}" for view, w in found.items())
+        raise RecipeError(
+            f"protocol {name} names layers by depth, and the encoders of this subject have other maps each ({counts}); "
+            "measure them by number: --probe linear --layer N"
+        )
+    return next(iter(found.values()))
+
+
+def _conv_fc_y(subject: Subject) -> dict[str, str]:
+    """The deepest map with places; after it the last layer without, unless it is the vector; the vector."""
+    maps, vector, _ = _widths(subject, "dim")
+    places = [number for number, (_, h, w) in enumerate(maps) if h * w > 1]
+    if not places:
+        raise RecipeError(
+            "protocol dim reads the last map of a convolutional encoder, and this subject's has none; "
+            "--protocol amdim measures a vector"
+        )
+    flat = [n for n in _distinct(maps, vector) if n > places[-1]]
+    return {"conv": str(places[-1])} | ({"fc": str(flat[-1])} if flat else {}) | {"Y": "vector"}
+
+
+def _global(_: Subject) -> dict[str, str]:
+    return {"global": "vector"}
+
+
+def _all_layers(subject: Subject) -> dict[str, str]:
+    """Every map, shallow to deep, and the vector."""
+    maps, vector, _ = _widths(subject, "cmc")
+    return {layer: layer for layer in (*map(str, _distinct(maps, vector)), "vector")}
+
+
+def _distinct(maps: tuple[tuple[int, int, int], ...], vector: int) -> range:
+    """The numbers of the maps, without a last one that is the vector under another name."""
+    return range(len(maps) - bool(maps and maps[-1] == (vector, 1, 1)))
+
+
+def _posterior_mean(subject: Subject) -> dict[str, str]:
+    for layer, (_, objective) in heads(subject.model).items():
+        if layer != "head" and isinstance(objective, MIB | InfoMax):
+            return {"posterior mean": layer}
+    raise RecipeError(
+        "protocol mib reads the mean of a posterior, which the objectives mib and infomax have, and this subject has "
+        "neither (an export keeps encoders alone: give the run); --probe fewlabel measures few labels on any features"
+    )
+
+
+PROTOCOLS = {
+    "dim": Protocol(
+        "arXiv:1808.06670, section 4; https://github.com/rdevon/DIM",
+        _conv_fc_y, _of_dim, MLPS["dim"].epochs, None,
+        (
+            "linear is a softmax classifier with rate and weight decay chosen on part of train; the paper's is an SVM",
+            "maps of more than 8,192 numbers are average-pooled",
+            "the encoder is in eval mode",
+        ),
+    ),
+    "amdim": Protocol(
+        "arXiv:1906.00910, section 4; https://github.com/Philip-Bachman/amdim-public",
+        _global, _of_amdim, MLPS["amdim"].epochs, None,
+        (
+            f"{FROZEN}; the code trains the classifiers on augmented images, with the encoder in train mode",
+            "no batch norm is refreshed on test images; the code does so with 50 batches of them",
+            "every test image counts; the code drops the last batch",
+            "length and milestones are the code's for CIFAR and STL-10, 80 and 110 of 120 epochs, on any data; the "
+            "code has 15 and 25 of 30 for ImageNet, 7 and 12 of 15 for Places205",
+        ),
+    ),
+    "cmc": Protocol(
+        "arXiv:1906.05849, section 4; https://github.com/HobbitLong/CMC",
+        _all_layers, _of_cmc, LINEARS["cmc"].epochs, None,
+        (
+            "the rate, 0.1 (the code's for AlexNet) or 30 (for ResNet v1 and v2), is chosen on part of train; 50 (for "
+            "ResNet v3) is not tried",
+            "the last epoch is tested; the code keeps the one that is best on the images it reports",
+            "maps of more than 8,192 numbers are average-pooled; the code pools AlexNet's to their largest",
+            f"{FROZEN}; the code trains on random crops and flips",
+        ),
+    ),
+    "mib": Protocol(
+        "arXiv:2002.07017, section 5; https://github.com/mfederici/Multi-View-Information-Bottleneck",
+        _posterior_mean, _of_mib, None, 100, (),
+    ),
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""Scores with their errors, records, and tables of them."""

@@ -1,0 +1,149 @@
+"""What is measured: encoders with their weights, the views that they see, and who they are.
+
+in   a run, an exported encoder, or a model of timm's
+out  a `Subject`, and its encoders in turn: raw pixels, the network before its first step, the trained one
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mvssl.errors import DataError, RecipeError
+from mvssl.evaluation.features.labelled import pooled
+from mvssl.evaluation.features.layers import PIXELS, Candidate, code_of, heads, weights_digest
+from mvssl.model import MultiView, build_model
+from mvssl.recipe import Recipe, load_recipe, parse_recipe, tell, to_yaml
+from mvssl.recipe.messages import nearest
+from mvssl.recipe.yaml_text import override_all, parse_yaml
+from mvssl.runs.load import CHOSEN_BY
+from mvssl.views import ViewSet
+from mvssl.views.naming import first_drawn
+
+OVERRIDES = ("evaluate.", "data.root=", "data.train=", "data.val=", "data.label", "data.workers=")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """`name` heads its column where several subjects share a table; `facts` go into every record of it."""
+
+    name: str
+    recipe: Recipe
+    views: ViewSet
+    model: MultiView
+    facts: dict[str, Any]  # kind, folder, checkpoint, step, ...
+    start: Callable[[], MultiView]  # the model before its first step
+    home: Path | None = None  # the folder that keeps evaluation.json
+    trained: bool = True  # or the model is its own start
+
+    @classmethod
+    def of_run(cls, run: Any) -> "Subject":
+        """A run opened by `mvssl.runs.load.load_run`."""
+
+        def start() -> MultiView:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(run.recipe.train.seed)
+                return build_model(run.recipe, run.views.shapes)
+
+        facts = {"kind": "run", "checkpoint": str(run.checkpoint), "step": run.step, "which": run.which}
+        facts |= {"chosen": CHOSEN_BY} if run.which == "best" else {}
+        return cls(str(run.folder), run.recipe, run.views, run.model, facts, start, Path(run.folder))
+
+
+def open_subject(
+    given: str,
+    *,
+    recipe: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    weights: str | None = None,
+    views: Iterable[str] | None = None,
+    trust: Iterable[str] = (),
+    checkpoint: str | int = "last",
+    changes: tuple[str, ...] = OVERRIDES,
+) -> Subject:
+    """A run folder, a folder that `mvssl export` or timm wrote, or `timm:NAME`; all but a run need a recipe.
+
+    `overrides` change the recipe; of a run only what `changes` begin: on which data and how it is evaluated. `weights`
+    are those of `timm:NAME`. Raises `RecipeError`, `DataError`.
+    """
+    from mvssl.evaluation import external  # which knows subjects
+    from mvssl.runs.load import load_run
+
+    folder = Path(given)
+    known = given.startswith(external.TIMM)
+    if weights is not None and not known:
+        raise RecipeError(f"--weights are for timm:NAME; {given} has its own")
+    if (folder / "recipe.yaml").is_file():
+        if recipe is not None:
+            raise RecipeError(f"{given} is a run, which brings its own recipe; --recipe is for exports and timm:NAME")
+        return Subject.of_run(_changed(load_run(folder, trust, checkpoint), list(overrides), changes))
+    if not known and not external.is_export(folder):
+        raise DataError(
+            f"{given} is no run folder (with recipe.yaml), no export or timm folder (with config.json and "
+            f"model.safetensors), and no timm model (timm:NAME)"
+        )
+    if recipe is None:
+        raise RecipeError(f"{given} does not know the data and views to measure it on: give --recipe RECIPE")
+    table = load_recipe(recipe, overrides)
+    if known:
+        return external.open_timm(given, table, weights, views)
+    return external.open_export(folder, table, views)
+
+
+def _changed(run: Any, overrides: list[str], changes: tuple[str, ...]) -> Any:
+    """A run whose recipe is evaluated on other data, or otherwise, than it says."""
+    tables = parse_yaml(to_yaml(run.recipe), str(run.folder))
+    for given in overrides:
+        table = given.partition("=")[0].partition(".")[0]
+        if table not in tables:
+            raise RecipeError(f"{given}: unknown key {table}{nearest(table, tables)}")
+        if not given.startswith(changes):
+            raise RecipeError(f"{given}: of a run only {', '.join(changes)}... may be overridden here")
+    for told in override_all(tables, overrides):
+        tell(told)
+    return replace(run, recipe=parse_recipe(tables, str(run.folder))) if overrides else run
+
+
+def candidates(subject: Subject, baselines: bool) -> Iterator[Candidate]:
+    """Raw pixels, the encoder as training began (its seed and start weights), and the subject's own."""
+    if baselines:
+        yield Candidate(PIXELS, None)
+    if baselines and subject.trained:
+        yield _named("untrained", subject.start().eval(), subject)
+    yield _named("trained" if subject.trained else "untrained", subject.model.eval(), subject)
+
+
+def _named(encoder: str, model: MultiView, subject: Subject) -> Candidate:
+    terms = subject.recipe.objective if model.labels else []
+    objective = repr([(term, code_of(term.name)) for term in terms])
+    return Candidate(encoder, model, weights_digest(model, objective))
+
+
+def origin(
+    subject: Subject, candidate: Candidate, layer: str, view: str, *, standardised: bool = True
+) -> dict[str, str]:
+    """Where features come from: how they were made, and which objective's they are where the layer is a head.
+
+    `standardised` says whether views that are joined were, each by train.
+    """
+    if first_drawn(view, subject.views.shapes) is None:
+        made = {"features": "all views side by side" + ", each standardised by train" * standardised}
+    else:
+        made = {"features": _described(subject, candidate, layer, view)}
+    head = heads(subject.model).get(layer)
+    return made | {"objective": head[0]} if head and candidate.model is not None else made
+
+
+def _described(subject: Subject, candidate: Candidate, layer: str, view: str) -> str:
+    """How the features of one view came about, in words."""
+    drawn = first_drawn(view, subject.views.shapes) or view
+    if candidate.model is None:
+        shape = tuple(subject.views.shapes[drawn])
+    elif layer.isdecimal():
+        shape = tuple(candidate.model.encoder_of(view).widths.maps[int(layer)])
+    else:
+        return f"the {'vector' if layer == 'vector' else 'head'} of {candidate.model.encoder_of(view).name}"
+    how = "flattened" if pooled(shape) == shape else f"average-pooled to {'x'.join(map(str, pooled(shape)))}, flattened"
+    return "as they are" if len(shape) == 1 else f"{'x'.join(map(str, shape))} {how}"

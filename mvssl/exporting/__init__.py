@@ -1,0 +1,5 @@
+"""Export: an encoder of a run as a folder that timm and Hugging Face load."""
+
+from mvssl.exporting.exporting import export
+
+__all__ = ["export"]

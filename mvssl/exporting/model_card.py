@@ -1,0 +1,154 @@
+"""The model card of an exported encoder: what it is, how to load it, what it saw, what it scored.
+
+in   a `Card` of facts
+out  README.md, as the Hugging Face hub shows it
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from mvssl.data.shards.paths import listed
+from mvssl.encoders import Encoder
+from mvssl.evaluation.results.records import about_label, read
+from mvssl.evaluation.results.tables import full_name, shown
+from mvssl.recipe import Recipe, View, to_yaml
+from mvssl.runs.load import which_weights
+from mvssl.text import counted
+
+
+@dataclass(frozen=True)
+class Card:
+    """Facts about an encoder that its weights do not tell.
+
+    `views` says by view what the encoder saw, `mean` and `std` normalise its input (one number per channel, or
+    one for all), `interpolation` is how images were resized, `bands` names the channels of views that have names for
+    them, `source` is the run, `results` are records of `mvssl evaluate`.
+    """
+
+    views: dict[str, str] = field(default_factory=dict)
+    bands: dict[str, list[str]] = field(default_factory=dict)
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    interpolation: str = "bilinear"
+    data: str = ""
+    objective: str = ""
+    recipe: str = ""
+    source: str = ""
+    step: int | None = None
+    checkpoint: str | None = None  # last, best or a step, as it was asked for
+    results: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def of_run(cls, run: Any, group: str) -> Self:
+        """The facts about one encoder of a `mvssl.runs.load.LoadedRun`; the normalisation is its first view's."""
+        recipe, bases = run.recipe, [name.strip() for name in group.split(",")]
+        first = run.views.view(bases[0])
+        return cls(
+            views={base: _saw(recipe.views[base], run.views.view(base).shape) for base in bases},
+            bands={base: list(names) for base in bases if (names := getattr(run.views.view(base), "bands", ()))},
+            mean=_statistics(first, "mean", 0.0),
+            std=_statistics(first, "std", 1.0),
+            interpolation=getattr(first, "interpolation", "bilinear"),
+            data=str(recipe.data.train),
+            objective=", ".join(term.name for term in recipe.objective),
+            recipe=public(recipe, run.folder.name),
+            source=run.folder.name,
+            step=run.step,
+            checkpoint=run.which,
+            results=_results(run),
+        )
+
+
+def public(recipe: Recipe, run: str) -> str:
+    """The recipe without this machine's folders: a card is made to be published."""
+    data, train = recipe.data.model_copy(update={"root": None}), recipe.train.model_copy(update={"out": run})
+    return to_yaml(recipe.model_copy(update={"data": data, "train": train}))
+
+
+def _saw(table: View, shape: Sequence[int]) -> str:
+    options = [f"{key} {value}" for key, value in table.options.items() if key != "normalize"]
+    said = [f"column {table.source}", str(list(shape)), *options]
+    return ", ".join([*said, f"augment {table.augment}"] if table.augment else said)
+
+
+def _statistics(view: Any, name: str, default: float) -> tuple[float, ...]:
+    """A view's statistics; a user's own view class need not have any."""
+    return tuple(float(value) for value in getattr(view, name, (default,)))
+
+
+def write_card(file: Path, encoder: Encoder, card: Card, difference: float) -> None:
+    """Write README.md."""
+    parts = [_head(card), _what(encoder, card), _use(encoder), _input(encoder, card), _scores(card)]
+    parts.append(f"## Check\n\nReloaded in timm and compared on random input: largest difference {difference:.1e}.")
+    if card.recipe:
+        parts.append(f"## Recipe\n\n```yaml\n{card.recipe.strip()}\n```")
+    file.write_text("\n\n".join(part for part in parts if part) + "\n")
+
+
+def _head(card: Card) -> str:
+    tags = "".join(
+        f"\n- {tag}" for tag in ("timm", "self-supervised", "multi-view", *card.objective.split(", ")) if tag
+    )
+    return f"---\nlibrary_name: timm\npipeline_tag: image-feature-extraction\ntags:{tags}\n---"
+
+
+def _what(encoder: Encoder, card: Card) -> str:
+    count = sum(p.numel() for p in encoder.model.parameters()) / 1e6
+    trained = f", trained without labels by mvssl with the objective {card.objective}" if card.objective else ""
+    steps = f" for {counted(card.step, 'step')}" if card.step is not None else ""
+    of = ", ".join(filter(None, [f"`{card.source}`", which_weights(card.step, card.checkpoint)]))
+    data = f"\n\nData: `{card.data}`. Run: {of}." if card.data else ""
+    vector = encoder.widths.vector
+    return f"# {encoder.name}\n\nA backbone with {count:.2f} M parameters and {vector} features{trained}{steps}.{data}"
+
+
+def imports(encoder: Encoder) -> str:
+    """What must be imported to load the export: mvssl as well where timm learns the architecture from it."""
+    return "mvssl, timm" if type(encoder.model).__module__.startswith("mvssl.") else "timm"
+
+
+def _use(encoder: Encoder) -> str:
+    first = f"import {imports(encoder)}"
+    first += "    # mvssl tells timm this architecture" if "mvssl" in first else ""
+    load = 'model = timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0).eval()'
+    shape = ", ".join(map(str, encoder.shape))
+    call = f"vector = model(x)    # x [n, {shape}] -> [n, {encoder.widths.vector}]"
+    return f"## Use\n\n```python\n{first}\n{load}\n{call}\n```"
+
+
+def _input(encoder: Encoder, card: Card) -> str:
+    rows = "\n".join(f"| {view} | {said} |" for view, said in card.views.items())
+    table = f"| view | from |\n|---|---|\n{rows}\n\n" if rows else ""
+    mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (card.mean, card.std))
+    named = list(dict.fromkeys(", ".join(names) for names in card.bands.values()))
+    order = f"Channels, in the recipe's order: {' or '.join(named) or encoder.image[0]}. "
+    return f"## Input\n\n{table}{order}Normalised as (x - mean) / std with mean {mean} and std {std}."
+
+
+def _scores(card: Card) -> str:
+    if not card.results:
+        return ""
+    lines = ["| probe | view | layer | encoder | metric | score |", "|---|---|---|---|---|---|"]
+    for result in card.results:
+        unit = result.get("unit", "")
+        score = f"{shown(result['value'], result.get('standard_error'), unit)} {unit}".strip()
+        told = [full_name(result), *(str(result.get(key, "")) for key in ("view", "layer", "encoder", "metric")), score]
+        lines.append(f"| {' | '.join(told)} |")
+    return "## Numbers\n\nBy `mvssl evaluate`, with the standard error.\n\n" + "\n".join(lines)
+
+
+def _results(run: Any) -> list[dict[str, Any]]:
+    """The records of the very weights that are exported, measured on the recipe's own shards and label.
+
+    Those of raw inputs and of the untrained encoder stand beside one of the trained encoder, and never alone: an
+    evaluation that ended early leaves such.
+    """
+    own = {"train": listed(run.recipe.data.train), "test": listed(run.recipe.data.val)}
+    said = about_label(run.recipe)
+    found = [r for r in read(Path(run.folder) / "evaluation.json") if r["protocol"].get("label", said) == said]
+    found = [r for r in found if r.get("subject", {}).get("step") == run.step and r.get("shards") == own]
+    rows = [[r.get(key) for key in ("probe", "what", "metric", "view")] for r in found]
+    trained = [row for row, r in zip(rows, found, strict=True) if r.get("encoder") == "trained"]
+    return [r for row, r in zip(rows, found, strict=True) if row in trained]

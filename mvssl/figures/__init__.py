@@ -1,0 +1,1 @@
+"""Pictures: contact sheets, curves, components over images."""

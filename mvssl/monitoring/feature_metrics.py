@@ -1,0 +1,126 @@
+"""What a check reads off clean features: kNN accuracy, effective rank, spread, and MIB's information plane.
+
+in   `Seen` features of held-out samples and, where there are labels, of labelled training samples
+out  numbers by view
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mvssl.encoders import Features
+from mvssl.evaluation.features.labelled import Labelled
+from mvssl.evaluation.probes.knn import votes
+from mvssl.evaluation.probes.spectrum import effective_rank, spread
+from mvssl.evaluation.results.metrics import score
+from mvssl.model import MultiView
+from mvssl.monitoring import information_plane
+from mvssl.monitoring.held_out import Seen
+from mvssl.random import Draws
+
+STILL = 1e-3  # of the mean standard deviation: a dimension that varies less does not vary
+
+
+class Shape(NamedTuple):
+    """How the features of one view fill their space."""
+
+    rank: float  # effective rank
+    spread: float  # mean over dimensions; 1 where directions are drawn evenly, 0 where all are the same
+    idle: float  # share of dimensions that do not vary
+    width: int
+    samples: int
+
+
+def shapes(seen: Seen) -> dict[str, Shape]:
+    """The shape of each view's features; NaN where some are not finite."""
+    found = {}
+    for view, vectors in seen.vectors.items():
+        x = vectors[seen.present[view]] if view in seen.present else vectors
+        n, d = x.shape
+        if not x.isfinite().all():
+            found[view] = Shape(float("nan"), float("nan"), float("nan"), d, n)
+        elif n > 1:
+            deviation = x.double().std(0)
+            idle = (deviation <= STILL * deviation.mean()).double().mean()
+            found[view] = Shape(effective_rank(x).item(), spread(x).mean().item(), idle.item(), d, n)
+    return found
+
+
+def knn(seen: Seen, bank: Seen) -> dict[str, float]:
+    """Accuracy (mean average precision of multi-hot labels) of the weighted vote of the 20 nearest samples of `bank`.
+
+    Wu et al., CVPR 2018, as in `mvssl evaluate`, where all samples are used.
+    """
+    found = {}
+    if seen.labels is None or bank.labels is None:
+        return found
+    for view in seen.vectors:
+        fitted, tested = _labelled(bank, view), _labelled(seen, view)
+        if not len(fitted.labels) or not len(tested.labels):
+            continue
+        if fitted.labels.ndim == 2:
+            both = (fitted.labels.sum(0) > 0) & (tested.labels.sum(0) > 0)
+            known = fitted.labels[:, both], tested.labels[:, both]
+        else:
+            together = torch.unique(torch.cat([fitted.labels, tested.labels]), return_inverse=True)[1]
+            known = together.split([len(fitted.labels), len(tested.labels)])
+        if known[0].ndim == 2 and not known[0].shape[1]:
+            continue
+        scores = votes(Labelled(fitted.features, known[0]), tested.features)
+        found[view] = score(scores, known[1])
+    return found
+
+
+def _labelled(seen: Seen, view: str) -> Labelled:
+    assert seen.labels is not None
+    keep = seen.labels >= 0 if seen.labels.ndim == 1 else (seen.labels >= 0).all(1)
+    if view in seen.present:
+        keep = keep & seen.present[view]
+    return Labelled(seen.vectors[view][keep], seen.labels[keep])
+
+
+def planes(model: MultiView, seen: Seen, bank: Seen | None, seed: int, step: int) -> Iterator[tuple[str, float]]:
+    """The information plane of every objective with a posterior: names and nats, mean over views and of each.
+
+    `xz` and `xz_upper` bound I(x; z) over the held-out samples, `zy` bounds I(z; y) from below; `beta` is of `step`.
+    """
+    for label, term in zip(model.labels, model.objective, strict=True):
+        if not (hasattr(term, "posterior") and hasattr(term, "beta")):
+            continue
+        before = f"{label}/" if len(model.labels) > 1 else ""
+        views: dict[str, dict[str, float]] = {}
+        for view in seen.vectors:
+            views[view] = _plane(term, view, seen, bank, seed)
+        for name in ("xz", "xz_upper", "zy"):
+            values = {view: found[name] for view, found in views.items() if name in found}
+            if values:
+                yield f"{before}plane/{name}", sum(values.values()) / len(values)
+            if len(views) > 1:
+                yield from ((f"{before}plane/{name}/{view}", value) for view, value in values.items())
+        yield f"{before}beta", term.beta(step)  # pyright: ignore
+
+
+def _plane(term, view: str, seen: Seen, bank: Seen | None, seed: int) -> dict[str, float]:
+    z, mean, scale = _drawn(term, view, seen, seed)
+    there = seen.present.get(view, torch.ones(len(z), dtype=torch.bool, device=z.device))
+    if there.sum() < 2 or not z[there].isfinite().all():
+        return {}
+    lower, upper = information_plane.of_input(mean[there], scale[there], z[there])
+    found = {"xz": lower, "xz_upper": upper}
+    if bank is not None and bank.labels is not None and seen.labels is not None and seen.labels.ndim == 1:
+        codes = _drawn(term, view, bank, seed)[0]
+        fitted, tested = (_labelled(part._replace(vectors={view: x}), view) for part, x in ((bank, codes), (seen, z)))
+        if len(fitted.labels) and len(tested.labels) and fitted.features.isfinite().all():
+            found["zy"] = information_plane.of_label(tested.features, tested.labels, fitted.features, fitted.labels)
+    return found
+
+
+def _drawn(term, view: str, seen: Seen, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A draw, the mean and the scale of p(z | x) for every sample, [n, latent] each."""
+    with torch.no_grad():
+        posterior = term.posterior(view, Features((), seen.vectors[view]))
+    draws = Draws(seed, seen.index.cpu(), seen.index.device, scope=f"plane/{view}")
+    noise = draws.normal("posterior", posterior.loc.shape[1], dtype=posterior.loc.dtype)
+    return posterior.loc + posterior.scale * noise, posterior.loc, posterior.scale

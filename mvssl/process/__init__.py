@@ -1,0 +1,1 @@
+"""What surrounds a command: signals, standard streams, and errors of the operating system."""

@@ -1,0 +1,29 @@
+"""Recipes: YAML and dotted overrides in, typed tables out.
+
+in   a file, or tables of Python, and overrides such as `optim.lr=1e-3`
+out  a `Recipe`, checked; every mistake is a `RecipeError` with its place and what is accepted
+"""
+
+from mvssl.recipe.schema import (
+    Column,
+    Data,
+    Encoder,
+    Evaluate,
+    Finetune,
+    Objective,
+    Optim,
+    Recipe,
+    Table,
+    Train,
+    View,
+    expand,
+    load_recipe,
+    parse_recipe,
+    tell,
+    to_yaml,
+)  # fmt: skip
+
+__all__ = [
+    "Column", "Data", "Encoder", "Evaluate", "Finetune", "Objective", "Optim", "Recipe", "Table", "Train", "View",
+    "expand", "load_recipe", "parse_recipe", "tell", "to_yaml",
+]  # fmt: skip

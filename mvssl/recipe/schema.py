@@ -1,0 +1,300 @@
+"""What a run is: typed tables, read from YAML, changed by dotted overrides, checked before anything is built.
+
+in   a YAML file and `table.key=value` pairs
+out  a frozen `Recipe`; or a `RecipeError` that names the place, what is accepted and the nearest match
+
+Views and objectives have no tables of their own: a class's keyword-only signature is its schema (see `options`).
+"""
+
+import codecs
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, model_validator
+
+from mvssl.errors import RecipeError
+from mvssl.files import at_home, home_path, known_home
+from mvssl.recipe.consistency import crossed
+from mvssl.recipe.messages import sentences, unknown_keys
+from mvssl.recipe.strict import Strict
+from mvssl.recipe.yaml_text import LARGEST, as_yaml, override_all, parse_yaml
+
+Count = Annotated[int, Field(gt=0, le=10**9)]
+Size = Count | tuple[Count, Count]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Place = Annotated[str, AfterValidator(known_home)]  # a path, a pattern or a source; ~ is written out where it is used
+
+
+class Table(Strict):
+    """A part of a recipe: unknown keys are errors, values do not change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
+
+
+class Column(Table):
+    """One column of the batch: which field of a sample it is decoded from, and to what shape."""
+
+    field: str = Field(description='field of the sample: jpg, rgb.jpg, cls, json; "jpg;png" takes either')
+    size: Size | None = Field(
+        default=None, description="canvas [height, width]; images of other sizes are resized and centre-cropped to it"
+    )
+    mode: Literal["rgb", "gray", "mono"] | None = Field(
+        default=None, description="convert images to three channels or one, sound to one"
+    )
+    interpolation: Literal["bilinear", "nearest"] = Field(
+        default="bilinear", description="how size resizes; nearest keeps numbers that stand for classes, or a palette's"
+    )
+    channels_last: bool = Field(
+        default=False,
+        description="arrays are stored as [t, c] or [h, w, c], and turned to [c, t] or [c, h, w]; "
+        "to be said where both could be meant",
+    )
+    nan: float | None = Field(
+        default=None, description="value that NaN become, such as a view's nodata; by default they make a bad sample"
+    )
+    rate: Count | None = Field(
+        default=None, description="samples per second; wav files of another rate are resampled to it"
+    )
+    length: Count | None = Field(
+        default=None, description="samples [t]; longer signals keep their beginning, shorter ones end in zeros"
+    )
+    path: str | None = Field(default=None, description="dotted path inside a json field, array of an npz")
+    names: list[str] | None = Field(
+        default=None, min_length=1, description="texts in the order of the class numbers that they stand for"
+    )
+    classes: Count | None = Field(
+        default=None, description="length of the multi-hot vector that a list of class numbers becomes"
+    )
+
+
+class Data(Table):
+    """Where samples come from and how many make a batch."""
+
+    root: Place | None = Field(
+        default=None, description="folder that shard patterns are relative to; default $MVSSL_DATA, else ./data"
+    )
+    pack: Place | None = Field(
+        default=None, description="source that `mvssl pack` knows, packed under root on first use"
+    )
+    train: Place | list[Place] = Field(default=[], description="shards to train on: paths, globs, {000..012} braces")
+    val: Place | list[Place] = Field(
+        default=[], description="held-out shards: training checks itself on them, evaluate tests on them"
+    )
+    columns: dict[str, Column] = Field(default={}, description="the columns that views are made from")
+    label: Column | None = Field(default=None, description="the column that evaluate predicts")
+    batch_size: Count = Field(default=128, description="samples per optimizer step over all processes")
+    workers: int = Field(default=2, ge=0, le=256, description="loader processes per training process")
+    missing: Literal["drop", "mask", "error"] = Field(
+        default="drop", description="what happens to a sample that lacks a column"
+    )
+    max_bad: float = Field(default=0.001, ge=0, le=1, description="share of undecodable samples at which the run stops")
+
+    @property
+    def folder(self) -> Path:
+        """The folder that shard patterns are relative to, ~ written out. Raises `RecipeError`."""
+        return home_path(self.root or os.environ.get("MVSSL_DATA") or "data")
+
+
+class View(Table):
+    """One view: the column it is drawn from and, as further keys, the options of its class."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, allow_inf_nan=False)
+
+    source: str = Field(alias="from", description="column of the batch")
+    name: str = Field(default="image", description="image, signal, logmel, vector, or package.module:Class")
+    augment: str | None = Field(default=None, description="preset of options: dim, amdim, cmc, mib, simclr, crop_flip")
+    geometry: str | None = Field(default=None, description="view whose crop, flip and warp this view repeats")
+    count: int = Field(default=1, ge=1, le=64, description="independent draws of this view: NAME_0, NAME_1, ...")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that belong to the view's class."""
+        return dict(self.model_extra or {})
+
+
+class Encoder(Table):
+    """A timm model, by name, for one view or several."""
+
+    name: str = Field(description="timm model name, one of mvssl's own included")
+    taps: list[int] | None = Field(default=None, description="which intermediate maps to keep; default all")
+    pretrained: bool = Field(default=False, description="start from timm's weights (downloads)")
+    init_from: Place | None = Field(
+        default=None, description="start from a run, an export folder or a safetensors file"
+    )
+    options: dict[str, Any] = Field(default={}, description="keyword arguments of timm.create_model")
+
+
+class Objective(Table):
+    """One term of the loss: its class by name, its weight and, as further keys, the options of its class."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, allow_inf_nan=False)
+
+    name: str = Field(description="dim, amdim, cmc, mib, infomax, predict, or package.module:Class")
+    weight: float = Field(default=1.0, ge=0)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that belong to the objective's class."""
+        return dict(self.model_extra or {})
+
+
+class Optim(Table):
+    """The optimizer and its learning rate over the run."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0, description="not applied to norms, biases and other vectors")
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: int = Field(default=0, ge=0, le=10**12, description="steps of linear warm-up")
+    final: float = Field(default=0.0, ge=0, le=1, description="share of lr left at the end of the cosine")
+    clip: float | None = Field(default=None, gt=0, description="largest gradient norm")
+
+
+class Train(Table):
+    """How long, how precise, and where to."""
+
+    epochs: float | None = Field(default=None, gt=0, le=1e9)
+    steps: int | None = Field(default=None, gt=0, le=10**12)
+    precision: Literal["fp32", "tf32", "bf16"] = Field(default="fp32", description="fp32 is IEEE; bf16 has TF32 beside")
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    save_every: Count = Field(default=500, description="steps between checkpoints; the last step is always saved")
+    keep: int = Field(default=2, ge=2, description="checkpoints kept")
+    log_every: Count = Field(default=20, description="steps between lines of metrics.jsonl")
+    check_every: int | None = Field(default=None, ge=0, description="steps between checks; null: save_every; 0: none")
+    check_samples: Count = Field(default=1024, description="held-out samples that a check looks at")
+    hang_timeout: float = Field(default=1800, gt=0, le=1e7, description="seconds without progress that are a hang")
+    trackers: list[str] = Field(default=["tensorboard"], description="accelerate trackers")
+    joint_bn: bool = Field(default=True, description="views that share an encoder and a shape pass as one batch")
+    out: Annotated[str, AfterValidator(at_home)] = Field(min_length=1, description="run folder")
+    then: list[Literal["evaluate", "export", "views", "curves", "report"]] = Field(
+        default=[], description="what to do after the last step"
+    )
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give either epochs or steps")
+        return self
+
+
+class Finetune(Table):
+    """How the fine-tuning probe trains the encoder."""
+
+    epochs: float = Field(default=10, gt=0, le=1e9, description="passes over train, at least 200 steps")
+    shots: list[Count] = Field(default=[], description="labels per class; none given: all labels of train")
+    augment: bool = Field(default=True, description="with the recipe's augmentation, or on clean views")
+
+
+class Evaluate(Table):
+    """What `mvssl evaluate` measures when the command line does not say."""
+
+    probes: list[str] = Field(
+        default=["fewlabel", "knn", "linear"], min_length=1, description="names in mvssl.evaluation.probes.table"
+    )
+    layer: str = Field(
+        default="vector",
+        description="vector, head or head:OBJECTIVE (what it compares), or a map's number",
+    )
+    shots: list[Count] = Field(default=[1, 2, 5, 10, 100], description="labels per class of the few-label probe")
+    draws: Count = Field(default=20, description="random label sets per number of shots")
+    segments: Column | None = Field(default=None, description="the class of every pixel, for the dense probe")
+    ignore: int | None = Field(default=None, description="class of pixels that the dense probe leaves out")
+    finetune: Finetune = Field(default_factory=Finetune)
+    options: dict[str, dict[str, Any]] = Field(default={}, description="keywords of a probe, such as knn: {k: 200}")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="of the encoder's passes, as in train")
+
+
+class Recipe(Table):
+    """A whole run.
+
+    A file may give `encoder` as one table, meaning all views, and `objective` as one table, meaning a single term; here
+    they are always a dict by view, or group of views ("left,right"), and a list.
+    """
+
+    data: Data
+    views: dict[str, View] = Field(min_length=1)
+    encoder: dict[str, Encoder]
+    objective: list[Objective] = Field(min_length=1)
+    optim: Optim = Field(default_factory=Optim)
+    train: Train
+    evaluate: Evaluate = Field(default_factory=Evaluate)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, tables: Any) -> Any:
+        return expand(tables) if isinstance(tables, Mapping) else tables
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe and apply `table.key=value` overrides; the later of two words for one thing wins, and is logged.
+
+    Raises `RecipeError`.
+    """
+    overrides = [overrides] if isinstance(overrides, str) else overrides
+    tables = parse_yaml(_text(path), str(path))
+    if not isinstance(tables, dict):
+        what = "is empty" if tables is None else "is no table"
+        raise RecipeError(f"{path} {what}: a recipe has the tables {', '.join(Recipe.model_fields)}")
+    for told in override_all(tables, overrides):
+        tell(told)
+    return parse_recipe(tables, str(path))
+
+
+def tell(text: str) -> None:
+    """Log a sentence that a user is to see, in the main process alone."""
+    if os.environ.get("RANK", "0") == "0":
+        logging.getLogger("mvssl").warning(text)
+
+
+def _text(path: str | Path) -> str:
+    """A file as text, UTF-8 or what its first bytes say. Raises `RecipeError`."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(4 * LARGEST + 1)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"recipe {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(content) > 4 * LARGEST:
+        raise RecipeError(f"recipe {path} is larger than {LARGEST:,} characters")
+    try:
+        return content.decode(
+            "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+        )
+    except UnicodeDecodeError:
+        raise RecipeError(f"recipe {path} cannot be read: it is not text; save it as UTF-8") from None
+
+
+def expand(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the short forms out: one encoder table for all views, one objective table for a list of one."""
+    whole = dict(tables)
+    encoder, views = whole.get("encoder"), whole.get("views")
+    if isinstance(encoder, Mapping) and "name" in encoder and isinstance(views, Mapping):
+        whole["encoder"] = {",".join(map(str, views)): encoder}
+    if isinstance(whole.get("objective"), Mapping):
+        whole["objective"] = [whole["objective"]]
+    return whole
+
+
+def parse_recipe(tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """Check tables and build the `Recipe`. Raises a `RecipeError` that lists every fault."""
+    faults = list(unknown_keys(Recipe, expand(tables), ""))
+    if not faults:
+        try:
+            recipe = Recipe.model_validate(tables)
+        except pydantic.ValidationError as error:
+            faults = sentences(error, expand(tables))
+        else:
+            faults = list(crossed(recipe))
+            if not faults:
+                return recipe
+    raise RecipeError("\n".join(f"{where}: {fault}" for fault in faults))
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The recipe with every value written out, as the run folder keeps it."""
+    return as_yaml(TypeAdapter(Recipe).dump_python(recipe, mode="json", by_alias=True))

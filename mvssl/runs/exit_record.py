@@ -1,0 +1,111 @@
+"""RUN/exit.json: how the last command on a run ended, or which process is still at it.
+
+in   the run folder, and the error that ended the command, if any
+out  `{"code": 143, "reason": "...", "host": "...", "process": 17, "started": 1.7e9}`; `code` is null while it runs
+
+Launchers swallow exit codes, and a killed process writes nothing. So the file says "running" from the start, and who
+reads it looks whether that process is still there.
+"""
+
+import contextlib
+import json
+import math
+import os
+import socket
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from mvssl.distributed import collectives
+from mvssl.errors import BUG, ElsewhereError, MvsslError, StorageError
+from mvssl.files import write_aside
+from mvssl.runs.json_forms import is_file_of_a_run, parsed
+
+NAME = "exit.json"
+
+
+class ExitRecord(NamedTuple):
+    """What exit.json says; `code` is None while the command runs."""
+
+    code: int | None
+    reason: str
+    host: str = ""
+    process: int = 0
+    started: float = 0.0  # seconds since 1970, of the process
+
+    @property
+    def alive(self) -> bool | None:
+        """Whether the process that wrote it is still there; None where another host would have to be asked."""
+        if self.host != socket.gethostname():
+            return None
+        try:
+            process = psutil.Process(self.process)
+            return process.status() != psutil.STATUS_ZOMBIE and math.isclose(
+                process.create_time(), self.started, rel_tol=0, abs_tol=1
+            )
+        except (psutil.Error, ValueError, OverflowError):
+            return False
+
+    def __str__(self) -> str:
+        if self.code is not None:
+            return f"ended with code {self.code}: {self.reason}"
+        where = f"process {self.process} on {self.host}"
+        return {
+            True: f"running as {where}",
+            False: f"killed: {where} ended without a word",
+            None: f"running as {where}, unless it was killed there",
+        }[self.alive]
+
+
+def write_running(folder: Path, reason: str = "running") -> None:
+    """Say that this process is at work in the run folder. Raises `StorageError`."""
+    process = psutil.Process()
+    _write(folder, ExitRecord(None, reason, socket.gethostname(), process.pid, process.create_time()))
+
+
+def write_end(folder: Path, error: BaseException | None, first: bool = True) -> None:
+    """Say how the command ended.
+
+    Of several processes the one that knows the reason writes. One that only lost its peers (not `first`, or an
+    `ElsewhereError`) does not replace a reason that is there already.
+    """
+    if not folder.is_dir() or (error is None and collectives.rank()):
+        return
+    before = read_exit(folder)
+    if (not first or isinstance(error, ElsewhereError)) and before is not None and before.code is not None:
+        return
+    code = error.code if isinstance(error, MvsslError) else 0 if error is None else BUG
+    reason = "finished" if error is None else str(error) or type(error).__name__
+    record = ExitRecord(code, reason, socket.gethostname(), os.getpid(), psutil.Process().create_time())
+    try:
+        _write(folder, record)
+    except (OSError, StorageError):
+        with contextlib.suppress(OSError):
+            _write_over(folder / NAME, record)
+
+
+def read_exit(folder: Path) -> ExitRecord | None:
+    """What exit.json says; None where there is none, or nothing that can be read."""
+    try:
+        return parse_exit(parsed((folder / NAME).read_text(errors="replace")))
+    except OSError:
+        return None
+
+
+def parse_exit(found: Any) -> ExitRecord | None:
+    """The record in a JSON document; None where it is no such document."""
+    if not is_file_of_a_run(NAME, found):
+        return None
+    return ExitRecord(**{name: found[name] for name in ExitRecord._fields if name in found})
+
+
+def _write(folder: Path, record: ExitRecord) -> None:
+    write_aside(folder / NAME, json.dumps(record._asdict(), indent=1))
+
+
+def _write_over(file: Path, record: ExitRecord) -> None:
+    """Into the blocks that the file has already, as a full disk has none for a second file."""
+    text = json.dumps(record._asdict(), indent=1).encode()
+    with open(file, "r+b", buffering=0) as handle:
+        handle.truncate(handle.write(text))

@@ -1,0 +1,246 @@
+"""A run folder: what it holds, who may write in it, and whether a recipe may continue it.
+
+RUN/.mvssl          the mark of a run folder: mvssl writes into no other folder that holds something
+    recipe.yaml     the recipe, with the statistics that were measured from the data
+    metrics.jsonl   one line per log interval, and one per check
+    verdict.json    what the last check thought of the run
+    mispaired.*     samples whose views do not seem to show one thing: lines and a picture
+    bad.jsonl       samples that could not be decoded, and what took their place
+    versions.json   of Python and the libraries
+    exit.json       how the last command ended, or which process is at work: see mvssl.runs.exit_record
+    checkpoints/    see mvssl.checkpoints.store
+    trackers/       TensorBoard's files
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from torch.distributed import DistError
+
+from mvssl.checkpoints import store
+from mvssl.distributed import collectives
+from mvssl.runs import exit_record
+from mvssl.process.system_errors import as_known
+from mvssl.errors import HANG, ElsewhereError, Interrupted, OutputError, RecipeError, StorageError
+from mvssl.files import write_aside
+from mvssl.runs.json_forms import is_file_of_a_run, parsed
+from mvssl.recipe import Recipe, load_recipe, to_yaml
+from mvssl.process.signals import Stopped, StopSignal, exit_code
+from mvssl.runs.versions import versions
+from mvssl.text import warn
+
+MARK = ".mvssl"
+# A change here alters neither the samples, nor the model, nor the loss, so a run may be continued with it.
+FREE = ("data.root", "data.pack", "data.train", "data.val", "data.label", "data.workers", "data.max_bad", "optim")
+FREE += ("evaluate", "train.epochs", "train.steps", "train.out", "train.save_every", "train.keep", "train.log_every")
+FREE += ("train.check_every", "train.check_samples", "train.trackers", "train.then", "train.hang_timeout")
+
+_locks: set[IO] = set()
+# A forked loader process must not keep the lock of a training process that was killed.
+os.register_at_fork(after_in_child=lambda: [lock.close() for lock in _locks])
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make the run folder, mark it, see that it can be written, and hold it: one process at a time writes a run.
+
+    Raises `OutputError` where it cannot be written, holds something else than a run, or is held by another process.
+    """
+    held: list[IO] = []
+    collectives.from_main(lambda: held.append(_lock(folder)))
+    _locks.update(held)
+    try:
+        yield
+    finally:
+        for lock in held:
+            _locks.discard(lock)
+            lock.close()  # which also ends its hold, as a kill would
+
+
+def _lock(folder: Path) -> IO:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        refuse_other_folder(folder)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        lock = open(folder / ".lock", "w")  # noqa: SIM115 held until the run ends
+    except OSError as error:
+        why = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
+        text = f"run folder {folder} cannot be written: {why}; choose another with train.out=FOLDER"
+        raise OutputError(text) from None
+    before = exit_record.read_exit(folder)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise _held_by(folder, before) from None
+    except OSError:  # a file system without locks: exit.json has to do
+        if before is not None and before.code is None and before.alive:
+            lock.close()
+            raise _held_by(folder, before) from None
+    if before is not None and before.code is None:
+        warn(f"the last command on {folder} was {before}")
+    (folder / MARK).write_text("A run folder of mvssl. Remove this file, and mvssl no longer writes here.\n")
+    exit_record.write_running(folder)
+    return lock
+
+
+def _held_by(folder: Path, record: exit_record.ExitRecord | None) -> OutputError:
+    who = f"process {record.process} on {record.host}" if record and record.code is None else "another process"
+    return OutputError(f"{who} is training in {folder}; wait for it, or choose train.out=FOLDER")
+
+
+def refuse_other_folder(folder: Path) -> None:
+    """Raise `OutputError` where a folder holds files and is no run folder. Hidden files do not count."""
+    if is_run_folder(folder):
+        return
+    others = sorted(entry.name for entry in folder.iterdir() if not (entry.name.startswith(".") and entry.is_file()))
+    others = [name for name in others if name != "lost+found"]
+    if others:
+        named = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise OutputError(
+            f"{folder} is no run folder and holds {named}, which a run might write over; choose a new folder with "
+            f"train.out=FOLDER, or make the empty file {folder / MARK} if the run is to live there"
+        )
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether mvssl made the folder: it has the mark, or what runs had before there was one."""
+    if (folder / MARK).is_file():
+        return True
+    written = (folder / "recipe.yaml").is_file() or exit_record.read_exit(folder) is not None
+    return ((folder / ".lock").is_file() and written) or bool(store.candidates(folder))
+
+
+def recipe_of(folder: Path, found: Path) -> Recipe:
+    """What the checkpoint `found` of a run was trained with: RUN/recipe.yaml, or the checkpoint's own copy.
+
+    The copy is taken, with a warning, where recipe.yaml is damaged or describes another run. Raises `RecipeError`,
+    `DataError` where neither can be read.
+    """
+    copy = found / store.RECIPE
+    try:
+        recipe = load_recipe(folder / "recipe.yaml")
+        if not copy.is_file() or not differences(load_recipe(copy), recipe)[1]:
+            return recipe
+        why = "describes another run than the checkpoint does"
+    except RecipeError as error:
+        if not copy.is_file():
+            raise
+        why = f"is missing or damaged ({str(error).splitlines()[0]})"
+    warn(f"{folder / 'recipe.yaml'} {why}; the copy in {found.name} is used")
+    return load_recipe(copy)
+
+
+def with_statistics(recipe: Recipe, before: Recipe | None) -> Recipe:
+    """The recipe with `normalize: data` as the run measured it; another decoder may differ in the last digit."""
+    views = dict(recipe.views)
+    for name, view in views.items():
+        known = before.views.get(name) if before else None
+        if known and "normalize" in known.options and view.options.get("normalize", "data") == "data":
+            views[name] = view.model_copy(update={"normalize": known.options["normalize"]})
+    return recipe.model_copy(update={"views": views})
+
+
+def refuse_changes(folder: Path, before: Recipe, recipe: Recipe) -> list[str]:
+    """The harmless differences between a run's recipe and `recipe`; raises `RecipeError` listing the harmful ones."""
+    free, harmful = differences(before, recipe)
+    if harmful:
+        raise RecipeError(
+            f"{folder} holds a run of another recipe; these changes alter its samples, model or loss:\n"
+            + "\n".join(f"  {line}" for line in harmful)
+            + "\ncontinue it with the values it had, or start a new one with train.out=FOLDER"
+        )
+    return free
+
+
+def differences(before: Recipe, now: Recipe) -> tuple[list[str], list[str]]:
+    """Lines `key: old -> new` of what may differ in a continued run, and of what may not."""
+    old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
+    free, harmful = [], []
+    for key in old | new:
+        if old.get(key) != new.get(key):
+            allowed = any(key == name or key.startswith(f"{name}.") for name in FREE)
+            (free if allowed else harmful).append(f"{key}: {old.get(key)} -> {new.get(key)}")
+    return free, harmful
+
+
+def _flat(tables: Any, place: str = "") -> dict[str, Any]:
+    if isinstance(tables, dict) and tables:
+        return {key: value for name, inner in tables.items() for key, value in _flat(inner, f"{place}.{name}").items()}
+    return {place.lstrip("."): tables}
+
+
+def describe(folder: Path, recipe: Recipe) -> None:
+    """Write recipe.yaml and versions.json."""
+    write_aside(folder / "recipe.yaml", to_yaml(recipe))
+    write_aside(folder / "versions.json", json.dumps(versions(), indent=1))
+
+
+def other_versions(folder: Path) -> list[str]:
+    """What to tell where the run was trained with other versions: defaults and rounding may differ."""
+    try:
+        before = parsed((folder / "versions.json").read_text(errors="replace"))
+    except OSError:
+        return []
+    if not is_file_of_a_run("versions.json", before):
+        return []
+    now = versions()
+    return [
+        f"  version of {name}: {before[name]} -> {now[name]}"
+        for name in now
+        if before.get(name, now[name]) != now[name]
+    ]
+
+
+@contextlib.contextmanager
+def exit_recorded(folder: Path, stop: StopSignal) -> Iterator[None]:
+    """Write to RUN/exit.json how the work inside ends."""
+    try:
+        yield
+    except BaseException as raised:
+        exit_record.write_end(folder, _explained(raised, stop), first=not _is_of_a_lost_process(raised))
+        raise
+    exit_record.write_end(folder, None)
+
+
+@contextlib.contextmanager
+def errors_explained(stop: StopSignal) -> Iterator[None]:
+    """Errors of the machine, and of processes that are gone, become sentences."""
+    try:
+        yield
+    except BaseException as raised:
+        error = _explained(raised, stop)
+        raise error from raised.__cause__ if error is raised else raised
+
+
+def _explained(error: BaseException, stop: StopSignal) -> BaseException:
+    """The `MvsslError` for a full disk, memory that has run out, or a process that is gone; else the error itself."""
+    if isinstance(error, Stopped):
+        return Interrupted("stopped between two parts of the run; the same command goes on", exit_code(error.number))
+    if _is_of_a_lost_process(error):
+        if stop.received is not None:  # all were asked to stop, and another was quicker
+            return Interrupted("stopped with the other processes; the same command goes on", stop.code)
+        first = str(error).strip().partition("\n")[0]
+        return error if isinstance(error, ElsewhereError) else ElsewhereError(f"another process is gone: {first[:200]}")
+    known = as_known(error)
+    if known is None or collectives.world() == 1:
+        return known or error
+    return StorageError(f"process {collectives.rank()} of {collectives.world()}: {known}")
+
+
+def _is_of_a_lost_process(error: BaseException) -> bool:
+    """Whether a peer ended without saying why: its connections, or the meeting point that it kept, are closed."""
+    if isinstance(error, ElsewhereError):
+        return error.code == HANG
+    if collectives.world() == 1 and os.environ.get("WORLD_SIZE", "1") == "1":
+        return False
+    gone = re.search("closed by peer|reset by peer|connection refused|timed out|broken pipe", str(error), re.IGNORECASE)
+    return isinstance(error, DistError | ConnectionError) or (isinstance(error, RuntimeError) and gone is not None)

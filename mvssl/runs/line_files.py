@@ -1,0 +1,69 @@
+"""Files of JSON lines that grow during a run: metrics.jsonl and bad.jsonl.
+
+in   records, one line each
+out  whole lines in the file; while the disk is full they wait in memory, and training goes on
+"""
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mvssl.errors import StorageError
+from mvssl.files import write_aside
+from mvssl.runs.json_forms import parsed, step_of
+from mvssl.text import warn
+
+_MAY_PASS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ENFILE, errno.EMFILE)
+_MOST_WAITING = 100_000  # lines
+
+
+class LineFile:
+    """Appends records to a file."""
+
+    def __init__(self, file: Path):
+        self.file = file
+        self._waiting: list[str] = []
+        self._told = False
+
+    def append(self, records: list[dict[str, Any]]) -> None:
+        """Write these and the lines that wait. Raises `StorageError` where waiting is of no use."""
+        self._waiting += [json.dumps(record) + "\n" for record in records]
+        try:
+            _append("".join(self._waiting).encode(), self.file)
+        except OSError as error:
+            if error.errno not in _MAY_PASS or len(self._waiting) > _MOST_WAITING:
+                removed = "; was it removed?" if error.errno == errno.ENOENT else ""
+                raise StorageError(f"{self.file} cannot be written: {error.strerror}{removed}") from None
+            if not self._told:
+                warn(f"{self.file} cannot be written: {error.strerror}; training goes on, and the lines wait")
+            self._told = True
+        else:
+            self._waiting, self._told = [], False
+
+
+def _append(text: bytes, file: Path) -> None:
+    """All of `text`, or nothing."""
+    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    before = os.fstat(handle).st_size
+    try:
+        while text:
+            text = text[os.write(handle, text) :]
+    except OSError:
+        os.ftruncate(handle, before)
+        raise
+    finally:
+        os.close(handle)
+
+
+def cut_lines_after(file: Path, step: int) -> None:
+    """Drop the lines that a resumed run is about to write again, and those that a kill cut short."""
+    if file.is_file():
+        kept = [line for line in file.read_text(errors="replace").splitlines() if _step_of(line) <= step]
+        write_aside(file, "".join(f"{line}\n" for line in kept))
+
+
+def _step_of(line: str) -> float:
+    step = step_of(parsed(line))
+    return float("inf") if step is None else step

@@ -1,0 +1,110 @@
+"""A run opened for use: the recipe, the views and the model with the weights of one of its checkpoints.
+
+in   a run folder
+out  a `LoadedRun`; code that its recipe names is loaded only from packages that the caller trusts
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mvssl.checkpoints import store as checkpoints
+from mvssl.errors import DataError, RecipeError
+from mvssl.model import MultiView, build_model
+from mvssl.recipe import Recipe
+from mvssl.runs.folder import recipe_of
+from mvssl.views import ViewSet, build_views
+
+CHOSEN_BY = "by held-out loss on data.val"
+
+
+def which_weights(step: int | None, which: str | None) -> str:
+    """Weights of a run in words: `step 300, the newest checkpoint that verifies`; nothing where no step is known."""
+    kinds = {"last": ", the newest checkpoint that verifies", "best": f", the best checkpoint {CHOSEN_BY}"}
+    return "" if step is None else f"step {step:,}{kinds.get(which or '', '')}"
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run opened for use: the model in eval mode with the weights of `checkpoint`."""
+
+    folder: Path
+    recipe: Recipe
+    model: MultiView
+    views: ViewSet
+    checkpoint: Path
+    step: int  # optimizer steps that the weights have seen
+    which: str = "last"  # as it was asked for: last, best, or a step
+
+    @property
+    def weights(self) -> str:
+        """Which weights these are, in words."""
+        return which_weights(self.step, self.which)
+
+
+def load_run(folder: str | Path, trust: Iterable[str] = (), checkpoint: str | int = "last") -> LoadedRun:
+    """Open a run with one of its checkpoints: last, the newest that verifies; best, by held-out loss; or a step's.
+
+    A recipe read back may name classes outside mvssl only from packages listed in `trust`. Raises `DataError` when the
+    folder is no run or has no such checkpoint that verifies, `RecipeError` when a class is not trusted.
+    """
+    folder = Path(folder)
+    if not (folder / "recipe.yaml").is_file() and not checkpoints.candidates(folder):
+        raise DataError(f"{folder} is no run folder: it has no recipe.yaml")
+    found = _find(folder, str(checkpoint))
+    recipe = recipe_of(folder, found)
+    refuse_untrusted(recipe, trust)
+    state = checkpoints.load_state(found)
+    if "columns" not in state:
+        raise DataError(f"{found}/state.json does not say what columns the run was trained on")
+    shapes = {name: tuple(shape) for name, shape in state["columns"].items()}
+    views = build_views(recipe.views, shapes)
+    torch.manual_seed(recipe.train.seed)
+    model = build_model(recipe, views.shapes, start_weights=False)
+    try:
+        model.load_state_dict(checkpoints.load_model(found))
+    except RuntimeError as error:
+        said = str(error).strip().splitlines()
+        raise DataError(
+            f"{found} does not fit {folder / 'recipe.yaml'}: {said[min(1, len(said) - 1)].strip()}"
+        ) from None
+    return LoadedRun(folder, recipe, model.eval(), views, found, state["step"], str(checkpoint))
+
+
+def _find(folder: Path, which: str) -> Path:
+    if which == "best":
+        return checkpoints.best(folder)
+    if which.isdecimal():
+        return checkpoints.at_step(folder, int(which))
+    if which != "last":
+        raise RecipeError(f"checkpoint {which!r}: it takes last, best, or the number of a step")
+    found = checkpoints.newest(folder)
+    if found is None:
+        raise DataError(f"{folder} holds no checkpoint yet")
+    return found
+
+
+def refuse_untrusted(recipe: Recipe, trust: Iterable[str]) -> None:
+    """Raise `RecipeError` if the recipe names code outside mvssl and the packages of `trust`."""
+    for place, name in _foreign(recipe).items():
+        package = _package(name)
+        if package not in trust:
+            raise RecipeError(f"{place} names {name!r}, code outside mvssl; add --trust {package} if you know it")
+
+
+def packages(recipe: Recipe) -> list[str]:
+    """The packages outside mvssl that the recipe names classes of."""
+    return [_package(name) for name in _foreign(recipe).values()]
+
+
+def _foreign(recipe: Recipe) -> dict[str, str]:
+    """Classes outside mvssl, by where the recipe names them."""
+    tables = {f"views.{name}": view.name for name, view in recipe.views.items()}
+    tables |= {f"objective.{number}": term.name for number, term in enumerate(recipe.objective)}
+    return {place: name for place, name in tables.items() if ":" in name}
+
+
+def _package(name: str) -> str:
+    return name.partition(":")[0].partition(".")[0]

@@ -1,0 +1,191 @@
+"""What a person sees while it trains, and what a program reads afterwards.
+
+A bar on a terminal, a plain line per interval elsewhere; metrics.jsonl and Accelerate's trackers in either case. Only
+the main process speaks. Metrics stay tensors until they are shown.
+"""
+
+import contextlib
+import itertools
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
+from torch import Tensor
+
+from mvssl.distributed import collectives
+from mvssl.monitoring.diagnosis import Bound, Verdict, bounds
+from mvssl.runs.line_files import LineFile
+from mvssl.text import counted, warn
+
+
+class Log:
+    """Collects metrics over an interval; reports their means, samples per second and the share of time lost to data."""
+
+    def __init__(self, accelerator: Accelerator, run: Path, *, start: int, steps: int, every: int, batch_size: int):
+        self.accelerator, self.lines = accelerator, LineFile(run / "metrics.jsonl")
+        self.steps, self.every, self.batch_size = steps, every, batch_size
+        self.console = Console(stderr=True)
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[line]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            console=self.console,
+            disable=not (accelerator.is_main_process and self.console.is_terminal),
+            transient=False,
+            expand=True,
+        )
+        self.task = self.bar.add_task("training", total=steps, completed=start, line="")
+        self.sums: dict[tuple[str, ...], Tensor] = {}  # of metrics that come together; last: steps not vetoed
+        self.one = torch.ones((), device=accelerator.device)
+        self.steps_since = 0  # of the interval
+        self.steps_timed = 0  # of those, what this process itself has seen
+        self.slow: set[int] = set()  # processes that were said to wait for data longer than the others
+        self.tracked = True
+        self.last: dict[str, float | None] = {}
+        self.waited, self.since = 0.0, time.perf_counter()
+
+    def __enter__(self) -> "Log":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def add(self, done: int, metrics: dict[str, Tensor], verdict: Tensor, waited: float, rate: float) -> None:
+        """Count the metrics of finished step number `done` (from 1) unless vetoed; report when the interval is full."""
+        # stacked first, so that the number of kernels does not grow with the number of metrics
+        values = torch.stack([value.detach().to(self.one) for value in (*metrics.values(), self.one)])
+        values, names = torch.where(verdict[0] > 0, 0.0, values), tuple(metrics)
+        self.sums[names] = self.sums[names] + values if names in self.sums else values
+        self.steps_since, self.steps_timed, self.waited = (
+            self.steps_since + 1,
+            self.steps_timed + 1,
+            self.waited + waited,
+        )
+        self.bar.advance(self.task)
+        if done % self.every == 0 or done == self.steps:
+            self._report(done, rate)
+
+    def _report(self, done: int, rate: float) -> None:
+        numbers = iter(torch.cat(list(self.sums.values())).tolist())  # the one read
+        sums, counted = dict.fromkeys(itertools.chain(*self.sums), 0.0), 0.0
+        for names in self.sums:
+            sums |= {name: sums[name] + next(numbers) for name in names}
+            counted += next(numbers)
+        # Nothing to say of an interval in which every step was vetoed, and JSON knows no NaN.
+        means = {name: total / counted if counted and math.isfinite(total) else None for name, total in sums.items()}
+        seconds = time.perf_counter() - self.since
+        pace = {"samples_per_second": self.steps_timed * self.batch_size / seconds, "data_wait": self.waited / seconds}
+        self.last = {**means, "lr": rate, "skipped": self.steps_since - counted, **pace}
+        self._warn_of_slow(self.waited / seconds)
+        self.sums, self.steps_since, self.steps_timed, self.waited, self.since = {}, 0, 0, 0.0, time.perf_counter()
+        self._track(self.last, done)
+        if self.accelerator.is_main_process:
+            self.lines.append([{"step": done, **self.last}])
+            text = self._line(means, **pace)
+            self.bar.update(self.task, line=text)
+            if self.bar.disable:
+                self.console.print(f"step {done}/{self.steps}  {text}", highlight=False, soft_wrap=True)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of an interval that is not over: its sums so far."""
+        sums = [{"names": list(names), "values": values.tolist()} for names, values in self.sums.items()]
+        return {"steps": self.steps_since, "sums": sums}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with the interval in which a checkpoint was written."""
+        self.steps_since = state["steps"]
+        self.sums = {tuple(sums["names"]): torch.tensor(sums["values"]).to(self.one) for sums in state["sums"]}
+
+    def _track(self, values: Mapping[str, float | None], done: int) -> None:
+        if not self.tracked:
+            return
+        try:
+            self.accelerator.log({name: value for name, value in values.items() if value is not None}, step=done)
+        except OSError as error:  # its disk or its server; metrics.jsonl has the same numbers
+            self.tracked = False
+            warn(f"a tracker failed ({error}) and is left out from step {done} on; metrics.jsonl goes on")
+
+    def _warn_of_slow(self, share: float) -> None:
+        """Name a process that waits for data much longer than the others, which then wait for it in every step."""
+        if collectives.world() == 1:
+            return
+        shares = collectives.gather(torch.full((1,), share, device=self.one.device)).tolist()
+        for rank, waits in enumerate(shares):
+            others = median(other for number, other in enumerate(shares) if number != rank)
+            if waits > 0.2 and waits > 2 * others and rank not in self.slow:
+                self.slow.add(rank)
+                warn(
+                    f"process {rank} waits for data {waits:.0%} of the time, the others {others:.0%}; they wait for it"
+                )
+
+    def _line(self, means: dict[str, float | None], samples_per_second: float, data_wait: float) -> str:
+        loss = "no step was taken" if means["loss"] is None else f"loss {means['loss']:.3f}"
+        pace = [f"{samples_per_second:,.0f} samples/s", f"data wait {data_wait:.0%}"]
+        return "  ".join([loss, *bounds_in_words(means), *pace])
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that is not the steps': what passes inside counts neither for the pace nor as waiting for data."""
+        begin = time.perf_counter()
+        yield
+        self.since += time.perf_counter() - begin
+
+    def check(self, done: int, values: dict[str, float | None], verdict: Verdict, more: Iterable[str] = ()) -> None:
+        """Report a check after step number `done`."""
+        self._track(values, done)
+        if self.accelerator.is_main_process:
+            self.lines.append([{"step": done, **values}])
+            self.console.print(
+                f"check at step {done}  {_checked(values)}", highlight=False, markup=False, soft_wrap=True
+            )
+            told = [f"  {finding.sentence}; {finding.advice}" for finding in verdict.findings]
+            told += [f"  {line}" for line in more]
+            self.console.print(f"  {verdict.verdict}", *told, sep="\n", highlight=False, markup=False, soft_wrap=True)
+
+
+def bounds_in_words(metrics: Mapping[str, float | None]) -> list[str]:
+    """Each bound beside its ceiling; of more than three their mean and the least, nats and Jensen-Shannon apart."""
+    found = bounds(metrics)
+    if len(found) <= 3:
+        return [f"{name} {bound}" for name, bound in found.items()]
+    nats = {name: bound for name, bound in found.items() if bound.divergence is None}
+    rest = {name: bound for name, bound in found.items() if name not in nats}
+    return [_together(part) for part in (nats, rest) if part]
+
+
+def _together(found: Mapping[str, Bound]) -> str:
+    columns = zip(*found.values(), strict=True)
+    mean = Bound(*(None if None in column else fmean(column) for column in columns))  # pyright: ignore[reportArgumentType]
+    least = min(found, key=lambda name: found[name].told)
+    return f"{counted(len(found), 'bound')}, mean {mean}, least {found[least].told:.2f} ({least})"
+
+
+def _checked(values: Mapping[str, float | None]) -> str:
+    """The values of a check in one line."""
+    held = {name.removeprefix("val/"): value for name, value in values.items() if value is not None}
+    told = [f"loss {held['loss']:.3f}"] if "loss" in held else []
+    told += bounds_in_words(held)
+    for name, form in (("knn", "{:.1%}"), ("rank", "{:.1f}"), ("plane", "{:.2f}")):
+        found = {key.partition("/")[2]: value for key, value in held.items() if key.partition("/")[0] == name}
+        if found:
+            told.append(f"{name} " + ", ".join(f"{view} {form.format(value)}" for view, value in found.items()))
+    return "  ".join(told)
+
+
+def say(accelerator: Accelerator, *lines: Any) -> None:
+    """Print to the person at the terminal, from the main process."""
+    if accelerator.is_main_process:
+        console = Console(stderr=True)
+        for line in lines:
+            console.print(line, highlight=False, markup=False)

@@ -1,0 +1,114 @@
+"""What one would type after a run: commands of the shell that work when they are pasted.
+
+in   a run, opened; what was exported and evaluated already
+out  lines of shell, each tried as far as the command itself would look before it computes
+"""
+
+import contextlib
+import json
+import shlex
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+from mvssl.errors import MvsslError, RecipeError
+from mvssl.recipe.yaml_text import parse_yaml
+from mvssl.runs.load import LoadedRun, packages
+
+FEATURES = "features.npz"
+FEW = 16  # samples that are looked at
+Evaluation = tuple[str, list[str], str | None]  # what to add to `mvssl evaluate RUN`: probes, and a layer
+
+
+def typed(path: Any) -> str:
+    """A path as a word of the shell that is neither an option nor a home folder."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith(("-", "~")) else text)
+
+
+def overriding(key: str, text: str) -> str:
+    """A word of the shell that sets a key of a recipe to a text, in YAML's quotes where it would read otherwise."""
+    with contextlib.suppress(RecipeError):
+        if parse_yaml(text, key) == text and "#" not in text:
+            return shlex.quote(f"{key}={text}")
+    return shlex.quote(f"{key}={json.dumps(text)}")
+
+
+def next_commands(run: LoadedRun, loads: list[str], failed: bool) -> list[str]:
+    """Lines to type after the run; `loads` load what was exported, `failed` says that its evaluation did not end."""
+    then, folder = run.recipe.train.then, typed(run.folder)
+    trust = "".join(f" --trust {shlex.quote(package)}" for package in dict.fromkeys(packages(run.recipe)))
+    lines = [f"mvssl evaluate {folder}{added}{trust}" for added in _evaluations(run, failed)][:1]
+    if not lines and _can_embed(run):
+        lines.append(f"mvssl embed {folder} --out {typed(run.folder / FEATURES)}{trust}")
+    if "report" not in then:
+        lines.append(f"mvssl report {folder}{trust}")
+    if loads:
+        lines += loads
+    elif _can_export(run):
+        lines.append(f"mvssl export {folder} {typed(run.folder / 'backbone')}{trust}")
+    if (run.folder / "trackers").is_dir() and {"tensorboard", "all"} & {*run.recipe.train.trackers}:
+        lines += [f"tensorboard --logdir {folder}"] * (shutil.which("tensorboard") is not None)
+    return lines
+
+
+def _evaluations(run: LoadedRun, failed: bool) -> Iterator[str]:
+    """What may be added to `mvssl evaluate RUN`, the most telling first."""
+    from mvssl.evaluation.plan import refuse_impossible
+
+    said, done = run.recipe.evaluate, "evaluate" in run.recipe.train.then
+    wanted: list[Evaluation] = [(" --layer head", said.probes, "head")] if done else [("", said.probes, None)]
+    wanted = [*([] if failed else wanted), (" --probe retrieval --layer head", ["retrieval"], "head")]
+    for added, probes, layer in wanted:
+        try:
+            refuse_impossible(said.model_copy(update={"probes": probes}))
+            if _is_possible(run, probes, layer or said.layer):
+                yield added
+        except MvsslError:
+            continue
+
+
+def _is_possible(run: LoadedRun, probes: list[str], layer: str) -> bool:
+    """Whether an evaluation finds its layer, shards, labels, and views that differ. Raises `MvsslError` where not."""
+    from mvssl.data.decoding.labels import as_classes
+    from mvssl.evaluation.features.inputs import distinct
+    from mvssl.evaluation.features.layers import refuse_layer
+    from mvssl.evaluation.features.splits import open_splits
+    from mvssl.evaluation.plan import jobs_of, need_labels, need_segments
+    from mvssl.evaluation.probes.table import PROBES
+    from mvssl.reporting.samples import take
+
+    jobs = jobs_of(run.recipe.evaluate, probes, layer)
+    for view in run.views.bases:
+        refuse_layer(run.model, view, layer, len(run.model.encoder_of(view).widths.maps))
+    sources = open_splits(run.recipe, labels=need_labels(jobs), segments=need_segments(jobs)).shards
+    some = take(sources["test"], range(min(len(sources["test"]), FEW)))
+    if not len(some.index):
+        return False
+    if need_labels(jobs):
+        as_classes(some.columns["label"])
+    several = len(distinct(run.views.clean(some))) > 1
+    return several or any(PROBES[job.probe].handed != "views" for job in jobs)
+
+
+def _can_embed(run: LoadedRun) -> bool:
+    """Whether there are shards, with labels that can be written if any, and no such file yet."""
+    from mvssl.evaluation.features.splits import refuse_pictures
+    from mvssl.reporting.samples import open_some
+
+    try:
+        refuse_pictures(open_some(run.recipe)[0])
+    except MvsslError:
+        return False
+    return not (run.folder / FEATURES).exists()
+
+
+def _can_export(run: LoadedRun) -> bool:
+    """Whether RUN/backbone is free, or holds an earlier export."""
+    from mvssl.exporting.exporting import folders_of
+
+    try:
+        folders_of(list(run.model.encoders), run.folder / "backbone")
+    except MvsslError:
+        return False
+    return True

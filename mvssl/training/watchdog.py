@@ -1,0 +1,164 @@
+"""Finds a process that hangs, and ends the run with a sentence that names it.
+
+in   a beat from the training loop whenever it begins something; the seconds without one after which a process hangs
+out  RUN/.alive/N, what process N of several is doing; after a hang RUN/hang-N.txt with the stacks, exit.json, code 75
+
+A thread watches, since a main thread that waits in a collective, for a disk or for a device, can do nothing itself. A
+run that was suspended and continued as a whole does not count as hanging. Loader processes that hang are killed, so
+that the main thread, which may be reading from one, gets an error and can save. The thread also notices when the
+launcher is gone, and then asks the run to save and stop.
+"""
+
+import contextlib
+import faulthandler
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from mvssl.data.workers import end_all
+from mvssl.distributed import collectives
+from mvssl.errors import HangError
+from mvssl.process.signals import StopSignal
+from mvssl.runs import exit_record
+
+FOLDER = ".alive"
+_TICK = 1.0  # seconds between looks at the launcher
+_MARGIN = 20.0  # seconds for the main thread to save, once the loader processes that it waits for are killed
+_LAST_WAIT = 5.0  # seconds for the next batch, once a single process is asked to stop
+FOR_DATA, IN_A_CHECK = "waiting for data", "in a check"
+
+
+class Watchdog:
+    """Watches this process, and by their files the others, from `with` on."""
+
+    def __init__(self, folder: Path, limit: float, stop: StopSignal, launcher: int):
+        self.folder, self.limit, self.stop = folder, limit, stop
+        self.loader_hang = ""  # what is known of loader processes that hung, once they are killed
+        self.tick = min(_TICK, limit / 10)
+        self.doing, self.step, self.beats = "starting", 0, 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="mvssl watchdog")
+        launched = collectives.world() > 1 or "ACCELERATE_MIXED_PRECISION" in os.environ  # accelerate launch sets it
+        self._launcher = launcher if launched else None  # process number
+
+    def beat(self, step: int, doing: str) -> None:
+        """The loop is about to do something after `step` steps: wait for data, run the model, save, check."""
+        self.step, self.doing = step, doing
+        self.beats += 1
+
+    def __enter__(self) -> "Watchdog":
+        if collectives.world() > 1:
+            self._write()  # now, as a process may be stopped before its thread first looks
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        if collectives.world() > 1 and collectives.rank() == 0:
+            shutil.rmtree(self.folder / FOLDER, ignore_errors=True)
+
+    def _watch(self) -> None:
+        idle, seen, written, before = 0.0, -1, -self.limit, time.monotonic()
+        earlier: dict[int, dict[str, Any]] | None = None  # of all processes, some time before the limit
+        while not self._over.wait(self.tick):
+            now = time.monotonic()
+            # of a pause of the whole process only a tick counts
+            idle, before = idle + min(now - before, 2 * self.tick), now
+            if self.beats != seen:
+                idle, seen, earlier = 0.0, self.beats, None
+            if collectives.world() > 1 and now - written > self.limit / 10:
+                self._write()
+                written = now
+            if self._launcher is not None and os.getppid() != self._launcher:
+                self._launcher = None
+                os.kill(os.getpid(), signal.SIGTERM)
+            if earlier is None and idle > 0.7 * self.limit:
+                earlier = self._read()
+            self._help_main_thread(idle)
+            if idle > self.limit + (_MARGIN if self.loader_hang else 0) and self.beats == seen:
+                self._end(earlier or {})
+
+    def _help_main_thread(self, idle: float) -> None:
+        """Kill loader processes that the main thread waits for in vain."""
+        if self.doing not in (FOR_DATA, IN_A_CHECK):
+            return
+        if collectives.world() == 1 and self.stop.received and idle > _LAST_WAIT:
+            end_all()
+        if idle > self.limit and not self.loader_hang:
+            states = end_all()
+            self.loader_hang = self._sentence(states) if states else ""
+
+    def _sentence(self, cause: str) -> str:
+        return f"no progress for {self.limit:g} s (train.hang_timeout): {cause}; start the same command again"
+
+    def _write(self) -> None:
+        at, waits = _main_thread()
+        state = {"step": self.step, "doing": self.doing, "beats": self.beats, "at": at, "waits": waits}
+        state |= {"host": socket.gethostname(), "process": os.getpid(), "written": time.time()}
+        with contextlib.suppress(OSError):
+            file = self.folder / FOLDER / str(collectives.rank())
+            file.parent.mkdir(exist_ok=True)
+            aside = file.with_suffix(".new")
+            aside.write_text(json.dumps(state))
+            aside.replace(file)
+
+    def _end(self, earlier: dict[int, dict[str, Any]]) -> None:
+        """Name who hangs, keep the stacks, and leave without waiting for anybody."""
+        reason = self.loader_hang or self._sentence(self._culprit(earlier))
+        with contextlib.suppress(OSError), open(self.folder / f"hang-{collectives.rank()}.txt", "w") as file:
+            faulthandler.dump_traceback(file, all_threads=True)
+        exit_record.write_end(self.folder, HangError(reason))
+        with contextlib.suppress(OSError):
+            os.write(2, f"mvssl (process {collectives.rank()}): {reason}\n".encode())
+        end_all()
+        sys.stderr.flush()
+        os._exit(HangError.code)
+
+    def _culprit(self, earlier: dict[int, dict[str, Any]]) -> str:
+        """The process that stands still while the others wait for it, as far as this one can tell."""
+        now = self._read()
+        if collectives.world() == 1 or not now:
+            return f"process {os.getpid()} stands still {self.doing}, after step {self.step}, at {_main_thread()[0]}"
+        absent = [n for n in range(collectives.world()) if n not in now]
+        if absent:
+            return f"process {', '.join(map(str, absent))} wrote nothing to {self.folder / FOLDER}"
+        stopped = [n for n in now if now[n] == earlier.get(n) and n != collectives.rank()]
+        if stopped:  # their watchdogs do not run either
+            return "; ".join(f"{_named(n, now[n])} does not run at all" for n in stopped)
+        behind = min(now, key=lambda n: (now[n].get("beats", 0), now[n].get("waits", False), n))
+        return (
+            f"{_named(behind, now[behind])} stands still {now[behind].get('doing')}, at {now[behind].get('at')}; "
+            "the others wait for it"
+        )
+
+    def _read(self) -> dict[int, dict[str, Any]]:
+        found = {}
+        for n in range(collectives.world()):
+            with contextlib.suppress(OSError, ValueError):
+                state = json.loads((self.folder / FOLDER / str(n)).read_text())
+                found[n] = state if isinstance(state, dict) else {}
+        return found
+
+
+def _main_thread() -> tuple[str, bool]:
+    """Where the main thread is, and whether it waits there for other processes."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    if frame is None:
+        return "an unknown place", False
+    innermost = [frame, frame.f_back, frame.f_back and frame.f_back.f_back]
+    files = [each.f_code.co_filename for each in innermost if each is not None]
+    waits = any(re.search(r"torch/(distributed|autograd)/|mvssl/distributed\.py", file) for file in files)
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}", waits
+
+
+def _named(n: int, state: dict[str, Any]) -> str:
+    return f"process {n} ({state.get('process')} on {state.get('host')}, after step {state.get('step')})"

@@ -1,0 +1,132 @@
+"""An entry is what was written, or it is not there."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from mvssl.errors import RecipeError, StorageError
+from mvssl.evaluation.features import cache
+
+OF = {"weights": "abc", "layer": "vector"}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MVSSL_CACHE", str(tmp_path / "cache"))
+
+
+def written(description=OF, rows=(0, 1, 2, 3), value=1.0):
+    writer = cache.Writer(description, 4)
+    for row in rows:
+        writer.write("x", np.array([row]), torch.full((1, 5), value * row))
+    return writer.close()
+
+
+def files():
+    return sorted(cache.folder().rglob("*.npy"))
+
+
+def test_what_is_written_is_found_by_its_description_alone():
+    made = written()
+    found = cache.find(dict(reversed(OF.items())))
+    assert found["x"].equal(made["x"])
+    assert found["x"].equal(torch.arange(4.0)[:, None].expand(4, 5))
+    assert cache.find(OF | {"layer": "head"}) is None
+
+
+def test_rows_that_were_never_written_are_not_given_out():
+    found = written(rows=(0, 2))
+    assert found.rows.tolist() == [0, 2]
+    assert found["x"][:, 0].tolist() == [0, 2]
+
+
+def test_what_a_probe_writes_into_a_found_array_does_not_reach_the_file():
+    written()
+    cache.find(OF).arrays["x"].zero_()
+    assert cache.find(OF)["x"].sum() > 0
+
+
+@pytest.mark.parametrize("harm", ["a bit", "an end", "a file", "the description", "no file at all"])
+def test_a_damaged_entry_is_no_entry_and_is_written_anew(harm):
+    written()
+    file, about = files()[0], next(cache.folder().rglob("about.json"))
+    if harm == "a bit":
+        body = bytearray(file.read_bytes())
+        body[-3] ^= 1
+        file.write_bytes(body)
+    elif harm == "an end":
+        file.write_bytes(file.read_bytes()[:-4])
+    elif harm == "a file":
+        file.unlink()
+    elif harm == "the description":
+        about.write_text("{")
+    else:
+        about.write_text(json.dumps({"arrays": {}}))
+    assert cache.find(OF) is None
+    written(value=2.0)
+    assert cache.find(OF)["x"][3, 0] == 6
+
+
+def test_an_unfinished_entry_is_not_found_and_leaves_nothing():
+    writer = cache.Writer(OF, 4)
+    writer.write("x", np.array([0]), torch.ones(1, 5))
+    assert cache.find(OF) is None
+    writer.discard()
+    assert not list(cache.folder().iterdir())
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MVSSL_CACHE", str(tmp_path / "file"))
+    assert written()["x"][:, 0].tolist() == [0, 1, 2, 3]
+    assert cache.find(OF) is None
+
+
+def test_features_that_do_not_fit_on_the_disk_say_where_else_they_could_go(monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StorageError, match="MVSSL_CACHE=FOLDER"):
+        written()
+    assert not list(cache.folder().iterdir())
+
+
+def test_the_entries_not_used_for_longest_go_where_there_is_too_much(monkeypatch):
+    old, used, new = ({"number": number} for number in range(3))
+    written(old)
+    written(used)
+    for age, description in ((300, old), (200, used)):
+        os.utime(cache.folder() / cache.digest(description), (age, age))
+    assert cache.find(old) is not None  # which is a use
+    size = cache.entries()[0][1]
+    monkeypatch.setenv("MVSSL_CACHE_LIMIT", str(2.5 * size / 2**30))
+    written(new)
+    assert cache.evict() == 0
+    assert cache.find(used) is None
+    assert cache.find(old) is not None
+    assert cache.find(new) is not None
+
+
+def test_entries_in_use_stay_however_large_and_go_once_they_are_let_go(monkeypatch):
+    """The next probe of the same evaluation reads them; evicted, it would compute everything again."""
+    written({"number": 0})
+    own = [written({"number": number}) for number in (1, 2)] + [cache.find({"number": 1})]
+    size = cache.entries()[0][1]
+    monkeypatch.setenv("MVSSL_CACHE_LIMIT", str(1.5 * size / 2**30))
+    assert cache.evict() * 2**30 == pytest.approx(0.5 * size)
+    assert len(cache.entries()) == 2
+    assert cache.find({"number": 0}) is None
+    own.clear()
+    assert cache.evict() == 0
+    assert len(cache.entries()) == 1
+
+
+@pytest.mark.parametrize("given", ["20 GiB", "-1", "nan"])
+def test_a_limit_that_is_no_number_is_refused(monkeypatch, given):
+    monkeypatch.setenv("MVSSL_CACHE_LIMIT", given)
+    with pytest.raises(RecipeError, match=f"MVSSL_CACHE_LIMIT={given}: GiB"):
+        cache.limit()

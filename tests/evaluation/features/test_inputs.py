@@ -1,0 +1,259 @@
+"""What an evaluation hands to its probes, on a run of two views with segments, labels and a set of strangers."""
+
+import importlib
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import webdataset
+from PIL import Image
+
+from mvssl.checkpoints import store
+from mvssl.data import open_shards
+from mvssl.errors import DataError
+from mvssl.evaluation import evaluate
+from mvssl.evaluation.features.inputs import Some, distinct, refuse_other_sides
+from mvssl.evaluation.features.splits import Split
+from mvssl.evaluation.probes.table import PROBES
+from mvssl.model import build_model
+from mvssl.recipe import Finetune, parse_recipe, to_yaml
+from mvssl.runs import load
+from mvssl.training.loop import train
+from mvssl.views import build_views
+
+FAR = {"mean": [0.0], "std": [1.0]}
+
+
+def png(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(array.astype(np.uint8)).save(file, "png")
+    return file.getvalue()
+
+
+def write(folder, n: int, seed: int, shift: int = 0) -> None:
+    """Pictures of four quarters, each bright or dark by its class; the label is the class of the first quarter."""
+    numbers = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    with webdataset.TarWriter(str(folder / "000000.tar")) as writer:
+        for key in range(n):
+            classes = numbers.integers(0, 2, (2, 2))
+            seg = classes.repeat(4, 0).repeat(4, 1)
+            bright = 40 + shift + 150 * seg + numbers.integers(0, 20, (8, 8))
+            seg[0, 0] = 9  # not labelled
+            sample = {"__key__": f"{key:08d}", "png": png(np.clip(bright, 0, 255)), "seg.png": png(seg)}
+            sample["depth.png"] = png(255 - np.clip(bright, 0, 255))
+            writer.write(sample | {"cls": str(classes[0, 0]).encode()})
+
+
+QUICK = {
+    "linear": {"epochs": 1, "least_steps": 2},
+    "sensors": {"epochs": 1, "least_steps": 2},
+    "mlp": {"epochs": 1, "least_steps": 2},
+    "ndm": {"steps": 2},
+    "information": {"steps": 2},
+    "inputs": {"steps": 2},
+    "cluster": {"seeds": 2},
+    "fewlabel": {"shots": 1, "draws": 2},
+    "finetune": {"shots": 8, "epochs": 1, "augment": False, "least_steps": 60},
+}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Every probe as it stands in the table, in so few steps that a test is a test."""
+    for name, options in QUICK.items():
+        monkeypatch.setitem(PROBES, name, PROBES[name]._replace(rows=lambda said, given=options: [given]))
+    monkeypatch.setattr(importlib.import_module("mvssl.evaluation.probes.dense"), "SCHEDULE", DENSE)
+
+
+DENSE = {"epochs": 1, "batch_size": 128, "least_steps": 60}
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    write(root / "train", 48, 0)
+    write(root / "val", 24, 1)
+    write(root / "other", 20, 2, shift=60)
+    folder = tmp_path_factory.mktemp("run")
+    recipe = parse_recipe(
+        {
+            "data": {
+                "root": str(root), "train": "train/*.tar", "val": "val/*.tar", "workers": 0,
+                "columns": {"image": {"field": "png"}, "depth": {"field": "depth.png"}}, "label": {"field": "cls"},
+            },
+            "views": {name: {"from": name, "size": 8, "normalize": FAR} for name in ("image", "depth")},
+            "encoder": {"name": "test_resnet"},
+            "objective": {"name": "cmc", "embed": 8},
+            "evaluate": {
+                "segments": {"field": "seg.png"}, "ignore": 9,
+            },
+            "train": {"steps": 1, "out": str(folder)},
+        }
+    )  # fmt: skip
+    shapes = open_shards("train/*.tar", root, recipe.data.columns, progress=False).shapes
+    torch.manual_seed(0)
+    model = build_model(recipe, build_views(recipe.views, shapes).shapes)
+    (folder / "recipe.yaml").write_text(to_yaml(recipe))
+    store.save_checkpoint(folder, 1, model, torch.optim.AdamW(model.parameters()), {"columns": shapes}, keep=2)
+    return load.load_run(folder)
+
+
+def values(records, **keys) -> dict[str, float]:
+    """What and metric of the records that fit -> value."""
+    fitting = (r for r in records if all(r[key] == value for key, value in keys.items()))
+    return {f"{r['what']} {r['metric']}".strip(): r["value"] for r in fitting}
+
+
+def test_pixels_show_the_segments_also_where_their_vector_is_measured_too(loaded):
+    """Both are pixels by name; as features they are flat, for the dense probe they have places."""
+    records = evaluate(loaded, probes=["knn", "dense"], show=False)
+    for view in ("image", "depth"):
+        found = values(records, probe="dense", encoder="pixels", view=view)
+        assert found["pixel_accuracy"] > 0.95
+        assert found["miou"] > 0.9
+    assert {r["view"] for r in records if r["probe"] == "dense"} == {"image", "depth"}
+    assert all(r["protocol"]["ignored_class"] == 9 for r in records if r["probe"] == "dense")
+    assert values(records, probe="knn", encoder="pixels", view="image")["accuracy"] > 0.95
+
+
+def test_classes_of_pixels_that_show_another_part_of_the_scene_are_refused(loaded):
+    for sides in ((8, 8), (4, 4), (16, 16)):
+        refuse_other_sides(torch.zeros(2, *sides), (3, 8, 8), "image")
+    refuse_other_sides(torch.zeros(2, 107, 160), (3, 480, 720), "image")  # 106.7, rounded
+    evaluates = loaded.recipe.evaluate
+    squeezed = evaluates.model_copy(update={"segments": evaluates.segments.model_copy(update={"size": (4, 8)})})
+    other = replace(loaded, recipe=loaded.recipe.model_copy(update={"evaluate": squeezed}))
+    with pytest.raises(DataError, match=r"segments are 4x8 and the images of column 'image' 8x8.*size of the column"):
+        evaluate(other, probes=["dense"], show=False)
+
+
+def test_what_is_no_image_has_no_pixels_to_be_of_a_class(tmp_path):
+    """The other probes go on."""
+    (tmp_path / "x").mkdir()
+    with webdataset.TarWriter(str(tmp_path / "x" / "000000.tar")) as writer:
+        for key in range(20):
+            sample = {"npy": np.full(6, key % 2, np.float32), "seg.png": png(np.zeros((4, 4)))}
+            writer.write({"__key__": f"{key:08d}", "cls": str(key % 2).encode(), **sample})
+    tables = tiny.tables(tmp_path, tmp_path / "run", views={"x": {"from": "x", "name": "vector", "count": 2}})
+    tables["data"] |= {"train": "x/*.tar", "val": "x/*.tar", "columns": {"x": {"field": "npy"}}}
+    tables |= {"encoder": {"name": "mlp"}, "evaluate": {"segments": {"field": "seg.png"}}}
+    train(parse_recipe(tables | {"train": tables["train"] | {"steps": 1}}))
+    with pytest.raises(DataError, match="nothing could be measured: dense: view 'x' is no image"):
+        evaluate(load.load_run(tmp_path / "run"), probes=["dense"], show=False)
+    assert evaluate(load.load_run(tmp_path / "run"), probes=["dense", "knn"], show=False)
+
+
+def test_an_encoder_is_trained_on_a_few_labels_from_both_starts_and_stays_as_it_was(loaded):
+    before = {name: x.clone() for name, x in loaded.model.state_dict().items()}
+    records = evaluate(loaded, probes=["finetune"], views=["image"], show=False)
+    assert {(r["encoder"], r["view"]) for r in records} == {("untrained", "image"), ("trained", "image")}
+    for r in records:
+        assert r["what"] == "8 labels/class"
+        assert r["value"] > 0.75
+        assert r["protocol"]["labelled"] == 16
+        assert r["protocol"]["mode"] == "trained, fp32"
+    assert all(x.equal(before[name]) for name, x in loaded.model.state_dict().items())
+
+
+def test_views_are_compared_with_each_other(loaded):
+    names = ["sensors", "retrieval", "aligned", "spectrum"]
+    records = evaluate(loaded, probes=names, layer="head", baselines=False, show=False)
+    sensors = values(records, probe="sensors")
+    assert {key.removesuffix(" accuracy") for key in sensors} == {
+        "all", "without image", "without depth", "only image", "only depth",
+    }  # fmt: skip
+    assert "image to depth recall_at_1" in values(records, probe="retrieval")
+    assert list(values(records, probe="aligned")) == ["image and depth alignment"]
+    assert values(records, probe="spectrum", view="image")["effective_rank"] <= 8
+
+
+def test_strangers_are_told_from_the_samples_of_test(loaded):
+    records = evaluate(loaded, probes=["ood"], views=["image"], other="other/*.tar", show=False)
+    assert values(records, encoder="pixels")["mahalanobis auroc"] > 0.95
+
+
+def test_a_probe_of_one_view_asks_for_the_features_of_no_other(loaded, monkeypatch):
+    asked, real = [], Split.features
+    monkeypatch.setattr(Split, "features", lambda *given, **named: asked.append(given[2:]) or real(*given, **named))
+    evaluate(loaded, probes=["knn", "ood"], views=["image"], other="other/*.tar", show=False)
+    assert len(asked) > 9
+    assert asked.count(("image",)) >= len(asked) - 1  # once to see which views there are
+
+
+def test_features_are_compared_with_their_input_and_pixels_are_not(loaded):
+    records = evaluate(loaded, probes=["inputs"], show=False)
+    assert {r["encoder"] for r in records} == {"untrained", "trained"}
+    assert "image and its input, infonce information" in values(records, encoder="trained")
+
+
+def test_a_view_twice_is_one_and_features_that_never_vary_are_told_apart():
+    x = torch.randn(20, 3)
+    assert distinct({"a": x, "b": x.clone(), "c": 2 * x}) == ["a", "c"]
+    flat = torch.ones(20, 3)
+    assert distinct({"a": flat, "b": flat}) == ["a", "b"]
+
+
+def test_some_samples_of_a_source_are_those_samples(loaded):
+    recipe = loaded.recipe
+    source = open_shards("train/*.tar", recipe.data.folder, recipe.data.columns, progress=False)
+    some = Some(source, [5, 2])
+    assert len(some) == 2
+    assert np.array_equal(some[1]["image"], source[2]["image"])
+
+
+def test_every_protocol_is_json_and_agrees_between_encoders(loaded):
+    records = evaluate(loaded, probes=list(PROBES), views=["image"], layer="head", other="other/*.tar", show=False)
+    assert {r["probe"] for r in records} == set(PROBES)
+    assert json.loads(json.dumps(records)) == records
+    rows = {}
+    for r in records:
+        rows.setdefault((r["probe"], r["view"], r["what"], r["metric"]), []).append(r["protocol"])
+    for key, protocols in rows.items():
+        assert all(p == protocols[0] for p in protocols), key
+
+
+def test_the_recipe_says_how_long_how_exactly_and_with_how_many_labels_to_fine_tune(loaded):
+    said = loaded.recipe.evaluate.model_copy(update={"finetune": Finetune(epochs=3, shots=[5, 1]), "precision": "bf16"})
+    rows = importlib.import_module("mvssl.evaluation.probes.table")._finetunings
+    assert rows(loaded.recipe.evaluate) == [{"epochs": 10, "augment": True, "precision": "fp32"}]
+    assert rows(said) == [{"epochs": 3, "augment": True, "precision": "bf16", "shots": shots} for shots in (1, 5)]
+
+
+def test_batches_to_fine_tune_on_are_decoded_by_the_recipes_workers_and_are_the_same(loaded, monkeypatch):
+    hands, asked = [], []
+    measured = importlib.import_module("mvssl.evaluation.measure")
+    monkeypatch.setattr(measured, "_called", lambda job, hand, view, notes: hands.append(hand) or [])
+    parallel = loaded.recipe.data.model_copy(update={"workers": 2})
+    subject = replace(loaded, recipe=loaded.recipe.model_copy(update={"data": parallel}))
+    with pytest.raises(DataError, match="nothing could be measured"):
+        evaluate(subject, probes=["finetune"], views=["image"], baselines=False, show=False)
+    (hand,) = hands
+    made = importlib.import_module("mvssl.evaluation.features.inputs")
+    for name in ("loader", "sequential"):
+        own = getattr(made, name)
+        monkeypatch.setattr(
+            made, name, lambda *given, own=own, **keywords: asked.append(keywords["workers"]) or own(*given, **keywords)
+        )
+    seen = []
+    for workers in (hand.workers, 0):
+        live = replace(hand, workers=workers).live("image")
+        seen.append([*live.train(torch.arange(30), 3, 8, 0, True), *live.test()])
+    assert asked == [2, 2, 0, 0]
+    for ours, theirs in zip(*seen, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_probe_that_does_not_fit_the_device_is_a_note_and_the_others_go_on(loaded, monkeypatch, capsys):
+    def too_large(*given, **keywords):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 33.00 GiB")
+
+    monkeypatch.setitem(PROBES, "knn", PROBES["knn"]._replace(run=too_large))
+    found = evaluate(loaded, probes=["knn", "spectrum"], views=["image"])
+    assert {record["probe"] for record in found} == {"spectrum"}
+    told = " ".join(capsys.readouterr().out.split())
+    assert "left out: knn of trained on image: it needs more memory than the device has" in told

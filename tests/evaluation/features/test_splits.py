@@ -1,0 +1,96 @@
+"""Which samples count, and how their classes are numbered."""
+
+import pytest
+import tiny
+import torch
+
+from mvssl.errors import DataError, RecipeError
+from mvssl.evaluation.features.cache import Entry
+from mvssl.evaluation.features.layers import Candidate, Want
+from mvssl.evaluation.features.splits import Classes, Split, open_splits
+from mvssl.evaluation.results.metrics import mean_average_precision
+
+
+class Mapped(torch.Tensor):
+    """Counts the numbers that are copied out of it by rows."""
+
+    copied = 0
+
+    def __getitem__(self, rows):
+        found = self.as_subclass(torch.Tensor)[rows]
+        Mapped.copied += found.numel() if isinstance(rows, torch.Tensor) else 0
+        return found
+
+
+@pytest.mark.parametrize("left_out", [False, True])
+def test_only_the_view_and_the_samples_that_are_asked_for_are_copied(left_out, monkeypatch):
+    """At ImageNet's size a view is 10 GB, and one sample that cannot be decoded makes all of them be copied."""
+    monkeypatch.setattr(Mapped, "copied", 0)
+    rows = torch.tensor([n for n in range(40) if not (left_out and n == 5)])
+    views = {view: torch.randn(40, 3).as_subclass(Mapped) for view in ("a", "b")}
+    want = Want(Candidate("trained", None), "vector")
+    entries = [Entry(views, rows), Entry({"label": torch.arange(40) % 3}, rows)]
+    split = Split(Source(), [want, Want(None)], entries)
+    first = split.features(want, first=4)
+    assert all(first[view].equal(views[view].as_subclass(torch.Tensor)[rows[:4]]) for view in "ab")
+    assert Mapped.copied == (24 if left_out else 0)
+    assert list(split.features(want, "b")) == ["b"]
+    assert split.features(want, "b")["b"].equal(views["b"].as_subclass(torch.Tensor)[rows])
+    assert split.features(want, "c") == {}
+    assert Mapped.copied == (24 + 2 * 39 * 3 if left_out else 0)
+
+
+class Source:
+    """What a `Split` asks of shards."""
+
+    dropped = 0
+
+    def __len__(self) -> int:
+        return 40
+
+
+def test_classes_are_numbered_alike_whatever_their_labels():
+    train, test = torch.tensor([500, 7, 500]), torch.tensor([7, 9])
+    classes = Classes.of(train, test)
+    assert (classes(train).tolist(), classes(test).tolist()) == ([2, 0, 2], [0, 1])
+    assert (len(classes), classes.left_out, classes.chance) == (3, 0, 0.0)
+
+
+def test_chance_of_an_average_precision_is_what_random_scores_reach():
+    """Of few positives it is well above their share: of three in a hundred about twice it."""
+    labels = torch.zeros(100, 2)
+    labels[:3, 0], labels[:40, 1] = 1, 1
+    reached = torch.tensor([mean_average_precision(torch.rand(100, 2), labels) for _ in range(300)]).mean().item()
+    chance = Classes.of(labels, labels).chance
+    assert chance == pytest.approx(reached, abs=0.01)
+    assert chance > labels.mean().item() + 0.015
+
+
+def test_classes_without_a_positive_in_both_splits_are_left_out_and_counted():
+    train = torch.tensor([[1.0, 0, 1, 0], [1, 0, 0, 0]])
+    test = torch.tensor([[1.0, 1, 0, 0], [0, 1, 0, 0]])
+    classes = Classes.of(train, test)
+    assert (classes(train).tolist(), classes(test).tolist()) == ([[1], [1]], [[1], [0]])
+    assert (len(classes), classes.left_out, classes.chance) == (1, 3, 0.75)  # first or second
+    with pytest.raises(DataError, match="no class has a positive"):
+        Classes.of(train[:, 1:2], test[:, 1:2])
+
+
+def test_labels_that_are_pictures_are_refused_before_anything_is_computed(tmp_path):
+    tiny.write_shards(tmp_path / "train", (5,))
+    recipe = tiny.recipe(tmp_path, tmp_path / "run", data__label={"field": "depth.png"})
+    with pytest.raises(RecipeError, match=r"data.label: \[1, 8, 8\] for each sample; labels are a number or a list"):
+        open_splits(recipe)
+
+
+def test_what_no_probe_needs_need_not_be_there(tmp_path):
+    """Retrieval without labels, kNN where no sample has the class of every pixel."""
+    tiny.write_shards(tmp_path / "train", counts=(8,), unlabelled=8)
+    given = tiny.recipe(tmp_path, tmp_path / "run", evaluate={"segments": {"field": "seg.png"}})
+    assert "label" not in open_splits(given, labels=False).shards["test"].shapes
+    with pytest.raises(DataError, match=r"columns\.label: no sample has the field 'cls'"):
+        open_splits(given)
+    tiny.write_shards(tmp_path / "train", counts=(8,))
+    assert "label" in open_splits(given, labels=False).shards["test"].shapes
+    with pytest.raises(DataError, match=r"columns\.segments: no sample has the field 'seg\.png'"):
+        open_splits(given, segments=True)

@@ -1,0 +1,137 @@
+"""The dense probe: interpolation, counts and mIoU by hand; maps that show the segments and maps that do not."""
+
+import importlib
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mvssl.evaluation.features.labelled import Standard
+from mvssl.evaluation.probes.dense import Counts, at_pixels, count, dense, draw, highest, miou, pixel_accuracy, tally
+from mvssl.evaluation.probes.linear import Linear
+from mvssl.evaluation.results.metrics import NotPossible
+
+module = importlib.import_module("mvssl.evaluation.probes.dense")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(module, "SCHEDULE", {"epochs": 1, "batch_size": 256, "least_steps": 100})
+    monkeypatch.setattr(module, "PIXELS", 32)
+
+
+def scenes(n: int, seed: int = 0, kinds: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    """Segments of 4 x 4 blocks, [n, 16, 16], and a map [n, kinds + 2, 4, 4] that shows each block's class and noise."""
+    generator = torch.Generator().manual_seed(seed)
+    blocks = torch.randint(kinds, (n, 4, 4), generator=generator)
+    shown = F.one_hot(blocks, kinds).permute(0, 3, 1, 2).float()
+    noise = torch.randn(n, 2, 4, 4, generator=generator)
+    return torch.cat([shown, noise], 1), blocks.repeat_interleave(4, 1).repeat_interleave(4, 2)
+
+
+def run(train, test, **options):
+    return dense(([train[0]], train[1]), ([test[0]], test[1]), device=CPU, **options)
+
+
+def test_maps_that_show_the_segments_are_read_and_noise_is_not():
+    (maps, labels), (test_maps, test_labels) = scenes(40), scenes(20, seed=1)
+    iou, accuracy = run((maps, labels), (test_maps, test_labels))
+    assert (iou.metric.name, accuracy.metric.name) == ("miou", "pixel_accuracy")
+    assert accuracy.value > 0.85  # what bilinear upsampling leaves at the edges of blocks is lost
+    blind, guessed = run((maps[:, 3:], labels), (test_maps[:, 3:], test_labels))
+    assert guessed.value < 0.4
+    assert blind.value < 0.3
+
+
+def test_labels_as_coarse_as_the_map_are_read_without_fault():
+    (maps, labels), (test_maps, test_labels) = scenes(40), scenes(20, seed=1)
+    assert run((maps, labels[:, ::4, ::4]), (test_maps, test_labels[:, ::4, ::4]))[0].value == 1
+
+
+def test_features_at_pixels_are_those_of_the_upsampled_map():
+    maps, size = [torch.randn(2, 3, 4, 5), torch.randn(2, 2, 7, 3)], (12, 10)
+    places = torch.arange(120).expand(2, -1)
+    whole = torch.cat([F.interpolate(m, size, mode="bilinear", align_corners=False) for m in maps], 1)
+    assert torch.allclose(at_pixels(maps, places, size), whole.flatten(2).transpose(1, 2), atol=1e-5)
+
+
+def test_scores_of_upsampled_features_are_upsampled_scores(monkeypatch):
+    monkeypatch.setattr(module, "IMAGES", 2)
+    maps, labels = [torch.randn(5, 3, 4, 4), torch.randn(5, 2, 2, 2)], torch.randint(3, (5, 8, 8))
+    model = Linear(Standard(torch.randn(5), torch.rand(5) + 0.5), torch.randn(1, 3, 5), torch.randn(1, 3))
+    features = at_pixels(maps, torch.arange(64).expand(5, -1), (8, 8))
+    said = model(features.flatten(0, 1))[:, 0].argmax(1).view(5, 64)
+    expected = tally(said, labels.flatten(1), 3)
+    for ours, theirs in zip(count(model, maps, labels, ignore=None, device=CPU), expected, strict=True):
+        assert ours.equal(theirs)
+
+
+def test_counts_and_scores_by_hand():
+    """Truth 0 0 1 2, said 0 1 1 0: class 0 has 1 of 3, class 1 has 1 of 2, class 2 has 0 of 1."""
+    counts = tally(torch.tensor([[0, 1, 1, 0]]), torch.tensor([[0, 0, 1, 2]]), 4)
+    assert counts.right.tolist() == [[1, 1, 0, 0]]
+    assert counts.predicted.tolist() == [[2, 2, 0, 0]]
+    assert counts.there.tolist() == [[2, 1, 1, 0]]
+    assert miou(counts).item() == pytest.approx((1 / 3 + 1 / 2 + 0) / 3)
+    assert pixel_accuracy(counts).item() == 0.5
+
+
+def test_a_class_that_test_does_not_show_is_not_averaged_but_counts_where_it_is_said():
+    counts = tally(torch.tensor([[0, 3]]), torch.tensor([[0, 0]]), 4)
+    assert miou(counts).item() == 0.5
+
+
+def test_ignored_pixels_are_as_if_they_were_not_there():
+    said, truth = torch.tensor([[0, 1, 2, 2]]), torch.tensor([[0, 1, 9, 9]])
+    for ours, theirs in zip(tally(said, truth, 10, ignore=9), tally(said[:, :2], truth[:, :2], 10), strict=True):
+        assert ours.equal(theirs)
+
+
+def test_a_class_that_is_ignored_is_neither_drawn_nor_scored():
+    maps, labels = scenes(40)
+    hidden = labels.clone()
+    hidden[:, :, :8] = 2
+    hidden[0] = 2  # an image without any labelled pixel
+    drawn = draw([maps], hidden, ignore=2, seed=0)
+    assert len(drawn.classes) == 39
+    assert not (drawn.classes == 2).any()
+    iou, _ = run((maps, hidden), (maps, hidden), ignore=2)
+    assert iou.protocol["classes"] == 2
+
+
+def test_images_without_labelled_pixels_cannot_be_measured():
+    maps, labels = scenes(10)
+    with pytest.raises(NotPossible):
+        run((maps, torch.full_like(labels, 2)), (maps, labels), ignore=2)
+
+
+def test_chance_is_the_commonest_class_everywhere():
+    maps, labels = scenes(30)
+    labels[:, :, :10] = 1
+    iou, accuracy = run((maps, labels), (maps, labels))
+    share = (labels == 1).double().mean().item()
+    assert accuracy.chance == pytest.approx(share)
+    assert iou.chance == pytest.approx(share / 3)
+
+
+def test_errors_are_bootstrapped_over_images_the_same_for_every_encoder():
+    train, test = scenes(30), scenes(25, seed=1)
+    first, again = run(train, test)[1], run(train, test)[1]
+    assert first.parts.equal(again.parts)
+    counts = Counts(*(torch.rand(25, 3, dtype=torch.float64) for _ in range(3)))
+    twice = torch.ones(1, 25)
+    twice[0, 3] = 2
+    doubled = Counts(*(torch.cat([x, x[3:4]]) for x in counts))
+    assert miou(counts, twice)[0].item() == pytest.approx(miou(doubled).item())
+    assert not math.isnan(first.standard_error)
+
+
+@pytest.mark.parametrize("ignore", [-1, 255])
+def test_an_ignored_class_may_have_any_number_and_makes_no_class_of_its_own(ignore):
+    truth = torch.tensor([[0, 1, ignore, 1]])
+    assert highest(truth, ignore) == 1
+    counts = tally(torch.tensor([[0, 1, 0, 0]]), truth, kinds=2, ignore=ignore)
+    assert counts.right.tolist() == [[1, 1]]
+    assert counts.there.tolist() == [[1, 2]]

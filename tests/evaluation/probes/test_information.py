@@ -1,0 +1,164 @@
+"""Bounds against Gaussians, whose information is known: I = -1/2 ln(1 - rho^2) nats per dimension."""
+
+import importlib
+import math
+
+import pytest
+import torch
+from clouds import largest_made
+
+from mvssl.evaluation import Labelled
+from mvssl.evaluation.features.input_types import ByView
+from mvssl.evaluation.probes.information import ESTIMATORS, bounds, information, input_information, parts_of
+from mvssl.evaluation.probes.ndm import ndm, permuted
+from mvssl.evaluation.probes.variational import MovingDV, dv, infonce, jsd, nwj, off_diagonal, train_critic
+from mvssl.evaluation.results.metrics import NotPossible
+from mvssl.objectives import estimators
+from mvssl.objectives.critics import Separable
+from mvssl.objectives.mine import mine
+
+
+def gaussians(n: int, rho: float, d: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two vectors of d dimensions, each pair of dimensions correlated by rho."""
+    x, noise = torch.randn(2, n, d, generator=torch.Generator().manual_seed(seed))
+    return x, rho * x + math.sqrt(1 - rho**2) * noise
+
+
+def all_pairs(n: int) -> torch.Tensor:
+    return (2 * torch.eye(n) - 1)[:, :, None].to(torch.int8)
+
+
+@pytest.fixture(scope="module")
+def correlated():
+    found = bounds(gaussians(1000, 0.8), gaussians(600, 0.8, seed=1), steps=200, batch_size=100, rate=3e-3)
+    return {result.what: result for result in found}
+
+
+@pytest.mark.parametrize("name", ["infonce", "nwj", "mine", "smile"])
+def test_bounds_come_near_the_information_of_gaussians_and_stay_below(correlated, name):
+    truth, found = 2 * 0.51083, correlated[name]
+    assert found.value < truth + 3 * found.standard_error
+    assert found.value > 0.7 * truth  # what so small a critic finds in so few steps
+    assert found.metric.unit == "nats"
+
+
+def test_a_ceiling_is_told_where_there_is_one(correlated):
+    assert correlated["infonce"].protocol["ceiling"] == pytest.approx(math.log(600))
+    assert correlated["nwj"].protocol["ceiling"] is None
+    assert "no bound" in correlated["smile"].protocol["estimator"]
+
+
+def test_independent_views_have_no_information_and_nothing_learned_by_heart_is_counted():
+    """In 60 dimensions 100 samples can be told apart by heart; on those held out the critic is blind."""
+    for result in bounds(gaussians(100, 0, 60), gaussians(200, 0, 60, seed=1), steps=50):
+        assert abs(result.value) < max(4 * result.standard_error, 0.02)
+
+
+def test_each_part_adds_up_to_the_estimator_over_all_pairs():
+    scores = torch.randn(9, 9, dtype=torch.float64)
+    own, apart, mask = scores.diagonal(), off_diagonal(scores), all_pairs(9)
+    for ours in (infonce, nwj, dv, jsd):
+        theirs = getattr(estimators, ours.__name__)(scores[:, :, None], mask)
+        assert ours(own, apart).mean().item() == pytest.approx(theirs.item())
+    by_smile = ESTIMATORS["smile"][2](3 * own, 3 * apart).mean().item()
+    assert by_smile == pytest.approx(estimators.smile(3 * scores[:, :, None], mask).item())
+
+
+def test_the_moving_average_of_mine_is_the_objectives():
+    """Three batches: values and gradients, of which dv's own are another."""
+    ours, average = MovingDV(), torch.tensor(-math.inf)
+    for step in range(3):
+        scores = torch.randn(9, 9, dtype=torch.float64) * (step + 1)
+        a, b, c = (scores.clone().requires_grad_() for _ in range(3))
+        value, average = mine(a[:, :, None], all_pairs(9), average)
+        value.backward()
+        found = ours(b.diagonal(), off_diagonal(b)).mean()
+        found.backward()
+        assert found.item() == pytest.approx(value.item())
+        assert torch.allclose(a.grad, b.grad)
+        dv(c.diagonal(), off_diagonal(c)).mean().backward()
+        assert torch.allclose(c.grad, b.grad) == (step == 0)
+
+
+def test_rows_without_their_own_lose_the_diagonal_and_nothing_else():
+    assert off_diagonal(torch.arange(9.0).view(3, 3)).tolist() == [[1, 2], [3, 5], [6, 7]]
+
+
+def test_a_critic_that_says_nothing_reads_nothing():
+    critic = Separable(3, 3, 4)
+    with torch.no_grad():
+        for parameter in critic.parameters():
+            parameter.zero_()
+        for name, (made, kept_by, read) in ESTIMATORS.items():
+            for bound in (made(), kept_by, read):
+                assert parts_of(bound, critic, *gaussians(20, 0.9, 3)).abs().max() < 1e-12, name
+
+
+def test_the_critic_kept_is_the_best_on_what_was_held_out():
+    """Held out falls from step 50 on; what was there at step 50 comes back."""
+    weight = torch.nn.Linear(1, 1, bias=False)
+    seen = []
+
+    def held():
+        seen.append(weight.weight.item())
+        return -torch.tensor(abs(len(seen) - 3.0))  # looks: before, 25, 50, ...
+
+    at = train_critic(weight, lambda _: weight.weight.sum(), held, steps=1000, rate=0.1)
+    assert at == 50
+    assert weight.weight.item() == seen[2]
+    assert len(seen) == 3 + importlib.import_module("mvssl.evaluation.probes.variational").PATIENCE
+
+
+def test_every_two_views_are_measured_and_every_view_with_its_input_unless_it_is_that():
+    x, y = gaussians(100, 0.9)
+    views = ByView({"a": x, "b": y, "c": x}, torch.zeros(0), {"a": y, "b": x, "c": x})
+    names = [r.what for r in information(views, views, steps=1)]
+    assert names[:: len(ESTIMATORS)] == ["a and b, infonce", "a and c, infonce", "b and c, infonce"]
+    names = [r.what for r in input_information(views, views, steps=1)]
+    assert names[:: len(ESTIMATORS)] == [f"{v} and its input, infonce" for v in "ab"]
+    with pytest.raises(NotPossible):
+        list(information(ByView({"a": x}, torch.zeros(0), {}), views))
+
+
+def chained(n: int, rho: float, seed: int) -> Labelled:
+    """Three dimensions: two correlated by rho and one alone. Their total correlation is -1/2 ln(1 - rho^2)."""
+    x, y = gaussians(n, rho, 1, seed)
+    alone = torch.randn(n, 1, generator=torch.Generator().manual_seed(seed + 99))
+    return Labelled(torch.cat([x, 5 * y + 3, alone], 1), torch.zeros(0))
+
+
+def test_dependence_of_gaussians_is_their_total_correlation():
+    found = ndm(chained(1500, 0.9, 0), chained(1500, 0.9, 1), steps=100, batch_size=128, rate=1e-3)
+    assert found.value < 0.83037 + 3 * found.standard_error
+    assert found.value > 0.8 * 0.83037
+
+
+def test_independent_dimensions_have_none():
+    found = ndm(chained(500, 0, 0), chained(500, 0, 1), steps=50, rate=1e-3)
+    assert abs(found.value) < max(4 * found.standard_error, 0.02)
+    assert not found.metric.higher_is_better
+
+
+def test_dependence_of_many_samples_is_measured_on_some_of_them(monkeypatch):
+    """All of them in an order for each column would be more than there is memory for."""
+    for name, value in (("MOST", 400), ("HIDDEN", (4, 4))):
+        monkeypatch.setattr(importlib.import_module("mvssl.evaluation.probes.ndm"), name, value)
+    train, test = chained(3000, 0.9, 0), chained(2000, 0.9, 1)
+    wide = [split._replace(features=split.features.repeat(1, 4)) for split in (train, test)]
+    with largest_made() as largest:
+        found = ndm(*wide, steps=2, batch_size=64)
+    assert largest[0] < 2000 * wide[0].features.shape[1]
+    assert len(found.parts) == 400
+    assert "400 of test" in found.protocol["samples_at_most"]
+
+
+def test_one_dimension_depends_on_no_other():
+    with pytest.raises(NotPossible):
+        ndm(Labelled(torch.randn(50, 1), torch.zeros(0)), Labelled(torch.randn(50, 1), torch.zeros(0)))
+
+
+def test_features_are_permuted_each_on_its_own():
+    z = torch.arange(60.0).view(20, 3)
+    mixed = permuted(z, torch.Generator().manual_seed(0))
+    assert mixed.sort(dim=0).values.equal(z)
+    assert not (mixed[:, 1] - mixed[:, 0] == 1).all()

@@ -1,0 +1,178 @@
+"""Several runs side by side: what is averaged, what is kept apart, and what is told of it."""
+
+import contextlib
+import copy
+import json
+import random
+import statistics
+from pathlib import Path
+
+import pytest
+import tiny
+
+from mvssl.cli.main import main
+from mvssl.errors import DataError, RecipeError
+from mvssl.evaluation.results.comparison import columns, legend, merged, show
+from mvssl.evaluation.results.records import read, updated
+from mvssl.recipe import to_yaml
+
+SCORES = {"cmc_0": 0.60, "cmc_1": 0.64, "cmc_2": 0.71}
+
+
+def record(encoder, value, *, step=6, untrained=None, **protocol):
+    """What an evaluation writes of one number."""
+    gain = {} if untrained is None else {"untrained": {"difference": value - untrained, "standard_error": 0.01}}
+    return {
+        "probe": "knn", "what": "", "metric": "accuracy", "view": "image", "layer": "vector", "encoder": encoder,
+        "unit": "%", "higher_is_better": True, "value": value, "standard_error": 0.005, "chance": 0.1, "n_train": 9,
+        "n_test": 4, "classes_left_out": 0, "gain": gain, "subject": {"name": "where it was made", "step": step},
+        "interval_95": [0, 1], "also": {"macro_f1": 0.5},
+        "protocol": {"seed": 0, "k": 20, **protocol},
+    }  # fmt: skip
+
+
+def evaluated(folder: Path, records, **changes) -> Path:
+    """A run folder with its recipe and what was measured of it."""
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(to_yaml(tiny.recipe(folder, folder, **changes)))
+    (folder / "evaluation.json").write_text(json.dumps(records))
+    return folder
+
+
+@pytest.fixture
+def seeds(tmp_path):
+    """Three runs of one recipe, each with raw pixels and its own untrained encoder beside it."""
+    return [
+        evaluated(
+            tmp_path / name,
+            [record("pixels", 0.3), record("untrained", 0.4), record("trained", score, untrained=0.4)],
+            train__seed=seed,
+        )
+        for seed, (name, score) in enumerate(SCORES.items())
+    ]
+
+
+def value(records, encoder, name=None):
+    [found] = [r for r in records if r["encoder"] == encoder and name in (None, r["subject"]["name"])]
+    return found
+
+
+def test_runs_that_differ_by_seed_alone_become_their_mean_and_standard_deviation(seeds):
+    found = columns(seeds)
+    trained = value(merged(found), "trained", "cmc")
+    assert trained["value"] == pytest.approx(statistics.mean(SCORES.values()))
+    assert trained["standard_deviation"] == pytest.approx(statistics.stdev(SCORES.values()))
+    assert list(trained["runs"].values()) == list(SCORES.values())
+    assert not {"also", "interval_95"} & trained.keys()  # which are of one run
+    gains = [score - 0.4 for score in SCORES.values()]
+    assert trained["gain"]["untrained"]["standard_deviation"] == pytest.approx(statistics.stdev(gains))
+    assert legend(found) == ["cmc: 3 runs, seeds 0, 1, 2"]
+
+
+def test_a_recipe_of_its_own_is_a_column_of_its_own_that_says_what_is_other(seeds, tmp_path):
+    colder = tiny.tables(tmp_path, tmp_path)["objective"] | {"temperature": 0.2}
+    other = evaluated(tmp_path / "cold", [record("trained", 0.5)], objective=colder, optim__lr=0.5)
+    found = columns([*seeds, other])
+    assert [column.name for column in found] == ["cmc", "cold"]
+    assert legend(found)[1] == "cold: seed 0; objective.0.temperature: default -> 0.2; optim.lr: 0.001 -> 0.5"
+    records = merged(found)
+    assert value(records, "trained", "cold")["standard_deviation"] is None  # one run has no spread over runs
+    assert not [r for r in records if r["encoder"] == "untrained"]  # which of the two would it be
+    assert value(records, "pixels")["value"] == 0.3  # once, not once a column
+
+
+def test_what_changes_no_weights_makes_no_other_column(seeds, tmp_path):
+    again = evaluated(tmp_path / "cmc_3", [record("trained", 0.7)], train__seed=3, train__log_every=7, data__workers=1)
+    [column] = columns([*seeds, again])
+    assert [run.seed for run in column.runs] == [0, 1, 2, 3]
+
+
+def test_single_runs_keep_their_standard_errors(seeds, tmp_path):
+    other = evaluated(tmp_path / "cold", [record("trained", 0.5)], optim__lr=0.5)
+    for found in merged(columns([seeds[0], other])):
+        assert found["standard_error"] == 0.005
+
+
+def test_numbers_of_other_protocols_are_not_averaged(tmp_path):
+    one = evaluated(tmp_path / "a_0", [record("trained", 0.5)])
+    two = evaluated(tmp_path / "a_1", [record("trained", 0.7, k=5)], train__seed=1)
+    assert [r["value"] for r in merged(columns([one, two]))] == [0.5, 0.7]
+
+
+def test_of_a_run_that_was_measured_twice_the_newest_step_counts(tmp_path):
+    run = evaluated(tmp_path / "run", [record("trained", 0.5, step=3), record("trained", 0.6)])
+    assert [r["value"] for r in merged(columns([run]))] == [0.6]
+
+
+def test_a_file_of_records_stands_for_the_subjects_that_it_names(seeds, tmp_path):
+    file = tmp_path / "peer.json"
+    peer = {**record("trained", 0.2), "subject": {"name": "timm:resnet18", "step": None}}
+    file.write_text(json.dumps([peer]))
+    found = columns([seeds[0], file])
+    assert legend(found) == ["cmc_0: seed 0", "timm:resnet18: not a run"]
+
+
+def test_a_place_without_records_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"evaluation\.json is not there; `mvssl evaluate` writes"):
+        columns([tmp_path])
+    (tmp_path / "evaluation.json").write_text("[]")
+    with pytest.raises(DataError, match=r"evaluation\.json holds no records"):
+        columns([tmp_path])
+
+
+def test_the_command_prints_the_table_and_writes_it(seeds, tmp_path, capsys):
+    file = tmp_path / "both.json"
+    main(["compare", *map(str, seeds), "--json", str(file)])
+    out = capsys.readouterr().out
+    for told in ("65.0 ± 5.6", "± standard deviation over runs", "seeds 0, 1, 2"):
+        assert told in out
+    assert value(json.loads(file.read_text()), "trained")["value"] == pytest.approx(0.65)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        3, None, {"value": 1}, {**record("trained", 0.5), "value": None}, {**record("trained", 0.5), "value": "0.5"},
+        {**record("trained", 0.5), "protocol": []}, {**record("trained", 0.5), "subject": "x"},
+        {**record("trained", 0.5), "probe": 3}, {**record("trained", 0.5), "protocol": {"data": {"train": 1}}},
+    ],
+)  # fmt: skip
+def test_what_is_no_record_in_a_file_of_records_is_passed_over(tmp_path, odd):
+    (tmp_path / "x.json").write_text(json.dumps([odd, record("trained", 0.6)]))
+    assert [r["value"] for r in read(tmp_path / "x.json")] == [0.6]
+    assert [r["value"] for r in updated(tmp_path / "x.json", [])] == [0.6]
+
+
+def places(found, before=()):
+    """The paths to everything inside JSON."""
+    inside = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
+    for key, value in inside:
+        yield (*before, key)
+        yield from places(value, (*before, key))
+
+
+def changed(found, draw: random.Random):
+    """Records with up to three values, anywhere inside, gone or of another type."""
+    made = copy.deepcopy(found)
+    for _ in range(draw.randint(1, 3)):
+        *path, last = draw.choice(list(places(made)))
+        at = made
+        for key in path:
+            at = at[key]
+        if draw.random() < 0.3 and isinstance(at, dict):
+            del at[last]
+        else:
+            at[last] = draw.choice([None, 0, -1, 10**30, float("nan"), 1e308, "", [], {}, [1], {"a": 1}, True, [[[]]]])
+    return made
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_records_changed_anywhere_are_shown_or_refused_in_words(tmp_path, seed, capsys):
+    draw = random.Random(seed)
+    whole = [record("pixels", 0.3), record("untrained", 0.4), record("trained", 0.5, untrained=0.4)]
+    for _ in range(25):
+        (tmp_path / "x.json").write_text(json.dumps(changed(whole, draw)))
+        assert len(updated(tmp_path / "x.json", whole)) >= len(whole)
+        with contextlib.suppress(DataError, RecipeError):
+            show([tmp_path / "x.json"])
+    assert capsys.readouterr().out

@@ -1,0 +1,253 @@
+"""Scores and standard errors against scikit-learn and arithmetic by hand."""
+
+import io
+import math
+
+import pytest
+import torch
+from rich.console import Console
+from scipy.stats import binomtest, norm
+from sklearn.metrics import average_precision_score, f1_score, recall_score, top_k_accuracy_score
+
+from mvssl.errors import RecipeError
+from mvssl.evaluation.results.metrics import (
+    Result,
+    average_precision,
+    interval,
+    judge,
+    judge_draws,
+    mean_average_precision,
+    over_draws,
+    paired,
+)
+from mvssl.evaluation.results.records import compare, gain, record, save, updated
+from mvssl.evaluation.results.tables import edges, full_name, tables
+
+
+def test_average_precision_is_scikit_learns_with_ties_and_without():
+    labels = torch.rand(60, 5) < 0.3
+    for scores in (torch.randn(60, 5), torch.randint(4, (60, 5)).float()):
+        expected = [average_precision_score(labels[:, c], scores[:, c]) for c in range(5)]
+        assert average_precision(scores, labels).tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_weight_of_two_is_the_sample_twice():
+    scores, labels = torch.randint(6, (30, 3)).float(), torch.rand(30, 3) < 0.4
+    counts = torch.randint(0, 3, (1, 30))
+    twice = torch.repeat_interleave(torch.arange(30), counts[0])
+    expected = average_precision(scores[twice], labels[twice])
+    assert torch.allclose(average_precision(scores, labels, counts)[0], expected, equal_nan=True)
+
+
+def test_a_class_without_a_positive_does_not_count():
+    scores = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    assert mean_average_precision(scores, torch.tensor([[1, 0], [0, 0]])) == 1.0
+
+
+def test_the_error_of_an_accuracy_is_binomial():
+    scores, labels = torch.eye(4)[[0, 1, 2, 0]], torch.arange(4)  # three of four right
+    result = judge(scores, labels, {})
+    assert (result.value, result.standard_error) == (0.75, pytest.approx(math.sqrt(0.75 * 0.25 / 4)))
+
+
+def test_what_uneven_classes_hide_is_scikit_learns_and_stands_in_the_record():
+    labels, scores = torch.tensor([0] * 80 + [1] * 15 + [6] * 5), torch.randn(100, 7)
+    found, said = judge(scores, labels, {}).also, scores.argmax(1)
+    assert found["balanced_accuracy"] == pytest.approx(recall_score(labels, said, labels=[0, 1, 6], average="macro"))
+    assert found["macro_f1"] == pytest.approx(f1_score(labels, said, average="macro"))
+    assert found["top_5"] == pytest.approx(top_k_accuracy_score(labels, scores, k=5, labels=range(7)))
+    assert [r is None for r in found["recall_per_class"]] == [False, False, True, True, True, True, False]
+    assert record(judge(scores, labels, {}))["also"] == found
+    assert judge(scores[:, :6], labels, {}).also["recall_per_class"][6] == 0  # a class that train never showed
+
+
+@pytest.mark.parametrize("right", [50, 0])
+def test_a_whole_share_is_as_sure_as_wilsons_interval(right):
+    scores = torch.eye(2)[torch.zeros(50, dtype=torch.long)]
+    result = judge(scores, torch.full((50,), int(right == 0)), {})
+    wilson = binomtest(right, 50).proportion_ci(2 * norm.cdf(1) - 1, "wilson")
+    assert (result.value, result.standard_error) == (right / 50, pytest.approx(wilson.high - wilson.low))
+    wilson = binomtest(right, 50).proportion_ci(0.95, "wilson")
+    assert interval(result) == pytest.approx((wilson.low, wilson.high), abs=1e-5)
+    assert "Wilson" in edges([record(result)])
+    assert edges([record(result._replace(standard_error=0.0))]) == ""  # as older records have it
+
+
+def test_the_error_over_draws_is_std_over_root_n():
+    result = over_draws([0.5, 0.7, 0.9, 0.5], {})
+    by_hand = math.sqrt(((0.15**2) * 2 + 0.05**2 + 0.25**2) / 3) / math.sqrt(4)
+    assert result.value == pytest.approx(0.65)
+    assert result.standard_error == pytest.approx(by_hand)
+    low, high = interval(result)
+    assert (high - low) / 2 == pytest.approx(3.182446 * by_hand, rel=1e-5)  # Student's t with 3 degrees of freedom
+
+
+def world(several: bool, ahead: float = 0.0) -> list[Result]:
+    """Two encoders, the first ahead: eight classifiers of some skill each, on 80 test samples of differing ease."""
+    labels = (torch.rand(80, 4) < 0.3).float() if several else torch.randint(4, (80,))
+    truth, ease = labels if several else torch.eye(4)[labels], torch.randn(80, 4)
+    skills = 1 + 0.4 * torch.randn(8)  # of the labels that were drawn, the same for both encoders
+    return [
+        judge_draws([(skill + more) * truth + ease + 0.5 * torch.randn(80, 4) for skill in skills], labels, {})
+        for more in (ahead, 0.0)
+    ]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_error_over_draws_of_labels_is_that_over_fresh_draws_and_fresh_test_samples(several):
+    worlds = [world(several) for _ in range(80 if several else 400)]
+    spread = torch.tensor([one.value for one, _ in worlds]).std().item()
+    told = math.sqrt(sum(one.standard_error**2 for one, _ in worlds) / len(worlds))
+    assert told == pytest.approx(spread, rel=0.25)
+    differences = [paired(one, other) for one, other in worlds]
+    spread = torch.tensor([found.difference for found in differences]).std().item()
+    told = math.sqrt(sum(found.standard_error**2 for found in differences) / len(worlds))
+    assert told == pytest.approx(spread, rel=0.25)
+
+
+def test_records_of_draws_are_compared_no_surer_than_results():
+    ahead, behind = world(False, ahead=0.5)
+    facts = {"probe": "fewlabel", "view": "a", "layer": "vector", "n_train": 10, "n_test": 80}
+    found = compare(*(record(r, encoder=name, **facts) for name, r in (("trained", ahead), ("untrained", behind))))
+    assert found.difference == pytest.approx(paired(ahead, behind).difference)
+    assert found.standard_error >= paired(ahead, behind).standard_error
+    assert found.standard_error <= math.hypot(ahead.standard_error, behind.standard_error)
+
+
+def test_the_error_of_a_difference_forgets_what_is_hard_for_both():
+    hard = torch.rand(20).double()
+    behind = over_draws(hard.tolist(), {})
+    ahead = over_draws((hard + 0.1).tolist(), {})
+    assert paired(ahead, behind).difference == pytest.approx(0.1)
+    assert paired(ahead, behind).standard_error == pytest.approx(0, abs=1e-12)
+    assert ahead.standard_error > 0.01
+
+
+def test_the_error_of_a_difference_of_accuracies_is_mcnemars():
+    labels = torch.zeros(100, dtype=torch.long)
+    right = torch.tensor([[1.0, 0.0]])
+    wrong = right.flip(1)
+    ahead = judge(torch.cat([right.expand(90, 2), wrong.expand(10, 2)]), labels, {})
+    behind = judge(torch.cat([right.expand(80, 2), wrong.expand(20, 2)]), labels, {})  # wrong on ten more, never better
+    found = paired(ahead, behind)
+    assert found.difference == pytest.approx(0.1)
+    assert found.standard_error == pytest.approx(math.sqrt(0.1 * 0.9 / 99))
+
+
+def test_the_bootstrap_finds_the_error_of_a_mean_average_precision():
+    """Against the spread over fresh test sets from the same distribution."""
+
+    def sample(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = (torch.rand(n, 3) < 0.3).float()
+        return labels + torch.randn(n, 3), labels
+
+    spread = torch.tensor([mean_average_precision(*sample(200)) for _ in range(300)]).std().item()
+    found = sum(judge(*sample(200), {}).standard_error for _ in range(10)) / 10
+    assert found == pytest.approx(spread, rel=0.2)
+
+
+def test_results_of_different_kinds_have_no_difference():
+    with pytest.raises(ValueError, match="no paired difference"):
+        paired(over_draws([0.1, 0.2], {}), over_draws([0.1, 0.2, 0.3], {}))
+
+
+def made(scores: list[float], encoder: str, **changes) -> dict:
+    facts = {"probe": "fewlabel", "view": "a", "encoder": encoder, "layer": "vector"}
+    facts |= {"n_train": 10, "n_test": 10, "protocol": {"seed": 0, "data": "same", "label": "cls"}}
+    what = changes.pop("what", "1 label/class")
+    return record(over_draws(scores, {"C": 1}, what=what), **(facts | changes))
+
+
+def test_records_alone_say_how_far_the_trained_encoder_is_ahead():
+    trained, untrained = [0.6, 0.8, 0.7], [0.5, 0.6, 0.4]
+    ahead, behind = made(trained, "trained"), made(untrained, "untrained")
+    found = compare(ahead, behind)
+    written = gain(over_draws(trained, {}), over_draws(untrained, {}))
+    assert found.difference == pytest.approx(0.2) == pytest.approx(written["difference"])
+    assert found.standard_error == pytest.approx(0.1 / math.sqrt(3)) == pytest.approx(written["standard_error"])
+    assert written["ahead_by"] == pytest.approx(2 * math.sqrt(3))
+
+
+@pytest.mark.parametrize("change", [{"n_test": 11}, {"what": "10 labels/class"}, {"protocol": {"seed": 1}}])
+def test_records_of_different_protocols_are_not_compared(change):
+    with pytest.raises(RecipeError, match="cannot be compared"):
+        compare(made([0.1, 0.2], "trained"), made([0.1, 0.2], "untrained", **change))
+
+
+def test_the_table_has_a_row_per_view_and_probe_a_column_per_encoder_and_the_best_bold():
+    ahead = {"untrained": {"difference": -0.1, "standard_error": 0.02}}
+    records = [
+        made([0.5, 0.7], "pixels"),
+        made([0.8, 0.8], "trained", gain=ahead),
+        made([0.9, 0.9], "trained", what="10 labels/class"),
+    ]
+    [drawn] = tables(records)
+    assert [c.header for c in drawn.columns] == ["view", "probe", "pixels", "trained", "gain"]
+    assert [list(c.cells) for c in drawn.columns] == [
+        ["a", "a"],
+        ["1 label/class", "10 labels/class"],
+        ["60.0 ± 10.0", ""],
+        ["[bold]80.0 ± 0.0[/bold]", "[bold]90.0 ± 0.0[/bold]"],
+        ["-10.0 ± 2.0", ""],
+    ]
+
+
+def printed(records: list[dict]) -> str:
+    """The tables of records on a screen of 80 columns."""
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(*tables(records))
+    return console.export_text()
+
+
+def test_words_of_probes_are_not_broken_on_a_narrow_screen():
+    """With three columns of names; those of the user's may be."""
+    gained = {"untrained": {"difference": 0.2, "standard_error": 0.02}}
+    shared = {"view": "left_camera", "what": "10 labels/class"}
+    records = [made([0.6, 0.7], "pixels", layer="pixels", **shared)]
+    for layer in ("vector", "head:cmc_0"):
+        records += [made([0.6, 0.7], "untrained", layer=layer, **shared)]
+        records += [made([0.8, 0.8], "trained", layer=layer, gain=gained, **shared)]
+    shown = printed(records)
+    assert shown.count("labels/class") == 2
+    assert shown.count("+20.0 ± 2.0") == 2
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seed": 1}, {"epochs": 2}, {"draws": 3}, {"k": 5}, {"mode": "frozen, bf16"},
+        {"label": {"field": "json", "path": "speaker"}}, {"segments": {"field": "seg.png"}},
+    ],
+)  # fmt: skip
+def test_other_settings_are_another_number_and_stand_in_a_table_of_their_own(changed, tmp_path):
+    protocol = {"seed": 0, "data": {"test": {"fingerprint": "same"}}, "label": "cls"}
+    first, again = (made([value, 0.7], "trained", protocol=protocol) for value in (0.5, 0.1))
+    second = made([0.5, 0.7], "trained", protocol=protocol | changed)
+    save(tmp_path / "x.json", [first, second])
+    assert updated(tmp_path / "x.json", [again]) == [again, second]
+    assert len(tables([first, second])) == 2
+
+
+def test_a_list_of_records_tells_those_of_one_probe_apart():
+    protocol = {"seed": 1, "preset": {"name": "amdim"}, "epochs": 2, "paper_epochs": 120}
+    told = full_name(made([0.5, 0.7], "trained", protocol=protocol))
+    assert told == "1 label/class, protocol amdim, 2 of 120 epochs, seed 1"
+    assert full_name(made([0.5, 0.7], "trained")) == "1 label/class"
+
+
+def test_the_foot_of_the_table_says_that_the_checkpoint_was_chosen_on_what_may_be_the_test_set():
+    chosen = {"name": "a", "chosen": "by held-out loss on data.val"}
+    assert "chosen by held-out loss on data.val, by default the test set" in " ".join(
+        printed([made([0.5, 0.7], "trained", subject=chosen)]).split()
+    )
+    assert "chosen" not in printed([made([0.5, 0.7], "trained", subject={"name": "a"})])
+
+
+def test_long_names_of_probes_push_no_number_off_a_narrow_screen():
+    gained = {"untrained": {"difference": 0.291, "standard_error": 0.019}}
+    what = "a_view_with_a_long_name and another_one_of_them, infonce"
+    records = [made([0.5, 0.7], "pixels", what=what), made([0.5, 0.7], "untrained", what=what)]
+    records += [made([0.8, 0.8], "trained", what=what, gain=gained)]
+    shown = printed(records)
+    assert "…" not in shown
+    assert "60.0 ± 10.0  60.0 ± 10.0  80.0 ± 0.0  +29.1 ± 1.9" in shown

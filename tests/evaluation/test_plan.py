@@ -1,0 +1,35 @@
+"""What an evaluation is asked to do: probes, their options, and what is refused before anything is computed."""
+
+import pytest
+
+from mvssl.cli.commands import PROBE_NAMES
+from mvssl.errors import RecipeError
+from mvssl.evaluation.plan import jobs_of
+from mvssl.evaluation.probes.table import PROBES
+from mvssl.recipe import Evaluate
+
+
+def test_a_recipe_gives_keywords_to_the_probes_that_it_names():
+    said = Evaluate(options={"knn": {"k": 200}, "fewlabel": {"c": 1}}, shots=[1, 5])
+    jobs = {(job.probe, job.options.get("shots")): job.options for job in jobs_of(said, ["knn", "fewlabel"], "vector")}
+    assert jobs[("knn", None)] == {"k": 200}
+    assert jobs[("fewlabel", 5)] == {"shots": 5, "draws": 20, "c": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"kn": {}}, r"evaluate.options: no probe 'kn'; did you mean 'knn'"),
+        ({"knn": {"neighbours": 5}}, r"evaluate.options.knn.neighbours: unknown key.*accepted: k, temperature"),
+        ({"knn": {"k": 0}}, r"evaluate.options.knn.k: expected a number greater than 0"),
+        ({"fewlabel": {"shots": 3}}, r"evaluate.options.fewlabel.shots: unknown key"),  # evaluate.shots says that
+        ({"linear": {"seed": 3}}, r"evaluate.options.linear.seed: unknown key"),  # and --seed that
+    ],
+)
+def test_options_that_a_probe_does_not_have_or_that_stand_elsewhere_are_refused(options, said):
+    with pytest.raises(RecipeError, match=said):
+        jobs_of(Evaluate(options=options), ["knn"], "vector")
+
+
+def test_the_help_names_the_probes_that_there_are():
+    assert set(PROBE_NAMES.partition(";")[0].split(", ")) == set(PROBES)

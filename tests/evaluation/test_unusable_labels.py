@@ -1,0 +1,139 @@
+"""Labels that are few, missing, signs or numbers: an evaluation says what it leaves out, or why it ends."""
+
+import io
+
+import numpy as np
+import pytest
+import tiny
+import webdataset
+
+from mvssl.data import open_shards
+from mvssl.errors import DataError, StorageError
+from mvssl.evaluation import evaluate
+from mvssl.evaluation import measure as measuring
+from mvssl.evaluation.probes.table import PROBES, Probe
+from mvssl.evaluation.results.metrics import Metric, Result
+from mvssl.monitoring import held_out
+from mvssl.recipe import Recipe
+from mvssl.reporting import report
+from mvssl.runs.load import LoadedRun, load_run
+from mvssl.training.afterwards import check
+from mvssl.training.loop import train
+
+
+def shards(root, labels, split="train", field="y.npy"):
+    """One shard of as many images; None: no label."""
+    numbers = np.random.default_rng(0)
+    (root / split).mkdir(parents=True, exist_ok=True)
+    with webdataset.TarWriter(str(root / split / "000000.tar")) as writer:
+        for key, label in enumerate(labels):
+            sample = {"__key__": f"{key:04d}", "png": tiny._png(numbers.integers(0, 255, (8, 8, 3)))}
+            if label is not None:
+                held = io.BytesIO()
+                np.save(held, np.asarray(label))
+                sample[field] = held.getvalue()
+            writer.write(sample)
+    return root
+
+
+def recipe(root, out, **changes) -> Recipe:
+    label = {"field": "y.npy"}
+    return tiny.recipe(root, out, data__label=label, train__steps=2, train__save_every=2, **changes)
+
+
+def trained(root, out, **changes) -> LoadedRun:
+    train(recipe(root, out, **changes))
+    return load_run(out)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MVSSL_CACHE", str(tmp_path / "cache"))
+    held_out._warn_once.cache_clear()
+
+
+def test_signs_for_labels_are_refused_with_what_to_write(tmp_path, capsys):
+    run = trained(shards(tmp_path, [2 * (i % 2) - 1 for i in range(24)]), tmp_path / "run")
+    with pytest.raises(DataError, match=r"labels are -1 and 1, and -1 reads as .no label.: write 0 and 1"):
+        evaluate(run, probes=["knn"], baselines=False)
+    assert "train: 12 of 24 samples left out: without label" in capsys.readouterr().err
+    assert len(evaluate(run, probes=["spectrum"], baselines=False)) == 3  # which needs no label
+
+
+def test_one_class_is_said_first_and_every_classifier_is_refused(tmp_path, capsys):
+    run = trained(shards(tmp_path, [3] * 24), tmp_path / "run")
+    with pytest.raises(DataError, match="nothing could be measured: knn: train has one class"):
+        evaluate(run, probes=["knn", "linear"], baselines=False)
+    assert "train: one class (3)\ntest: one class (3)" in capsys.readouterr().err
+
+
+def test_classes_that_train_or_test_lacks_are_named(tmp_path, capsys):
+    shards(tmp_path, [0, 1, 2, -1, -1, 2] * 4)
+    shards(tmp_path, [0, 1, 7] * 8, "val")
+    run = trained(tmp_path, tmp_path / "run", data__val="val/*.tar")
+    evaluate(run, probes=["knn"], baselines=False, show=False)
+    told = capsys.readouterr().err
+    assert "train: 8 of 24 samples left out: without label" in told
+    assert "train: 1 class (2) of which test has no sample" in told
+    assert "test: 1 class (7) of which train has no sample" in told
+
+
+def test_numbers_for_labels_train_are_evaluated_where_no_label_is_needed_and_refused_elsewhere(tmp_path, capsys):
+    shards(tmp_path, np.linspace(0, 1, 24, dtype=np.float32))
+    run = trained(tmp_path, tmp_path / "run", train__check_every=1)
+    assert capsys.readouterr().err.count("the labels are no classes, so checks go without kNN") == 1
+    assert "val/loss" in next(iter(tiny.checks(tmp_path / "run").values()))
+    for given in ({}, {"data": "train/*.tar", "test": "train/*.tar"}):
+        with pytest.raises(DataError, match=r"data.label: 0\.\d+ is no class; a label is the number of a class"):
+            evaluate(run, probes=["knn"], **given)
+    assert not (tmp_path / "cache" / "features").exists()  # refused before features are computed
+    assert len(evaluate(run, probes=["spectrum"], baselines=False)) == 3
+    assert report(tmp_path / "run").file.is_file()
+
+
+def test_a_run_that_is_to_be_evaluated_is_told_before_training_that_its_labels_are_no_classes(tmp_path):
+    shards(tmp_path, np.linspace(0, 1, 24, dtype=np.float32))
+    check(recipe(tmp_path, tmp_path / "run", train__then=["report"]), tmp_path / "run")
+    with pytest.raises(DataError, match="is no class"):
+        check(recipe(tmp_path, tmp_path / "run", train__then=["evaluate"]), tmp_path / "run")
+
+
+def made_by(work) -> Probe:
+    return Probe(lambda train, test, seed=0: work())
+
+
+def test_memory_that_runs_out_in_a_probe_leaves_the_others_and_elsewhere_is_one_sentence(tmp_path, monkeypatch, capsys):
+    run = trained(shards(tmp_path, [0, 1, 2] * 8), tmp_path / "run")
+
+    def raising(error):
+        def work(*_, **__):
+            raise error
+
+        return work
+
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 b")):
+        monkeypatch.setitem(PROBES, "linear", made_by(raising(error)))
+        assert {r["probe"] for r in evaluate(run, probes=["knn", "linear"], baselines=False)} == {"knn"}
+        assert "left out: linear of trained on image: it needs more memory" in " ".join(capsys.readouterr().out.split())
+        with monkeypatch.context() as patch:
+            patch.setattr(measuring, "candidates", raising(error))
+            with pytest.raises(StorageError, match=r"out of memory.*--layer") as raised:
+                evaluate(run, probes=["knn"])
+        assert raised.value.code == 74
+    monkeypatch.setitem(PROBES, "linear", made_by(raising(RuntimeError("something else"))))
+    with pytest.raises(RuntimeError, match="something else"):
+        evaluate(run, probes=["linear"])
+
+
+def test_a_value_that_is_no_number_is_left_out_and_told(tmp_path, monkeypatch, capsys):
+    run = trained(shards(tmp_path, [0, 1, 2] * 8), tmp_path / "run")
+    monkeypatch.setitem(PROBES, "linear", made_by(lambda: Result(float("nan"), Metric("x"), {})))
+    assert {r["probe"] for r in evaluate(run, probes=["knn", "linear"], baselines=False)} == {"knn"}
+    assert "left out: linear of trained on image: nan" in " ".join(capsys.readouterr().out.split())
+    assert "NaN" not in (tmp_path / "run" / "evaluation.json").read_text()
+
+
+def test_shards_without_a_label_open_as_ever(tmp_path):
+    shards(tmp_path, [0, None, 1] * 8)
+    columns = recipe(tmp_path, tmp_path / "run").data.columns
+    assert len(open_shards("train/*.tar", tmp_path, columns, progress=False)) == 24

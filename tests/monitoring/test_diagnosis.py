@@ -1,0 +1,189 @@
+"""The verdict: what made-up numbers are called, and what runs that were broken on purpose are called."""
+
+import math
+
+import pytest
+import torch
+
+from mvssl.monitoring.diagnosis import ORDER, TOP, Bound, Evidence, bounds, judge
+from mvssl.recipe import parse_recipe
+from mvssl.training.loop import train
+
+WELL = {"rank": {"a": 60.0}, "spread": {"a": 0.7}, "idle": {"a": 0.1}, "width": {"a": 128}, "samples": 1024}
+SOUND = {"loss": 2.0, "bound/a-b": 2.0, "ceiling/a-b": 4.85}
+
+
+def seen(held=SOUND, **changes) -> Evidence:
+    return Evidence(**{"step": 100, "early": 10, "held": held, **WELL, **changes})
+
+
+def test_a_run_with_sound_numbers_is_healthy_and_says_its_numbers():
+    found = judge(seen(first={"bound/a-b": 0.01}, trained={"bound/a-b": 2.2}))
+    assert (found.verdict, found.findings) == ("healthy", [])
+    assert found.summary == "a-b 2.00 of 4.85 nats; a fills 60.0 of 128 directions"
+
+
+def test_of_one_sample_alone_nothing_is_said_of_bounds_and_nothing_advised():
+    blind = {"loss": 0.0, "bound/a-b": 0.0, "ceiling/a-b": 0.0}
+    found = judge(seen(blind, batch=1, samples=1, first=blind, trained={"bound/a-b": 3.0}))
+    assert (found.verdict, found.findings) == ("too few held-out samples to say", [])
+    assert judge(seen(blind, batch=2, first=blind)).findings
+
+
+@pytest.mark.parametrize(
+    ("word", "changes", "number"),
+    [
+        ("diverged", {"held": {"loss": math.nan}}, "loss"),
+        ("collapsed", {"spread": {"a": 0.001}}, "0.0010"),
+        ("critic uninformative", {"held": {**SOUND, "bound/a-b": 0.01}}, "0.01 of 4.85"),
+        ("critic uninformative", {"held": {"bound/a-b": 0.2, "jsd/a-b": 0.004}}, "0.004 of at most 1.386"),
+        ("critic uninformative", {"held": {"bound/a-b": 0.2, "gan/a-b": 0.004 - TOP}}, "0.004 of at most 1.386"),
+        ("memorised", {"held": {**SOUND, "bound/a-b": -0.3}, "trained": {"bound/a-b": 3.1}}, "3.10"),
+        ("partly collapsed", {"rank": {"a": 3.5}}, "3.5 of 128"),
+        ("partly collapsed", {"idle": {"a": 0.98}}, "98%"),
+        ("learned nothing", {"first": {"bound/a-b": 1.99}}, "+0.010"),
+        ("bound at its ceiling", {"held": {**SOUND, "bound/a-b": 4.8}}, "4.80 of 4.85"),
+        ("bound not to be believed", {"held": {"bound/a-b": 9.0, "jsd/a-b": 1.3}}, "6.93"),
+    ],
+)
+def test_each_ill_has_a_word_its_number_and_something_to_try(word, changes, number):
+    found = judge(seen(**changes))
+    assert found.verdict == word
+    assert number in found.findings[0].sentence
+    assert len(found.findings[0].advice) > 20
+
+
+def test_a_critic_that_tells_samples_apart_is_well_however_low_one_score_makes_its_bound_in_nats():
+    well = {"loss": -1.0, "bound/a-b": -3e5, "jsd/a-b": 1.0}
+    assert judge(seen(held=well, trained=well)).verdict == "healthy"
+
+
+def test_an_interval_without_a_step_is_no_healthy_run():
+    found = judge(seen(trained={"loss": None, "skipped": 20}))
+    assert found.verdict == "diverged"
+    assert "no step" in found.findings[0].sentence
+
+
+def test_every_word_is_in_the_order_from_worst_to_best_once():
+    assert len(set(ORDER)) == len(ORDER)
+    both = judge(seen(held={**SOUND, "bound/a-b": 0.0}, spread={"a": 0.001}))
+    assert [finding.what for finding in both.findings] == ["collapsed", "critic uninformative"]
+
+
+def test_before_the_warm_up_is_over_only_collapse_is_called():
+    early = {"step": 5, "held": {**SOUND, "bound/a-b": 0.0}, "rank": {"a": 3.5}}
+    assert judge(seen(**early)).verdict == "too early to say"
+    assert judge(seen(**early, spread={"a": 0.0})).verdict == "collapsed"
+
+
+@pytest.mark.parametrize(("samples", "word"), [(9, "too few held-out samples to say"), (50, "healthy")])
+def test_nothing_found_among_a_handful_of_samples_is_no_health(samples, word):
+    assert judge(seen(samples=samples)).verdict == word
+
+
+def test_where_one_of_several_is_ill_the_whole_is_partly_so():
+    two = {"rank": {"a": 60.0, "b": 1.0}, "spread": {"a": 0.7, "b": 0.001}, "width": {"a": 128, "b": 128}}
+    assert judge(seen(**two)).verdict == "partly collapsed"
+    three = {**SOUND, "bound/a-c": 0.01, "ceiling/a-c": 4.85}
+    assert judge(seen(held=three)).verdict == "partly uninformative"
+
+
+def test_small_encoders_are_not_asked_for_ten_directions():
+    assert judge(seen(rank={"a": 4.0}, width={"a": 8})).verdict == "healthy"
+    assert judge(seen(rank={"a": 4.0}, width={"a": 512}, samples=12)).findings == []
+
+
+def test_bounds_are_found_beside_their_ceilings_under_any_label():
+    metrics = {
+        "loss": 1.0,
+        "cmc/bound/a-b": 1.0,
+        "cmc/ceiling/a-b": 2.0,
+        "bound/a/local": 3.0,
+        "gan/a/local": 0.1 - TOP,
+    }
+    found = bounds(metrics)
+    assert found == {"cmc/a-b": Bound(1.0, 2.0, None), "a/local": Bound(3.0, None, pytest.approx(0.1))}
+    assert str(found["cmc/a-b"]) == "1.00 of 2.00 nats"
+    assert str(found["a/local"]) == "JSD 0.10 of 1.39"
+
+
+def sensors(n: int, seed: int, noise: float = 0.3) -> list[dict[str, torch.Tensor]]:
+    """Two sensors that see the same 12 numbers, each through a mixing of its own and under noise."""
+    mixing = torch.Generator().manual_seed(0)
+    one, two = (torch.randn(12, 24, generator=mixing) for _ in range(2))
+    generator = torch.Generator().manual_seed(seed)
+    scene, *noises = (torch.randn(n, size, generator=generator) for size in (12, 24, 24))
+    a, b = scene @ one + noise * noises[0], scene @ two + noise * noises[1]
+    return [{"a": a[i].numpy(), "b": b[i].numpy()} for i in range(n)]
+
+
+def run(folder, objective, data=None, val=None, encoder=None, **optim):
+    table = encoder or {"name": "mlp", "options": {"widths": [64, 64]}}
+    return train(
+        parse_recipe({
+            "data": {"batch_size": 64, "workers": 0},
+            "views": {"a": {"from": "a", "name": "vector"}, "b": {"from": "b", "name": "vector"}},
+            "encoder": {"a": table, "b": table},
+            "objective": objective,
+            "optim": {"lr": 3e-3, "schedule": "constant", **optim},
+            "train": {"steps": 120, "log_every": 10, "save_every": 120, "trackers": [], "out": str(folder)},
+        }),
+        data=data or sensors(2000, 1), val=val or sensors(500, 2),
+    ).verdict  # fmt: skip
+
+
+CONTRAST = {"name": "cmc", "temperature": 0.1, "embed": 16}
+BOTTLENECK = {"name": "mib", "latent": 8, "units": 64, "beta": 0.01, "beta_end": 0, "critic": "separable"}
+BOTTLENECK |= {"negatives": "all", "estimator": "infonce"}
+
+
+@pytest.mark.parametrize("objective", [CONTRAST, BOTTLENECK])
+def test_a_run_left_alone_is_healthy(tmp_path, objective):
+    assert run(tmp_path, objective, sensors(2000, 1, noise=1.0), sensors(500, 2, noise=1.0)).verdict == "healthy"
+
+
+def test_weights_that_decay_to_nothing_are_a_collapse(tmp_path):
+    found = run(tmp_path, CONTRAST, weight_decay=100.0)
+    assert found.verdict == "collapsed"
+    assert {"a", "b"} <= {finding.view for finding in found.findings}
+
+
+def test_a_rate_of_nothing_learns_nothing(tmp_path):
+    found = run(tmp_path, CONTRAST, lr=1e-9)
+    assert found.verdict in ("critic uninformative", "learned nothing")
+
+
+def test_too_much_beta_leaves_the_critic_blind_at_2_ln_2(tmp_path):
+    assert run(tmp_path / "nats", {**BOTTLENECK, "beta": 1000.0}).verdict == "critic uninformative"
+    found = run(tmp_path / "jsd", {**BOTTLENECK, "beta": 1000.0, "estimator": "jsd"})
+    assert found.verdict == "critic uninformative"
+    assert "of at most 1.386" in found.findings[0].sentence
+    assert "beta 1e+03" in found.findings[0].advice
+
+
+def test_sensors_that_share_nothing_leave_the_critic_uninformative(tmp_path):
+    data, other = sensors(2000, 1), sensors(2000, 3)
+    val, val_other = sensors(500, 2), sensors(500, 4)
+    strangers = [
+        [{"a": one["a"], "b": two["b"]} for one, two in zip(*pair, strict=True)]
+        for pair in ((data, other), (val, val_other))
+    ]
+    found = run(tmp_path, CONTRAST, *strangers)
+    assert found.verdict in ("critic uninformative", "memorised")
+
+
+def test_views_that_are_the_same_put_the_bound_at_its_ceiling(tmp_path):
+    alike = [[{"a": x["a"], "b": x["a"]} for x in sensors(n, seed)] for n, seed in ((2000, 1), (500, 2))]
+    assert run(tmp_path, CONTRAST, *alike).verdict == "bound at its ceiling"
+
+
+def test_few_samples_seen_often_are_memorised(tmp_path):
+    noisy = sensors(64, 1, noise=20.0), sensors(500, 2, noise=20.0)
+    assert run(tmp_path, CONTRAST, *noisy, weight_decay=0.0).verdict == "memorised"
+
+
+def test_a_network_whose_outputs_are_all_the_same_has_collapsed(tmp_path):
+    same = [[{"a": x["a"] * 0 + 1, "b": x["b"]} for x in sensors(n, seed)] for n, seed in ((2000, 1), (500, 2))]
+    found = run(tmp_path, CONTRAST, *same)
+    assert found.verdict in ("critic uninformative", "collapsed")
+    assert "a" in [finding.view for finding in found.findings if "collapsed" in finding.what]

@@ -1,0 +1,63 @@
+"""exit.json: running, killed, or ended."""
+
+import json
+import os
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from mvssl.errors import DataError, ElsewhereError, StorageError
+from mvssl.runs import exit_record
+from mvssl.runs.exit_record import ExitRecord, read_exit, write_end, write_running
+
+
+def test_a_command_at_work_is_running_and_later_has_its_code(tmp_path):
+    write_running(tmp_path)
+    found = read_exit(tmp_path)
+    assert (found.code, found.process, found.alive) == (None, os.getpid(), True)
+    write_end(tmp_path, DataError("no shards"))
+    assert read_exit(tmp_path)[:2] == (65, "no shards")
+
+
+def test_a_process_that_is_gone_was_killed_also_where_its_number_is_in_use_again(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    started = psutil.Process(child.pid).create_time()
+    child.wait()
+    gone = ExitRecord(None, "running", exit_record.socket.gethostname(), child.pid, started)
+    again = gone._replace(process=os.getpid(), started=started - 1000)
+    assert [gone.alive, again.alive] == [False, False]
+    assert gone._replace(host="elsewhere").alive is None
+
+
+def test_a_process_that_lost_its_peers_does_not_hide_their_reason(tmp_path):
+    write_running(tmp_path)
+    write_end(tmp_path, DataError("the reason"))
+    write_end(tmp_path, ElsewhereError("a peer is gone"))
+    assert read_exit(tmp_path).reason == "the reason"
+    write_running(tmp_path)
+    write_end(tmp_path, ElsewhereError("a peer is gone"))
+    assert read_exit(tmp_path).code == 75
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"code": "0", "reason": 1}', "[" * 100_000, '{"code": 0}', "\x00"])
+def test_what_is_no_record_reads_as_none(tmp_path, text):
+    (tmp_path / "exit.json").write_text(text)
+    assert read_exit(tmp_path) is None
+
+
+def test_a_record_of_an_earlier_version_is_read(tmp_path):
+    (tmp_path / "exit.json").write_text(json.dumps({"code": 143, "reason": "stopped"}))
+    assert read_exit(tmp_path)[:2] == (143, "stopped")
+
+
+def test_the_end_is_written_over_the_beginning_where_there_is_no_room_for_a_second_file(tmp_path, monkeypatch):
+    write_running(tmp_path, "running, " + "and so on, " * 20)
+
+    def full(*_):
+        raise StorageError("No space left on device")
+
+    monkeypatch.setattr(exit_record, "write_aside", full)
+    write_end(tmp_path, StorageError("the disk is full"))
+    assert read_exit(tmp_path)[:2] == (74, "the disk is full")

@@ -1,0 +1,114 @@
+"""What follows a run: checked before it begins, and told so that it can be typed."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+from mvssl.errors import DataError, OutputError, RecipeError
+from mvssl.evaluation.plan import refuse_impossible
+from mvssl.recipe import Evaluate, parse_recipe
+from mvssl.training import afterwards
+from mvssl.training.loop import train
+
+THEN = ["evaluate", "export"]
+
+
+@pytest.fixture
+def root(tmp_path):
+    tiny.write_shards(tmp_path / "train")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("table", "error", "said"),
+    [
+        ({"label": None}, RecipeError, "data.label"),
+        ({"val": []}, RecipeError, "data.val"),
+        ({"val": "nowhere/*.tar"}, DataError, "no shards match"),
+        ({"label": {"field": "json"}}, DataError, "no sample has the field"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_told_before_the_run(root, table, error, said):
+    tables = tiny.tables(root, root / "run", train__then=THEN)
+    tables["data"] |= table
+    with pytest.raises(error, match=said):
+        afterwards.check(parse_recipe(tables), root / "run")
+    tables["train"]["then"] = ["views"]
+    afterwards.check(parse_recipe(tables), root / "run")
+
+
+def test_a_probe_that_does_not_exist_is_told_before_the_run(root):
+    recipe = tiny.recipe(root, root / "run", train__then=THEN, evaluate={"probes": ["lineer"]})
+    with pytest.raises(RecipeError, match=r"evaluate\.probes: no probe 'lineer'; did you mean 'linear'"):
+        afterwards.check(recipe, root / "run")
+
+
+def test_a_layer_that_the_encoder_does_not_have_is_told_before_the_first_step(root):
+    recipe = tiny.recipe(root, root / "run", train__then=["evaluate"], evaluate={"layer": 9})
+    with pytest.raises(RecipeError, match=r"evaluate\.layer: view 'image' has no layer '9' \(accepted: vector, head, "):
+        train(recipe)
+    assert not (root / "run" / "checkpoints").exists()
+    train(recipe.model_copy(update={"train": recipe.train.model_copy(update={"then": [], "steps": 1})}))
+
+
+def test_probes_that_need_no_labels_ask_for_none_before_the_run(root):
+    tables = tiny.tables(root, root / "run", train__then=THEN, evaluate={"probes": ["spectrum"]})
+    tables["data"] |= {"label": None}
+    afterwards.check(parse_recipe(tables), root / "run")
+    tables["evaluate"] = {"probes": ["spectrum", "knn"]}
+    with pytest.raises(RecipeError, match=r"data\.label"):
+        afterwards.check(parse_recipe(tables), root / "run")
+
+
+def test_a_backbone_folder_that_holds_something_else_is_told_before_the_run(root):
+    recipe = tiny.recipe(root, root / "run", train__then=THEN)
+    afterwards.check(recipe, root / "run")
+    (root / "run/backbone").mkdir(parents=True)
+    (root / "run/backbone/thesis.tex").write_text("")
+    with pytest.raises(OutputError, match="no earlier export"):
+        afterwards.check(recipe, root / "run")
+
+
+@pytest.mark.parametrize("name", ["dim_conv32", "resnet18"])
+def test_what_is_said_to_be_next_can_be_typed(root, name, capsys):
+    """Two encoders are two folders; only networks of mvssl's own need it imported."""
+    options = {} if name == "resnet18" else {"img_size": 8, "channels": [8, 8, 8], "hidden": 16, "code": 8}
+    table = {"name": name, "options": options}
+    views = {"a": {"from": "image"}, "b": {"from": "image", "channels": [0]}}
+    recipe = tiny.recipe(
+        root, root / "run", views=views, encoder={"a": table, "b": table},
+        train__steps=1, train__then=["export"], train__trackers=[],
+    )  # fmt: skip
+    afterwards.finish(recipe, train(recipe).folder)
+    told = [line.strip() for line in capsys.readouterr().err.partition("next:")[2].strip().splitlines()]
+    loads = [line for line in told if line.startswith("python")]
+    assert [f"{root}/run/backbone/{group}'" in line for group, line in zip("ab", loads, strict=True)] == [True, True]
+    assert all(("mvssl" in line) == (name != "resnet18") for line in loads)
+    assert f"mvssl evaluate {root / 'run'}" in told
+    assert not any("tensorboard" in line for line in told)
+    done = subprocess.run([sys.executable, *shlex.split(loads[0])[1:]], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def finish_as_rank(given):
+    """Train, and leave or finish, as the command line does."""
+    _, error = tiny.train_as_rank(given)
+    assert not error
+    afterwards.finish(parse_recipe(given), Path(given["train"]["out"]))
+
+
+def test_all_processes_evaluate_and_the_main_one_does_the_rest(root, processes):
+    then = ["evaluate", "export", "views"]
+    given = tiny.tables(root, root / "run", train__steps=1, train__then=then, evaluate={"probes": ["knn"]})
+    processes(finish_as_rank, given)
+    assert all((root / "run" / name).exists() for name in ("evaluation.json", "backbone", "views.png"))
+
+
+@pytest.mark.parametrize(("probe", "said"), [("ood", "--other SHARDS"), ("dense", r"evaluate\.segments")])
+def test_a_probe_that_a_recipe_cannot_feed_is_refused_before_training(probe, said):
+    with pytest.raises(RecipeError, match=said):
+        refuse_impossible(Evaluate(probes=[probe]))

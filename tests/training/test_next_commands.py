@@ -1,0 +1,102 @@
+"""What a run says to type next is typed here: each command ends with 0."""
+
+import contextlib
+import shlex
+
+import pytest
+import tiny
+
+from mvssl.cli.main import main
+from mvssl.recipe import parse_recipe
+from mvssl.recipe.yaml_text import parse_yaml
+from mvssl.runs.load import load_run
+from mvssl.training import afterwards
+from mvssl.training.loop import train
+from mvssl.training.next_commands import next_commands, overriding, typed
+
+SMALL = {"name": "dim_conv32", "options": {"img_size": 8, "channels": [8, 8, 8], "hidden": 16, "code": 8}}
+SENSORS = {
+    "data": {"columns": {"image": {"field": "png"}, "depth": {"field": "depth.png"}}},
+    "views": {"image": {"from": "image"}, "depth": {"from": "depth"}},
+    "encoder": {"image": SMALL, "depth": SMALL},
+}
+CASES = {
+    "labels": ({}, "evaluate"),
+    "no labels": ({"data": {"label": None}}, "embed"),
+    "no held-out shards": ({"data": {"val": []}}, "embed"),
+    "labels that are pictures": ({"data": {"label": {"field": "depth.png"}}}, "report"),
+    "evaluated, two sensors": ({**SENSORS, "train": {"then": ["evaluate"]}}, "evaluate RUN --layer head"),
+    "two sensors without labels": (
+        {**SENSORS, "data": {**SENSORS["data"], "label": None}},
+        "evaluate RUN --probe retrieval --layer head",
+    ),
+    "exported, its page written": ({"train": {"then": ["export", "report"]}}, "evaluate"),
+    "an objective of one's own": ({"objective": {"name": "spies:Own"}}, "evaluate RUN --trust spies"),
+    "an objective of one's own, no labels": (
+        {"objective": {"name": "spies:Own"}, "data": {"label": None}},
+        "embed RUN --out RUN/features.npz --trust spies",
+    ),
+}
+
+
+NAMES = ["it's a run", "--run", "~run", "$HOME", 'a"b']
+NAMED = [(case, name) for case in ("two sensors without labels", "exported, its page written") for name in NAMES]
+
+
+@pytest.mark.parametrize(("case", "name"), [*((case, "run") for case in CASES), *NAMED])
+def test_what_is_said_to_be_next_ends_well(case, name, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.write_shards(tmp_path / "train")
+    changes, first = CASES[case]
+    tables = tiny.tables(tmp_path, f"./{name}", train__steps=1, evaluate={"probes": ["knn"]})
+    for table, values in changes.items():
+        tables[table] = values if table in ("views", "encoder", "objective") else {**tables[table], **values}
+    recipe = parse_recipe(tables)
+    afterwards.finish(recipe, train(recipe).folder)
+    lines = [line[2:] for line in capsys.readouterr().err.partition("next:\n")[2].splitlines()]
+    commands = [shlex.split(line) for line in lines]
+    folder = f"./{name}" if name[0] in "-~" else name
+    assert lines[0].startswith(f"mvssl {first.replace('RUN', typed(name))}")
+    assert commands[0][2] == folder
+    for program, *words in commands:
+        with contextlib.ExitStack() as stack:
+            if program == "mvssl":
+                main(words)
+            else:
+                assert (program, words[0]) == ("python", "-c")
+                stack.enter_context(contextlib.redirect_stdout(None))
+                exec(words[1], {})
+    assert ["report" in words[1:2] for _, *words in commands].count(True) == 0 or "report" not in recipe.train.then
+
+
+def test_tensorboard_is_named_only_where_it_ran_and_is_installed(tmp_path, monkeypatch):
+    tiny.write_shards(tmp_path / "train")
+    recipe = tiny.recipe(tmp_path, tmp_path / "run", train__steps=1, train__trackers=["tensorboard"])
+    run = load_run(train(recipe).folder)
+
+    def boards():
+        return [line for line in next_commands(run, [], False) if line.startswith("tensorboard")]
+
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
+    assert boards() == [f"tensorboard --logdir {tmp_path}/run"]
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert boards() == []
+    monkeypatch.undo()
+    (tmp_path / "run" / "trackers").rename(tmp_path / "run" / "other")
+    assert boards() == []
+
+
+def test_nothing_is_offered_that_would_be_refused(tmp_path):
+    tiny.write_shards(tmp_path / "train")
+    run = load_run(train(tiny.recipe(tmp_path, tmp_path / "run", train__steps=1)).folder)
+    (tmp_path / "run" / "backbone").write_text("a file of someone's")
+    assert not any("export" in line for line in next_commands(run, [], False))
+    assert any(line.startswith("mvssl evaluate") for line in next_commands(run, [], False))
+    assert not any(line.startswith("mvssl evaluate") for line in next_commands(run, [], True))  # it has just failed
+
+
+@pytest.mark.parametrize("text", ["runs/a", "a b", "1.5", "true", "a: b", "a #b", "*x", "it's", 'say "x"', "~/x", "no"])
+def test_a_word_that_overrides_a_key_reads_back_as_the_text(text):
+    (word,) = shlex.split(overriding("train.out", text))
+    assert word.startswith("train.out=")
+    assert parse_yaml(word.partition("=")[2], "x") == text

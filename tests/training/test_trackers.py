@@ -1,0 +1,56 @@
+"""Trackers are known and installed, or refused with the package before any data is read."""
+
+import pytest
+import tiny
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+from mvssl.errors import RecipeError
+from mvssl.training import trackers
+from mvssl.training.loop import train
+from mvssl.training.trackers import refuse_trackers
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Sets which trackers are installed."""
+    return lambda *names: monkeypatch.setattr(trackers, "get_available_trackers", lambda: list(names))
+
+
+@pytest.mark.parametrize("name", LOGGER_TYPE_TO_CLASS)
+def test_every_tracker_that_is_not_installed_is_refused_with_its_package(installed, name):
+    installed()
+    package = {"comet_ml": "comet-ml", "aim": "'aim<4'"}.get(name, name)
+    with pytest.raises(RecipeError, match=f"train.trackers: {name} is not installed; `pip install {package}`"):
+        refuse_trackers([name])
+    installed(name)
+    refuse_trackers([name, "all"])
+
+
+def test_all_means_at_least_one(installed):
+    installed()
+    with pytest.raises(RecipeError, match="pip install tensorboard"):
+        refuse_trackers(["all"])
+    refuse_trackers([])
+
+
+def test_an_unknown_tracker_is_told_the_nearest(installed):
+    installed("tensorboard")
+    with pytest.raises(RecipeError, match="no tracker 'wandbb'; did you mean 'wandb'"):
+        refuse_trackers(["tensorboard", "wandbb"])
+
+
+def test_a_missing_tracker_is_refused_before_data_and_run_folder_are_touched(installed, tmp_path):
+    installed()
+    with pytest.raises(RecipeError, match="pip install wandb"):
+        train(tiny.recipe(tmp_path / "no data", tmp_path / "run", train__trackers=["wandb"]))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tracker_that_cannot_start_is_told_by_its_own_first_line(monkeypatch, tmp_path):
+    def refuse(*_):
+        raise ConnectionRefusedError("no login\nmany lines")
+
+    tiny.write_shards(tmp_path / "train")
+    monkeypatch.setattr("accelerate.Accelerator.init_trackers", refuse)
+    with pytest.raises(RecipeError, match="could not be started: no login; leave"):
+        train(tiny.recipe(tmp_path, tmp_path / "run"))
