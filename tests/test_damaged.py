@@ -13,7 +13,7 @@ import pytest
 import tiny
 import torch
 from disturbing import at_step, newest_step, recipe_file
-from test_checkpoint import trained
+from tiny import trained
 
 from mvssl.checkpoints import store
 from mvssl.data import loader, open_shards

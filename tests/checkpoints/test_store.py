@@ -10,19 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from tiny import trained
 
 from mvssl.checkpoints import store
 from mvssl.errors import DataError, StorageError
-
-
-def trained(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
-    torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    model(torch.randn(8, 4)).square().sum().backward()
-    optimizer.step()
-    return model, optimizer
 
 
 def test_what_is_restored_is_what_was_saved_bit_for_bit(tmp_path: Path):
@@ -120,11 +111,11 @@ def test_a_new_run_has_no_checkpoint(tmp_path: Path):
 SAVER = """
     import sys; sys.path.insert(0, {tests!r})
     from pathlib import Path
-    from test_checkpoint import trained
-    from mvssl import checkpoint
+    from tiny import trained
+    from mvssl.checkpoints import store
     model, optimizer = trained(0)
     for step in range(1, 100000):
-        checkpoint.save_checkpoint(Path({run!r}), step, model, optimizer, {{}}, keep=2)
+        store.save_checkpoint(Path({run!r}), step, model, optimizer, {{}}, keep=2)
         print(step, flush=True)
 """
 

@@ -141,7 +141,7 @@ def test_train_evaluate_export_views_in_a_row(capsys, recipe, tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_run_that_is_stopped_while_python_still_loads_it_says_so(capsys, recipe, monkeypatch, number, code):
     before = signal.getsignal(number)
-    monkeypatch.setattr("mvssl.recipe.schema.load_recipe", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr("mvssl.recipe.load_recipe", lambda *_: os.kill(os.getpid(), number))
     assert says(capsys, "train", recipe) == (code, f"mvssl: {BEFORE_FIRST_STEP}\n")
     assert signal.getsignal(number) == before
 

@@ -20,6 +20,7 @@ from mvssl.errors import DataError, OutputError, StorageError
 from mvssl.exporting.exporting import export, export_encoder, per_channel
 from mvssl.exporting.model_card import Card
 from mvssl.recipe import parse_recipe
+from mvssl.recipe.yaml_text import parse_yaml
 from mvssl.training.loop import train
 
 CHANNELS = (1, 3, 13)
@@ -283,7 +284,7 @@ def test_one_encoder_goes_to_the_folder_itself_with_a_card_that_says_what_it_is(
     ):
         assert said in card
     assert str(tmp_path) not in card
-    assert parse_recipe(recipe.parse_yaml(card.split("```yaml\n")[1].split("```")[0], "card")).train.steps == 5
+    assert parse_recipe(parse_yaml(card.split("```yaml\n")[1].split("```")[0], "card")).train.steps == 5
 
 
 def test_several_encoders_go_to_folders_of_their_own(tmp_path):

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-import torch
+from tiny import CONTRAST, sensors
 
 from mvssl.monitoring.diagnosis import ORDER, TOP, Bound, Evidence, bounds, judge
 from mvssl.recipe import parse_recipe
@@ -107,16 +107,6 @@ def test_bounds_are_found_beside_their_ceilings_under_any_label():
     assert str(found["a/local"]) == "JSD 0.10 of 1.39"
 
 
-def sensors(n: int, seed: int, noise: float = 0.3) -> list[dict[str, torch.Tensor]]:
-    """Two sensors that see the same 12 numbers, each through a mixing of its own and under noise."""
-    mixing = torch.Generator().manual_seed(0)
-    one, two = (torch.randn(12, 24, generator=mixing) for _ in range(2))
-    generator = torch.Generator().manual_seed(seed)
-    scene, *noises = (torch.randn(n, size, generator=generator) for size in (12, 24, 24))
-    a, b = scene @ one + noise * noises[0], scene @ two + noise * noises[1]
-    return [{"a": a[i].numpy(), "b": b[i].numpy()} for i in range(n)]
-
-
 def run(folder, objective, data=None, val=None, encoder=None, **optim):
     table = encoder or {"name": "mlp", "options": {"widths": [64, 64]}}
     return train(
@@ -132,7 +122,6 @@ def run(folder, objective, data=None, val=None, encoder=None, **optim):
     ).verdict  # fmt: skip
 
 
-CONTRAST = {"name": "cmc", "temperature": 0.1, "embed": 16}
 BOTTLENECK = {"name": "mib", "latent": 8, "units": 64, "beta": 0.01, "beta_end": 0, "critic": "separable"}
 BOTTLENECK |= {"negatives": "all", "estimator": "infonce"}
 

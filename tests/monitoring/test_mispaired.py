@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from test_verdict import CONTRAST, sensors
+from tiny import CONTRAST, sensors
 
 from mvssl.monitoring.outliers import CHANCE, LEAST, VISITS, outliers, suspects
 from mvssl.recipe import parse_recipe

@@ -11,6 +11,7 @@ from toy import WIDTHS, context
 from mvssl.encoders import Features
 from mvssl.errors import RecipeError
 from mvssl.objectives import MIB
+from mvssl.objectives.mib import ramp
 from mvssl.objectives.posterior import symmetric_kl
 
 N = 6
@@ -87,7 +88,7 @@ def test_beta_may_be_constant_or_zero_for_multi_view_infomax():
 
 
 def test_a_ramp_with_no_length_is_its_end():
-    assert mib.ramp(0, start=1e-3, stop=4.0, begin=0, end=0) == 4.0
+    assert ramp(0, start=1e-3, stop=4.0, begin=0, end=0) == 4.0
 
 
 @pytest.mark.parametrize("kl", ["closed", "sampled"])

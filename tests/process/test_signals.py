@@ -94,9 +94,10 @@ def test_a_forked_child_leaves_the_decision_to_its_parent():
 def test_any_command_ends_with_the_code_of_the_signal_and_no_stack_trace(number, code):
     text = f"""
 import os, signal
-from mvssl import cli, commands
+from mvssl.cli import commands
+from mvssl.cli.main import main
 commands.app.command("wait")(lambda: os.kill(os.getpid(), {int(number)}) or signal.pause())
-cli.main()
+main()
 """
     done = subprocess.run([sys.executable, "-c", text, "wait"], capture_output=True, text=True, timeout=60)
     assert done.returncode == code, done.stderr

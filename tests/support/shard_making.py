@@ -69,3 +69,10 @@ def flip(path: Path, place: int, bit: int = 0) -> None:
     with open(path, "r+b") as file:  # in place: another file would have another inode
         file.write(data)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def put(root: Path, *names: str, content: bytes | None = None) -> Path:
+    for i, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(image_bytes(pixels(i)) if content is None else content)
+    return root

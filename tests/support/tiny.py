@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import webdataset
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
 from mvssl.recipe import Recipe, parse_recipe
 
@@ -128,3 +130,25 @@ def checks(run: Path) -> dict[int, dict[str, float]]:
 
 def _lines(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def trained(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    model(torch.randn(8, 4)).square().sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+CONTRAST = {"name": "cmc", "temperature": 0.1, "embed": 16}
+
+
+def sensors(n: int, seed: int, noise: float = 0.3) -> list[dict[str, torch.Tensor]]:
+    """Two sensors that see the same 12 numbers, each through a mixing of its own and under noise."""
+    mixing = torch.Generator().manual_seed(0)
+    one, two = (torch.randn(12, 24, generator=mixing) for _ in range(2))
+    generator = torch.Generator().manual_seed(seed)
+    scene, *noises = (torch.randn(n, size, generator=generator) for size in (12, 24, 24))
+    a, b = scene @ one + noise * noises[0], scene @ two + noise * noises[1]
+    return [{"a": a[i].numpy(), "b": b[i].numpy()} for i in range(n)]

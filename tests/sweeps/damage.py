@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import tiny
-from test_checkpoint import trained
+from tiny import trained
 
 from mvssl.checkpoints import store
 from mvssl.data.shards.scan import body_digest

@@ -1,7 +1,7 @@
 """Records the numbers that mvssl computes, and compares another version with them. Not a part of `pytest`.
 
     MVSSL_DATA=data python tests/sweeps/numbers.py record FOLDER     # with the old version
-    MVSSL_DATA=data python tests/sweeps/numbers.py compare FOLDER    # with the new version, on the same machine
+    MVSSL_DATA=data python tests/sweeps/numbers.py compare FOLDER NEW    # with the new version, on the same machine
 
 For every recipe: the losses of 20 steps in float32, to the last digit, with one process and with two. For the recipes
 in WHOLE also a resumed run, an evaluation and an export. `compare` resumes, evaluates, exports and reports the old run.
@@ -32,6 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["record", "compare"])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("new", type=Path, nargs="?", help="folder for what compare makes")
     parser.add_argument("--recipes", nargs="*", default=sorted(path.stem for path in RECIPES.glob("*.yaml")))
     given = parser.parse_args()
     old = given.folder.absolute() / "old"
@@ -39,7 +40,7 @@ def main() -> int:
         for name in given.recipes:
             record(name, old)
         return 0
-    new = given.folder.absolute() / "new"
+    new = (given.new or given.folder / "new").absolute()
     shutil.rmtree(new, ignore_errors=True)
     differences = [line for name in given.recipes for line in compare(name, old, new)]
     print("\n".join(differences) or "every number is the same")

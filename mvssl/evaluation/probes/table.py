@@ -15,7 +15,7 @@ out  one `Result` or several, each with its `Metric` and, where a probe gives se
      `Result.chosen` holds what this encoder's data decided; both are JSON. With `parts`, differences are paired. Raise
      `NotPossible("why")` where these data do not allow it: the evaluation notes it and goes on.
 
-The types are in `evaluation.features.input_types`. `labels=False` probes run without labels too (then `labels` is empty).
+The types are in `features.input_types`. `labels=False` probes run without labels too (then `labels` is empty).
 `inputs=True` fills `ByView.inputs`. `other=True` adds the keyword `other: Tensor [k, d]`, features of shards of another
 distribution (`--other SHARDS`). `rows` says from the recipe's `evaluate` table with which further keywords the probe is
 called, once for each dict.

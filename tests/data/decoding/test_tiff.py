@@ -3,8 +3,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from shard_making import pixels
-from test_account import put
+from shard_making import pixels, put
 
 from mvssl.data import open_shards, pack
 from mvssl.data.decoding import tiff as tiffs

@@ -8,17 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from shard_making import image_bytes, npy, pixels
+from shard_making import image_bytes, npy, pixels, put
 
 from mvssl.data import pack
 from mvssl.errors import DataError, RecipeError
-
-
-def put(root: Path, *names: str, content: bytes | None = None) -> Path:
-    for i, name in enumerate(names):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(image_bytes(pixels(i)) if content is None else content)
-    return root
 
 
 def packed_names(out: Path) -> set[str]:

@@ -41,7 +41,7 @@ def test_a_head_is_that_of_the_first_objective_that_has_one_or_of_the_objective_
         at_layer(model, "a", features, "head:plain")
 
 
-@pytest.mark.parametrize("file", ["model.py", "evaluate/features.py", "evaluate/layers.py", "views/viewset.py"])
+@pytest.mark.parametrize("file", ["model.py", "evaluation/features/layers.py", "views/view_set.py"])
 def test_a_change_of_the_code_between_shard_and_feature_is_another_feature(tmp_path, file):
     root = shutil.copytree(Path(mvssl.__file__).parent, tmp_path / "mvssl", ignore=shutil.ignore_patterns("*.pyc"))
     before = layers._sources(root)
