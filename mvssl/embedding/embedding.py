@@ -3,8 +3,9 @@
 in   a subject as `mvssl evaluate` takes it, shards (default data.val, else data.train), a path where nothing is
 out  the file, written by the main process; `Embedded` says what is in it
 
-All processes compute, as an evaluation does, into the cache of features
-(`mvssl.evaluation.features`): what was computed before is read, and the file is then written from there, so that its bytes do not depend on the number of processes.
+All processes compute, as an evaluation does, and keep the features in the cache (`mvssl.evaluation.features`). What was
+computed before is read from there. The file is then written by one process, so that its bytes do not depend on their
+number.
 """
 
 import re
