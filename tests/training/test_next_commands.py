@@ -52,7 +52,7 @@ def test_what_is_said_to_be_next_ends_well(case, name, tmp_path, capsys, monkeyp
     for table, values in changes.items():
         tables[table] = values if table in ("views", "encoder", "objective") else {**tables[table], **values}
     recipe = parse_recipe(tables)
-    train(recipe)
+    afterwards.finish(recipe, train(recipe).folder)
     lines = [line[2:] for line in capsys.readouterr().err.partition("next:\n")[2].splitlines()]
     commands = [shlex.split(line) for line in lines]
     folder = f"./{name}" if name[0] in "-~" else name
