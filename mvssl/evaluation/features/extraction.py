@@ -69,7 +69,7 @@ def collect(
     """
     names = [cache.digest(description) for description in descriptions]
     first = [names.index(name) for name in names]  # equal descriptions, as of an encoder that was not trained, are one
-    found = collectives.run_on_main(lambda: _found(descriptions), share=False) or []
+    found: list[Any] = collectives.run_on_main(lambda: _found(descriptions), share=False) or []
     missing = collectives.run_on_main(lambda: sorted({first[n] for n, entry in enumerate(found) if entry is None}))
     if not missing:
         return Collected(found, 0) if collectives.rank() == 0 else None
