@@ -19,6 +19,7 @@ from mvssl.checkpoints import store
 from mvssl.data import loader, open_shards
 from mvssl.errors import DataError, RecipeError
 from mvssl.runs import exit_record
+from mvssl.training import loop
 from mvssl.training.loop import train
 from mvssl.training.step import Trainer
 
@@ -137,15 +138,15 @@ def test_a_shard_that_is_lost_during_a_run_is_counted_sample_by_sample(root, los
     shard = root / "data/train/000002.tar"
 
     def prepare(_: int) -> None:
-        prepare_trainer = Trainer.prepare.__func__
+        plain = loop.prepare
 
-        def prepared(cls, *given):
-            made = prepare_trainer(cls, *given)
-            made.source._files = type(made.source._files)()  # or an open shard is read to the end of the run
+        def prepared(*given):
+            trainer, earlier = plain(*given)
+            trainer.source._files = type(trainer.source._files)()  # or an open shard is read to the end of the run
             os.truncate(shard, 0) if loss == "empty" else shard.unlink()
-            return made
+            return trainer, earlier
 
-        Trainer.prepare = classmethod(prepared)
+        loop.prepare = prepared
 
     source = open_shards("train", root / "data", tiny.parse_recipe(given).data.columns)
     lost = {

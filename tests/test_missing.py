@@ -21,7 +21,7 @@ from mvssl.data import loader, open_shards
 from mvssl.distributed import collectives
 from mvssl.random import Draws
 from mvssl.recipe import parse_recipe
-from mvssl.training.step import Trainer, make_accelerator
+from mvssl.training.preparation import make_accelerator, prepare_trainer
 
 BATCH, SAMPLES = 12, 30
 SENSORS = {"arm": (2, 16), "leg": (3, 12), "heart": (5,)}
@@ -68,7 +68,7 @@ def one_step(given):
     """This process's part of the first step: (world, batch, loss, gradients, the trainer)."""
     AcceleratorState._reset_state()
     PartialState._reset_state()
-    trainer = Trainer.prepare(parse_recipe(given), make_accelerator(parse_recipe(given)))
+    trainer = prepare_trainer(parse_recipe(given), make_accelerator(parse_recipe(given)))
     batch = next(iter(trainer.batches(0, 1)))
     seen = trainer.views(batch, 0)
     loss, _ = trainer.wrapped(seen, trainer.context(batch, 0, 0))

@@ -12,7 +12,7 @@ from torch import Tensor
 from mvssl.bench.timing import FOREVER, rates, repeat, try_file, write
 from mvssl.data import Batch, loader
 from mvssl.recipe import Recipe, View
-from mvssl.training import resume
+from mvssl.training.preparation import open_training_shards
 from mvssl.views import ViewSet, build_views
 
 
@@ -42,7 +42,7 @@ def bench_views(
 def bench_reader(recipe: Recipe, *, seconds: float = 4.0, json_file: str | Path | None = None) -> dict[str, Any]:
     """Samples per second from the recipe's shards to batches, with its workers and nothing else to do."""
     try_file(json_file)
-    source = resume.open_training(recipe.data)
+    source = open_training_shards(recipe.data)
     table = recipe.data
     batches = iter(loader(source, batch_size=table.batch_size, seed=0, stop_step=FOREVER, workers=table.workers))
     for _ in range(2 * table.workers + 1):

@@ -28,7 +28,7 @@ from mvssl.evaluation.probes.knn import knn
 from mvssl.evaluation.results.metrics import Result
 from mvssl.files import MEASURED, PICTURE, try_place, write_picture
 from mvssl.recipe import Recipe
-from mvssl.training.step import Trainer, make_accelerator
+from mvssl.training.preparation import make_accelerator, prepare_trainer
 from mvssl.views.normalize import spread
 
 METHODS = ("ours", "simclr", "byol", "vicreg")
@@ -166,7 +166,7 @@ def features(encode: Callable[[Batch], Tensor], shards: Shards, samples: int) ->
 
 def ours(recipe: Recipe) -> Method:
     """The recipe, by the steps that `mvssl train` takes."""
-    trainer = Trainer.prepare(recipe, make_accelerator(recipe, cpu=True))
+    trainer = prepare_trainer(recipe, make_accelerator(recipe, cpu=True))
     batches, numbers = iter(trainer.batches(0, FOREVER)), itertools.count()
 
     def step(share: float) -> None:

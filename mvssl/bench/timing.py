@@ -25,7 +25,7 @@ def planned(number: int, share: float, warmup: int) -> int:
     return max(number + 1, round(number / share)) if number > warmup and share else FOREVER
 
 
-def block(step: Iterator[None], settle: int, steps: int, accelerator: Accelerator) -> float:
+def block(step: Iterator[Any], settle: int, steps: int, accelerator: Accelerator) -> float:
     """Seconds per step over `steps` steps, after `settle` that are not timed; all processes begin together."""
     for _ in range(settle):
         next(step)

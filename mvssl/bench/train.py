@@ -8,13 +8,12 @@ meets both. Every block begins with steps that are not timed: they drain what lo
 workers fill up again and fall idle.
 """
 
-import contextlib
 import itertools
 import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,54 +21,57 @@ import torch
 
 from mvssl.bench.timing import FOREVER, block, rates, try_file, wait, write
 from mvssl.checkpoints import store
+from mvssl.data import Batch
+from mvssl.distributed import collectives
 from mvssl.objectives import Context
+from mvssl.process.signals import StopSignal
 from mvssl.random import Draws
 from mvssl.recipe import Recipe
 from mvssl.training.ledger import Ledger
 from mvssl.training.log import Log
-from mvssl.training.step import Trainer, arithmetic_of, make_accelerator
+from mvssl.training.preparation import arithmetic_of, make_accelerator, prepare_trainer
+from mvssl.training.step import Trainer, run_steps
 
 
-class Parts:
-    """Seconds by named part of the loop; idle unless `on`, since on a GPU every measurement waits for the device."""
+class Stopwatch:
+    """Seconds by part of the loop; idle unless `on`, since on a GPU every measurement waits for the device."""
 
     def __init__(self, device: torch.device):
         self.device, self.on = device, False
         self.seconds: dict[str, float] = defaultdict(float)
+        self._part, self._begin = "", 0.0
 
-    @contextlib.contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
+    def enter(self, part: str) -> None:
+        """End the part that was measured and begin the next; an empty name begins none."""
         if not self.on:
-            yield
             return
         wait(self.device)
-        begin = time.perf_counter()
-        yield
-        wait(self.device)
-        self.seconds[name] += time.perf_counter() - begin
+        now = time.perf_counter()
+        if self._part:
+            self.seconds[self._part] += now - self._begin
+        self._part, self._begin = part, now
 
 
-def whole(trainer: Trainer, folder: Path, parts: Parts) -> Iterator[None]:
-    """Each `next` is one step of the training loop: read, copy, views, forward, backward, vote, step, log."""
-    table, accelerator = trainer.recipe, trainer.accelerator
+def run_loop(trainer: Trainer, folder: Path, watch: Stopwatch) -> Iterator[int]:
+    """Take the steps of `mvssl train`, one for each `next`, without checks and checkpoints."""
+    table = trainer.recipe
     log = Log(
-        accelerator, folder, start=0, steps=FOREVER, every=table.train.log_every, batch_size=table.data.batch_size
-    )
+        trainer.accelerator, folder, start=0, steps=FOREVER, every=table.train.log_every,
+        batch_size=table.data.batch_size,
+    )  # fmt: skip
     log.console.quiet = True
-    ledger = Ledger(folder / "bad.jsonl", table.data.batch_size, table.data.max_bad, bad=0, skipped=0)
-    batches = iter(trainer.batches(0, FOREVER))
-    for number in itertools.count():
-        with parts("data"):
-            batch = next(batches)
-        if parts.on:  # `step` copies and draws views in one go; copied beforehand, the two show apart
-            with parts("copy"):
-                moved = {name: column.to(accelerator.device) for name, column in batch.columns.items()}
-            batch = batch._replace(columns=moved)
-        verdict, metrics = trainer.step(batch, number % trainer.steps, part=parts)
-        with parts("log"):
-            ledger.note(number + 1, verdict, batch.bad)
-            log.add(number + 1, metrics, verdict, 0.0, trainer.recipe.optim.lr)
-        yield
+    ledger = Ledger(folder / "bad.jsonl", table.data.batch_size, table.data.max_bad)
+    batches = _copied(trainer.batches(0, FOREVER), trainer.accelerator.device, watch)
+    return run_steps(trainer, batches, ledger, log, StopSignal(), watch.enter)
+
+
+def _copied(batches: Iterable[Batch], device: torch.device, watch: Stopwatch) -> Iterator[Batch]:
+    """Yield batches; while `watch` is on, copy them first, as a step would copy and draw views at once."""
+    for batch in batches:
+        if watch.on:
+            watch.enter("copy")
+            batch = batch._replace(columns={name: column.to(device) for name, column in batch.columns.items()})
+        yield batch
 
 
 def bare(trainer: Trainer) -> Iterator[None]:
@@ -80,7 +82,7 @@ def bare(trainer: Trainer) -> Iterator[None]:
     index = torch.arange(rows)
     for number in itertools.count():
         draws = Draws(0, index + number * rows, device, scope="objective")
-        loss, _ = trainer.wrapped(seen, Context(step=number % trainer.steps, index=index, present={}, draws=draws))
+        loss, _ = trainer.wrapped(seen, Context(step=number, index=index, present={}, draws=draws))
         trainer.accelerator.backward(loss)
         optimizer.found_inf = None  # pyright: ignore[reportAttributeAccessIssue]
         optimizer.step()
@@ -98,18 +100,20 @@ def bench_train(
     raises, and `OutputError`.
     """
     try_file(json_file)
-    trainer = Trainer.prepare(recipe, make_accelerator(recipe))
+    trainer = prepare_trainer(recipe, make_accelerator(recipe))
+    trainer.steps = FOREVER
     accelerator, batch = trainer.accelerator, recipe.data.batch_size
     settle = max(3, 2 * recipe.data.workers + 1)  # torch's loader keeps two batches per worker ready
-    parts = Parts(accelerator.device)
+    watch = Stopwatch(accelerator.device)
     seconds: dict[str, list[float]] = {"whole": [], "bare": []}
     with arithmetic_of(recipe), tempfile.TemporaryDirectory() as folder:
-        loop, model = whole(trainer, Path(folder), parts), bare(trainer)
+        loop, model = run_loop(trainer, Path(folder), watch), bare(trainer)
         for _ in range(blocks):
             seconds["whole"].append(block(loop, settle, steps, accelerator))
-            parts.on = True
+            watch.on = True
             block(loop, 0, max(2, steps // 4), accelerator)
-            parts.on = False
+            watch.enter("")
+            watch.on = False
             seconds["bare"].append(block(model, settle, steps, accelerator))
         saving = save_seconds(trainer, Path(folder)) / recipe.train.save_every
     ratios = [bare / (loop + saving) for loop, bare in zip(seconds["whole"], seconds["bare"], strict=True)]
@@ -119,7 +123,7 @@ def bench_train(
         "ratio_spread": [min(ratios), max(ratios)],
         "whole": rates([s + saving for s in seconds["whole"]], batch),
         "bare": rates(seconds["bare"], batch),
-        "shares": shares(parts.seconds, saving, statistics.median(seconds["whole"])),
+        "shares": shares(watch.seconds, saving, statistics.median(seconds["whole"])),
         "blocks": blocks,
         "steps_per_block": steps,
         "batch_size": batch,
@@ -134,11 +138,11 @@ def bench_train(
 
 
 def save_seconds(trainer: Trainer, folder: Path) -> float:
-    """What one checkpoint costs the loop."""
+    """Return what one checkpoint costs the loop."""
     begin = time.perf_counter()
-    if trainer.accelerator.is_main_process:
-        store.save_checkpoint(folder, 1, trainer.model, trainer.optimizer, {}, keep=2)
-    trainer.accelerator.wait_for_everyone()
+    collectives.run_on_main(
+        lambda: store.save_checkpoint(folder, 1, trainer.model, trainer.optimizer, {}, keep=2), share=False
+    )
     return time.perf_counter() - begin
 
 

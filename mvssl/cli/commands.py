@@ -70,7 +70,7 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
         from mvssl.distributed import collectives
         from mvssl.training.loop import train as run_training
 
-    run_training(loaded, then=True)
+    run_training(loaded)
     collectives.close()
 
 

@@ -90,7 +90,7 @@ class Checks:
             self.first = metrics
         text = json.dumps(verdict.record(), indent=1) + "\n"
         collectives.run_on_main(lambda: _unless_full(lambda: write_aside(self.folder / "verdict.json", text)))
-        told = self._mispaired(done, values) if self.trainer.matching else []
+        told = self._mispaired(done, values) if self.trainer.observer else []
         values[f"{before}seconds"] = time.perf_counter() - begin
         return Check(done, values, verdict, held_out, best, told)
 
@@ -127,9 +127,9 @@ class Checks:
     def _mispaired(self, done: int, values: dict[str, float | None]) -> list[str]:
         """List the samples that seem mispaired, add how many to `values`, and give what to say of it."""
         trainer, last = self.trainer, done == self.trainer.steps
-        if trainer.matching is None or collectives.rank():
+        if trainer.observer is None or collectives.rank():
             return []
-        found = mispaired.find(trainer.matching)
+        found = mispaired.find(trainer.observer)
         values["mispaired"] = None if found.why else len(found.listed)
         _unless_full(lambda: mispaired.write(self.folder, found, trainer.source, done))
         if last:

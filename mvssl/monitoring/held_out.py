@@ -28,7 +28,6 @@ from mvssl.errors import DataError
 from mvssl.random import hash_name
 from mvssl.recipe import Data
 from mvssl.text import counted, warn
-from mvssl.training.guard import Buffers
 from mvssl.training.step import Trainer
 
 LABEL = "label"
@@ -172,8 +171,7 @@ def features(
 def at_rest(model: nn.Module) -> Iterator[None]:
     """Eval mode without gradient; afterwards modes and buffers are what they were, whatever forward did to them."""
     modes = {module: module.training for module in model.modules()}
-    buffers = Buffers(model)
-    buffers.remember()
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     model.eval()
     try:
         with torch.no_grad():
@@ -182,7 +180,8 @@ def at_rest(model: nn.Module) -> Iterator[None]:
         for module, training in modes.items():
             module.training = training
         with torch.no_grad():
-            buffers.restore_where(torch.ones((), dtype=torch.bool, device=next(model.parameters()).device))
+            for buffer, before in buffers:
+                buffer.copy_(before)
 
 
 def _batches(trainer: Trainer, source: Source, batch_size: int, steps: int, stopped: Callable[[], bool]) -> Loader:
@@ -203,7 +202,7 @@ def _asked(stopped: bool, device: torch.device) -> bool:
 def _seen(trainer: Trainer, batch: Batch) -> Seen:
     device = trainer.accelerator.device
     clean = trainer.views.clean(batch, device)
-    there = trainer.present(batch, clean)
+    there = trainer.views.present(batch, clean)
     found = trainer.model.encode(clean, there)
     vectors = {view: collectives.gather(feature.vector.float()) for view, feature in found.items()}
     present = {view: collectives.gather(rows.to(device).float()) > 0 for view, rows in there.items()}

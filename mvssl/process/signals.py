@@ -44,6 +44,10 @@ class StopSignal:
         self._ends_at_once = False
         self._process = os.getpid()
 
+    def is_asked(self) -> bool:
+        """Return whether a signal asked this process to stop."""
+        return self.received is not None
+
     @property
     def code(self) -> int:
         """The exit code that belongs to the signal: 143, 130 or 129."""

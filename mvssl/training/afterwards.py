@@ -1,4 +1,8 @@
-"""What follows the last step: contact sheet, what was learned, exported backbone, and what one would type next."""
+"""What `train.then` lists: evaluation, contact sheet, curves, exported backbone and report, after the last step.
+
+in   a recipe, and the folder of its run
+out  files in the run folder; their places and the next commands on the terminal
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,7 +11,7 @@ from rich.console import Console
 
 from mvssl.data import loader, open_shards
 from mvssl.distributed import collectives
-from mvssl.errors import MvsslError
+from mvssl.errors import MvsslError, RecipeError
 from mvssl.recipe import Recipe
 from mvssl.runs.load import load_run, packages
 from mvssl.training.next_commands import next_commands
@@ -17,40 +21,51 @@ if TYPE_CHECKING:
     from mvssl.model import MultiView
 
 
+READS_SHARDS = {"evaluate", "views"}  # entries of train.then that a dataset from Python cannot serve
+
+
+def check_then(recipe: Recipe, folder: Path, model: "MultiView", *, from_shards: bool = True) -> None:
+    """Raise now the errors that `run_then` would raise after the last step, as far as they can be known.
+
+    Reads headers and a few samples. Every process must call it; the main process checks and all raise. Raises
+    `RecipeError`, `DataError`, `OutputError`.
+    """
+    refused = [name for name in recipe.train.then if name in READS_SHARDS] if not from_shards else []
+    if refused:
+        raise RecipeError(
+            f"train.then: {', '.join(refused)} reads shards, and this run trains on a dataset from Python; leave it "
+            "out of train.then, or call train(..., then=False)"
+        )
+    if "evaluate" in recipe.train.then:
+        check_layer(recipe, model)
+    collectives.run_on_main(lambda: check_inputs(recipe, folder))
+
+
 def check_layer(recipe: Recipe, model: "MultiView") -> None:
-    """Raise `RecipeError` now where `finish` is to evaluate a layer that `model` does not have."""
+    """Raise `RecipeError` where the recipe evaluates a layer that `model` does not have."""
     from mvssl.evaluation.features.layers import refuse_layer
 
-    for view in recipe.views if "evaluate" in recipe.train.then else ():
+    for view in recipe.views:
         refuse_layer(model, view, recipe.evaluate.layer, len(model.encoder_of(view).widths.maps))
 
 
-def check(recipe: Recipe, folder: Path) -> None:
-    """Raise now what `finish` would raise for a wrong probe, no labels, no shards to test on, no place to export to.
+def check_inputs(recipe: Recipe, folder: Path) -> None:
+    """Raise `MvsslError` for a wrong probe, missing labels or test shards, or an export folder that is taken."""
+    if "evaluate" in recipe.train.then:
+        from mvssl.evaluation.features.splits import open_splits
+        from mvssl.evaluation.plan import jobs_of, need_labels, need_segments, refuse_impossible
 
-    The main process looks, all raise: call it on every process, when the data is packed. Nothing but headers and a few
-    samples is read. Raises `RecipeError`, `DataError`, `OutputError`.
-    """
+        refuse_impossible(recipe.evaluate)
+        jobs = jobs_of(recipe.evaluate, recipe.evaluate.probes, recipe.evaluate.layer)
+        open_splits(recipe, labels=need_labels(jobs), segments=need_segments(jobs))
+    if "export" in recipe.train.then:
+        from mvssl.exporting.exporting import folders_of
 
-    def look() -> None:
-        if "evaluate" in recipe.train.then:
-            from mvssl.evaluation.features.splits import open_splits
-            from mvssl.evaluation.plan import jobs_of, need_labels, need_segments, refuse_impossible
-
-            said = recipe.evaluate
-            refuse_impossible(said)
-            jobs = jobs_of(said, said.probes, said.layer)
-            open_splits(recipe, labels=need_labels(jobs), segments=need_segments(jobs))
-        if "export" in recipe.train.then:
-            from mvssl.exporting.exporting import folders_of
-
-            folders_of(list(recipe.encoder), folder / "backbone")
-
-    collectives.run_on_main(look)
+        folders_of(list(recipe.encoder), folder / "backbone")
 
 
-def finish(recipe: Recipe, folder: Path) -> None:
-    """Do what `train.then` lists and say where everything lies. Call it on every process: all of them evaluate."""
+def run_then(recipe: Recipe, folder: Path) -> None:
+    """Do what `train.then` lists, and print where the results are. Every process must call it: all evaluate."""
     then, reports = recipe.train.then, []
     failed: MvsslError | None = None
     if collectives.rank() and "evaluate" not in then:
@@ -62,7 +77,7 @@ def finish(recipe: Recipe, folder: Path) -> None:
 
         try:
             evaluate(loaded)
-        except MvsslError as error:  # what else was asked for is done all the same
+        except MvsslError as error:  # raised below, after the rest is done
             failed = error
     if collectives.rank():
         if failed:
@@ -94,14 +109,14 @@ def finish(recipe: Recipe, folder: Path) -> None:
 
 
 def draw_views(recipe: Recipe, out: Path, samples: int = 8) -> Path:
-    """Draw the views of the first batch of the run, by the path that training takes."""
+    """Draw the views of the first batch of the run to `out`, with the code that training uses; return `out`."""
     from mvssl.figures.contact_sheet import contact_sheet
-    from mvssl.training.resume import pack_once
+    from mvssl.training.preparation import pack_once
 
     table = recipe.data
     if table.pack:
         pack_once(table)
-    # not `open_training`, in which every process takes part: after a run the main process is alone
+    # not `open_training_shards`, which every process must call: after a run the main process works alone
     source = open_shards(table.train, table.folder, table.columns, missing=table.missing)
     views = build_views(resolve_statistics(recipe.views, source.shapes, source), source.shapes)
     rows = min(samples, len(source))

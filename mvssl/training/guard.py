@@ -1,12 +1,13 @@
-"""What keeps a bad step from doing harm: a vote of all processes, and a memory of what forward writes.
+"""Protection against a bad step: a vote of all processes, and a copy of what the forward pass writes.
 
 A step is vetoed when the loss or the gradient is not finite on any process. It then changes nothing: the fused
-optimizer skips it on the device (`found_inf`), and running statistics go back to what they were. The host never waits
-for the verdict of the step in flight; it reads the verdict of the one before.
+optimizer skips it on the device (`found_inf`), and running statistics return to their values from before. The host
+never waits for the vote of the step in flight; it reads the vote of the step before.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -17,35 +18,32 @@ from mvssl.distributed.devices import send
 
 
 class Votes(NamedTuple):
-    """The votes of a step, summed over processes."""
+    """The votes on one step, summed over processes, on the host."""
 
-    against: float  # the step, as loss or gradient is not finite
-    stop: float  # requests to save and stop
-    bad: float  # samples that were substituted
-    save: float  # requests to save and go on
+    against: int  # processes where the loss or the gradient is not finite
+    stop: int  # processes that were asked to save and stop
+    bad: int  # samples that were replaced
+    save: int  # processes that were asked to save and go on
 
 
-def vote(loss: Tensor, grad_norm: Tensor, stop: bool, bad: int, save: bool = False) -> Tensor:
-    """[4], the fields of `Votes`, still on the device."""
+@dataclass(frozen=True)
+class Vote:
+    """The votes on one step, summed over processes, still on the device."""
+
+    totals: Tensor  # [4], the fields of `Votes`
+    vetoed: Tensor  # 0-d bool: whether the step must change nothing
+
+
+def collect_vote(loss: Tensor, grad_norm: Tensor, *, stop: bool, bad: int, save: bool = False) -> Vote:
+    """Sum the votes of all processes on a step; every process must call it, and none waits for its device."""
     against = ~(torch.isfinite(loss) & torch.isfinite(grad_norm))
     host = send(torch.tensor([float(stop), float(bad), float(save)]), loss.device)
-    return collectives.total(torch.cat([against.float().reshape(1), host]))
+    totals = collectives.total(torch.cat([against.float().reshape(1), host]))
+    return Vote(totals, totals[0] > 0)
 
 
-def clipped(parameters: Iterable[nn.Parameter], clip: float | None) -> Tensor:
-    """The norm of all gradients together, 0-d; with `clip` they are scaled down to it where they are larger.
-
-    Without one nothing passes over them a second time.
-    """
-    given = [parameter for parameter in parameters if parameter.grad is not None]
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in given if parameter.grad is not None])
-    if clip is not None:
-        nn.utils.clip_grads_with_norm_(given, clip, norm)
-    return norm
-
-
-class Late:
-    """A small tensor on its way to the host; `read` waits for its own step alone, not for what was queued since."""
+class AsyncScalars:
+    """A small tensor that is being copied to the host; `read` waits for this copy, not for later work."""
 
     def __init__(self, tensor: Tensor):
         self.host, self.arrived = tensor, None
@@ -56,18 +54,28 @@ class Late:
             self.arrived.record()
 
     def read(self) -> list[float]:
-        """The numbers."""
+        """Return the numbers."""
         if self.arrived is not None:
             self.arrived.synchronize()
         return self.host.tolist()
 
 
-def step_unless(vetoed: Tensor, optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Step a fused optimizer at the given rate, or change nothing, as a 0-d bool on the device says.
+def clip_gradients(parameters: Iterable[nn.Parameter], clip: float | None) -> Tensor:
+    """Return the norm of all gradients together, 0-d; scale them down to `clip` where the norm is larger.
 
-    Drops the gradients either way.
+    Without `clip` the gradients are read once and not changed.
+    """
+    given = [parameter for parameter in parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in given if parameter.grad is not None])
+    if clip is not None:
+        nn.utils.clip_grads_with_norm_(given, clip, norm)
+    return norm
 
-    Uses the way in which torch's GradScaler tells fused optimizers of an overflow.
+
+def update_unless(vetoed: Tensor, optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Step a fused optimizer at learning rate `rate`, or change nothing where `vetoed` (0-d bool) is true.
+
+    The gradients are dropped in both cases. Torch's GradScaler reports an overflow to fused optimizers in this way.
     """
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -76,26 +84,26 @@ def step_unless(vetoed: Tensor, optimizer: torch.optim.Optimizer, rate: float) -
     optimizer.zero_grad(set_to_none=True)
 
 
-class Buffers:
-    """The running statistics of a model before a step, so that a vetoed step can be undone without a sync.
+class BufferSnapshot:
+    """The running statistics of a model from before a step, to undo a vetoed step without waiting for the device.
 
-    Those of one dtype are kept as one vector: a few launches for all, where a deep network has hundreds of buffers.
+    Buffers of one dtype are kept as one vector: a deep network has hundreds of buffers, and each copy is a launch.
     """
 
     def __init__(self, model: nn.Module):
         self.model = model
         self.kept: list[Tensor] = []
 
-    def remember(self) -> None:
-        """Copy what stands in the buffers now."""
-        self.kept = [_side_by_side(group) for group in self._groups()]
+    def take(self) -> None:
+        """Copy the present values of the buffers."""
+        self.kept = [_concatenate(group) for group in self._groups()]
 
     def restore_where(self, vetoed: Tensor) -> None:
-        """Put the remembered values back if `vetoed` (a 0-d bool tensor) is true."""
+        """Restore the copied values if `vetoed` (a 0-d bool tensor) is true."""
         if not vetoed.is_cuda and not vetoed:
-            return  # on a CPU there is no queue to keep full, and so nothing to do
+            return  # a CPU has no queue of work, so reading the flag costs nothing
         for live, kept in zip(self._groups(), self.kept, strict=True):
-            parts = torch.where(vetoed, kept, _side_by_side(live)).split([buffer.numel() for buffer in live])
+            parts = torch.where(vetoed, kept, _concatenate(live)).split([buffer.numel() for buffer in live])
             values = [part.view(buffer.shape) for part, buffer in zip(parts, live, strict=True)]
             torch._foreach_copy_(live, values)  # pyright: ignore[reportPrivateImportUsage]
 
@@ -106,5 +114,5 @@ class Buffers:
         return list(groups.values())
 
 
-def _side_by_side(tensors: list[Tensor]) -> Tensor:
+def _concatenate(tensors: list[Tensor]) -> Tensor:
     return torch.cat([tensor.flatten() for tensor in tensors])

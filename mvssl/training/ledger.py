@@ -1,24 +1,35 @@
-"""What went wrong and was survived: vetoed steps and substituted samples, counted over all processes.
+"""Counts what went wrong without ending the run, and decides when the run must stop.
 
-The ledger reads the vote of a step only when the next one is under way, so that no step waits for the host.
+in   the vote of each step and the samples that this process replaced
+out  counts of vetoed steps and of replaced samples over all processes, RUN/bad.jsonl, and a `StopReason`
+
+The ledger reads the vote of a step when the next step is under way, so that no step waits for the host.
 """
 
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import NamedTuple
 
 from mvssl.data import Bad
 from mvssl.distributed import collectives
 from mvssl.runs.line_files import LineFile
-from mvssl.training.guard import Late, Votes
+from mvssl.training.guard import AsyncScalars, Vote, Votes
 
-PATIENCE = 20  # steps in a row that are not finite before a run gives up
-GRACE = 10_000  # samples that are counted as seen from the start, so that the first bad one does not end a run
+PATIENCE = 20  # vetoed steps in a row after which a run ends
+GRACE = 10_000  # samples that count as read from the start, so that the first bad one does not end a run
+
+
+class StopReason(NamedTuple):
+    """Why all processes stop after the same step: a request by a signal, or a fault that would not go away."""
+
+    message: str
+    is_fault: bool = True
+
+
+REQUESTED = StopReason("a process was asked to stop", is_fault=False)
 
 
 class Ledger:
-    """Counts over the whole run, resumed ones included; the same on every process."""
+    """Counts over the whole run, resumed parts included; the same on every process."""
 
     def __init__(
         self, file: Path, batch_size: int, max_bad: float, *, bad: int = 0, skipped: int = 0, in_a_row: int = 0
@@ -26,49 +37,50 @@ class Ledger:
         self.file, self.batch_size, self.max_bad = file, batch_size, max_bad
         self._lines = LineFile(file)
         self.bad, self.skipped, self.in_a_row = bad, skipped, in_a_row
-        self.stop = False  # some process was asked to stop
-        self.save = False  # some process was asked to save; whoever saves sets it back
-        self.fault: str | None = None
-        self._open: tuple[int, Late, list[Bad]] | None = None
+        self.stop_reason: StopReason | None = None
+        self.save_requested = False  # some process was asked to save; the saver sets it back
+        self._unread: tuple[int, AsyncScalars, list[Bad]] | None = None
 
-    def note(self, step: int, verdict: Tensor, bad: list[Bad]) -> None:
-        """Take the vote and this process's bad samples of step number `step` (from 1); settle the one before."""
+    def note(self, step: int, vote: Vote, bad: list[Bad]) -> None:
+        """Take the vote and this process's bad samples of step number `step` (from 1); settle the step before."""
         self.settle()
-        self._open = (step, Late(verdict), bad)
+        self._unread = (step, AsyncScalars(vote.totals), bad)
 
     def settle(self) -> None:
-        """Read the open vote: count, write bad.jsonl, and set `stop`, `save` or `fault` on all processes alike."""
-        if self._open is None:
+        """Read the newest vote on all processes: count, write bad.jsonl, set `stop_reason` and `save_requested`."""
+        if self._unread is None:
             return
-        step, verdict, records = self._open
-        self._open = None
-        votes = Votes(*verdict.read())
-        self.stop |= votes.stop > 0
-        self.save |= votes.save > 0
+        step, totals, bad = self._unread
+        self._unread = None
+        votes = Votes(*map(int, totals.read()))
+        self.save_requested |= votes.save > 0
         self.skipped += votes.against > 0
-        self.in_a_row = self.in_a_row + 1 if votes.against > 0 else 0
+        self.in_a_row = self.in_a_row + 1 if votes.against else 0
+        if votes.stop and self.stop_reason is None:
+            self.stop_reason = REQUESTED
         if self.in_a_row >= PATIENCE:
-            self.fault = (
+            self.stop_reason = StopReason(
                 f"loss or gradient was not finite for {self.in_a_row} steps in a row, up to step {step}; the weights "
-                "are those from before; try a smaller optim.lr, optim.clip=1, or train.precision=fp32, and look "
-                "at the data"
+                "are those from before; try a smaller optim.lr, optim.clip=1, or train.precision=fp32, and check the "
+                "data with `mvssl verify`"
             )
-        if votes.bad > 0:
-            self._record(step, int(votes.bad), records)
+        if votes.bad:
+            self._record(step, votes.bad, bad)
 
-    def _record(self, step: int, count: int, records: list[Bad]) -> None:
-        found = [record for each in collectives.gather_objects(records) for record in each]
+    def _record(self, step: int, count: int, own: list[Bad]) -> None:
+        """Count and write the bad samples of all processes; set a fault where they are too many."""
+        everyone = [record for records in collectives.gather_objects(own) for record in records]
         self.bad += count
         if collectives.rank() == 0:
-            self._lines.append([{"step": step, **record._asdict()} for record in found])
+            self._lines.append([{"step": step, **record._asdict()} for record in everyone])
         if self.bad > self.max_bad * max(step * self.batch_size, GRACE):
-            first = found[0]
-            self.fault = (
+            first = everyone[0]
+            self.stop_reason = StopReason(
                 f"{self.bad} of {step * self.batch_size} samples could not be decoded, more than data.max_bad="
                 f"{self.max_bad} allows; the last: {first.shard} key {first.key} {first.column}: {first.reason}. "
-                f"All stand in {self.file}; `mvssl verify` checks shards; a larger data.max_bad goes on"
+                f"{self.file} lists them; `mvssl verify` checks shards; a larger data.max_bad lets the run go on"
             )
 
-    def counts(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+    def counts(self) -> dict[str, int]:
+        """Return what a checkpoint keeps."""
         return {"bad": self.bad, "skipped": self.skipped, "in_a_row": self.in_a_row}

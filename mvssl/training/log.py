@@ -29,7 +29,10 @@ from mvssl.text import counted, warn
 class Log:
     """Collects metrics over an interval; reports their means, samples per second and the share of time lost to data."""
 
-    def __init__(self, accelerator: Accelerator, run: Path, *, start: int, steps: int, every: int, batch_size: int):
+    def __init__(
+        self, accelerator: Accelerator, run: Path, *, start: int, steps: int, every: int, batch_size: int,
+        interval: dict[str, Any] | None = None,
+    ):  # fmt: skip
         self.accelerator, self.lines = accelerator, LineFile(run / "metrics.jsonl")
         self.steps, self.every, self.batch_size = steps, every, batch_size
         self.console = Console(stderr=True)
@@ -53,6 +56,8 @@ class Log:
         self.tracked = True
         self.last: dict[str, float | None] = {}
         self.waited, self.since = 0.0, time.perf_counter()
+        if interval:
+            self._restore(interval)
 
     def __enter__(self) -> "Log":
         self.bar.start()
@@ -61,11 +66,11 @@ class Log:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def add(self, done: int, metrics: dict[str, Tensor], verdict: Tensor, waited: float, rate: float) -> None:
-        """Count the metrics of finished step number `done` (from 1) unless vetoed; report when the interval is full."""
+    def add(self, done: int, metrics: dict[str, Tensor], vetoed: Tensor, waited: float, rate: float) -> None:
+        """Count the metrics of step number `done` (from 1) unless `vetoed`; report at the end of an interval."""
         # stacked first, so that the number of kernels does not grow with the number of metrics
         values = torch.stack([value.detach().to(self.one) for value in (*metrics.values(), self.one)])
-        values, names = torch.where(verdict[0] > 0, 0.0, values), tuple(metrics)
+        values, names = torch.where(vetoed, 0.0, values), tuple(metrics)
         self.sums[names] = self.sums[names] + values if names in self.sums else values
         self.steps_since, self.steps_timed, self.waited = (
             self.steps_since + 1,
@@ -102,7 +107,7 @@ class Log:
         sums = [{"names": list(names), "values": values.tolist()} for names, values in self.sums.items()]
         return {"steps": self.steps_since, "sums": sums}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: dict[str, Any]) -> None:
         """Go on with the interval in which a checkpoint was written."""
         self.steps_since = state["steps"]
         self.sums = {tuple(sums["names"]): torch.tensor(sums["values"]).to(self.one) for sums in state["sums"]}

@@ -17,10 +17,16 @@ from mvssl.text import counted, printable
 from mvssl.training.step import Trainer
 
 
-def plan(trainer: Trainer, start: int, checks: Checks) -> Table:
-    """What the run will do from step `start` on, as a table: views, encoders, batch, candidates, steps, place."""
+def plan(trainer: Trainer, checks: Checks) -> Table:
+    """Return what the run will do as a table: views, encoders, batch, candidates, steps, folder."""
     recipe, source, views, model = trainer.recipe, trainer.source, trainer.views, trainer.model
-    world, batch, samples, steps = collectives.world(), recipe.data.batch_size, len(source), trainer.steps
+    start, world, batch, samples, steps = (
+        trainer.done,
+        collectives.world(),
+        recipe.data.batch_size,
+        len(source),
+        trainer.steps,
+    )
     rows = {"run": f"{recipe.train.out}, seed {recipe.train.seed}"}
     rows["samples"] = f"{samples:,}" + (f" ({source.dropped:,} that lack a column left out)" if source.dropped else "")
     rows["views"] = ", ".join(f"{name} {list(shape)}" for name, shape in views.shapes.items())

@@ -34,16 +34,23 @@ _TICK = 1.0  # seconds between looks at the launcher
 _MARGIN = 20.0  # seconds for the main thread to save, once the loader processes that it waits for are killed
 _LAST_WAIT = 5.0  # seconds for the next batch, once a single process is asked to stop
 FOR_DATA, IN_A_CHECK = "waiting for data", "in a check"
+_DOING = {
+    "data": FOR_DATA,
+    "views": "drawing views",
+    "guard": "in the model",
+    "model": "in the model",
+    "log": "logging",
+}
 
 
 class Watchdog:
     """Watches this process, and by their files the others, from `with` on."""
 
-    def __init__(self, folder: Path, limit: float, stop: StopSignal, launcher: int):
+    def __init__(self, folder: Path, limit: float, stop: StopSignal, launcher: int, step: int = 0):
         self.folder, self.limit, self.stop = folder, limit, stop
         self.loader_hang = ""  # what is known of loader processes that hung, once they are killed
         self.tick = min(_TICK, limit / 10)
-        self.doing, self.step, self.beats = "starting", 0, 0
+        self.doing, self.step, self.beats = "starting", step, 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="mvssl watchdog")
         launched = collectives.world() > 1 or "ACCELERATE_MIXED_PRECISION" in os.environ  # accelerate launch sets it
@@ -53,6 +60,15 @@ class Watchdog:
         """The loop is about to do something after `step` steps: wait for data, run the model, save, check."""
         self.step, self.doing = step, doing
         self.beats += 1
+
+    def enter(self, part: str) -> None:
+        """A part of the step after the last one begins, see `mvssl.training.step`."""
+        self.beat(self.step, _DOING.get(part, "in the model"))
+
+    def is_stop_asked(self) -> bool:
+        """Return whether this process was asked to stop; a check calls it after every batch."""
+        self.beat(self.step, IN_A_CHECK)
+        return self.stop.is_asked()
 
     def __enter__(self) -> "Watchdog":
         if collectives.world() > 1:

@@ -7,7 +7,7 @@ A draw depends on (seed, position, view's name, operation), and not on the batch
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,11 @@ class ViewSet:
         with _exactly(device):
             columns = self._columns(batch, device)
             return {base: self._views[base](columns[self.source_of(base)], None) for base in self.bases}
+
+    def present(self, batch: Any, names: Iterable[str]) -> dict[str, Tensor]:
+        """Return which rows have which of the named views, bool [n] on the CPU, for views that samples may lack."""
+        columns = {name: self.source_of(name) for name in names}
+        return {name: batch.present[column] for name, column in columns.items() if column in batch.present}
 
     def _columns(self, batch: Any, device: torch.device | str) -> dict[str, Tensor]:
         used = dict.fromkeys(table.source for table in self._tables.values())

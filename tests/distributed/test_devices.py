@@ -18,8 +18,8 @@ from mvssl.evaluation import evaluate
 from mvssl.model import MultiView
 from mvssl.recipe import parse_recipe
 from mvssl.runs.load import load_run
-from mvssl.training import step
 from mvssl.training.loop import train
+from mvssl.training.preparation import arithmetic_of
 from mvssl.views import ViewSet
 
 PARTS = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
@@ -107,7 +107,7 @@ def test_every_command_of_one_python_process_computes_as_its_recipe_says(tmp_pat
 
 def test_where_the_number_of_rows_changes_cudnn_is_not_tuned(tmp_path):
     for missing, tuned in (("drop", True), ("mask", False)):
-        with step.arithmetic_of(tiny.recipe(tmp_path, tmp_path / "run", data__missing=missing)):
+        with arithmetic_of(tiny.recipe(tmp_path, tmp_path / "run", data__missing=missing)):
             assert torch.backends.cudnn.benchmark is tuned
 
 

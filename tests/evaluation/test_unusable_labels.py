@@ -17,7 +17,7 @@ from mvssl.monitoring import held_out
 from mvssl.recipe import Recipe
 from mvssl.reporting import report
 from mvssl.runs.load import LoadedRun, load_run
-from mvssl.training.afterwards import check
+from mvssl.training.afterwards import check_inputs
 from mvssl.training.loop import train
 
 
@@ -93,9 +93,9 @@ def test_numbers_for_labels_train_are_evaluated_where_no_label_is_needed_and_ref
 
 def test_a_run_that_is_to_be_evaluated_is_told_before_training_that_its_labels_are_no_classes(tmp_path):
     shards(tmp_path, np.linspace(0, 1, 24, dtype=np.float32))
-    check(recipe(tmp_path, tmp_path / "run", train__then=["report"]), tmp_path / "run")
+    check_inputs(recipe(tmp_path, tmp_path / "run", train__then=["report"]), tmp_path / "run")
     with pytest.raises(DataError, match="is no class"):
-        check(recipe(tmp_path, tmp_path / "run", train__then=["evaluate"]), tmp_path / "run")
+        check_inputs(recipe(tmp_path, tmp_path / "run", train__then=["evaluate"]), tmp_path / "run")
 
 
 def made_by(work) -> Probe:

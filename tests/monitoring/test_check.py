@@ -21,7 +21,7 @@ from mvssl.monitoring import held_out
 from mvssl.monitoring.held_out import open_held_out
 from mvssl.runs.load import load_run
 from mvssl.training.loop import train
-from mvssl.training.step import Trainer, make_accelerator
+from mvssl.training.preparation import make_accelerator, prepare_trainer
 
 # batch norm, and drop-path, which draws from torch's generator: both would show a check's trace
 DROPPING = {"name": "resnet18", "options": {"channels": [8, 8, 8, 8], "drop_path_rate": 0.5}}
@@ -77,7 +77,7 @@ def test_two_processes_find_what_one_finds(root, tmp_path, processes):
 
 
 def test_a_check_moves_with_the_weights_alone_and_leaves_modes_and_buffers(root, tmp_path):
-    trainer = Trainer.prepare(recipe := tiny.parse_recipe(tables(root, tmp_path / "run")), make_accelerator(recipe))
+    trainer = prepare_trainer(recipe := tiny.parse_recipe(tables(root, tmp_path / "run")), make_accelerator(recipe))
     held = open_held_out(trainer)
     trainer.model.encoders["image"].model.layer1.eval()  # someone wanted this part at rest
     modes = [module.training for module in trainer.model.modules()]

@@ -136,10 +136,10 @@ def test_the_other_estimators_have_no_state_and_take_their_options():
 
 def test_a_vetoed_step_leaves_the_average_where_it_was():
     estimator = Estimator("mine", ["a-b"])
-    buffers = guard.Buffers(estimator)
+    buffers = guard.BufferSnapshot(estimator)
     for strange, vetoed in ((0.0, False), (math.nan, True), (1.0, False)):
         before = estimator.get_buffer("log_average/a-b").clone()
-        buffers.remember()
+        buffers.take()
         estimator("a-b", scores().detach().float() + strange, OWN)
         buffers.restore_where(torch.tensor(vetoed))
         assert torch.equal(estimator.get_buffer("log_average/a-b"), before) == vetoed

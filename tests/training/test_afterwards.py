@@ -3,7 +3,6 @@
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import tiny
@@ -36,15 +35,15 @@ def test_an_evaluation_that_cannot_be_is_told_before_the_run(root, table, error,
     tables = tiny.tables(root, root / "run", train__then=THEN)
     tables["data"] |= table
     with pytest.raises(error, match=said):
-        afterwards.check(parse_recipe(tables), root / "run")
+        afterwards.check_inputs(parse_recipe(tables), root / "run")
     tables["train"]["then"] = ["views"]
-    afterwards.check(parse_recipe(tables), root / "run")
+    afterwards.check_inputs(parse_recipe(tables), root / "run")
 
 
 def test_a_probe_that_does_not_exist_is_told_before_the_run(root):
     recipe = tiny.recipe(root, root / "run", train__then=THEN, evaluate={"probes": ["lineer"]})
     with pytest.raises(RecipeError, match=r"evaluate\.probes: no probe 'lineer'; did you mean 'linear'"):
-        afterwards.check(recipe, root / "run")
+        afterwards.check_inputs(recipe, root / "run")
 
 
 def test_a_layer_that_the_encoder_does_not_have_is_told_before_the_first_step(root):
@@ -58,19 +57,19 @@ def test_a_layer_that_the_encoder_does_not_have_is_told_before_the_first_step(ro
 def test_probes_that_need_no_labels_ask_for_none_before_the_run(root):
     tables = tiny.tables(root, root / "run", train__then=THEN, evaluate={"probes": ["spectrum"]})
     tables["data"] |= {"label": None}
-    afterwards.check(parse_recipe(tables), root / "run")
+    afterwards.check_inputs(parse_recipe(tables), root / "run")
     tables["evaluate"] = {"probes": ["spectrum", "knn"]}
     with pytest.raises(RecipeError, match=r"data\.label"):
-        afterwards.check(parse_recipe(tables), root / "run")
+        afterwards.check_inputs(parse_recipe(tables), root / "run")
 
 
 def test_a_backbone_folder_that_holds_something_else_is_told_before_the_run(root):
     recipe = tiny.recipe(root, root / "run", train__then=THEN)
-    afterwards.check(recipe, root / "run")
+    afterwards.check_inputs(recipe, root / "run")
     (root / "run/backbone").mkdir(parents=True)
     (root / "run/backbone/thesis.tex").write_text("")
     with pytest.raises(OutputError, match="no earlier export"):
-        afterwards.check(recipe, root / "run")
+        afterwards.check_inputs(recipe, root / "run")
 
 
 @pytest.mark.parametrize("name", ["dim_conv32", "resnet18"])
@@ -83,7 +82,7 @@ def test_what_is_said_to_be_next_can_be_typed(root, name, capsys):
         root, root / "run", views=views, encoder={"a": table, "b": table},
         train__steps=1, train__then=["export"], train__trackers=[],
     )  # fmt: skip
-    afterwards.finish(recipe, train(recipe).folder)
+    train(recipe)
     told = [line.strip() for line in capsys.readouterr().err.partition("next:")[2].strip().splitlines()]
     loads = [line for line in told if line.startswith("python")]
     assert [f"{root}/run/backbone/{group}'" in line for group, line in zip("ab", loads, strict=True)] == [True, True]
@@ -94,17 +93,14 @@ def test_what_is_said_to_be_next_can_be_typed(root, name, capsys):
     assert done.returncode == 0, done.stderr
 
 
-def finish_as_rank(given):
-    """Train, and leave or finish, as the command line does."""
-    _, error = tiny.train_as_rank(given)
-    assert not error
-    afterwards.finish(parse_recipe(given), Path(given["train"]["out"]))
+def train_as_rank(given):
+    assert tiny.train_as_rank(given) == (2, "")
 
 
 def test_all_processes_evaluate_and_the_main_one_does_the_rest(root, processes):
     then = ["evaluate", "export", "views"]
     given = tiny.tables(root, root / "run", train__steps=1, train__then=then, evaluate={"probes": ["knn"]})
-    processes(finish_as_rank, given)
+    processes(train_as_rank, given)
     assert all((root / "run" / name).exists() for name in ("evaluation.json", "backbone", "views.png"))
 
 

@@ -10,7 +10,7 @@ from spies import operations
 from mvssl.training.log import Log
 from mvssl.training.log import bounds_in_words as told
 
-TAKEN, VETOED = torch.tensor([0.0, 0, 0]), torch.tensor([1.0, 0, 0])
+TAKEN, VETOED = torch.tensor(False), torch.tensor(True)
 
 
 def metrics(pairs: dict[str, tuple[float, float]], jsd: dict[str, float]) -> dict[str, float | None]:
@@ -40,9 +40,9 @@ def log(folder, every: int = 100) -> Log:
 
 def test_metrics_of_an_interval_are_means_over_the_steps_that_were_taken(tmp_path):
     shown = log(tmp_path, every=4)
-    for step, (loss, verdict) in enumerate(((1.0, TAKEN), (torch.nan, VETOED), (2.0, TAKEN), (6.0, TAKEN)), 1):
+    for step, (loss, vetoed) in enumerate(((1.0, TAKEN), (torch.nan, VETOED), (2.0, TAKEN), (6.0, TAKEN)), 1):
         metrics = {"loss": torch.tensor(loss), "half": torch.tensor(loss / 2, dtype=torch.bfloat16)}
-        shown.add(step, metrics | ({"rare": torch.tensor(9)} if step == 4 else {}), verdict, 0.0, 0.1)
+        shown.add(step, metrics | ({"rare": torch.tensor(9)} if step == 4 else {}), vetoed, 0.0, 0.1)
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert (line["loss"], line["half"], line["skipped"]) == (3.0, 1.5, 1)
     assert line["rare"] == pytest.approx(3)

@@ -14,7 +14,7 @@ from mvssl.data.packing.packing import destination_of
 from mvssl.data.shards.index import scan
 from mvssl.errors import DataError, OutputError, RecipeError, StorageError
 from mvssl.recipe import Column, Data
-from mvssl.training.resume import pack_once
+from mvssl.training.preparation import pack_once
 
 
 def columns(**fields) -> dict[str, Column]:

@@ -1,0 +1,149 @@
+"""From a recipe to a `Trainer`: processes and device, data, views, model and optimizer.
+
+in   a recipe, and optionally a map-style dataset of dicts in place of shards
+out  a `Trainer` at step 0, and the checkpoint from which the run continues, if there is one
+"""
+
+import contextlib
+import math
+import os
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState
+
+from mvssl.data import Shards, as_source, open_shards
+from mvssl.data.packing.packing import destination_of, pack
+from mvssl.distributed import collectives
+from mvssl.distributed.batch_norm import convert_batchnorm
+from mvssl.distributed.devices import arithmetic, memory_format_for
+from mvssl.errors import OutputError, RecipeError
+from mvssl.model import MultiView, build_model, unreached
+from mvssl.objectives import Context
+from mvssl.optim import build_optimizer
+from mvssl.random import Draws
+from mvssl.recipe import Data, Recipe
+from mvssl.runs import folder
+from mvssl.training.guard import BufferSnapshot
+from mvssl.training.resume import Earlier, find_earlier
+from mvssl.training.step import Trainer
+from mvssl.training.trackers import refuse_trackers
+from mvssl.views import ViewSet, build_views, resolve_statistics
+
+
+def prepare_trainer(recipe: Recipe, accelerator: Accelerator, data: Any = None) -> Trainer:
+    """Return a `Trainer` with the weights of step 0, equal on every process. Raises `RecipeError`, `DataError`."""
+    return prepare(recipe, accelerator, data)[0]
+
+
+def prepare(recipe: Recipe, accelerator: Accelerator, data: Any = None) -> tuple[Trainer, Earlier | None]:
+    """Return the same, and the newest checkpoint of the run folder, which `mvssl.training.resume` restores."""
+    source = open_training_shards(recipe.data) if data is None else as_source(data)
+    earlier = find_earlier(Path(recipe.train.out))
+    known = folder.with_statistics(recipe, earlier.recipe if earlier else None)
+    recipe = recipe.model_copy(update={"views": resolve_statistics(known.views, source.shapes, source)})
+    views = build_views(recipe.views, source.shapes)
+    torch.manual_seed(recipe.train.seed)
+    built = build_model(recipe, views.shapes, start_weights=earlier is None).to(accelerator.device)
+    refuse_single_candidates(built, recipe.data.batch_size)
+    frozen = freeze_unreached(built, views, accelerator.device)
+    model = convert_batchnorm(built, accelerator.device, rows_absent=bool(source.optional))
+    model.to(memory_format=memory_format_for(model, accelerator.device))
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch renames DDP's broadcast_buffers
+        wrapped = accelerator.prepare(model).train()
+    optimizer = build_optimizer(model, recipe.optim)
+    steps = recipe.train.steps or math.ceil((recipe.train.epochs or 0) * len(source) / recipe.data.batch_size)
+    buffers = BufferSnapshot(model)
+    return Trainer(recipe, accelerator, source, views, model, wrapped, optimizer, buffers, steps, frozen), earlier
+
+
+def make_accelerator(recipe: Recipe, cpu: bool = False) -> Accelerator:
+    """Return the processes, the device, the precision and the trackers of a recipe. Raises `RecipeError`.
+
+    With `cpu`, no other device is used.
+    """
+    refuse_trackers(recipe.train.trackers)
+    launched = os.environ.get("WORLD_SIZE", "1")
+    if not launched.isdigit() or (int(launched) > 1 and "MASTER_ADDR" not in os.environ):
+        raise RecipeError(f"WORLD_SIZE={launched} without MASTER_ADDR is no launch: use accelerate launch, or unset it")
+    launched = int(launched)
+    AcceleratorState._reset_state()  # an earlier run of this Python process may have had another precision
+    try:
+        accelerator = Accelerator(
+            # accelerate's launcher does not pass use_cpu on to its workers, and without it they do not find each other
+            cpu=cpu or (launched > 1 and not torch.accelerator.is_available()),
+            mixed_precision="bf16" if recipe.train.precision == "bf16" else "no",
+            log_with=list(recipe.train.trackers) or None,
+            project_dir=recipe.train.out,
+            kwargs_handlers=[
+                # Running statistics are equal on all processes, and rank 0's must not overwrite those of the others.
+                DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+                # longer than the watchdog waits, which can name the process that hangs
+                InitProcessGroupKwargs(timeout=timedelta(seconds=max(1800, 3 * recipe.train.hang_timeout))),
+            ],
+        )
+    except ValueError as error:
+        raise RecipeError(f"train.precision: {recipe.train.precision} is not possible here: {error}") from None
+    if launched != accelerator.num_processes:
+        raise RecipeError(
+            f"{launched} processes were launched, but this one sees {accelerator.num_processes}; "
+            "use one of the files in launch/ (for CPUs launch/cpu_2.yaml)"
+        )
+    collectives.cpu_group()  # now, as the launcher that processes meet through may end before they do
+    return accelerator
+
+
+def arithmetic_of(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+    """Set the precision of the device for training; cuDNN is not tuned where the number of rows changes by step."""
+    return arithmetic(recipe.train.precision, tune=recipe.data.missing != "mask")
+
+
+def open_training_shards(table: Data) -> Shards:
+    """Open the shards to train on, after packing them where the recipe has `data.pack`; the main process packs."""
+    if not table.train:
+        raise RecipeError("data.train is empty: name shards, or call train(recipe, data=DATASET) from Python")
+    main = collectives.rank() == 0
+
+    def work() -> Shards:
+        if table.pack and main:
+            pack_once(table)
+        return open_shards(table.train, table.folder, table.columns, missing=table.missing, progress=main)
+
+    return collectives.run_main_first(work)
+
+
+def pack_once(table: Data) -> None:
+    """Write the shards of `data.pack` to a folder of the data folder, named after it, unless they exist."""
+    destination = destination_of(str(table.pack), table.folder)
+    try:
+        if not (destination / "train").is_dir():
+            print("\n".join(pack(str(table.pack), destination).summary()), flush=True)
+    except OutputError:
+        if not (destination / "train").is_dir():  # else another run packed it meanwhile
+            raise
+
+
+def refuse_single_candidates(model: MultiView, batch: int) -> None:
+    """Raise `RecipeError` where an objective compares samples and the batch leaves nothing to compare one with."""
+    for name, term in zip(model.labels, model.objective, strict=True):
+        counts = getattr(term, "candidates", lambda _: {})(batch)
+        if counts and max(counts.values()) < 2:
+            raise RecipeError(
+                f"data.batch_size: {batch} leaves the objective {name} nothing to compare a sample with, so that it "
+                "cannot learn; take at least 2 samples, over all processes"
+            )
+
+
+def freeze_unreached(model: MultiView, views: ViewSet, device: torch.device) -> list[str]:
+    """Freeze the parameters that no loss reaches, as DDP would wait for their gradients; return their names."""
+    position = torch.arange(2) + 2 * collectives.rank()
+    generator = torch.Generator().manual_seed(0)
+    random = {name: torch.randn(2, *shape, generator=generator).to(device) for name, shape in views.shapes.items()}
+    names = unreached(model, random, Context(step=0, index=position, present={}, draws=Draws(0, position, device)))
+    for name in names:
+        model.get_parameter(name).requires_grad_(False)
+    return names

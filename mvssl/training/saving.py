@@ -1,0 +1,86 @@
+"""Writes the checkpoints of a run: the main process writes, the others wait for it and fail with it."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from mvssl.checkpoints import store
+from mvssl.distributed import collectives
+from mvssl.errors import MvsslError, StorageError
+from mvssl.monitoring import matching
+from mvssl.recipe import to_yaml
+from mvssl.text import warn
+from mvssl.training.ledger import Ledger
+from mvssl.training.log import Log
+from mvssl.training.step import Trainer
+from mvssl.training.watchdog import Watchdog
+
+FAILED_SAVES = 3  # in a row, after which a run ends; until then it goes on and tries again
+
+
+class Saver:
+    """Saves a run; `saved` is the step of its newest checkpoint."""
+
+    def __init__(self, trainer: Trainer, folder: Path, ledger: Ledger, log: Log, watchdog: Watchdog):
+        self.trainer, self.folder, self.ledger, self.log, self.watchdog = trainer, folder, ledger, log, watchdog
+        self.saved = trainer.done
+        self.failures = 0  # in a row
+        self._warned = False
+
+    def save(self, *, must: bool = False) -> None:
+        """Save the weights of now. After a failure go on and try again later, unless the step `must` be saved.
+
+        Raises `MvsslError` on every process.
+        """
+        done = self.trainer.done
+        self.watchdog.beat(done, "saving")
+        self.ledger.settle()
+        self.ledger.save_requested = False
+        begin = time.perf_counter()
+        try:
+            collectives.run_on_main(lambda: self._write(done), share=False)
+        except MvsslError as error:
+            self.failures += 1
+            if must or self.failures >= FAILED_SAVES:
+                raise
+            warn(f"{error}; training goes on and tries again ({self.failures} of {FAILED_SAVES} failures)")
+            return
+        self.saved, self.failures = done, 0
+        self._warn_of_slow(time.perf_counter() - begin)
+
+    def save_unsaved(self) -> None:
+        """Save the weights of now, unless the newest checkpoint holds them."""
+        if self.trainer.done > self.saved:
+            self.save(must=True)
+
+    def record_held_out(self, held_out: dict[str, Any]) -> None:
+        """Write the held-out loss of the newest checkpoint, by which the best one is chosen."""
+        if collectives.rank() == 0:
+            try:
+                store.record_held_out(self.folder, self.saved, held_out)
+            except StorageError as error:
+                warn(f"{error}; the held-out loss of step {self.saved} is not kept")
+
+    def _write(self, done: int) -> None:
+        if not self.folder.is_dir():
+            raise StorageError(f"run folder {self.folder} is gone; was it removed?")
+        trainer, recipe = self.trainer, self.trainer.recipe
+        state = {"fingerprint": trainer.source.fingerprint, "columns": trainer.source.shapes}
+        state |= {"world": collectives.world(), "interval": self.log.state(), **self.ledger.counts()}
+        more = {matching.FILE: trainer.observer.state()} if trainer.observer else {}
+        store.save_checkpoint(
+            self.folder, done, trainer.model, trainer.optimizer, state, recipe.train.keep, more, to_yaml(recipe)
+        )
+
+    def _warn_of_slow(self, seconds: float) -> None:
+        """Warn where a launcher would kill its processes in the middle of a save, some time after SIGTERM."""
+        if self._warned or "TORCHELASTIC_RUN_ID" not in os.environ:
+            return
+        allowed = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "30")
+        if allowed.isdecimal() and seconds > 0.8 * int(allowed):
+            self._warned = True
+            warn(
+                f"saving took {seconds:.0f} s, and the launcher kills this run {allowed} s after SIGTERM; start it "
+                f"with TORCH_ELASTIC_SHUTDOWN_TIMEOUT={max(60, round(3 * seconds))}"
+            )
