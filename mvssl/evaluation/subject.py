@@ -116,7 +116,7 @@ def candidates(subject: Subject, baselines: bool) -> Iterator[Candidate]:
 
 
 def _named(encoder: str, model: MultiView, subject: Subject) -> Candidate:
-    terms = subject.recipe.objective if model.labels else []
+    terms = subject.recipe.objective if model.terms else []
     objective = repr([(term, code_of(term.name)) for term in terms])
     return Candidate(encoder, model, weights_digest(model, objective))
 
