@@ -12,6 +12,7 @@ from torch import Tensor
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
 
+Interpolation = Literal["bilinear", "nearest"]
 Kind = Literal["image", "signal", "spectrogram", "vector"]
 
 
@@ -60,8 +61,8 @@ class View:
     column_bands: tuple[str, ...] = ()
     """Names of the column's channels, in order; empty if they have none."""
 
-    interpolation: str = "bilinear"
-    """How images are resized, as timm names it; exports write it to config.json."""
+    interpolation: Interpolation = "bilinear"
+    """How images are resized; exports write it to config.json."""
 
     geometry: Geometry | None = None
     """Draws crops, flips or masks that other views can repeat; None if there is nothing to repeat."""

@@ -19,10 +19,10 @@ from mvssl.views import color as colors
 from mvssl.views import corruption
 from mvssl.views import normalize as normalization
 from mvssl.views.bands import Channels, kept_channels
-from mvssl.views.base import View
+from mvssl.views.base import Interpolation, View
 from mvssl.views.geometry import Affine, ImageGeometry, Placement
 from mvssl.views.presets import PRESETS
-from mvssl.views.resample import Interpolation, place
+from mvssl.views.resample import place
 
 _MOST_SIGMA = 1000  # pixels of blur
 

@@ -105,7 +105,7 @@ class LogMelView(View):
         for name, given in (("gain", gain), ("snr", snr)):
             if given is not None and not given[0] <= given[1]:
                 raise RecipeError(f"{name}: {list(given)} is no range; give [low, high] in dB")
-        self.geometry = Window(self.length / t, shift=shift, time_mask=time_mask, masks=masks)
+        self.geometry: Window = Window(self.length / t, shift=shift, time_mask=time_mask, masks=masks)
         self.gain, self.snr, self.freq_mask, self.masks = gain, snr, freq_mask, masks
         self.spectrogram = Spectrogram(self.length / rate, low, rate / 2 if high is None else high)
         self.shows = "stripes of one colour are masked" if freq_mask or time_mask else ""

@@ -61,7 +61,7 @@ class SignalView(View):
             raise RecipeError(f"a signal view needs a column [c, t] or [t], not {list(shape)}")
         given, t = (1, *shape)[-2:]
         self.length = t if length is None else length
-        self.geometry = Timing(crop=crop, mask=mask, masks=masks)
+        self.geometry: Timing = Timing(crop=crop, mask=mask, masks=masks)
         self.kept, self.bands = kept_channels(given, channels, bands)
         self.column_bands = tuple(bands or ())
         self.rotate, self.scale, self.per_channel = _rotation(rotate, given), _factors(scale), per_channel
