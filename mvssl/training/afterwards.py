@@ -7,7 +7,7 @@ from rich.console import Console
 
 from mvssl.data import loader, open_shards
 from mvssl.distributed import collectives
-from mvssl.errors import MvsslError
+from mvssl.errors import MvsslError, RecipeError
 from mvssl.recipe import Recipe
 from mvssl.runs.load import load_run, packages
 from mvssl.training.next_commands import next_commands
@@ -25,12 +25,20 @@ def check_layer(recipe: Recipe, model: "MultiView") -> None:
         refuse_layer(model, view, recipe.evaluate.layer, len(model.encoder_of(view).widths.maps))
 
 
-def check(recipe: Recipe, folder: Path) -> None:
+def check(recipe: Recipe, folder: Path, *, shards: bool = True) -> None:
     """Raise now what `finish` would raise for a wrong probe, no labels, no shards to test on, no place to export to.
 
     The main process looks, all raise: call it on every process, when the data is packed. Nothing but headers and a few
-    samples is read. Raises `RecipeError`, `DataError`, `OutputError`.
+    samples is read. `shards` is false where a dataset takes the place of the recipe's shards: then `evaluate` and
+    `views`, which read shards, are refused. Raises `RecipeError`, `DataError`, `OutputError`.
     """
+
+    needing = [name for name in ("evaluate", "views") if name in recipe.train.then]
+    if needing and not shards:
+        raise RecipeError(
+            f"train.then: {needing[0]} reads the shards of data.train, and data= is given in their place; pass "
+            "then=False, or remove it from train.then"
+        )
 
     def look() -> None:
         if "evaluate" in recipe.train.then:
