@@ -25,20 +25,22 @@ def check_layer(recipe: Recipe, model: "MultiView") -> None:
         refuse_layer(model, view, recipe.evaluate.layer, len(model.encoder_of(view).widths.maps))
 
 
-def check(recipe: Recipe, folder: Path, *, shards: bool = True) -> None:
+def refuse_without_shards(recipe: Recipe) -> None:
+    """Raise `RecipeError` where `finish` would read the recipe's shards, in whose place a dataset is given."""
+    for name in ("evaluate", "views"):
+        if name in recipe.train.then:
+            raise RecipeError(
+                f"train.then: {name} reads the shards of the recipe, and data= is given in their place; pass "
+                "then=False, or remove it from train.then"
+            )
+
+
+def check(recipe: Recipe, folder: Path) -> None:
     """Raise now what `finish` would raise for a wrong probe, no labels, no shards to test on, no place to export to.
 
     The main process looks, all raise: call it on every process, when the data is packed. Nothing but headers and a few
-    samples is read. `shards` is false where a dataset takes the place of the recipe's shards: then `evaluate` and
-    `views`, which read shards, are refused. Raises `RecipeError`, `DataError`, `OutputError`.
+    samples is read. Raises `RecipeError`, `DataError`, `OutputError`.
     """
-
-    needing = [name for name in ("evaluate", "views") if name in recipe.train.then]
-    if needing and not shards:
-        raise RecipeError(
-            f"train.then: {needing[0]} reads the shards of data.train, and data= is given in their place; pass "
-            "then=False, or remove it from train.then"
-        )
 
     def look() -> None:
         if "evaluate" in recipe.train.then:

@@ -74,10 +74,13 @@ def train(
 
     `recipe` is a `Recipe` or the path of a file; `overrides` are as in `load_recipe`.
     `data` is any map-style dataset of dicts, used in place of the recipe's shards, and `val` one in place of data.val.
-    After the last step, do what `train.then` lists, unless `then` is false. Raises `RecipeError`, `DataError`, `OutputError`, `StorageError`,
-    `HangError`, each with the way out; `Interrupted` after SIGTERM, SIGHUP or Ctrl-C, with all saved.
+    After the last step, do what `train.then` lists, unless `then` is false; what reads shards is refused with `data`.
+    Raises `RecipeError`, `DataError`, `OutputError`, `StorageError`, `HangError`, each with what to do; `Interrupted`
+    after SIGTERM, SIGHUP or Ctrl-C, with all saved.
     """
     recipe = with_overrides(recipe, overrides) if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    if then and data is not None:
+        afterwards.refuse_without_shards(recipe)
     folder, launcher = Path(recipe.train.out), os.getppid()
     with forgiving_stderr(), arithmetic_of(recipe), stop_signals() as stop, runfolder.errors_explained(stop):
         with stop.at_once(BEFORE_FIRST_STEP):
@@ -85,8 +88,8 @@ def train(
         with runfolder.claimed(folder), runfolder.exit_recorded(folder, stop):
             with stop.at_once(BEFORE_FIRST_STEP):
                 trainer = Trainer.prepare(recipe, accelerator, data)
-                if then:
-                    afterwards.check(recipe, folder, shards=data is None)
+                if then and data is None:
+                    afterwards.check(recipe, folder)
                     afterwards.check_layer(recipe, trainer.model)
                 begun = _begin(trainer, folder, val)
             with stop.deferred():
