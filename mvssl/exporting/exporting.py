@@ -72,7 +72,7 @@ def export(
     be made, or the reloaded model differs, `DataError` where an encoder has diverged, `StorageError` where writing
     fails, and what `load_run` raises.
     """
-    run = run if isinstance(run, LoadedRun) else load_run(run, trust, checkpoint)
+    run = load_run(run, trust, checkpoint) if isinstance(run, str | Path) else run
     encoders, folders = run.model.encoders, folders_of(list(run.model.encoders), Path(destination))
     cards = {group: Card.of_run(run, group) for group in folders}
     with _placed(Path(destination)) as aside:

@@ -21,7 +21,7 @@ def use_everything(file: Path, dataset: Any) -> None:
     run = load_run(outcome.folder, trust=["package"], checkpoint="best")
     assert_type(run, LoadedRun)
     records = evaluate(outcome.folder, probes=["knn"], overrides=["evaluate.precision=bf16"], checkpoint=10)
-    assert_type(records[0]["value"], float)
+    assert records[0]["value"] > 0
     evaluate(run, views=["image"], layer=0, data="train/*.tar", test=["val/*.tar"])
     evaluate("timm:resnet18", recipe=file, weights="pretrained")
     assert_type(embed(run, "features.npz", views=["image"], half=True), Embedded | None)
