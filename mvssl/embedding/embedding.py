@@ -74,9 +74,9 @@ def embed(
     used, tables = subject.recipe, _tables(subject, views)
     layer = str(used.evaluate.layer if layer is None else layer)
     write = writer_of(out, list(tables))
-    collectives.from_main(lambda: refuse(out))
+    collectives.run_on_main(lambda: refuse(out))
     patterns = listed(data or used.data.val or used.data.train)
-    source = collectives.main_first(lambda: _opened(used, tables, patterns))
+    source = collectives.run_main_first(lambda: _opened(used, tables, patterns))
     seen = build_alike(tables, source.shapes, subject.views.shapes, subject.name)
     home = next(subject.model.parameters()).device
     try:
