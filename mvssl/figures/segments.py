@@ -110,8 +110,8 @@ def _share(run: Any, objective: AMDIM, view: str, batch: Batch) -> list[Shared]:
     with torch.inference_mode():
         posterior = objective.segments(view, run.model.encode({drawn: x})[drawn])
     made, column = run.views.view(view), batch.columns[run.views.source_of(view)]
-    names = getattr(made, "bands", ())
-    look = made.to_rgb(x) if hasattr(made, "to_rgb") else None
+    names = made.bands
+    look = made.to_rgb(x)
     if look is None:
         look = colours(x, names, is_measured(column, view, *names))
     return [Shared(view, look, posterior)]

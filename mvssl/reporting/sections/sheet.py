@@ -34,7 +34,7 @@ def sheet(run: LoadedRun, source: ShardSource) -> Section:
     grid = el("div", head, cells, class_="sheet", style=f"--columns: {len(panels)}")
     first = counted(rows, "sample")
     text = f"{first}, the first of the run, as stored and as training draws each view; draw 1 is what step 1 saw."
-    told = {name: getattr(run.views.view(name), "shows", "") for name in run.views.names}
+    told = {name: run.views.view(name).shows for name in run.views.names}
     text += "".join(f" {name}: {shows}." for name, shows in told.items() if shows)
     return Section("views", "Views", el("div", el("p", text, class_="note"), _scrolling(grid)))
 
