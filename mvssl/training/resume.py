@@ -10,7 +10,7 @@ from mvssl.checkpoints import store as checkpoint
 from mvssl.data import ShardSource, open_shards
 from mvssl.distributed import collectives
 from mvssl.errors import OutputError, RecipeError
-from mvssl.model import MultiView, unreached
+from mvssl.model import MultiView, find_idle_parameters
 from mvssl.monitoring.matching import Matching
 from mvssl.objectives import Context
 from mvssl.random import Draws
@@ -48,8 +48,8 @@ def pack_once(table: Data) -> None:
 
 def refuse_lonely(model: MultiView, batch: int) -> None:
     """Raise `RecipeError` where an objective that compares samples would meet one alone and learn nothing."""
-    for name, term in zip(model.labels, model.objective, strict=True):
-        counts = getattr(term, "candidates", lambda _: {})(batch)
+    for name, _, objective in model.terms:
+        counts = objective.candidates(batch)
         if counts and max(counts.values()) < 2:
             raise RecipeError(
                 f"data.batch_size: {batch} leaves the objective {name} nothing to compare a sample with, so that it "
@@ -62,7 +62,8 @@ def freeze_unreached(model: MultiView, views: ViewSet, device: torch.device) -> 
     position = torch.arange(2) + 2 * collectives.rank()
     some = torch.Generator().manual_seed(0)
     seen = {name: torch.randn(2, *shape, generator=some).to(device) for name, shape in views.shapes.items()}
-    names = unreached(model, seen, Context(step=0, index=position, present={}, draws=Draws(0, position, device)))
+    context = Context(step=0, index=position, draws=Draws(0, position, device))
+    names = find_idle_parameters(model, seen, context)
     for name in names:
         model.get_parameter(name).requires_grad_(False)
     return names
