@@ -74,13 +74,8 @@ def embed(
     layer = str(used.evaluate.layer if layer is None else layer)
     write = writer_of(out, list(tables))
     collectives.run_on_main(lambda: refuse(out))
-<<<<<<< HEAD
-    patterns = pattern_list(data or recipe.data.val or recipe.data.train)
-    source = collectives.run_main_first(lambda: _opened(recipe, tables, patterns))
-=======
-    patterns = listed(data or used.data.val or used.data.train)
+    patterns = pattern_list(data or used.data.val or used.data.train)
     source = collectives.run_main_first(lambda: _opened(used, tables, patterns))
->>>>>>> main
     seen = build_alike(tables, source.shapes, subject.views.shapes, subject.name)
     home = next(subject.model.parameters()).device
     try:
