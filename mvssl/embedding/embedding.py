@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mvssl.data import Shards, open_shards
-from mvssl.data.shards.paths import listed
+from mvssl.data import ShardSource, open_shards, pattern_list
 from mvssl.distributed import collectives
 from mvssl.distributed.devices import arithmetic, enough_memory
 from mvssl.embedding.formats import writer_of
@@ -75,7 +74,7 @@ def embed(
     layer = str(used.evaluate.layer if layer is None else layer)
     write = writer_of(out, list(tables))
     collectives.run_on_main(lambda: refuse(out))
-    patterns = listed(data or used.data.val or used.data.train)
+    patterns = pattern_list(data or used.data.val or used.data.train)
     source = collectives.run_main_first(lambda: _opened(used, tables, patterns))
     seen = build_alike(tables, source.shapes, subject.views.shapes, subject.name)
     home = next(subject.model.parameters()).device
@@ -107,7 +106,7 @@ def _tables(subject: Subject, wanted: Iterable[str] | None) -> dict[str, View]:
     return {name: known[name].model_copy(update={"geometry": None}) for name in names}
 
 
-def _opened(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> Shards:
+def _opened(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> ShardSource:
     """The samples with what the views are made from, and their labels where they have some."""
     needed = {table.source for table in tables.values()}
     columns = {name: column for name, column in recipe.data.columns.items() if name in needed}
@@ -120,7 +119,7 @@ def _opened(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> 
 
 
 def _collected(
-    source: Shards,
+    source: ShardSource,
     own: Candidate,
     layer: str,
     seen: ViewSet,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from mvssl.data.shards.paths import listed
+from mvssl.data import pattern_list
 from mvssl.encoders import Encoder
 from mvssl.evaluation.results.records import about_label, read
 from mvssl.evaluation.results.tables import full_name, shown
@@ -140,7 +140,7 @@ def _results(run: Any) -> list[dict[str, Any]]:
     Those of raw inputs and of the untrained encoder stand beside one of the trained encoder, and never alone: an
     evaluation that ended early leaves such.
     """
-    own = {"train": listed(run.recipe.data.train), "test": listed(run.recipe.data.val)}
+    own = {"train": pattern_list(run.recipe.data.train), "test": pattern_list(run.recipe.data.val)}
     said = about_label(run.recipe)
     found = [r for r in read(Path(run.folder) / "evaluation.json") if r["protocol"].get("label", said) == said]
     found = [r for r in found if r.get("subject", {}).get("step") == run.step and r.get("shards") == own]

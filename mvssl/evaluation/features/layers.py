@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mvssl.data import Batch, Shards
+from mvssl.data import Batch, ShardSource
 from mvssl.distributed.devices import arithmetic
 from mvssl.encoders import Features, at_least_float32
 from mvssl.errors import RecipeError
@@ -123,7 +123,7 @@ def _labels(batch: Batch) -> dict[str, Tensor]:
     return {"index": batch.index, **found}
 
 
-def describe(want: Want, source: Shards, tables: Mapping[str, View], device: torch.device, precision: str) -> dict:
+def describe(want: Want, source: ShardSource, tables: Mapping[str, View], device: torch.device, precision: str) -> dict:
     """All that decides the values of a want's arrays, as JSON; `tables` are the recipe's views by name."""
     data = {
         "fingerprint": source.fingerprint,
