@@ -98,5 +98,5 @@ def test_views_of_different_sizes_never_share():
 
 
 def test_an_unknown_view_is_named_with_those_there_are():
-    with pytest.raises(RecipeError, match="'c'.*a, b"):
+    with pytest.raises(RecipeError, match=r"'c'.*a, b"):
         per_view({"a": 4, "b": 4})["c"]

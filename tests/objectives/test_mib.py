@@ -95,7 +95,7 @@ def test_a_ramp_with_no_length_is_its_end():
 def test_the_loss_is_the_one_written_out_by_hand(kl):
     module, views = mib(kl=kl, beta=0.7, beta_end=0), vectors("a", "b")
     z, sp = codes(module, views), lambda x: math.log1p(math.exp(x))
-    critic = module.critic["a-b"].pairs
+    critic = module.critic["a-b"].score_rows
     positive = [critic(z["a"][i : i + 1], z["b"][i : i + 1]).item() for i in range(N)]
     negative = [critic(z["a"][i - 1 : i or None], z["b"][i : i + 1]).item() for i in range(N)]  # z_a rolled by one
     information = -sum(sp(-t) for t in positive) / N - sum(sp(t) for t in negative) / N
