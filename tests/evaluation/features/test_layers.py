@@ -13,7 +13,7 @@ from mvssl.data import open_shards
 from mvssl.encoders import Features
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features import layers
-from mvssl.evaluation.features.layers import Candidate, Want, at_layer, describe
+from mvssl.evaluation.features.layers import EncoderUnderTest, FeatureSpec, at_layer, describe
 from mvssl.recipe import Column
 
 
@@ -53,8 +53,8 @@ def test_a_change_of_the_code_between_shard_and_feature_is_another_feature(tmp_p
 
 def test_code_decides_on_labels_as_on_features(tmp_path, monkeypatch):
     source = open_shards("*.tar", tiny.write_shards(tmp_path, (5,)), {"label": Column(field="cls")}, progress=False)
-    for want in (Want(None), Want(Candidate("pixels", None), "pixels")):
-        before = describe(want, source, {}, torch.device("cpu"), "fp32")
+    for spec in (FeatureSpec(None), FeatureSpec(EncoderUnderTest("pixels", None), "pixels")):
+        before = describe(spec, source, {}, torch.device("cpu"), "fp32")
         with monkeypatch.context() as patch:
             patch.setattr(layers, "_sources", lambda: "other")
-            assert describe(want, source, {}, torch.device("cpu"), "fp32") != before
+            assert describe(spec, source, {}, torch.device("cpu"), "fp32") != before

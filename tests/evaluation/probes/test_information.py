@@ -8,10 +8,23 @@ import torch
 from clouds import largest_made
 
 from mvssl.evaluation import Labelled
-from mvssl.evaluation.features.input_types import ByView
-from mvssl.evaluation.probes.information import ESTIMATORS, bounds, information, input_information, parts_of
-from mvssl.evaluation.probes.ndm import ndm, permuted
-from mvssl.evaluation.probes.variational import MovingDV, dv, infonce, jsd, nwj, off_diagonal, train_critic
+from mvssl.evaluation.features.inputs import ByView
+from mvssl.evaluation.probes.fitting import PATIENCE, train_critic
+from mvssl.evaluation.probes.information import (
+    ESTIMATORS,
+    MovingDV,
+    dv,
+    estimate_information,
+    infonce,
+    information,
+    input_information,
+    jsd,
+    ndm,
+    nwj,
+    off_diagonal,
+    permute_columns,
+    shares_of_pairs,
+)
 from mvssl.evaluation.results.metrics import NotPossible
 from mvssl.objectives import estimators
 from mvssl.objectives.critics import Separable
@@ -30,7 +43,9 @@ def all_pairs(n: int) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def correlated():
-    found = bounds(gaussians(1000, 0.8), gaussians(600, 0.8, seed=1), steps=200, batch_size=100, rate=3e-3)
+    found = estimate_information(
+        gaussians(1000, 0.8), gaussians(600, 0.8, seed=1), steps=200, batch_size=100, rate=3e-3
+    )
     return {result.what: result for result in found}
 
 
@@ -50,7 +65,7 @@ def test_a_ceiling_is_told_where_there_is_one(correlated):
 
 def test_independent_views_have_no_information_and_nothing_learned_by_heart_is_counted():
     """In 60 dimensions 100 samples can be told apart by heart; on those held out the critic is blind."""
-    for result in bounds(gaussians(100, 0, 60), gaussians(200, 0, 60, seed=1), steps=50):
+    for result in estimate_information(gaussians(100, 0, 60), gaussians(200, 0, 60, seed=1), steps=50):
         assert abs(result.value) < max(4 * result.standard_error, 0.02)
 
 
@@ -91,7 +106,7 @@ def test_a_critic_that_says_nothing_reads_nothing():
             parameter.zero_()
         for name, (made, kept_by, read) in ESTIMATORS.items():
             for bound in (made(), kept_by, read):
-                assert parts_of(bound, critic, *gaussians(20, 0.9, 3)).abs().max() < 1e-12, name
+                assert shares_of_pairs(bound, critic, *gaussians(20, 0.9, 3)).abs().max() < 1e-12, name
 
 
 def test_the_critic_kept_is_the_best_on_what_was_held_out():
@@ -106,7 +121,7 @@ def test_the_critic_kept_is_the_best_on_what_was_held_out():
     at = train_critic(weight, lambda _: weight.weight.sum(), held, steps=1000, rate=0.1)
     assert at == 50
     assert weight.weight.item() == seen[2]
-    assert len(seen) == 3 + importlib.import_module("mvssl.evaluation.probes.variational").PATIENCE
+    assert len(seen) == 3 + PATIENCE
 
 
 def test_every_two_views_are_measured_and_every_view_with_its_input_unless_it_is_that():
@@ -141,8 +156,8 @@ def test_independent_dimensions_have_none():
 
 def test_dependence_of_many_samples_is_measured_on_some_of_them(monkeypatch):
     """All of them in an order for each column would be more than there is memory for."""
-    for name, value in (("MOST", 400), ("HIDDEN", (4, 4))):
-        monkeypatch.setattr(importlib.import_module("mvssl.evaluation.probes.ndm"), name, value)
+    for name, value in (("MOST_PERMUTED", 400), ("HIDDEN", (4, 4))):
+        monkeypatch.setattr(importlib.import_module("mvssl.evaluation.probes.information"), name, value)
     train, test = chained(3000, 0.9, 0), chained(2000, 0.9, 1)
     wide = [split._replace(features=split.features.repeat(1, 4)) for split in (train, test)]
     with largest_made() as largest:
@@ -159,6 +174,6 @@ def test_one_dimension_depends_on_no_other():
 
 def test_features_are_permuted_each_on_its_own():
     z = torch.arange(60.0).view(20, 3)
-    mixed = permuted(z, torch.Generator().manual_seed(0))
+    mixed = permute_columns(z, torch.Generator().manual_seed(0))
     assert mixed.sort(dim=0).values.equal(z)
     assert not (mixed[:, 1] - mixed[:, 0] == 1).all()
