@@ -11,9 +11,8 @@ from mvssl.recipe import Evaluate
 
 def test_a_recipe_gives_keywords_to_the_probes_that_it_names():
     said = Evaluate(options={"knn": {"k": 200}, "fewlabel": {"c": 1}}, shots=[1, 5])
-    jobs = {
-        (job.probe, job.options.get("shots")): job.options for job in plan_probes(said, ["knn", "fewlabel"], "vector")
-    }
+    planned = plan_probes(said, ["knn", "fewlabel"], "vector")
+    options = {(each.name, each.options.get("shots")): each.options for each in planned}
     assert options[("knn", None)] == {"k": 200}
     assert options[("fewlabel", 5)] == {"shots": 5, "draws": 20, "c": 1.0}
 
