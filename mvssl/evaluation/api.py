@@ -74,9 +74,9 @@ def evaluate(
     refuse_unknown_views(names or [], subject.views.bases)
     file = Path(json_file) if json_file else subject.home and subject.home / "evaluation.json"
     if file:
-        collectives.from_main(lambda: try_place(file, RECORDS))  # before anything is computed
+        collectives.run_on_main(lambda: try_place(file, RECORDS))  # before anything is computed
     needs = {"labels": need_labels(planned), "segments": need_segments(planned)}
-    sources = collectives.main_first(lambda: open_splits(subject.recipe, data, test, other, **needs))
+    sources = collectives.run_main_first(lambda: open_splits(subject.recipe, data, test, other, **needs))
     for source in sources.shards.values():
         build_alike(subject.recipe.views, source.shapes, subject.views.shapes, subject.name)
     shared = Measurement(subject, sources, seed, batch_size, subject.recipe.evaluate.precision, device)

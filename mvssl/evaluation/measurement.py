@@ -13,9 +13,10 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from mvssl.distributed import collectives
 from mvssl.distributed.devices import is_out_of_memory
 from mvssl.evaluation.features import cache
-from mvssl.evaluation.features.extraction import collect, on_main
+from mvssl.evaluation.features.extraction import collect
 from mvssl.evaluation.features.inputs import ALL, ProbeInputs, distinct_views
 from mvssl.evaluation.features.layers import PIXELS, EncoderUnderTest, FeatureSpec, compute_features, describe_features
 from mvssl.evaluation.features.splits import Classes, Sources, Split, describe_splits
@@ -72,15 +73,16 @@ def collect_splits(shared: Measurement, specs: list[FeatureSpec], labels: bool) 
         if collected is not None:
             entries[name], computed = collected.entries, computed + collected.computed
     # not in the loop: where samples cannot be used the main process raises, and the others would wait for it
-    splits = on_main(
-        lambda: {name: Split(sources[name], specs, found, needed=labels) for name, found in entries.items()}
+    splits = collectives.run_on_main(
+        lambda: {name: Split(sources[name], specs, found, needed=labels) for name, found in entries.items()},
+        share=False,
     )
     if splits:
         cached = len(splits) * len(specs) - computed
         size = sum(size for _, size, _ in cache.entries()) / 2**20
         text = f"features: {computed} computed, {cached} from the cache {cache.folder()}, {size:,.1f} MiB in all"
         Console(stderr=True).print(text, highlight=False, soft_wrap=True)
-    return splits
+    return splits or {}
 
 
 def measure(

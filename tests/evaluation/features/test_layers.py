@@ -44,11 +44,11 @@ def test_a_head_is_that_of_the_first_objective_that_has_one_or_of_the_objective_
 @pytest.mark.parametrize("file", ["model.py", "evaluation/features/layers.py", "views/view_set.py"])
 def test_a_change_of_the_code_between_shard_and_feature_is_another_feature(tmp_path, file):
     root = shutil.copytree(Path(mvssl.__file__).parent, tmp_path / "mvssl", ignore=shutil.ignore_patterns("*.pyc"))
-    before = layers._sources(root)
-    assert before == layers._sources.__wrapped__(root)
+    before = layers._package_digest(root)
+    assert before == layers._package_digest.__wrapped__(root)
     with open(root / file, "a") as opened:
         opened.write("x = 1\n")
-    assert layers._sources.__wrapped__(root) != before
+    assert layers._package_digest.__wrapped__(root) != before
 
 
 def test_code_decides_on_labels_as_on_features(tmp_path, monkeypatch):
