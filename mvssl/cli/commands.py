@@ -29,7 +29,7 @@ Checkpoint = Annotated[
 ]
 PROBE_NAMES = (
     "knn, linear, mlp, fewlabel, cluster, spectrum, ndm, ood, dense, finetune, sensors, retrieval, aligned, "
-    "information, inputs; may be given several times"
+    "information, inputs; or package.module:Class; may be given several times"
 )
 QUICKSTART = Path("recipes/quickstart.yaml")
 SubjectName = Annotated[str, typer.Argument(metavar="SUBJECT", help="run folder, export folder, or timm:NAME")]

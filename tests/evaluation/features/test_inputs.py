@@ -217,8 +217,10 @@ def test_every_protocol_is_json_and_agrees_between_encoders(loaded):
         assert all(p == protocols[0] for p in protocols), key
 
 
-def test_the_recipe_says_how_long_how_exactly_and_with_how_many_labels_to_fine_tune(loaded):
-    said = loaded.recipe.evaluate.model_copy(update={"finetune": Finetune(epochs=3, shots=[5, 1]), "precision": "bf16"})
+def test_the_recipe_decides_epochs_precision_and_shots_of_fine_tuning(loaded, monkeypatch):
+    monkeypatch.undo()  # of `quick`
+    changes = {"finetune": Finetune(epochs=3, shots=[5, 1]), "precision": "bf16"}
+    said = loaded.recipe.evaluate.model_copy(update=changes)
     settings = PROBES["finetune"].settings
     assert settings(loaded.recipe.evaluate) == [{"epochs": 10, "augment": True, "precision": "fp32"}]
     assert settings(said) == [{"epochs": 3, "augment": True, "precision": "bf16", "shots": shots} for shots in (1, 5)]

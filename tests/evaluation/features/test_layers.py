@@ -56,5 +56,5 @@ def test_code_decides_on_labels_as_on_features(tmp_path, monkeypatch):
     for spec in (FeatureSpec(None), FeatureSpec(EncoderUnderTest("pixels", None), "pixels")):
         before = describe_features(spec, source, {}, torch.device("cpu"), "fp32")
         with monkeypatch.context() as patch:
-            patch.setattr(layers, "_sources", lambda: "other")
+            patch.setattr(layers, "_package_digest", lambda: "other")
             assert describe_features(spec, source, {}, torch.device("cpu"), "fp32") != before
