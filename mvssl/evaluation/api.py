@@ -8,7 +8,6 @@ Beside the trained encoder it measures the untrained one and raw pixels.
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -29,33 +28,40 @@ from mvssl.evaluation.plan import (
 from mvssl.evaluation.protocols import plan_protocol
 from mvssl.evaluation.results.records import Record, merge_into, save
 from mvssl.evaluation.results.tables import tables, with_lines
-from mvssl.evaluation.subject import Subject, encoders_under_test
+from mvssl.evaluation.subject import Subject, encoders_under_test, open_subject
 from mvssl.files import RECORDS, try_place
-from mvssl.runs.load import which_weights
+from mvssl.runs.load import LoadedRun, which_weights
 from mvssl.views import build_alike
 
 
 @enough_memory(LESS)
 @arithmetic("fp32")  # probes compute in IEEE float32; the passes of the encoder are as `evaluate.precision` says
 def evaluate(
-    subject: Any,
+    subject: str | Path | LoadedRun | Subject,
     *,
+    recipe: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    weights: str | None = None,
     probes: Iterable[str] | None = None,
     views: Iterable[str] | None = None,
-    layer: str | None = None,
+    layer: str | int | None = None,
     protocol: str | None = None,
     epochs: int | None = None,
     data: Patterns = None,
     test: Patterns = None,
     other: Patterns = None,
     baselines: bool = True,
+    checkpoint: str | int = "last",
+    trust: Iterable[str] = (),
     json_file: str | Path | None = None,
     seed: int = 0,
     batch_size: int = 256,
     show: bool = True,
 ) -> list[Record]:
-    """Measure a `Subject`, or a run (`load_run`), and return its records. What is not given is as the recipe says.
+    """Measure a subject and return its records. What is not given is as its recipe says.
 
+    The subject is a run folder, an export folder, `timm:NAME`, a `LoadedRun` or an open `Subject`. `recipe`,
+    `overrides`, `weights`, `checkpoint` and `trust` say how to open it: see `open_subject`.
     `probes` are names in `mvssl.evaluation.probes`, or import paths package.module:Class. `protocol` is the name of a
     paper's own in `mvssl.evaluation.protocols`, in place of probes and a layer; `epochs` shortens it.
 
@@ -68,10 +74,12 @@ def evaluate(
     `DataError` where samples have no labels; `OutputError` where the file cannot be written.
     """
     device = collectives.join()
-    subject = subject if isinstance(subject, Subject) else Subject.of_run(subject)
+    views = None if views is None else list(views)
+    subject = open_subject(
+        subject, recipe=recipe, overrides=overrides, weights=weights, views=views, trust=trust, checkpoint=checkpoint
+    )
     planned = _plan(subject, probes, layer, protocol, epochs)
-    names = None if views is None else list(views)
-    refuse_unknown_views(names or [], subject.views.bases)
+    refuse_unknown_views(views or [], subject.views.bases)
     file = Path(json_file) if json_file else subject.home and subject.home / "evaluation.json"
     if file:
         collectives.run_on_main(lambda: try_place(file, RECORDS))  # before anything is computed
@@ -99,7 +107,7 @@ def evaluate(
             raise DataError(f"data.label: {SIGNS}")
         notes: dict[str, None] = {}
         records: list[Record] = []
-        for record in measure(shared, planned, encoders, splits, classes, names, notes):
+        for record in measure(shared, planned, encoders, splits, classes, views, notes):
             records.append(record)
             if file:
                 save(file, records if json_file else merge_into(file, records))
@@ -113,7 +121,7 @@ def evaluate(
 
 
 def _plan(
-    subject: Subject, probes: Iterable[str] | None, layer: str | None, protocol: str | None, epochs: int | None
+    subject: Subject, probes: Iterable[str] | None, layer: str | int | None, protocol: str | None, epochs: int | None
 ) -> list[PlannedProbe]:
     if protocol is not None:
         if probes or layer is not None:

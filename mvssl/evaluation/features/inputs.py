@@ -12,8 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mvssl.data import Batch, Sample, Shards, loader, sequential
-from mvssl.data.decoding.labels import as_classes
+from mvssl.data import Batch, Sample, ShardSource, as_class_labels, loader, sequential_loader
 from mvssl.encoders import Encoder
 from mvssl.evaluation.features.labelled import Labelled, join
 from mvssl.evaluation.features.layers import DENSE, PIXELS, EncoderUnderTest, FeatureSpec, local_map_layers
@@ -60,7 +59,7 @@ class TrainableEncoder:
 class Subset:
     """Some samples of a source, as a map-style dataset."""
 
-    source: Shards
+    source: ShardSource
     rows: list[int]
 
     def __len__(self) -> int:
@@ -151,7 +150,7 @@ class ProbeInputs:
 
     def _test(self) -> Batches:
         source = self.splits["test"].source
-        for batch in sequential(source, batch_size=256, workers=self.workers, pin_memory=self._pinned):
+        for batch in sequential_loader(source, batch_size=256, workers=self.workers, pin_memory=self._pinned):
             yield self._pair(self.views.clean(batch, self.device)[self.view], batch)
 
     @property
@@ -160,7 +159,7 @@ class ProbeInputs:
 
     def _pair(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """A view and its labels, without the samples that have none."""
-        labels = as_classes(batch.columns["label"])
+        labels = as_class_labels(batch.columns["label"])
         keep = labels >= 0 if labels.ndim == 1 else torch.ones(len(labels), dtype=torch.bool)
         return x[keep.to(x.device)], self.classes(labels[keep]).to(x.device)
 

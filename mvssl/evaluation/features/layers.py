@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mvssl.data import Batch, Shards
+from mvssl.data import Batch, ShardSource
 from mvssl.distributed.devices import arithmetic
-from mvssl.encoders import Features
+from mvssl.encoders import Features, at_least_float32
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features.labelled import flatten
 from mvssl.model import MultiView
-from mvssl.objectives.context import at_least_float32
+from mvssl.objectives import Objective
 from mvssl.recipe import View
 from mvssl.runs.versions import versions
 from mvssl.views import ViewSet
@@ -142,7 +142,7 @@ def _labels(batch: Batch) -> dict[str, Tensor]:
 
 
 def describe_features(
-    spec: FeatureSpec, source: Shards, tables: Mapping[str, View], device: torch.device, precision: str
+    spec: FeatureSpec, source: ShardSource, tables: Mapping[str, View], device: torch.device, precision: str
 ) -> dict[str, Any]:
     """All that decides the values of the arrays, as JSON; `tables` are the recipe's views by name."""
     data = {
@@ -209,16 +209,14 @@ def digest_source(name: str) -> str:
         return str(os.urandom(8))  # the text is not known, so the features are computed anew
 
 
-def head_layers(model: Any) -> dict[str, tuple[str, Any]]:
+def head_layers(model: MultiView) -> dict[str, tuple[str, Objective]]:
     """Layers that objectives compare, with label and objective: `head:LABEL` of each, and `head`, the first of them."""
-    found = [
-        (label, term) for label, term in zip(model.labels, model.objective, strict=True) if hasattr(term, "represent")
-    ]
-    first = {"head": found[0]} if found else {}
-    return first | {f"head:{label}": (label, term) for label, term in found}
+    heads = [(label, objective) for label, _, objective in model.terms if objective.has_head]
+    first = {"head": heads[0]} if heads else {}
+    return first | {f"head:{label}": (label, objective) for label, objective in heads}
 
 
-def select_layer(model: Any, view: str, features: Features, layer: str) -> Tensor:
+def select_layer(model: MultiView, view: str, features: Features, layer: str) -> Tensor:
     """[n, d] of one view's `Features` at `layer`. Raises `RecipeError` that lists the layers there are."""
     if layer == "vector":
         return features.vector
@@ -229,7 +227,7 @@ def select_layer(model: Any, view: str, features: Features, layer: str) -> Tenso
     return flatten(at_least_float32(features.maps[int(layer)]))
 
 
-def refuse_layer(model: Any, view: str, layer: str, maps: int) -> None:
+def refuse_layer(model: MultiView, view: str, layer: str, maps: int) -> None:
     """Raise `RecipeError` that lists the layers there are, where a view with this number of maps lacks `layer`."""
     accepted = ["vector", *head_layers(model), *map(str, range(maps))]
     if layer not in accepted:

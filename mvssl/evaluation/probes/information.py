@@ -15,16 +15,15 @@ KL(p(z) || p(z_1) ... p(z_d)), which is 0 where the dimensions are independent. 
 with each dimension permuted over the samples. As in Deep InfoMax (Hjelm et al., 2019, arXiv:1808.06670, section 4.2) it
 is trained by NWJ and read by Donsker and Varadhan's bound, but on samples that it was not trained on.
 
-The bounds are those of `mvssl.objectives.estimators`, for one process and with the share of each anchor.
+The bounds are those of `mvssl.objectives.estimators`, for one process and by anchor.
 """
 
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvssl.evaluation.features.inputs import ByView
@@ -33,6 +32,7 @@ from mvssl.evaluation.probes.base import ByViewProbe, FunctionProbe
 from mvssl.evaluation.probes.fitting import hold_out, minibatches, seeded, train_critic
 from mvssl.evaluation.results.metrics import SAMPLES, Metric, NotPossible, Result
 from mvssl.objectives.critics import Separable
+from mvssl.objectives.estimators import MineByAnchor, dv_by_anchor, infonce_by_anchor, jsd, nwj
 from mvssl.objectives.heads import perceptron
 
 INFORMATION = Metric("information", "nats", low=-math.inf, high=math.inf)
@@ -43,6 +43,8 @@ MOST_PAIRED = 2048  # samples of test, and of the held-out part of train: all pa
 HIDDEN = (1000, 200)  # of the discriminator in Deep InfoMax's public code
 MOST_PERMUTED = 10_000  # samples of test, and of the held-out part of train, for `ndm`
 FEWEST = 16  # samples of train and of test
+
+ByAnchor = Callable[[Tensor, Tensor], Tensor]
 
 
 def information(
@@ -97,7 +99,7 @@ def estimate_information(
     kept, held = (rows.to(device) for rows in hold_out(len(x), 0.2, seed))
     held_pair = tuple(standardised(held[:MOST_PAIRED]))
     batches = minibatches(len(kept), batch_size=batch_size, epochs=0, least_steps=steps, seed=seed)
-    for name, (make_bound, choose_by, read_by) in ESTIMATORS.items():
+    for name, (make_bound, choose_by, trained_by, read_by) in ESTIMATORS.items():
         bound = make_bound()
         with seeded(seed, device):
             critic = Separable(x.shape[1], y.shape[1], UNITS).to(device)
@@ -113,7 +115,7 @@ def estimate_information(
             parts = shares_of_pairs(read_by, critic, u, v).cpu()
         protocol = {
             "estimator": f"{name}{', no bound' * (name == 'smile')}",
-            "trained_by": f"{choose_by.__name__}{', moving average of rate 0.01 in its gradient' * (name == 'mine')}",
+            "trained_by": trained_by,
             "critic": f"inner product of two perceptrons, {UNITS} hidden units and as many out",
             "pairs": "every two samples of a batch",
             "optimizer": "Adam",
@@ -148,16 +150,16 @@ def ndm(
 
     def of_step(step: int) -> Tensor:
         rows = standard(z[kept[batches[step].to(device)]])
-        return nwj(critic(rows), critic(permute_columns(rows, generator))[:, None]).mean()
+        return nwj.by_anchor(critic(rows), critic(permute_columns(rows, generator))[:, None]).mean()
 
     def of_held_out() -> Tensor:
         # NWJ needs the right constant in the scores, and explodes without it; DV does not depend on it
-        return dv(critic(held_out).double(), critic(mixed).double()[:, None]).mean()
+        return dv_by_anchor(critic(held_out).double(), critic(mixed).double()[:, None]).mean()
 
     stopped_at = train_critic(critic, of_step, of_held_out, steps=steps, rate=rate)
     x = standard(test.features[few(len(test.features), MOST_PERMUTED, seed).to(device)])
     with torch.no_grad():
-        parts = dv(critic(x).double(), critic(permute_columns(x, generator)).double()[:, None]).cpu()
+        parts = dv_by_anchor(critic(x).double(), critic(permute_columns(x, generator)).double()[:, None]).cpu()
     protocol = {
         "discriminator": f"perceptron, {' and '.join(map(str, HIDDEN))} hidden units, ReLU",
         "trained_by": "the KL f-divergence bound (NWJ)",
@@ -197,69 +199,34 @@ def permute_columns(z: Tensor, generator: torch.Generator) -> Tensor:
     return z.gather(0, order.to(z.device))
 
 
-def infonce(positives: Tensor, negatives: Tensor) -> Tensor:
-    """The share of each anchor in InfoNCE: scores of its positive [n] and of its n - 1 negatives [n, n - 1] -> [n]."""
-    candidates = torch.cat([positives[:, None], negatives], 1)
-    return positives - candidates.logsumexp(1) + math.log(candidates.shape[1])
-
-
-def nwj(positives: Tensor, negatives: Tensor) -> Tensor:
-    """The share of each anchor in NWJ: [n] and [n, m] -> [n]."""
-    return positives - (negatives - 1).exp().mean(1)
-
-
 def nwj_from_zero(positives: Tensor, negatives: Tensor) -> Tensor:
     """NWJ of the scores plus 1: 0 where all scores are 0."""
-    return nwj(positives + 1, negatives + 1)
+    return nwj.by_anchor(positives + 1, negatives + 1)
 
 
-def jsd(positives: Tensor, negatives: Tensor) -> Tensor:
-    """The share of each anchor in the Jensen-Shannon bound, whose best critic is the log ratio: [n], [n, m] -> [n]."""
-    return 2 * math.log(2) - F.softplus(-positives) - F.softplus(negatives).mean(1)
+def smile_by_anchor(positives: Tensor, negatives: Tensor) -> Tensor:
+    """SMILE: `dv_by_anchor` with the scores of the negatives clipped."""
+    return dv_by_anchor(positives, negatives.clamp(-CLIP, CLIP))
 
 
-def dv(positives: Tensor, negatives: Tensor) -> Tensor:
-    """The share of each anchor in Donsker and Varadhan's bound, to first order: [n] and [n, m] -> [n].
+class Reading(NamedTuple):
+    """Which bounds an estimate uses; each gives [n] from the scores of positives [n] and of negatives [n, m]."""
 
-    The mean is the bound itself. The logarithm is of one mean over all pairs, so the share of a row is its influence.
-    """
-    level = negatives.flatten().logsumexp(0) - math.log(negatives.numel())
-    return positives - level - ((negatives - level).exp().mean(1) - 1)
-
-
-class MovingDV:
-    """`dv` with MINE's gradient: the denominator is a moving average over the batches that this object has seen.
-
-    Belghazi et al., 2018, arXiv:1801.04062, section 3.2, as `mvssl.objectives.mine`. The mean of the shares is the
-    bound of the batch, as in `dv`.
-    """
-
-    def __init__(self, rate: float = 0.01):
-        self.rate, self.log_average = rate, torch.tensor(-math.inf)
-
-    def __call__(self, positives: Tensor, negatives: Tensor) -> Tensor:
-        denominator = negatives.flatten().logsumexp(0) - math.log(negatives.numel())
-        now, before = denominator.detach(), self.log_average.to(denominator)
-        later = torch.logaddexp(before + math.log1p(-self.rate), now + math.log(self.rate))
-        self.log_average = torch.where(before.isneginf(), now, later)
-        weight = (now - self.log_average).exp()
-        return positives - (now + weight * (denominator - now))
+    make_bound: Callable[[], ByAnchor]  # the bound to train a critic with
+    choose_by: ByAnchor  # the bound that decides at which step the critic is kept
+    trained_by: str  # its name in records
+    read_by: ByAnchor  # the bound that is reported
 
 
-def smile(positives: Tensor, negatives: Tensor) -> Tensor:
-    """`dv` with the scores of the negatives clipped: [n] and [n, m] -> [n]."""
-    return dv(positives, negatives.clamp(-CLIP, CLIP))
-
-
-ESTIMATORS = {  # makes the bound to train a critic with; the bound that chooses its step; the bound to read it with
-    "infonce": (lambda: infonce, infonce, infonce),
-    "nwj": (lambda: nwj_from_zero, nwj_from_zero, nwj_from_zero),
-    "mine": (MovingDV, dv, dv),
-    "smile": (lambda: jsd, jsd, smile),
+ESTIMATORS = {
+    "infonce": Reading(lambda: infonce_by_anchor, infonce_by_anchor, "infonce", infonce_by_anchor),
+    "nwj": Reading(lambda: nwj_from_zero, nwj_from_zero, "nwj_from_zero", nwj_from_zero),
+    "mine": Reading(MineByAnchor, dv_by_anchor, "dv, moving average of rate 0.01 in its gradient", dv_by_anchor),
+    "smile": Reading(lambda: jsd.by_anchor, jsd.by_anchor, "jsd", smile_by_anchor),
 }
 
 
-def shares_of_pairs(bound: Callable[[Tensor, Tensor], Tensor], critic: Separable, x: Tensor, y: Tensor) -> Tensor:
+def shares_of_pairs(bound: ByAnchor, critic: Separable, x: Tensor, y: Tensor) -> Tensor:
     """The share of each of n samples in a bound over all pairs of [n, d] and [n, e]: float64 [n]."""
     scores = critic(x, y[:, None])[:, :, 0].double()
     return bound(scores.diagonal(), off_diagonal(scores))

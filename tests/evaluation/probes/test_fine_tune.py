@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mvssl.encoders import Features
-from mvssl.encoders.encoder import Widths
+from mvssl.encoders import Features, Widths
 from mvssl.evaluation.features.inputs import TrainableEncoder
 from mvssl.evaluation.probes.few_label import draw, members
 from mvssl.evaluation.probes.fine_tune import finetune

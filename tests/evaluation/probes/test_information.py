@@ -12,15 +12,10 @@ from mvssl.evaluation.features.inputs import ByView
 from mvssl.evaluation.probes.fitting import PATIENCE, train_critic
 from mvssl.evaluation.probes.information import (
     ESTIMATORS,
-    MovingDV,
-    dv,
     estimate_information,
-    infonce,
     information,
     input_information,
-    jsd,
     ndm,
-    nwj,
     off_diagonal,
     permute_columns,
     shares_of_pairs,
@@ -28,7 +23,7 @@ from mvssl.evaluation.probes.information import (
 from mvssl.evaluation.results.metrics import NotPossible
 from mvssl.objectives import estimators
 from mvssl.objectives.critics import Separable
-from mvssl.objectives.mine import mine
+from mvssl.objectives.estimators import MineByAnchor, dv_by_anchor, infonce_by_anchor, mine
 
 
 def gaussians(n: int, rho: float, d: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,17 +66,19 @@ def test_independent_views_have_no_information_and_nothing_learned_by_heart_is_c
 
 def test_each_part_adds_up_to_the_estimator_over_all_pairs():
     scores = torch.randn(9, 9, dtype=torch.float64)
-    own, apart, mask = scores.diagonal(), off_diagonal(scores), all_pairs(9)
-    for ours in (infonce, nwj, dv, jsd):
-        theirs = getattr(estimators, ours.__name__)(scores[:, :, None], mask)
-        assert ours(own, apart).mean().item() == pytest.approx(theirs.item())
-    by_smile = ESTIMATORS["smile"][2](3 * own, 3 * apart).mean().item()
+    own, others, mask = scores.diagonal(), off_diagonal(scores), all_pairs(9)
+    by_anchor = {"infonce": infonce_by_anchor, "dv": dv_by_anchor}
+    by_anchor |= {name: getattr(estimators, name).by_anchor for name in ("nwj", "jsd")}
+    for name, ours in by_anchor.items():
+        theirs = getattr(estimators, name)(scores[:, :, None], mask)
+        assert ours(own, others).mean().item() == pytest.approx(theirs.item())
+    by_smile = ESTIMATORS["smile"].read_by(3 * own, 3 * others).mean().item()
     assert by_smile == pytest.approx(estimators.smile(3 * scores[:, :, None], mask).item())
 
 
 def test_the_moving_average_of_mine_is_the_objectives():
     """Three batches: values and gradients, of which dv's own are another."""
-    ours, average = MovingDV(), torch.tensor(-math.inf)
+    ours, average = MineByAnchor(), torch.tensor(-math.inf)
     for step in range(3):
         scores = torch.randn(9, 9, dtype=torch.float64) * (step + 1)
         a, b, c = (scores.clone().requires_grad_() for _ in range(3))
@@ -91,7 +88,7 @@ def test_the_moving_average_of_mine_is_the_objectives():
         found.backward()
         assert found.item() == pytest.approx(value.item())
         assert torch.allclose(a.grad, b.grad)
-        dv(c.diagonal(), off_diagonal(c)).mean().backward()
+        dv_by_anchor(c.diagonal(), off_diagonal(c)).mean().backward()
         assert torch.allclose(c.grad, b.grad) == (step == 0)
 
 
@@ -104,8 +101,8 @@ def test_a_critic_that_says_nothing_reads_nothing():
     with torch.no_grad():
         for parameter in critic.parameters():
             parameter.zero_()
-        for name, (made, kept_by, read) in ESTIMATORS.items():
-            for bound in (made(), kept_by, read):
+        for name, reading in ESTIMATORS.items():
+            for bound in (reading.make_bound(), reading.choose_by, reading.read_by):
                 assert shares_of_pairs(bound, critic, *gaussians(20, 0.9, 3)).abs().max() < 1e-12, name
 
 
