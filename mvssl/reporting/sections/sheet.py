@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mvssl.data import Shards, loader
+from mvssl.data import ShardSource, loader
 from mvssl.figures.contact_sheet import LATER
 from mvssl.reporting import picture
 from mvssl.reporting.html import Html, el
@@ -19,7 +19,7 @@ STORED = "stored"
 ROWS, COLUMNS = 6, 12  # samples, and about how many pictures of each
 
 
-def sheet(run: LoadedRun, source: Shards) -> Section:
+def sheet(run: LoadedRun, source: ShardSource) -> Section:
     """A grid: a row per sample, its columns first, then draws of each view."""
     rows = min(ROWS, len(source))
     batch = next(iter(loader(source, batch_size=rows, seed=run.recipe.train.seed, stop_step=1)))
