@@ -46,11 +46,11 @@ def check(recipe: Recipe, folder: Path) -> None:
     def look() -> None:
         if "evaluate" in recipe.train.then:
             from mvssl.evaluation.features.splits import open_splits
-            from mvssl.evaluation.plan import jobs_of, need_labels, need_segments, refuse_impossible
+            from mvssl.evaluation.plan import need_labels, need_segments, plan_probes, refuse_impossible
 
             said = recipe.evaluate
             refuse_impossible(said)
-            jobs = jobs_of(said, said.probes, said.layer)
+            jobs = plan_probes(said, said.probes, said.layer)
             open_splits(recipe, labels=need_labels(jobs), segments=need_segments(jobs))
         if "export" in recipe.train.then:
             from mvssl.exporting.exporting import folders_of
