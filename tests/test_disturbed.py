@@ -306,7 +306,7 @@ def test_a_damaged_recipe_of_a_run_gives_way_to_the_copy_in_its_checkpoint(root,
 
 def test_a_check_that_was_interrupted_is_made_up_and_no_checkpoint_is_written_again(root):
     def prepare(_: int) -> None:
-        look, steps = Checks._look, []
+        look, steps = Checks._measure, []
 
         def looked(self, stopped):
             steps.append(0)
@@ -314,7 +314,7 @@ def test_a_check_that_was_interrupted_is_made_up_and_no_checkpoint_is_written_ag
                 os.kill(os.getpid(), signal.SIGTERM)
             return look(self, stopped)
 
-        Checks._look = looked
+        Checks._measure = looked
 
     file = recipe_file(root, train__check_every=4, train__steps=6)
     stopped = forks.start(["train", file], root, prepare=prepare)
@@ -332,7 +332,7 @@ def test_loader_processes_that_hang_or_are_killed_in_a_check_end_the_run_with_al
     def prepare(_: int) -> None:
         from mvssl.monitoring import held_out
 
-        see, batches = held_out._seen, []
+        see, batches = held_out._encode_clean, []
 
         def seen(*given):
             batches.append(0)
@@ -341,7 +341,7 @@ def test_loader_processes_that_hang_or_are_killed_in_a_check_end_the_run_with_al
                     worker.send_signal(number)
             return see(*given)
 
-        held_out._seen = seen
+        held_out._encode_clean = seen
 
     changes = {"train__check_every": 4, "train__hang_timeout": 2, "data__workers": 1, "data__label": None}
     ended = forks.start(["train", recipe_file(root, **changes)], root, prepare=prepare)
@@ -359,12 +359,12 @@ def test_a_stall_that_ends_by_itself_is_no_hang(root):
 
 def test_a_first_batch_that_fails_leaves_no_checkpoint_that_binds_the_recipe(root):
     def prepare(_: int) -> None:
-        from mvssl.data.shard_source import Shards
+        from mvssl.data import ShardSource
 
         def fails(self, i):
             raise StorageError("the disk failed")
 
-        Shards.__getitem__ = fails
+        ShardSource.__getitem__ = fails
 
     assert forks.start(["train", recipe_file(root)], root, prepare=prepare).wait() == {0: 74}
     assert store.candidates(root / "run") == []
@@ -387,7 +387,7 @@ def test_a_child_process_of_the_users_own_is_not_taken_for_a_loader_process():
     child = multiprocessing.Process(target=time.sleep, args=(60,))
     child.start()
     try:
-        assert mvssl.data.workers.end_all() == ""
+        assert mvssl.data.workers.kill_workers() == ""
         assert child.is_alive()
     finally:
         child.kill()
@@ -424,11 +424,11 @@ def test_a_process_that_waits_for_its_data_is_named(root):
     file = recipe_file(root, train__log_every=4)
 
     def prepare(rank: int) -> None:
-        from mvssl.data.shard_source import Shards
+        from mvssl.data import ShardSource
 
-        read = Shards.__getitem__
+        read = ShardSource.__getitem__
         if rank == 1:
-            Shards.__getitem__ = lambda self, i: time.sleep(0.02) or read(self, i)
+            ShardSource.__getitem__ = lambda self, i: time.sleep(0.02) or read(self, i)
 
     run = forks.start(["train", file], root, world=2, prepare=prepare)
     assert run.wait() == {0: 0, 1: 0}, run.stderr()

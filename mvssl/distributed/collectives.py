@@ -84,6 +84,11 @@ def total(x: Tensor) -> Tensor:
     return x if world() == 1 else _Sum.apply(x)  # pyright: ignore[reportReturnType]
 
 
+def is_any(value: bool, device: torch.device) -> bool:
+    """Return whether the value is true on any process; every process must call it, and the host waits."""
+    return total(torch.tensor(float(value), device=device)).item() > 0
+
+
 def mean(sum: Tensor, count: Tensor) -> Tensor:
     """Mean of a quantity of which this process holds `sum` over `count` terms (scalars); 0 where nobody has a term.
 

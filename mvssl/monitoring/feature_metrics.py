@@ -1,6 +1,6 @@
-"""What a check reads off clean features: kNN accuracy, effective rank, spread, and MIB's information plane.
+"""Metrics of clean features: kNN accuracy, effective rank, spread, and MIB's information plane.
 
-in   `Seen` features of held-out samples and, where there are labels, of labelled training samples
+in   `CleanFeatures` of held-out samples and, where the data have labels, of labelled training samples
 out  numbers by view
 """
 
@@ -17,13 +17,14 @@ from mvssl.evaluation.probes.spectrum import effective_rank, spread
 from mvssl.evaluation.results.metrics import score
 from mvssl.model import MultiView
 from mvssl.monitoring import information_plane
-from mvssl.monitoring.held_out import Seen
+from mvssl.monitoring.held_out import CleanFeatures
+from mvssl.objectives import Objective
 from mvssl.random import Draws
 
-STILL = 1e-3  # of the mean standard deviation: a dimension that varies less does not vary
+IDLE = 1e-3  # of the mean standard deviation: a dimension that varies less does not vary
 
 
-class Shape(NamedTuple):
+class FeatureStatistics(NamedTuple):
     """How the features of one view fill their space."""
 
     rank: float  # effective rank
@@ -33,31 +34,31 @@ class Shape(NamedTuple):
     samples: int
 
 
-def shapes(seen: Seen) -> dict[str, Shape]:
-    """The shape of each view's features; NaN where some are not finite."""
+def feature_statistics(clean: CleanFeatures) -> dict[str, FeatureStatistics]:
+    """Return the statistics of each view's features; NaN where some are not finite."""
     found = {}
-    for view, vectors in seen.vectors.items():
-        x = vectors[seen.present[view]] if view in seen.present else vectors
+    for view, vectors in clean.vectors.items():
+        x = vectors[clean.present[view]] if view in clean.present else vectors
         n, d = x.shape
         if not x.isfinite().all():
-            found[view] = Shape(float("nan"), float("nan"), float("nan"), d, n)
+            found[view] = FeatureStatistics(float("nan"), float("nan"), float("nan"), d, n)
         elif n > 1:
             deviation = x.double().std(0)
-            idle = (deviation <= STILL * deviation.mean()).double().mean()
-            found[view] = Shape(effective_rank(x).item(), spread(x).mean().item(), idle.item(), d, n)
+            idle = (deviation <= IDLE * deviation.mean()).double().mean()
+            found[view] = FeatureStatistics(effective_rank(x).item(), spread(x).mean().item(), idle.item(), d, n)
     return found
 
 
-def knn(seen: Seen, bank: Seen) -> dict[str, float]:
-    """Accuracy (mean average precision of multi-hot labels) of the weighted vote of the 20 nearest samples of `bank`.
+def knn_accuracy(clean: CleanFeatures, bank: CleanFeatures) -> dict[str, float]:
+    """Return by view the accuracy, or mean average precision of multi-hot labels, of 20 nearest neighbours in `bank`.
 
-    Wu et al., CVPR 2018, as in `mvssl evaluate`, where all samples are used.
+    The vote of the neighbours is weighted: Wu et al., CVPR 2018, as in `mvssl evaluate`, where all samples are used.
     """
     found = {}
-    if seen.labels is None or bank.labels is None:
+    if clean.labels is None or bank.labels is None:
         return found
-    for view in seen.vectors:
-        fitted, tested = _labelled(bank, view), _labelled(seen, view)
+    for view in clean.vectors:
+        fitted, tested = _labelled(bank, view), _labelled(clean, view)
         if not len(fitted.labels) or not len(tested.labels):
             continue
         if fitted.labels.ndim == 2:
@@ -73,54 +74,59 @@ def knn(seen: Seen, bank: Seen) -> dict[str, float]:
     return found
 
 
-def _labelled(seen: Seen, view: str) -> Labelled:
-    assert seen.labels is not None
-    keep = seen.labels >= 0 if seen.labels.ndim == 1 else (seen.labels >= 0).all(1)
-    if view in seen.present:
-        keep = keep & seen.present[view]
-    return Labelled(seen.vectors[view][keep], seen.labels[keep])
+def _labelled(clean: CleanFeatures, view: str) -> Labelled:
+    assert clean.labels is not None
+    keep = clean.labels >= 0 if clean.labels.ndim == 1 else (clean.labels >= 0).all(1)
+    if view in clean.present:
+        keep = keep & clean.present[view]
+    return Labelled(clean.vectors[view][keep], clean.labels[keep])
 
 
-def planes(model: MultiView, seen: Seen, bank: Seen | None, seed: int, step: int) -> Iterator[tuple[str, float]]:
-    """The information plane of every objective with a posterior: names and nats, mean over views and of each.
+def information_planes(
+    model: MultiView, clean: CleanFeatures, bank: CleanFeatures | None, seed: int, step: int
+) -> Iterator[tuple[str, float]]:
+    """Yield the information plane of every objective with a posterior: names and nats, mean over views and of each.
 
     `xz` and `xz_upper` bound I(x; z) over the held-out samples, `zy` bounds I(z; y) from below; `beta` is of `step`.
     """
-    for label, term in zip(model.labels, model.objective, strict=True):
-        if not (hasattr(term, "posterior") and hasattr(term, "beta")):
+    for label, _, objective in model.terms:
+        beta = objective.beta(step) if objective.has_posterior else None
+        if beta is None:
             continue
-        before = f"{label}/" if len(model.labels) > 1 else ""
+        before = f"{label}/" if len(model.terms) > 1 else ""
         views: dict[str, dict[str, float]] = {}
-        for view in seen.vectors:
-            views[view] = _plane(term, view, seen, bank, seed)
+        for view in clean.vectors:
+            views[view] = _plane(objective, view, clean, bank, seed)
         for name in ("xz", "xz_upper", "zy"):
             values = {view: found[name] for view, found in views.items() if name in found}
             if values:
                 yield f"{before}plane/{name}", sum(values.values()) / len(values)
             if len(views) > 1:
                 yield from ((f"{before}plane/{name}/{view}", value) for view, value in values.items())
-        yield f"{before}beta", term.beta(step)  # pyright: ignore
+        yield f"{before}beta", beta
 
 
-def _plane(term, view: str, seen: Seen, bank: Seen | None, seed: int) -> dict[str, float]:
-    z, mean, scale = _drawn(term, view, seen, seed)
-    there = seen.present.get(view, torch.ones(len(z), dtype=torch.bool, device=z.device))
-    if there.sum() < 2 or not z[there].isfinite().all():
+def _plane(
+    objective: Objective, view: str, clean: CleanFeatures, bank: CleanFeatures | None, seed: int
+) -> dict[str, float]:
+    z, mean, scale = _drawn(objective, view, clean, seed)
+    present = clean.present.get(view, torch.ones(len(z), dtype=torch.bool, device=z.device))
+    if present.sum() < 2 or not z[present].isfinite().all():
         return {}
-    lower, upper = information_plane.of_input(mean[there], scale[there], z[there])
+    lower, upper = information_plane.of_input(mean[present], scale[present], z[present])
     found = {"xz": lower, "xz_upper": upper}
-    if bank is not None and bank.labels is not None and seen.labels is not None and seen.labels.ndim == 1:
-        codes = _drawn(term, view, bank, seed)[0]
-        fitted, tested = (_labelled(part._replace(vectors={view: x}), view) for part, x in ((bank, codes), (seen, z)))
+    if bank is not None and bank.labels is not None and clean.labels is not None and clean.labels.ndim == 1:
+        codes = _drawn(objective, view, bank, seed)[0]
+        fitted, tested = (_labelled(part._replace(vectors={view: x}), view) for part, x in ((bank, codes), (clean, z)))
         if len(fitted.labels) and len(tested.labels) and fitted.features.isfinite().all():
             found["zy"] = information_plane.of_label(tested.features, tested.labels, fitted.features, fitted.labels)
     return found
 
 
-def _drawn(term, view: str, seen: Seen, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def _drawn(objective: Objective, view: str, clean: CleanFeatures, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """A draw, the mean and the scale of p(z | x) for every sample, [n, latent] each."""
     with torch.no_grad():
-        posterior = term.posterior(view, Features((), seen.vectors[view]))
-    draws = Draws(seed, seen.index.cpu(), seen.index.device, scope=f"plane/{view}")
+        posterior = objective.posterior(view, Features((), clean.vectors[view]))
+    draws = Draws(seed, clean.index.cpu(), clean.index.device, scope=f"plane/{view}")
     noise = draws.normal("posterior", posterior.loc.shape[1], dtype=posterior.loc.dtype)
     return posterior.loc + posterior.scale * noise, posterior.loc, posterior.scale

@@ -1,10 +1,9 @@
-"""Held-out samples seen with the weights of the moment, in eval mode and with draws that never change.
+"""Measures held-out samples with the weights of now, in eval mode and with the same draws at every check.
 
-in   a `Trainer`, data.val, and labelled training samples where there are labels
-out  loss and metrics of the objective on data.val; clean features and labels of both sets; the run is left as it was
+in   a `MonitoredRun`, data.val, and labelled training samples where the data have labels
+out  loss and metrics of the objective on data.val; clean features and labels of both sets; the run is unchanged
 
-The same samples meet the same draws at every check, and schedules stand where the run will end (MIB's beta at its
-last value), so the numbers move with the weights alone.
+Schedules stand at the last step of the run (MIB's beta at its last value), so only the weights change the numbers.
 """
 
 import contextlib
@@ -18,23 +17,44 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mvssl.data import Batch, Shards, as_source, loader, open_shards
-from mvssl.data.dataset_source import Source
-from mvssl.data.decoding.labels import as_classes
-from mvssl.data.loader import Loader
-from mvssl.data.shard_source import in_json
+from mvssl.data import (
+    Batch,
+    Loader,
+    ShardSource,
+    Source,
+    as_class_labels,
+    as_source,
+    is_inside_json,
+    loader,
+    open_shards,
+)
 from mvssl.distributed import collectives
 from mvssl.errors import DataError
+from mvssl.model import MultiView, build_context
+from mvssl.monitoring.mispairing import MispairingTracker
 from mvssl.random import hash_name
-from mvssl.recipe import Data
+from mvssl.recipe import Data, Recipe
 from mvssl.text import counted, warn
-from mvssl.training.step import Trainer
+from mvssl.views import ViewSet
 
 LABEL = "label"
 
 
-class Seen(NamedTuple):
-    """Clean features of the samples of all processes, the same on each, in the order of their positions."""
+@dataclass(frozen=True)
+class MonitoredRun:
+    """What checks need of a run: its recipe, data and views, and the model with the weights of now."""
+
+    recipe: Recipe
+    source: Source
+    views: ViewSet
+    model: MultiView
+    device: torch.device
+    steps: int  # of the run
+    tracker: MispairingTracker | None = None
+
+
+class CleanFeatures(NamedTuple):
+    """Features of clean views for the samples of all processes, in the order of their positions; equal on each."""
 
     vectors: dict[str, Tensor]  # by the recipe's view, [n, d]
     present: dict[str, Tensor]  # bool [n] of the views that samples may lack
@@ -44,7 +64,7 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What checks look at: the first `steps` batches of `source`, and of `bank`, in the run's order.
+    """The samples of checks: the first `steps` batches of `source`, and `bank_steps` of `bank`, in the run's order.
 
     The same on any number of processes, unless data.val is smaller than a batch and they do not divide it.
     """
@@ -57,22 +77,22 @@ class HeldOut:
 
     @property
     def samples(self) -> int:
-        """Held-out samples that a check looks at."""
+        """Return how many held-out samples a check reads."""
         return self.batch_size * self.steps
 
     @property
     def name(self) -> str:
-        """One name for the samples and how they are batched: losses of one name can be compared."""
-        told = json.dumps([self.source.fingerprint, self.batch_size, self.steps])
-        return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
+        """Return a name for the samples and their batches: losses of one name can be compared."""
+        content = json.dumps([self.source.fingerprint, self.batch_size, self.steps])
+        return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
-def open_held_out(trainer: Trainer, val: Any = None) -> HeldOut | None:
-    """The samples of data.val, or of the dataset `val`, that checks will see; None where there are none.
+def open_held_out(run: MonitoredRun, val: Any = None) -> HeldOut | None:
+    """Open the samples of data.val, or of the dataset `val`, for checks; None where there are none.
 
     Raises `DataError` where data.val cannot be read or holds other columns than the training data.
     """
-    table, world, samples = trainer.recipe.data, collectives.world(), trainer.recipe.train.check_samples
+    table, world, samples = run.recipe.data, collectives.world(), run.recipe.train.check_samples
     if val is None and not table.val:
         return None
     try:
@@ -81,11 +101,11 @@ def open_held_out(trainer: Trainer, val: Any = None) -> HeldOut | None:
         raise DataError(
             f"{error}; these are the held-out shards of checks, data.val: name yours, or data.val=[] to train without"
         ) from None
-    for name in {trainer.views.source_of(view) for view in trainer.views.names}:
-        here, there = source.shapes.get(name), trainer.source.shapes[name]
-        if here != there:
+    for name in {run.views.source_of(view) for view in run.views.names}:
+        found, expected = source.shapes.get(name), run.source.shapes[name]
+        if found != expected:
             raise DataError(
-                f"data.val: column {name} is {here or 'absent'}, in the training data it is {there}; "
+                f"data.val: column {name} is {found or 'absent'}, in the training data it is {expected}; "
                 f"set data.columns.{name}.size, or train.check_every=0 to train without checks"
             )
     batch_size = min(table.batch_size, len(source) // world * world)
@@ -94,15 +114,15 @@ def open_held_out(trainer: Trainer, val: Any = None) -> HeldOut | None:
             f"data.val holds {counted(len(source), 'sample')}, fewer than there are processes; train.check_every=0"
         )
     steps = max(1, min(samples, len(source)) // batch_size)
-    bank = _bank(trainer, source)
+    bank = _open_bank(run, source)
     most = 0 if bank is None else max(1, min(2 * samples, len(bank)) // table.batch_size)
     return HeldOut(source, batch_size, steps, bank, most)
 
 
-def _bank(trainer: Trainer, source: Source) -> Source | None:
-    """Training samples with labels, if both sides have them and they fill a batch."""
-    table, found = trainer.recipe.data, trainer.source
-    if table.label is not None and isinstance(found, Shards):
+def _open_bank(run: MonitoredRun, source: Source) -> Source | None:
+    """Return training samples with labels, if both sides have labels and they fill a batch."""
+    table, found = run.recipe.data, run.source
+    if table.label is not None and isinstance(found, ShardSource):
         found = _open(table, table.train, labelled=True)
     labelled = LABEL in source.shapes and LABEL in found.shapes
     return found if labelled and len(found) >= table.batch_size else None
@@ -111,7 +131,7 @@ def _bank(trainer: Trainer, source: Source) -> Source | None:
 def _open(table: Data, patterns: str | list[str], labelled: bool = False) -> Source:
     """Shards with the column `label` where they have one; samples without one are among them unless `labelled`.
 
-    Of labels inside json no index tells who has one: there they are among them always.
+    The index does not know which samples have a label inside json, so these are always read.
     """
 
     def work() -> Source:
@@ -121,7 +141,7 @@ def _open(table: Data, patterns: str | list[str], labelled: bool = False) -> Sou
             with contextlib.suppress(DataError) if more else contextlib.nullcontext():
                 return open_shards(
                     patterns, table.folder, {**table.columns, **more}, missing=missing,
-                    spare=() if labelled and not any(map(in_json, more.values())) else more, progress=False,
+                    spare=() if labelled and not any(map(is_inside_json, more.values())) else more, progress=False,
                 )  # fmt: skip
         raise AssertionError("the last turn returns or raises")
 
@@ -129,47 +149,47 @@ def _open(table: Data, patterns: str | list[str], labelled: bool = False) -> Sou
 
 
 def measure(
-    trainer: Trainer, held: HeldOut, stopped: Callable[[], bool] = lambda: False
-) -> tuple[dict[str, float], Seen] | None:
-    """Mean loss and metrics of the objective over the held-out batches, and their clean features.
+    run: MonitoredRun, held: HeldOut, is_stopped: Callable[[], bool] = lambda: False
+) -> tuple[dict[str, float], CleanFeatures] | None:
+    """Return mean loss and metrics of the objective over the held-out batches, and their clean features.
 
     None where a process was asked to stop meanwhile. Every process must call it.
     """
-    seed, device = hash_name("check", trainer.recipe.train.seed), trainer.accelerator.device
+    seed, device = hash_name("check", run.recipe.train.seed), run.device
     sums: dict[str, Tensor] = {}
     seen = []
-    with at_rest(trainer.model):
-        for number, batch in enumerate(_batches(trainer, held.source, held.batch_size, held.steps, stopped)):
-            if _asked(stopped(), device):
+    with evaluation_mode(run.model):
+        for number, batch in enumerate(_batches(run, held.source, held.batch_size, held.steps, is_stopped)):
+            if collectives.is_any(is_stopped(), device):
                 return None
             torch.manual_seed(hash_name(seed, number, collectives.rank()))  # for a view of the user's own
-            views = trainer.views(batch, seed, device)
-            loss, metrics = trainer.model(views, trainer.context(batch, trainer.steps - 1, seed))
+            views = run.views(batch, seed, device)
+            loss, metrics = run.model(views, build_context(batch, run.views, run.steps - 1, seed, device))
             for name, value in {"loss": loss, **metrics}.items():
                 sums[name] = sums.get(name, 0) + value.detach().float()
-            seen.append(_seen(trainer, batch))
-    if _asked(stopped(), device):  # perhaps before the last batch
+            seen.append(_encode_clean(run, batch))
+    if collectives.is_any(is_stopped(), device):  # perhaps before the last batch
         return None
     values = (torch.stack(list(sums.values())) / held.steps).tolist()
-    return dict(zip(sums, values, strict=True)), _joined(seen)
+    return dict(zip(sums, values, strict=True)), _join(seen)
 
 
-def features(
-    trainer: Trainer, source: Source, batch_size: int, steps: int, stopped: Callable[[], bool] = lambda: False
-) -> Seen | None:
-    """Clean features of the first `steps` batches of a source; None where a process was asked to stop meanwhile."""
+def encode_batches(
+    run: MonitoredRun, source: Source, batch_size: int, steps: int, is_stopped: Callable[[], bool] = lambda: False
+) -> CleanFeatures | None:
+    """Return clean features of the first `steps` batches of a source; None where a process was asked to stop."""
     seen = []
-    with at_rest(trainer.model):
-        for batch in _batches(trainer, source, batch_size, steps, stopped):
-            if _asked(stopped(), trainer.accelerator.device):
+    with evaluation_mode(run.model):
+        for batch in _batches(run, source, batch_size, steps, is_stopped):
+            if collectives.is_any(is_stopped(), run.device):
                 return None
-            seen.append(_seen(trainer, batch))
-    return None if _asked(stopped(), trainer.accelerator.device) else _joined(seen)
+            seen.append(_encode_clean(run, batch))
+    return None if collectives.is_any(is_stopped(), run.device) else _join(seen)
 
 
 @contextlib.contextmanager
-def at_rest(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradient; afterwards modes and buffers are what they were, whatever forward did to them."""
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Set eval mode without gradient; afterwards restore modes and buffers, whatever the forward pass changed."""
     modes = {module: module.training for module in model.modules()}
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     model.eval()
@@ -184,33 +204,28 @@ def at_rest(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(before)
 
 
-def _batches(trainer: Trainer, source: Source, batch_size: int, steps: int, stopped: Callable[[], bool]) -> Loader:
+def _batches(run: MonitoredRun, source: Source, batch_size: int, steps: int, is_stopped: Callable[[], bool]) -> Loader:
     batches = loader(
-        source, batch_size=batch_size, seed=trainer.recipe.train.seed, stop_step=steps, rank=collectives.rank(),
-        world=collectives.world(), workers=trainer.recipe.data.workers,
+        source, batch_size=batch_size, seed=run.recipe.train.seed, stop_step=steps, rank=collectives.rank(),
+        world=collectives.world(), workers=run.recipe.data.workers,
     )  # fmt: skip
     if collectives.world() == 1:  # several processes must end a check after the same batch
-        batches.stopped = stopped
+        batches.stopped = is_stopped
     return batches
 
 
-def _asked(stopped: bool, device: torch.device) -> bool:
-    """Whether any process was asked to stop."""
-    return collectives.total(torch.tensor(float(stopped), device=device)).item() > 0
-
-
-def _seen(trainer: Trainer, batch: Batch) -> Seen:
-    device = trainer.accelerator.device
-    clean = trainer.views.clean(batch, device)
-    there = trainer.views.present(batch, clean)
-    found = trainer.model.encode(clean, there)
+def _encode_clean(run: MonitoredRun, batch: Batch) -> CleanFeatures:
+    device = run.device
+    clean = run.views.clean(batch, device)
+    present = run.views.present(batch, clean)
+    found = run.model.encode(clean, present)
     vectors = {view: collectives.gather(feature.vector.float()) for view, feature in found.items()}
-    present = {view: collectives.gather(rows.to(device).float()) > 0 for view, rows in there.items()}
-    return Seen(vectors, present, _labels(batch, device), collectives.gather(batch.index.to(device)))
+    present = {view: collectives.gather(rows.to(device).float()) > 0 for view, rows in present.items()}
+    return CleanFeatures(vectors, present, _labels(batch, device), collectives.gather(batch.index.to(device)))
 
 
 def _labels(batch: Batch, device: torch.device) -> Tensor | None:
-    """Labels of all processes; -1, or a row of -1, where a sample has none. None, alike on each, for no classes."""
+    """Return labels of all processes, -1 or a row of -1 where a sample has none; None where they are no classes."""
     labels = batch.columns.get(LABEL)
     if labels is None:
         return None
@@ -219,7 +234,7 @@ def _labels(batch: Batch, device: torch.device) -> Tensor | None:
         labels = labels.masked_fill(~batch.present[LABEL].view(-1, *[1] * (labels.ndim - 1)), -1)
     everyone = collectives.gather(labels.to(device))
     try:
-        return as_classes(everyone)
+        return as_class_labels(everyone)
     except DataError:
         _warn_once()
         return None
@@ -230,9 +245,9 @@ def _warn_once() -> None:
     warn("data.label: the labels are no classes, so checks go without kNN; training does not need labels")
 
 
-def _joined(parts: list[Seen]) -> Seen:
+def _join(parts: list[CleanFeatures]) -> CleanFeatures:
     first = parts[0]
-    return Seen(
+    return CleanFeatures(
         {view: torch.cat([part.vectors[view] for part in parts]) for view in first.vectors},
         {view: torch.cat([part.present[view] for part in parts]) for view in first.present},
         None if any(part.labels is None for part in parts) else torch.cat([part.labels for part in parts]),  # pyright: ignore

@@ -1,42 +1,52 @@
-"""What a run writes about samples whose views do not seem to show one thing.
+"""Reports samples whose views do not seem to belong together.
 
-RUN/mispaired.jsonl   a line each, the most suspicious first: shard, key, views, score, threshold, visits, step
+RUN/mispaired.jsonl   a line each, the largest score first: shard, key, views, score, threshold, visits, step
     mispaired.png     the first of them, a row each, all their columns side by side
 """
 
 import contextlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from mvssl.data.batch import Batch, stack
-from mvssl.data.dataset_source import Source
-from mvssl.data.decoding.faults import Undecodable
+from mvssl.data import Batch, SampleError, Source, stack_samples
 from mvssl.errors import OutputError, StorageError
-from mvssl.files import write_aside
-from mvssl.monitoring.matching import Matching
-from mvssl.monitoring.outliers import Suspects, suspects
+from mvssl.files import write_aside, write_picture
+from mvssl.monitoring.mispairing import MispairingTracker
+from mvssl.monitoring.outliers import Outliers, find_outliers
+from mvssl.text import warn
 from mvssl.views import ViewSet
 
 DRAWN = 12
 
 
-def find(matching: Matching) -> Suspects:
-    """The suspects of a run so far."""
-    return suspects(matching.means(), matching.chance.cpu(), matching.visits.cpu(), matching.pairs)
+def report_mispaired(
+    tracker: MispairingTracker, folder: Path, source: Source, views: ViewSet, step: int, *, last: bool
+) -> tuple[int | None, list[str]]:
+    """Write the outliers so far; return how many there are, None where the test cannot run, and lines to print.
+
+    The picture is drawn and a line is always printed at the `last` step. A full disk gives a warning.
+    """
+    found = find_outliers(tracker.means(), tracker.chance.cpu(), tracker.visits.cpu(), tracker.pairs)
+    warn_if_full(lambda: write_lines(folder, found, source, step))
+    if last:
+        warn_if_full(lambda: draw(folder, found, source, views))
+    lines = [describe(found)] if last or found.listed else []
+    return None if found.why else len(found.listed), lines
 
 
-def in_words(found: Suspects) -> str:
-    """One line for the terminal."""
+def describe(found: Outliers) -> str:
+    """Return one line for the terminal."""
     if found.why:
-        return f"mispaired samples: none told, {found.why}"
-    few = "" if found.listed else "; no sample stands out"
-    return f"mispaired samples: {len(found.listed)} of {found.samples:,} listed in mispaired.jsonl{few}"
+        return f"mispaired samples: not known, {found.why}"
+    none = "" if found.listed else "; no sample stands out"
+    return f"mispaired samples: {len(found.listed)} of {found.samples:,} listed in mispaired.jsonl{none}"
 
 
-def write(folder: Path, found: Suspects, source: Source, step: int) -> None:
-    """Write mispaired.jsonl, empty where nobody stands out."""
+def write_lines(folder: Path, found: Outliers, source: Source, step: int) -> None:
+    """Write mispaired.jsonl, empty where no sample stands out."""
     lines = [
         {
             "shard": source.shard(s.index), "key": source.key(s.index), "views": s.views, "score": round(s.score, 4),
@@ -47,22 +57,30 @@ def write(folder: Path, found: Suspects, source: Source, step: int) -> None:
     write_aside(folder / "mispaired.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def draw(folder: Path, found: Suspects, source: Source, views: ViewSet) -> None:
-    """Draw the first suspects to mispaired.png; samples that can no longer be read are left out."""
-    from mvssl.figures.contact_sheet import column_sheet  # loads matplotlib
+def draw(folder: Path, found: Outliers, source: Source, views: ViewSet) -> None:
+    """Draw the first outliers to mispaired.png; samples that can no longer be read are left out."""
+    from mvssl.figures.contact_sheet import draw_column_sheet  # loads matplotlib
 
     samples, shown = [], []
-    for suspect in found.listed[:DRAWN]:
-        with contextlib.suppress(Undecodable):
-            samples.append(source[suspect.index])
-            shown.append(suspect)
+    for outlier in found.listed[:DRAWN]:
+        with contextlib.suppress(SampleError):
+            samples.append(source[outlier.index])
+            shown.append(outlier)
     if not shown:
         return
     index = np.array([s.index for s in shown])
-    batch: Batch = stack(samples, source.forms, source.optional, index, index, [])
+    batch: Batch = stack_samples(samples, source.forms, source.optional, index, index, [])
     notes = [f"{source.key(s.index)}\n{s.views}\n{s.score:.0%} ahead" for s in shown]
     rates = {name: column.rate for name, column in source.columns.items()}
     try:
-        column_sheet(views, batch, folder / "mispaired.png", notes, rates=rates)
+        write_picture(draw_column_sheet(views, batch, notes, rates=rates), folder / "mispaired.png")
     except OutputError as error:
         raise StorageError(str(error)) from None
+
+
+def warn_if_full(write: Callable[[], object]) -> None:
+    """Write the result of a check; a full disk gives a warning, as training has more important things to save."""
+    try:
+        write()
+    except (StorageError, OutputError) as error:
+        warn(f"{error}; training goes on")

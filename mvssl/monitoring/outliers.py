@@ -1,12 +1,12 @@
-"""Samples whose views do not seem to show one thing, by what `mvssl.monitoring.matching` remembers of training.
+"""Finds samples whose views do not seem to belong together, from what `mvssl.monitoring.mispairing` tracked.
 
-in   the mean share of strangers that fit a sample better than its partner: [pairs, samples]
-out  `Suspect`s, the most suspicious first; or the reason why nothing can be told
+in   the mean share of negatives that outscore a sample's positive: [pairs, samples]
+out  `Outlier`s, the largest score first; or the reason why the test cannot run
 
-A sample's number is that of its worst view: the mean over the pairs with that view. The logit of the numbers of
-ordinary samples is close to normal (seen on colour and depth, and on body sensors), so median and quartiles give the
-majority's law, and Benjamini and Hochberg's rule (1995) tells who does not belong to it, after Efron's empirical null
-(2004, doi:10.1198/016214504000000089). A sample whose partner beats nine of ten strangers is not listed in any case.
+The score of a sample is that of its worst view: the mean over the pairs with that view. The logit of the scores of
+ordinary samples is close to normal (seen on colour and depth, and on body sensors). Median and quartiles estimate this
+normal, the empirical null of Efron (2004, doi:10.1198/016214504000000089). The rule of Benjamini and Hochberg (1995)
+then finds the samples that do not follow it. A sample whose positive beats nine of ten negatives is never listed.
 """
 
 import math
@@ -15,18 +15,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mvssl.monitoring.matching import CHANCE
+from mvssl.monitoring.mispairing import CHANCE
 from mvssl.text import counted
 
-RATE = 0.1  # share of wrongly listed that the rule aims at
-VISITS = 8  # in the median, before anything is told
-TOLD_APART = 0.25  # half of the samples have fewer strangers ahead, or the run does not know yet what belongs together
+RATE = 0.1  # target share of wrongly listed samples
+VISITS = 8  # median number of visits that the test needs
+LEARNED = 0.25  # a larger median score means that the run has not learned yet which views belong together
 LEAST = 50  # samples
 TINY = 0.002
 
 
-class Suspect(NamedTuple):
-    """A sample, its worst view (of two views both), its number, and how many visits in a row it stood near chance."""
+class Outlier(NamedTuple):
+    """A sample, its worst view (both views where there are two), its score, and its visits in a row near chance."""
 
     index: int
     views: str
@@ -34,51 +34,51 @@ class Suspect(NamedTuple):
     visits: int
 
 
-class Suspects(NamedTuple):
-    """Who is listed, from which score on, among how many, and why nobody is where nothing can be told."""
+class Outliers(NamedTuple):
+    """The outliers, the lowest score among them, how many samples have a score, and why the test could not run."""
 
-    listed: list[Suspect]
+    listed: list[Outlier]
     threshold: float | None
     samples: int
     why: str = ""
 
 
-def suspects(means: Tensor, chance: Tensor, visits: Tensor, pairs: list[str]) -> Suspects:
-    """`means` and `chance` [pairs, samples] and `visits` [samples] of a `Matching`, on the CPU."""
+def find_outliers(means: Tensor, chance: Tensor, visits: Tensor, pairs: list[str]) -> Outliers:
+    """Test `means` and `chance` [pairs, samples] and `visits` [samples] of a `MispairingTracker`, on the CPU."""
     names, by_view = views_of(means, pairs)
     scores = by_view.nan_to_num(-math.inf).amax(0).masked_fill(by_view.isnan().all(0), math.nan)
     known = scores.isfinite().nonzero()[:, 0]
     count = len(known)
     if count < LEAST:
-        return Suspects([], None, count, f"{counted(count, 'sample was', 'samples were')} scored, {LEAST} are needed")
+        return Outliers([], None, count, f"{counted(count, 'sample was', 'samples were')} scored, {LEAST} are needed")
     if visits[known].median() < VISITS:
-        met = int(visits[known].median())
-        return Suspects([], None, count, f"samples were met {met} times in the median, {VISITS} are needed")
+        visited = int(visits[known].median())
+        return Outliers([], None, count, f"the median sample was visited {visited} times, {VISITS} are needed")
     middle = scores[known].median().item()
-    if middle > TOLD_APART:
-        said = f"for half of the samples {middle:.0%} of strangers or more fit better than their partner"
-        return Suspects([], None, count, f"the run cannot tell yet what belongs together: {said}")
-    chosen = known[outliers(scores[known]) & (scores[known] >= CHANCE)]
+    if middle > LEARNED:
+        reason = f"for half of the samples {middle:.0%} of the negatives or more outscore the positive"
+        return Outliers([], None, count, f"the run has not learned yet which views belong together: {reason}")
+    chosen = known[stands_out(scores[known]) & (scores[known] >= CHANCE)]
     order = chosen[scores[chosen].argsort(descending=True)]
     listed = []
     for i in order.tolist():
         worst = names[int(by_view[:, i].nan_to_num(-math.inf).argmax())]
-        told = worst if len(names) > 2 else "-".join(names)
-        listed.append(Suspect(i, told, scores[i].item(), int(chance[_with(worst, pairs), i].max())))
-    return Suspects(listed, min((s.score for s in listed), default=None), count)
+        views = worst if len(names) > 2 else "-".join(names)
+        listed.append(Outlier(i, views, scores[i].item(), int(chance[_with(worst, pairs), i].max())))
+    return Outliers(listed, min((s.score for s in listed), default=None), count)
 
 
 def views_of(means: Tensor, pairs: list[str]) -> tuple[list[str], Tensor]:
-    """The views that pairs are of, and for each the mean over the pairs that it is in, [views, samples]."""
+    """Return the names of the views in `pairs`, and for each the mean over its pairs, [views, samples]."""
     names = list(dict.fromkeys(view for pair in pairs for view in pair.split("-")))
     return names, torch.stack([means[_with(view, pairs)].nanmean(0) for view in names])
 
 
-def outliers(scores: Tensor, rate: float = RATE) -> Tensor:
-    """bool [n]: whose logit is too large for the law of the majority, at a false discovery rate."""
+def stands_out(scores: Tensor, rate: float = RATE) -> Tensor:
+    """Return whose logit is too large for the normal of the majority, bool [n], at a false discovery rate."""
     logit = (scores + TINY).log() - (1 + TINY - scores).log()
     low, middle, high = logit.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=logit.dtype))
-    spread = ((high - low) / 1.349).clamp(min=1e-9)  # of a normal law, whose quartiles are 1.349 deviations apart
+    spread = ((high - low) / 1.349).clamp(min=1e-9)  # the quartiles of a normal are 1.349 deviations apart
     tail = torch.special.erfc((logit - middle) / spread / math.sqrt(2)) / 2
     ranked = tail.sort().values
     passing = (ranked <= rate * torch.arange(1, len(tail) + 1) / len(tail)).nonzero()

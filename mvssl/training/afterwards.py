@@ -12,6 +12,7 @@ from rich.console import Console
 from mvssl.data import loader, open_shards
 from mvssl.distributed import collectives
 from mvssl.errors import MvsslError, RecipeError
+from mvssl.files import write_picture
 from mvssl.recipe import Recipe
 from mvssl.runs.load import load_run, packages
 from mvssl.training.next_commands import next_commands
@@ -21,21 +22,22 @@ if TYPE_CHECKING:
     from mvssl.model import MultiView
 
 
-READS_SHARDS = {"evaluate", "views"}  # entries of train.then that a dataset from Python cannot serve
+def refuse_without_shards(recipe: Recipe) -> None:
+    """Raise `RecipeError` where `run_then` would read the recipe's shards, and a dataset is given in their place."""
+    for name in ("evaluate", "views"):
+        if name in recipe.train.then:
+            raise RecipeError(
+                f"train.then: {name} reads the shards of the recipe, and data= is given in their place; pass "
+                "then=False, or remove it from train.then"
+            )
 
 
-def check_then(recipe: Recipe, folder: Path, model: "MultiView", *, from_shards: bool = True) -> None:
+def check_then(recipe: Recipe, folder: Path, model: "MultiView") -> None:
     """Raise now the errors that `run_then` would raise after the last step, as far as they can be known.
 
     Reads headers and a few samples. Every process must call it; the main process checks and all raise. Raises
     `RecipeError`, `DataError`, `OutputError`.
     """
-    refused = [name for name in recipe.train.then if name in READS_SHARDS] if not from_shards else []
-    if refused:
-        raise RecipeError(
-            f"train.then: {', '.join(refused)} reads shards, and this run trains on a dataset from Python; leave it "
-            "out of train.then, or call train(..., then=False)"
-        )
     if "evaluate" in recipe.train.then:
         check_layer(recipe, model)
     collectives.run_on_main(lambda: check_inputs(recipe, folder))
@@ -53,10 +55,10 @@ def check_inputs(recipe: Recipe, folder: Path) -> None:
     """Raise `MvsslError` for a wrong probe, missing labels or test shards, or an export folder that is taken."""
     if "evaluate" in recipe.train.then:
         from mvssl.evaluation.features.splits import open_splits
-        from mvssl.evaluation.plan import jobs_of, need_labels, need_segments, refuse_impossible
+        from mvssl.evaluation.plan import need_labels, need_segments, plan_probes, refuse_impossible
 
         refuse_impossible(recipe.evaluate)
-        jobs = jobs_of(recipe.evaluate, recipe.evaluate.probes, recipe.evaluate.layer)
+        jobs = plan_probes(recipe.evaluate, recipe.evaluate.probes, recipe.evaluate.layer)
         open_splits(recipe, labels=need_labels(jobs), segments=need_segments(jobs))
     if "export" in recipe.train.then:
         from mvssl.exporting.exporting import folders_of
@@ -110,7 +112,7 @@ def run_then(recipe: Recipe, folder: Path) -> None:
 
 def draw_views(recipe: Recipe, out: Path, samples: int = 8) -> Path:
     """Draw the views of the first batch of the run to `out`, with the code that training uses; return `out`."""
-    from mvssl.figures.contact_sheet import contact_sheet
+    from mvssl.figures.contact_sheet import draw_contact_sheet
     from mvssl.training.preparation import pack_once
 
     table = recipe.data
@@ -122,5 +124,4 @@ def draw_views(recipe: Recipe, out: Path, samples: int = 8) -> Path:
     rows = min(samples, len(source))
     batch = next(iter(loader(source, batch_size=rows, seed=recipe.train.seed, stop_step=1)))
     rates = {name: column.rate for name, column in table.columns.items()}
-    contact_sheet(views, batch, out, seed=recipe.train.seed, rates=rates)
-    return out
+    return write_picture(draw_contact_sheet(views, batch, seed=recipe.train.seed, rates=rates), out)

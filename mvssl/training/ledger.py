@@ -9,7 +9,7 @@ The ledger reads the vote of a step when the next step is under way, so that no 
 from pathlib import Path
 from typing import NamedTuple
 
-from mvssl.data import Bad
+from mvssl.data import BadSample
 from mvssl.distributed import collectives
 from mvssl.runs.line_files import LineFile
 from mvssl.training.guard import AsyncScalars, Vote, Votes
@@ -39,9 +39,9 @@ class Ledger:
         self.bad, self.skipped, self.in_a_row = bad, skipped, in_a_row
         self.stop_reason: StopReason | None = None
         self.save_requested = False  # some process was asked to save; the saver sets it back
-        self._unread: tuple[int, AsyncScalars, list[Bad]] | None = None
+        self._unread: tuple[int, AsyncScalars, list[BadSample]] | None = None
 
-    def note(self, step: int, vote: Vote, bad: list[Bad]) -> None:
+    def note(self, step: int, vote: Vote, bad: list[BadSample]) -> None:
         """Take the vote and this process's bad samples of step number `step` (from 1); settle the step before."""
         self.settle()
         self._unread = (step, AsyncScalars(vote.totals), bad)
@@ -67,7 +67,7 @@ class Ledger:
         if votes.bad:
             self._record(step, votes.bad, bad)
 
-    def _record(self, step: int, count: int, own: list[Bad]) -> None:
+    def _record(self, step: int, count: int, own: list[BadSample]) -> None:
         """Count and write the bad samples of all processes; set a fault where they are too many."""
         everyone = [record for records in collectives.gather_objects(own) for record in records]
         self.bad += count

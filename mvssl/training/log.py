@@ -21,7 +21,7 @@ from rich.table import Column
 from torch import Tensor
 
 from mvssl.distributed import collectives
-from mvssl.monitoring.diagnosis import Bound, Verdict, bounds
+from mvssl.monitoring.diagnosis import Bound, Diagnosis, find_bounds
 from mvssl.runs.line_files import LineFile
 from mvssl.text import counted, warn
 
@@ -146,7 +146,7 @@ class Log:
         yield
         self.since += time.perf_counter() - begin
 
-    def check(self, done: int, values: dict[str, float | None], verdict: Verdict, more: Iterable[str] = ()) -> None:
+    def check(self, done: int, values: dict[str, float | None], diagnosis: Diagnosis, more: Iterable[str] = ()) -> None:
         """Report a check after step number `done`."""
         self._track(values, done)
         if self.accelerator.is_main_process:
@@ -154,14 +154,14 @@ class Log:
             self.console.print(
                 f"check at step {done}  {_checked(values)}", highlight=False, markup=False, soft_wrap=True
             )
-            told = [f"  {finding.sentence}; {finding.advice}" for finding in verdict.findings]
-            told += [f"  {line}" for line in more]
-            self.console.print(f"  {verdict.verdict}", *told, sep="\n", highlight=False, markup=False, soft_wrap=True)
+            lines = [f"  {finding.sentence}; {finding.advice}" for finding in diagnosis.findings]
+            lines += [f"  {line}" for line in more]
+            self.console.print(f"  {diagnosis.name}", *lines, sep="\n", highlight=False, markup=False, soft_wrap=True)
 
 
 def bounds_in_words(metrics: Mapping[str, float | None]) -> list[str]:
     """Each bound beside its ceiling; of more than three their mean and the least, nats and Jensen-Shannon apart."""
-    found = bounds(metrics)
+    found = find_bounds(metrics)
     if len(found) <= 3:
         return [f"{name} {bound}" for name, bound in found.items()]
     nats = {name: bound for name, bound in found.items() if bound.divergence is None}
@@ -172,7 +172,7 @@ def bounds_in_words(metrics: Mapping[str, float | None]) -> list[str]:
 def _together(found: Mapping[str, Bound]) -> str:
     columns = zip(*found.values(), strict=True)
     mean = Bound(*(None if None in column else fmean(column) for column in columns))  # pyright: ignore[reportArgumentType]
-    least = min(found, key=lambda name: found[name].told)
+    least = min(found, key=lambda name: found[name].score)
     return f"{counted(len(found), 'bound')}, mean {mean}, least {found[least].told:.2f} ({least})"
 
 

@@ -5,22 +5,20 @@ an uninterrupted one have the same weights.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mvssl.distributed import collectives
 from mvssl.errors import DataError, HangError, Interrupted, StorageError
-from mvssl.monitoring import matching
 from mvssl.monitoring.check import Checks
-from mvssl.monitoring.diagnosis import Verdict
+from mvssl.monitoring.diagnosis import Diagnosis
 from mvssl.monitoring.held_out import open_held_out
+from mvssl.monitoring.mispairing import start_tracking
 from mvssl.process.signals import BEFORE_FIRST_STEP, StopSignal, stop_signals
 from mvssl.process.stderr import forgiving_stderr
-from mvssl.recipe import Recipe
+from mvssl.recipe import Recipe, load_recipe, with_overrides
 from mvssl.runs import folder as runfolder
 from mvssl.runs.line_files import cut_lines_after
 from mvssl.training import afterwards
@@ -39,12 +37,12 @@ AFTER_LAST_STEP = "stopped in train.then; all steps are done and saved, and the 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a run stands: its folder, the steps done, the metrics of the last interval, the last verdict."""
+    """Where a run stands: its folder, the steps done, the metrics of the last interval, the last diagnosis."""
 
     folder: Path
     step: int
     metrics: dict[str, float | None]
-    verdict: Verdict | None = None  # of the last check
+    diagnosis: Diagnosis | None = None  # of the last check
 
 
 @dataclass
@@ -60,17 +58,28 @@ class Run:
     saver: Saver
     watchdog: Watchdog
     stop: StopSignal
-    verdict: Verdict | None = None  # of the last check
+    diagnosis: Diagnosis | None = None  # of the last check
 
 
-def train(recipe: Recipe, data: Any = None, val: Any = None, then: bool = True) -> Outcome:
+def train(
+    recipe: Recipe | str | Path,
+    overrides: Iterable[str] = (),
+    *,
+    data: Any = None,
+    val: Any = None,
+    then: bool = True,
+) -> Outcome:
     """Train, or continue, the run that `recipe` describes; the same on any number of processes.
 
+    `recipe` is a `Recipe` or the path of a file; `overrides` are as in `load_recipe`.
     `data` is any map-style dataset of dicts, used in place of the recipe's shards, and `val` one in place of data.val.
-    After the last step, do what `train.then` lists, unless `then` is False. Raises `RecipeError`, `DataError`,
-    `OutputError`, `StorageError`, `HangError`, each with what to do; `Interrupted` after SIGTERM, SIGHUP or Ctrl-C,
-    with all steps saved.
+    After the last step, do what `train.then` lists, unless `then` is false; what reads shards is refused with `data`.
+    Raises `RecipeError`, `DataError`, `OutputError`, `StorageError`, `HangError`, each with what to do; `Interrupted`
+    after SIGTERM, SIGHUP or Ctrl-C, with all steps saved.
     """
+    recipe = with_overrides(recipe, overrides) if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    if then and data is not None:
+        afterwards.refuse_without_shards(recipe)
     folder, launcher = Path(recipe.train.out), os.getppid()
     with forgiving_stderr(), arithmetic_of(recipe), stop_signals() as stop, runfolder.errors_explained(stop):
         with stop.at_once(BEFORE_FIRST_STEP):
@@ -79,7 +88,7 @@ def train(recipe: Recipe, data: Any = None, val: Any = None, then: bool = True) 
             with stop.at_once(BEFORE_FIRST_STEP):
                 trainer, earlier = prepare(recipe, accelerator, data)
                 if then:
-                    afterwards.check_then(recipe, folder, trainer.model, from_shards=data is None)
+                    afterwards.check_then(recipe, folder, trainer.model)
                 run = _start(trainer, earlier, val, stop, launcher)
             with stop.deferred():
                 outcome = _loop(run)
@@ -93,12 +102,13 @@ def _start(trainer: Trainer, earlier: Earlier | None, val: Any, stop: StopSignal
     """Restore the earlier checkpoint, open what the loop reads and writes, and print what the run will do."""
     recipe, accelerator, folder = trainer.recipe, trainer.accelerator, Path(trainer.recipe.train.out)
     if recipe.train.check_every != 0:
-        trainer.observer = matching.start(recipe.views, len(trainer.source), accelerator.device)
+        trainer.observer = start_tracking(recipe.views, len(trainer.source), accelerator.device)
     state, lines = restore(trainer, earlier)
     batches = trainer.batches(trainer.done, trainer.steps)
     # A process that is alone need not wait for a batch when it is asked to stop. Several must stop at the same step.
     batches.stopped = stop.is_asked if collectives.world() == 1 else batches.stopped
-    checks = Checks(trainer, folder, open_held_out(trainer, val) if recipe.train.check_every != 0 else None)
+    monitored = trainer.monitored()
+    checks = Checks(monitored, folder, open_held_out(monitored, val) if recipe.train.check_every != 0 else None)
     collectives.run_on_main(lambda: _write_folder(folder, recipe, trainer.done))
     start_trackers(accelerator)
     say(accelerator, plan(trainer, checks), *lines)
@@ -134,7 +144,7 @@ def _loop(run: Run) -> Outcome:
             if collectives.world() == 1:
                 saver.save_unsaved()
             raise HangError(run.watchdog.loader_hang) if run.watchdog.loader_hang else error from None
-        if reason is None and _any_process(run.stop.is_asked(), trainer.accelerator.device):
+        if reason is None and collectives.is_any(run.stop.is_asked(), trainer.accelerator.device):
             reason = REQUESTED
         if reason is not None:
             saver.save_unsaved()
@@ -145,13 +155,13 @@ def _loop(run: Run) -> Outcome:
         raise Interrupted(saved if trainer.done else BEFORE_FIRST_STEP, run.stop.code)
     for tracker in trainer.accelerator.trackers:
         tracker.finish()
-    return Outcome(run.folder, trainer.done, run.log.last, run.verdict)
+    return Outcome(run.folder, trainer.done, run.log.last, run.diagnosis)
 
 
 def _take_steps(run: Run) -> StopReason | None:
     """Step, save and check until all steps are done; return why the run must stop before, or None."""
     trainer, table, ledger = run.trainer, run.trainer.recipe.train, run.ledger
-    if run.checks.owed(trainer.done) and not _check(run):
+    if run.checks.is_owed(trainer.done) and not _check(run):
         return REQUESTED
     for done in run.steps:
         run.watchdog.step = done
@@ -160,7 +170,7 @@ def _take_steps(run: Run) -> StopReason | None:
             run.saver.save(must=last)
         if ledger.stop_reason is not None:  # perhaps by the vote of this step, which saving has read
             return ledger.stop_reason
-        if run.checks.due(done) and not _check(run):
+        if run.checks.is_due(done) and not _check(run):
             return REQUESTED
     return None
 
@@ -172,15 +182,10 @@ def _check(run: Run) -> bool:
         check = run.checks(done, run.log.last, run.watchdog.is_stop_asked)
     if check is None:
         return False
-    run.log.check(done, check.values, check.verdict, check.told)
+    run.log.check(done, check.values, check.diagnosis, check.lines)
     if check.best and saver.saved != done:
         saver.save()
     if check.held_out and saver.saved == done > 0:
         saver.record_held_out(check.held_out)
-    run.verdict = check.verdict
+    run.diagnosis = check.diagnosis
     return True
-
-
-def _any_process(value: bool, device: torch.device) -> bool:
-    """Return whether the value is true on any process; every process must call it."""
-    return collectives.total(torch.tensor(float(value), device=device)).item() > 0

@@ -16,13 +16,12 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 
-from mvssl.data import Shards, as_source, open_shards
-from mvssl.data.packing.packing import destination_of, pack
+from mvssl.data import ShardSource, as_source, open_shards, pack, pack_destination
 from mvssl.distributed import collectives
 from mvssl.distributed.batch_norm import convert_batchnorm
 from mvssl.distributed.devices import arithmetic, memory_format_for
 from mvssl.errors import OutputError, RecipeError
-from mvssl.model import MultiView, build_model, unreached
+from mvssl.model import MultiView, build_model, find_idle_parameters
 from mvssl.objectives import Context
 from mvssl.optim import build_optimizer
 from mvssl.random import Draws
@@ -102,13 +101,13 @@ def arithmetic_of(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
     return arithmetic(recipe.train.precision, tune=recipe.data.missing != "mask")
 
 
-def open_training_shards(table: Data) -> Shards:
+def open_training_shards(table: Data) -> ShardSource:
     """Open the shards to train on, after packing them where the recipe has `data.pack`; the main process packs."""
     if not table.train:
         raise RecipeError("data.train is empty: name shards, or call train(recipe, data=DATASET) from Python")
     main = collectives.rank() == 0
 
-    def work() -> Shards:
+    def work() -> ShardSource:
         if table.pack and main:
             pack_once(table)
         return open_shards(table.train, table.folder, table.columns, missing=table.missing, progress=main)
@@ -118,7 +117,7 @@ def open_training_shards(table: Data) -> Shards:
 
 def pack_once(table: Data) -> None:
     """Write the shards of `data.pack` to a folder of the data folder, named after it, unless they exist."""
-    destination = destination_of(str(table.pack), table.folder)
+    destination = pack_destination(str(table.pack), table.folder)
     try:
         if not (destination / "train").is_dir():
             print("\n".join(pack(str(table.pack), destination).summary()), flush=True)
@@ -129,8 +128,8 @@ def pack_once(table: Data) -> None:
 
 def refuse_single_candidates(model: MultiView, batch: int) -> None:
     """Raise `RecipeError` where an objective compares samples and the batch leaves nothing to compare one with."""
-    for name, term in zip(model.labels, model.objective, strict=True):
-        counts = getattr(term, "candidates", lambda _: {})(batch)
+    for name, _, objective in model.terms:
+        counts = objective.candidates(batch)
         if counts and max(counts.values()) < 2:
             raise RecipeError(
                 f"data.batch_size: {batch} leaves the objective {name} nothing to compare a sample with, so that it "
@@ -143,7 +142,8 @@ def freeze_unreached(model: MultiView, views: ViewSet, device: torch.device) -> 
     position = torch.arange(2) + 2 * collectives.rank()
     generator = torch.Generator().manual_seed(0)
     random = {name: torch.randn(2, *shape, generator=generator).to(device) for name, shape in views.shapes.items()}
-    names = unreached(model, random, Context(step=0, index=position, present={}, draws=Draws(0, position, device)))
+    context = Context(step=0, index=position, draws=Draws(0, position, device))
+    names = find_idle_parameters(model, random, context)
     for name in names:
         model.get_parameter(name).requires_grad_(False)
     return names

@@ -8,7 +8,6 @@ from typing import Any
 from mvssl.checkpoints import store
 from mvssl.distributed import collectives
 from mvssl.errors import MvsslError, StorageError
-from mvssl.monitoring import matching
 from mvssl.recipe import to_yaml
 from mvssl.text import warn
 from mvssl.training.ledger import Ledger
@@ -68,7 +67,7 @@ class Saver:
         trainer, recipe = self.trainer, self.trainer.recipe
         state = {"fingerprint": trainer.source.fingerprint, "columns": trainer.source.shapes}
         state |= {"world": collectives.world(), "interval": self.log.state(), **self.ledger.counts()}
-        more = {matching.FILE: trainer.observer.state()} if trainer.observer else {}
+        more = {trainer.observer.file: trainer.observer.state()} if trainer.observer else {}
         store.save_checkpoint(
             self.folder, done, trainer.model, trainer.optimizer, state, recipe.train.keep, more, to_yaml(recipe)
         )

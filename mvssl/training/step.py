@@ -13,17 +13,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from mvssl.data import Batch, loader
-from mvssl.data.dataset_source import Source
-from mvssl.data.loader import Loader
+from mvssl.data import Batch, Loader, Source, loader
 from mvssl.distributed import collectives
-from mvssl.model import MultiView
-from mvssl.monitoring.matching import Matching
+from mvssl.model import MultiView, build_context
+from mvssl.monitoring.held_out import MonitoredRun
+from mvssl.monitoring.mispairing import MispairingTracker
 from mvssl.objectives import Context
-from mvssl.objectives.partners import Partners
 from mvssl.optim import learning_rate
 from mvssl.process.signals import StopSignal
-from mvssl.random import Draws, hash_name
+from mvssl.random import hash_name
 from mvssl.recipe import Recipe
 from mvssl.training import guard
 from mvssl.training.ledger import Ledger
@@ -64,7 +62,7 @@ class Trainer:
     steps: int  # of the run
     frozen: list[str]  # parameters that no loss reaches
     done: int = 0
-    observer: Matching | None = None  # where views of different columns can be mispaired
+    observer: MispairingTracker | None = None  # receives the scores of every step
 
     def batches(self, start: int, stop: int) -> Loader:
         """Return this process's part of the batches of steps `start` to `stop`."""
@@ -73,6 +71,11 @@ class Trainer:
             stop_step=stop, rank=collectives.rank(), world=collectives.world(), workers=self.recipe.data.workers,
             pin_memory=self.accelerator.device.type == "cuda",
         )  # fmt: skip
+
+    def monitored(self) -> MonitoredRun:
+        """Return what checks need of this run."""
+        device = self.accelerator.device
+        return MonitoredRun(self.recipe, self.source, self.views, self.model, device, self.steps, self.observer)
 
     def step(
         self, batch: Batch, number: int, *, stop: bool = False, save: bool = False, enter: Enter = ignore
@@ -91,8 +94,7 @@ class Trainer:
         self.buffers.take()
 
         enter("model")
-        partners = self.observer.partners() if self.observer else None
-        loss, metrics = self.wrapped(views, self.context(batch, number, recipe.train.seed, partners))
+        loss, metrics = self.wrapped(views, self.context(batch, number))
         self.accelerator.backward(loss)
 
         enter("guard")
@@ -105,15 +107,15 @@ class Trainer:
 
         enter("guard")
         self.buffers.restore_where(vote.vetoed)
-        if self.observer and partners:
-            self.observer.update(batch.index, partners, vote.vetoed)
+        if self.observer is not None:
+            self.observer.end_step(batch.index, vote.vetoed)
         self.done = number + 1
         return StepResult(vote, {"loss": loss.detach(), **metrics, "grad_norm": grad_norm}, rate)
 
-    def context(self, batch: Batch, number: int, seed: int, partners: Partners | None = None) -> Context:
-        """What objectives may ask for at step `number` (from 0), drawn with `seed`."""
-        draws = Draws(seed, batch.position, self.accelerator.device, scope="objective")
-        return Context(number, batch.index, draws, self.views.present(batch, self.views.names), partners)
+    def context(self, batch: Batch, number: int) -> Context:
+        """Return what objectives may ask for at step `number` (from 0)."""
+        seed, device = self.recipe.train.seed, self.accelerator.device
+        return build_context(batch, self.views, number, seed, device, self.observer)
 
 
 def run_steps(

@@ -78,20 +78,21 @@ def test_two_processes_find_what_one_finds(root, tmp_path, processes):
 
 def test_a_check_moves_with_the_weights_alone_and_leaves_modes_and_buffers(root, tmp_path):
     trainer = prepare_trainer(recipe := tiny.parse_recipe(tables(root, tmp_path / "run")), make_accelerator(recipe))
-    held = open_held_out(trainer)
+    run = trainer.monitored()
+    held = open_held_out(run)
     trainer.model.encoders["image"].model.layer1.eval()  # someone wanted this part at rest
     modes = [module.training for module in trainer.model.modules()]
     buffers = {name: buffer.clone() for name, buffer in trainer.model.named_buffers()}
-    first, seen = held_out.measure(trainer, held)
+    first, seen = held_out.measure(run, held)
     torch.rand(7)
-    again, _ = held_out.measure(trainer, held)
+    again, _ = held_out.measure(run, held)
     assert first == again
     assert [module.training for module in trainer.model.modules()] == modes
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in trainer.model.named_buffers())
     assert len(seen.index) == held.samples == 24
     for parameter in trainer.model.parameters():
         parameter.data += 0.01
-    assert held_out.measure(trainer, held)[0]["loss"] != first["loss"]
+    assert held_out.measure(run, held)[0]["loss"] != first["loss"]
 
 
 def test_buffers_are_restored_even_where_eval_mode_changes_them():
@@ -102,7 +103,7 @@ def test_buffers_are_restored_even_where_eval_mode_changes_them():
             self.register_buffer("calls", torch.zeros(()))
 
     model = Counting()
-    with held_out.at_rest(model):
+    with held_out.evaluation_mode(model):
         assert not torch.is_grad_enabled()
         assert not model.training
         model.calls += 1
@@ -194,8 +195,8 @@ def test_without_held_out_shards_features_alone_are_looked_at(root, tmp_path):
     line = tiny.checks(tmp_path / "run")[6]
     assert {"rank/image", "spread/image"} < line.keys()
     assert not any(name.startswith("val/") for name in line)
-    assert outcome.verdict is not None
-    assert outcome.verdict.record() == json.loads((tmp_path / "run" / "verdict.json").read_text())
+    assert outcome.diagnosis is not None
+    assert outcome.diagnosis.record() == json.loads((tmp_path / "run" / "verdict.json").read_text())
 
 
 @pytest.mark.parametrize("label", [None, {"field": "cls"}, {"field": "nothing.cls"}])

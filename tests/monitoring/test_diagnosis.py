@@ -1,11 +1,11 @@
-"""The verdict: what made-up numbers are called, and what runs that were broken on purpose are called."""
+"""The diagnosis: what made-up numbers are called, and what runs that were broken on purpose are called."""
 
 import math
 
 import pytest
 from tiny import CONTRAST, sensors
 
-from mvssl.monitoring.diagnosis import ORDER, TOP, Bound, Evidence, bounds, judge
+from mvssl.monitoring.diagnosis import ORDER, TOP, Bound, Evidence, diagnose, find_bounds
 from mvssl.recipe import parse_recipe
 from mvssl.training.loop import train
 
@@ -18,16 +18,16 @@ def seen(held=SOUND, **changes) -> Evidence:
 
 
 def test_a_run_with_sound_numbers_is_healthy_and_says_its_numbers():
-    found = judge(seen(first={"bound/a-b": 0.01}, trained={"bound/a-b": 2.2}))
-    assert (found.verdict, found.findings) == ("healthy", [])
+    found = diagnose(seen(first={"bound/a-b": 0.01}, trained={"bound/a-b": 2.2}))
+    assert (found.name, found.findings) == ("healthy", [])
     assert found.summary == "a-b 2.00 of 4.85 nats; a fills 60.0 of 128 directions"
 
 
 def test_of_one_sample_alone_nothing_is_said_of_bounds_and_nothing_advised():
     blind = {"loss": 0.0, "bound/a-b": 0.0, "ceiling/a-b": 0.0}
-    found = judge(seen(blind, batch=1, samples=1, first=blind, trained={"bound/a-b": 3.0}))
-    assert (found.verdict, found.findings) == ("too few held-out samples to say", [])
-    assert judge(seen(blind, batch=2, first=blind)).findings
+    found = diagnose(seen(blind, batch=1, samples=1, first=blind, trained={"bound/a-b": 3.0}))
+    assert (found.name, found.findings) == ("too few held-out samples to say", [])
+    assert diagnose(seen(blind, batch=2, first=blind)).findings
 
 
 @pytest.mark.parametrize(
@@ -47,50 +47,50 @@ def test_of_one_sample_alone_nothing_is_said_of_bounds_and_nothing_advised():
     ],
 )
 def test_each_ill_has_a_word_its_number_and_something_to_try(word, changes, number):
-    found = judge(seen(**changes))
-    assert found.verdict == word
+    found = diagnose(seen(**changes))
+    assert found.name == word
     assert number in found.findings[0].sentence
     assert len(found.findings[0].advice) > 20
 
 
 def test_a_critic_that_tells_samples_apart_is_well_however_low_one_score_makes_its_bound_in_nats():
     well = {"loss": -1.0, "bound/a-b": -3e5, "jsd/a-b": 1.0}
-    assert judge(seen(held=well, trained=well)).verdict == "healthy"
+    assert diagnose(seen(held=well, trained=well)).name == "healthy"
 
 
 def test_an_interval_without_a_step_is_no_healthy_run():
-    found = judge(seen(trained={"loss": None, "skipped": 20}))
-    assert found.verdict == "diverged"
+    found = diagnose(seen(trained={"loss": None, "skipped": 20}))
+    assert found.name == "diverged"
     assert "no step" in found.findings[0].sentence
 
 
 def test_every_word_is_in_the_order_from_worst_to_best_once():
     assert len(set(ORDER)) == len(ORDER)
-    both = judge(seen(held={**SOUND, "bound/a-b": 0.0}, spread={"a": 0.001}))
+    both = diagnose(seen(held={**SOUND, "bound/a-b": 0.0}, spread={"a": 0.001}))
     assert [finding.what for finding in both.findings] == ["collapsed", "critic uninformative"]
 
 
 def test_before_the_warm_up_is_over_only_collapse_is_called():
     early = {"step": 5, "held": {**SOUND, "bound/a-b": 0.0}, "rank": {"a": 3.5}}
-    assert judge(seen(**early)).verdict == "too early to say"
-    assert judge(seen(**early, spread={"a": 0.0})).verdict == "collapsed"
+    assert diagnose(seen(**early)).name == "too early to say"
+    assert diagnose(seen(**early, spread={"a": 0.0})).name == "collapsed"
 
 
 @pytest.mark.parametrize(("samples", "word"), [(9, "too few held-out samples to say"), (50, "healthy")])
 def test_nothing_found_among_a_handful_of_samples_is_no_health(samples, word):
-    assert judge(seen(samples=samples)).verdict == word
+    assert diagnose(seen(samples=samples)).name == word
 
 
 def test_where_one_of_several_is_ill_the_whole_is_partly_so():
     two = {"rank": {"a": 60.0, "b": 1.0}, "spread": {"a": 0.7, "b": 0.001}, "width": {"a": 128, "b": 128}}
-    assert judge(seen(**two)).verdict == "partly collapsed"
+    assert diagnose(seen(**two)).name == "partly collapsed"
     three = {**SOUND, "bound/a-c": 0.01, "ceiling/a-c": 4.85}
-    assert judge(seen(held=three)).verdict == "partly uninformative"
+    assert diagnose(seen(held=three)).name == "partly uninformative"
 
 
 def test_small_encoders_are_not_asked_for_ten_directions():
-    assert judge(seen(rank={"a": 4.0}, width={"a": 8})).verdict == "healthy"
-    assert judge(seen(rank={"a": 4.0}, width={"a": 512}, samples=12)).findings == []
+    assert diagnose(seen(rank={"a": 4.0}, width={"a": 8})).name == "healthy"
+    assert diagnose(seen(rank={"a": 4.0}, width={"a": 512}, samples=12)).findings == []
 
 
 def test_bounds_are_found_beside_their_ceilings_under_any_label():
@@ -101,7 +101,7 @@ def test_bounds_are_found_beside_their_ceilings_under_any_label():
         "bound/a/local": 3.0,
         "gan/a/local": 0.1 - TOP,
     }
-    found = bounds(metrics)
+    found = find_bounds(metrics)
     assert found == {"cmc/a-b": Bound(1.0, 2.0, None), "a/local": Bound(3.0, None, pytest.approx(0.1))}
     assert str(found["cmc/a-b"]) == "1.00 of 2.00 nats"
     assert str(found["a/local"]) == "JSD 0.10 of 1.39"
@@ -119,7 +119,7 @@ def run(folder, objective, data=None, val=None, encoder=None, **optim):
             "train": {"steps": 120, "log_every": 10, "save_every": 120, "trackers": [], "out": str(folder)},
         }),
         data=data or sensors(2000, 1), val=val or sensors(500, 2),
-    ).verdict  # fmt: skip
+    ).diagnosis  # fmt: skip
 
 
 BOTTLENECK = {"name": "mib", "latent": 8, "units": 64, "beta": 0.01, "beta_end": 0, "critic": "separable"}
@@ -128,24 +128,24 @@ BOTTLENECK |= {"negatives": "all", "estimator": "infonce"}
 
 @pytest.mark.parametrize("objective", [CONTRAST, BOTTLENECK])
 def test_a_run_left_alone_is_healthy(tmp_path, objective):
-    assert run(tmp_path, objective, sensors(2000, 1, noise=1.0), sensors(500, 2, noise=1.0)).verdict == "healthy"
+    assert run(tmp_path, objective, sensors(2000, 1, noise=1.0), sensors(500, 2, noise=1.0)).name == "healthy"
 
 
 def test_weights_that_decay_to_nothing_are_a_collapse(tmp_path):
     found = run(tmp_path, CONTRAST, weight_decay=100.0)
-    assert found.verdict == "collapsed"
+    assert found.name == "collapsed"
     assert {"a", "b"} <= {finding.view for finding in found.findings}
 
 
 def test_a_rate_of_nothing_learns_nothing(tmp_path):
     found = run(tmp_path, CONTRAST, lr=1e-9)
-    assert found.verdict in ("critic uninformative", "learned nothing")
+    assert found.name in ("critic uninformative", "learned nothing")
 
 
 def test_too_much_beta_leaves_the_critic_blind_at_2_ln_2(tmp_path):
-    assert run(tmp_path / "nats", {**BOTTLENECK, "beta": 1000.0}).verdict == "critic uninformative"
+    assert run(tmp_path / "nats", {**BOTTLENECK, "beta": 1000.0}).name == "critic uninformative"
     found = run(tmp_path / "jsd", {**BOTTLENECK, "beta": 1000.0, "estimator": "jsd"})
-    assert found.verdict == "critic uninformative"
+    assert found.name == "critic uninformative"
     assert "of at most 1.386" in found.findings[0].sentence
     assert "beta 1e+03" in found.findings[0].advice
 
@@ -153,26 +153,26 @@ def test_too_much_beta_leaves_the_critic_blind_at_2_ln_2(tmp_path):
 def test_sensors_that_share_nothing_leave_the_critic_uninformative(tmp_path):
     data, other = sensors(2000, 1), sensors(2000, 3)
     val, val_other = sensors(500, 2), sensors(500, 4)
-    strangers = [
+    unrelated = [
         [{"a": one["a"], "b": two["b"]} for one, two in zip(*pair, strict=True)]
         for pair in ((data, other), (val, val_other))
     ]
-    found = run(tmp_path, CONTRAST, *strangers)
-    assert found.verdict in ("critic uninformative", "memorised")
+    found = run(tmp_path, CONTRAST, *unrelated)
+    assert found.name in ("critic uninformative", "memorised")
 
 
 def test_views_that_are_the_same_put_the_bound_at_its_ceiling(tmp_path):
     alike = [[{"a": x["a"], "b": x["a"]} for x in sensors(n, seed)] for n, seed in ((2000, 1), (500, 2))]
-    assert run(tmp_path, CONTRAST, *alike).verdict == "bound at its ceiling"
+    assert run(tmp_path, CONTRAST, *alike).name == "bound at its ceiling"
 
 
 def test_few_samples_seen_often_are_memorised(tmp_path):
     noisy = sensors(64, 1, noise=20.0), sensors(500, 2, noise=20.0)
-    assert run(tmp_path, CONTRAST, *noisy, weight_decay=0.0).verdict == "memorised"
+    assert run(tmp_path, CONTRAST, *noisy, weight_decay=0.0).name == "memorised"
 
 
 def test_a_network_whose_outputs_are_all_the_same_has_collapsed(tmp_path):
     same = [[{"a": x["a"] * 0 + 1, "b": x["b"]} for x in sensors(n, seed)] for n, seed in ((2000, 1), (500, 2))]
     found = run(tmp_path, CONTRAST, *same)
-    assert found.verdict in ("critic uninformative", "collapsed")
+    assert found.name in ("critic uninformative", "collapsed")
     assert "a" in [finding.view for finding in found.findings if "collapsed" in finding.what]

@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Normal
 
 from mvssl.monitoring import feature_metrics, information_plane
-from mvssl.monitoring.held_out import Seen
+from mvssl.monitoring.held_out import CleanFeatures
 
 
 def gaussian(n: int, dims: int, noise: float) -> tuple[torch.Tensor, ...]:
@@ -80,7 +80,9 @@ def test_codes_that_are_no_numbers_have_no_plane():
         posterior=lambda _, found: Normal(found.vector, torch.ones_like(found.vector), validate_args=False)
     )
     labels, index = torch.arange(12) % 3, torch.arange(12)
-    whole, broken = (Seen({"a": x}, {}, labels, index) for x in (torch.randn(12, 4), torch.full((12, 4), torch.nan)))
+    whole, broken = (
+        CleanFeatures({"a": x}, {}, labels, index) for x in (torch.randn(12, 4), torch.full((12, 4), torch.nan))
+    )
     assert set(feature_metrics._plane(term, "a", whole, whole, 0)) == {"xz", "xz_upper", "zy"}
     assert feature_metrics._plane(term, "a", broken, whole, 0) == {}
     assert set(feature_metrics._plane(term, "a", whole, broken, 0)) == {"xz", "xz_upper"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import CONTRAST, sensors
 
-from mvssl.monitoring.outliers import CHANCE, LEAST, VISITS, outliers, suspects
+from mvssl.monitoring.outliers import CHANCE, LEAST, VISITS, find_outliers, stands_out
 from mvssl.recipe import parse_recipe
 from mvssl.training.loop import train
 
@@ -18,10 +18,10 @@ def ordinary(n: int = N, middle: float = -3.0) -> torch.Tensor:
 
 
 def told(means: torch.Tensor, visits: float = 20.0, pairs: tuple[str, ...] = ("a-b",)):
-    return suspects(means, torch.full(means.shape, 5.0), torch.full(means.shape[1:], visits), list(pairs))
+    return find_outliers(means, torch.full(means.shape, 5.0), torch.full(means.shape[1:], visits), list(pairs))
 
 
-def test_who_stands_at_chance_is_listed_and_hardly_anyone_else():
+def test_samples_at_chance_are_listed_and_few_others():
     means = ordinary()
     means[:40] = 0.5 + 0.1 * torch.randn(40)
     found = told(means[None])
@@ -33,12 +33,12 @@ def test_who_stands_at_chance_is_listed_and_hardly_anyone_else():
     assert found.threshold == found.listed[-1].score >= CHANCE
 
 
-def test_where_all_are_ordinary_hardly_anyone_is_listed():
+def test_almost_no_ordinary_sample_is_listed():
     assert len(told(ordinary()[None]).listed) <= 3
-    assert int(outliers(ordinary()).sum()) <= 4
+    assert int(stands_out(ordinary()).sum()) <= 4
 
 
-def test_of_several_views_the_one_that_fits_none_of_the_others_is_named():
+def test_the_view_that_fits_no_other_view_is_named():
     pairs = ("a-b", "a-c", "b-c")
     means = torch.stack([ordinary(), ordinary(), ordinary()])
     means[0, 7] = means[2, 7] = 0.5  # b fits neither a nor c
@@ -47,7 +47,7 @@ def test_of_several_views_the_one_that_fits_none_of_the_others_is_named():
     assert found.listed[0].score == pytest.approx(0.5)
 
 
-def test_views_that_were_never_seen_together_are_no_reason_for_suspicion():
+def test_views_that_were_never_seen_together_list_no_sample():
     means = torch.stack([ordinary(), torch.full((N,), torch.nan, dtype=torch.float64)])
     means[0, 3] = torch.nan
     found = told(means, pairs=("a-b", "b-c"))
@@ -58,22 +58,22 @@ def test_views_that_were_never_seen_together_are_no_reason_for_suspicion():
 @pytest.mark.parametrize(
     ("means", "visits", "why"),
     [
-        (ordinary(LEAST - 1), 20, "49 samples were scored, 50 are needed"),
-        (ordinary(), VISITS - 1, "met 7 times in the median, 8 are needed"),
-        (ordinary(middle=0.0), 20, "cannot tell yet what belongs together"),
+        (ordinary(LEAST - 1), 20, "49 samples were scored"),
+        (ordinary(), VISITS - 1, "7 times, 8 are needed"),
+        (ordinary(middle=0.0), 20, "not learned yet"),
     ],
 )
-def test_where_nothing_can_be_told_the_reason_is(means, visits, why):
+def test_the_reason_is_given_when_the_test_cannot_run(means, visits, why):
     found = told(means[None], visits)
     assert not found.listed
     assert why in found.why
 
 
-def test_swapped_sensors_are_found_by_the_run_that_learns_from_them(tmp_path, capsys):
+def test_a_run_finds_the_sensors_that_were_swapped(tmp_path, capsys):
     data = sensors(1500, 1)
     swapped = [*range(0, 1500, 50)]
-    partners = [data[i]["b"] for i in swapped]
-    for i, other in zip(swapped, partners[1:] + partners[:1], strict=True):
+    shifted = [data[i]["b"] for i in swapped]
+    for i, other in zip(swapped, shifted[1:] + shifted[:1], strict=True):
         data[i] = {"a": data[i]["a"], "b": other}
     table = {"name": "mlp", "options": {"widths": [32]}}
     view = {"name": "vector", "noise": 0.3}

@@ -13,7 +13,7 @@ import yaml
 from mvssl.checkpoints import store
 from mvssl.cli.main import main
 from mvssl.errors import DataError, OutputError, RecipeError
-from mvssl.monitoring.diagnosis import Evidence, judge
+from mvssl.monitoring.diagnosis import Evidence, diagnose
 from mvssl.reporting import report
 from mvssl.runs.load import load_run
 from mvssl.training.loop import train
@@ -234,7 +234,7 @@ def test_neighbours_carry_their_classes_by_name(run):
 
 def test_the_verdict_is_shown_with_its_numbers_and_advice(run):
     shape = {"rank": {"image": 1.1}, "spread": {"image": 0.001}, "width": {"image": 8}, "samples": 40}
-    found = judge(Evidence(step=6, early=1, held={"bound/a-b": 1.95, "ceiling/a-b": 2.0}, **shape))
+    found = diagnose(Evidence(step=6, early=1, held={"bound/a-b": 1.95, "ceiling/a-b": 2.0}, **shape))
     (run / "verdict.json").write_text(json.dumps(found.record()))
     page = read(run, samples=0)
     assert "! Collapsed , at step 6" in page.said
@@ -242,7 +242,7 @@ def test_the_verdict_is_shown_with_its_numbers_and_advice(run):
         assert finding.sentence in page.said
         assert f"Try: {finding.advice}" in page.said
         assert f"threshold {finding.threshold:.4g}" in page.said
-    well = judge(Evidence(step=6, early=1, held={"bound/a-b": 1.0, "ceiling/a-b": 2.0}))
+    well = diagnose(Evidence(step=6, early=1, held={"bound/a-b": 1.0, "ceiling/a-b": 2.0}))
     (run / "verdict.json").write_text(json.dumps(well.record()))
     assert "✓ Healthy , at step 6" in read(run, samples=0).said
 

@@ -86,14 +86,14 @@ def _report_to(pipe: int, rank: int) -> None:
 def _inject(where: str, point: int, signals: list[int]) -> None:
     """At the `point`-th operating-system call inside a save, or while a check runs, send the signals to oneself."""
     if where == "check":
-        check = Checks._look
+        check = Checks._measure
 
         def looked(self, stopped):
             for number in signals:
                 os.kill(os.getpid(), number)
             return check(self, stopped)
 
-        Checks._look = looked
+        Checks._measure = looked
         return
     inside, left = [False], [point]
     save = store.save_checkpoint

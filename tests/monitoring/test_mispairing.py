@@ -1,27 +1,23 @@
-"""The memory of who fits whom: a fading mean, equal on every process, part of every checkpoint."""
+"""The tracker of mispaired samples: a fading mean, equal on every process, part of every checkpoint."""
 
 import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
 
-from mvssl.monitoring.matching import CHANCE, FADE, FILE, Matching, pairs_of
+from mvssl.monitoring.mispairing import CHANCE, FADE, MispairingTracker, pairs_of
 from mvssl.recipe import View
 from mvssl.training.loop import train
 
 CPU = torch.device("cpu")
 TWO = {"a": View.model_validate({"from": "one"}), "b": View.model_validate({"from": "two"})}
-NO, YES = torch.tensor(False), torch.tensor(True)
+FILE = MispairingTracker.file
 
 
-class Told:
-    """In place of `Partners`: shares as given."""
-
-    def __init__(self, **shares: list[float]):
-        self.given = {name.replace("_", "-"): torch.tensor(share) for name, share in shares.items()}
-
-    def shares(self) -> dict[str, torch.Tensor]:
-        return self.given
+def visit(tracker: MispairingTracker, index: list[int], *shares: list[float], vetoed: bool = False) -> None:
+    """End a step in which the samples `index` had these shares of the pair a-b."""
+    tracker.shares = {"a-b": [torch.tensor(share) for share in shares]} if shares else {}
+    tracker.end_step(torch.tensor(index), torch.tensor(vetoed))
 
 
 def test_pairs_are_of_views_that_come_from_different_columns():
@@ -39,33 +35,33 @@ def test_pairs_are_of_views_that_come_from_different_columns():
 
 
 def test_the_mean_fades_and_a_streak_near_chance_is_counted():
-    matching = Matching(TWO, 3, CPU)
+    tracker = MispairingTracker(TWO, 3, CPU)
     shares = [0.0, 0.5, 0.4]
     for share in shares:
-        matching.update(torch.tensor([1]), Told(a_b=[share]), NO)
+        visit(tracker, [1], [share])
     weights = [FADE**2, FADE, 1.0]
     expected = sum(w * s for w, s in zip(weights, shares, strict=True)) / sum(weights)
-    assert matching.means()[0, 1].item() == pytest.approx(expected)
-    assert matching.means()[0, [0, 2]].isnan().all()
-    assert matching.chance[0].tolist() == [0, 2, 0]
+    assert tracker.means()[0, 1].item() == pytest.approx(expected)
+    assert tracker.means()[0, [0, 2]].isnan().all()
+    assert tracker.chance[0].tolist() == [0, 2, 0]
     assert expected > CHANCE
-    assert matching.visits.tolist() == [0, 3, 0]
+    assert tracker.visits.tolist() == [0, 3, 0]
 
 
 def test_a_vetoed_step_and_a_sample_without_its_view_leave_no_trace():
-    matching = Matching(TWO, 2, CPU)
-    matching.update(torch.tensor([0, 1]), Told(a_b=[0.3, 0.2]), NO)
-    before = {name: value.clone() for name, value in matching.state().items()}
-    matching.update(torch.tensor([0, 1]), Told(a_b=[0.9, 0.9]), YES)
-    matching.update(torch.tensor([0, 1]), Told(a_b=[float("nan")] * 2), NO)
-    matching.update(torch.tensor([0, 1]), Told(), NO)
-    assert all(torch.equal(value, before[name]) for name, value in matching.state().items())
+    tracker = MispairingTracker(TWO, 2, CPU)
+    visit(tracker, [0, 1], [0.3, 0.2])
+    before = {name: value.clone() for name, value in tracker.state().items()}
+    visit(tracker, [0, 1], [0.9, 0.9], vetoed=True)
+    visit(tracker, [0, 1], [float("nan")] * 2)
+    visit(tracker, [0, 1])
+    assert all(torch.equal(value, before[name]) for name, value in tracker.state().items())
 
 
 def test_a_sample_twice_in_a_batch_counts_twice():
-    matching = Matching(TWO, 1, CPU)
-    matching.update(torch.tensor([0, 0]), Told(a_b=[0.2, 0.6]), NO)
-    assert matching.means().item() == pytest.approx(0.4)
+    tracker = MispairingTracker(TWO, 1, CPU)
+    visit(tracker, [0, 0], [0.2, 0.6])
+    assert tracker.means().item() == pytest.approx(0.4)
 
 
 SENSORS = {
@@ -77,9 +73,7 @@ SENSORS = {
 }
 
 
-def test_an_interrupted_run_remembers_what_an_uninterrupted_one_does_and_two_processes_what_one_does(
-    tmp_path, processes
-):
+def test_a_resumed_run_and_two_processes_track_the_same(tmp_path, processes):
     tiny.write_shards(tmp_path / "train", without_depth=6)
     runs = {"straight": [(1, 9)], "legs": [(1, 3), (1, 9)], "two": [(2, 9)], "unwatched": [(1, 9)]}
     for out, legs in runs.items():
