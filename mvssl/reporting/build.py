@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from mvssl import __version__
-from mvssl.data import Shards, open_shards
+from mvssl.data import ShardSource, open_shards
 from mvssl.distributed.devices import enough_memory
 from mvssl.errors import MvsslError, OutputError
 from mvssl.files import PAGE, try_place, write_aside
@@ -30,7 +30,7 @@ from mvssl.reporting.sections.probes import probes
 from mvssl.reporting.sections.sheet import sheet
 from mvssl.reporting.sections.summary import state, summary
 from mvssl.reporting.sections.verdict import verdict
-from mvssl.runs.load import refuse_untrusted
+from mvssl.runs.load import LoadedRun, packages, refuse_untrusted
 from mvssl.text import counted
 
 SAMPLES = 1000  # that are encoded: seconds on two CPU cores for the recipes that come with mvssl
@@ -48,25 +48,28 @@ class Written(NamedTuple):
 
 @enough_memory("take fewer samples: --samples N, or --samples 0 for a page without them")
 def report(
-    folder: str | Path,
+    run: str | Path | LoadedRun,
     out: str | Path | None = None,
     *,
     samples: int = SAMPLES,
-    checkpoint: str = "last",
+    checkpoint: str | int = "last",
     trust: Iterable[str] = (),
 ) -> Written:
     """Write the report on a run, by default to RUN/report.html; `samples` 0 leaves out what needs model and data.
 
+    Of a `LoadedRun` the folder and the checkpoint are taken; `checkpoint` and `trust` are for a run folder.
     Samples are shown to the weights of `checkpoint`: last, best, or a step, as `load_run` has them. A recipe read back
     may name classes outside mvssl only from packages listed in `trust`. Raises `DataError` where the folder is no run
     or has no such checkpoint, `RecipeError` where its recipe cannot be used, `OutputError` where the page cannot be
     written.
     """
-    facts = gather(Path(folder))
+    if isinstance(run, LoadedRun):
+        run, checkpoint, trust = run.folder, run.which, packages(run.recipe)
+    facts = gather(Path(run))
     refuse_untrusted(facts.recipe, trust)
     file = Path(out) if out else facts.folder / "report.html"
     try_place(file, PAGE)
-    made = list(_sections(facts, samples, checkpoint, list(trust)))
+    made = list(_sections(facts, samples, str(checkpoint), list(trust)))
     present, absent = [p for p in made if isinstance(p, Section)], [p for p in made if isinstance(p, Absent)]
     terms = " + ".join(term.name for term in facts.recipe.objective)
     lead = f"{terms} on {', '.join(facts.recipe.views)}: {counted(facts.step, 'step')}, {state(facts)}"
@@ -108,11 +111,11 @@ def _try(work: Callable[[], T]) -> tuple[T | None, str]:
         return None, str(error)
 
 
-def _training(facts: Facts) -> Shards:
+def _training(facts: Facts) -> ShardSource:
     data = facts.recipe.data
     return open_shards(data.train, data.folder, data.columns, missing=data.missing, progress=False)
 
 
-def _sheet(looked: Look, source: Shards) -> Section | Absent:
+def _sheet(looked: Look, source: ShardSource) -> Section | Absent:
     found, why = _try(lambda: sheet(looked.run, source))
     return found or Absent("Views", why)

@@ -17,9 +17,7 @@ from torch import Tensor
 
 from mvssl.figures.panels import colours, columns_of, is_measured
 from mvssl.reporting.html import Html, el
-from mvssl.views import ImageView, ViewSet
-from mvssl.views.logmel import LogMelView
-from mvssl.views.signal import SignalView
+from mvssl.views import ViewSet
 
 LARGEST = 112  # pixels of a picture's longer side; more would not show at the size it has on the page
 SMALL = 48  # pixels up to which a picture is kept losslessly and drawn as squares
@@ -30,25 +28,23 @@ SIDE = 200  # user units of a drawing
 def look(views: ViewSet, name: str, x: Tensor, column: Tensor) -> Tensor:
     """What a view made of `column` as it would look: images [n, 3, h, w], signals [n, c, t] in [0, 1], vectors."""
     view = views.view(name)
-    names = getattr(view, "bands", ())
+    names = view.bands
     measured = is_measured(column, name, views.source_of(name), *names)
     if x.dim() != 4:
         return numbers(x)
-    if isinstance(view, LogMelView):
+    if view.picture_kind == "spectrogram":
         return heat(x[:, 0].cpu()).flip(2)  # low frequencies at the bottom
-    shown = view.to_rgb(x) if hasattr(view, "to_rgb") and not (measured and x.shape[1] == 1) else None
+    shown = None if measured and x.shape[1] == 1 else view.to_rgb(x)
     return pictures(x, names, measured) if shown is None else shown.cpu()
 
 
 def stored(views: ViewSet, source: str, column: Tensor) -> Tensor:
     """A column as it would look; the views made of it tell a sound from a vector and name its bands."""
     view = next(views.view(name) for name in views.names if views.source_of(name) == source)
-    image = isinstance(view, ImageView) or column.dim() == 4
-    whole = 4 if image else 3 if isinstance(view, SignalView | LogMelView) else column.dim()
-    x = column if column.dim() == whole else column[:, None]  # its only channel
-    if not image:
+    x = view.with_channels(column)
+    if x.dim() != 4:
         return numbers(x)
-    names = getattr(view, "column_bands", ())
+    names = view.column_bands
     return pictures(x if x.is_floating_point() else x / 255, names, is_measured(column, source, *names))
 
 

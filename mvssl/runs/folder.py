@@ -26,13 +26,13 @@ from torch.distributed import DistError
 
 from mvssl.checkpoints import store
 from mvssl.distributed import collectives
-from mvssl.runs import exit_record
-from mvssl.process.system_errors import as_known
 from mvssl.errors import HANG, ElsewhereError, Interrupted, OutputError, RecipeError, StorageError
 from mvssl.files import write_aside
-from mvssl.runs.json_forms import is_file_of_a_run, parsed
-from mvssl.recipe import Recipe, load_recipe, to_yaml
 from mvssl.process.signals import Stopped, StopSignal, exit_code
+from mvssl.process.system_errors import as_known
+from mvssl.recipe import Recipe, load_recipe, to_yaml
+from mvssl.runs import exit_record
+from mvssl.runs.json_forms import is_file_of_a_run, parsed
 from mvssl.runs.versions import versions
 from mvssl.text import warn
 
@@ -53,15 +53,16 @@ def claimed(folder: Path) -> Iterator[None]:
 
     Raises `OutputError` where it cannot be written, holds something else than a run, or is held by another process.
     """
-    held: list[IO] = []
-    collectives.from_main(lambda: held.append(_lock(folder)))
-    _locks.update(held)
+    lock = collectives.run_on_main(lambda: _lock(folder), share=False)
+    if lock is None:  # not the main process
+        yield
+        return
+    _locks.add(lock)
     try:
         yield
     finally:
-        for lock in held:
-            _locks.discard(lock)
-            lock.close()  # which also ends its hold, as a kill would
+        _locks.discard(lock)
+        lock.close()  # a kill closes it as well
 
 
 def _lock(folder: Path) -> IO:

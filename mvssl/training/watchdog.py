@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mvssl.data.workers import end_all
+from mvssl.data import kill_workers
 from mvssl.distributed import collectives
 from mvssl.errors import HangError
 from mvssl.process.signals import StopSignal
@@ -92,9 +92,9 @@ class Watchdog:
         if self.doing not in (FOR_DATA, IN_A_CHECK):
             return
         if collectives.world() == 1 and self.stop.received and idle > _LAST_WAIT:
-            end_all()
+            kill_workers()
         if idle > self.limit and not self.loader_hang:
-            states = end_all()
+            states = kill_workers()
             self.loader_hang = self._sentence(states) if states else ""
 
     def _sentence(self, cause: str) -> str:
@@ -119,7 +119,7 @@ class Watchdog:
         exit_record.write_end(self.folder, HangError(reason))
         with contextlib.suppress(OSError):
             os.write(2, f"mvssl (process {collectives.rank()}): {reason}\n".encode())
-        end_all()
+        kill_workers()
         sys.stderr.flush()
         os._exit(HangError.code)
 
@@ -156,7 +156,7 @@ def _main_thread() -> tuple[str, bool]:
         return "an unknown place", False
     innermost = [frame, frame.f_back, frame.f_back and frame.f_back.f_back]
     files = [each.f_code.co_filename for each in innermost if each is not None]
-    waits = any(re.search(r"torch/(distributed|autograd)/|mvssl/distributed\.py", file) for file in files)
+    waits = any(re.search(r"torch/(distributed|autograd)/|mvssl/distributed/", file) for file in files)
     return f"{frame.f_code.co_filename}:{frame.f_lineno}", waits
 
 

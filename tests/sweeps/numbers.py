@@ -64,8 +64,11 @@ def compare(name: str, old: Path, new: Path) -> list[str]:
         train(name, folder, world)
         here, there = losses(folder), losses(old / f"{name}-{world}")
         same = here == there
-        print(f"{name:24} {world} process{'es' * (world > 1):3} loss {there[-1]['loss']} {'=' if same else '!='} "
-              f"{here[-1]['loss']}", flush=True)  # fmt: skip
+        ends = [[line["loss"] for line in lines if "loss" in line][-1] for lines in (there, here)]
+        print(
+            f"{name:24} {world} process{'es' * (world > 1):3} loss {ends[0]} {'=' if same else '!='} {ends[1]}",
+            flush=True,
+        )
         differences += [] if same else [f"{name}: losses with {world} processes"]
     if name not in WHOLE:
         return differences

@@ -16,14 +16,14 @@ import torch.distributed as dist
 from rich.console import Console
 from torch import Tensor
 
-from mvssl.data import Batch, Shards, sequential
-from mvssl.data.shards.progress import track
+from mvssl.data import Batch, ShardSource, sequential_loader
 from mvssl.distributed import collectives
 from mvssl.distributed.devices import enough_memory
 from mvssl.errors import DataError, ElsewhereError, MvsslError
 from mvssl.evaluation.features import cache
 from mvssl.evaluation.features.cache import Entry
 from mvssl.evaluation.features.layers import PIXELS
+from mvssl.process.progress import progress_bar
 from mvssl.text import counted
 
 DIVERGED = "the encoder has diverged; of a run, --checkpoint STEP takes an earlier one"
@@ -52,7 +52,7 @@ class Collected(NamedTuple):
 
 
 def collect(
-    source: Shards,
+    source: ShardSource,
     descriptions: list[dict[str, Any]],
     compute: Compute,
     *,
@@ -69,11 +69,14 @@ def collect(
     """
     names = [cache.digest(description) for description in descriptions]
     first = [names.index(name) for name in names]  # equal descriptions, as of an encoder that was not trained, are one
-    found = on_main(lambda: _found(descriptions))
-    missing = collectives.from_main(lambda: sorted({first[n] for n, entry in enumerate(found) if entry is None}))
+    found: list[Any] = collectives.run_on_main(lambda: _found(descriptions), share=False) or []
+    missing = collectives.run_on_main(lambda: sorted({first[n] for n, entry in enumerate(found) if entry is None}))
     if not missing:
         return Collected(found, 0) if collectives.rank() == 0 else None
-    writers = on_main(lambda: {number: cache.Writer(descriptions[number], len(source)) for number in missing})
+    writers = collectives.run_on_main(
+        lambda: {number: cache.Writer(descriptions[number], len(source)) for number in missing}, share=False
+    )
+    writers = writers or {}  # none but on the main process
     device = device or torch.device("cpu")
 
     def take(part: Part) -> None:
@@ -90,19 +93,12 @@ def collect(
     try:
         if not _in_rounds(parts, take, batch_size):
             raise DataError(f"none of {counted(len(source), 'sample')} in {source.shard(0)} and its like could be used")
-        closed = collectives.from_main(lambda: _close(found, writers))
+        closed = collectives.run_on_main(lambda: _close(found, writers))
     except BaseException:
         for writer in writers.values() if collectives.rank() == 0 else ():
             writer.discard()
         raise
     return Collected([found[n] for n in first], closed) if collectives.rank() == 0 else None
-
-
-def on_main(work: Callable[[], Any]) -> Any:
-    """`work()` on the main process, where it may fail for all; nothing of it on the others."""
-    made: list[Any] = []
-    collectives.from_main(lambda: made.append(work()))
-    return made[0] if made else {}
 
 
 def _found(descriptions: list[dict[str, Any]]) -> list[Entry | None]:
@@ -122,15 +118,17 @@ def _close(found: list[Any], writers: dict[int, cache.Writer]) -> int:
     return len(writers)
 
 
-def _own_batches(source: Shards, batch_size: int, workers: int, device: torch.device, label: str) -> Iterator[Batch]:
+def _own_batches(
+    source: ShardSource, batch_size: int, workers: int, device: torch.device, label: str
+) -> Iterator[Batch]:
     """This process's batches: whole ones of a contiguous block."""
     count, rank, world = -(-len(source) // batch_size), collectives.rank(), collectives.world()
     start, stop = count * rank // world, count * (rank + 1) // world
-    batches = sequential(
+    batches = sequential_loader(
         source, batch_size=batch_size, workers=workers, start=start * batch_size, stop=stop * batch_size,
         pin_memory=device.type == "cuda", may_be_none=collectives.world() > 1,
     )  # fmt: skip
-    return track(batches, label, stop - start, rank == 0)
+    return progress_bar(batches, label, stop - start, rank == 0)
 
 
 def _computed(
@@ -166,7 +164,9 @@ def _arrived(batch: Batch, arrays: list[dict[str, Tensor]], event: Any, check: C
     return Part(batch.index.numpy(), arrays)
 
 
-def _refuse_not_finite(source: Shards, description: dict[str, Any], batch: Batch, arrays: dict[str, Tensor]) -> None:
+def _refuse_not_finite(
+    source: ShardSource, description: dict[str, Any], batch: Batch, arrays: dict[str, Tensor]
+) -> None:
     """Raise `DataError` where an array of floats is not finite: no probe could say anything true of it.
 
     A blank in place of what a sample lacks is not looked at.
@@ -180,7 +180,7 @@ def _refuse_not_finite(source: Shards, description: dict[str, Any], batch: Batch
             raise not_finite(source, int(batch.index[bad][0]), view, advice)
 
 
-def not_finite(source: Shards, row: int, view: str, advice: str) -> DataError:
+def not_finite(source: ShardSource, row: int, view: str, advice: str) -> DataError:
     """What to raise where features of a sample are no numbers."""
     return DataError(
         f"view {view}, sample {source.key(row)} of {source.shard(row)}: features are NaN or infinite; {advice}"
@@ -197,7 +197,7 @@ def _in_rounds(parts: Iterator[Part], take: Callable[[Part], None], batch_size: 
             part = next(parts, None) if failure is None else None
         except MvsslError as error:
             failure = error
-        everyone = _told(part, failure, group)
+        everyone = _told(part, failure)
         if failure is not None:
             raise failure
         for told in everyone:
@@ -215,7 +215,7 @@ def _in_rounds(parts: Iterator[Part], take: Callable[[Part], None], batch_size: 
             failure = error
 
 
-def _told(part: Part | None, failure: MvsslError | None, group: Any) -> list[dict[str, Any] | None]:
+def _told(part: Part | None, failure: MvsslError | None) -> list[dict[str, Any] | None]:
     """What every process has in this round: None, or its rows and the shapes of its arrays, or why it failed."""
     told = None
     if failure is not None:
@@ -223,11 +223,7 @@ def _told(part: Part | None, failure: MvsslError | None, group: Any) -> list[dic
     elif part is not None:
         like = [{name: (x.shape[1:], x.dtype) for name, x in arrays.items()} for arrays in part.arrays]
         told = {"failure": None, "rows": part.rows, "like": like}
-    if collectives.world() == 1:
-        return [told]
-    everyone: list[Any] = [None] * collectives.world()
-    dist.all_gather_object(everyone, told, group=group)
-    return everyone
+    return collectives.gather_objects(told)
 
 
 def _gathered(part: Part | None, everyone: list[Any], like: list[dict], size: int, group: Any) -> list[Part]:

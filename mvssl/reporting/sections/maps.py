@@ -7,7 +7,6 @@ from mvssl.reporting import picture
 from mvssl.reporting.html import Html, el
 from mvssl.reporting.samples import Look
 from mvssl.reporting.sections import Absent, Section
-from mvssl.views.logmel import LogMelView
 from mvssl.views.naming import first_drawn
 from mvssl.views.normalize import spread
 
@@ -30,7 +29,7 @@ def maps(look: Look) -> Section | Absent:
             continue
         with torch.inference_mode():
             found = model.encode({first_drawn(view, views.names) or view: x})
-        upside_down = isinstance(views.view(view), LogMelView)
+        upside_down = views.view(view).picture_kind == "spectrogram"
         local = [m.flip(2) if upside_down else m for m in next(iter(found.values())).maps]
         levels = choose([(m.shape[2], m.shape[3]) for m in local])
         if levels:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mvssl.data import Shards, loader
+from mvssl.data import ShardSource, loader
 from mvssl.figures.contact_sheet import LATER
 from mvssl.reporting import picture
 from mvssl.reporting.html import Html, el
@@ -19,7 +19,7 @@ STORED = "stored"
 ROWS, COLUMNS = 6, 12  # samples, and about how many pictures of each
 
 
-def sheet(run: LoadedRun, source: Shards) -> Section:
+def sheet(run: LoadedRun, source: ShardSource) -> Section:
     """A grid: a row per sample, its columns first, then draws of each view."""
     rows = min(ROWS, len(source))
     batch = next(iter(loader(source, batch_size=rows, seed=run.recipe.train.seed, stop_step=1)))
@@ -34,7 +34,7 @@ def sheet(run: LoadedRun, source: Shards) -> Section:
     grid = el("div", head, cells, class_="sheet", style=f"--columns: {len(panels)}")
     first = counted(rows, "sample")
     text = f"{first}, the first of the run, as stored and as training draws each view; draw 1 is what step 1 saw."
-    told = {name: getattr(run.views.view(name), "shows", "") for name in run.views.names}
+    told = {name: run.views.view(name).shows for name in run.views.names}
     text += "".join(f" {name}: {shows}." for name, shows in told.items() if shows)
     return Section("views", "Views", el("div", el("p", text, class_="note"), _scrolling(grid)))
 
