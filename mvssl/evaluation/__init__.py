@@ -1,4 +1,4 @@
-"""What a frozen backbone knows: features, probes, records with their protocol. See docs/evaluate.md.
+"""What a frozen backbone knows: features, probes, records with their protocol. See docs/reference/probes.md.
 
 `evaluate(run)` does everything; the probes also work alone on any features: `knn(train, test)`, `linear(train, test)`,
 `fewlabel(train, test, shots=10)`, each with two `Labelled(features, labels)` and a `Result`. `mvssl.evaluation.probes`

@@ -1,7 +1,7 @@
 """The table of probes: what each is called, the function behind it, and what that function is handed.
 
 A probe is a pure function in a file of its own; it knows nothing of runs, shards, caches, processes or records. To add
-one: write the function, add its line to PROBES, its metrics to its own file, its section to docs/evaluate.md.
+one: write the function, add its line to PROBES, its metrics to its own file, its section to docs/reference/probes.md.
 
     handed   called as                                                once for each
     view     probe(train: Labelled, test: Labelled, *, seed, ...)     view, and `all` (the views joined, standardised)
