@@ -29,7 +29,7 @@ from mvssl.evaluation.results.metrics import NotPossible, Result, metric_of
 from mvssl.evaluation.results.records import Record, about_label, gain, record, save, updated
 from mvssl.evaluation.results.tables import tables, with_lines
 from mvssl.evaluation.subject import Subject, candidates, open_subject, origin
-from mvssl.files import RECORDS, try_place
+from mvssl.files import RECORDS, check_output
 from mvssl.recipe import Recipe
 from mvssl.runs.load import LoadedRun, which_weights
 from mvssl.runs.versions import versions
@@ -101,7 +101,7 @@ def evaluate(
     refuse_unknown(views or [], subject.views.bases)
     file = Path(json_file) if json_file else subject.home and subject.home / "evaluation.json"
     if file:
-        collectives.run_on_main(lambda: try_place(file, RECORDS))  # before anything is computed
+        collectives.run_on_main(lambda: check_output(file, RECORDS))  # before anything is computed
     needs = {"labels": need_labels(jobs), "segments": need_segments(jobs)}
     sources = collectives.run_main_first(lambda: open_splits(subject.recipe, data, test, other, **needs))
     for source in sources.shards.values():

@@ -14,7 +14,7 @@ from mvssl.data.batch import Batch, stack
 from mvssl.data.dataset_source import Source
 from mvssl.data.decoding.faults import Undecodable
 from mvssl.errors import OutputError, StorageError
-from mvssl.files import write_aside
+from mvssl.files import write_file
 from mvssl.monitoring.matching import Matching
 from mvssl.monitoring.outliers import Suspects, suspects
 from mvssl.views import ViewSet
@@ -44,7 +44,7 @@ def write(folder: Path, found: Suspects, source: Source, step: int) -> None:
         }
         for s in found.listed
     ]  # fmt: skip
-    write_aside(folder / "mispaired.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    write_file(folder / "mispaired.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def draw(folder: Path, found: Suspects, source: Source, views: ViewSet) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.results.records import WHAT, Record, apart, differences, identity, read, save
 from mvssl.evaluation.results.tables import PIXELS, tables, with_lines
-from mvssl.files import RECORDS, try_place
+from mvssl.files import RECORDS, check_output
 from mvssl.recipe import load_recipe
 from mvssl.runs.folder import FREE
 
@@ -52,7 +52,7 @@ def show(places: list[Path], json_file: Path | None = None) -> None:
     found = columns(places)
     records = merged(found)
     if json_file:
-        try_place(json_file, RECORDS)
+        check_output(json_file, RECORDS)
         save(json_file, records)
     console = Console()
     for table in tables(records, console.width):
