@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mvssl.data import Shards, open_shards
-from mvssl.data.shards.paths import listed
+from mvssl.data import ShardSource, open_shards, pattern_list
 from mvssl.distributed import collectives
 from mvssl.distributed.devices import arithmetic, enough_memory
 from mvssl.embedding.formats import writer_of
@@ -24,9 +23,9 @@ from mvssl.embedding.summary import Embedded
 from mvssl.embedding.table import Table, check_names
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features.extraction import LESS, Collected, collect
-from mvssl.evaluation.features.layers import Candidate, Want, compute, describe
+from mvssl.evaluation.features.layers import LABELS, EncoderUnderTest, FeatureSpec, compute_features, describe_features
 from mvssl.evaluation.features.splits import Patterns, refuse_pictures
-from mvssl.evaluation.subject import OVERRIDES, Subject, candidates, open_subject, origin
+from mvssl.evaluation.subject import OVERRIDES, Subject, encoders_under_test, open_subject, origin
 from mvssl.recipe import Recipe, View
 from mvssl.recipe.messages import nearest
 from mvssl.runs.load import LoadedRun
@@ -75,12 +74,12 @@ def embed(
     layer = str(used.evaluate.layer if layer is None else layer)
     write = writer_of(out, list(tables))
     collectives.run_on_main(lambda: refuse(out))
-    patterns = listed(data or used.data.val or used.data.train)
+    patterns = pattern_list(data or used.data.val or used.data.train)
     source = collectives.run_main_first(lambda: _opened(used, tables, patterns))
     seen = build_alike(tables, source.shapes, subject.views.shapes, subject.name)
     home = next(subject.model.parameters()).device
     try:
-        (own,) = candidates(subject, baselines=False)
+        (own,) = encoders_under_test(subject, baselines=False)
         subject.model.to(device).eval()
         found = _collected(source, own, layer, seen, tables, used, device, batch_size)
     finally:
@@ -107,7 +106,7 @@ def _tables(subject: Subject, wanted: Iterable[str] | None) -> dict[str, View]:
     return {name: known[name].model_copy(update={"geometry": None}) for name in names}
 
 
-def _opened(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> Shards:
+def _opened(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> ShardSource:
     """The samples with what the views are made from, and their labels where they have some."""
     needed = {table.source for table in tables.values()}
     columns = {name: column for name, column in recipe.data.columns.items() if name in needed}
@@ -120,8 +119,8 @@ def _opened(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> 
 
 
 def _collected(
-    source: Shards,
-    own: Candidate,
+    source: ShardSource,
+    own: EncoderUnderTest,
     layer: str,
     seen: ViewSet,
     tables: Mapping[str, View],
@@ -129,16 +128,16 @@ def _collected(
     device: Any,
     batch_size: int,
 ) -> Collected | None:
-    wants, precision = [Want(own, layer), Want(None)], recipe.evaluate.precision
+    specs, precision = [FeatureSpec(own, layer), LABELS], recipe.evaluate.precision
     return collect(
         source,
-        [describe(want, source, tables, device, precision) for want in wants],
-        lambda batch, numbers: compute(batch, [wants[n] for n in numbers], seen, device, precision),
+        [describe_features(spec, source, tables, device, precision) for spec in specs],
+        lambda batch, numbers: compute_features(batch, [specs[n] for n in numbers], seen, device, precision),
         batch_size=batch_size, workers=recipe.data.workers, device=device, label="embedding",
     )  # fmt: skip
 
 
-def _about(subject: Subject, own: Candidate, layer: str, table: Table, patterns: list[str]) -> dict[str, Any]:
+def _about(subject: Subject, own: EncoderUnderTest, layer: str, table: Table, patterns: list[str]) -> dict[str, Any]:
     source, unusable, first = table.source, len(table.source) - len(table), None
     if unusable:
         gaps = np.flatnonzero(table.rows != np.arange(len(table)))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from mvssl import __version__
-from mvssl.data import Shards, open_shards
+from mvssl.data import ShardSource, open_shards
 from mvssl.distributed.devices import enough_memory
 from mvssl.errors import MvsslError, OutputError
 from mvssl.files import PAGE, check_output, write_file
@@ -111,11 +111,11 @@ def _try(work: Callable[[], T]) -> tuple[T | None, str]:
         return None, str(error)
 
 
-def _training(facts: Facts) -> Shards:
+def _training(facts: Facts) -> ShardSource:
     data = facts.recipe.data
     return open_shards(data.train, data.folder, data.columns, missing=data.missing, progress=False)
 
 
-def _sheet(looked: Look, source: Shards) -> Section | Absent:
+def _sheet(looked: Look, source: ShardSource) -> Section | Absent:
     found, why = _try(lambda: sheet(looked.run, source))
     return found or Absent("Views", why)

@@ -15,12 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvssl.data import Batch, Shards, Undecodable, open_shards
-from mvssl.data.batch import stack
-from mvssl.data.decoding.labels import as_classes
+from mvssl.data import Batch, SampleError, ShardSource, as_class_labels, open_shards, stack_samples
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.features.extraction import DIVERGED, not_finite
-from mvssl.evaluation.features.layers import encode_model
+from mvssl.evaluation.features.layers import build_encode
 from mvssl.recipe import Recipe
 from mvssl.runs.load import LoadedRun, load_run
 from mvssl.text import counted
@@ -35,7 +33,7 @@ class Look:
     """Features [n, d] by view of n samples of `source`, whose indices are `rows`; labels [n], [n, c] or None."""
 
     run: LoadedRun
-    source: Shards
+    source: ShardSource
     split: str
     rows: list[int]
     features: dict[str, Tensor]
@@ -62,7 +60,7 @@ def look(folder: Path, trust: Iterable[str], samples: int, checkpoint: str = "la
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     source, split = open_some(run.recipe)
     build_alike(run.recipe.views, source.shapes, run.views.shapes, str(folder))
-    encode = encode_model(run.model.to(device), run.views, run.recipe.evaluate.layer, device)
+    encode = build_encode(run.model.to(device), run.views, run.recipe.evaluate.layer, device)
     rows: list[int] = []
     labels: list[Tensor] = []
     features: dict[str, list[Tensor]] = {}
@@ -90,7 +88,7 @@ def look(folder: Path, trust: Iterable[str], samples: int, checkpoint: str = "la
 def _classes(labels: Tensor) -> Tensor | None:
     """Labels as classes; None where they are numbers, or pictures."""
     try:
-        return as_classes(labels) if labels.ndim < 3 else None
+        return as_class_labels(labels) if labels.ndim < 3 else None
     except DataError:
         return None
 
@@ -103,7 +101,7 @@ def _load(folder: Path, trust: Iterable[str], checkpoint: str) -> LoadedRun:
     raise DataError(f"the checkpoints of {folder} go as soon as they come; try again")
 
 
-def open_some(recipe: Recipe) -> tuple[Shards, str]:
+def open_some(recipe: Recipe) -> tuple[ShardSource, str]:
     """The shards to show samples of, with labels where they have them, and what they are called."""
     patterns, split = (recipe.data.val, "held-out") if recipe.data.val else (recipe.data.train, "training")
     if not patterns:
@@ -115,15 +113,15 @@ def open_some(recipe: Recipe) -> tuple[Shards, str]:
     return open_shards(patterns, recipe.data.folder, recipe.data.columns, progress=False), split
 
 
-def take(source: Shards, indices: Iterable[int]) -> Batch:
+def take(source: ShardSource, indices: Iterable[int]) -> Batch:
     """Samples by index as a batch; those that cannot be decoded are left out."""
     kept: list[int] = []
     samples: list[Any] = []
     for index in indices:
-        with contextlib.suppress(Undecodable):
+        with contextlib.suppress(SampleError):
             samples.append(source[index])
             kept.append(index)
-    return stack(samples, source.forms, source.optional, kept, kept, [])
+    return stack_samples(samples, source.forms, source.optional, kept, kept, [])
 
 
 def class_names(paths: Iterable[Path]) -> list[str]:

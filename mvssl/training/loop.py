@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mvssl.checkpoints import store
-from mvssl.data import Batch
-from mvssl.data.loader import Loader
+from mvssl.data import Batch, Loader
 from mvssl.distributed import collectives
 from mvssl.errors import DataError, HangError, Interrupted, StorageError
 from mvssl.monitoring import matching

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mvssl.checkpoints import store as checkpoint
-from mvssl.data import Shards, open_shards
+from mvssl.data import ShardSource, open_shards
 from mvssl.distributed import collectives
 from mvssl.errors import OutputError, RecipeError
 from mvssl.model import MultiView, find_idle_parameters
@@ -19,13 +19,13 @@ from mvssl.runs import folder as runfolder
 from mvssl.views import ViewSet
 
 
-def open_training(table: Data) -> Shards:
+def open_training(table: Data) -> ShardSource:
     """The shards to train on, packed first where the recipe says from what; the main process does it for all."""
     if not table.train:
         raise RecipeError("data.train is empty: name shards, or call train(recipe, data=DATASET) from Python")
     main = collectives.rank() == 0
 
-    def work() -> Shards:
+    def work() -> ShardSource:
         if table.pack and main:
             pack_once(table)
         return open_shards(table.train, table.folder, table.columns, missing=table.missing, progress=main)
@@ -35,9 +35,9 @@ def open_training(table: Data) -> Shards:
 
 def pack_once(table: Data) -> None:
     """Make the shards of `data.pack` in a folder of the data folder, named after it, unless they are there."""
-    from mvssl.data.packing.packing import destination_of, pack
+    from mvssl.data import pack, pack_destination
 
-    destination = destination_of(str(table.pack), table.folder)
+    destination = pack_destination(str(table.pack), table.folder)
     try:
         if not (destination / "train").is_dir():
             print("\n".join(pack(str(table.pack), destination).summary()), flush=True)

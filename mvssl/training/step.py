@@ -19,9 +19,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from mvssl.data import Batch, as_source, loader
-from mvssl.data.dataset_source import Source
-from mvssl.data.loader import Loader
+from mvssl.data import Batch, Loader, Source, as_source, loader
 from mvssl.distributed import collectives
 from mvssl.distributed.batch_norm import convert_batchnorm
 from mvssl.distributed.devices import arithmetic, memory_format_for

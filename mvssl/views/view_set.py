@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvssl.data.decoding.faults import Undecodable
+from mvssl.data import SampleError
 from mvssl.distributed.devices import arithmetic
 from mvssl.errors import DataError, RecipeError
 from mvssl.random import Draws
@@ -155,7 +155,7 @@ def measures(name: str, view: ViewTable, source: Any) -> bool:
 
 def _readable(source: Any) -> Iterator[Mapping[str, Any]]:
     for index in spread(len(source)):
-        with contextlib.suppress(Undecodable):
+        with contextlib.suppress(SampleError):
             yield source[int(index)]
 
 

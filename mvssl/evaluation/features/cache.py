@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvssl.data.shards.index import cache_folder
 from mvssl.errors import RecipeError, StorageError
+from mvssl.files import cache_folder
 
 LIMIT = 20.0  # GiB, where $MVSSL_CACHE_LIMIT does not say
 _DEBRIS = 24 * 3600  # seconds
@@ -98,7 +98,7 @@ def _entry(place: Path, files: dict[str, str]) -> Entry:
 
 
 def _mapped(file: Path) -> np.ndarray:
-    # copy on write: torch wants memory that it may write, and what it writes must not reach the file
+    # copy on write: torch specs memory that it may write, and what it writes must not reach the file
     return np.load(file, mmap_mode="c", allow_pickle=False)
 
 

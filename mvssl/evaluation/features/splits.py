@@ -13,13 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvssl.data import Shards, open_shards
-from mvssl.data.decoding.faults import Undecodable
-from mvssl.data.decoding.labels import as_classes
-from mvssl.data.shards.paths import listed
+from mvssl.data import SampleError, ShardSource, as_class_labels, open_shards, pattern_list
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.features.cache import Entry
-from mvssl.evaluation.features.layers import Want
+from mvssl.evaluation.features.layers import LABELS, FeatureSpec
 from mvssl.evaluation.results.metrics import expected_precision
 from mvssl.recipe import Column, Recipe
 from mvssl.text import counted
@@ -33,7 +30,7 @@ LOOKED_AT = 15  # samples whose labels are read, but for one, before features ar
 class Sources(NamedTuple):
     """Opened shards by split and the patterns that named them; `other` only where asked for."""
 
-    shards: dict[str, Shards]
+    shards: dict[str, ShardSource]
     patterns: dict[str, list[str]]
 
 
@@ -46,7 +43,7 @@ def open_splits(
     labels: bool = True,
     segments: bool = False,
 ) -> Sources:
-    """Shards with the recipe's columns, and `label` and `segments` where they are needed.
+    """ShardSource with the recipe's columns, and `label` and `segments` where they are needed.
 
     Labels that nobody needs are taken where the shards have them; `other` needs none. Raises `RecipeError` and
     `DataError`.
@@ -59,8 +56,8 @@ def open_splits(
         raise RecipeError("no labelled shards to test on: name them in data.val, or give --test SHARDS")
     extra = {"label": recipe.data.label, "segments": recipe.evaluate.segments if segments else None}
     columns = {**recipe.data.columns, **{name: column for name, column in extra.items() if column}}
-    named = {"train": listed(train or recipe.data.train), "test": listed(test or recipe.data.val)}
-    named |= {"other": listed(other)} if other else {}
+    named = {"train": pattern_list(train or recipe.data.train), "test": pattern_list(test or recipe.data.val)}
+    named |= {"other": pattern_list(other)} if other else {}
     try:
         shards = _opened(recipe, named, columns)
     except DataError:
@@ -74,7 +71,7 @@ def open_splits(
     return Sources(shards, named)
 
 
-def _opened(recipe: Recipe, named: dict[str, list[str]], columns: dict[str, Column]) -> dict[str, Shards]:
+def _opened(recipe: Recipe, named: dict[str, list[str]], columns: dict[str, Column]) -> dict[str, ShardSource]:
     # a sample that lacks any view is left out for every view, so that all views are measured on the same samples
     return {
         split: open_shards(
@@ -84,21 +81,21 @@ def _opened(recipe: Recipe, named: dict[str, list[str]], columns: dict[str, Colu
     }
 
 
-def refuse_pictures(source: Shards) -> None:
+def refuse_pictures(source: ShardSource) -> None:
     """Raise `RecipeError` where labels are neither numbers nor lists of numbers: known before anything is computed."""
     shape = source.shapes.get("label", ())
     if len(shape) > 1:
         raise RecipeError(f"data.label: {list(shape)} for each sample; labels are a number or a list of numbers")
 
 
-def refuse_numbers(source: Shards) -> None:
+def refuse_numbers(source: ShardSource) -> None:
     """Raise `DataError` where the labels of some samples are no classes, before hours of computing features."""
     if "label" not in source.shapes:
         return
     for i in sorted({round(place * (len(source) - 1) / LOOKED_AT) for place in range(LOOKED_AT + 1)}):
-        with contextlib.suppress(Undecodable):
+        with contextlib.suppress(SampleError):
             if (label := source[i].get("label")) is not None:
-                as_classes(torch.from_numpy(np.asarray(label)[None]))
+                as_class_labels(torch.from_numpy(np.asarray(label)[None]))
 
 
 class Split:
@@ -108,11 +105,11 @@ class Split:
     sample has one, or they are no classes.
     """
 
-    def __init__(self, source: Shards, wants: list[Want], entries: list[Entry], *, needed: bool = True):
+    def __init__(self, source: ShardSource, specs: list[FeatureSpec], entries: list[Entry], *, needed: bool = True):
         self.source = source
-        self._entries = {_name(want): entry for want, entry in zip(wants, entries, strict=True)}
+        self._entries = {spec.key: entry for spec, entry in zip(specs, entries, strict=True)}
         rows = reduce(np.intersect1d, [entry.rows.numpy() for entry in entries])
-        labels = self._entries[_name(Want(None))]
+        labels = self._entries[LABELS.key]
         labelled = _labelled(labels, rows)
         self.rows = torch.from_numpy(rows[labelled])
         self.left_out = {
@@ -124,7 +121,7 @@ class Split:
             raise DataError("no sample with a label; see data.label for the field that holds labels, and its path")
         label = self._taken(labels, "label") if "label" in labels.arrays else NO_LABELS
         try:
-            self.labels = as_classes(label)
+            self.labels = as_class_labels(label)
         except DataError:
             if needed:
                 raise
@@ -138,24 +135,20 @@ class Split:
     @property
     def segments(self) -> Tensor | None:
         """The class of every pixel, [n, h, w]; None where the recipe does not say where they are."""
-        labels = self._entries[_name(Want(None))]
+        labels = self._entries[LABELS.key]
         return self._taken(labels, "segments")[:, 0] if "segments" in labels.arrays else None
 
-    def features(self, want: Want, view: str | None = None, *, first: int | None = None) -> dict[str, Tensor]:
+    def features(self, spec: FeatureSpec, view: str | None = None, *, first: int | None = None) -> dict[str, Tensor]:
         """By view, [n, d] or [n, c, h, w] of a dense layer: of every view that has it or of one, of all samples or few.
 
         Where a sample is left out, what is asked for is copied from the cache, and else mapped.
         """
-        entry = self._entries[_name(want)]
+        entry = self._entries[spec.key]
         return {name: self._taken(entry, name, first) for name in entry.arrays if view in (None, name)}
 
     def _taken(self, entry: Entry, name: str, first: int | None = None) -> Tensor:
         whole, rows = entry.arrays[name], self.rows[:first]
         return whole[:first] if len(self.rows) == len(whole) else whole[rows]
-
-
-def _name(want: Want) -> tuple[str, str]:
-    return (want.candidate.encoder if want.candidate else "", want.layer)
 
 
 def _labelled(labels: Entry, rows: np.ndarray) -> np.ndarray:
@@ -208,7 +201,7 @@ class Classes(NamedTuple):
         return int((~self.known).sum()) if self.known.dtype == torch.bool else 0
 
 
-def remarks(splits: dict[str, Split], classes: Classes) -> list[str]:
+def list_remarks(splits: dict[str, Split], classes: Classes) -> list[str]:
     """Lines that a reader of the numbers must see: how many samples are left out, and why; classes that are missing."""
     lines = []
     for name, split in splits.items():
@@ -237,7 +230,7 @@ def remarks(splits: dict[str, Split], classes: Classes) -> list[str]:
     return lines
 
 
-def about_data(splits: dict[str, Split]) -> dict[str, Any]:
+def describe_splits(splits: dict[str, Split]) -> dict[str, Any]:
     """What a record says of the samples."""
     return {
         name: {

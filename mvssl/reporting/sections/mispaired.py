@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mvssl.data import Shards
+from mvssl.data import ShardSource
 from mvssl.reporting import picture
 from mvssl.reporting.gather import Facts, short_path
 from mvssl.reporting.html import Html, el
@@ -18,7 +18,7 @@ NONE = "checks list such samples in mispaired.jsonl where the views of a run com
 EARLY = "no check could tell yet who is: samples were met too few times, or partners are not found yet"
 
 
-def mispaired(facts: Facts, run: LoadedRun | None, sources: list[Shards]) -> Section | Absent:
+def mispaired(facts: Facts, run: LoadedRun | None, sources: list[ShardSource]) -> Section | Absent:
     """The lines of mispaired.jsonl; the first of them as pictures where one of `sources` holds the samples."""
     rows = facts.mispaired
     if not rows:
@@ -38,7 +38,7 @@ def mispaired(facts: Facts, run: LoadedRun | None, sources: list[Shards]) -> Sec
     return Section("mispaired", "Mispaired samples", el("div", text, drawn, listed))
 
 
-def _pictures(run: LoadedRun, sources: list[Shards], rows: list[dict[str, Any]]) -> Html | None:
+def _pictures(run: LoadedRun, sources: list[ShardSource], rows: list[dict[str, Any]]) -> Html | None:
     """The views of each sample side by side, under its key."""
     found = _places(sources, set(map(_name, rows)))
     figures = [_figure(run, *found[name], row) for row in rows if (name := _name(row)) in found]
@@ -53,9 +53,9 @@ def _shown(row: dict[str, Any], name: str) -> str:
     return _name(row)[0] if name == "shard" else as_text(row.get(name, ""))
 
 
-def _places(sources: list[Shards], wanted: set[tuple[str, str]]) -> dict[tuple[str, str], tuple[Shards, int]]:
+def _places(sources: list[ShardSource], wanted: set[tuple[str, str]]) -> dict[tuple[str, str], tuple[ShardSource, int]]:
     """Where the samples of these shards and keys are: source and index, the first that has them."""
-    found: dict[tuple[str, str], tuple[Shards, int]] = {}
+    found: dict[tuple[str, str], tuple[ShardSource, int]] = {}
     for source in sources:
         for i in range(len(source)):
             name = short_path(source.shard(i)), source.key(i)
@@ -66,7 +66,7 @@ def _places(sources: list[Shards], wanted: set[tuple[str, str]]) -> dict[tuple[s
     return found
 
 
-def _figure(run: LoadedRun, source: Shards, index: int, row: dict[str, Any]) -> Html | None:
+def _figure(run: LoadedRun, source: ShardSource, index: int, row: dict[str, Any]) -> Html | None:
     batch, views = take(source, [index]), run.views
     if not len(batch.index):
         return None

@@ -4,7 +4,7 @@ import math
 import os
 from datetime import timedelta
 
-from mvssl.data.shards.paths import listed
+from mvssl.data import pattern_list
 from mvssl.process.signals import CODES
 from mvssl.reporting.gather import Facts, Series
 from mvssl.reporting.html import Html, el
@@ -24,7 +24,7 @@ def summary(facts: Facts, look: Look | None, samples: int | None) -> Section:
     rows["Objective"] = ", ".join(_objective(term) for term in recipe.objective)
     rows["Views"] = ", ".join(_view(name, look) for name in recipe.views)
     rows["Encoder"] = ", ".join(_encoder(group, table.name, look) for group, table in recipe.encoder.items())
-    rows["Data"] = ", ".join(listed(recipe.data.train)) or "a dataset of one's own"
+    rows["Data"] = ", ".join(pattern_list(recipe.data.train)) or "a dataset of one's own"
     rows["Data"] += f", {counted(samples, 'sample')}" if samples else ""
     rows["Batch"] = f"{counted(recipe.data.batch_size, 'sample')}, {recipe.train.precision}, seed {recipe.train.seed}"
     rows["Length"] = length(facts, samples)
