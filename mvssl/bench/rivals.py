@@ -27,7 +27,7 @@ from mvssl.evaluation.features.labelled import Labelled
 from mvssl.evaluation.features.splits import open_labelled
 from mvssl.evaluation.probes.knn import knn
 from mvssl.evaluation.results.metrics import Result
-from mvssl.files import MEASURED, PICTURE, try_place, write_picture
+from mvssl.files import MEASURED, PICTURE, check_output, write_picture
 from mvssl.recipe import Recipe
 from mvssl.training.step import Trainer, make_accelerator
 from mvssl.views.normalize import spread
@@ -57,7 +57,7 @@ def bench_rivals(
         raise RecipeError(f"--json {json_file}: the picture is drawn to {picture}; choose a name that ends in .json")
     try_file(json_file)
     if picture is not None:
-        try_place(picture, PICTURE._replace(way_out=MEASURED.way_out))
+        check_output(picture, PICTURE._replace(hint=MEASURED.hint))
     torch.set_num_threads(1)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": 0})})  # all time is ours
     columns = {view.source: recipe.data.columns[view.source]}
@@ -152,7 +152,7 @@ def draw(found: dict[str, Any], out: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    write_picture(figure, out, MEASURED.way_out)
+    write_picture(figure, out, MEASURED.hint)
 
 
 def features(encode: Callable[[Batch], Tensor], shards: ShardSource, samples: int) -> Labelled:
