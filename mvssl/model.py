@@ -79,10 +79,10 @@ class MultiView(nn.Module):
                 own = replace(context, draws=context.draws.within(name))  # two terms of one class draw differently
                 loss, measured = objective(with_views if objective.reads_views else features, own)
                 losses.append(weight * loss)
-                metrics |= self.name_metrics(name, loss, measured)
+                metrics |= self._label_metrics(name, loss, measured)
         return torch.stack(losses).sum(), metrics
 
-    def name_metrics(self, term: str, loss: Tensor, measured: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _label_metrics(self, term: str, loss: Tensor, measured: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the metrics of a term by key. With several terms keys begin with its name, and its loss is added."""
         if len(self.labels) == 1:
             return dict(measured)
