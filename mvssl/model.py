@@ -18,11 +18,9 @@ from mvssl.distributed.devices import laid_out, rows_of, scattered
 from mvssl.encoders import Encoder, Features, Widths, as_image, at_least_float32, with_view
 from mvssl.encoders.encoder import first_line
 from mvssl.errors import MvsslError, RecipeError
-from mvssl.objectives import Context, Objective, find_objective
-from mvssl.objectives.base import refuse_hidden_members
+from mvssl.objectives import Context, Objective, build_objective, find_objective
 from mvssl.objectives.metric_names import MetricName
 from mvssl.recipe import Recipe
-from mvssl.recipe.options import construct
 from mvssl.views.bands import kept_names
 from mvssl.views.naming import drawn
 
@@ -157,12 +155,11 @@ def build_model(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], *, start_
     terms = []
     for number, table in enumerate(recipe.objective):
         where = f"objective.{number}"
-        found = find_objective(table.name, where)
+        made = find_objective(table.name, where)
         given = widths
-        if found.reads_views:
+        if made.reads_views:
             given = {view: w._replace(maps=(as_image(tuple(shapes[view])), *w.maps)) for view, w in widths.items()}
-        objective = construct(found, table.options, where, given)
-        refuse_hidden_members(objective, where)
+        objective = build_objective(made, table.options, where, given)
         terms.append(Term(table.name.rpartition(":")[2], table.weight, objective))
     bases = {view: base for base, draws in names.items() for view in draws}
     return MultiView(encoders, terms, bases, joint_bn=recipe.train.joint_bn)
