@@ -1,7 +1,7 @@
 """Objectives: Features of each view and a Context in, a loss and metrics out.
 
 `Objective` in `base` is their contract. A recipe names one of OBJECTIVES, or any class of that contract by its import
-path; `find_objective` returns the class and `build_objective` an instance.
+path; `find_objective` returns the class and `build_objective` an instance. `docs/guides/own_objective.md` shows one.
 """
 
 from mvssl.objectives.amdim import AMDIM

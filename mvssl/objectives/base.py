@@ -86,7 +86,7 @@ class Objective(nn.Module):
     def represent(self, view: str, features: Features) -> Tensor:
         """Return the embedding that the objective compares, [n, d], which evaluation offers as layer `head`.
 
-        `view` is a name of a view in the recipe, or of one of its draws.
+        `view` is a drawn name (a_0), or the name in the recipe (a), which stands for the first draw.
         """
         raise NotImplementedError
 
