@@ -167,8 +167,8 @@ def _read_bands(source: Path, group: str) -> dict[str, list[str]]:
             recipe = load_recipe(run / "recipe.yaml")
             groups = [group] if group in recipe.encoder else list(recipe.encoder)
             views = split_names(groups[0]) if len(groups) == 1 else []
-            found = {view: kept_names(recipe.views[view].options) for view in views}
-            return {view: names for view, names in found.items() if names}
+            bands = {view: kept_names(recipe.views[view].options) for view in views}
+            return {view: names for view, names in bands.items() if names}
     except (MvsslError, OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # a folder of another program
     return {}

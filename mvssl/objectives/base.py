@@ -3,7 +3,7 @@
 in   `Features` of each view and a `Context`
 out  the global loss and its metrics; optionally embeddings, posteriors, segments and counts of candidates
 
-The rest of mvssl knows objectives by this contract alone.
+The rest of mvssl uses objectives only through this contract.
 """
 
 import functools
@@ -37,7 +37,7 @@ class ScoreObserver(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What an objective knows about a batch besides its features.
+    """What an objective gets for a batch besides its features.
 
     `step` counts from 0. `index` holds the number of each sample in the data, int64 [n]. `draws` gives random numbers
     that depend on the seed and the sample alone. `present` holds a bool [n], on the CPU, for each view that some
