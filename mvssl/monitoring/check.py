@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from mvssl.checkpoints import store
 from mvssl.distributed import collectives
-from mvssl.files import write_aside
+from mvssl.files import write_file
 from mvssl.monitoring import held_out
 from mvssl.monitoring.diagnosis import Diagnosis, Evidence, diagnose
 from mvssl.monitoring.feature_metrics import FeatureStatistics, feature_statistics, information_planes, knn_accuracy
@@ -76,7 +76,7 @@ class Checks:
         if done == 0:
             self.first = metrics
         text = json.dumps(diagnosis.record(), indent=1) + "\n"
-        collectives.run_on_main(lambda: warn_if_full(lambda: write_aside(self.folder / "verdict.json", text)))
+        collectives.run_on_main(lambda: warn_if_full(lambda: write_file(self.folder / "verdict.json", text)))
         lines: list[str] = []
         if self.run.tracker is not None and collectives.rank() == 0:
             values["mispaired"], lines = report_mispaired(

@@ -13,7 +13,7 @@ import numpy as np
 
 from mvssl.data import Batch, SampleError, Source, stack_samples
 from mvssl.errors import OutputError, StorageError
-from mvssl.files import write_aside, write_picture
+from mvssl.files import write_file, write_picture
 from mvssl.monitoring.mispairing import MispairingTracker
 from mvssl.monitoring.outliers import Outliers, find_outliers
 from mvssl.text import warn
@@ -54,7 +54,7 @@ def write_lines(folder: Path, found: Outliers, source: Source, step: int) -> Non
         }
         for s in found.listed
     ]  # fmt: skip
-    write_aside(folder / "mispaired.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    write_file(folder / "mispaired.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def draw(folder: Path, found: Outliers, source: Source, views: ViewSet) -> None:

@@ -173,7 +173,7 @@ def _together(found: Mapping[str, Bound]) -> str:
     columns = zip(*found.values(), strict=True)
     mean = Bound(*(None if None in column else fmean(column) for column in columns))  # pyright: ignore[reportArgumentType]
     least = min(found, key=lambda name: found[name].score)
-    return f"{counted(len(found), 'bound')}, mean {mean}, least {found[least].told:.2f} ({least})"
+    return f"{counted(len(found), 'bound')}, mean {mean}, least {found[least].score:.2f} ({least})"
 
 
 def _checked(values: Mapping[str, float | None]) -> str:
