@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from mvssl.objectives.metric_names import MetricName, find_terms
+
 SPREAD = 0.02  # mean of `spread` over dimensions: all outputs point the same way
 RANK = 10.0  # effective rank; or a quarter of the largest possible rank, if that is less
 IDLE = 0.9  # share of dimensions that do not vary; networks with ReLU are healthy with 0.6
@@ -100,19 +102,14 @@ class Bound(NamedTuple):
 
 
 def find_bounds(metrics: Mapping[str, float | None]) -> dict[str, Bound]:
-    """Return the bounds among metrics by subject: `bound/a-b` with `ceiling/a-b`, and the label of a term before."""
+    """Return the bounds among metrics by subject: `a-b`, or `cmc/a-b` for the term cmc of several objectives."""
+    terms = find_terms(metrics)
+    values = {MetricName.parse(key, terms): value for key, value in metrics.items()}
     found = {}
-    for name, value in metrics.items():
-        parts = name.split("/")
-        if "bound" in parts and value is not None:
-            place = parts.index("bound")
-            beside = {
-                other: metrics.get("/".join([*parts[:place], other, *parts[place + 1 :]]))
-                for other in ("ceiling", "jsd", "gan")
-            }
-            gan = beside["gan"]
-            divergence = beside["jsd"] if gan is None else gan + TOP
-            found["/".join(parts[:place] + parts[place + 1 :])] = Bound(value, beside["ceiling"], divergence)
+    for name, value in values.items():
+        if name.quantity == "bound" and value is not None:
+            ceiling, jsd, gan = (values.get(name._replace(quantity=other)) for other in ("ceiling", "jsd", "gan"))
+            found[name.subject] = Bound(value, ceiling, jsd if gan is None else gan + TOP)
     return found
 
 

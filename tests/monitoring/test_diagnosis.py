@@ -96,6 +96,7 @@ def test_small_encoders_are_not_asked_for_ten_directions():
 def test_bounds_are_found_beside_their_ceilings_under_any_label():
     metrics = {
         "loss": 1.0,
+        "cmc/loss": 1.0,
         "cmc/bound/a-b": 1.0,
         "cmc/ceiling/a-b": 2.0,
         "bound/a/local": 3.0,
