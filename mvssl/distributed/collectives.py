@@ -11,7 +11,7 @@ sum over W of dV/ds = W dV/ds, and DDP's average divides by W.
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 import torch.distributed as dist
@@ -120,10 +120,15 @@ def cpu_group() -> Any:
     return _waiting[1]
 
 
-def from_main(work: Callable[[], Made]) -> Made:
-    """What `work()` gives on the main process, on every process; where it fails there, it fails on all.
+@overload
+def run_on_main(work: Callable[[], Made]) -> Made: ...
+@overload
+def run_on_main(work: Callable[[], Made], *, share: Literal[False]) -> Made | None: ...
+def run_on_main(work: Callable[[], Made], *, share: bool = True) -> Made | None:
+    """Run `work` on the main process and return its result on every process; where it fails, all fail together.
 
-    The result must pickle. The others raise `ElsewhereError` with the main process's text and code, and do not hang.
+    A shared result must pickle. Without `share` it stays on the main process, and the others get None. Every process
+    must call it. The others raise `ElsewhereError` with the main process's message and exit code, and do not hang.
     """
     made, failure, group = None, None, cpu_group()
     if rank() == 0:
@@ -132,21 +137,30 @@ def from_main(work: Callable[[], Made]) -> Made:
         except MvsslError as error:
             failure = error
     if world() > 1:
-        told = [(made, None if failure is None else (str(failure), failure.code))]
-        dist.broadcast_object_list(told, group=group)
-        made, elsewhere = told[0]
+        outcome = [(made if share else None, None if failure is None else (str(failure), failure.code))]
+        dist.broadcast_object_list(outcome, group=group)
+        shared, elsewhere = outcome[0]
+        if rank():
+            made = shared
         if elsewhere is not None and failure is None:
             raise ElsewhereError(*elsewhere)
     if failure is not None:
         raise failure
-    return made  # pyright: ignore[reportReturnType]
+    return made
 
 
-def main_first(work: Callable[[], Made]) -> Made:
-    """`work()` on the main process and then on the others, for what the first to come leaves behind for the rest."""
-    made: list[Made] = []
-    from_main(lambda: made.append(work()))
-    return made[0] if made else work()
+def run_main_first(work: Callable[[], Made]) -> Made:
+    """Run `work` on the main process, then on the others, which find what the first run left in files."""
+    made = run_on_main(work, share=False)
+    return work() if rank() else made  # pyright: ignore[reportReturnType]
+
+
+def gather_objects(value: Made) -> list[Made]:
+    """Return the value of every process, by rank. It must pickle, and every process must call it."""
+    everyone: list[Made] = [value] * world()
+    if world() > 1:
+        dist.all_gather_object(everyone, value, group=cpu_group())
+    return everyone
 
 
 def join() -> torch.device:

@@ -62,9 +62,9 @@ def embed(
     recipe, tables = subject.recipe, _tables(subject, views)
     layer = str(recipe.evaluate.layer if layer is None else layer)
     write = writer_of(out, list(tables))
-    collectives.from_main(lambda: refuse(out))
+    collectives.run_on_main(lambda: refuse(out))
     patterns = listed(data or recipe.data.val or recipe.data.train)
-    source = collectives.main_first(lambda: _opened(recipe, tables, patterns))
+    source = collectives.run_main_first(lambda: _opened(recipe, tables, patterns))
     seen = build_alike(tables, source.shapes, subject.views.shapes, subject.name)
     home = next(subject.model.parameters()).device
     try:

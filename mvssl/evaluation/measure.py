@@ -18,7 +18,7 @@ from mvssl.distributed import collectives
 from mvssl.distributed.devices import arithmetic, enough_memory, is_out_of_memory
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.features import cache
-from mvssl.evaluation.features.extraction import LESS, collect, on_main
+from mvssl.evaluation.features.extraction import LESS, collect
 from mvssl.evaluation.features.inputs import ALL, Hand, distinct
 from mvssl.evaluation.features.layers import PIXELS, Candidate, Want, compute, describe
 from mvssl.evaluation.features.splits import SIGNS, Classes, Patterns, Sources, Split, about_data, open_splits, remarks
@@ -92,9 +92,9 @@ def evaluate(
     refuse_unknown(wanted or [], subject.views.bases)
     file = Path(json_file) if json_file else subject.home and subject.home / "evaluation.json"
     if file:
-        collectives.from_main(lambda: try_place(file, RECORDS))  # before anything is computed
+        collectives.run_on_main(lambda: try_place(file, RECORDS))  # before anything is computed
     needs = {"labels": need_labels(jobs), "segments": need_segments(jobs)}
-    sources = collectives.main_first(lambda: open_splits(subject.recipe, data, test, other, **needs))
+    sources = collectives.run_main_first(lambda: open_splits(subject.recipe, data, test, other, **needs))
     for source in sources.shards.values():
         build_alike(subject.recipe.views, source.shapes, subject.views.shapes, subject.name)
     setting = Setting(subject, sources, seed, batch_size, said.precision, device)
@@ -155,15 +155,16 @@ def features(setting: Setting, wants: list[Want], labels: bool) -> dict[str, Spl
         if collected is not None:
             entries[name], computed = collected.entries, computed + collected.computed
     # not in the loop: where samples cannot be used the main process raises, and the others would wait for it
-    splits = on_main(
-        lambda: {name: Split(sources[name], wants, found, needed=labels) for name, found in entries.items()}
+    splits = collectives.run_on_main(
+        lambda: {name: Split(sources[name], wants, found, needed=labels) for name, found in entries.items()},
+        share=False,
     )
     if splits:
         cached = len(splits) * len(wants) - computed
         held = sum(size for _, size, _ in cache.entries()) / 2**20
         text = f"features: {computed} computed, {cached} from the cache {cache.folder()}, {held:,.1f} MiB in all"
         Console(stderr=True).print(text, highlight=False, soft_wrap=True)
-    return splits
+    return splits or {}
 
 
 def measure(

@@ -54,7 +54,7 @@ class Checks:
 
     def owed(self, start: int) -> bool:
         """Whether the check of the step that a run starts from was never made; recalls the check before step 1."""
-        lines = collectives.from_main(lambda: _checked(self.folder / "metrics.jsonl"))
+        lines = collectives.run_on_main(lambda: _checked(self.folder / "metrics.jsonl"))
         self.first = lines.get(0, {})
         return self.due(start) and start not in lines
 
@@ -85,11 +85,11 @@ class Checks:
         verdict = judge(self._evidence(done, metrics, trained, found))
         values = {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
         held_out = self._held_out(metrics)
-        best = collectives.from_main(lambda: held_out is not None and store.would_be_best(self.folder, held_out))
+        best = collectives.run_on_main(lambda: held_out is not None and store.would_be_best(self.folder, held_out))
         if done == 0:
             self.first = metrics
         text = json.dumps(verdict.record(), indent=1) + "\n"
-        collectives.from_main(lambda: _unless_full(lambda: write_aside(self.folder / "verdict.json", text)))
+        collectives.run_on_main(lambda: _unless_full(lambda: write_aside(self.folder / "verdict.json", text)))
         told = self._mispaired(done, values) if self.trainer.matching else []
         values[f"{before}seconds"] = time.perf_counter() - begin
         return Check(done, values, verdict, held_out, best, told)

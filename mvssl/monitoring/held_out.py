@@ -126,7 +126,7 @@ def _open(table: Data, patterns: str | list[str], labelled: bool = False) -> Sou
                 )  # fmt: skip
         raise AssertionError("the last turn returns or raises")
 
-    return collectives.main_first(work)
+    return collectives.run_main_first(work)
 
 
 def measure(

@@ -53,15 +53,16 @@ def claimed(folder: Path) -> Iterator[None]:
 
     Raises `OutputError` where it cannot be written, holds something else than a run, or is held by another process.
     """
-    held: list[IO] = []
-    collectives.from_main(lambda: held.append(_lock(folder)))
-    _locks.update(held)
+    lock = collectives.run_on_main(lambda: _lock(folder), share=False)
+    if lock is None:  # not the main process
+        yield
+        return
+    _locks.add(lock)
     try:
         yield
     finally:
-        for lock in held:
-            _locks.discard(lock)
-            lock.close()  # which also ends its hold, as a kill would
+        _locks.discard(lock)
+        lock.close()  # a kill closes it as well
 
 
 def _lock(folder: Path) -> IO:

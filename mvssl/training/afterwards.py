@@ -46,7 +46,7 @@ def check(recipe: Recipe, folder: Path) -> None:
 
             folders_of(list(recipe.encoder), folder / "backbone")
 
-    collectives.from_main(look)
+    collectives.run_on_main(look)
 
 
 def finish(recipe: Recipe, folder: Path) -> None:

@@ -6,7 +6,6 @@ The ledger reads the vote of a step only when the next one is under way, so that
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from torch import Tensor
 
 from mvssl.data import Bad
@@ -58,12 +57,7 @@ class Ledger:
             self._record(step, int(votes.bad), records)
 
     def _record(self, step: int, count: int, records: list[Bad]) -> None:
-        everyone: list[list[Bad]] = [[] for _ in range(collectives.world())]
-        if collectives.world() > 1:
-            dist.all_gather_object(everyone, records)
-        else:
-            everyone = [records]
-        found = [record for each in everyone for record in each]
+        found = [record for each in collectives.gather_objects(records) for record in each]
         self.bad += count
         if collectives.rank() == 0:
             self._lines.append([{"step": step, **record._asdict()} for record in found])

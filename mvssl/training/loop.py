@@ -105,7 +105,7 @@ def _begin(trainer: Trainer, folder: Path, val: Any) -> Begun:
         for name in ("metrics.jsonl", "bad.jsonl"):  # a new run keeps nothing, not even what came before its first step
             cut_lines_after(folder / name, start or -1)
 
-    collectives.from_main(write)
+    collectives.run_on_main(write)
     start_trackers(accelerator)
     say(accelerator, plan(trainer, start, checks), *lines)
     counts = {name: state.get(name, 0) for name in ("bad", "skipped", "in_a_row")}

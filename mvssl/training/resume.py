@@ -30,7 +30,7 @@ def open_training(table: Data) -> Shards:
             pack_once(table)
         return open_shards(table.train, table.folder, table.columns, missing=table.missing, progress=main)
 
-    return collectives.main_first(work)
+    return collectives.run_main_first(work)
 
 
 def pack_once(table: Data) -> None:
@@ -80,7 +80,7 @@ def find_earlier(folder: Path) -> Earlier | None:
 
     The same on every process. Raises `DataError`, `StorageError`, and `RecipeError` where processes see other folders.
     """
-    agreed = collectives.from_main(lambda: _identified(checkpoint.newest(folder)))
+    agreed = collectives.run_on_main(lambda: _identified(checkpoint.newest(folder)))
     if agreed is None:
         return None
     found, digest = agreed

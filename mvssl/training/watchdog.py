@@ -156,7 +156,7 @@ def _main_thread() -> tuple[str, bool]:
         return "an unknown place", False
     innermost = [frame, frame.f_back, frame.f_back and frame.f_back.f_back]
     files = [each.f_code.co_filename for each in innermost if each is not None]
-    waits = any(re.search(r"torch/(distributed|autograd)/|mvssl/distributed\.py", file) for file in files)
+    waits = any(re.search(r"torch/(distributed|autograd)/|mvssl/distributed/", file) for file in files)
     return f"{frame.f_code.co_filename}:{frame.f_lineno}", waits
 
 

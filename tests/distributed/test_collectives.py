@@ -294,7 +294,7 @@ def waited():
         patch.setattr(
             torch.distributed, "broadcast_object_list", lambda *a, group: groups.append(group) or own(*a, group=group)
         )
-        made = [collectives.from_main(lambda n=n: n) for n in range(2)]
+        made = [collectives.run_on_main(lambda n=n: n) for n in range(2)]
     options = groups[0]._get_backend(torch.device("cpu")).options
     return made, groups[0] is groups[1] is collectives.cpu_group(), groups[0].name(), options._timeout
 

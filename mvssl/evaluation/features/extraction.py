@@ -69,11 +69,14 @@ def collect(
     """
     names = [cache.digest(description) for description in descriptions]
     first = [names.index(name) for name in names]  # equal descriptions, as of an encoder that was not trained, are one
-    found = on_main(lambda: _found(descriptions))
-    missing = collectives.from_main(lambda: sorted({first[n] for n, entry in enumerate(found) if entry is None}))
+    found: list[Any] = collectives.run_on_main(lambda: _found(descriptions), share=False) or []
+    missing = collectives.run_on_main(lambda: sorted({first[n] for n, entry in enumerate(found) if entry is None}))
     if not missing:
         return Collected(found, 0) if collectives.rank() == 0 else None
-    writers = on_main(lambda: {number: cache.Writer(descriptions[number], len(source)) for number in missing})
+    writers = collectives.run_on_main(
+        lambda: {number: cache.Writer(descriptions[number], len(source)) for number in missing}, share=False
+    )
+    writers = writers or {}  # none but on the main process
     device = device or torch.device("cpu")
 
     def take(part: Part) -> None:
@@ -90,19 +93,12 @@ def collect(
     try:
         if not _in_rounds(parts, take, batch_size):
             raise DataError(f"none of {counted(len(source), 'sample')} in {source.shard(0)} and its like could be used")
-        closed = collectives.from_main(lambda: _close(found, writers))
+        closed = collectives.run_on_main(lambda: _close(found, writers))
     except BaseException:
         for writer in writers.values() if collectives.rank() == 0 else ():
             writer.discard()
         raise
     return Collected([found[n] for n in first], closed) if collectives.rank() == 0 else None
-
-
-def on_main(work: Callable[[], Any]) -> Any:
-    """`work()` on the main process, where it may fail for all; nothing of it on the others."""
-    made: list[Any] = []
-    collectives.from_main(lambda: made.append(work()))
-    return made[0] if made else {}
 
 
 def _found(descriptions: list[dict[str, Any]]) -> list[Entry | None]:
@@ -197,7 +193,7 @@ def _in_rounds(parts: Iterator[Part], take: Callable[[Part], None], batch_size: 
             part = next(parts, None) if failure is None else None
         except MvsslError as error:
             failure = error
-        everyone = _told(part, failure, group)
+        everyone = _told(part, failure)
         if failure is not None:
             raise failure
         for told in everyone:
@@ -215,7 +211,7 @@ def _in_rounds(parts: Iterator[Part], take: Callable[[Part], None], batch_size: 
             failure = error
 
 
-def _told(part: Part | None, failure: MvsslError | None, group: Any) -> list[dict[str, Any] | None]:
+def _told(part: Part | None, failure: MvsslError | None) -> list[dict[str, Any] | None]:
     """What every process has in this round: None, or its rows and the shapes of its arrays, or why it failed."""
     told = None
     if failure is not None:
@@ -223,11 +219,7 @@ def _told(part: Part | None, failure: MvsslError | None, group: Any) -> list[dic
     elif part is not None:
         like = [{name: (x.shape[1:], x.dtype) for name, x in arrays.items()} for arrays in part.arrays]
         told = {"failure": None, "rows": part.rows, "like": like}
-    if collectives.world() == 1:
-        return [told]
-    everyone: list[Any] = [None] * collectives.world()
-    dist.all_gather_object(everyone, told, group=group)
-    return everyone
+    return collectives.gather_objects(told)
 
 
 def _gathered(part: Part | None, everyone: list[Any], like: list[dict], size: int, group: Any) -> list[Part]:
