@@ -105,8 +105,9 @@ def draw_chart(axes: Axes, chart: Chart) -> None:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     if chart.floor is not None:
         axes.set_ylim(bottom=min(chart.floor, low))
-    if axes.get_xlim()[1] > 1:
-        axes.set_xlim(left=0)
+    last = max(line.series.steps[-1] for line in chart.lines)
+    if last:
+        axes.set_xlim(-0.02 * last, 1.02 * last)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     _frame(axes, "step", "", log=chart.is_log)
 
@@ -167,7 +168,7 @@ def _svg(draw: Callable[[Axes], None], size: tuple[int, int], salt: str) -> str:
     body = file.getvalue().partition("<svg")[2].partition(">")[2]
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # it would style the page
     body = re.sub(r' id="[A-Za-z][\w.]*_\d+"| font-family: [^;]*;| transform="rotate\(-0 [^"]*"', "", body)
-    body = re.sub(r"(\d\.\d\d)\d+", r"\1", body)
+    body = re.sub(r'"[^"]*"', lambda value: re.sub(r"(\d\.\d\d)\d+", r"\1", value[0]), body)
     body = re.sub(r"#[0-9a-f]{6}", lambda colour: PAGE_COLOURS.get(colour[0], colour[0]), body)
     return f'<svg viewBox="0 0 {size[0]} {size[1]}" aria-hidden="true">{body.strip()}'
 

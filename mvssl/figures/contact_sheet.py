@@ -47,9 +47,21 @@ def contact_sheet(
     The first draw is the very one that training with `seed` sees; views with a count are drawn once each. Default are
     three draws, or fewer where that would be too wide. `rates` are samples per second of columns, for the time axes.
     """
+    return write_picture(draw_contact_sheet(viewset, batch, seed=seed, draws=draws, rates=rates, device=device), out)
+
+
+def draw_contact_sheet(
+    viewset: ViewSet,
+    batch: Any,
+    *,
+    seed: int = 0,
+    draws: int | None = None,
+    rates: Mapping[str, float | None] | None = None,
+    device: torch.device | str = "cpu",
+) -> Figure:
     groups = [*_columns(viewset, batch, rates or {}), *_views(viewset, batch, rates or {}, seed, draws, device)]
     panels = [shown for group in groups for shown in (*group, None)][:-1]  # a narrow gap after each group
-    return _draw(panels, len(batch.position), out)
+    return _draw(panels, len(batch.position))
 
 
 def column_sheet(
@@ -57,10 +69,10 @@ def column_sheet(
 ) -> Path:
     """Draw the columns of some samples side by side, a note on each row, to the PNG `out`. Raises `OutputError`."""
     panels = [shown for group in _columns(viewset, batch, rates or {}) for shown in (*group, None)][:-1]
-    return _draw(panels, len(batch.position), out, notes)
+    return write_picture(_draw(panels, len(batch.position), notes), out)
 
 
-def _draw(panels: Sequence[Panel | None], rows: int, out: Path, notes: list[str] | None = None) -> Path:
+def _draw(panels: Sequence[Panel | None], rows: int, notes: list[str] | None = None) -> Figure:
     widths = [shown.wide if shown else GAP for shown in panels]
     layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
     beside = 1.0 if notes else 0.0  # inches
@@ -81,7 +93,7 @@ def _draw(panels: Sequence[Panel | None], rows: int, out: Path, notes: list[str]
     figure.supxlabel("\n".join(caption), x=0.05 / wide, ha="left", ma="left", fontsize=7)
     for row, note in enumerate(notes or []):
         axes[row, 0].set_ylabel(note, fontsize=6, rotation=0, ha="right", va="center")
-    return write_picture(figure, out)
+    return figure
 
 
 def _caption(panels: Sequence[Panel | None]) -> Iterator[str]:

@@ -41,6 +41,7 @@ class Panel(NamedTuple):
     label: str = ""  # what the caption calls it; none, where it is like another
     tall: float = 1.0  # in ordinary rows
     present: Tensor | None = None  # bool [n], which rows have it; default all
+    pixels: Tensor | None = None  # [n, 3, h, w] in [0, 1], if the rows are plain pictures
 
     def draw(self, axes: Axes, row: int, last: bool) -> None:
         """A row, or the word that it is absent."""
@@ -87,7 +88,7 @@ def _pictures(title: str, x: Tensor) -> Panel:
         axes.imshow(x[row].permute(1, 2, 0).numpy(), interpolation="nearest")
         _bare(axes)
 
-    return Panel(title, min(3.0, max(1.0, x.shape[3] / x.shape[2])), show)
+    return Panel(title, min(3.0, max(1.0, x.shape[3] / x.shape[2])), show, pixels=x)
 
 
 def _bands(title: str, x: Tensor, names: list[str], measured: bool) -> Panel:

@@ -7,7 +7,7 @@ from mvssl.figures.charts import Chart, Line
 from mvssl.figures.curves import Bound, find_bounds, find_planes, parse_names
 from mvssl.objectives.metric_names import MetricName
 from mvssl.reporting.content import Absent, Drawing, Section, Table, draw_lines, draw_way
-from mvssl.reporting.gather import Facts
+from mvssl.reporting.facts import Facts
 from mvssl.runs.metric_series import Metrics, Series
 from mvssl.text import counted
 
@@ -98,7 +98,7 @@ def _build_chart(names: list[MetricName], named: dict[MetricName, Series]) -> Ch
 
 def _draw_some(chart: Chart) -> Drawing:
     """Draw the first lines of a chart and say how many are left."""
-    colours = [colour for colour in dict.fromkeys(line.colour for line in chart.lines)][:MAX_LINES]
+    colours = list(dict.fromkeys(line.colour for line in chart.lines))[:MAX_LINES]
     lines = [line for line in chart.lines if line.colour in colours]
     left = len(chart.lines) - len(lines)
     return draw_lines(chart._replace(lines=lines), f"{counted(left, 'more line')} not drawn." if left else "")

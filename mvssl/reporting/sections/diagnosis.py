@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mvssl.reporting.content import Absent, Section, describe_value
-from mvssl.reporting.gather import Facts
+from mvssl.reporting.facts import Facts
 
 KINDS = {"healthy": "well", "too early to say": "open", "too few held-out samples to say": "open"}  # others: ill
 SIGNS = {"well": "✓", "open": "…", "ill": "!"}

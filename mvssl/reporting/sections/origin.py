@@ -7,7 +7,7 @@ import yaml
 
 from mvssl.exporting.model_card import public
 from mvssl.reporting.content import Section
-from mvssl.reporting.gather import Facts, short_path
+from mvssl.reporting.facts import Facts, short_path
 from mvssl.training.next_commands import overriding
 
 MAX_BAD, MAX_LINES = 20, 90  # undecodable samples listed; lines of a recipe that is shown unfolded

@@ -19,7 +19,7 @@ from mvssl.evaluation.results.tables import (
     title_of,
 )
 from mvssl.reporting.content import Absent, Section
-from mvssl.reporting.gather import Facts
+from mvssl.reporting.facts import Facts
 from mvssl.training.next_commands import typed
 
 MAX_ROWS = 16  # of one probe that are shown unfolded
@@ -93,8 +93,8 @@ def describe_best(records: list[Record]) -> str | None:
         if candidates:
             best = max(candidates, key=lambda r: r["value"] if r["higher_is_better"] else -r["value"])
             untrained = [r for r in records if r["encoder"] == "untrained" and _is_comparable(r, best)]
-            metric = best["metric"].replace("_", " ")
-            parts = [f"{metric} {_with_unit(best)} by {full_name(best)} on {_describe_place(best['view'], best['layer'])}"]
+            metric, place = best["metric"].replace("_", " "), _describe_place(best["view"], best["layer"])
+            parts = [f"{metric} {_with_unit(best)} by {full_name(best)} on {place}"]
             parts += [f"untrained {_with_unit(r)}" for r in untrained[:1]]
             chance = {**best, "value": best.get("chance"), "standard_error": None}
             parts += [f"chance {_with_unit(chance)}"] if chance["value"] is not None else []
@@ -148,7 +148,8 @@ def _build_body(records: list[Record], rows: list[RowKey]) -> Body:
         present = [record for record in cells if record]
         best = (max if present[0]["higher_is_better"] else min)(record["value"] for record in present)
         unit = present[0]["unit"]
-        head = row[2] + f", {row[3].replace('_', ' ')}" * several_metrics + f" ({unit})" * (several_units and bool(unit))
+        head = row[2] + f", {row[3].replace('_', ' ')}" * several_metrics
+        head += f" ({unit})" * (several_units and bool(unit))
         numbers = [_number(_text(r), r["value"] == best) if r else None for r in cells]
         gain = next(((r.get("gain") or {}).get("untrained") for r in present if r["encoder"] == "trained"), None)
         if gains:
@@ -192,7 +193,8 @@ def _build_details(records: list[Record]) -> list[Details]:
     encoders = {id(r): f"{_describe_place(r['view'], r['layer'])}, {r['encoder']}" for r in records}
     features = {encoders[id(r)]: (r.get("subject") or {}).get("features") for r in records}
     groups["Features"] = {name: value for name, value in features.items() if value}
-    groups["Chosen by the data"] = {f"{row_name(r)} on {encoders[id(r)]}": r["chosen"] for r in records if r.get("chosen")}
+    chosen = {f"{row_name(r)} on {encoders[id(r)]}": r["chosen"] for r in records if r.get("chosen")}
+    groups["Chosen by the data"] = chosen
     return [
         Details(title, {key.replace("_", " "): _plain(value) for key, value in settings.items()})
         for title, settings in groups.items()

@@ -9,7 +9,7 @@ from mvssl.data.shards.paths import listed
 from mvssl.process.signals import CODES
 from mvssl.recipe import Objective
 from mvssl.reporting.content import Section, short
-from mvssl.reporting.gather import Facts
+from mvssl.reporting.facts import Facts
 from mvssl.reporting.samples import EncodedSamples
 from mvssl.reporting.sections.probes import describe_best
 from mvssl.runs.exit_record import parse_exit

@@ -43,7 +43,7 @@ class Facts:
         return max((series.steps[-1] for series in self.metrics.values()), default=0)
 
 
-def gather(folder: Path) -> Facts:
+def read_facts(folder: Path) -> Facts:
     """Read a run folder. Raises `DataError` if it is no run or a file cannot be opened, and `RecipeError`."""
     if not (folder / "recipe.yaml").is_file():
         raise DataError(f"{folder} is no run folder: it has no recipe.yaml")

@@ -1,0 +1,82 @@
+"""Local maps: the three strongest components of what an encoder computes for each place, as colours over its input."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mvssl.reporting.content import Absent, Picture, Section
+from mvssl.reporting.pictures import Pixels, encode_pixels, tint, view_pixels
+from mvssl.reporting.samples import EncodedSamples, principal_components
+from mvssl.views.naming import first_drawn
+from mvssl.views.normalize import spread
+
+SAMPLES, MAX_VIEWS = 6, 6
+FINEST, COARSEST = 32, 3  # sides of the maps that can be drawn
+FITTED = 32  # samples that the components are fitted on
+
+
+class MapsOfView(NamedTuple):
+    view: str
+    strips: dict[str, list[Picture]]  # the input, then each map: one picture a sample
+
+
+@dataclass(frozen=True)
+class Maps(Section):
+    name, title = "maps", "Local maps"
+    views: list[MapsOfView]
+
+
+def show_maps(encoded: EncodedSamples) -> Maps | Absent:
+    """Return for each view some samples, and over them a fine and the deepest map with some places."""
+    fitted = spread(len(encoded.indices), FITTED).tolist()
+    drawn = spread(len(fitted), SAMPLES).tolist()
+    views, model = encoded.run.views, encoded.run.model
+    batch = encoded.decode(fitted)
+    shown = []
+    for view, x in views.clean(batch, encoded.device).items():
+        if x.dim() != 4 or len(shown) == MAX_VIEWS:
+            continue
+        with torch.inference_mode():
+            features = model.encode({first_drawn(view, views.names) or view: x})
+        upside_down = type(views.view(view)).__name__ == "LogMelView"  # TODO
+        maps = [(m.flip(2) if upside_down else m).cpu() for m in next(iter(features.values())).maps]
+        levels = choose_levels([(m.shape[2], m.shape[3]) for m in maps])
+        if levels:
+            pixels = view_pixels(views, view, x, batch)
+            shown.append(_show_view(view, [pixels[k] for k in drawn], {k: maps[k] for k in levels}, drawn))
+    if not shown:
+        return Absent(Maps.title, "no view is an image whose encoder has maps of at least 3 x 3 places")
+    return Maps(shown)
+
+
+def choose_levels(sides: list[tuple[int, int]]) -> list[int]:
+    """Return the numbers of up to two maps: the deepest with some places, and the deepest that is finer."""
+    fit = [k for k, (h, w) in enumerate(sides) if min(h, w) >= COARSEST and max(h, w) <= FINEST]
+    if not fit:
+        return []
+    finer = [k for k in fit if sides[k][0] > sides[fit[-1]][0]]
+    return [*finer[-1:], fit[-1]]
+
+
+def colour_places(x: Tensor) -> tuple[Tensor, list[float]]:
+    """Return a map [n, c, h, w] as colours [n, 3, h, w] in [0, 1], and the share of variance of each component."""
+    n, c, h, w = x.shape
+    rows = x.float().nan_to_num(0.0).permute(0, 2, 3, 1).reshape(-1, c)
+    scores, share = principal_components(rows, 3)
+    low, high = scores.quantile(0.02, dim=0), scores.quantile(0.98, dim=0)
+    scaled = ((scores - low) / (high - low).clamp(min=1e-9)).clamp(0, 1)
+    return scaled.reshape(n, h, w, 3).permute(0, 3, 1, 2), share.tolist()
+
+
+def _show_view(view: str, pixels: list[Pixels], maps: dict[int, Tensor], drawn: list[int]) -> MapsOfView:
+    strips = {"input": [encode_pixels(one, f"{view}, sample {k + 1}") for k, one in enumerate(pixels)]}
+    for level, x in maps.items():
+        colours, share = colour_places(x)
+        h, w = x.shape[2:]
+        strips[f"map {level}, {h} x {w} ({sum(share):.0%} of the variance)"] = [
+            encode_pixels(tint(one, colours[sample]), f"{view}, sample {k + 1}, components of map {level}")
+            for k, (sample, one) in enumerate(zip(drawn, pixels, strict=True))
+        ]
+    return MapsOfView(view, strips)
