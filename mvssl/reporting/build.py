@@ -19,7 +19,7 @@ from mvssl.files import PAGE, try_place, write_aside
 from mvssl.reporting.content import Absent, Section
 from mvssl.reporting.facts import Facts, read_facts
 from mvssl.reporting.samples import EncodedSamples, encode_samples
-from mvssl.reporting.sections.curves import show_bounds, show_curves, show_pace, show_plane
+from mvssl.reporting.sections.run_charts import show_bounds, show_curves, show_pace, show_plane
 from mvssl.reporting.sections.diagnosis import show_diagnosis
 from mvssl.reporting.sections.embedding import Embedding, show_embedding
 from mvssl.reporting.sections.maps import Maps, show_maps

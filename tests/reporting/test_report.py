@@ -264,7 +264,13 @@ def test_held_out_values_and_the_plane_are_shown_where_they_exist(run, term):
     assert "loss 8 at step 6; lowest 5 at step 3" in page.text
     charts = page.all("aria-label")
     beta = f"{term}beta over step" if term else "Beta over step"
-    for title in ("Loss over step", "image_0-image_1 in nats", "kNN, held out in share right", "Information plane", beta):
+    for title in (
+        "Loss over step",
+        "image_0-image_1 in nats",
+        "kNN, held out in share right",
+        "Information plane",
+        beta,
+    ):
         assert any(chart.startswith(title) for chart in charts), title
     assert any("step 6, beta 0.1" in word for word in page.words)
 
