@@ -4,6 +4,10 @@ The way from a shard to a loss, in four steps:
 
     shards --data--> Batch --views--> Views --encoders--> Features by view --objectives--> loss, metrics
 
+A user calls seven functions: `train`, `evaluate`, `export`, `embed`, `report`, `load_run` and `load_recipe`. Each takes
+what its command takes. An option that may be given several times is a list under its plural: `--probe knn` is
+`probes=["knn"]`. The file of `--json` is `json_file`.
+
 `import mvssl` registers the networks of `mvssl.encoders` with timm, as soon as timm itself is imported. Nothing heavy
 is imported before it is used: torch and timm take seconds, and `mvssl --help` needs neither.
 """

@@ -156,3 +156,27 @@ def home_path(path: str | Path) -> Path:
         return Path(at_home(str(path)))
     except ValueError as error:
         raise RecipeError(str(error)) from None
+
+
+def cache_folder() -> Path:
+    """Where mvssl keeps what it can make again: $MVSSL_CACHE, else ~/.cache/mvssl.
+
+    Where there is no home, as in some containers, it is a folder of the user's own among the temporary files. Raises
+    `OutputError` where somebody else made it.
+    """
+    if os.environ.get("MVSSL_CACHE"):
+        return home_path(os.environ["MVSSL_CACHE"])
+    try:
+        return Path.home() / ".cache" / "mvssl"
+    except RuntimeError:
+        folder = Path(tempfile.gettempdir()) / f"mvssl-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        stat = folder.lstat()
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be made: {error.strerror}; choose another with MVSSL_CACHE=FOLDER"
+        ) from None
+    if folder.is_symlink() or stat.st_uid != os.getuid() or stat.st_mode & 0o077:
+        raise OutputError(f"{folder} is not this user's alone; choose another with MVSSL_CACHE=FOLDER")
+    return folder

@@ -7,7 +7,7 @@ out  the loss, a scalar that is equal on every process, and detached metrics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,30 +15,31 @@ from torch import Tensor, nn
 from mvssl.distributed import collectives
 from mvssl.distributed.batch_norm import SyncBatchNorm
 from mvssl.distributed.devices import laid_out, rows_of, scattered
-from mvssl.encoders import Encoder, Features, Widths
-from mvssl.encoders.encoder import as_image, first_line, with_view
+from mvssl.encoders import Encoder, Features, Widths, as_image, at_least_float32, with_view
+from mvssl.encoders.encoder import first_line
 from mvssl.errors import MvsslError, RecipeError
-from mvssl.objectives import OBJECTIVES
-from mvssl.objectives.context import Context, at_least_float32
+from mvssl.objectives import Context, Objective, find_objective
+from mvssl.objectives.base import refuse_hidden_members
+from mvssl.objectives.metric_names import MetricName
 from mvssl.recipe import Recipe
-from mvssl.recipe.options import construct, find_class
+from mvssl.recipe.options import construct
 from mvssl.views.bands import kept_names
 from mvssl.views.naming import drawn
 
 
 class Term(NamedTuple):
-    """One objective of the sum."""
+    """One objective of the weighted sum."""
 
     name: str
     weight: float
-    objective: nn.Module
+    objective: Objective
 
 
 class MultiView(nn.Module):
     """Encoders by group of views ("left,right") and the weighted sum of objectives.
 
-    `names` says which base view a drawn view comes from where they differ: {"a_0": "a", "a_1": "a"}. With `joint_bn`
-    views that share an encoder and a shape pass as one batch and batch norm sees them together; otherwise one by one.
+    `names` gives the base view of each drawn view where they differ: {"a_0": "a", "a_1": "a"}. With `joint_bn` views
+    that share an encoder and a shape pass it as one batch, so batch norm sees them together; otherwise one by one.
     """
 
     def __init__(
@@ -54,65 +55,71 @@ class MultiView(nn.Module):
         terms = list(terms)
         self.objective = nn.ModuleList(term.objective for term in terms)
         self.weights = [term.weight for term in terms]
-        self.labels = _distinct([term.name for term in terms])
+        self.labels = _make_distinct([term.name for term in terms])
         self.joint_bn = joint_bn
         self.groups = {view.strip(): group for group in encoders for view in group.split(",")}
         self.groups |= {view: self.groups[base] for view, base in (names or {}).items()}
 
+    @property
+    def terms(self) -> list[Term]:
+        """The terms of the loss under distinct names: cmc_0 and cmc_1 where two have the same name."""
+        objectives = cast(Iterable[Objective], self.objective)
+        return [Term(*term) for term in zip(self.labels, self.weights, objectives, strict=True)]
+
     def forward(self, views: Mapping[str, Tensor], context: Context) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum of the objectives' losses, and their metrics by key."""
         features = self.encode(views, context.present)
-        # Maps stay as the encoder made them, for whoever reads one to raise: all of them at once are gigabytes.
-        features = {view: found._replace(vector=at_least_float32(found.vector)) for view, found in features.items()}
+        # An objective raises the map that it reads: all maps in float32 at once would take gigabytes.
+        features = {view: f._replace(vector=at_least_float32(f.vector)) for view, f in features.items()}
+        with_views = {view: with_view(f, views[view]) for view, f in features.items()}
         device = next(iter(views.values())).device.type
         losses, metrics = [], {}
         with torch.autocast(device, enabled=False):  # scores in bf16 lose the difference between candidates
-            for label, weight, objective in zip(self.labels, self.weights, self.objective, strict=True):
-                own = replace(context, draws=context.draws.within(label))  # two terms of one class draw apart
-                loss, found = objective(_seen(objective, features, views), own)
+            for name, weight, objective in self.terms:
+                own = replace(context, draws=context.draws.within(name))  # two terms of one class draw differently
+                loss, measured = objective(with_views if objective.reads_views else features, own)
                 losses.append(weight * loss)
-                metrics |= {f"{label}/{name}" if len(self.labels) > 1 else name: value for name, value in found.items()}
-                if len(self.labels) > 1:
-                    metrics[f"{label}/loss"] = loss.detach()
+                metrics |= self.name_metrics(name, loss, measured)
         return torch.stack(losses).sum(), metrics
 
+    def name_metrics(self, term: str, loss: Tensor, measured: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the metrics of a term by key. With several terms keys begin with its name, and its loss is added."""
+        if len(self.labels) == 1:
+            return dict(measured)
+        values = {**measured, "loss": loss.detach()}
+        return {str(MetricName.parse(key)._replace(term=term)): value for key, value in values.items()}
+
     def encode(self, views: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> dict[str, Features]:
-        """Features of each view; rows that `present` (bool [n] on the CPU) calls absent meet no encoder and are 0."""
+        """Return the features of each view.
+
+        Rows that are False in `present` (bool [n] on the CPU, by view) do not pass the encoder; their features are 0.
+        """
         rows = {view: rows_of(mask, views[view].device) for view, mask in (present or {}).items() if view in views}
-        together = defaultdict(list)
+        batches = defaultdict(list)
         for view, x in views.items():
-            together[(self.groups[view], x.shape[1:]) if self.joint_bn else view].append(view)
-        found = {}
-        for names in together.values():
-            there = [views[view].index_select(0, rows[view]) if view in rows else views[view] for view in names]
-            features = _encode(self.encoder_of(names[0]), torch.cat(there) if len(there) > 1 else there[0])
-            parts = zip(*(t.split([len(x) for x in there]) for t in (*features.maps, features.vector)), strict=True)
+            batches[(self.groups[view], x.shape[1:]) if self.joint_bn else view].append(view)
+        encoded = {}
+        for names in batches.values():
+            inputs = [views[view].index_select(0, rows[view]) if view in rows else views[view] for view in names]
+            features = _encode(self.encoder_of(names[0]), torch.cat(inputs) if len(inputs) > 1 else inputs[0])
+            sizes = [len(x) for x in inputs]
+            parts = zip(*(t.split(sizes) for t in (*features.maps, features.vector)), strict=True)
             for view, part in zip(names, parts, strict=True):
                 n = len(views[view])
                 *maps, vector = [scattered(t, rows[view], n) for t in part] if view in rows else part
-                found[view] = Features(tuple(maps), vector)
-        return {view: found[view] for view in views}
+                encoded[view] = Features(tuple(maps), vector)
+        return {view: encoded[view] for view in views}
 
     def encoder_of(self, view: str) -> Encoder:
-        """The encoder of a view, by its name in the recipe or as drawn (a, or a_0)."""
+        """Return the encoder of a view, by its name in the recipe or as drawn (a, or a_0)."""
         return self.encoders[self.groups[view]]  # pyright: ignore[reportReturnType]
-
-
-def reads_views(objective: object) -> bool:
-    """Whether an objective or its class asks for the views themselves, as map 0 of their features."""
-    return getattr(objective, "reads_views", False)
-
-
-def _seen(objective: nn.Module, features: dict[str, Features], views: Mapping[str, Tensor]) -> dict[str, Features]:
-    if not reads_views(objective):
-        return features
-    return {view: with_view(found, views[view]) for view, found in features.items()}
 
 
 def _encode(encoder: Encoder, x: Tensor) -> Features:
     x = laid_out(x, encoder)
     if len(x) or (collectives.world() > 1 and _synchronises(encoder)):
         return encoder(x)
-    # No row is present: a blank one in eval mode changes no statistics and keeps the graph, which DDP counts on.
+    # No row is present. A blank row in eval mode changes no statistics and keeps the graph, which DDP needs.
     training = encoder.training
     features = encoder.eval()(x.new_zeros(1, *x.shape[1:]))
     encoder.train(training)
@@ -126,15 +133,15 @@ def _synchronises(encoder: Encoder) -> bool:
     )
 
 
-def _distinct(names: list[str]) -> list[str]:
+def _make_distinct(names: list[str]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name}_{names[:i].count(name)}" for i, name in enumerate(names)]
 
 
 def build_model(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], *, start_weights: bool = True) -> MultiView:
-    """The model of a recipe for views of the given shapes (by view as drawn: a view with count 2 is a_0 and a_1).
+    """Return the model of a recipe for views of the given shapes, by drawn name (a view with count 2 is a_0 and a_1).
 
-    Weights are drawn from torch's generator, which the caller seeds, in the recipe's order; with `start_weights` false,
-    `pretrained` and `init_from` are left alone, since a checkpoint follows. Raises `RecipeError`.
+    Weights are drawn from torch's generator, which the caller seeds, in the recipe's order. With `start_weights` false
+    `pretrained` and `init_from` are ignored, since a checkpoint follows. Raises `RecipeError`.
     """
     for view in recipe.views:
         _check_name(view)
@@ -150,18 +157,19 @@ def build_model(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], *, start_
     terms = []
     for number, table in enumerate(recipe.objective):
         where = f"objective.{number}"
-        made = find_class(table.name, OBJECTIVES, where)
-        label = table.name.rpartition(":")[2]
+        found = find_objective(table.name, where)
         given = widths
-        if reads_views(made):
+        if found.reads_views:
             given = {view: w._replace(maps=(as_image(tuple(shapes[view])), *w.maps)) for view, w in widths.items()}
-        terms.append(Term(label, table.weight, construct(made, table.options, where, given)))
+        objective = construct(found, table.options, where, given)
+        refuse_hidden_members(objective, where)
+        terms.append(Term(table.name.rpartition(":")[2], table.weight, objective))
     bases = {view: base for base, draws in names.items() for view in draws}
     return MultiView(encoders, terms, bases, joint_bn=recipe.train.joint_bn)
 
 
 def _check_name(view: str) -> None:
-    """Refuse names under which `nn.ModuleDict` has something of its own: nothing can stand there by view."""
+    """Raise `RecipeError` for a name that is an attribute of `nn.ModuleDict`, since modules are kept there by view."""
     if hasattr(nn.ModuleDict(), view):
         raise RecipeError(
             f"views.{view}: torch's modules have an attribute {view!r} already; call the view {view}_view, for example"
@@ -194,7 +202,7 @@ def _widths(
 
 
 def _try_encoder(encoder: Encoder, x: Tensor) -> None:
-    """One pass as in training; some options, such as rates of dropout beyond 1, fail there and not in eval mode."""
+    """One pass as in training; some options, such as dropout rates above 1, fail there and not in eval mode."""
     try:
         with torch.no_grad():
             encoder(laid_out(x, encoder))
@@ -204,11 +212,11 @@ def _try_encoder(encoder: Encoder, x: Tensor) -> None:
         raise encoder.refusal(tuple(x.shape[1:]), f"in training, {first_line(error)}") from None
 
 
-def unreached(model: MultiView, views: Mapping[str, Tensor], context: Context) -> list[str]:
-    """Names of the trainable parameters that no loss reaches, by one backward pass on the given batch.
+def find_idle_parameters(model: MultiView, views: Mapping[str, Tensor], context: Context) -> list[str]:
+    """Return the names of the trainable parameters that no loss reaches, by one backward pass on the given batch.
 
-    Gradients, buffers, torch's generator and training mode are left as they were. Every process must call it. Raises
-    `RecipeError` for an encoder that fails in training mode alone.
+    Gradients, buffers, torch's generator and training mode are restored. Every process must call it. Raises
+    `RecipeError` for an encoder that fails in training mode only.
     """
     buffers = [
         (module, key, b, b.clone()) for module in model.modules() for key, b in module._buffers.items() if b is not None
@@ -222,10 +230,10 @@ def unreached(model: MultiView, views: Mapping[str, Tensor], context: Context) -
         loss, _ = model(views, context)
         if loss.requires_grad:
             loss.backward()
-    missed = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    idle = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     with torch.no_grad():
         for module, key, buffer, before in buffers:
             module._buffers[key] = buffer.copy_(before)
     for name, parameter in model.named_parameters():
         parameter.grad = grads[name]
-    return missed
+    return idle

@@ -359,12 +359,12 @@ def test_a_stall_that_ends_by_itself_is_no_hang(root):
 
 def test_a_first_batch_that_fails_leaves_no_checkpoint_that_binds_the_recipe(root):
     def prepare(_: int) -> None:
-        from mvssl.data.shard_source import Shards
+        from mvssl.data import ShardSource
 
         def fails(self, i):
             raise StorageError("the disk failed")
 
-        Shards.__getitem__ = fails
+        ShardSource.__getitem__ = fails
 
     assert forks.start(["train", recipe_file(root)], root, prepare=prepare).wait() == {0: 74}
     assert store.candidates(root / "run") == []
@@ -387,7 +387,7 @@ def test_a_child_process_of_the_users_own_is_not_taken_for_a_loader_process():
     child = multiprocessing.Process(target=time.sleep, args=(60,))
     child.start()
     try:
-        assert mvssl.data.workers.end_all() == ""
+        assert mvssl.data.workers.kill_workers() == ""
         assert child.is_alive()
     finally:
         child.kill()
@@ -424,11 +424,11 @@ def test_a_process_that_waits_for_its_data_is_named(root):
     file = recipe_file(root, train__log_every=4)
 
     def prepare(rank: int) -> None:
-        from mvssl.data.shard_source import Shards
+        from mvssl.data import ShardSource
 
-        read = Shards.__getitem__
+        read = ShardSource.__getitem__
         if rank == 1:
-            Shards.__getitem__ = lambda self, i: time.sleep(0.02) or read(self, i)
+            ShardSource.__getitem__ = lambda self, i: time.sleep(0.02) or read(self, i)
 
     run = forks.start(["train", file], root, world=2, prepare=prepare)
     assert run.wait() == {0: 0, 1: 0}, run.stderr()

@@ -124,8 +124,8 @@ def mib_by_hand(model, batch, negatives):
         wrong = [(i, j) for i in range(BATCH) for j in range(BATCH) if i != j and here[i] and there[j]]
         if negatives == "roll":
             wrong = [(i, j) for i, j in wrong if i == (j - 1) % BATCH]
-        positive = torch.stack([critic.pairs(code[a][i], code[b][i]) for i in rows])
-        negative = torch.stack([critic.pairs(code[a][i], code[b][j]) for i, j in wrong])
+        positive = torch.stack([critic.score_rows(code[a][i], code[b][i]) for i in rows])
+        negative = torch.stack([critic.score_rows(code[a][i], code[b][j]) for i, j in wrong])
         jsd = F.softplus(-positive).mean() + F.softplus(negative).mean()
         p, q = (Normal(posterior[name].loc[rows], posterior[name].scale[rows]) for name in (a, b))
         skl = (kl_divergence(p, q) + kl_divergence(q, p)).sum(1).mean() / 2

@@ -7,10 +7,9 @@ from torch.testing import assert_close
 
 from mvssl import recipe
 from mvssl.distributed.batch_norm import convert_batchnorm
-from mvssl.encoders import Encoder, Features, Widths
-from mvssl.encoders.encoder import with_view
+from mvssl.encoders import Encoder, Features, Widths, with_view
 from mvssl.errors import RecipeError
-from mvssl.model import MultiView, Term, build_model, unreached
+from mvssl.model import MultiView, Term, build_model, find_idle_parameters
 from mvssl.objectives import Context
 from mvssl.random import Draws
 
@@ -221,7 +220,7 @@ def test_unreached_parameters_are_found_and_nothing_else_is_changed():
     model.encoders["a"].model.conv1.weight.grad = kept
     before = {key: value.clone() for key, value in model.state_dict().items()}
     torch.manual_seed(9)
-    names = unreached(model, views(), context())
+    names = find_idle_parameters(model, views(), context())
     draw = torch.rand(1)
     torch.manual_seed(9)
     assert draw == torch.rand(1)
@@ -329,4 +328,4 @@ def test_options_that_fail_in_training_mode_alone_are_refused_before_the_first_s
     table = recipe.Encoder(name="resnet10_small", options={"channels": [16, 16, 16, 16], "drop_path_rate": 2.0})
     model = MultiView({"a": Encoder(table, (3, 16, 16))}, [])
     with pytest.raises(RecipeError, match=r"encoder.resnet10_small.*drop_path_rate=2.0"):
-        unreached(model, {"a": torch.randn(2, 3, 16, 16)}, context())
+        find_idle_parameters(model, {"a": torch.randn(2, 3, 16, 16)}, context())

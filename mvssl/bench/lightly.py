@@ -22,7 +22,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from mvssl.bench.timing import FOREVER, planned
-from mvssl.data import Batch, Shards, loader
+from mvssl.data import Batch, ShardSource, loader
 from mvssl.distributed.devices import memory_format_for
 from mvssl.errors import RecipeError
 from mvssl.optim import build_optimizer, learning_rate
@@ -80,7 +80,7 @@ def byol(encoder: nn.Module, width: int) -> tuple[nn.Module, Loss]:
 RIVALS = {"simclr": simclr, "byol": byol, "vicreg": vicreg}
 
 
-def rival(name: str, recipe: Recipe, images: Shards, column: str) -> Method:
+def rival(name: str, recipe: Recipe, images: ShardSource, column: str) -> Method:
     """The rival on the recipe's encoder. Raises `RecipeError` where lightly is not installed."""
     table = next(iter(recipe.encoder.values()))
     encoder: Any = timm.create_model(table.name, num_classes=0, **table.options)

@@ -1,6 +1,7 @@
 """The verbs of the command line, thin: heavy imports stand inside them. Those about shards are in `shards`."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,6 +32,7 @@ PROBE_NAMES = (
     "knn, linear, mlp, fewlabel, cluster, spectrum, ndm, ood, dense, finetune, sensors, retrieval, aligned, "
     "information, inputs; may be given several times"
 )
+OVERRIDE = re.compile(r"[\w.-]+=")  # shards whose path begins so are written ./split=train
 QUICKSTART = Path("recipes/quickstart.yaml")
 SubjectName = Annotated[str, typer.Argument(metavar="SUBJECT", help="run folder, export folder, or timm:NAME")]
 DataRecipe = Annotated[Path | None, typer.Option("--recipe", help="data and views, for what is no run")]
@@ -70,7 +72,7 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
         from mvssl.distributed import collectives
         from mvssl.training.loop import train as run_training
 
-    run_training(loaded, then=True)
+    run_training(loaded)
     collectives.close()
 
 
@@ -105,15 +107,11 @@ def evaluate(
     """Measure what a backbone knows, beside the untrained encoder and raw pixels; on any number of processes."""
     from mvssl.distributed import collectives
     from mvssl.evaluation import evaluate as measure
-    from mvssl.evaluation import open_subject
 
-    opened = open_subject(
-        subject, recipe=recipe, overrides=overrides or (), weights=weights, views=view, trust=trust or (),
-        checkpoint=checkpoint,
-    )  # fmt: skip
     measure(
-        opened, probes=probe, views=view, layer=layer, protocol=protocol, epochs=epochs, data=data, test=test,
-        other=other, baselines=baselines, seed=seed, json_file=json_file,
+        subject, recipe=recipe, overrides=overrides or (), weights=weights, probes=probe, views=view, layer=layer,
+        protocol=protocol, epochs=epochs, data=data, test=test, other=other, baselines=baselines, seed=seed,
+        json_file=json_file, checkpoint=checkpoint, trust=trust or (),
     )  # fmt: skip
     collectives.close()
 
@@ -145,9 +143,18 @@ def embed(
     trust: Trust = None,
 ) -> None:
     """Write features, keys and labels of every sample to a file; on any number of processes."""
-    from mvssl.embedding import embed_words
+    from mvssl.distributed import collectives
+    from mvssl.embedding import embed as write
+    from mvssl.embedding import summary_lines
 
-    for line in embed_words(subject, given or (), out, recipe, weights, view, layer, half, checkpoint, trust or ()):
+    overrides = [word for word in given or () if OVERRIDE.match(word)]
+    shards = [word for word in given or () if word not in overrides]
+    made = write(
+        subject, out, data=shards, recipe=recipe, overrides=overrides, weights=weights, views=view, layer=layer,
+        half=half, checkpoint=checkpoint, trust=trust or (),
+    )  # fmt: skip
+    collectives.close()
+    for line in summary_lines(made) if made else ():
         print(line)
 
 
@@ -159,10 +166,9 @@ def export(
     trust: Trust = None,
 ) -> None:
     """Write a run's encoders as timm / Hugging Face folders, and reload and compare them before saying done."""
-    from mvssl.exporting.exporting import export as write
-    from mvssl.runs.load import load_run
+    from mvssl.exporting import export as write
 
-    for report in write(load_run(run, trust or (), checkpoint), destination):
+    for report in write(run, destination, checkpoint=checkpoint, trust=trust or ()):
         print(report)
 
 

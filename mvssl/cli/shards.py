@@ -26,7 +26,7 @@ def pack(
 
     What is not packed is told by reason, and listed file by file in DEST/left_out.tsv.
     """
-    from mvssl.data.packing.packing import pack as write
+    from mvssl.data import pack as write
 
     packed = write(source, destination, val=val, seed=seed, per_shard=per_shard, root=root)
     print("\n".join(packed.summary()))
@@ -37,9 +37,9 @@ def index(
     digests: Annotated[bool, typer.Option("--digests", help="read every body and keep its CRC-32, too")] = False,
 ) -> None:
     """Read the headers of shards strictly, cache the index, and say what they hold."""
-    from mvssl.data.shards.verification import summarize
+    from mvssl.data import summarize_shards
 
-    found = summarize(shards, digests=digests)
+    found = summarize_shards(shards, digests=digests)
     for path, samples, size in found.shards:
         _say(f"{path}: {counted(samples, 'sample')}, {counted(size, 'byte')}")
     _say(f"{counted(found.samples, 'sample')} in {counted(len(found.shards), 'shard')}, {found.bytes:,} bytes")
@@ -54,9 +54,9 @@ def index(
 
 def verify(shards: ShardPatterns) -> None:
     """Read headers anew, decode every field, hold bodies against digests; exits with 65 where anything is wrong."""
-    from mvssl.data.shards.verification import verify as look
+    from mvssl.data import verify_shards
 
-    seen = look(shards)
+    seen = verify_shards(shards)
     whole = (seen.shards, "shard"), (seen.samples, "sample"), (seen.decoded, "field")
     _say(", ".join(counted(*each) for each in whole) + f" decoded, {seen.bytes:,} bytes")
     for field, count in seen.lacking.items():

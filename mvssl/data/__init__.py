@@ -1,33 +1,44 @@
-"""From shards to batches: index, order, decode, load; and `pack` and `verify` for the shards themselves."""
+"""From shards to batches: index, order, decode, load; and `pack` and `verify_shards` for the shards themselves.
 
-from mvssl.data.batch import Batch, Sample
-from mvssl.data.dataset_source import Samples, Source, as_source
-from mvssl.data.decoding.faults import Bad, Undecodable
-from mvssl.data.loader import loader, sequential
+in   patterns of shards and the recipe's columns, or any map-style dataset of dicts
+out  `Batch`: tensors of n samples, addressed by their place in the run
+"""
+
+from mvssl.data.batch import Batch, Sample, as_class_labels, stack_samples
+from mvssl.data.dataset_source import DatasetSource, Source, as_source
+from mvssl.data.loading import Loader, loader, sequential_loader
 from mvssl.data.order import Order
-from mvssl.data.packing.packing import Packed, pack
-from mvssl.data.shard_source import Shards, open_shards
-from mvssl.data.shards.paths import expand
-from mvssl.data.shards.verification import Summary, Verified, summarize, verify
+from mvssl.data.packing import Packed, pack, pack_destination
+from mvssl.data.sample_errors import BadSample, SampleError
+from mvssl.data.shard_source import ShardSource, is_inside_json, open_shards
+from mvssl.data.shards import Summary, Verified, find_shards, pattern_list, summarize_shards, verify_shards
+from mvssl.data.workers import kill_workers
 
 __all__ = [
-    "Bad",
+    "BadSample",
     "Batch",
+    "DatasetSource",
+    "Loader",
     "Order",
     "Packed",
     "Sample",
-    "Samples",
-    "Shards",
+    "SampleError",
+    "ShardSource",
     "Source",
     "Summary",
-    "Undecodable",
     "Verified",
+    "as_class_labels",
     "as_source",
-    "expand",
+    "find_shards",
+    "is_inside_json",
+    "kill_workers",
     "loader",
     "open_shards",
     "pack",
-    "sequential",
-    "summarize",
-    "verify",
+    "pack_destination",
+    "pattern_list",
+    "sequential_loader",
+    "stack_samples",
+    "summarize_shards",
+    "verify_shards",
 ]

@@ -8,26 +8,25 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mvssl.data.batch import Sample
+from mvssl.data.batch import Sample, common_form, conform
 from mvssl.data.decoding.arrays import channels_unclear
 from mvssl.data.decoding.decode import settle
-from mvssl.data.decoding.faults import Undecodable
-from mvssl.data.decoding.forms import common_form, conform
 from mvssl.data.decoding.images import image_array
 from mvssl.data.decoding.texts import numbers
-from mvssl.data.shard_source import Shards
+from mvssl.data.sample_errors import SampleError
+from mvssl.data.shard_source import ShardSource
 from mvssl.errors import DataError, RecipeError
 from mvssl.recipe import Column
 
 
 class MapStyle(Protocol):
-    """What `Samples` asks of a dataset: `dataset[i]` is a dict, `len(dataset)` how many there are."""
+    """What `DatasetSource` asks of a dataset: `dataset[i]` is a dict, `len(dataset)` how many there are."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, i: int, /) -> Any: ...
 
 
-class Samples:
+class DatasetSource:
     """A dataset whose items are dicts of arrays, tensors ([c, h, w]), PIL images and numbers, as a source.
 
     `columns` names the keys to keep; without it, every key of the first item that holds numbers. `missing="mask"` lets
@@ -52,15 +51,15 @@ class Samples:
         return len(self._dataset)
 
     def __getitem__(self, i: int) -> Sample:
-        """Column -> array. Raises `Undecodable`."""
+        """Column -> array. Raises `SampleError`."""
         try:
             item = self._dataset[i]
         except Exception as error:  # whatever the user's code raises
-            raise Undecodable(f"{type(error).__name__}: {error}", where=f"sample {i}") from error
+            raise SampleError(f"{type(error).__name__}: {error}", where=f"sample {i}") from error
         given = {name: item[name] for name in self.forms if name in item and item[name] is not None}
         absent = [name for name in self.forms if name not in given]
         if absent and (self._missing == "error" or not given):
-            raise Undecodable("the item lacks it", absent[0], f"sample {i}")
+            raise SampleError("the item lacks it", absent[0], f"sample {i}")
         return {name: conform(name, to_array(name, value), self.forms[name]) for name, value in given.items()}
 
     @property
@@ -95,7 +94,7 @@ class Samples:
                 if (columns is None or name in arrays) and value is not None:
                     try:
                         arrays.setdefault(name, []).append(to_array(name, value))
-                    except Undecodable:
+                    except SampleError:
                         if columns is not None:
                             raise
         found = {name: given for name, given in arrays.items() if given}
@@ -118,10 +117,10 @@ class Samples:
 
 
 def to_array(name: str, value: Any) -> np.ndarray:
-    """An array, tensor, PIL image or number as a batch holds it. Raises `Undecodable`."""
+    """An array, tensor, PIL image or number as a batch holds it. Raises `SampleError`."""
     column = Column.model_validate({"field": name, "channels_last": False})
     if isinstance(value, Tensor | np.ndarray) and (unclear := channels_unclear(tuple(value.shape))):
-        raise Undecodable(f"{unclear}; turn it (x.transpose(2, 0, 1), x.T) or give a PIL image", name)
+        raise SampleError(f"{unclear}; turn it (x.transpose(2, 0, 1), x.T) or give a PIL image", name)
     try:
         if isinstance(value, Image.Image):
             array = image_array(column, value)
@@ -131,16 +130,16 @@ def to_array(name: str, value: Any) -> np.ndarray:
             array = settle(column, value)
         else:
             array = numbers(column, value)
-    except Undecodable as error:
-        raise Undecodable(error.reason, name) from None
+    except SampleError as error:
+        raise SampleError(error.reason, name) from None
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise Undecodable("some values are NaN or infinite", name)
+        raise SampleError("some values are NaN or infinite", name)
     return array
 
 
-Source = Shards | Samples
+Source = ShardSource | DatasetSource
 
 
 def as_source(data: Source | MapStyle) -> Source:
-    """`data` itself if it is a source, else the dataset wrapped in `Samples`."""
-    return data if isinstance(data, Shards | Samples) else Samples(data)
+    """`data` itself if it is a source, else the dataset wrapped in `DatasetSource`."""
+    return data if isinstance(data, ShardSource | DatasetSource) else DatasetSource(data)

@@ -1,7 +1,7 @@
 """Sources of samples: shards on the disk, or any map-style dataset of dicts.
 
 in   shards and the recipe's columns, or a dataset whose items are dicts
-out  source[i], a dict column -> array, every sample of one column in one shape and type; or an `Undecodable`
+out  source[i], a dict column -> array, every sample of one column in one shape and type; or an `SampleError`
 """
 
 import bisect
@@ -16,13 +16,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from mvssl.data.batch import Form, Sample
+from mvssl.data.batch import Form, Sample, common_form, conform
 from mvssl.data.decoding.decode import DECODERS, MAX_BYTES, decode, extension
-from mvssl.data.decoding.faults import Absent, Undecodable, Unnamed, Unreadable, Vanished
-from mvssl.data.decoding.forms import common_form, conform
 from mvssl.data.decoding.images import MAX_PIXELS
+from mvssl.data.sample_errors import Absent, SampleError, Unnamed, Unreadable, Vanished
 from mvssl.data.shards.index import Index, build
-from mvssl.data.shards.paths import expand
+from mvssl.data.shards.paths import find_shards
 from mvssl.data.shards.reading import Files, Place, Shard
 from mvssl.data.shards.scan import dotted
 from mvssl.errors import DataError, RecipeError, StorageError
@@ -41,7 +40,7 @@ def open_shards(
     missing: Missing = "drop",
     spare: Collection[str] = (),
     progress: bool = True,
-) -> "Shards":
+) -> "ShardSource":
     """The samples of all shards that `patterns` name under `root`, with `columns`; those of `spare` none need have.
 
     Columns of `spare`, such as a label, have no say in which samples are kept, and go where none of these has them (of
@@ -61,7 +60,7 @@ def open_shards(
                 raise RecipeError(f"columns.{name}.rate: sound has to come at one rate; say how many samples a second")
             if column.mode is not None and (extension(field) == "wav") != (column.mode == "mono"):
                 raise RecipeError(f"columns.{name}.mode: {column.mode}; images take rgb or gray, sound takes mono")
-    return Shards(build(expand(patterns, Path(root)), progress), columns, missing, spare)
+    return ShardSource(build(find_shards(patterns, Path(root)), progress), columns, missing, spare)
 
 
 def alternatives(column: Column) -> list[str]:
@@ -69,7 +68,7 @@ def alternatives(column: Column) -> list[str]:
     return [field.strip().lower() for field in column.field.split(";")]
 
 
-class Shards:
+class ShardSource:
     """Map-style source over indexed shards: `source[i]` reads and decodes one sample.
 
     `dropped` samples that lack a column are left out, whatever they have of `spare` ones; `optional` columns are those
@@ -99,7 +98,7 @@ class Shards:
         self._table = _Table(*(np.concatenate(part) for part in zip(*kept, strict=True)))
         self._keys = [index.keys[rows] for index, rows in zip(indexes, keep, strict=True)]
         self._leave_out([c for c, name in enumerate(columns) if not asked[c] and not self.has(name).any()])
-        self._inside = {n for n, column in self.columns.items() if n in spare and in_json(column)}
+        self._inside = {n for n, column in self.columns.items() if n in spare and is_inside_json(column)}
         self.fingerprint = _fingerprint(indexes, len(self))
         self._files = Files()
         forms = {name: self._probe(name, np.flatnonzero(self.has(name))) for name in self.columns}
@@ -139,7 +138,7 @@ class Shards:
         return self._starts[-1]
 
     def __getitem__(self, i: int) -> Sample:
-        """Column -> array, absent columns left out. Raises `Undecodable` where one cannot be used."""
+        """Column -> array, absent columns left out. Raises `SampleError` where one cannot be used."""
         if not 0 <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)}")
         sample = {}
@@ -177,7 +176,7 @@ class Shards:
     def _conformed(self, i: int, name: str) -> np.ndarray:
         try:
             return conform(name, self._decode(i, name), self.forms[name])
-        except Undecodable as error:
+        except SampleError as error:
             raise type(error)(error.reason, name, f"{self.shard(i)}: {self.key(i)}") from None
 
     def _decode(self, i: int, name: str) -> np.ndarray:
@@ -186,7 +185,7 @@ class Shards:
         offset, size, headers, choice, digest = (int(part[i, c]) for part in self._table)
         field = alternatives(column)[choice]
         if size > MAX_BYTES:
-            raise Undecodable(f"{size:,} bytes; the limit is {MAX_BYTES:,}")
+            raise SampleError(f"{size:,} bytes; the limit is {MAX_BYTES:,}")
         key = bytes(self._keys[shard][i - self._starts[shard]])
         place = Place(key, field, offset, size, headers, digest if self._digested[shard] else None)
         return decode(column, field, self._files.read(self._shards[shard], place))
@@ -203,7 +202,7 @@ class Shards:
                 break
             try:
                 arrays.append(self._decode(i, name))
-            except Undecodable as error:
+            except SampleError as error:
                 if isinstance(error, Unreadable) and not isinstance(error, Vanished):
                     raise StorageError(f"{self.shard(i)}: {error.reason}") from None
                 if name in self._inside and isinstance(error, Absent):
@@ -252,7 +251,7 @@ def _place(index: Index, columns: dict[str, Column]) -> _Table:
     return _Table(offsets, sizes, headers, choice, digests)
 
 
-def in_json(column: Column) -> bool:
+def is_inside_json(column: Column) -> bool:
     """Whether a sample may have the field and lack the column all the same."""
     return column.path is not None and any(extension(field) == "json" for field in alternatives(column))
 

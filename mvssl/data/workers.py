@@ -86,7 +86,7 @@ def next_batch(iterator: Iterator[Any], workers: list[BaseProcess], stopped: Cal
                 raise _failure(error, workers) from None
 
 
-def end_all() -> str:
+def kill_workers() -> str:
     """Kill the loader processes of this process; what the system said of each before: stopped, in disk-sleep, ..."""
     states = []
     for worker in list(_running):

@@ -3,7 +3,7 @@
 `embed(run, "features.npz")` does everything; `table` says what a row is, `formats` how each kind of file holds it.
 """
 
-from mvssl.embedding.embedding import embed, embed_words
-from mvssl.embedding.summary import Embedded, told
+from mvssl.embedding.embedding import embed
+from mvssl.embedding.summary import Embedded, summary_lines
 
-__all__ = ["Embedded", "embed", "embed_words", "told"]
+__all__ = ["Embedded", "embed", "summary_lines"]

@@ -8,20 +8,18 @@ computed before is read from there. The file is then written by one process, so 
 number.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mvssl.data import Shards, open_shards
-from mvssl.data.shards.paths import listed
+from mvssl.data import ShardSource, open_shards, pattern_list
 from mvssl.distributed import collectives
 from mvssl.distributed.devices import arithmetic, enough_memory
 from mvssl.embedding.formats import writer_of
 from mvssl.embedding.place import placed, refuse
-from mvssl.embedding.summary import Embedded, told
+from mvssl.embedding.summary import Embedded
 from mvssl.embedding.table import Table, check_names
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features.extraction import LESS, Collected, collect
@@ -30,26 +28,35 @@ from mvssl.evaluation.features.splits import Patterns, refuse_pictures
 from mvssl.evaluation.subject import OVERRIDES, Subject, candidates, open_subject, origin
 from mvssl.recipe import Recipe, View
 from mvssl.recipe.messages import nearest
+from mvssl.runs.load import LoadedRun
 from mvssl.runs.versions import versions
 from mvssl.views import ViewSet, build_alike
 
 CHANGES = (*OVERRIDES, "data.columns.", "data.missing=")  # what may be said anew of a run's recipe
-_OVERRIDE = re.compile(r"[\w.-]+=")  # a path that begins so is written ./split=train
 
 
 @enough_memory(LESS)
 @arithmetic("fp32")  # but for the encoder's own passes, which are as `evaluate.precision` says
 def embed(
-    subject: Any,
+    subject: str | Path | LoadedRun | Subject,
     out: str | Path,
     *,
     data: Patterns = None,
+    recipe: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    weights: str | None = None,
     views: Iterable[str] | None = None,
     layer: str | int | None = None,
     half: bool = False,
+    checkpoint: str | int = "last",
+    trust: Iterable[str] = (),
     batch_size: int = 256,
 ) -> Embedded | None:
-    """Write the features of every sample of `data` by a `Subject`, or a run, at `layer` of each of `views`.
+    """Write the features of every sample of `data` by a subject, at `layer` of each of `views`.
+
+    The subject is a run folder, an export folder, `timm:NAME`, a `LoadedRun` or an open `Subject`. `recipe`,
+    `overrides`, `weights`, `checkpoint` and `trust` say how to open it: see `mvssl.evaluation.open_subject`. Of a run,
+    `overrides` may change the data that are read: `data.root`, `data.columns`, `data.missing` and the like.
 
     `out` decides on the format: FILE.npz, FILE.parquet, or a folder of shards. Under a launcher every process must call
     it; the main one writes, and the others get None. Only columns that the views need are read: `data.missing` of the
@@ -58,19 +65,23 @@ def embed(
     `OutputError` where `out` exists, `StorageError` where writing fails.
     """
     device, out = collectives.join(), Path(out)
-    subject = subject if isinstance(subject, Subject) else Subject.of_run(subject)
-    recipe, tables = subject.recipe, _tables(subject, views)
-    layer = str(recipe.evaluate.layer if layer is None else layer)
+    views = None if views is None else list(views)
+    subject = open_subject(
+        subject, recipe=recipe, overrides=overrides, weights=weights, views=views, trust=trust, checkpoint=checkpoint,
+        changes=CHANGES,
+    )  # fmt: skip
+    used, tables = subject.recipe, _tables(subject, views)
+    layer = str(used.evaluate.layer if layer is None else layer)
     write = writer_of(out, list(tables))
     collectives.run_on_main(lambda: refuse(out))
-    patterns = listed(data or recipe.data.val or recipe.data.train)
-    source = collectives.run_main_first(lambda: _opened(recipe, tables, patterns))
+    patterns = pattern_list(data or used.data.val or used.data.train)
+    source = collectives.run_main_first(lambda: _opened(used, tables, patterns))
     seen = build_alike(tables, source.shapes, subject.views.shapes, subject.name)
     home = next(subject.model.parameters()).device
     try:
         (own,) = candidates(subject, baselines=False)
         subject.model.to(device).eval()
-        found = _collected(source, own, layer, seen, tables, recipe, device, batch_size)
+        found = _collected(source, own, layer, seen, tables, used, device, batch_size)
     finally:
         subject.model.to(home)
     if found is None:
@@ -84,35 +95,6 @@ def embed(
     return Embedded(out, len(table), table.widths, table.dtype.name, shape, found.computed, about)
 
 
-def embed_words(
-    given: str,
-    words: Iterable[str],
-    out: Path,
-    recipe: Path | None,
-    weights: str | None,
-    views: list[str] | None,
-    layer: str | None,
-    half: bool,
-    checkpoint: str,
-    trust: list[str] | tuple[()],
-) -> list[str]:
-    """What the command line asks for, and the lines to print on the main process.
-
-    `words` are patterns of shards, or change the recipe like data.root=FOLDER: KEY=VALUE is never a pattern. Raises as
-    `open_subject` and `embed` do.
-    """
-    words = list(words)
-    overrides = [word for word in words if _OVERRIDE.match(word)]
-    subject = open_subject(
-        given, recipe=recipe, overrides=overrides, weights=weights, views=views, trust=trust, checkpoint=checkpoint,
-        changes=CHANGES,
-    )  # fmt: skip
-    patterns = [word for word in words if word not in overrides]
-    made = embed(subject, out, data=patterns, views=views, layer=layer, half=half)
-    collectives.close()
-    return list(told(made)) if made else []
-
-
 def _tables(subject: Subject, wanted: Iterable[str] | None) -> dict[str, View]:
     """The views to embed. Nothing is drawn, so that none follows another's crop."""
     known = subject.recipe.views
@@ -124,7 +106,7 @@ def _tables(subject: Subject, wanted: Iterable[str] | None) -> dict[str, View]:
     return {name: known[name].model_copy(update={"geometry": None}) for name in names}
 
 
-def _opened(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> Shards:
+def _opened(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> ShardSource:
     """The samples with what the views are made from, and their labels where they have some."""
     needed = {table.source for table in tables.values()}
     columns = {name: column for name, column in recipe.data.columns.items() if name in needed}
@@ -137,7 +119,7 @@ def _opened(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> 
 
 
 def _collected(
-    source: Shards,
+    source: ShardSource,
     own: Candidate,
     layer: str,
     seen: ViewSet,

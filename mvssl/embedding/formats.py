@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from mvssl.data.packing.sources import npy_bytes
-from mvssl.data.shards.progress import track
-from mvssl.data.shards.tar import LONGEST_NAME
+from mvssl.data.packing import npy_bytes
+from mvssl.data.shards import LONGEST_NAME
 from mvssl.embedding.table import Column, Table
 from mvssl.errors import DataError, RecipeError
+from mvssl.process.progress import progress_bar
 
 Write = Callable[[Table, Path, dict[str, Any]], None]
 
@@ -63,7 +63,7 @@ def write_npz(table: Table, out: Path, about: dict[str, Any]) -> None:
             header["shape"] = (len(table), *shape)
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array_header_1_0(file, header)  # pyright: ignore[reportArgumentType]
-                for block in track(blocks, f"writing {name}", len(blocks)):
+                for block in progress_bar(blocks, f"writing {name}", len(blocks)):
                     file.write(np.ascontiguousarray(read(block)).tobytes())
         for name, array in (("shards", names), ("about", np.array(json.dumps(about)))):
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), npy_bytes(array))
@@ -96,7 +96,7 @@ def write_parquet(table: Table, out: Path, about: dict[str, Any]) -> None:
     schema = pa.schema(list(fields.items()), metadata={"mvssl": json.dumps(about)})
     names, blocks = pa.array(about["data"]["shards"]), list(table.blocks())
     with parquet.ParquetWriter(out, schema, use_dictionary=["shard"]) as writer:  # pyright: ignore[reportArgumentType]
-        for block in track(blocks, f"writing {out.name}", len(blocks)):
+        for block in progress_bar(blocks, f"writing {out.name}", len(blocks)):
             arrays = [pa.array(table.keys(block)), pa.DictionaryArray.from_arrays(table.shards(block), names)]
             arrays += [column("label", table.labels(block))] if table.label is not None else []
             arrays += [column(view, table.features(view, block)) for view in table.views]
@@ -108,7 +108,7 @@ def write_shards(table: Table, out: Path, about: dict[str, Any]) -> None:
     out.mkdir()
     (out / "about.json").write_text(json.dumps(about, indent=1))
     files, blocks = _file_names(table), list(table.blocks())
-    rows = (row for block in track(blocks, f"writing {out.name}", len(blocks)) for row in _samples(table, block))
+    rows = (row for block in progress_bar(blocks, f"writing {out.name}", len(blocks)) for row in _samples(table, block))
     for shard, samples in itertools.groupby(rows, key=lambda row: row[0]):
         with tarfile.open(out / files[shard], "w") as archive:
             for _, key, fields in samples:

@@ -20,7 +20,7 @@ class Embedded(NamedTuple):
     about: dict[str, Any]
 
 
-def told(made: Embedded) -> Iterator[str]:
+def summary_lines(made: Embedded) -> Iterator[str]:
     """Lines: what was written, of whom and of what, what is missing from it and why, how to load it."""
     subject, data, left_out = (made.about[part] for part in ("subject", "data", "left_out"))
     arrays = [f"{view} {[made.samples, width]}" for view, width in made.widths.items()]

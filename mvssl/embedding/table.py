@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mvssl.data import Shards
+from mvssl.data import ShardSource
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features.cache import Entry
 from mvssl.evaluation.features.extraction import DIVERGED, not_finite
@@ -35,7 +35,9 @@ class Table:
     Features are float32, or float16 with `half`.
     """
 
-    def __init__(self, source: Shards, views: Mapping[str, str], features: Entry, labels: Entry, *, half: bool = False):
+    def __init__(
+        self, source: ShardSource, views: Mapping[str, str], features: Entry, labels: Entry, *, half: bool = False
+    ):
         self.source, self.views = source, dict(views)
         self.rows = np.intersect1d(features.rows.numpy(), labels.rows.numpy())
         self.dtype = np.dtype(np.float16 if half else np.float32)

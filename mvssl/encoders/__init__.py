@@ -8,6 +8,10 @@ conv1d and mlp with timm, so that `timm.create_model` knows them by name.
 """
 
 from mvssl.encoders import amdim, dim, mlp, signal, small_resnet
-from mvssl.encoders.encoder import Encoder, Features, Widths
+from mvssl.encoders.encoder import Encoder
+from mvssl.encoders.features import Features, Widths, as_image, at_least_float32, with_view
 
-__all__ = ["Encoder", "Features", "Widths", "amdim", "dim", "mlp", "signal", "small_resnet"]
+__all__ = [
+    "Encoder", "Features", "Widths", "amdim", "as_image", "at_least_float32", "dim", "mlp", "signal", "small_resnet",
+    "with_view",
+]  # fmt: skip

@@ -6,13 +6,14 @@ out  Features: maps, shallow to deep, each [n, c, h, w], and the vector [n, d] t
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
 
 from mvssl import recipe
+from mvssl.encoders.features import Features, Widths, as_image
 from mvssl.encoders.weights import load_start_weights
 from mvssl.errors import MvsslError, RecipeError
 from mvssl.recipe.messages import nearest
@@ -30,21 +31,6 @@ DECIDED = {  # keywords of timm.create_model that the recipe decides in another 
     ),
     **dict.fromkeys(("scriptable", "exportable", "no_jit"), _BUILD),
 }
-
-
-class Features(NamedTuple):
-    """What an encoder says about a batch; an encoder of flat vectors has no maps."""
-
-    maps: tuple[Tensor, ...]  # shallow to deep, each [n, c, h, w]
-    vector: Tensor  # [n, d]
-
-
-class Widths(NamedTuple):
-    """The sizes of `Features` without the batch."""
-
-    maps: tuple[tuple[int, int, int], ...]  # (c, h, w) of each map
-    vector: int
-    base: str | None = None  # the recipe's name of the view; None where nobody said, and the drawn name has to tell
 
 
 class Encoder(nn.Module):
@@ -141,18 +127,6 @@ def _arguments(table: recipe.Encoder, shape: tuple[int, ...], where: str) -> dic
     if known is not None and known.fixed_input_size:
         options.setdefault("img_size", (height, width))
     return options
-
-
-def with_view(features: Features, view: Tensor) -> Features:
-    """The same features with the view itself, [n, c, h, w], as the shallowest of the maps."""
-    return Features((view.reshape(len(view), *as_image(tuple(view.shape[1:]))), *features.maps), features.vector)
-
-
-def as_image(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """A view's shape as (channels, height, width): a signal is one pixel high, a feature is a channel of one pixel."""
-    channels, *sides = shape
-    height, width = [1, 1, *sides][-2:]
-    return channels, height, width
 
 
 def _similar(name: str) -> str:

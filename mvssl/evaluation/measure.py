@@ -28,10 +28,10 @@ from mvssl.evaluation.protocols import jobs_of_protocol
 from mvssl.evaluation.results.metrics import NotPossible, Result, metric_of
 from mvssl.evaluation.results.records import Record, about_label, gain, record, save, updated
 from mvssl.evaluation.results.tables import tables, with_lines
-from mvssl.evaluation.subject import Subject, candidates, origin
+from mvssl.evaluation.subject import Subject, candidates, open_subject, origin
 from mvssl.files import RECORDS, try_place
 from mvssl.recipe import Recipe
-from mvssl.runs.load import which_weights
+from mvssl.runs.load import LoadedRun, which_weights
 from mvssl.runs.versions import versions
 from mvssl.views import build_alike
 
@@ -51,11 +51,14 @@ class Setting:
 @enough_memory(LESS)
 @arithmetic("fp32")  # probes compare in IEEE; the encoder's own passes are as `evaluate.precision` says
 def evaluate(
-    subject: Any,
+    subject: str | Path | LoadedRun | Subject,
     *,
+    recipe: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    weights: str | None = None,
     probes: Iterable[str] | None = None,
     views: Iterable[str] | None = None,
-    layer: str | None = None,
+    layer: str | int | None = None,
     protocol: str | None = None,
     epochs: int | None = None,
     data: Patterns = None,
@@ -64,11 +67,15 @@ def evaluate(
     baselines: bool = True,
     json_file: str | Path | None = None,
     seed: int = 0,
+    checkpoint: str | int = "last",
+    trust: Iterable[str] = (),
     batch_size: int = 256,
     show: bool = True,
 ) -> list[Record]:
-    """Measure a `Subject`, or a run (`load_run`), and return its records; the rest is as the recipe says.
+    """Measure a subject and return its records; what is not given here is as its recipe says.
 
+    The subject is a run folder, an export folder, `timm:NAME`, a `LoadedRun` or an open `Subject`. `recipe`,
+    `overrides`, `weights`, `checkpoint` and `trust` say how to open it: see `open_subject`.
     `protocol` is a paper's own, by its name in `mvssl.evaluation.protocols`, in place of probes and a layer; `epochs`
     shortens it.
     Under a launcher every process must call it: all compute features, the main one probes them and has the records.
@@ -78,7 +85,10 @@ def evaluate(
     `DataError` where samples have no labels, `OutputError` where the file cannot be written.
     """
     device = collectives.join()
-    subject = subject if isinstance(subject, Subject) else Subject.of_run(subject)
+    views = None if views is None else list(views)
+    subject = open_subject(
+        subject, recipe=recipe, overrides=overrides, weights=weights, views=views, trust=trust, checkpoint=checkpoint
+    )
     said = subject.recipe.evaluate
     if protocol is not None:
         if probes or layer is not None:
@@ -88,8 +98,7 @@ def evaluate(
         raise RecipeError("--epochs shortens a --protocol; probes have their own lengths")
     else:
         jobs = jobs_of(said, probes or said.probes, str(layer or said.layer))
-    wanted = None if views is None else list(views)
-    refuse_unknown(wanted or [], subject.views.bases)
+    refuse_unknown(views or [], subject.views.bases)
     file = Path(json_file) if json_file else subject.home and subject.home / "evaluation.json"
     if file:
         collectives.run_on_main(lambda: try_place(file, RECORDS))  # before anything is computed
@@ -117,7 +126,7 @@ def evaluate(
             raise DataError(f"data.label: {SIGNS}")
         notes: dict[str, None] = {}
         records: list[Record] = []
-        for made in measure(setting, jobs, own, splits, classes, wanted, notes):
+        for made in measure(setting, jobs, own, splits, classes, views, notes):
             records.append(made)
             if file:
                 save(file, records if json_file else updated(file, records))

@@ -16,7 +16,6 @@ from mvssl.evaluation.features.layers import heads
 from mvssl.evaluation.plan import Job
 from mvssl.evaluation.probes.classifiers import LINEARS, MLPS
 from mvssl.evaluation.subject import Subject
-from mvssl.objectives import MIB, InfoMax
 from mvssl.recipe import Evaluate
 from mvssl.recipe.messages import nearest
 from mvssl.text import counted
@@ -126,11 +125,11 @@ def _distinct(maps: tuple[tuple[int, int, int], ...], vector: int) -> range:
 
 def _posterior_mean(subject: Subject) -> dict[str, str]:
     for layer, (_, objective) in heads(subject.model).items():
-        if layer != "head" and isinstance(objective, MIB | InfoMax):
+        if layer != "head" and objective.has_posterior:
             return {"posterior mean": layer}
     raise RecipeError(
-        "protocol mib reads the mean of a posterior, which the objectives mib and infomax have, and this subject has "
-        "neither (an export keeps encoders alone: give the run); --probe fewlabel measures few labels on any features"
+        "protocol mib reads the mean of a posterior, and no objective of this subject has one (mib and infomax do; an "
+        "export has none: give the run); --probe fewlabel measures few labels on any features"
     )
 
 

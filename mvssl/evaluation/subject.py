@@ -7,7 +7,7 @@ out  a `Subject`, and its encoders in turn: raw pixels, the network before its f
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,13 +15,13 @@ from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.features.labelled import pooled
 from mvssl.evaluation.features.layers import PIXELS, Candidate, code_of, heads, weights_digest
 from mvssl.model import MultiView, build_model
-from mvssl.recipe import Recipe, load_recipe, parse_recipe, tell, to_yaml
+from mvssl.recipe import Recipe, load_recipe, with_overrides
 from mvssl.recipe.messages import nearest
-from mvssl.recipe.yaml_text import override_all, parse_yaml
-from mvssl.runs.load import CHOSEN_BY
+from mvssl.runs.load import CHOSEN_BY, LoadedRun, load_run
 from mvssl.views import ViewSet
 from mvssl.views.naming import first_drawn
 
+Opened = TypeVar("Opened", "LoadedRun", "Subject")
 OVERRIDES = ("evaluate.", "data.root=", "data.train=", "data.val=", "data.label", "data.workers=")
 
 
@@ -39,7 +39,7 @@ class Subject:
     trained: bool = True  # or the model is its own start
 
     @classmethod
-    def of_run(cls, run: Any) -> "Subject":
+    def of_run(cls, run: LoadedRun) -> "Subject":
         """A run opened by `mvssl.runs.load.load_run`."""
 
         def start() -> MultiView:
@@ -53,7 +53,7 @@ class Subject:
 
 
 def open_subject(
-    given: str,
+    given: "str | Path | LoadedRun | Subject",
     *,
     recipe: str | Path | None = None,
     overrides: Iterable[str] = (),
@@ -63,22 +63,29 @@ def open_subject(
     checkpoint: str | int = "last",
     changes: tuple[str, ...] = OVERRIDES,
 ) -> Subject:
-    """A run folder, a folder that `mvssl export` or timm wrote, or `timm:NAME`; all but a run need a recipe.
+    """Open a run folder, a folder that `mvssl export` or timm wrote, or `timm:NAME`; all but a run need a recipe.
 
-    `overrides` change the recipe; of a run only what `changes` begin: on which data and how it is evaluated. `weights`
-    are those of `timm:NAME`. Raises `RecipeError`, `DataError`.
+    A `LoadedRun` or a `Subject` is taken as it is: `trust` and `checkpoint` are for folders. `overrides` change the
+    recipe. Of a run they may change only keys that begin as one of `changes`: its data, and how it is evaluated.
+    `weights` are those of `timm:NAME`. Raises `RecipeError`, `DataError`.
     """
     from mvssl.evaluation import external  # which knows subjects
-    from mvssl.runs.load import load_run
 
-    folder = Path(given)
+    overrides = list(overrides)
+    if isinstance(given, Subject | LoadedRun):
+        if recipe is not None or weights is not None:
+            raise RecipeError("recipe and weights are for the name of a subject, not for one that is open")
+        if isinstance(given, LoadedRun):
+            return Subject.of_run(_changed(given, overrides, changes))
+        return _changed(given, overrides, changes)
+    folder, given = Path(given), str(given)
     known = given.startswith(external.TIMM)
     if weights is not None and not known:
         raise RecipeError(f"--weights are for timm:NAME; {given} has its own")
     if (folder / "recipe.yaml").is_file():
         if recipe is not None:
             raise RecipeError(f"{given} is a run, which brings its own recipe; --recipe is for exports and timm:NAME")
-        return Subject.of_run(_changed(load_run(folder, trust, checkpoint), list(overrides), changes))
+        return Subject.of_run(_changed(load_run(folder, trust, checkpoint), overrides, changes))
     if not known and not external.is_export(folder):
         raise DataError(
             f"{given} is no run folder (with recipe.yaml), no export or timm folder (with config.json and "
@@ -92,18 +99,18 @@ def open_subject(
     return external.open_export(folder, table, views)
 
 
-def _changed(run: Any, overrides: list[str], changes: tuple[str, ...]) -> Any:
-    """A run whose recipe is evaluated on other data, or otherwise, than it says."""
-    tables = parse_yaml(to_yaml(run.recipe), str(run.folder))
+def _changed(opened: Opened, overrides: list[str], changes: tuple[str, ...]) -> Opened:
+    """Return the run or subject with the overrides in its recipe. Raise `RecipeError` for a key not in `changes`."""
+    if not overrides:
+        return opened
+    name = str(opened.folder) if isinstance(opened, LoadedRun) else opened.name
     for given in overrides:
         table = given.partition("=")[0].partition(".")[0]
-        if table not in tables:
-            raise RecipeError(f"{given}: unknown key {table}{nearest(table, tables)}")
+        if table not in Recipe.model_fields:
+            raise RecipeError(f"{given}: unknown key {table}{nearest(table, Recipe.model_fields)}")
         if not given.startswith(changes):
             raise RecipeError(f"{given}: of a run only {', '.join(changes)}... may be overridden here")
-    for told in override_all(tables, overrides):
-        tell(told)
-    return replace(run, recipe=parse_recipe(tables, str(run.folder))) if overrides else run
+    return replace(opened, recipe=with_overrides(opened.recipe, overrides, name))
 
 
 def candidates(subject: Subject, baselines: bool) -> Iterator[Candidate]:
@@ -116,7 +123,7 @@ def candidates(subject: Subject, baselines: bool) -> Iterator[Candidate]:
 
 
 def _named(encoder: str, model: MultiView, subject: Subject) -> Candidate:
-    terms = subject.recipe.objective if model.labels else []
+    terms = subject.recipe.objective if model.terms else []
     objective = repr([(term, code_of(term.name)) for term in terms])
     return Candidate(encoder, model, weights_digest(model, objective))
 

@@ -1,5 +1,5 @@
 """Export: an encoder of a run as a folder that timm and Hugging Face load."""
 
-from mvssl.exporting.exporting import export
+from mvssl.exporting.exporting import Report, export
 
-__all__ = ["export"]
+__all__ = ["Report", "export"]

@@ -12,7 +12,7 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from mvssl.evaluation.features.extraction import DIVERGED
 from mvssl.exporting.model_card import Card, imports, write_card
 from mvssl.files import writing
 from mvssl.runs.json_forms import parsed
-from mvssl.runs.load import which_weights
+from mvssl.runs.load import LoadedRun, load_run, which_weights
 
 TOLERANCE = 1e-5
 
@@ -57,17 +57,22 @@ class Report(NamedTuple):
 
 
 @enough_memory("the encoders must fit into memory twice; export on a larger machine")
-def export(run: Any, destination: str | Path) -> list[Report]:
-    """Export every encoder of `run`, a run folder or a `LoadedRun`: one to `destination`, several to its subfolders.
+def export(
+    run: str | Path | LoadedRun,
+    destination: str | Path,
+    *,
+    checkpoint: str | int = "last",
+    trust: Iterable[str] = (),
+) -> list[Report]:
+    """Export every encoder of a run: one to `destination`, several to its subfolders.
+
+    A run folder is opened by `load_run` with `trust` and `checkpoint`; a `LoadedRun` is taken as it is.
 
     All of them are there in the end, or none. Raises `OutputError` where the destination holds something else, cannot
     be made, or the reloaded model differs, `DataError` where an encoder has diverged, `StorageError` where writing
     fails, and what `load_run` raises.
     """
-    if isinstance(run, str | Path):
-        from mvssl.runs.load import load_run  # not above: a loaded run needs no loader
-
-        run = load_run(run)
+    run = load_run(run, trust, checkpoint) if isinstance(run, str | Path) else run
     encoders, folders = run.model.encoders, folders_of(list(run.model.encoders), Path(destination))
     cards = {group: Card.of_run(run, group) for group in folders}
     with _placed(Path(destination)) as aside:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from mvssl.data.shards.paths import listed
+from mvssl.data import pattern_list
 from mvssl.encoders import Encoder
 from mvssl.evaluation.results.records import about_label, read
 from mvssl.evaluation.results.tables import full_name, shown
@@ -47,10 +47,10 @@ class Card:
         first = run.views.view(bases[0])
         return cls(
             views={base: _saw(recipe.views[base], run.views.view(base).shape) for base in bases},
-            bands={base: list(names) for base in bases if (names := getattr(run.views.view(base), "bands", ()))},
-            mean=_statistics(first, "mean", 0.0),
-            std=_statistics(first, "std", 1.0),
-            interpolation=getattr(first, "interpolation", "bilinear"),
+            bands={base: list(names) for base in bases if (names := run.views.view(base).bands)},
+            mean=tuple(float(value) for value in first.mean),
+            std=tuple(float(value) for value in first.std),
+            interpolation=first.interpolation,
             data=str(recipe.data.train),
             objective=", ".join(term.name for term in recipe.objective),
             recipe=public(recipe, run.folder.name),
@@ -71,11 +71,6 @@ def _saw(table: View, shape: Sequence[int]) -> str:
     options = [f"{key} {value}" for key, value in table.options.items() if key != "normalize"]
     said = [f"column {table.source}", str(list(shape)), *options]
     return ", ".join([*said, f"augment {table.augment}"] if table.augment else said)
-
-
-def _statistics(view: Any, name: str, default: float) -> tuple[float, ...]:
-    """A view's statistics; a user's own view class need not have any."""
-    return tuple(float(value) for value in getattr(view, name, (default,)))
 
 
 def write_card(file: Path, encoder: Encoder, card: Card, difference: float) -> None:
@@ -145,7 +140,7 @@ def _results(run: Any) -> list[dict[str, Any]]:
     Those of raw inputs and of the untrained encoder stand beside one of the trained encoder, and never alone: an
     evaluation that ended early leaves such.
     """
-    own = {"train": listed(run.recipe.data.train), "test": listed(run.recipe.data.val)}
+    own = {"train": pattern_list(run.recipe.data.train), "test": pattern_list(run.recipe.data.val)}
     said = about_label(run.recipe)
     found = [r for r in read(Path(run.folder) / "evaluation.json") if r["protocol"].get("label", said) == said]
     found = [r for r in found if r.get("subject", {}).get("step") == run.step and r.get("shards") == own]

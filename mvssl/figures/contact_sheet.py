@@ -19,9 +19,6 @@ from torch import Tensor
 
 from mvssl.figures.panels import Panel, is_measured, panel
 from mvssl.files import write_picture
-from mvssl.views.image import ImageView
-from mvssl.views.logmel import LogMelView
-from mvssl.views.signal import SignalView
 from mvssl.views.view_set import ViewSet
 
 LATER = 1 << 40  # positions between two draws of a sample: as if it came again, far later in the run
@@ -111,13 +108,11 @@ def _columns(viewset: ViewSet, batch: Any, rates: Mapping[str, float | None]) ->
     for name in dict.fromkeys(viewset.source_of(view) for view in viewset.names):
         view = next(viewset.view(view) for view in viewset.names if viewset.source_of(view) == name)
         column = batch.columns[name]
-        picture = isinstance(view, ImageView) or column.dim() == 4
-        names = getattr(view, "column_bands", ())
+        names, channels = view.column_bands, view.with_channels(column)
+        picture = channels.dim() == 4
         measured = is_measured(column, name, *names)
         number = measured and (column.dim() == 3 or column.shape[1] == 1)  # shown with its span, in stored units
-        x = column if column.is_floating_point() or number or not picture else column / 255
-        whole = 4 if picture else 3 if isinstance(view, SignalView | LogMelView) else x.dim()
-        x = x if x.dim() == whole else x[:, None]  # its only channel
+        x = channels if column.is_floating_point() or number or not picture else channels / 255
         made = panel(f"{name}\n{COLUMN.strip()}", x, names=names, rate=rates.get(name), measured=measured)
         yield [made._replace(label=name + COLUMN, present=batch.present.get(name))]
 
@@ -144,9 +139,10 @@ def _views(
 
 def _view(viewset: ViewSet, batch: Any, name: str, draw: str, x: Tensor, rates: Mapping[str, float | None]) -> Panel:
     view, source = viewset.view(name), viewset.source_of(name)
-    column, names = batch.columns[source], getattr(view, "bands", ())
-    placed = getattr(viewset.view(viewset.leader_of(name)), "geometry", None)
-    stretched = getattr(placed, "crop", None) or x.shape[-1] != column.shape[-1]  # its time is no longer the column's
+    column, names = batch.columns[source], view.bands
+    geometry = viewset.view(viewset.leader_of(name)).geometry
+    cropped = geometry is not None and geometry.crop is not None
+    stretched = cropped or x.shape[-1] != column.shape[-1]  # its time is no longer the column's
     measured = is_measured(column, name, source, *names)
     rate = None if stretched else rates.get(source)
     made = panel(f"{name}\n{draw}", x, view, names=names, rate=rate, measured=measured)

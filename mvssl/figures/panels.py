@@ -19,7 +19,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from mvssl.views.logmel import LogMelView
+from mvssl.views import Spectrogram, View
 
 LONG = 64  # features that still are bars
 FEW = 3  # channels that still are told apart on one scale
@@ -55,7 +55,7 @@ class Panel(NamedTuple):
 def panel(
     title: str,
     x: Tensor,
-    view: Any = None,
+    view: View | None = None,
     *,
     names: Sequence[str] = (),
     rate: float | None = None,
@@ -66,13 +66,13 @@ def panel(
     `names` are those of its channels, `rate` its samples per second; `measured` says that a single channel is no gray
     picture.
     """
-    if x.dim() == 4 and not (measured and x.shape[1] == 1) and hasattr(view, "to_rgb"):
+    if view is not None and x.dim() == 4 and not (measured and x.shape[1] == 1):
         shown = view.to_rgb(x)
         if shown is not None:
-            return _pictures(title, shown.cpu())._replace(note=getattr(view, "shows", ""))
+            return _pictures(title, shown.cpu())._replace(note=view.shows)
     x = x.float().cpu()
-    if isinstance(view, LogMelView):
-        return _spectrograms(title, x, view)
+    if view is not None and view.spectrogram is not None:
+        return _spectrograms(title, x, view.spectrogram, view.shows)
     if x.dim() == 4:
         return _bands(title, x, list(names), measured)
     return _lines(title, x, names, rate) if x.dim() == 3 else _vectors(title, x)
@@ -203,14 +203,14 @@ def _lanes(title: str, x: Tensor, names: list[str], time: Any, unit: str) -> Pan
     return Panel(title, 1.8, show, note, tall=min(2.0, max(1.0, len(names) / 6)))
 
 
-def _spectrograms(title: str, x: Tensor, view: LogMelView) -> Panel:
+def _spectrograms(title: str, x: Tensor, axes: Spectrogram, shows: str) -> Panel:
     """The first channel of log-mel spectrograms, low frequencies at the bottom."""
-    seconds, mels = view.length / view.rate, x.shape[2]
+    mels, seconds, ends = x.shape[2], axes.seconds, (axes.low, axes.high)
     low, high = _limits(x)
-    ticks = [f for f in (125, 250, 500, 1000, 2000, 4000, 8000, 16000) if view.range[0] < f <= view.range[1]][-4:]
+    ticks = [f for f in (125, 250, 500, 1000, 2000, 4000, 8000, 16000) if ends[0] < f <= ends[1]][-4:]
 
     def height(hertz: float) -> float:
-        bottom, top = (math.log1p(f / 700) for f in view.range)
+        bottom, top = (math.log1p(f / 700) for f in ends)
         return mels * (math.log1p(hertz / 700) - bottom) / (top - bottom)
 
     def show(axes: Axes, row: int, last: bool) -> None:
@@ -220,8 +220,7 @@ def _spectrograms(title: str, x: Tensor, view: LogMelView) -> Panel:
         axes.set_yticks([height(f) for f in ticks], [f"{f / 1000:g}k" if f >= 1000 else str(f) for f in ticks])
 
     note = "spectrogram, hertz upwards, bright is loud"
-    masked = view.freq_mask or view.geometry.time_mask
-    return Panel(title, 1.8, show, note + "; stripes of one colour are masked" * bool(masked))
+    return Panel(title, 1.8, show, f"{note}; {shows}" if shows else note)
 
 
 def columns_of(d: int) -> int:

@@ -25,7 +25,7 @@ from mvssl.distributed.devices import enough_memory
 from mvssl.errors import RecipeError
 from mvssl.figures.panels import colours, is_measured
 from mvssl.files import PICTURE, try_place, write_picture
-from mvssl.objectives import AMDIM
+from mvssl.objectives import Objective
 from mvssl.views import build_alike
 from mvssl.views.naming import first_drawn
 
@@ -85,10 +85,10 @@ def tinted(look: Tensor, taken: Tensor, palette: Tensor) -> Tensor:
     return TINT * colour + (1 - TINT) * gray
 
 
-def _mixed(run: Any) -> AMDIM:
-    for objective in run.model.objective:
-        if isinstance(objective, AMDIM) and objective.mixture is not None:
-            return objective
+def _mixed(run: Any) -> Objective:
+    for term in run.model.terms:
+        if term.objective.n_components:
+            return term.objective
     raise RecipeError(
         "segments need an amdim with a mixture: train with objective={name: amdim, mixture: {components: 8}}"
     )
@@ -101,7 +101,7 @@ def _some(run: Any, count: int, data: list[str] | None) -> Batch:
     return next(iter(loader(source, batch_size=min(count, len(source)), seed=run.recipe.train.seed, stop_step=1)))
 
 
-def _share(run: Any, objective: AMDIM, view: str, batch: Batch) -> list[Shared]:
+def _share(run: Any, objective: Objective, view: str, batch: Batch) -> list[Shared]:
     """One view, or nothing where it is no image."""
     x = run.views.clean(batch)[view]
     if x.dim() != 4:
@@ -110,8 +110,8 @@ def _share(run: Any, objective: AMDIM, view: str, batch: Batch) -> list[Shared]:
     with torch.inference_mode():
         posterior = objective.segments(view, run.model.encode({drawn: x})[drawn])
     made, column = run.views.view(view), batch.columns[run.views.source_of(view)]
-    names = getattr(made, "bands", ())
-    look = made.to_rgb(x) if hasattr(made, "to_rgb") else None
+    names = made.bands
+    look = made.to_rgb(x)
     if look is None:
         look = colours(x, names, is_measured(column, view, *names))
     return [Shared(view, look, posterior)]

@@ -18,6 +18,7 @@ from mvssl.evaluation.results.metrics import score
 from mvssl.model import MultiView
 from mvssl.monitoring import information_plane
 from mvssl.monitoring.held_out import Seen
+from mvssl.objectives import Objective
 from mvssl.random import Draws
 
 STILL = 1e-3  # of the mean standard deviation: a dimension that varies less does not vary
@@ -86,41 +87,42 @@ def planes(model: MultiView, seen: Seen, bank: Seen | None, seed: int, step: int
 
     `xz` and `xz_upper` bound I(x; z) over the held-out samples, `zy` bounds I(z; y) from below; `beta` is of `step`.
     """
-    for label, term in zip(model.labels, model.objective, strict=True):
-        if not (hasattr(term, "posterior") and hasattr(term, "beta")):
+    for label, _, objective in model.terms:
+        beta = objective.beta(step) if objective.has_posterior else None
+        if beta is None:
             continue
-        before = f"{label}/" if len(model.labels) > 1 else ""
+        before = f"{label}/" if len(model.terms) > 1 else ""
         views: dict[str, dict[str, float]] = {}
         for view in seen.vectors:
-            views[view] = _plane(term, view, seen, bank, seed)
+            views[view] = _plane(objective, view, seen, bank, seed)
         for name in ("xz", "xz_upper", "zy"):
             values = {view: found[name] for view, found in views.items() if name in found}
             if values:
                 yield f"{before}plane/{name}", sum(values.values()) / len(values)
             if len(views) > 1:
                 yield from ((f"{before}plane/{name}/{view}", value) for view, value in values.items())
-        yield f"{before}beta", term.beta(step)  # pyright: ignore
+        yield f"{before}beta", beta
 
 
-def _plane(term, view: str, seen: Seen, bank: Seen | None, seed: int) -> dict[str, float]:
-    z, mean, scale = _drawn(term, view, seen, seed)
+def _plane(objective: Objective, view: str, seen: Seen, bank: Seen | None, seed: int) -> dict[str, float]:
+    z, mean, scale = _drawn(objective, view, seen, seed)
     there = seen.present.get(view, torch.ones(len(z), dtype=torch.bool, device=z.device))
     if there.sum() < 2 or not z[there].isfinite().all():
         return {}
     lower, upper = information_plane.of_input(mean[there], scale[there], z[there])
     found = {"xz": lower, "xz_upper": upper}
     if bank is not None and bank.labels is not None and seen.labels is not None and seen.labels.ndim == 1:
-        codes = _drawn(term, view, bank, seed)[0]
+        codes = _drawn(objective, view, bank, seed)[0]
         fitted, tested = (_labelled(part._replace(vectors={view: x}), view) for part, x in ((bank, codes), (seen, z)))
         if len(fitted.labels) and len(tested.labels) and fitted.features.isfinite().all():
             found["zy"] = information_plane.of_label(tested.features, tested.labels, fitted.features, fitted.labels)
     return found
 
 
-def _drawn(term, view: str, seen: Seen, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def _drawn(objective: Objective, view: str, seen: Seen, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """A draw, the mean and the scale of p(z | x) for every sample, [n, latent] each."""
     with torch.no_grad():
-        posterior = term.posterior(view, Features((), seen.vectors[view]))
+        posterior = objective.posterior(view, Features((), seen.vectors[view]))
     draws = Draws(seed, seen.index.cpu(), seen.index.device, scope=f"plane/{view}")
     noise = draws.normal("posterior", posterior.loc.shape[1], dtype=posterior.loc.dtype)
     return posterior.loc + posterior.scale * noise, posterior.loc, posterior.scale

@@ -18,11 +18,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mvssl.data import Batch, Shards, as_source, loader, open_shards
-from mvssl.data.dataset_source import Source
-from mvssl.data.decoding.labels import as_classes
-from mvssl.data.loader import Loader
-from mvssl.data.shard_source import in_json
+from mvssl.data import (
+    Batch,
+    Loader,
+    ShardSource,
+    Source,
+    as_class_labels,
+    as_source,
+    is_inside_json,
+    loader,
+    open_shards,
+)
 from mvssl.distributed import collectives
 from mvssl.errors import DataError
 from mvssl.random import hash_name
@@ -103,7 +109,7 @@ def open_held_out(trainer: Trainer, val: Any = None) -> HeldOut | None:
 def _bank(trainer: Trainer, source: Source) -> Source | None:
     """Training samples with labels, if both sides have them and they fill a batch."""
     table, found = trainer.recipe.data, trainer.source
-    if table.label is not None and isinstance(found, Shards):
+    if table.label is not None and isinstance(found, ShardSource):
         found = _open(table, table.train, labelled=True)
     labelled = LABEL in source.shapes and LABEL in found.shapes
     return found if labelled and len(found) >= table.batch_size else None
@@ -122,7 +128,7 @@ def _open(table: Data, patterns: str | list[str], labelled: bool = False) -> Sou
             with contextlib.suppress(DataError) if more else contextlib.nullcontext():
                 return open_shards(
                     patterns, table.folder, {**table.columns, **more}, missing=missing,
-                    spare=() if labelled and not any(map(in_json, more.values())) else more, progress=False,
+                    spare=() if labelled and not any(map(is_inside_json, more.values())) else more, progress=False,
                 )  # fmt: skip
         raise AssertionError("the last turn returns or raises")
 
@@ -220,7 +226,7 @@ def _labels(batch: Batch, device: torch.device) -> Tensor | None:
         labels = labels.masked_fill(~batch.present[LABEL].view(-1, *[1] * (labels.ndim - 1)), -1)
     everyone = collectives.gather(labels.to(device))
     try:
-        return as_classes(everyone)
+        return as_class_labels(everyone)
     except DataError:
         _warn_once()
         return None

@@ -1,13 +1,16 @@
-"""Which samples go on finding strangers as fitting as their own partner: a memory of the scores of training itself.
+"""Tracks how often a sample's negatives outscore its positive, from the scores of training itself.
 
-in   in every step, the share of strangers that fit each sample better than its partner (`mvssl.objectives.partners`)
-out  for each sample and pair of views the mean over its latest visits, and for how many in a row it stood near chance
+in   in every step, scores [N, n, l] of anchors and candidates and their mask, from the objective
+out  for each sample and pair of views the mean share over its latest visits, and for how many in a row it was near
+     chance
 
-Every step looks at fresh draws of the views, and noise in one look is averaged away over many; looks at a network's end
-alone also miss what it has learned by heart. Nothing here waits for the device, and every process holds the same.
+Every step sees fresh draws of the views, so the mean over many steps has little noise. Scores at the end of a run would
+miss mispaired samples that the network has memorised. Nothing here waits for the device, and every process holds the
+same values.
 """
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,12 +19,12 @@ from torch import Tensor
 
 from mvssl.distributed import collectives
 from mvssl.distributed.devices import send
-from mvssl.objectives.partners import Partners
+from mvssl.objectives.estimators import NEGATIVE, POSITIVE
 from mvssl.recipe import View
 from mvssl.views.naming import drawn
 
 FADE = 0.95  # what a visit still weighs at the next: the mean is that of about 20
-CHANCE = 0.1  # from this share of strangers ahead on, a sample stands near chance, which is 1/2
+CHANCE = 0.1  # from this share on, a sample is near chance, which is 1/2
 LIMIT = 20_000_000  # samples; three numbers for each pair of views and sample
 FILE = "matching.safetensors"
 
@@ -41,6 +44,40 @@ def start(views: dict[str, View], samples: int, device: torch.device) -> "Matchi
     return Matching(views, samples, device) if pairs_of(views) and samples <= LIMIT else None
 
 
+class OutscoredShares:
+    """A `ScoreObserver` that keeps, for each candidate sample, the share of negatives that outscore its positive.
+
+    `names` gives the pairs of drawn views to observe, and their names: {("a_0", "b"): "a-b"}.
+    """
+
+    def __init__(self, names: Mapping[tuple[str, str], str]):
+        self.names = names
+        self.observed: dict[str, list[Tensor]] = {}
+
+    def observe(self, view_a: str, view_b: str, scores: Tensor, mask: Tensor) -> None:
+        """Add scores [N, n, l]. Other pairs of views, and scores of the components of a mixture, are ignored."""
+        name = self.names.get((view_a, view_b)) or self.names.get((view_b, view_a))
+        if name is not None and len(scores) == len(mask):
+            self.observed.setdefault(name, []).append(outscored_share(scores.detach(), mask))
+
+    def means(self) -> dict[str, Tensor]:
+        """Return the mean of what was observed of each pair, [n]; NaN where a sample lacks a view."""
+        return {name: torch.stack(shares).mean(0) for name, shares in self.observed.items()}
+
+
+def outscored_share(scores: Tensor, mask: Tensor) -> Tensor:
+    """Return for each candidate sample the share of negative anchors with a higher score than its own anchor, [n].
+
+    0 is best and 1/2 chance; equal scores count half. The mean over locations of scores [N, n, l]. NaN without a
+    positive or without negatives.
+    """
+    mask = mask.expand_as(scores)
+    negative, own = mask == NEGATIVE, mask == POSITIVE
+    positive = scores.masked_fill(~own, 0).sum(0) / own.sum(0)  # [n, l]
+    ahead = ((scores > positive) + 0.5 * (scores == positive)).masked_fill(~negative, 0).sum(0)
+    return (ahead / negative.sum(0) + 0 * positive).mean(1)
+
+
 class Matching:
     """The memory of a run: `total` and `weight` [pairs, samples], whose quotient is the mean, and `chance`."""
 
@@ -52,14 +89,14 @@ class Matching:
         self.chance = torch.zeros(size, device=device)
         self.visits = torch.zeros(samples, device=device)
 
-    def partners(self) -> Partners:
-        """What objectives note into during a step."""
-        return Partners(self.names)
+    def observer(self) -> OutscoredShares:
+        """Return an observer of the scores of one step."""
+        return OutscoredShares(self.names)
 
     @torch.no_grad()
-    def update(self, index: Tensor, partners: Partners, vetoed: Tensor) -> None:
-        """Take in a step's shares of the samples `index` [n] of this process, unless `vetoed` (0-d bool)."""
-        shares, device = partners.shares(), self.total.device
+    def update(self, index: Tensor, observed: OutscoredShares, vetoed: Tensor) -> None:
+        """Add a step's shares of the samples `index` [n] of this process, unless `vetoed` (0-d bool)."""
+        shares, device = observed.means(), self.total.device
         if not shares:
             return
         missing = torch.full((len(index),), torch.nan, device=device)

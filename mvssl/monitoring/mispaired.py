@@ -10,9 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mvssl.data.batch import Batch, stack
-from mvssl.data.dataset_source import Source
-from mvssl.data.decoding.faults import Undecodable
+from mvssl.data import Batch, SampleError, Source, stack_samples
 from mvssl.errors import OutputError, StorageError
 from mvssl.files import write_aside
 from mvssl.monitoring.matching import Matching
@@ -53,13 +51,13 @@ def draw(folder: Path, found: Suspects, source: Source, views: ViewSet) -> None:
 
     samples, shown = [], []
     for suspect in found.listed[:DRAWN]:
-        with contextlib.suppress(Undecodable):
+        with contextlib.suppress(SampleError):
             samples.append(source[suspect.index])
             shown.append(suspect)
     if not shown:
         return
     index = np.array([s.index for s in shown])
-    batch: Batch = stack(samples, source.forms, source.optional, index, index, [])
+    batch: Batch = stack_samples(samples, source.forms, source.optional, index, index, [])
     notes = [f"{source.key(s.index)}\n{s.views}\n{s.score:.0%} ahead" for s in shown]
     rates = {name: column.rate for name, column in source.columns.items()}
     try:

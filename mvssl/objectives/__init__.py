@@ -1,18 +1,26 @@
-"""Objectives: Features of each view and a Context in, a loss and what it measured out.
+"""Objectives: Features of each view and a Context in, a loss and metrics out.
 
-An objective is a module whose constructor takes the views' `Widths` and keyword-only options, and whose
-`forward(features, context)` returns the same global loss on every process, with detached 0-d metrics; `represent`
-gives what it compares. Any class of that shape works by its import path; `docs/objectives.md` shows one in one file.
+`Objective` in `base` is their contract. A recipe names one of OBJECTIVES, or any class of that contract by its import
+path; `find_objective` returns the class. `docs/objectives.md` shows one in one file.
 """
 
 from mvssl.objectives.amdim import AMDIM
+from mvssl.objectives.base import Context, Objective, ScoreObserver, as_objective
 from mvssl.objectives.cmc import CMC
-from mvssl.objectives.context import Context
 from mvssl.objectives.dim import DIM
 from mvssl.objectives.infomax import InfoMax
 from mvssl.objectives.mib import MIB
 from mvssl.objectives.predict import Predict
+from mvssl.recipe.options import find_class
 
-OBJECTIVES = {"dim": DIM, "amdim": AMDIM, "cmc": CMC, "mib": MIB, "infomax": InfoMax, "predict": Predict}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "dim": DIM, "amdim": AMDIM, "cmc": CMC, "mib": MIB, "infomax": InfoMax, "predict": Predict,
+}  # fmt: skip
 
-__all__ = ["AMDIM", "CMC", "DIM", "MIB", "OBJECTIVES", "Context", "InfoMax", "Predict"]
+
+def find_objective(name: str, where: str) -> type[Objective]:
+    """Return the class of an objective by its name in a recipe. Raises `RecipeError`, which begins with `where`."""
+    return as_objective(find_class(name, OBJECTIVES, where), where)
+
+
+__all__ = ["OBJECTIVES", "Context", "Objective", "ScoreObserver", "find_objective"]

@@ -1,13 +1,13 @@
-"""AMDIM: what one view saw of an image should recognise every place of it in the other view, at several scales.
+"""AMDIM: features of one view of an image recognise every place of the other view, at several scales.
 
 in   Features of two or more views     vector [n, d] and at least one map [n, c, h, w]
 out  loss = sum over scales (source -> target) of the mean over ordered pairs of views of infoNCE + regulariser
-     score s = <source, target> / sqrt(embed);  infoNCE sees t tanh(s / t);  regulariser = 0.05 mean s^2
+     score s = <source, target> / sqrt(embed);  infoNCE reads t tanh(s / t);  regulariser = 0.05 mean s^2
 Bachman et al., 2019, arXiv:1906.00910, section 3
 
-Anchors are the sources of all processes, candidates the target maps of this one, which never travel. Every
-location of the same image in the other view is a positive with a softmax of its own, against every location of
-every other image there. With a `mixture` the vector is several components, which share these locations out.
+Anchors are the sources of all processes, candidates the target maps of this one; maps never travel. Every location of
+the same image in the other view is a positive with a softmax of its own, against every location of every other image
+there. With a `mixture` the vector becomes several components, which divide these locations among them.
 """
 
 import itertools
@@ -19,27 +19,29 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from mvssl.distributed import collectives
-from mvssl.encoders.encoder import Features, Widths
+from mvssl.encoders import Features, Widths, at_least_float32
 from mvssl.errors import RecipeError
 from mvssl.objectives import estimators
-from mvssl.objectives.context import Context, at_least_float32, same_sample
+from mvssl.objectives.base import Context, Objective
 from mvssl.objectives.critics import Dot
-from mvssl.objectives.heads import AMDIMHead, AsItIs, PerView, blank, named, on_present
-from mvssl.objectives.mixture import Components, Mixture, own_shares, share_out
+from mvssl.objectives.heads import AMDIMHead, NoHead, PerView, apply_to_present, resolve_view
+from mvssl.objectives.masks import blank_absent, same_sample
+from mvssl.objectives.metric_names import name_metrics
+from mvssl.objectives.mixture import Components, Mixture, compute_log_shares, estimate_mixture
 
 Target = Literal["last", "previous"] | int
 Source = Literal["vector", "last", "previous"] | int
 Scales = Annotated[tuple[tuple[Source, Target], ...], Field(min_length=1)]
 
 
-class AMDIM(nn.Module):
+class AMDIM(Objective):
     """Augmented multiscale Deep InfoMax, for two views or the mean over all pairs of more.
 
-    `scales` lists source and target. `vector` is the vector, a number that map, `last` the deepest map with at
-    least 3x3 locations and `previous` the one before it. A map as source gives one random location per image and
-    step. A vector that is `embed` wide is used as it is. `soft_clip` is t (null: none). `share_heads`: one set of
-    heads for all views; by default the draws of one view share, others do not.
-    `mixture: {components: 8}` makes that many of each vector that is a source, as `mvssl.objectives.mixture` says.
+    `scales` lists source and target. `vector` is the vector, a number that map, `last` the deepest map with at least
+    3x3 locations and `previous` the one before it. A map as source gives one random location for each image and step.
+    A vector that is `embed` wide is used without a head. `soft_clip` is t (null: none). `share_heads`: one set of heads
+    for all views; by default the draws of one view share, other views do not. `mixture: {components: 8}` makes that
+    many components of each vector that is a source, as `mvssl.objectives.mixture` describes.
     """
 
     def __init__(
@@ -59,34 +61,33 @@ class AMDIM(nn.Module):
                 f"amdim compares views and has only {', '.join(widths)}; "
                 "add a view, give this one `count: 2`, or take dim"
             )
-        self.scales = [(source, target) for source, target in scales]
+        self.scales = [(f"{source}", f"{target}") for source, target in scales]
         self.soft_clip, self.regulariser = soft_clip, regulariser
         self.critic = Dot(1 / math.sqrt(embed))
-        self.layer: dict[str, dict[str, int]] = {}  # of each view, the number of the map that a level names
+        self.layer: dict[str, dict[str, int]] = {}  # of each level, the number of its map in each view
         self.locations: dict[str, int] = {}  # of each level, in the first view
         self.heads = nn.ModuleDict()
-        for level in dict.fromkeys(itertools.chain(*self.scales)):
+        for level in dict.fromkeys(itertools.chain(*scales)):
             if level != "vector":
                 self.layer[f"{level}"] = {view: choose_layer(width, level, view) for view, width in widths.items()}
                 view, number = next(iter(self.layer[f"{level}"].items()))
                 self.locations[f"{level}"] = math.prod(widths[view].maps[number][1:])
-            self.heads[f"{level}"] = self._level_heads(f"{level}", widths, embed, share_heads)
+            self.heads[f"{level}"] = self._build_heads(f"{level}", widths, embed, share_heads)
         self.mixture = mixture
         if mixture is not None:
             if not any(source == "vector" for source, _ in self.scales):
                 raise RecipeError("amdim.mixture makes components of the vector, which is no source in amdim.scales")
-            count = mixture.components
-            alike = dict.fromkeys(widths, embed)
-            self.components = PerView(widths, alike, lambda _: Components(embed, count), share_heads)
+            self.n_components = mixture.components
+            sizes = dict.fromkeys(widths, embed)
+            self.components = PerView(widths, sizes, lambda _: Components(embed, self.n_components), share_heads)
 
-    def _level_heads(self, level: str, widths: dict[str, Widths], embed: int, share: bool | None) -> PerView:
+    def _build_heads(self, level: str, widths: dict[str, Widths], embed: int, share: bool | None) -> PerView:
         wide = {v: w.vector if level == "vector" else w.maps[self.layer[level][v]][0] for v, w in widths.items()}
 
-        def make(view: str) -> nn.Module:
-            as_it_is = level == "vector" and wide[view] == embed
-            return AsItIs() if as_it_is else AMDIMHead(wide[view], embed)
+        def build(view: str) -> nn.Module:
+            return NoHead() if level == "vector" and wide[view] == embed else AMDIMHead(wide[view], embed)
 
-        return PerView(widths, wide, make, share)
+        return PerView(widths, wide, build, share)
 
     def forward(self, features: dict[str, Features], context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         embedded = {
@@ -95,57 +96,56 @@ class AMDIM(nn.Module):
             for view, feature in features.items()
         }
         anchors = {
-            (f"{source}", view): collectives.gather(
-                self._source(embedded[f"{source}", view], f"{source}", view, context)
-            )
+            (source, view): collectives.gather(self._source(embedded[source, view], source, view, context))
             for source in dict.fromkeys(source for source, _ in self.scales)
             for view in features
         }
         losses, metrics = [], {}
         pairs = list(itertools.combinations(features, 2))
         for (source, target), (a, b) in itertools.product(self.scales, pairs):
-            there = self._contrast(anchors[f"{source}", a], embedded[f"{target}", b], a, b, context)
-            back = self._contrast(anchors[f"{source}", b], embedded[f"{target}", a], b, a, context)
-            both = {name: (there[name] + back[name]) / 2 for name in there}
-            losses.append((both.pop("loss") + both["regulariser"]) / len(pairs))
-            metrics |= {f"{name}/{a}-{b}/{source}-{target}": value.detach() for name, value in both.items()}
+            a_to_b = self._contrast(anchors[source, a], embedded[target, b], a, b, context)
+            b_to_a = self._contrast(anchors[source, b], embedded[target, a], b, a, context)
+            measured = {name: (a_to_b[name] + b_to_a[name]) / 2 for name in a_to_b}
+            losses.append((measured.pop("loss") + measured["regulariser"]) / len(pairs))
+            metrics |= name_metrics(measured, f"{a}-{b}", f"{source}-{target}")
         return torch.stack(losses).sum(), metrics
 
-    def candidates(self, batch: int) -> dict[str, int]:
-        """What an anchor is compared with, of a batch over all processes: a positive, and all of the other images."""
-        return {f"{source}-{target}": 1 + (batch - 1) * self.locations[f"{target}"] for source, target in self.scales}
-
     def represent(self, view: str, features: Features) -> Tensor:
-        """The vector as sources embed it, [n, embed]; as it is where no scale starts from it."""
+        """Return the embedded vector, [n, embed]; the vector itself where it is no source."""
         if "vector" not in self.heads:
             return features.vector
         vector = at_least_float32(features.vector)[:, :, None, None]
-        return self.heads["vector"][view](vector).flatten(1)  # pyright: ignore[reportIndexIssue]
+        return self._head("vector", view)(vector).flatten(1)
+
+    def candidates(self, batch: int) -> dict[str, int]:
+        return {f"{source}-{target}": 1 + (batch - 1) * self.locations[target] for source, target in self.scales}
 
     def segments(self, view: str, features: Features) -> dict[str, Tensor]:
-        """Which component takes which place: q [n, k, h, w] of each map that the vector of a mixture is a source for.
+        """Return q [n, k, h, w] of each map that is a target of the vector.
 
-        Vector and map are those of the same images, which are each other's negatives: give a batch. Raises
-        `RecipeError` where there is no mixture.
+        Vector and map are those of the same images, which are each other's negatives: give a batch.
         """
         if self.mixture is None:
-            raise RecipeError("this amdim has no mixture whose components could share out an image")
+            return super().segments(view, features)
         components = self.components[view](self.represent(view, features)).flatten(0, 1)
         mask = same_sample(len(features.vector), components.device, None, None)
-        found = {}
-        for target in dict.fromkeys(f"{target}" for source, target in self.scales if source == "vector"):
-            chart = at_least_float32(features.maps[self.layer[target][named(view, self.layer[target])]])
-            places = self.heads[target][view](chart)  # pyright: ignore[reportIndexIssue]
-            s = own_shares(self._clip(self.critic(components, places)), mask)  # [n, h * w, k]
+        segments = {}
+        for target in dict.fromkeys(target for source, target in self.scales if source == "vector"):
+            fmap = at_least_float32(features.maps[self.layer[target][resolve_view(view, self.layer[target])]])
+            places = self._head(target, view)(fmap)
+            s = compute_log_shares(self._clip(self.critic(components, places)), mask)  # [n, h * w, k]
             q = (self.mixture.sharpness * s).softmax(dim=-1)
-            found[target] = q.transpose(1, 2).unflatten(2, chart.shape[2:])
-        return found
+            segments[target] = q.transpose(1, 2).unflatten(2, fmap.shape[2:])
+        return segments
+
+    def _head(self, level: str, view: str) -> nn.Module:
+        return self.heads[level][view]  # pyright: ignore[reportIndexIssue]
 
     def _embed(self, level: str, view: str, feature: Features, context: Context) -> Tensor:
         """[n, l, embed] of one level of one view."""
         present = context.present.get(view)
         x = feature.vector[:, :, None, None] if level == "vector" else feature.maps[self.layer[level][view]]
-        return on_present(self.heads[level][view], blank(at_least_float32(x), present), present)  # pyright: ignore
+        return apply_to_present(self._head(level, view), blank_absent(at_least_float32(x), present), present)
 
     def _source(self, embedded: Tensor, level: str, view: str, context: Context) -> Tensor:
         """[n, embed]: one random location of each row; of a vector with a mixture its components, [n, k, embed]."""
@@ -159,11 +159,11 @@ class AMDIM(nn.Module):
         present = context.present.get(a), context.present.get(b)
         mask = same_sample(len(candidates), candidates.device, *present)
         scores = self.critic(anchors.flatten(0, -2), candidates)  # [N, n, l], with a mixture [N * k, n, l]
-        context.note(a, b, scores, mask)
+        context.observe(a, b, scores, mask)
         counted = (mask != estimators.IGNORE).repeat_interleave(len(scores) // len(mask), dim=0).expand_as(scores)
         size = collectives.mean(scores.square().masked_fill(~counted, 0).sum(), counted.sum())
         if self.mixture and anchors.dim() == 3:
-            loss, metrics = share_out(self._clip(scores), mask, self.mixture)
+            loss, metrics = estimate_mixture(self._clip(scores), mask, self.mixture)
         else:
             loss, metrics = estimators.estimate("infonce", self._clip(scores), mask)
         return {"loss": loss, "regulariser": self.regulariser * size} | metrics
@@ -173,7 +173,7 @@ class AMDIM(nn.Module):
 
 
 def choose_layer(width: Widths, level: str | int, view: str) -> int:
-    """The number of the map that a level names. Raises `RecipeError` if the view's encoder has none."""
+    """Return the number of the map that a level names. Raises `RecipeError` if the view's encoder has none."""
     count = len(width.maps)
     if isinstance(level, int):
         if -count <= level < count:

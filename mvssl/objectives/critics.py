@@ -1,16 +1,24 @@
-"""Critics: how strongly an anchor and a candidate seem to belong together.
+"""Critics: scores of anchors with candidates, and which pairs a perceptron critic scores.
 
 in   anchors [N, a], candidates [n, l, c]
 out  scores [N, n, l]
 """
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from mvssl.distributed import collectives
+from mvssl.objectives.estimators import NEGATIVE, POSITIVE
 from mvssl.objectives.heads import perceptron
+from mvssl.objectives.masks import ignore_absent, same_sample
+
+CriticName = Literal["concat", "separable"]
+Negatives = Literal["roll", "all"] | PositiveInt
 
 
 class Dot(nn.Module):
@@ -25,7 +33,7 @@ class Dot(nn.Module):
 
 
 class ConcatMLP(nn.Module):
-    """A perceptron with ReLU on the concatenation of both; `pairs` scores row i with row i alone."""
+    """A perceptron with ReLU on the concatenation of both; `score_rows` scores row i with row i alone."""
 
     def __init__(self, anchor: int, candidate: int, hidden: tuple[int, ...] = (1024, 1024)):
         super().__init__()
@@ -43,8 +51,8 @@ class ConcatMLP(nn.Module):
         of_candidate = F.linear(candidates, weight[:, self.anchor :], self.first.bias)
         return self.rest(of_anchor[:, None, None] + of_candidate).squeeze(-1)
 
-    def pairs(self, anchors: Tensor, candidates: Tensor) -> Tensor:
-        """[n], the scores of [n, a] with [n, c], row by row."""
+    def score_rows(self, anchors: Tensor, candidates: Tensor) -> Tensor:
+        """Return the scores of [n, a] with [n, c] row by row, [n]."""
         return self.rest(self.first(torch.cat([anchors, candidates], dim=-1))).squeeze(-1)
 
 
@@ -59,6 +67,46 @@ class Separable(nn.Module):
     def forward(self, anchors: Tensor, candidates: Tensor) -> Tensor:
         return self.dot(self.of_anchor(anchors), self.of_candidate(candidates))
 
-    def pairs(self, anchors: Tensor, candidates: Tensor) -> Tensor:
-        """[n], the scores of [n, a] with [n, c], row by row."""
+    def score_rows(self, anchors: Tensor, candidates: Tensor) -> Tensor:
+        """Return the scores of [n, a] with [n, c] row by row, [n]."""
         return (self.of_anchor(anchors) * self.of_candidate(candidates)).sum(dim=-1) * self.dot.scale
+
+
+def build_critic(name: CriticName, anchor: int, candidate: int, units: int) -> ConcatMLP | Separable:
+    """Return a critic with hidden layers of `units`: one perceptron on both inputs, or the product of two."""
+    return ConcatMLP(anchor, candidate, (units, units)) if name == "concat" else Separable(anchor, candidate, units)
+
+
+def count_negatives(negatives: Negatives, batch: int) -> int:
+    """Return with how many other rows of a batch over all processes each candidate is scored."""
+    return batch - 1 if negatives == "all" else min(batch - 1, 1 if negatives == "roll" else negatives)
+
+
+def score_pairs(
+    critic: ConcatMLP | Separable,
+    anchors: Tensor,
+    candidates: Tensor,
+    negatives: Negatives,
+    anchors_present: Tensor | None,
+    candidates_present: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Return scores and mask, [N, n, 1]: each candidate with its own anchor and with anchors of earlier rows.
+
+    `anchors` [n, a] and `candidates` [n, c] are the rows of this process. Rows form a ring over the batch of all
+    processes. `roll` takes one row before, as MIB's authors do; a number takes so many; `all` takes every other row.
+    """
+    n, device = len(candidates), candidates.device
+    everyone = collectives.gather(anchors)
+    if negatives == "all":
+        return critic(everyone, candidates[:, None]), same_sample(n, device, anchors_present, candidates_present)
+    back = torch.arange(count_negatives(negatives, len(everyone)) + 1, device=device)[:, None]
+    row = torch.arange(n, device=device).expand(len(back), n)
+    anchor = (row + collectives.rank() * n - back) % len(everyone)  # [1 + negatives, n]
+    scored = critic.score_rows(everyone[anchor].flatten(0, 1), candidates.repeat(len(back), 1)).view(len(back), n)
+
+    shape = len(everyone), n, 1
+    scores = everyone.new_zeros(shape).index_put((anchor, row, torch.zeros_like(row)), scored)
+    mask = torch.zeros(shape, dtype=torch.int8, device=device)
+    mask[anchor[1:], row[1:]] = NEGATIVE
+    mask[anchor[0], row[0]] = POSITIVE
+    return scores, ignore_absent(mask, anchors_present, candidates_present)

@@ -1,4 +1,4 @@
-"""Heads: what an objective puts between the encoder's features and its scores.
+"""Heads: networks between the encoder's features and an objective's scores.
 
 in   a map [n, c, h, w] or a vector [n, d], and which rows are present
 out  embeddings [n, l, units] of its l locations, or [n, units] of a vector
@@ -11,8 +11,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from mvssl.distributed.devices import rows_of, scattered, send
-from mvssl.encoders.encoder import Widths
+from mvssl.distributed.devices import rows_of, scattered
+from mvssl.encoders import Widths
 from mvssl.errors import RecipeError
 from mvssl.views.naming import base_by_name, first_drawn
 
@@ -20,7 +20,7 @@ from mvssl.views.naming import base_by_name, first_drawn
 class DIMHead(nn.Module):
     """LayerNorm(net(x) + shortcut(x)) at every location, net = 1x1 conv, BatchNorm, ReLU, 1x1 conv.
 
-    The score network of Deep InfoMax (Hjelm et al., 2019, arXiv:1808.06670); the shortcut starts as a noisy copy.
+    The score network of Deep InfoMax (Hjelm et al., 2019, arXiv:1808.06670). The shortcut starts as a noisy copy.
     """
 
     def __init__(self, width: int, units: int):
@@ -38,7 +38,7 @@ class DIMHead(nn.Module):
 class AMDIMHead(nn.Module):
     """BatchNorm(net(x) + shortcut(x)) at every location, net = 1x1 conv, ReLU, 1x1 conv that starts at zero.
 
-    The head of AMDIM's local features (Bachman et al., 2019, arXiv:1906.00910): at first a noisy copy, normalised.
+    The head of AMDIM's local features (Bachman et al., 2019, arXiv:1906.00910). It starts as a noisy, normalised copy.
     """
 
     def __init__(self, width: int, units: int):
@@ -54,15 +54,15 @@ class AMDIMHead(nn.Module):
         return _by_location(self.norm(self.net(x) + self.shortcut(x)))
 
 
-class AsItIs(nn.Module):
-    """No head: a map [n, c, h, w] or vector [n, d] as embeddings of its locations."""
+class NoHead(nn.Module):
+    """A map [n, c, h, w] or vector [n, d] itself as the embeddings [n, l, c] of its locations."""
 
     def forward(self, x: Tensor) -> Tensor:
         return _by_location(x) if x.dim() == 4 else x[:, None]
 
 
 class FlatHead(nn.Module):
-    """The whole map at once, [n, c, h, w] -> [n, 1, units], by a perceptron; without `units` the map as a vector."""
+    """One embedding of a full map, [n, c, h, w] -> [n, 1, units], by a perceptron; without `units` the flat map."""
 
     def __init__(self, width: tuple[int, int, int], units: int | None = None, hidden: int = 512):
         super().__init__()
@@ -73,7 +73,7 @@ class FlatHead(nn.Module):
 
 
 def perceptron(width: int, *following: int) -> nn.Sequential:
-    """Linear layers of the given widths with ReLU between them."""
+    """Return linear layers of the given widths with ReLU between them."""
     layers: list[nn.Module] = []
     for wide, narrow in zip((width, *following), following, strict=False):
         layers += [nn.Linear(wide, narrow), nn.ReLU()]
@@ -81,59 +81,54 @@ def perceptron(width: int, *following: int) -> nn.Sequential:
 
 
 class PerView(nn.Module):
-    """One module for each view, taken by the view's name; made by `make(view)`.
+    """One module for each view, built by `build(view)` and indexed by the view's name.
 
-    `share` true: one for all views; false: one for each; None: the draws of one view (a_0, a_1, ... of `count`)
-    share, other views do not. Views can share if they are `alike` (equal values by view). The name of a view with
-    several draws stands for the first of them. Raises `RecipeError`.
+    `share` true: one for all views; false: one for each; None: the draws of one view (a_0, a_1, ... of `count`) share,
+    other views do not. Views can share if their `sizes` are equal. The name of a view with several draws stands for
+    the first of them. Raises `RecipeError` where `share` is true and sizes differ.
     """
 
     def __init__(
         self,
         widths: Mapping[str, Widths],
-        alike: Mapping[str, object],
-        make: Callable[[str], nn.Module],
+        sizes: Mapping[str, object],
+        build: Callable[[str], nn.Module],
         share: bool | None,
     ):
         super().__init__()
-        if share and len(set(alike.values())) > 1:
-            listed = ", ".join(f"{view} {sizes}" for view, sizes in alike.items())
+        if share and len(set(sizes.values())) > 1:
+            listed = ", ".join(f"{view} {size}" for view, size in sizes.items())
             raise RecipeError(f"share_heads: true needs features of equal sizes; these are {listed}")
-        self.owner = {view: _owner(view, widths, alike, share) for view in alike}
+        self.owner = {view: _owner(view, widths, sizes, share) for view in sizes}
         for view in dict.fromkeys(self.owner.values()):
-            self.add_module(f"of_{view}", make(view))  # "of_", as a view may be called `half` or `type`
+            self.add_module(f"of_{view}", build(view))  # "of_", as a view may be called `half` or `type`
 
-    def __getitem__(self, view: str):
-        return getattr(self, f"of_{self.owner[named(view, self.owner)]}")
+    def __getitem__(self, view: str) -> nn.Module:
+        return self.get_submodule(f"of_{self.owner[resolve_view(view, self.owner)]}")
 
 
-def _owner(view: str, widths: Mapping[str, Widths], alike: Mapping[str, object], share: bool | None) -> str:
-    """The view whose module this one uses: the first that it can share with."""
+def _owner(view: str, widths: Mapping[str, Widths], sizes: Mapping[str, object], share: bool | None) -> str:
+    """The view whose module this view uses: the first that it can share with."""
     if share is False:
         return view
     base = {name: width.base or base_by_name(name, widths) for name, width in widths.items()}
-    return next(name for name in alike if share or (base[name] == base[view] and alike[name] == alike[view]))
+    return next(name for name in sizes if share or (base[name] == base[view] and sizes[name] == sizes[view]))
 
 
-def named(view: str, views: Mapping[str, object]) -> str:
-    """The view of that name, or the first draw of it. Raises `RecipeError`."""
+def resolve_view(view: str, views: Mapping[str, object]) -> str:
+    """Return the view of that name, or its first draw. Raises `RecipeError` if there is none."""
     found = first_drawn(view, views)
     if found is None:
         raise RecipeError(f"the objective was built without a view {view!r}; it has {', '.join(views)}")
     return found
 
 
-def on_present(head: nn.Module, x: Tensor, present: Tensor | None) -> Tensor:
-    """head(x) where only rows that are present count in the head's BatchNorm; the other rows come out as zeros."""
+def apply_to_present(head: nn.Module, x: Tensor, present: Tensor | None) -> Tensor:
+    """Return head(x) where only present rows enter the head's BatchNorm; the other rows are zeros."""
     if present is None:
         return head(x)
     rows = rows_of(present, x.device)
     return scattered(head(x.index_select(0, rows)), rows, len(x))
-
-
-def blank(x: Tensor, present: Tensor | None) -> Tensor:
-    """x with zeros in absent rows, so that whatever stands there reaches neither value nor gradient."""
-    return x if present is None else x.masked_fill(~send(present, x.device).view(-1, *[1] * (x.dim() - 1)), 0)
 
 
 def _near_identity(conv: nn.Conv2d) -> nn.Conv2d:

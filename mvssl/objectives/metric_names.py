@@ -1,8 +1,8 @@
 """Names of metrics: from parts to the key in metrics.jsonl, and back.
 
-    bound/a-b/vector-last           of the pair a-b and the scale vector-last
-    val/cmc/bound/a-b               held out, of the term cmc of several objectives
-    val/plane/xz/a                  held out, of the view a
+bound/a-b/vector-last           of the pair a-b and the scale vector-last
+val/cmc/bound/a-b               held out, of the term cmc of several objectives
+val/plane/xz/a                  held out, of the view a
 """
 
 from collections.abc import Collection, Iterable, Mapping

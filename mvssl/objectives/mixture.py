@@ -1,14 +1,14 @@
-"""Mixtures: several components of one global vector share out the places of the other view among them.
+"""Mixtures: several components of one global vector divide the places of the other view among them.
 
-in   scores [N * k, n, l] of all k components of the N anchors with the candidates' places, k rows to an anchor;
+in   scores [N * k, n, l] of all k components of the N anchors with the candidates' places, k rows for each anchor;
      the mask [N, n, 1] of the anchors
 out  s_j  = T_j - log(e^T_j + sum of e^T' over the component's own negatives), for each place of the anchor's own image
      q_j  = softmax over components of sharpness * s_j
      loss = -mean over anchors and places of [sum_j q_j s_j + entropy_weight * H(q)]
 Bachman et al., 2019, arXiv:1906.00910, section 3.7
 
-With entropy_weight = 1 / sharpness no other q has a lower loss. At 1 and 1 the loss is that of a mixture of k equally
-likely components, less log k, and so it gives a bound on mutual information: log mean_j e^s_j + `ceiling` <= I.
+With entropy_weight = 1 / sharpness no other q has a lower loss. With both at 1 the loss is that of a mixture of k
+equally likely components, less log k. It then gives a bound on mutual information: log mean_j e^s_j + `ceiling` <= I.
 """
 
 import math
@@ -26,7 +26,7 @@ from mvssl.recipe import Table
 
 
 class Mixture(Table):
-    """Options of a mixture: how many components, and how surely one of them is chosen for a place."""
+    """Options of a mixture: how many components, and how sharply one of them is preferred for a place."""
 
     components: PositiveInt = 8
     sharpness: PositiveFloat = 1.0
@@ -44,34 +44,34 @@ class Components(nn.Module):
         return x[:, None] + self.net(x).unflatten(1, (-1, x.shape[1]))
 
 
-def share_out(scores: Tensor, mask: Tensor, options: Mixture) -> tuple[Tensor, dict[str, Tensor]]:
-    """(loss, metrics), as `estimators.estimate` gives them; the same on every process.
+def estimate_mixture(scores: Tensor, mask: Tensor, options: Mixture) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return loss and metrics as `estimators.estimate` does; the same on every process.
 
     Metrics: `bound` in nats and its `ceiling`; `entropy`, the mean of H(q) in nats; `used`, the number of components
     in use, e to the entropy of the mean q.
     """
     alpha = 1 / options.sharpness if options.entropy_weight is None else options.entropy_weight
-    s = own_shares(scores, mask)
+    s = compute_log_shares(scores, mask)
     log_q = (options.sharpness * s).log_softmax(dim=-1)
     q = log_q.exp()
     entropy = -(q * log_q).sum(dim=-1)
-    here = (mask[collectives.own_rows(len(s))].diagonal()[0] == POSITIVE)[:, None].expand_as(entropy)  # [n, l]
+    counted = (mask[collectives.own_rows(len(s))].diagonal()[0] == POSITIVE)[:, None].expand_as(entropy)  # [n, l]
 
-    value = _mean((q * s).sum(dim=-1) + alpha * entropy, here)
+    value = _mean((q * s).sum(dim=-1) + alpha * entropy, counted)
     with torch.no_grad():
         top = estimators.ceiling(scores[:: s.shape[-1]], mask)
-        shared = collectives.total(q.masked_fill(~here[..., None], 0).sum(dim=(0, 1)))
-        measured = {
-            "bound": _mean(s.logsumexp(dim=-1) - math.log(s.shape[-1]), here) + top,
+        taken = collectives.total(q.masked_fill(~counted[..., None], 0).sum(dim=(0, 1)))
+        metrics = {
+            "bound": _mean(s.logsumexp(dim=-1) - math.log(s.shape[-1]), counted) + top,
             "ceiling": top,
-            "entropy": _mean(entropy, here),
-            "used": torch.special.entr(shared / shared.sum().clamp(min=1e-12)).sum().exp(),
+            "entropy": _mean(entropy, counted),
+            "used": torch.special.entr(taken / taken.sum().clamp(min=1e-12)).sum().exp(),
         }
-    return -value, measured
+    return -value, metrics
 
 
-def own_shares(scores: Tensor, mask: Tensor) -> Tensor:
-    """s_j, [n, l, k]: for this process's anchors, each component's log share of each place of their own images."""
+def compute_log_shares(scores: Tensor, mask: Tensor) -> Tensor:
+    """Return s_j of each place of the own images of this process's anchors, [n, l, k]."""
     anchors, n, _ = mask.shape
     k = len(scores) // anchors
     against = estimators.log_sum_negatives(scores, mask.repeat_interleave(k, dim=0)).view(anchors, k)

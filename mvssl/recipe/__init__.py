@@ -4,6 +4,7 @@ in   a file, or tables of Python, and overrides such as `optim.lr=1e-3`
 out  a `Recipe`, checked; every mistake is a `RecipeError` with its place and what is accepted
 """
 
+from mvssl.recipe.loading import load_recipe, parse_recipe, tell, to_yaml, with_overrides
 from mvssl.recipe.schema import (
     Column,
     Data,
@@ -17,13 +18,9 @@ from mvssl.recipe.schema import (
     Train,
     View,
     expand,
-    load_recipe,
-    parse_recipe,
-    tell,
-    to_yaml,
-)  # fmt: skip
+)
 
 __all__ = [
     "Column", "Data", "Encoder", "Evaluate", "Finetune", "Objective", "Optim", "Recipe", "Table", "Train", "View",
-    "expand", "load_recipe", "parse_recipe", "tell", "to_yaml",
+    "expand", "load_recipe", "parse_recipe", "tell", "to_yaml", "with_overrides",
 ]  # fmt: skip

@@ -1,27 +1,20 @@
-"""What a run is: typed tables, read from YAML, changed by dotted overrides, checked before anything is built.
+"""The tables of a recipe: every key with its type, limits, default and description.
 
-in   a YAML file and `table.key=value` pairs
-out  a frozen `Recipe`; or a `RecipeError` that names the place, what is accepted and the nearest match
+in   plain tables
+out  a frozen `Recipe`, whose values were checked one by one (`mvssl.recipe.loading` checks what must fit together)
 
 Views and objectives have no tables of their own: a class's keyword-only signature is its schema (see `options`).
 """
 
-import codecs
-import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import pydantic
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from mvssl.errors import RecipeError
 from mvssl.files import at_home, home_path, known_home
-from mvssl.recipe.consistency import crossed
-from mvssl.recipe.messages import sentences, unknown_keys
 from mvssl.recipe.strict import Strict
-from mvssl.recipe.yaml_text import LARGEST, as_yaml, override_all, parse_yaml
 
 Count = Annotated[int, Field(gt=0, le=10**9)]
 Size = Count | tuple[Count, Count]
@@ -210,6 +203,17 @@ class Evaluate(Table):
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="of the encoder's passes, as in train")
 
 
+def expand(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the short forms out: one encoder table for all views, one objective table for a list of one."""
+    whole = dict(tables)
+    encoder, views = whole.get("encoder"), whole.get("views")
+    if isinstance(encoder, Mapping) and "name" in encoder and isinstance(views, Mapping):
+        whole["encoder"] = {",".join(map(str, views)): encoder}
+    if isinstance(whole.get("objective"), Mapping):
+        whole["objective"] = [whole["objective"]]
+    return whole
+
+
 class Recipe(Table):
     """A whole run.
 
@@ -229,72 +233,3 @@ class Recipe(Table):
     @classmethod
     def _short_forms(cls, tables: Any) -> Any:
         return expand(tables) if isinstance(tables, Mapping) else tables
-
-
-def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe and apply `table.key=value` overrides; the later of two words for one thing wins, and is logged.
-
-    Raises `RecipeError`.
-    """
-    overrides = [overrides] if isinstance(overrides, str) else overrides
-    tables = parse_yaml(_text(path), str(path))
-    if not isinstance(tables, dict):
-        what = "is empty" if tables is None else "is no table"
-        raise RecipeError(f"{path} {what}: a recipe has the tables {', '.join(Recipe.model_fields)}")
-    for told in override_all(tables, overrides):
-        tell(told)
-    return parse_recipe(tables, str(path))
-
-
-def tell(text: str) -> None:
-    """Log a sentence that a user is to see, in the main process alone."""
-    if os.environ.get("RANK", "0") == "0":
-        logging.getLogger("mvssl").warning(text)
-
-
-def _text(path: str | Path) -> str:
-    """A file as text, UTF-8 or what its first bytes say. Raises `RecipeError`."""
-    try:
-        with open(path, "rb") as file:
-            content = file.read(4 * LARGEST + 1)
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"recipe {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if len(content) > 4 * LARGEST:
-        raise RecipeError(f"recipe {path} is larger than {LARGEST:,} characters")
-    try:
-        return content.decode(
-            "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-        )
-    except UnicodeDecodeError:
-        raise RecipeError(f"recipe {path} cannot be read: it is not text; save it as UTF-8") from None
-
-
-def expand(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the short forms out: one encoder table for all views, one objective table for a list of one."""
-    whole = dict(tables)
-    encoder, views = whole.get("encoder"), whole.get("views")
-    if isinstance(encoder, Mapping) and "name" in encoder and isinstance(views, Mapping):
-        whole["encoder"] = {",".join(map(str, views)): encoder}
-    if isinstance(whole.get("objective"), Mapping):
-        whole["objective"] = [whole["objective"]]
-    return whole
-
-
-def parse_recipe(tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
-    """Check tables and build the `Recipe`. Raises a `RecipeError` that lists every fault."""
-    faults = list(unknown_keys(Recipe, expand(tables), ""))
-    if not faults:
-        try:
-            recipe = Recipe.model_validate(tables)
-        except pydantic.ValidationError as error:
-            faults = sentences(error, expand(tables))
-        else:
-            faults = list(crossed(recipe))
-            if not faults:
-                return recipe
-    raise RecipeError("\n".join(f"{where}: {fault}" for fault in faults))
-
-
-def to_yaml(recipe: Recipe) -> str:
-    """The recipe with every value written out, as the run folder keeps it."""
-    return as_yaml(TypeAdapter(Recipe).dump_python(recipe, mode="json", by_alias=True))

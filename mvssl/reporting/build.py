@@ -12,14 +12,13 @@ from typing import NamedTuple, TypeVar
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mvssl import __version__
-from mvssl.data import Shards, open_shards
+from mvssl.data import ShardSource, open_shards
 from mvssl.distributed.devices import enough_memory
 from mvssl.errors import MvsslError, OutputError
 from mvssl.files import PAGE, try_place, write_aside
 from mvssl.reporting.content import Absent, Section
 from mvssl.reporting.facts import Facts, read_facts
 from mvssl.reporting.samples import EncodedSamples, encode_samples
-from mvssl.reporting.sections.run_charts import show_bounds, show_curves, show_pace, show_plane
 from mvssl.reporting.sections.diagnosis import show_diagnosis
 from mvssl.reporting.sections.embedding import Embedding, show_embedding
 from mvssl.reporting.sections.maps import Maps, show_maps
@@ -27,9 +26,10 @@ from mvssl.reporting.sections.mispaired import show_mispaired
 from mvssl.reporting.sections.neighbours import Neighbours, show_neighbours
 from mvssl.reporting.sections.origin import show_origin
 from mvssl.reporting.sections.probes import show_probes
+from mvssl.reporting.sections.run_charts import show_bounds, show_curves, show_pace, show_plane
 from mvssl.reporting.sections.sheet import Views, show_views
 from mvssl.reporting.sections.summary import describe_state, show_summary
-from mvssl.runs.load import refuse_untrusted
+from mvssl.runs.load import LoadedRun, packages, refuse_untrusted
 from mvssl.text import counted
 
 SAMPLES = 1000  # encoded by default: some seconds on two CPU cores for the recipes that come with mvssl
@@ -46,24 +46,26 @@ class WrittenReport(NamedTuple):
 
 @enough_memory("take fewer samples: --samples N, or --samples 0 for a page without them")
 def report(
-    folder: str | Path,
+    run: str | Path | LoadedRun,
     out: str | Path | None = None,
     *,
     samples: int = SAMPLES,
-    checkpoint: str = "last",
+    checkpoint: str | int = "last",
     trust: Iterable[str] = (),
 ) -> WrittenReport:
     """Write the report on a run, by default to RUN/report.html; `samples` 0 leaves out what needs model and data.
 
     The features of the samples are those of `checkpoint`: last, best, or a step, see `load_run`. A recipe may name
-    classes outside mvssl only from packages listed in `trust`. Raises `DataError` if the folder is no run or has no
+    classes outside mvssl only from packages listed in `trust`. A `LoadedRun` gives all of these itself. Raises `DataError` if the folder is no run or has no
     such checkpoint, `RecipeError` if its recipe cannot be used, and `OutputError` if the page cannot be written.
     """
-    facts = read_facts(Path(folder))
+    if isinstance(run, LoadedRun):
+        run, checkpoint, trust = run.folder, run.which, packages(run.recipe)
+    facts = read_facts(Path(run))
     refuse_untrusted(facts.recipe, trust)
     file = Path(out) if out else facts.folder / "report.html"
     try_place(file, PAGE)
-    built = list(_build_sections(facts, samples, checkpoint, list(trust)))
+    built = list(_build_sections(facts, samples, str(checkpoint), list(trust)))
     sections, absent = [s for s in built if isinstance(s, Section)], [s for s in built if isinstance(s, Absent)]
     write_aside(file, _render(facts, sections, absent), OutputError, PAGE.way_out)
     return WrittenReport(file, absent, facts.left_out)
@@ -101,12 +103,12 @@ def _attempt(work: Callable[[], T]) -> tuple[T | None, str]:
         return None, str(error)
 
 
-def _open_training(facts: Facts) -> Shards:
+def _open_training(facts: Facts) -> ShardSource:
     data = facts.recipe.data
     return open_shards(data.train, data.folder, data.columns, missing=data.missing, progress=False)
 
 
-def _show_views(encoded: EncodedSamples, source: Shards) -> Section | Absent:
+def _show_views(encoded: EncodedSamples, source: ShardSource) -> Section | Absent:
     views, why = _attempt(lambda: show_views(encoded.run, source))
     return views or Absent(Views.title, why)
 

@@ -16,9 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mvssl.data import Batch, Shards, Undecodable, open_shards
-from mvssl.data.batch import stack
-from mvssl.data.decoding.labels import as_classes
+from mvssl.data import Batch, SampleError, ShardSource, as_class_labels, open_shards, stack_samples
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.features.extraction import DIVERGED, not_finite
 from mvssl.evaluation.features.layers import encode_model
@@ -36,7 +34,7 @@ class EncodedSamples:
     """n samples of `source` with their features by view, [n, d] float32 on the CPU."""
 
     run: LoadedRun
-    source: Shards
+    source: ShardSource
     split: str  # held-out or training
     indices: list[int]  # of the samples in `source`
     features: dict[str, Tensor]
@@ -93,7 +91,7 @@ def encode_samples(folder: Path, trust: Iterable[str], samples: int, checkpoint:
 def _as_classes(labels: Tensor) -> Tensor | None:
     """Return labels as classes; None for numbers and pictures."""
     try:
-        return as_classes(labels) if labels.ndim < 3 else None
+        return as_class_labels(labels) if labels.ndim < 3 else None
     except DataError:
         return None
 
@@ -106,7 +104,7 @@ def _load(folder: Path, trust: Iterable[str], checkpoint: str) -> LoadedRun:
     raise DataError(f"{folder} removes its checkpoints while they are read; try again")
 
 
-def open_samples(recipe: Recipe) -> tuple[Shards, str]:
+def open_samples(recipe: Recipe) -> tuple[ShardSource, str]:
     """Return the shards of data.val, else of data.train, with labels if they have any, and the name of the split.
 
     Raises `DataError`, and `RecipeError` if the recipe names no shards.
@@ -121,15 +119,15 @@ def open_samples(recipe: Recipe) -> tuple[Shards, str]:
     return open_shards(patterns, recipe.data.folder, recipe.data.columns, progress=False), split
 
 
-def decode_batch(source: Shards, indices: Iterable[int]) -> Batch:
+def decode_batch(source: ShardSource, indices: Iterable[int]) -> Batch:
     """Return samples as a batch, without those that cannot be decoded."""
     kept: list[int] = []
     samples: list[Any] = []
     for index in indices:
-        with contextlib.suppress(Undecodable):
+        with contextlib.suppress(SampleError):
             samples.append(source[index])
             kept.append(index)
-    return stack(samples, source.forms, source.optional, kept, kept, [])
+    return stack_samples(samples, source.forms, source.optional, kept, kept, [])
 
 
 def read_class_names(paths: Iterable[Path]) -> list[str]:

@@ -26,13 +26,13 @@ from torch.distributed import DistError
 
 from mvssl.checkpoints import store
 from mvssl.distributed import collectives
-from mvssl.runs import exit_record
-from mvssl.process.system_errors import as_known
 from mvssl.errors import HANG, ElsewhereError, Interrupted, OutputError, RecipeError, StorageError
 from mvssl.files import write_aside
-from mvssl.runs.json_forms import is_file_of_a_run, parsed
-from mvssl.recipe import Recipe, load_recipe, to_yaml
 from mvssl.process.signals import Stopped, StopSignal, exit_code
+from mvssl.process.system_errors import as_known
+from mvssl.recipe import Recipe, load_recipe, to_yaml
+from mvssl.runs import exit_record
+from mvssl.runs.json_forms import is_file_of_a_run, parsed
 from mvssl.runs.versions import versions
 from mvssl.text import warn
 

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from mvssl.data import loader, open_shards
 from mvssl.distributed import collectives
-from mvssl.errors import MvsslError
+from mvssl.errors import MvsslError, RecipeError
 from mvssl.recipe import Recipe
 from mvssl.runs.load import load_run, packages
 from mvssl.training.next_commands import next_commands
@@ -23,6 +23,16 @@ def check_layer(recipe: Recipe, model: "MultiView") -> None:
 
     for view in recipe.views if "evaluate" in recipe.train.then else ():
         refuse_layer(model, view, recipe.evaluate.layer, len(model.encoder_of(view).widths.maps))
+
+
+def refuse_without_shards(recipe: Recipe) -> None:
+    """Raise `RecipeError` where `finish` would read the recipe's shards, in whose place a dataset is given."""
+    for name in ("evaluate", "views"):
+        if name in recipe.train.then:
+            raise RecipeError(
+                f"train.then: {name} reads the shards of the recipe, and data= is given in their place; pass "
+                "then=False, or remove it from train.then"
+            )
 
 
 def check(recipe: Recipe, folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mvssl.data import Bad
+from mvssl.data import BadSample
 from mvssl.distributed import collectives
 from mvssl.runs.line_files import LineFile
 from mvssl.training.guard import Late, Votes
@@ -29,9 +29,9 @@ class Ledger:
         self.stop = False  # some process was asked to stop
         self.save = False  # some process was asked to save; whoever saves sets it back
         self.fault: str | None = None
-        self._open: tuple[int, Late, list[Bad]] | None = None
+        self._open: tuple[int, Late, list[BadSample]] | None = None
 
-    def note(self, step: int, verdict: Tensor, bad: list[Bad]) -> None:
+    def note(self, step: int, verdict: Tensor, bad: list[BadSample]) -> None:
         """Take the vote and this process's bad samples of step number `step` (from 1); settle the one before."""
         self.settle()
         self._open = (step, Late(verdict), bad)
@@ -56,7 +56,7 @@ class Ledger:
         if votes.bad > 0:
             self._record(step, int(votes.bad), records)
 
-    def _record(self, step: int, count: int, records: list[Bad]) -> None:
+    def _record(self, step: int, count: int, records: list[BadSample]) -> None:
         found = [record for each in collectives.gather_objects(records) for record in each]
         self.bad += count
         if collectives.rank() == 0:

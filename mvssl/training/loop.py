@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mvssl.checkpoints import store
-from mvssl.data import Batch
-from mvssl.data.loader import Loader
+from mvssl.data import Batch, Loader
 from mvssl.distributed import collectives
 from mvssl.errors import DataError, HangError, Interrupted, StorageError
 from mvssl.monitoring import matching
@@ -25,7 +24,7 @@ from mvssl.monitoring.held_out import open_held_out
 from mvssl.optim import learning_rate
 from mvssl.process.signals import BEFORE_FIRST_STEP, StopSignal, stop_signals
 from mvssl.process.stderr import forgiving_stderr
-from mvssl.recipe import Recipe, to_yaml
+from mvssl.recipe import Recipe, load_recipe, to_yaml, with_overrides
 from mvssl.runs import folder as runfolder
 from mvssl.runs.line_files import cut_lines_after
 from mvssl.text import warn
@@ -62,13 +61,25 @@ class Begun(NamedTuple):
     interval: dict[str, Any] | None  # what the log of an earlier process had of an interval that is not over
 
 
-def train(recipe: Recipe, data: Any = None, val: Any = None, then: bool = False) -> Outcome:
+def train(
+    recipe: Recipe | str | Path,
+    overrides: Iterable[str] = (),
+    *,
+    data: Any = None,
+    val: Any = None,
+    then: bool = True,
+) -> Outcome:
     """Train, or continue, the run that `recipe` describes; the same on any number of processes.
 
+    `recipe` is a `Recipe` or the path of a file; `overrides` are as in `load_recipe`.
     `data` is any map-style dataset of dicts, used in place of the recipe's shards, and `val` one in place of data.val.
-    With `then`, do what `train.then` lists as well. Raises `RecipeError`, `DataError`, `OutputError`, `StorageError`,
-    `HangError`, each with the way out; `Interrupted` after SIGTERM, SIGHUP or Ctrl-C, with all saved.
+    After the last step, do what `train.then` lists, unless `then` is false; what reads shards is refused with `data`.
+    Raises `RecipeError`, `DataError`, `OutputError`, `StorageError`, `HangError`, each with what to do; `Interrupted`
+    after SIGTERM, SIGHUP or Ctrl-C, with all saved.
     """
+    recipe = with_overrides(recipe, overrides) if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    if then and data is not None:
+        afterwards.refuse_without_shards(recipe)
     folder, launcher = Path(recipe.train.out), os.getppid()
     with forgiving_stderr(), arithmetic_of(recipe), stop_signals() as stop, runfolder.errors_explained(stop):
         with stop.at_once(BEFORE_FIRST_STEP):
@@ -76,7 +87,7 @@ def train(recipe: Recipe, data: Any = None, val: Any = None, then: bool = False)
         with runfolder.claimed(folder), runfolder.exit_recorded(folder, stop):
             with stop.at_once(BEFORE_FIRST_STEP):
                 trainer = Trainer.prepare(recipe, accelerator, data)
-                if data is None:
+                if then and data is None:
                     afterwards.check(recipe, folder)
                     afterwards.check_layer(recipe, trainer.model)
                 begun = _begin(trainer, folder, val)

@@ -70,7 +70,7 @@ def _evaluations(run: LoadedRun, failed: bool) -> Iterator[str]:
 
 def _is_possible(run: LoadedRun, probes: list[str], layer: str) -> bool:
     """Whether an evaluation finds its layer, shards, labels, and views that differ. Raises `MvsslError` where not."""
-    from mvssl.data.decoding.labels import as_classes
+    from mvssl.data import as_class_labels
     from mvssl.evaluation.features.inputs import distinct
     from mvssl.evaluation.features.layers import refuse_layer
     from mvssl.evaluation.features.splits import open_splits
@@ -86,7 +86,7 @@ def _is_possible(run: LoadedRun, probes: list[str], layer: str) -> bool:
     if not len(some.index):
         return False
     if need_labels(jobs):
-        as_classes(some.columns["label"])
+        as_class_labels(some.columns["label"])
     several = len(distinct(run.views.clean(some))) > 1
     return several or any(PROBES[job.probe].handed != "views" for job in jobs)
 

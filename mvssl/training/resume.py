@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from mvssl.checkpoints import store as checkpoint
-from mvssl.data import Shards, open_shards
+from mvssl.data import ShardSource, open_shards
 from mvssl.distributed import collectives
 from mvssl.errors import OutputError, RecipeError
-from mvssl.model import MultiView, unreached
+from mvssl.model import MultiView, find_idle_parameters
 from mvssl.monitoring.matching import Matching
 from mvssl.objectives import Context
 from mvssl.random import Draws
@@ -19,13 +19,13 @@ from mvssl.runs import folder as runfolder
 from mvssl.views import ViewSet
 
 
-def open_training(table: Data) -> Shards:
+def open_training(table: Data) -> ShardSource:
     """The shards to train on, packed first where the recipe says from what; the main process does it for all."""
     if not table.train:
         raise RecipeError("data.train is empty: name shards, or call train(recipe, data=DATASET) from Python")
     main = collectives.rank() == 0
 
-    def work() -> Shards:
+    def work() -> ShardSource:
         if table.pack and main:
             pack_once(table)
         return open_shards(table.train, table.folder, table.columns, missing=table.missing, progress=main)
@@ -35,9 +35,9 @@ def open_training(table: Data) -> Shards:
 
 def pack_once(table: Data) -> None:
     """Make the shards of `data.pack` in a folder of the data folder, named after it, unless they are there."""
-    from mvssl.data.packing.packing import destination_of, pack
+    from mvssl.data import pack, pack_destination
 
-    destination = destination_of(str(table.pack), table.folder)
+    destination = pack_destination(str(table.pack), table.folder)
     try:
         if not (destination / "train").is_dir():
             print("\n".join(pack(str(table.pack), destination).summary()), flush=True)
@@ -48,8 +48,8 @@ def pack_once(table: Data) -> None:
 
 def refuse_lonely(model: MultiView, batch: int) -> None:
     """Raise `RecipeError` where an objective that compares samples would meet one alone and learn nothing."""
-    for name, term in zip(model.labels, model.objective, strict=True):
-        counts = getattr(term, "candidates", lambda _: {})(batch)
+    for name, _, objective in model.terms:
+        counts = objective.candidates(batch)
         if counts and max(counts.values()) < 2:
             raise RecipeError(
                 f"data.batch_size: {batch} leaves the objective {name} nothing to compare a sample with, so that it "
@@ -62,7 +62,8 @@ def freeze_unreached(model: MultiView, views: ViewSet, device: torch.device) -> 
     position = torch.arange(2) + 2 * collectives.rank()
     some = torch.Generator().manual_seed(0)
     seen = {name: torch.randn(2, *shape, generator=some).to(device) for name, shape in views.shapes.items()}
-    names = unreached(model, seen, Context(step=0, index=position, present={}, draws=Draws(0, position, device)))
+    context = Context(step=0, index=position, draws=Draws(0, position, device))
+    names = find_idle_parameters(model, seen, context)
     for name in names:
         model.get_parameter(name).requires_grad_(False)
     return names

@@ -19,17 +19,14 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from mvssl.data import Batch, as_source, loader
-from mvssl.data.dataset_source import Source
-from mvssl.data.loader import Loader
+from mvssl.data import Batch, Loader, Source, as_source, loader
 from mvssl.distributed import collectives
 from mvssl.distributed.batch_norm import convert_batchnorm
 from mvssl.distributed.devices import arithmetic, memory_format_for
 from mvssl.errors import RecipeError
 from mvssl.model import MultiView, build_model
 from mvssl.monitoring.matching import Matching
-from mvssl.objectives import Context
-from mvssl.objectives.partners import Partners
+from mvssl.objectives import Context, ScoreObserver
 from mvssl.optim import build_optimizer, learning_rate
 from mvssl.random import Draws, hash_name
 from mvssl.recipe import Recipe
@@ -108,8 +105,8 @@ class Trainer:
         with part("guard"):
             self.buffers.remember()
         with part("model"):
-            partners = self.matching.partners() if self.matching else None
-            loss, metrics = self.wrapped(seen, self.context(batch, number, self.recipe.train.seed, partners))
+            observer = self.matching.observer() if self.matching else None
+            loss, metrics = self.wrapped(seen, self.context(batch, number, self.recipe.train.seed, observer))
             self.accelerator.backward(loss)
         with part("guard"):
             norm = guard.clipped(self.model.parameters(), self.recipe.optim.clip)
@@ -118,14 +115,14 @@ class Trainer:
             guard.step_unless(verdict[0] > 0, self.optimizer, rate)
         with part("guard"):
             self.buffers.restore_where(verdict[0] > 0)
-            if self.matching and partners:
-                self.matching.update(batch.index, partners, verdict[0] > 0)
+            if self.matching and observer:
+                self.matching.update(batch.index, observer, verdict[0] > 0)
         return verdict, {"loss": loss.detach(), **metrics, "grad_norm": norm}
 
-    def context(self, batch: Batch, number: int, seed: int, partners: Partners | None = None) -> Context:
+    def context(self, batch: Batch, number: int, seed: int, observer: ScoreObserver | None = None) -> Context:
         """What objectives may ask for at step `number` (from 0), drawn with `seed`."""
         draws = Draws(seed, batch.position, self.accelerator.device, scope="objective")
-        return Context(number, batch.index, draws, self.present(batch, self.views.names), partners)
+        return Context(number, batch.index, draws, self.present(batch, self.views.names), observer)
 
     def present(self, batch: Batch, names: Iterable[str]) -> dict[str, Tensor]:
         """Which rows have which view, bool [n], of those of the named views that samples may lack."""

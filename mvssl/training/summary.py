@@ -13,6 +13,7 @@ from torch import nn
 
 from mvssl.distributed import collectives
 from mvssl.monitoring.check import Checks
+from mvssl.objectives import Objective
 from mvssl.text import counted, printable
 from mvssl.training.step import Trainer
 
@@ -26,10 +27,10 @@ def plan(trainer: Trainer, start: int, checks: Checks) -> Table:
     rows["views"] = ", ".join(f"{name} {list(shape)}" for name, shape in views.shapes.items())
     for group, encoder in model.encoders.items():
         rows[f"encoder {group}"] = f"{encoder.name}, {_millions(encoder)} parameters"
-    for name, term in zip(model.labels, model.objective, strict=True):
-        rows[f"objective {name}"] = f"{_millions(term)} parameters"
-        for what, count in getattr(term, "candidates", lambda _: {})(batch).items():
-            rows[f"  {what}"] = f"{counted(count, 'candidate')} per anchor{_ceiling(term, count)}"
+    for name, _, objective in model.terms:
+        rows[f"objective {name}"] = f"{_millions(objective)} parameters"
+        for what, count in objective.candidates(batch).items():
+            rows[f"  {what}"] = f"{counted(count, 'candidate')} per anchor{_ceiling(objective, count)}"
     rows["batch"] = f"{batch} over {counted(world, 'process', 'processes')}, {batch // world} on each"
     if is_lonely(world):
         rows["launch"] = (
@@ -65,12 +66,10 @@ def is_lonely(world: int) -> bool:
     return world == 1 and launched and "WORLD_SIZE" not in os.environ
 
 
-def _ceiling(term: nn.Module, candidates: int) -> str:
-    """The most that a bound can read; of the estimators infonce alone has such a ceiling."""
-    estimator = getattr(getattr(term, "estimator", None), "name", "infonce")
-    return (
-        f", so at most {math.log(candidates):.2f} nats" if estimator == "infonce" else f"; {estimator} has no ceiling"
-    )
+def _ceiling(objective: Objective, candidates: int) -> str:
+    """The largest value of the bound; only the estimator infonce has such a ceiling."""
+    name = objective.estimator_name
+    return f", so at most {math.log(candidates):.2f} nats" if name == "infonce" else f"; {name} has no ceiling"
 
 
 def _checks(checks: Checks) -> str:

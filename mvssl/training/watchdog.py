@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mvssl.data.workers import end_all
+from mvssl.data import kill_workers
 from mvssl.distributed import collectives
 from mvssl.errors import HangError
 from mvssl.process.signals import StopSignal
@@ -92,9 +92,9 @@ class Watchdog:
         if self.doing not in (FOR_DATA, IN_A_CHECK):
             return
         if collectives.world() == 1 and self.stop.received and idle > _LAST_WAIT:
-            end_all()
+            kill_workers()
         if idle > self.limit and not self.loader_hang:
-            states = end_all()
+            states = kill_workers()
             self.loader_hang = self._sentence(states) if states else ""
 
     def _sentence(self, cause: str) -> str:
@@ -119,7 +119,7 @@ class Watchdog:
         exit_record.write_end(self.folder, HangError(reason))
         with contextlib.suppress(OSError):
             os.write(2, f"mvssl (process {collectives.rank()}): {reason}\n".encode())
-        end_all()
+        kill_workers()
         sys.stderr.flush()
         os._exit(HangError.code)
 

@@ -1,5 +1,6 @@
 """Views: what the encoders see of a sample, drawn for whole batches on their device, without any generator state."""
 
+from mvssl.views.base import Geometry, Kind, Spectrogram, View
 from mvssl.views.image import ImageView
 from mvssl.views.logmel import LogMelView
 from mvssl.views.presets import PRESETS
@@ -10,10 +11,14 @@ from mvssl.views.view_set import VIEWS, ViewSet, build_alike, build_views, resol
 __all__ = [
     "PRESETS",
     "VIEWS",
+    "Geometry",
     "ImageView",
+    "Kind",
     "LogMelView",
     "SignalView",
+    "Spectrogram",
     "VectorView",
+    "View",
     "ViewSet",
     "build_alike",
     "build_views",

@@ -15,6 +15,7 @@ from torch import Tensor
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.recipe import Table
+from mvssl.views.base import Geometry
 
 ATTEMPTS = 10  # torchvision's number of tries before it falls back to a central crop
 
@@ -42,7 +43,7 @@ class Placement(NamedTuple):
         return cls(torch.tensor([0.0, 1.0]).double().expand(n, 2, 2), torch.zeros(n), torch.zeros(n, 2), None)
 
 
-class Geometry:
+class ImageGeometry(Geometry):
     """Random placements for a source of `inside` = (h, w) pixels and an output of `outside` pixels."""
 
     def __init__(

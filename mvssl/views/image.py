@@ -5,12 +5,12 @@ out  float32 [n, k, *size]: the kept channels of the colour space, normalised
 """
 
 import math
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from mvssl.data.decoding.images import MAX_PIXELS
+from mvssl.data.decoding import MAX_PIXELS
 from mvssl.distributed.devices import send
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
@@ -19,15 +19,17 @@ from mvssl.views import color as colors
 from mvssl.views import corruption
 from mvssl.views import normalize as normalization
 from mvssl.views.bands import Channels, kept_channels
-from mvssl.views.geometry import Affine, Geometry, Placement
-from mvssl.views.resample import Interpolation, place
+from mvssl.views.base import Interpolation, View
+from mvssl.views.geometry import Affine, ImageGeometry, Placement
+from mvssl.views.presets import PRESETS
+from mvssl.views.resample import place
 
 _MOST_SIGMA = 1000  # pixels of blur
 
 LIGHT = {"lab": "lightness", "ydbdr": "luma"}  # the first channel of a colour space
 
 
-class ImageView:
+class ImageView(View):
     """One view of a column of images `shape` = (c, h, w) or (h, w); everything random is off by default.
 
     size            output pixels, one number or [height, width]; default the column's
@@ -50,6 +52,8 @@ class ImageView:
     normalize       half, imagenet, cifar10, lab, ydbdr, none, data (measured), {mean: [...], std: [...]}; default the
                     colour space's own: lab, ydbdr, or half; data where the training source holds floats
     """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
 
     def __init__(
         self,
@@ -92,7 +96,7 @@ class ImageView:
         self.size = (h, w) if size is None else (size, size) if isinstance(size, int) else size
         if min(self.size) < 1 or math.prod(self.size) > MAX_PIXELS:
             raise RecipeError(f"size: {size}; give pixels, at least 1, and {MAX_PIXELS:,} for the whole view at most")
-        self.geometry = Geometry(
+        self.geometry: ImageGeometry = ImageGeometry(
             (h, w),
             self.size,
             crop=crop,
@@ -103,7 +107,7 @@ class ImageView:
             translate_p=translate_p,
             affine=affine,
         )
-        self.interpolation: Interpolation = interpolation
+        self.interpolation = interpolation
         self.solarize_p, self.blur_p, self.blur_sigma, self.keep = solarize_p, blur_p, blur_sigma, keep
         self.color: colors.Space = color
         self.nodata, self.noise, self.drop = nodata, noise, drop
@@ -116,21 +120,32 @@ class ImageView:
         default = color if color in ("lab", "ydbdr") else "half"
         self.mean, self.std = normalization.statistics(normalize or default, self.kept, self.whole)
         self.shape = (len(self.kept), *self.size)
+        self.shows = _shown(color, self.kept)
 
-    def __call__(self, x: Tensor, draws: Draws | None, placement: Placement | None = None) -> Tensor:
+    def __call__(self, column: Tensor, draws: Draws | None, placement: Placement | None = None) -> Tensor:
         """Column [n, c, h, w] to view [n, *shape]; without draws the clean view: resized, coloured, normalised.
 
         `placement` is another view's, for sensors that see the same scene; default this view's own draw.
         """
-        return self._seen(x, draws, placement, 0.0)
+        return self._seen(column, draws, placement, 0.0)
 
-    def measured(self, x: Tensor) -> Tensor:
-        """The clean view with NaN where nothing was measured, for statistics."""
-        return self._seen(x, None, None, math.nan)
+    def measured(self, column: Tensor) -> Tensor:
+        """Return the clean view with NaN where the column holds `nodata`."""
+        return self._seen(column, None, None, math.nan)
+
+    def with_channels(self, column: Tensor) -> Tensor:
+        """Return a column [n, h, w] as [n, 1, h, w]."""
+        return column if column.dim() == 4 else column[:, None]
+
+    @classmethod
+    def needs_statistics(cls, options: dict[str, Any], floats: bool) -> bool:
+        """Whether to measure `mean` and `std`: for `normalize: data`, and for floats without `normalize` or `color`."""
+        plain = options.get("color", "rgb") == "rgb" and options.get("normalize") is None
+        return options.get("normalize") == "data" or (plain and floats)
 
     def _seen(self, x: Tensor, draws: Draws | None, placement: Placement | None, empty: float) -> Tensor:
         stored = not x.is_floating_point()
-        x = x if x.dim() == 4 else x[:, None]
+        x = self.with_channels(x)
         x = self._picked(x) if self.early else x
         there = None if self.nodata is None else x != self.nodata
         x = x.float().div_(255) if stored else x.float()
@@ -185,16 +200,6 @@ class ImageView:
         rows = send(rows, x.device)
         return x.index_copy(0, rows, colors.blurred(x[rows], send(sigma, x.device), math.ceil(3 * high)))
 
-    @property
-    def shows(self) -> str:
-        """What `to_rgb` makes visible, in words, where it is not the whole picture."""
-        if self.color not in LIGHT or len(self.kept) == 3:
-            return ""
-        light, axes = LIGHT[self.color], "" if {1, 2} <= set(self.kept) else "one axis of "
-        if 0 in self.kept:
-            return f"{light}, in gray" if len(self.kept) == 1 else f"{light} and one axis of colour"
-        return f"{axes}colour without its {light}, which is drawn alike everywhere; gray is no colour"
-
     def to_rgb(self, x: Tensor) -> Tensor | None:
         """A view [n, k, h, w] as it would look, [n, 3, h, w] in [0, 1]; None where it is no colour image.
 
@@ -211,6 +216,16 @@ class ImageView:
         full = torch.tensor(neutral, device=x.device)[:, None, None].repeat(len(x), 1, *x.shape[2:])
         full[:, self.kept] = x
         return colors.from_space(full, self.color)
+
+
+def _shown(color: colors.Space, kept: list[int]) -> str:
+    """What `to_rgb` shows of a colour space, in words; empty where it shows everything."""
+    if color not in LIGHT or len(kept) == 3:
+        return ""
+    light, axes = LIGHT[color], "" if {1, 2} <= set(kept) else "one axis of "
+    if 0 in kept:
+        return f"{light}, in gray" if len(kept) == 1 else f"{light} and one axis of colour"
+    return f"{axes}colour without its {light}, which is drawn alike everywhere; gray is no colour"
 
 
 def _check_chances(**chances: float) -> None:

@@ -17,12 +17,13 @@ from mvssl.distributed.devices import send
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.views import normalize as normalization
+from mvssl.views.base import Geometry, Spectrogram, View
 from mvssl.views.time_crop import Span, blanked, placed
 
 FLOOR = 1e-6  # added to the power before the logarithm; a full-scale sine has several hundred
 
 
-class Window:
+class Window(Geometry):
     """Random windows of `share` of a recording, moved by up to `shift` of it beyond either end, and time masks."""
 
     def __init__(self, share: float, *, shift: float = 0.0, time_mask: float = 0.0, masks: int = 1):
@@ -41,7 +42,7 @@ class Window:
         return Span(stretch, blanks)
 
 
-class LogMelView:
+class LogMelView(View):
     """One view of a column of sound `shape` = (c, t) or (t,); everything random is off by default.
 
     rate          samples per second of the column
@@ -104,19 +105,20 @@ class LogMelView:
         for name, given in (("gain", gain), ("snr", snr)):
             if given is not None and not given[0] <= given[1]:
                 raise RecipeError(f"{name}: {list(given)} is no range; give [low, high] in dB")
-        self.geometry = Window(self.length / t, shift=shift, time_mask=time_mask, masks=masks)
+        self.geometry: Window = Window(self.length / t, shift=shift, time_mask=time_mask, masks=masks)
         self.gain, self.snr, self.freq_mask, self.masks = gain, snr, freq_mask, masks
-        self.range = (low, rate / 2 if high is None else high)
-        self.window, self.bank = torch.hann_window(window), filterbank(mels, self.n_fft, rate, *self.range)
+        self.spectrogram = Spectrogram(self.length / rate, low, rate / 2 if high is None else high)
+        self.shows = "stripes of one colour are masked" if freq_mask or time_mask else ""
+        self.window, self.bank = torch.hann_window(window), filterbank(mels, self.n_fft, rate, *self.spectrogram[1:])
         self.mean, self.std = normalization.statistics(normalize, list(range(c)), c)
         self.shape = (c, mels, 1 + self.length // self.hop)
 
-    def __call__(self, x: Tensor, draws: Draws | None, placement: Span | None = None) -> Tensor:
+    def __call__(self, column: Tensor, draws: Draws | None, placement: Span | None = None) -> Tensor:
         """Column [n, c, t] to view [n, *shape]; without draws the clean view, of the middle of the recording.
 
         `placement` is another view's, for microphones that heard the same; default this view's own draw.
         """
-        x = x.float() if x.dim() == 3 else x.float()[:, None]
+        x = self.with_channels(column.float())
         if draws is None:
             middle = torch.full((len(x),), (x.shape[-1] - self.length) // 2)
             return self._spectrogram(windows(x, middle, self.length))
@@ -124,6 +126,10 @@ class LogMelView:
         x = windows(x, starts(span.stretch * x.shape[-1], self.length, x.shape[-1]), self.length)
         x = blanked(self._spectrogram(self._disturbed(x, draws)), span.blanks)
         return blanked(x, placed(draws, "freq_mask", self.masks, 0, self.freq_mask), dim=2) if self.freq_mask else x
+
+    def with_channels(self, column: Tensor) -> Tensor:
+        """Return a column [n, t] as [n, 1, t]."""
+        return column if column.dim() == 3 else column[:, None]
 
     def _disturbed(self, x: Tensor, draws: Draws) -> Tensor:
         if self.gain:

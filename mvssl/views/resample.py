@@ -8,16 +8,13 @@ linear filter is separable (Heckbert, "Fundamentals of texture mapping and image
 they are plain bilinear interpolation. A rotation or shear is a warp at source resolution before them.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mvssl.distributed.devices import send
+from mvssl.views.base import Interpolation
 from mvssl.views.geometry import Placement
-
-Interpolation = Literal["bilinear", "nearest"]
 
 
 def place(x: Tensor, placement: Placement, size: tuple[int, int], interpolation: Interpolation) -> Tensor:

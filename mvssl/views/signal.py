@@ -20,10 +20,11 @@ from mvssl.random import Draws
 from mvssl.views import corruption
 from mvssl.views import normalize as normalization
 from mvssl.views.bands import Channels, kept_channels
+from mvssl.views.base import View
 from mvssl.views.time_crop import Span, Timing, blanked, cut
 
 
-class SignalView:
+class SignalView(View):
     """One view of a column of signals `shape` = (c, t) or (t,); everything random is off by default.
 
     length        samples of the view; default the column's
@@ -60,7 +61,7 @@ class SignalView:
             raise RecipeError(f"a signal view needs a column [c, t] or [t], not {list(shape)}")
         given, t = (1, *shape)[-2:]
         self.length = t if length is None else length
-        self.geometry = Timing(crop=crop, mask=mask, masks=masks)
+        self.geometry: Timing = Timing(crop=crop, mask=mask, masks=masks)
         self.kept, self.bands = kept_channels(given, channels, bands)
         self.column_bands = tuple(bands or ())
         self.rotate, self.scale, self.per_channel = _rotation(rotate, given), _factors(scale), per_channel
@@ -71,12 +72,12 @@ class SignalView:
         self.mean, self.std = normalization.statistics(normalize, self.kept, given)
         self.shape = (len(self.kept), self.length)
 
-    def __call__(self, x: Tensor, draws: Draws | None, placement: Span | None = None) -> Tensor:
+    def __call__(self, column: Tensor, draws: Draws | None, placement: Span | None = None) -> Tensor:
         """Column [n, c, t] to view [n, *shape]; without draws the clean view: whole, resampled, normalised.
 
         `placement` is another view's, for sensors that recorded the same time; default this view's own draw.
         """
-        x = x.float() if x.dim() == 3 else x.float()[:, None]
+        x = self.with_channels(column.float())
         if draws is None:
             return self._normalized(cut(x, Span.whole(len(x)).stretch, self.length))
         span = self.geometry.draw(draws) if placement is None else placement
@@ -87,6 +88,10 @@ class SignalView:
             x = x * self._factors(draws, x.device)
         x = corruption.noisy(self._normalized(x), self.noise, draws)
         return blanked(corruption.without_channels(x, self.drop, draws), span.blanks)
+
+    def with_channels(self, column: Tensor) -> Tensor:
+        """Return a column [n, t] as [n, 1, t]."""
+        return column if column.dim() == 3 else column[:, None]
 
     def _factors(self, draws: Draws, device: torch.device) -> Tensor:
         low, high = self.scale  # pyright: ignore[reportGeneralTypeIssues]

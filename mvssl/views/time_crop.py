@@ -15,6 +15,7 @@ from torch import Tensor
 from mvssl.distributed.devices import send
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
+from mvssl.views.base import Geometry
 
 
 class Span(NamedTuple):
@@ -29,7 +30,7 @@ class Span(NamedTuple):
         return cls(torch.tensor([0.0, 1.0]).double().expand(n, 2), torch.zeros(n, 0, 2).double())
 
 
-class Timing:
+class Timing(Geometry):
     """Random spans: `crop` [low, high] is the share of the duration that stays, each of `masks` blanks up to `mask`."""
 
     def __init__(self, *, crop: tuple[float, float] | None = None, mask: float = 0.0, masks: int = 1):

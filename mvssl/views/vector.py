@@ -13,9 +13,10 @@ from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.views import corruption
 from mvssl.views import normalize as normalization
+from mvssl.views.base import View
 
 
-class VectorView:
+class VectorView(View):
     """One view of a column of vectors.
 
     noise       standard deviation of added Gaussian noise, in normalised units
@@ -37,9 +38,9 @@ class VectorView:
         self.shape, self.noise, self.drop = tuple(shape), noise, drop
         self.mean, self.std = normalization.statistics(normalize, list(range(shape[0])), shape[0])
 
-    def __call__(self, x: Tensor, draws: Draws | None) -> Tensor:
+    def __call__(self, column: Tensor, draws: Draws | None) -> Tensor:
         """Column [n, d] to view [n, d]; without draws, the clean view."""
-        x = normalization.normalized(x.float(), self.mean, self.std)
+        x = normalization.normalized(column.float(), self.mean, self.std)
         if draws is not None:
             x = corruption.noisy(x, self.noise, draws)
         if draws is not None and self.drop:

@@ -8,28 +8,28 @@ A draw depends on (seed, position, view's name, operation), and not on the batch
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mvssl.data.decoding.faults import Undecodable
+from mvssl.data import SampleError
 from mvssl.distributed.devices import arithmetic
 from mvssl.errors import DataError, RecipeError
 from mvssl.random import Draws
-from mvssl.recipe import View
+from mvssl.recipe import View as ViewTable
 from mvssl.recipe.messages import nearest
 from mvssl.recipe.options import construct, find_class, options_of
+from mvssl.views.base import Geometry, View, view_class
 from mvssl.views.image import ImageView
 from mvssl.views.logmel import LogMelView
 from mvssl.views.naming import drawn
 from mvssl.views.normalize import Moments, spread
-from mvssl.views.presets import PRESETS
 from mvssl.views.signal import SignalView
 from mvssl.views.vector import VectorView
 
-VIEWS: dict[str, type] = {"image": ImageView, "signal": SignalView, "logmel": LogMelView, "vector": VectorView}
+VIEWS: dict[str, type[View]] = {"image": ImageView, "signal": SignalView, "logmel": LogMelView, "vector": VectorView}
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -41,7 +41,7 @@ class ViewSet:
     bases    the recipe's own names, which `clean` uses
     """
 
-    def __init__(self, tables: Mapping[str, View], views: Mapping[str, Callable], owners: Mapping[str, str]):
+    def __init__(self, tables: Mapping[str, ViewTable], views: Mapping[str, View], owners: Mapping[str, str]):
         self.bases, self._tables, self._views, self._owners = list(views), tables, views, owners
         self._base = {name: base for base, table in tables.items() for name in drawn(base, table.count)}
         self.names = list(self._base)
@@ -55,7 +55,7 @@ class ViewSet:
         """The expanded view whose crop, flip and masks this one repeats; itself where it has its own."""
         return self._owners.get(name, name)
 
-    def view(self, name: str) -> Any:
+    def view(self, name: str) -> View:
         """The view object behind an expanded name or the recipe's own."""
         return self._views[self._base.get(name, name)]
 
@@ -79,10 +79,11 @@ class ViewSet:
     def _draw(self, name: str, column: Tensor, draws: Draws) -> Tensor:
         if name not in self._owners:
             return self.view(name)(column, draws.within(name))
-        return self.view(name)(column, draws.within(name), self._placement(self.leader_of(name), draws))
+        leader, follow = self.leader_of(name), cast(Callable[..., Tensor], self.view(name))
+        return follow(column, draws.within(name), self._geometry(leader).draw(draws.within(leader)))
 
-    def _placement(self, owner: str, draws: Draws) -> Any:
-        return self.view(owner).geometry.draw(draws.within(owner))
+    def _geometry(self, leader: str) -> Geometry:
+        return cast(Geometry, self.view(leader).geometry)
 
 
 @contextlib.contextmanager
@@ -92,7 +93,7 @@ def _exactly(device: torch.device | str) -> Iterator[None]:
         yield
 
 
-def build_views(recipe_views: Mapping[str, View], shapes: Shapes) -> ViewSet:
+def build_views(recipe_views: Mapping[str, ViewTable], shapes: Shapes) -> ViewSet:
     """The views of a recipe for columns of these shapes per sample. Raises `RecipeError`.
 
     Views with `normalize: data` are measured first, by `resolve_statistics`.
@@ -106,7 +107,7 @@ def build_views(recipe_views: Mapping[str, View], shapes: Shapes) -> ViewSet:
 
 
 def build_alike(
-    recipe_views: Mapping[str, View], shapes: Shapes, known: Mapping[str, tuple[int, ...]], whose: str
+    recipe_views: Mapping[str, ViewTable], shapes: Shapes, known: Mapping[str, tuple[int, ...]], whose: str
 ) -> ViewSet:
     """The views for columns of these shapes. Raises `DataError` where they are not the `known` ones that `whose` is."""
     try:
@@ -122,7 +123,7 @@ def build_alike(
     return seen
 
 
-def resolve_statistics(recipe_views: Mapping[str, View], shapes: Shapes, source: Any) -> dict[str, View]:
+def resolve_statistics(recipe_views: Mapping[str, ViewTable], shapes: Shapes, source: Any) -> dict[str, ViewTable]:
     """The same views with `normalize: data` replaced by numbers, as the resolved recipe should hold them.
 
     Measured on at most 2048 samples spread evenly over `source` (`len` and `source[i]`, a dict of arrays), each through
@@ -139,66 +140,65 @@ def resolve_statistics(recipe_views: Mapping[str, View], shapes: Shapes, source:
         for name, (view, measured) in moments.items():
             column = sample.get(recipe_views[name].source)
             if column is not None:
-                measured.add(_clean(view, torch.as_tensor(np.array(column))[None]))
+                measured.add(view.measured(torch.as_tensor(np.array(column))[None]))
     for name, (_, measured) in moments.items():
         resolved[name] = recipe_views[name].model_copy(update={"normalize": measured.numbers()})
     return resolved
 
 
-def measures(name: str, view: View, source: Any) -> bool:
+def measures(name: str, view: ViewTable, source: Any) -> bool:
     """Whether a view's normalisation is measured on the data of `source`."""
     made, options = _options(name, view)
     form = getattr(source, "forms", {}).get(view.source)
-    plain = issubclass(made, ImageView) and options.get("color", "rgb") == "rgb" and options.get("normalize") is None
-    return options.get("normalize") == "data" or (plain and form is not None and form.dtype.kind == "f")
-
-
-def _clean(view: Any, x: Tensor) -> Tensor:
-    """The clean view, with NaN for what was not measured where the view knows it."""
-    return view.measured(x) if hasattr(view, "measured") else view(x, None)
+    return made.needs_statistics(options, form is not None and form.dtype.kind == "f")
 
 
 def _readable(source: Any) -> Iterator[Mapping[str, Any]]:
     for index in spread(len(source)):
-        with contextlib.suppress(Undecodable):
+        with contextlib.suppress(SampleError):
             yield source[int(index)]
 
 
-def _options(name: str, view: View) -> tuple[type, dict[str, Any]]:
+def _options(name: str, table: ViewTable) -> tuple[type[View], dict[str, Any]]:
     """A view's class and its options: the signature's default for normalize, the preset, then the view's own."""
-    made = find_class(view.name, VIEWS, f"views.{name}.name")
-    options = dict(view.options)
-    if view.augment is not None:
-        if view.augment not in PRESETS:
-            raise RecipeError(f"views.{name}.augment: no preset {view.augment!r}{nearest(view.augment, PRESETS)}")
-        if not issubclass(made, ImageView):
-            raise RecipeError(f"views.{name}.augment: presets are for images; leave it out for {view.name!r}")
-        options = {**PRESETS[view.augment], **options}
+    where = f"views.{name}.name"
+    made = view_class(find_class(table.name, VIEWS, where), where)
+    options = dict(table.options)
+    if table.augment is not None:
+        if not made.presets:
+            raise RecipeError(f"views.{name}.augment: {table.name!r} has no presets; leave it out")
+        if table.augment not in made.presets:
+            near = nearest(table.augment, made.presets)
+            raise RecipeError(f"views.{name}.augment: no preset {table.augment!r}{near}")
+        options = {**made.presets[table.augment], **options}
     default = options_of(made).model_fields.get("normalize")
     if default is not None and default.default == "data":
         options.setdefault("normalize", "data")
     return made, options
 
 
-def _build(name: str, view: View, shapes: Shapes) -> Any:
+def _build(name: str, view: ViewTable, shapes: Shapes) -> View:
     if view.source not in shapes:
         raise RecipeError(f"views.{name}.from: no column {view.source!r}{nearest(view.source, shapes)}")
     made, options = _options(name, view)
     try:
-        return construct(made, options, f"views.{name}", tuple(shapes[view.source]))
+        built = construct(made, options, f"views.{name}", tuple(shapes[view.source]))
     except RecipeError as error:
         where = f"views.{name}"
         raise RecipeError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
+    if not built.shape:
+        raise RecipeError(f"views.{name}.name: {view.name!r} does not set `shape`, the shape of one sample of the view")
+    return built
 
 
-def _owners(recipe_views: Mapping[str, View], views: Mapping[str, Any]) -> dict[str, str]:
+def _owners(recipe_views: Mapping[str, ViewTable], views: Mapping[str, View]) -> dict[str, str]:
     """Expanded name -> expanded name of the view whose placement it repeats."""
     owners = {}
     for name, view in recipe_views.items():
         if view.geometry is None:
             continue
         owner = _root(name, recipe_views)
-        mine, other = (getattr(views[end], "geometry", None) for end in (name, owner))
+        mine, other = (views[end].geometry for end in (name, owner))
         if mine is None or type(mine) is not type(other):
             raise RecipeError(
                 f"views.{name}.geometry: {name!r} and {owner!r} are no views of one kind with a geometry to share, "
@@ -215,7 +215,7 @@ def _owners(recipe_views: Mapping[str, View], views: Mapping[str, Any]) -> dict[
     return owners
 
 
-def _root(name: str, recipe_views: Mapping[str, View]) -> str:
+def _root(name: str, recipe_views: Mapping[str, ViewTable]) -> str:
     """Follow `geometry:` to the view that draws its own."""
     seen = [name]
     while (following := recipe_views[seen[-1]].geometry) is not None:

@@ -14,7 +14,7 @@ import pytest
 from braceexpand import braceexpand
 from shard_making import image_bytes, npy, pixels, write_digits, write_tar
 
-from mvssl.data import Undecodable
+from mvssl.data import SampleError
 from mvssl.data.decoding.decode import decode
 from mvssl.data.shards import index, index_file, paths, scan
 from mvssl.data.shards.verification import _reason
@@ -22,7 +22,7 @@ from mvssl.errors import DataError, RecipeError
 from mvssl.recipe import Column
 
 MUTATED = 150  # inputs that are made of each sound one by damaging its bytes
-SECONDS, MEMORY = 20, 160 << 20  # of all inputs of one test; bytes at most at once, where the inputs have some kB
+SECONDS, MEMORY = 20, 160 << 20  # CPU time of all inputs of one test; bytes at most at once, for inputs of some kB
 
 NUMBERS = [0, 1, -1, 255, 2**16, 2**31, 2**32 - 1, 2**62, 2**63 - 1, -(2**63)]
 
@@ -51,11 +51,11 @@ def damaged(sound: bytes, seed: int) -> Iterator[bytes]:
 @pytest.fixture
 def bounds():
     tracemalloc.start()
-    begin = time.monotonic()
+    begin = time.process_time()
     yield
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert time.monotonic() - begin < SECONDS
+    assert time.process_time() - begin < SECONDS
     assert peak < MEMORY
 
 
@@ -144,7 +144,7 @@ def test_a_field_of_any_bytes_is_an_array_or_a_reason(kind, bounds):
         for column in columns if number < len(ODD.get(kind, [])) else [columns[number % len(columns)]]:
             try:
                 array = decode(column, kind, data)
-            except Undecodable as error:
+            except SampleError as error:
                 said.append(str(error))
             else:
                 assert array.dtype in (np.uint8, np.float32, np.int64)
@@ -246,7 +246,7 @@ def test_an_index_or_npz_that_unpacks_to_gigabytes_is_refused_unread(tmp_path, m
     if method == zipfile.ZIP_LZMA:
         monkeypatch.setattr("mvssl.data.decoding.arrays.MAX_BYTES", 32 << 20)
     tracemalloc.start()
-    with pytest.raises(Undecodable, match="the limit is"):
+    with pytest.raises(SampleError, match="the limit is"):
         decode(Column(field="npz"), "npz", data)
     (path,) = write_digits(tmp_path, [9])
     true = index.load(path)
@@ -261,7 +261,7 @@ def test_an_npz_of_a_million_entries_is_refused_by_its_table_of_contents(bounds)
     entry = b"PK\1\2" + bytes(42)
     size = (len(entry) * 100_000).to_bytes(4, "little")
     data = entry * 100_000 + b"PK\5\6" + bytes(4) + b"\xff\xff" * 2 + size + bytes(6)
-    with pytest.raises(Undecodable, match="table of contents"):
+    with pytest.raises(SampleError, match="table of contents"):
         decode(Column(field="npz"), "npz", data)
 
 
@@ -302,5 +302,5 @@ def test_braces_are_counted_as_they_are_expanded():
 )
 def test_braces_that_name_too_many_shards_are_refused_at_once(tmp_path, pattern, said, bounds):
     with pytest.raises(RecipeError, match=said) as error:
-        paths.expand(pattern, tmp_path)
+        paths.find_shards(pattern, tmp_path)
     assert error.value.code == 64

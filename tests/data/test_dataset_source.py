@@ -5,7 +5,7 @@ from PIL import Image
 from shard_making import pixels
 from torch.utils.data import Subset
 
-from mvssl.data import Samples, Undecodable, as_source, loader, sequential
+from mvssl.data import DatasetSource, SampleError, as_source, loader, sequential_loader
 from mvssl.errors import DataError, RecipeError
 
 
@@ -33,7 +33,7 @@ def item(i: int) -> dict:
 
 
 def test_images_tensors_arrays_and_numbers_become_columns_and_text_is_left_out():
-    source = Samples(Dataset([item(i) for i in range(12)]))
+    source = DatasetSource(Dataset([item(i) for i in range(12)]))
     assert source.shapes == {
         "pil": (3, 6, 5),
         "tensor": (3, 6, 5),
@@ -42,7 +42,7 @@ def test_images_tensors_arrays_and_numbers_become_columns_and_text_is_left_out()
         "label": (),
         "share": (),
     }
-    (batch,) = sequential(source, batch_size=12)
+    (batch,) = sequential_loader(source, batch_size=12)
     types = {name: column.dtype for name, column in batch.columns.items()}
     floats = dict.fromkeys(("tensor", "half", "array", "share"), torch.float32)
     assert types == {"pil": torch.uint8, "label": torch.int64, **floats}
@@ -57,24 +57,24 @@ def test_a_dataset_goes_straight_into_the_loader():
 
 
 def test_columns_can_be_chosen_and_a_source_stays_itself():
-    source = Samples(Dataset([item(0)]), columns=["label"])
+    source = DatasetSource(Dataset([item(0)]), columns=["label"])
     assert list(source.columns) == ["label"]
     assert as_source(source) is source
 
 
 def test_an_absent_column_is_bad_or_masked():
     items = [{"a": float(i), "b": float(i)} if i != 3 else {"a": 3.0, "b": None} for i in range(9)]
-    with pytest.raises(Undecodable, match="lacks"):
-        Samples(Dataset(items))[3]
-    (batch,) = sequential(Samples(Dataset(items), missing="mask"), batch_size=9)
+    with pytest.raises(SampleError, match="lacks"):
+        DatasetSource(Dataset(items))[3]
+    (batch,) = sequential_loader(DatasetSource(Dataset(items), missing="mask"), batch_size=9)
     assert batch.present["b"].tolist() == [i != 3 for i in range(9)]
 
 
 def test_values_that_are_not_finite_are_bad():
     items = [{"a": np.zeros(3)} for _ in range(20)]
     items[5] = {"a": np.array([0, np.nan, 0])}
-    with pytest.raises(Undecodable, match="NaN"):
-        Samples(Dataset(items))[5]
+    with pytest.raises(SampleError, match="NaN"):
+        DatasetSource(Dataset(items))[5]
 
 
 @pytest.mark.parametrize(
@@ -88,19 +88,19 @@ def test_values_that_are_not_finite_are_bad():
 )
 def test_what_is_no_dataset_of_dicts_is_told_so(dataset, error, said):
     with pytest.raises(error, match=said):
-        Samples(dataset)
+        DatasetSource(dataset)
 
 
 def test_an_unknown_column_lists_what_there_is():
     with pytest.raises(DataError, match="hold label, not image"):
-        Samples(Dataset([{"label": 1, "image": None}]), columns=["label", "image"])
+        DatasetSource(Dataset([{"label": 1, "image": None}]), columns=["label", "image"])
 
 
 def test_the_fingerprint_tells_parts_of_one_dataset_apart_but_not_two_readings_of_it():
     whole = Dataset([item(i) for i in range(12)])
-    first, last, again = (Samples(Subset(whole, rows)) for rows in (range(6), range(6, 12), range(6)))  # pyright: ignore[reportArgumentType]
+    first, last, again = (DatasetSource(Subset(whole, rows)) for rows in (range(6), range(6, 12), range(6)))  # pyright: ignore[reportArgumentType]
     assert first.fingerprint == again.fingerprint != last.fingerprint
-    assert first.fingerprint != Samples(Subset(whole, range(5))).fingerprint  # pyright: ignore[reportArgumentType]
+    assert first.fingerprint != DatasetSource(Subset(whole, range(5))).fingerprint  # pyright: ignore[reportArgumentType]
 
 
 def test_what_a_dataset_draws_at_random_is_no_part_of_its_fingerprint():
@@ -108,11 +108,11 @@ def test_what_a_dataset_draws_at_random_is_no_part_of_its_fingerprint():
         def __getitem__(self, i):
             return {"x": np.random.default_rng().random(4), "label": self.items[i]}
 
-    one, same, other = (Samples(Noisy(labels)) for labels in (range(9), range(9), range(1, 10)))
+    one, same, other = (DatasetSource(Noisy(labels)) for labels in (range(9), range(9), range(1, 10)))
     assert one.fingerprint == same.fingerprint != other.fingerprint
 
 
 def test_a_dataset_may_name_itself():
     named = Dataset([item(0)])
     named.fingerprint = "scans of May"
-    assert Samples(named).fingerprint == "scans of May"
+    assert DatasetSource(named).fingerprint == "scans of May"

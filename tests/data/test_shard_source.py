@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from shard_making import image_bytes, npy, pixels, replace_field, write_digits, write_tar
 
-from mvssl.data import Undecodable, open_shards
+from mvssl.data import SampleError, open_shards
 from mvssl.errors import DataError, RecipeError
 from mvssl.recipe import Column
 
@@ -112,12 +112,12 @@ def test_a_spare_column_inside_json_is_lacked_by_a_sample_whose_json_lacks_its_p
     assert {i: label if label is None else label.item() for i, label in found.items()} == {
         0: 3, 1: None, 2: None, 3: None, 4: None, 6: 5,
     }  # fmt: skip
-    with pytest.raises(Undecodable, match=r"0005: label: no readable json"):
+    with pytest.raises(SampleError, match=r"0005: label: no readable json"):
         source[5]
     asked = open_shards("x.tar", tmp_path, given)  # where the column is asked for, such a sample is bad
     assert (len(asked), asked.optional) == (6, set())
     for i, said in ((1, "nothing at 'digit'"), (2, "nothing at 'of'"), (3, "null")):
-        with pytest.raises(Undecodable, match=rf"label: path of\.digit: {said}"):
+        with pytest.raises(SampleError, match=rf"label: path of\.digit: {said}"):
             asked[i]
 
 
@@ -180,7 +180,7 @@ def test_a_sample_unlike_the_others_is_bad_and_never_made_to_fit(tmp_path, conte
     members = [(f"{i}.png", content if i == 5 else image_bytes(pixels(i))) for i in range(12)]
     write_tar(tmp_path / "x.tar", members)
     source = open_shards("x.tar", tmp_path, columns(image="png"))
-    with pytest.raises(Undecodable, match=said) as error:
+    with pytest.raises(SampleError, match=said) as error:
         source[5]
     assert (error.value.column, source.shapes["image"]) == ("image", (3, 8, 8))
     assert "x.tar: 5: image" in str(error.value)
@@ -190,7 +190,7 @@ def test_a_sample_unlike_the_others_is_bad_and_never_made_to_fit(tmp_path, conte
 def test_eight_and_sixteen_bits_in_one_column_do_not_mix(tmp_path):
     wide = image_bytes(np.full((8, 8), 300, np.uint16))
     write_tar(tmp_path / "x.tar", [(f"{i}.png", wide if i == 3 else image_bytes(pixels(i, 8, 8))) for i in range(9)])
-    with pytest.raises(Undecodable, match=r"float32.*uint8.*bits"):
+    with pytest.raises(SampleError, match=r"float32.*uint8.*bits"):
         open_shards("x.tar", tmp_path, columns(image="png"))[3]
 
 
@@ -224,7 +224,7 @@ def test_a_shard_lost_after_indexing_makes_bad_samples_and_no_crash(tmp_path, lo
         replace_field(paths[1], "0010.cls", b"987")
     else:
         paths[1].write_bytes(b"")
-    with pytest.raises(Undecodable, match="shard"):
+    with pytest.raises(SampleError, match="shard"):
         source[10]
     assert source[3]["label"] == 3
 
@@ -286,7 +286,7 @@ def test_control_characters_of_keys_reach_no_message(tmp_path):
     members = [(f"a\x1b[31m{i}.cls", b"x" if i == 7 else b"1") for i in range(9)]
     write_tar(tmp_path / "x.tar", members)
     source = open_shards("x.tar", tmp_path, columns(label="cls"))
-    with pytest.raises(Undecodable) as error:
+    with pytest.raises(SampleError) as error:
         source[7]
     assert r"a\x1b[31m7" in str(error.value)
     assert str(error.value).isprintable()

@@ -10,7 +10,7 @@ import webdataset
 from shard_making import image_bytes, pixels
 from webdataset.writer import ShardWriter
 
-from mvssl.data import open_shards, pack, sequential
+from mvssl.data import open_shards, pack, sequential_loader
 from mvssl.recipe import Column
 
 # webdataset leaves its files to the garbage collector.
@@ -48,7 +48,7 @@ def test_shards_by_webdataset_are_read_by_us_alike(tmp_path):
     )
     source = open_shards("*.tar", tmp_path, asked)
     theirs = list(webdataset.WebDataset([str(path) for path in source.paths], shardshuffle=False).decode("rgb8"))
-    (batch,) = sequential(source, batch_size=20)
+    (batch,) = sequential_loader(source, batch_size=20)
     assert len(theirs) == len(source) == 20
     for i, their in enumerate(theirs):
         assert their["__key__"] == source.key(i)
@@ -68,7 +68,7 @@ def real(name: str) -> Path:
 def test_real_shards_agree_with_webdataset():
     root = real("mnist")
     source = open_shards("mnist/val/000000.tar", root, columns(image="png", label="cls"))
-    (batch,) = sequential(source, batch_size=200, stop=200)
+    (batch,) = sequential_loader(source, batch_size=200, stop=200)
     theirs = webdataset.WebDataset([str(source.paths[0])], shardshuffle=False).decode("torchl8")
     for i, their in zip(range(200), theirs, strict=False):
         assert their["cls"] == batch.columns["label"][i]
@@ -81,7 +81,7 @@ def test_real_scenes_have_colour_depth_and_classes():
     assert len(source) == 795
     assert source.shapes == {"rgb": (3, 120, 160), "depth": (1, 120, 160), "label": (40,)}
     total = torch.zeros(40)
-    for batch in sequential(source, batch_size=400):
+    for batch in sequential_loader(source, batch_size=400):
         assert batch.bad == []
         total += batch.columns["label"].sum(0)
     assert total[[3, 5, 35, 32]].tolist() == [

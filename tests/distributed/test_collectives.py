@@ -15,7 +15,7 @@ from toy import WIDTHS, ToyEncoder, context
 
 from mvssl.distributed import collectives
 from mvssl.distributed.batch_norm import convert_batchnorm
-from mvssl.model import MultiView, Term, reads_views
+from mvssl.model import MultiView, Term
 from mvssl.objectives import AMDIM, CMC, DIM, MIB, InfoMax, Predict
 from mvssl.objectives.estimators import ESTIMATORS, IGNORE, NEGATIVE, POSITIVE
 from mvssl.objectives.mixture import Mixture
@@ -142,7 +142,7 @@ CASES = {
 
 def built(cls, views, options):
     """An objective on toy encoders; one that reads views is told their size as that of map 0."""
-    widths = WIDTHS._replace(maps=((3, 9, 9), *WIDTHS.maps)) if reads_views(cls) else WIDTHS
+    widths = WIDTHS._replace(maps=((3, 9, 9), *WIDTHS.maps)) if cls.reads_views else WIDTHS
     return cls(dict.fromkeys(views, widths), **options)
 
 

@@ -11,7 +11,7 @@ import tiny
 from pyarrow import parquet
 
 from mvssl.cli.main import main
-from mvssl.data import open_shards, summarize, verify
+from mvssl.data import open_shards, summarize_shards, verify_shards
 from mvssl.embedding import embed
 from mvssl.errors import DataError, OutputError, RecipeError
 from mvssl.evaluation import evaluate
@@ -94,7 +94,7 @@ def test_two_processes_write_the_bytes_that_one_writes(root, tmp_path, processes
 def test_shards_come_back_whole_as_columns_of_a_recipe(root, tmp_path):
     loaded = paired.make_run(root, tmp_path / "run")
     embed(loaded, tmp_path / "a")
-    checked = verify(str(tmp_path / "a"), progress=False)
+    checked = verify_shards(str(tmp_path / "a"), progress=False)
     assert (checked.samples, checked.decoded, checked.faults, checked.lacking) == (40, 3 * 40, [], {})
     data = {"root": str(tmp_path), "train": "a", "columns": {"d": {"field": "Depth.npy"}}, "label": {"field": "cls"}}
     recipe = tiny.recipe(
@@ -104,7 +104,7 @@ def test_shards_come_back_whole_as_columns_of_a_recipe(root, tmp_path):
     source = open_shards(recipe.data.train, recipe.data.folder, recipe.data.columns, progress=False)
     assert build_views({"d": recipe.views["d"].model_copy(update={"normalize": "none"})}, source.shapes).shapes
     assert np.array_equal(np.stack([source[i]["d"] for i in range(40)]), paired.features(loaded)["Depth"])
-    shards = summarize(str(tmp_path / "a"), progress=False).shards
+    shards = summarize_shards(str(tmp_path / "a"), progress=False).shards
     assert [(path.rpartition("/")[2], count) for path, count, _ in shards] == [
         ("000000.tar", 20), ("000001.tar", 13), ("000002.tar", 7),
     ]  # fmt: skip
@@ -235,7 +235,7 @@ def test_shards_that_use_the_same_keys_stay_apart(tmp_path):
         assert json.loads(str(file["about"]))["subject"]["step"] == 7
     embed(loaded, tmp_path / "x", data=["a", "b"])
     assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["000000.tar", "000001.tar", "about.json"]
-    assert verify(str(tmp_path / "x"), progress=False).faults == []
+    assert verify_shards(str(tmp_path / "x"), progress=False).faults == []
 
 
 def test_images_of_another_size_are_refused_with_what_mends_it(root, tmp_path):
@@ -303,7 +303,7 @@ def test_a_key_too_long_for_the_name_of_a_field_is_refused_in_shards_and_kept_el
         (root / str(length)).mkdir()
         tiny.rename_samples(root / "short" / "000000.tar", root / str(length) / "0.tar", "k" * (length - 8))
     embed(loaded, tmp_path / "a", data="247", views=["rgb"])
-    assert verify(str(tmp_path / "a"), progress=False).faults == []
+    assert verify_shards(str(tmp_path / "a"), progress=False).faults == []
     with pytest.raises(DataError, match=r"at most 255 bytes, and kkk.* has 256; \.npz and \.parquet keep"):
         embed(loaded, tmp_path / "b", data="248", views=["rgb"])
     assert not (tmp_path / "b").exists()

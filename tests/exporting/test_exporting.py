@@ -22,6 +22,7 @@ from mvssl.exporting.model_card import Card
 from mvssl.recipe import parse_recipe
 from mvssl.recipe.yaml_text import parse_yaml
 from mvssl.training.loop import train
+from mvssl.views import View
 
 CHANNELS = (1, 3, 13)
 LOAD = """
@@ -242,7 +243,8 @@ def a_run(folder, groups):
         "train": {"steps": 5, "out": str(folder)},
     }
     mean, std = torch.tensor([0.25, 0.5]), torch.tensor([2.0, 4.0])
-    view = SimpleNamespace(shape=(2, 4, 4), mean=mean, std=std, interpolation="nearest")
+    view = View()
+    view.shape, view.mean, view.std, view.interpolation = (2, 4, 4), mean, std, "nearest"
     encoders = {group: trained("mlp", (2, 4, 4), widths=[4]) for group in groups}
     return SimpleNamespace(
         folder=folder,

@@ -14,13 +14,13 @@ TWO = {"a": View.model_validate({"from": "one"}), "b": View.model_validate({"fro
 NO, YES = torch.tensor(False), torch.tensor(True)
 
 
-class Told:
-    """In place of `Partners`: shares as given."""
+class Shares:
+    """Given shares instead of those of an `OutscoredShares`."""
 
     def __init__(self, **shares: list[float]):
         self.given = {name.replace("_", "-"): torch.tensor(share) for name, share in shares.items()}
 
-    def shares(self) -> dict[str, torch.Tensor]:
+    def means(self) -> dict[str, torch.Tensor]:
         return self.given
 
 
@@ -42,7 +42,7 @@ def test_the_mean_fades_and_a_streak_near_chance_is_counted():
     matching = Matching(TWO, 3, CPU)
     shares = [0.0, 0.5, 0.4]
     for share in shares:
-        matching.update(torch.tensor([1]), Told(a_b=[share]), NO)
+        matching.update(torch.tensor([1]), Shares(a_b=[share]), NO)
     weights = [FADE**2, FADE, 1.0]
     expected = sum(w * s for w, s in zip(weights, shares, strict=True)) / sum(weights)
     assert matching.means()[0, 1].item() == pytest.approx(expected)
@@ -54,17 +54,17 @@ def test_the_mean_fades_and_a_streak_near_chance_is_counted():
 
 def test_a_vetoed_step_and_a_sample_without_its_view_leave_no_trace():
     matching = Matching(TWO, 2, CPU)
-    matching.update(torch.tensor([0, 1]), Told(a_b=[0.3, 0.2]), NO)
+    matching.update(torch.tensor([0, 1]), Shares(a_b=[0.3, 0.2]), NO)
     before = {name: value.clone() for name, value in matching.state().items()}
-    matching.update(torch.tensor([0, 1]), Told(a_b=[0.9, 0.9]), YES)
-    matching.update(torch.tensor([0, 1]), Told(a_b=[float("nan")] * 2), NO)
-    matching.update(torch.tensor([0, 1]), Told(), NO)
+    matching.update(torch.tensor([0, 1]), Shares(a_b=[0.9, 0.9]), YES)
+    matching.update(torch.tensor([0, 1]), Shares(a_b=[float("nan")] * 2), NO)
+    matching.update(torch.tensor([0, 1]), Shares(), NO)
     assert all(torch.equal(value, before[name]) for name, value in matching.state().items())
 
 
 def test_a_sample_twice_in_a_batch_counts_twice():
     matching = Matching(TWO, 1, CPU)
-    matching.update(torch.tensor([0, 0]), Told(a_b=[0.2, 0.6]), NO)
+    matching.update(torch.tensor([0, 0]), Shares(a_b=[0.2, 0.6]), NO)
     assert matching.means().item() == pytest.approx(0.4)
 
 

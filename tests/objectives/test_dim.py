@@ -10,7 +10,7 @@ from toy import WIDTHS, context, features
 from mvssl.encoders import Features, Widths
 from mvssl.errors import RecipeError
 from mvssl.objectives import DIM
-from mvssl.objectives.prior import Prior
+from mvssl.objectives.dim import Prior
 
 N = 6
 
@@ -182,7 +182,7 @@ def test_the_loss_can_be_measured_without_gradient():
     ("options", "said"),
     [
         ({"layer": 2}, "maps 0 to 1, not 2"),
-        ({"mask_value": -10.0}, "estimator infonce, not jsd"),
+        ({"mask_value": -10.0}, "mask_value"),
         ({"local_weight": 0.0}, "all 0"),
         ({"subsample": 50}, "50 of the 49 locations of view 'image'"),
     ],

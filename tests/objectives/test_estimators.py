@@ -205,7 +205,7 @@ def test_the_order_of_the_batch_does_not_matter(name):
 
 
 def test_the_names_that_recipes_accept_are_the_estimators_there_are():
-    assert set(estimators.Name.__args__) == {*ESTIMATORS, "mine"}  # which needs a memory besides
+    assert set(estimators.EstimatorName.__args__) == {*ESTIMATORS, "mine"}  # which needs a memory besides
 
 
 def exchanged(name):

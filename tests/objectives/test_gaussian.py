@@ -8,8 +8,7 @@ from torch.testing import assert_close
 
 from mvssl.objectives import estimators
 from mvssl.objectives.critics import ConcatMLP
-from mvssl.objectives.estimators import NEGATIVE, POSITIVE
-from mvssl.objectives.mine import Estimator
+from mvssl.objectives.estimators import NEGATIVE, POSITIVE, Estimator
 
 
 def information(rho, d=1):
@@ -121,7 +120,7 @@ def test_a_trained_critic_tells_the_information(name, reading):
     def scores(n):
         """Every x with its own y and with the y of the row before: [1, n, 2]."""
         x, y = draw(n, 0.8)
-        return torch.stack([critic.pairs(x, y), critic.pairs(x, y.roll(1, 0))], dim=-1)[None]
+        return torch.stack([critic.score_rows(x, y), critic.score_rows(x, y.roll(1, 0))], dim=-1)[None]
 
     for _ in range(400):
         loss, _ = estimator("x-y", scores(512), mask)

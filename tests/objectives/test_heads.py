@@ -7,7 +7,8 @@ from torch.testing import assert_close
 from mvssl.encoders import Widths
 from mvssl.errors import RecipeError
 from mvssl.objectives.critics import ConcatMLP, Dot
-from mvssl.objectives.heads import AMDIMHead, AsItIs, DIMHead, PerView, blank, on_present
+from mvssl.objectives.heads import AMDIMHead, DIMHead, NoHead, PerView, apply_to_present
+from mvssl.objectives.masks import blank_absent
 
 
 def test_dot_is_the_inner_product_of_every_anchor_with_every_location():
@@ -23,14 +24,14 @@ def test_the_concat_critic_scores_the_concatenation_of_every_pair():
     scores = critic(a, c)
     assert scores.shape == (4, 6, 2)
     assert_close(scores[3, 5, 1], critic.rest(critic.first(torch.cat([a[3], c[5, 1]])))[0])
-    assert_close(critic.pairs(a, c[:4, 0]), scores[range(4), range(4), 0])
+    assert_close(critic.score_rows(a, c[:4, 0]), scores[range(4), range(4), 0])
 
 
 def test_the_residual_branch_of_an_amdim_head_is_zero_at_first():
     head, x = AMDIMHead(4, 9).eval(), torch.randn(2, 4, 3, 3)
     assert (head.net(x) == 0).all()
     copied = head(x)[..., :4]  # nearly the input, divided by BatchNorm's sqrt(1 + 1e-5)
-    assert_close(copied, AsItIs()(x) + head.shortcut.bias[:4], atol=0.1, rtol=0)
+    assert_close(copied, NoHead()(x) + head.shortcut.bias[:4], atol=0.1, rtol=0)
 
 
 def test_a_dim_head_gives_each_location_mean_zero_and_variance_one():
@@ -44,7 +45,7 @@ def test_absent_rows_do_not_enter_batch_norm():
     x, present = torch.randn(5, 4, 3, 3), torch.tensor([True, False, True, True, False])
     head, twin = AMDIMHead(4, 6), AMDIMHead(4, 6)
     twin.load_state_dict(head.state_dict())
-    out = on_present(head, x, present)
+    out = apply_to_present(head, x, present)
     assert_close(out[present], twin(x[present]))
     assert (out[~present] == 0).all()
     assert_close(head.norm.running_mean, twin.norm.running_mean)
@@ -52,7 +53,7 @@ def test_absent_rows_do_not_enter_batch_norm():
 
 def test_a_view_of_which_nobody_has_a_row_keeps_the_graph_and_the_statistics():
     head = AMDIMHead(4, 6)
-    out = on_present(head, torch.randn(5, 4, 3, 3), torch.zeros(5, dtype=torch.bool))
+    out = apply_to_present(head, torch.randn(5, 4, 3, 3), torch.zeros(5, dtype=torch.bool))
     out.sum().backward()
     assert all((p.grad == 0).all() for p in head.parameters())
     assert head.norm.running_mean.isfinite().all()
@@ -60,7 +61,7 @@ def test_a_view_of_which_nobody_has_a_row_keeps_the_graph_and_the_statistics():
 
 def test_nan_in_an_absent_row_does_not_reach_the_gradient():
     x = torch.tensor([[1.0], [torch.nan]], requires_grad=True)
-    blank(x, torch.tensor([True, False])).square().sum().backward()
+    blank_absent(x, torch.tensor([True, False])).square().sum().backward()
     assert x.grad.tolist() == [[2], [0]]
 
 

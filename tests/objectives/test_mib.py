@@ -11,8 +11,8 @@ from toy import WIDTHS, context
 from mvssl.encoders import Features
 from mvssl.errors import RecipeError
 from mvssl.objectives import MIB
+from mvssl.objectives.gaussian import symmetric_kl
 from mvssl.objectives.mib import ramp
-from mvssl.objectives.posterior import symmetric_kl
 
 N = 6
 
@@ -119,7 +119,7 @@ def test_a_blind_critic_reads_zero_in_both_measures():
 def test_all_negatives_are_every_other_row_of_the_batch():
     module, views = mib(negatives="all", estimator="infonce", beta=0), vectors("a", "b")
     z = codes(module, views)
-    t = torch.stack([module.critic["a-b"].pairs(z["a"][i].expand(N, 4), z["b"]) for i in range(N)])
+    t = torch.stack([module.critic["a-b"].score_rows(z["a"][i].expand(N, 4), z["b"]) for i in range(N)])
     loss, metrics = module(views, context(N))
     assert_close(loss, -t.log_softmax(1).diagonal().mean())
     assert metrics["ceiling/a-b"].item() == pytest.approx(math.log(N))
@@ -130,7 +130,7 @@ def test_a_number_of_negatives_takes_so_many_rows_before_and_at_most_all(asked, 
     module, views = mib(negatives=asked, estimator="infonce", beta=0), vectors("a", "b")
     z = codes(module, views)
     t = [
-        [module.critic["a-b"].pairs(z["a"][j - k, None], z["b"][j, None]).item() for k in range(negatives + 1)]
+        [module.critic["a-b"].score_rows(z["a"][j - k, None], z["b"][j, None]).item() for k in range(negatives + 1)]
         for j in range(N)
     ]
     # infonce asks of each z_a which z_b is its own, so column j is scattered to the anchors before it

@@ -11,8 +11,7 @@ from toy import WIDTHS, context, features
 
 from mvssl.distributed import collectives
 from mvssl.objectives import DIM, MIB, estimators
-from mvssl.objectives.estimators import IGNORE, NEGATIVE, POSITIVE
-from mvssl.objectives.mine import Estimator, mine
+from mvssl.objectives.estimators import IGNORE, NEGATIVE, POSITIVE, Estimator, mine
 from mvssl.training import guard
 from mvssl.training.loop import train
 

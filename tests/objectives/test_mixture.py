@@ -11,8 +11,8 @@ from toy import WIDTHS, context, features
 from mvssl.encoders import Features, Widths
 from mvssl.errors import RecipeError
 from mvssl.objectives import AMDIM
-from mvssl.objectives.context import same_sample
-from mvssl.objectives.mixture import Components, Mixture, own_shares, share_out
+from mvssl.objectives.masks import same_sample
+from mvssl.objectives.mixture import Components, Mixture, compute_log_shares, estimate_mixture
 from mvssl.recipe.options import construct
 
 N, L, K, E = 4, 3, 5, 12
@@ -36,12 +36,12 @@ def shares_by_hand(t, k=K):
 
 
 def loss_of(t, **options):
-    return share_out(t, MASK, Mixture(components=K, **options))[0]
+    return estimate_mixture(t, MASK, Mixture(components=K, **options))[0]
 
 
 def test_the_share_of_a_component_is_its_own_softmax_among_other_images():
     t = scores()
-    assert_close(own_shares(t, MASK).detach(), shares_by_hand(t))
+    assert_close(compute_log_shares(t, MASK).detach(), shares_by_hand(t))
 
 
 @pytest.mark.parametrize(("sharpness", "weight"), [(1.0, None), (3.0, None), (2.0, 0.7), (0.5, 0.0)])
@@ -59,7 +59,7 @@ def test_in_the_limits_every_component_counts_alike_or_the_best_one_alone():
     s = shares_by_hand(t)
     assert_close(loss_of(t, sharpness=1e-9, entropy_weight=0.0).detach(), -s.mean())
     assert_close(loss_of(t, sharpness=1e9, entropy_weight=0.0).detach(), -s.amax(-1).mean())
-    _, metrics = share_out(t, MASK, Mixture(components=K, sharpness=1e-9, entropy_weight=0.0))
+    _, metrics = estimate_mixture(t, MASK, Mixture(components=K, sharpness=1e-9, entropy_weight=0.0))
     assert metrics["entropy"].item() == pytest.approx(math.log(K))
     assert metrics["used"].item() == pytest.approx(K)
 
@@ -78,13 +78,13 @@ def test_with_an_entropy_weight_of_one_over_the_sharpness_no_other_posterior_doe
 
 def test_its_bound_is_that_of_a_mixture_of_equally_likely_components():
     t = scores()
-    _, metrics = share_out(t, MASK, Mixture(components=K))
+    _, metrics = estimate_mixture(t, MASK, Mixture(components=K))
     by_hand = shares_by_hand(t).exp().mean(-1).log().mean() + math.log(1 + (N - 1) * L)
     assert_close(metrics["bound"], by_hand)
     assert metrics["bound"] < metrics["ceiling"]
     assert metrics["ceiling"].item() == pytest.approx(math.log(1 + (N - 1) * L))
 
-    blind, metrics = share_out(torch.zeros(N * K, N, L), MASK, Mixture(components=K))
+    blind, metrics = estimate_mixture(torch.zeros(N * K, N, L), MASK, Mixture(components=K))
     assert metrics["bound"].item() == pytest.approx(0, abs=1e-6)
     assert blind.item() == pytest.approx(math.log(1 + (N - 1) * L) - math.log(K))
 
@@ -92,7 +92,7 @@ def test_its_bound_is_that_of_a_mixture_of_equally_likely_components():
 def test_a_component_that_wins_every_place_is_the_only_one_in_use():
     t = scores().detach().unflatten(0, (N, K))
     t[:, 2].diagonal(dim1=0, dim2=1).fill_(100.0)
-    _, metrics = share_out(t.flatten(0, 1), MASK, Mixture(components=K, sharpness=50))
+    _, metrics = estimate_mixture(t.flatten(0, 1), MASK, Mixture(components=K, sharpness=50))
     assert metrics["used"].item() == pytest.approx(1, abs=1e-3)
 
 

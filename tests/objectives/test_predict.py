@@ -9,7 +9,7 @@ from toy import context
 from mvssl.encoders import Features, Widths
 from mvssl.errors import RecipeError
 from mvssl.objectives import Predict
-from mvssl.objectives.predict import spread
+from mvssl.objectives.predict import compute_variance
 
 N = 6
 WIDTHS = {"l": Widths(((1, 8, 8), (5, 2, 2)), 12), "ab": Widths(((2, 8, 8), (5, 2, 2)), 12)}
@@ -67,9 +67,11 @@ def test_a_perfect_prediction_explains_everything():
 
 def test_the_spread_is_the_variance_over_present_rows():
     x, present = torch.randn(N, 5).double(), torch.tensor([1, 0, 1, 1, 0, 1]).bool()
-    assert_close(spread(x, None), x.var(dim=0, correction=0).mean())
-    assert_close(spread(x.masked_fill(~present[:, None], torch.nan), present), x[present].var(0, correction=0).mean())
-    assert spread(x, torch.zeros(N, dtype=torch.bool)) > 0
+    assert_close(compute_variance(x, None), x.var(dim=0, correction=0).mean())
+    assert_close(
+        compute_variance(x.masked_fill(~present[:, None], torch.nan), present), x[present].var(0, correction=0).mean()
+    )
+    assert compute_variance(x, torch.zeros(N, dtype=torch.bool)) > 0
 
 
 def test_rows_that_lack_either_view_count_in_no_direction():

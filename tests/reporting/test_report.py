@@ -16,7 +16,6 @@ from mvssl.errors import DataError, OutputError, RecipeError
 from mvssl.monitoring.diagnosis import Evidence, judge
 from mvssl.reporting import report
 from mvssl.runs.load import load_run
-from mvssl.training.afterwards import finish
 from mvssl.training.loop import train
 
 VOID = {"meta", "br", "hr", "img"}
@@ -362,7 +361,7 @@ def test_the_command_prints_the_page_and_what_it_lacks(run, capsys):
 def test_a_recipe_may_ask_for_a_report_after_the_last_step(tmp_path, capsys):
     tiny.write_shards(tmp_path / "train")
     recipe = tiny.recipe(tmp_path, tmp_path / "run", train__steps=1, train__then=["report"])
-    finish(recipe, train(recipe).folder)
+    train(recipe)
     assert (tmp_path / "run" / "report.html").is_file()
     assert "report.html" in capsys.readouterr().err
 

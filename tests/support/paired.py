@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from mvssl.checkpoints import store
-from mvssl.data import open_shards, sequential
+from mvssl.data import open_shards, sequential_loader
 from mvssl.model import build_model
 from mvssl.recipe import parse_recipe, to_yaml
 from mvssl.runs import load
@@ -44,6 +44,6 @@ def features(loaded: load.LoadedRun) -> dict[str, np.ndarray]:
     """Its vectors by view, straight from shards to encoder."""
     recipe = loaded.recipe
     source = open_shards("train/*.tar", recipe.data.folder, recipe.data.columns, progress=False)
-    (batch,) = sequential(source, batch_size=256)
+    (batch,) = sequential_loader(source, batch_size=256)
     with torch.no_grad():
         return {view: x.vector.numpy() for view, x in loaded.model.encode(loaded.views.clean(batch)).items()}

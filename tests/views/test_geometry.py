@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.views import ImageView
-from mvssl.views.geometry import Affine, Geometry, Placement
+from mvssl.views.geometry import Affine, ImageGeometry, Placement
 from mvssl.views.resample import place
 
 
@@ -20,7 +20,7 @@ def images(n=6, c=3, h=40, w=56):
 
 def drawn(n=6, **options):
     inside, outside = options.pop("inside", (40, 56)), options.pop("outside", (24, 24))
-    return Geometry(inside, outside, **options).draw(Draws(3, torch.arange(n)))
+    return ImageGeometry(inside, outside, **options).draw(Draws(3, torch.arange(n)))
 
 
 def boxes(placement, h, w):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mvssl.data.decoding.faults import Undecodable
+from mvssl.data import SampleError
 from mvssl.errors import RecipeError
 from mvssl.recipe import View
 from mvssl.views import ImageView, VectorView, build_views, resolve_statistics
@@ -94,7 +94,7 @@ def test_bad_samples_absent_columns_and_values_that_are_not_finite_are_left_out(
     class Damaged(list):
         def __getitem__(self, i):
             if i == 3:
-                raise Undecodable("damaged", "rgb")
+                raise SampleError("damaged", "rgb")
             return super().__getitem__(i)
 
     samples = source()

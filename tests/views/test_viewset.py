@@ -250,7 +250,7 @@ def test_a_users_class_is_named_by_import_path(monkeypatch):
         ({"x": view("rgb", color="lab", channels="Db")}, "lab has no 'Db'"),
         ({"x": view("vector")}, r"needs a column \[c, h, w\]"),
         ({"x": view("rgb", name="vector")}, r"needs a column \[d\]"),
-        ({"x": view("vector", name="vector", augment="dim")}, "presets are for images"),
+        ({"x": view("vector", name="vector", augment="dim")}, "views.x.augment"),
         ({"x": view("rgb", size=0)}, "size"),
         ({"x": view("rgb", size=1_000_000)}, "views.x: size: 1000000; .* 67,108,864"),
         ({"x": view("rgb", blur_p=1.0, blur_sigma=[0.1, 1e9])}, "views.x: blur_sigma: .*0 to 1000"),

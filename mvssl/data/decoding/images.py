@@ -3,7 +3,7 @@
 in   the bytes of a field, the field's ending, a column of the recipe
 out  jpg jpeg png webp avif jp2 j2k   uint8 [c, h, w] where the picture holds at most 8 bits
      png avif jp2 j2k                 float32 [c, h, w] where it holds more, the numbers as they are stored
-or an `Undecodable` whose text says what is wrong and what to do about it
+or an `SampleError` whose text says what is wrong and what to do about it
 
 The format is fixed by the ending and never guessed from the bytes. Orientation (EXIF, as phones write it) is applied.
 """
@@ -16,8 +16,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mvssl.data.decoding.faults import Partial, Undecodable
 from mvssl.data.decoding.file_types import kind_of
+from mvssl.data.sample_errors import Partial, SampleError
 from mvssl.recipe import Column
 
 MAX_PIXELS = 1 << 26  # of one image, 8192 x 8192
@@ -50,7 +50,7 @@ _TURNS = {  # EXIF orientation -> what makes it upright
 
 
 def read_image(data: bytes, ending: str) -> Pixels:
-    """The picture, loaded whole and upright. Raises `Undecodable`, and what Pillow raises on damaged bytes."""
+    """The picture, loaded whole and upright. Raises `SampleError`, and what Pillow raises on damaged bytes."""
     if ending in ("jp2", "j2k"):
         return _jpeg2000(data, ending)
     if ending == "png":
@@ -66,7 +66,7 @@ def read_image(data: bytes, ending: str) -> Pixels:
 
 
 def open_image(file: BinaryIO, ending: str) -> Image.Image:
-    """The picture as Pillow sees its header: of at most `MAX_PIXELS` and one frame. Raises `Undecodable`."""
+    """The picture as Pillow sees its header: of at most `MAX_PIXELS` and one frame. Raises `SampleError`."""
     format = (FORMATS | _PACKED_ONLY)[ending]
     try:
         image = Image.open(file, formats=[format])
@@ -74,10 +74,10 @@ def open_image(file: BinaryIO, ending: str) -> Image.Image:
         file.seek(0)
         kind = kind_of(file.read(256))
         if kind and FORMATS.get(kind) != format:
-            raise Undecodable(
+            raise SampleError(
                 f"no readable {ending}: its bytes are those of a {kind} file; name the field or file .{kind}"
             ) from None
-        raise Undecodable(f"no readable {ending}: the bytes are garbage or damaged") from None
+        raise SampleError(f"no readable {ending}: the bytes are garbage or damaged") from None
     check_pixels(image.width, image.height)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # a camera's preview beside a JPEG is no second frame
@@ -86,9 +86,9 @@ def open_image(file: BinaryIO, ending: str) -> Image.Image:
 
 
 def check_pixels(width: int, height: int) -> None:
-    """Raises `Undecodable` where a picture of this size is beyond the limit; known before it is unpacked."""
+    """Raises `SampleError` where a picture of this size is beyond the limit; known before it is unpacked."""
     if width * height > MAX_PIXELS:
-        raise Undecodable(f"{width} x {height} pixels; the limit is {MAX_PIXELS:,}, so cut it into tiles")
+        raise SampleError(f"{width} x {height} pixels; the limit is {MAX_PIXELS:,}, so cut it into tiles")
 
 
 def orientation(image: Image.Image) -> int:
@@ -135,7 +135,7 @@ def _deep_png(data: bytes, image: Image.Image) -> np.ndarray:
 
 
 def check_png(data: bytes) -> None:
-    """Raises `Undecodable` where a part that the picture needs does not have its checksum, which Pillow passes over."""
+    """Raises `SampleError` where a part that the picture needs does not have its checksum, which Pillow passes over."""
     place, kind = 8, b""
     while data[:4] == b"\x89PNG" and place + 12 <= len(data) and kind != b"IEND":
         (size,), kind = struct.unpack_from(">I", data, place), data[place + 4 : place + 8]
@@ -143,7 +143,7 @@ def check_png(data: bytes) -> None:
         place += 12 + size
         needed = not kind[0] & 32  # a small first letter marks what a reader may pass over
         if needed and (place > len(data) or zlib.crc32(body) != struct.unpack_from(">I", data, place - 4)[0]):
-            raise Undecodable(f"no readable png: its part {kind!r} is cut short or damaged")
+            raise SampleError(f"no readable png: its part {kind!r} is cut short or damaged")
 
 
 def _jpeg2000(data: bytes, ending: str) -> Pixels:
@@ -151,7 +151,7 @@ def _jpeg2000(data: bytes, ending: str) -> Pixels:
     place = data.find(b"\xff\x4f\xff\x51")
     if place < 0 or place + 42 > len(data):  # the bytes of something else, or a damaged header
         open_image(io.BytesIO(data), ending)
-        raise Undecodable(f"no readable {ending}: its header is damaged")
+        raise SampleError(f"no readable {ending}: its header is damaged")
     right, lower, left, top = struct.unpack_from(">4I", data, place + 8)
     (count,) = struct.unpack_from(">H", data, place + 40)
     depths = data[place + 42 : place + 42 + 3 * count : 3]
@@ -199,10 +199,10 @@ def _bands(column: Column, array: np.ndarray) -> np.ndarray:
     """float32 of [c, h, w] with more than 8 bits; all channels, alpha as well, where the column has no mode."""
     wide = array.astype(np.float32)
     if column.mode is not None and len(wide) > 4:
-        raise Undecodable(f"an image of {len(wide)} channels has no {column.mode}; leave mode out")
+        raise SampleError(f"an image of {len(wide)} channels has no {column.mode}; leave mode out")
     if column.mode == "rgb":
         if len(wide) < 3:
-            raise Undecodable("a one-channel image of more than 8 bits has no rgb; leave mode out")
+            raise SampleError("a one-channel image of more than 8 bits has no rgb; leave mode out")
         wide = wide[:3]
     if column.mode == "gray":
         wide = wide[:1] if len(wide) < 3 else np.tensordot([[0.299, 0.587, 0.114]], wide[:3], 1).astype(np.float32)
@@ -219,14 +219,14 @@ def fit_bands(array: np.ndarray, column: Column) -> np.ndarray:
 def _converted(image: Image.Image, mode: str | None) -> Image.Image:
     if image.mode in WIDE:
         if mode == "rgb":
-            raise Undecodable(f"a one-channel image of more than 8 bits ({image.mode}) has no rgb; leave mode out")
+            raise SampleError(f"a one-channel image of more than 8 bits ({image.mode}) has no rgb; leave mode out")
         wide = np.asarray(image).astype(np.float32)
         return Image.fromarray(wide)
     if mode is not None:
         return image.convert({"rgb": "RGB", "gray": "L"}[mode])
     if image.mode not in _EIGHT_BITS:
         kind = {"P": "a palette image", "RGBA": "an image with transparency", "LA": "an image with transparency"}
-        raise Undecodable(f"{kind.get(image.mode, 'an image')} ({image.mode}); say mode: rgb or mode: gray")
+        raise SampleError(f"{kind.get(image.mode, 'an image')} ({image.mode}); say mode: rgb or mode: gray")
     return image.convert(_EIGHT_BITS[image.mode])
 
 

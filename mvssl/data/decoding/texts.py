@@ -1,7 +1,7 @@
 """Labels and other numbers from the text of cls, txt and json fields.
 
 in   a column of the recipe, and the bytes of a field, or a value that was read elsewhere
-out  int64 or float32, a scalar or [d]; float32 [classes] where the column counts classes; or an `Undecodable`
+out  int64 or float32, a scalar or [d]; float32 [classes] where the column counts classes; or an `SampleError`
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mvssl.data.decoding.faults import Absent, Undecodable, Unnamed
+from mvssl.data.sample_errors import Absent, SampleError, Unnamed
 from mvssl.recipe import Column
 
 MAX_TEXT = 1 << 22  # bytes; json takes up to 40 times as much memory
@@ -18,23 +18,23 @@ _WHOLE = re.compile(r"[+-]?[0-9]+")
 
 
 def text_of(data: bytes) -> str:
-    """The text without white space around it and without a byte order mark. Raises `Undecodable`."""
+    """The text without white space around it and without a byte order mark. Raises `SampleError`."""
     if len(data) > MAX_TEXT:
-        raise Undecodable(f"{len(data):,} bytes of text; the limit is {MAX_TEXT:,}")
+        raise SampleError(f"{len(data):,} bytes of text; the limit is {MAX_TEXT:,}")
     try:
         return data.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
-        raise Undecodable(f"no UTF-8 text: {error.reason} at byte {error.start}; write it as UTF-8") from None
+        raise SampleError(f"no UTF-8 text: {error.reason} at byte {error.start}; write it as UTF-8") from None
 
 
 def json_of(data: bytes) -> Any:
-    """The value that a json holds. Raises `Undecodable`."""
+    """The value that a json holds. Raises `SampleError`."""
     try:
         return json.loads(text_of(data))
     except RecursionError:
-        raise Undecodable("no readable json: its lists or tables are too deep in each other") from None
+        raise SampleError("no readable json: its lists or tables are too deep in each other") from None
     except ValueError as error:  # garbled, or an integer of thousands of digits
-        raise Undecodable(f"no readable json: {error}") from None
+        raise SampleError(f"no readable json: {error}") from None
 
 
 def from_text(column: Column, data: bytes) -> np.ndarray:
@@ -78,11 +78,11 @@ def numbers(column: Column, value: Any) -> np.ndarray:
     if array.size == 0 and column.classes is not None:
         array = np.zeros(0, np.int64)
     if array.dtype.kind not in "biuf" or array.ndim > 1:
-        raise Undecodable(f"{_short(value)} is neither a number nor a list of numbers")
+        raise SampleError(f"{_short(value)} is neither a number nor a list of numbers")
     if column.classes is None:
         return array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
     if array.dtype.kind not in "iu" or (array.size and not 0 <= array.min() <= array.max() < column.classes):
-        raise Undecodable(f"{_short(value)} is no list of classes from 0 to {column.classes - 1}")
+        raise SampleError(f"{_short(value)} is no list of classes from 0 to {column.classes - 1}")
     present = np.zeros(column.classes, np.float32)
     present[np.atleast_1d(array)] = 1
     return present
@@ -101,7 +101,7 @@ def _place(names: list[str], given: Any) -> int:
     if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(names):
         return number
     more = ", ..." if len(names) > 8 else ""
-    raise Undecodable(
+    raise SampleError(
         f"{_short(given)} is none of the names {', '.join(names[:8])}{more}, nor a number from 0 to {len(names) - 1}"
     )
 

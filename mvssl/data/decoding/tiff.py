@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 
-from mvssl.data.decoding.faults import Partial, Undecodable
 from mvssl.data.decoding.images import Pixels, check_pixels, turned
+from mvssl.data.sample_errors import Partial, SampleError
 
 MAX_BYTES = 1 << 30  # of one picture, unpacked
 
@@ -98,7 +98,7 @@ def _tifffile() -> Any:
 
 
 def _check_chain(file: BinaryIO) -> None:
-    """Raises `Undecodable` where a page that another one names is not there, as in a stack that is cut short."""
+    """Raises `SampleError` where a page that another one names is not there, as in a stack that is cut short."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(16)
@@ -108,20 +108,20 @@ def _check_chain(file: BinaryIO) -> None:
     seen: set[int] = set()
     while place:
         if place in seen or place + 8 > size:
-            raise Undecodable(f"no readable tif: page {len(seen) + 1} is not there; the file is cut short or damaged")
+            raise SampleError(f"no readable tif: page {len(seen) + 1} is not there; the file is cut short or damaged")
         seen.add(place)
         file.seek(place)
         (count,) = struct.unpack(order + counts, file.read(struct.calcsize(order + counts)))
         after = file.tell() + count * entry
         if after + struct.calcsize(order + offsets) > size:
-            raise Undecodable(f"no readable tif: page {len(seen)} is cut short")
+            raise SampleError(f"no readable tif: page {len(seen)} is cut short")
         file.seek(after)
         (place,) = struct.unpack(order + offsets, file.read(struct.calcsize(order + offsets)))
     file.seek(0)
 
 
 def _only(tiff: Any) -> tuple[Any, Any]:
-    """The one picture of the file and its first page. Raises `Undecodable`, `Partial`."""
+    """The one picture of the file and its first page. Raises `SampleError`, `Partial`."""
     found = [series for series in tiff.series if not series.keyframe.is_reduced]  # overviews are copies
     if len(found) != 1:
         kinds = ", ".join(f"{list(series.shape)} {series.dtype}" for series in found[:4])
@@ -132,7 +132,7 @@ def _only(tiff: Any) -> tuple[Any, Any]:
     check_pixels(width, height)
     check_pixels(page.tilewidth, page.tilelength)
     if series.nbytes > MAX_BYTES:
-        raise Undecodable(f"{series.nbytes:,} bytes unpacked; the limit is {MAX_BYTES:,}, so cut it into tiles")
+        raise SampleError(f"{series.nbytes:,} bytes unpacked; the limit is {MAX_BYTES:,}, so cut it into tiles")
     if page.subifds and len(series.levels) == 1:
         raise Partial("a TIFF with further pictures below its first, which would be lost; store them apart")
     colours = page.photometric

@@ -11,7 +11,7 @@ from math import gcd
 import numpy as np
 
 from mvssl.data.decoding.arrays import MAX_BYTES
-from mvssl.data.decoding.faults import Undecodable
+from mvssl.data.sample_errors import SampleError
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _MOST_RATE = 768_000  # samples per second
@@ -20,9 +20,9 @@ _UNKNOWN = 0xFFFFFFFF  # the length that a program writes which cannot go back a
 
 
 def read_wav(data: bytes) -> tuple[np.ndarray, int]:
-    """float32 [c, t] and the rate. Raises `Undecodable`."""
+    """float32 [c, t] and the rate. Raises `SampleError`."""
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        raise Undecodable("no RIFF WAVE file")
+        raise SampleError("no RIFF WAVE file")
     kind, place = None, 12
     while place + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, place)
@@ -32,27 +32,27 @@ def read_wav(data: bytes) -> tuple[np.ndarray, int]:
         if name == b"data":
             size = len(data) - place if size == _UNKNOWN else size
             if kind is None:
-                raise Undecodable("its samples come before their format")
+                raise SampleError("its samples come before their format")
             if place + size > len(data):
-                raise Undecodable(f"cut short: {len(data) - place:,} bytes of sound where the header says {size:,}")
+                raise SampleError(f"cut short: {len(data) - place:,} bytes of sound where the header says {size:,}")
             return _samples(data, place, size, *kind[:2]), kind[2]
         place += size + size % 2  # chunks begin at even places
-    raise Undecodable("it holds no sound: there is no data chunk")
+    raise SampleError("it holds no sound: there is no data chunk")
 
 
 def _kind(chunk: bytes) -> tuple[str, int, int]:
     """How a sample is written, channels, rate."""
     if len(chunk) < 16:
-        raise Undecodable("its format chunk is cut short")
+        raise SampleError("its format chunk is cut short")
     code, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", chunk)
     if code == _EXTENSIBLE and len(chunk) >= 26:
         (code,) = struct.unpack_from("<H", chunk, 24)
     known = {(_PCM, 8): "u1", (_PCM, 16): "<i2", (_PCM, 24): "i3", (_PCM, 32): "<i4", (_FLOAT, 32): "<f4"}
     known[(_FLOAT, 64)] = "<f8"
     if (code, bits) not in known:
-        raise Undecodable(f"format {code} with {bits} bits; PCM of 8 to 32 bits and floats of 32 and 64 are read")
+        raise SampleError(f"format {code} with {bits} bits; PCM of 8 to 32 bits and floats of 32 and 64 are read")
     if not channels or not 0 < rate <= _MOST_RATE:
-        raise Undecodable(f"{channels} channels at {rate} samples per second")
+        raise SampleError(f"{channels} channels at {rate} samples per second")
     return known[code, bits], channels, rate
 
 
@@ -60,9 +60,9 @@ def _samples(data: bytes, place: int, size: int, written: str, channels: int) ->
     width = int(written[-1])
     count = size // (width * channels) * channels
     if count * 4 > MAX_BYTES:
-        raise Undecodable(f"{count:,} samples of sound; the limit is {MAX_BYTES // 4:,}")
+        raise SampleError(f"{count:,} samples of sound; the limit is {MAX_BYTES // 4:,}")
     if not count:
-        raise Undecodable("it holds no sound: there are no samples")
+        raise SampleError("it holds no sound: there are no samples")
     if written == "i3":  # three bytes, to which a lowest one is added
         wide = np.zeros((count, 4), np.uint8)
         wide[:, 1:] = np.frombuffer(data, np.uint8, 3 * count, place).reshape(-1, 3)
@@ -76,18 +76,18 @@ def _samples(data: bytes, place: int, size: int, written: str, channels: int) ->
 
 
 def resampled(x: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """[c, t] at another rate, by a polyphase filter that lets nothing alias. Raises `Undecodable` beyond MAX_BYTES."""
+    """[c, t] at another rate, by a polyphase filter that lets nothing alias. Raises `SampleError` beyond MAX_BYTES."""
     if rate == wanted:
         return x
     if x.size * wanted // rate * 4 > MAX_BYTES:
-        raise Undecodable(
+        raise SampleError(
             f"{x.size * wanted // rate:,} samples at {wanted:,} a second; the limit is {MAX_BYTES // 4:,}"
         )
     from scipy.signal import resample_poly  # not above: it is slow to import and few sets need it
 
     common = gcd(rate, wanted)
     if max(rate, wanted) // common > _LONGEST_FILTER:
-        raise Undecodable(
+        raise SampleError(
             f"{rate:,} samples a second cannot be resampled to {wanted:,}; give it that rate before packing"
         )
     return resample_poly(x, wanted // common, rate // common, axis=1).astype(np.float32)

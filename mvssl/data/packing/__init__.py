@@ -1,1 +1,10 @@
-"""Files, folders and arrays to shards."""
+"""Files, folders and arrays to shards.
+
+in   a source: digits, torchvision:NAME, a folder, an npz
+out  a folder of shards; `Packed` says what was made and what was left out
+"""
+
+from mvssl.data.packing.packing import Packed, pack, pack_destination
+from mvssl.data.packing.sources import npy_bytes
+
+__all__ = ["Packed", "npy_bytes", "pack", "pack_destination"]

@@ -2,7 +2,7 @@
 
 in   a file with any of the endings of `READABLE`
 out  `Item`: what its bytes are, whatever it is called; and its content for a field that several items share
-or   `Undecodable` where it is damaged, `Partial` where only a part of it could be kept
+or   `SampleError` where it is damaged, `Partial` where only a part of it could be kept
 """
 
 import io
@@ -19,7 +19,6 @@ from PIL import Image
 from mvssl.data.decoding import tiff
 from mvssl.data.decoding.arrays import read_npy
 from mvssl.data.decoding.decode import DECODERS, MAX_BYTES
-from mvssl.data.decoding.faults import Partial, Undecodable
 from mvssl.data.decoding.file_types import extension, kind_of
 from mvssl.data.decoding.images import (
     DEEP_PNG,
@@ -35,6 +34,7 @@ from mvssl.data.decoding.images import (
 from mvssl.data.decoding.wav import read_wav
 from mvssl.data.packing.sources import npy_bytes, png_bytes
 from mvssl.data.packing.survey import Account
+from mvssl.data.sample_errors import Partial, SampleError
 from mvssl.errors import DataError
 from mvssl.text import printable
 
@@ -73,7 +73,7 @@ def _attempt(work: Callable[[], Result], file: Path, account: Account) -> Result
         return work()
     except Partial as error:
         raise DataError(f"{printable(str(file))}: {error.reason}") from None
-    except Undecodable as error:
+    except SampleError as error:
         account.leave(file, error.reason)
     except OSError as error:
         account.leave(file, f"cannot be read: {error.strerror or error}")
@@ -86,9 +86,9 @@ def _examine(file: Path) -> Item:
         size = opened.seek(0, os.SEEK_END)
         opened.seek(0)
         if not head:
-            raise Undecodable("empty file")
+            raise SampleError("empty file")
         if size > MAX_BYTES:
-            raise Undecodable(f"{size:,} bytes; the limit is {MAX_BYTES:,}")
+            raise SampleError(f"{size:,} bytes; the limit is {MAX_BYTES:,}")
         if extension(file.name) not in PICTURES:
             return Item(file, extension(file.name))
         kind = kind_of(head)
@@ -98,15 +98,15 @@ def _examine(file: Path) -> Item:
 
 @contextmanager
 def _garbage(kind: str) -> Iterator[None]:
-    """Readers meet garbage, and say so in many ways: all of them become `Undecodable`."""
+    """Readers meet garbage, and say so in many ways: all of them become `SampleError`."""
     try:
         yield
-    except (Undecodable, MemoryError):
+    except (SampleError, MemoryError):
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise Undecodable(f"no readable {kind}: {error or type(error).__name__}") from None
+        raise SampleError(f"no readable {kind}: {error or type(error).__name__}") from None
 
 
 def _examined(file: Path, opened: BinaryIO, kind: str, head: bytes) -> Item:
@@ -122,7 +122,7 @@ def _examined(file: Path, opened: BinaryIO, kind: str, head: bytes) -> Item:
         return Item(file, kind, "npy" if int(match[4]) > 255 else "png")
     if kind not in (*FORMATS, "gif", "bmp", "ppm"):
         what = f"its bytes are those of a {kind} file" if kind else "its bytes are garbage or damaged"
-        raise Undecodable(f"no picture that is read: {what}")
+        raise SampleError(f"no picture that is read: {what}")
     image = open_image(opened, kind)
     deep = kind == "png" and head[24:26] in DEEP_PNG
     return Item(file, kind, "npy" if deep else _field(image.mode))
@@ -170,9 +170,9 @@ def _check_whole(data: bytes, kind: str) -> None:
     if kind == "npy":
         array = read_npy(data)
         if array.dtype.kind not in "buif" or array.ndim > 3:
-            raise Undecodable(f"an array {list(array.shape)} of {array.dtype}; numbers [c, h, w], [c, t], [d] are read")
+            raise SampleError(f"an array {list(array.shape)} of {array.dtype}; numbers [c, h, w], [c, t], [d] are read")
         if not array.size:
-            raise Undecodable(f"an empty array {list(array.shape)}")
+            raise SampleError(f"an empty array {list(array.shape)}")
     if kind == "wav":
         read_wav(data)
     if kind not in FORMATS:

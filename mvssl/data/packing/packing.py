@@ -105,7 +105,7 @@ def pack(
     return packed
 
 
-def destination_of(source: str, root: Path) -> Path:
+def pack_destination(source: str, root: Path) -> Path:
     """Where a recipe's `data.pack` goes: root/digits, root/cifar10 for torchvision:CIFAR10, else root/STEM of a path.
 
     Raises `RecipeError` where that is the source itself.

@@ -16,8 +16,8 @@ from PIL import Image
 
 from mvssl.data.decoding.images import upright
 from mvssl.data.packing.survey import Account
-from mvssl.data.shards.index import cache_folder
 from mvssl.errors import DataError, RecipeError
+from mvssl.files import cache_folder
 
 Fields = dict[str, bytes]  # field -> content
 

@@ -18,7 +18,7 @@ from mvssl.data.decoding.arrays import read_npy
 from mvssl.data.decoding.file_types import extension
 from mvssl.data.decoding.wav import read_wav
 from mvssl.data.packing.sources import Split
-from mvssl.data.shards.progress import track
+from mvssl.process.progress import progress_bar
 
 _BYTES_PER_SHARD = 1 << 30
 
@@ -33,7 +33,7 @@ def write_split(
     pattern = str(folder).replace("%", "%%") + "/%06d.tar"
     names, written = [], 0
     with _writer(pattern, per_shard) as writer:
-        for i in track(order, f"packing {folder.name}", len(order), progress):
+        for i in progress_bar(order, f"packing {folder.name}", len(order), progress):
             sample, key = split.fields(i), f"{written:08d}"
             if not sample:
                 continue

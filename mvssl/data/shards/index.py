@@ -11,10 +11,9 @@ import numpy as np
 
 from mvssl.data.shards import index_file
 from mvssl.data.shards.opening import may_open
-from mvssl.data.shards.paths import cache_folder as cache_folder
-from mvssl.data.shards.progress import track
 from mvssl.data.shards.scan import Index, scan, stamp_of, with_digests
 from mvssl.errors import DataError
+from mvssl.process.progress import progress_bar
 
 
 def build(paths: list[Path], progress: bool = True, *, digests: bool = False) -> list[Index]:
@@ -24,7 +23,7 @@ def build(paths: list[Path], progress: bool = True, *, digests: bool = False) ->
     """
     with ThreadPoolExecutor(may_open(min(16, len(paths) or 1), each=2)) as pool:
         made = pool.map(lambda path: _attempt(path, digests), paths)
-        found = list(track(made, "indexing shards", len(paths), progress))
+        found = list(progress_bar(made, "indexing shards", len(paths), progress))
     faults = [str(one) for one in found if isinstance(one, DataError)]
     if faults:
         more = [f"... and {len(faults) - 10} more"] if len(faults) > 10 else []

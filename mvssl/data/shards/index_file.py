@@ -22,11 +22,11 @@ import numpy as np
 
 from mvssl.data.decoding.arrays import read_npy
 from mvssl.data.shards.opening import Stamp, open_shard, read
-from mvssl.data.shards.paths import cache_folder
 from mvssl.data.shards.reading import Place, is_named
 from mvssl.data.shards.scan import MOST_FIELDS, Index, gaps, split_name
 from mvssl.data.shards.tar import BLOCK, Archive, padded
 from mvssl.errors import DataError, OutputError
+from mvssl.files import cache_folder
 
 _VERSION = 3
 _HASH = re.compile("[0-9a-f]{32}")

@@ -1,4 +1,4 @@
-"""From the patterns of a recipe to the shards on the disk, and the folder for what mvssl can make again.
+"""From the patterns of a recipe to the shards on the disk.
 
 in   paths, folders, globs and {000..012} braces, relative to a root
 out  paths of shards that are there; or an error that says what was looked for, where, and what is there instead
@@ -7,14 +7,13 @@ out  paths of shards that are there; or an error that says what was looked for, 
 import glob
 import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from braceexpand import braceexpand
 
-from mvssl.errors import DataError, OutputError, RecipeError
+from mvssl.errors import DataError, RecipeError
 from mvssl.files import home_path
 from mvssl.text import printable
 
@@ -23,43 +22,19 @@ _LONGEST, _DEEPEST = 4096, 50  # letters of a pattern, braces in braces
 _NUMBERS = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})(?:\.\.-?(\d{1,18}))?", re.ASCII)
 
 
-def cache_folder() -> Path:
-    """Where mvssl keeps what it can make again: $MVSSL_CACHE, else ~/.cache/mvssl.
-
-    Where there is no home, as in some containers, it is a folder of the user's own among the temporary files. Raises
-    `OutputError` where somebody else made it.
-    """
-    if os.environ.get("MVSSL_CACHE"):
-        return home_path(os.environ["MVSSL_CACHE"])
-    try:
-        return Path.home() / ".cache" / "mvssl"
-    except RuntimeError:
-        folder = Path(tempfile.gettempdir()) / f"mvssl-{os.getuid()}"
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        stat = folder.lstat()
-    except OSError as error:
-        raise OutputError(
-            f"{folder} cannot be made: {error.strerror}; choose another with MVSSL_CACHE=FOLDER"
-        ) from None
-    if folder.is_symlink() or stat.st_uid != os.getuid() or stat.st_mode & 0o077:
-        raise OutputError(f"{folder} is not this user's alone; choose another with MVSSL_CACHE=FOLDER")
-    return folder
-
-
-def listed(patterns: str | list[str]) -> list[str]:
+def pattern_list(patterns: str | list[str]) -> list[str]:
     """One pattern as a list of one."""
     return [patterns] if isinstance(patterns, str) else list(patterns)
 
 
-def expand(patterns: str | list[str], root: Path) -> list[Path]:
+def find_shards(patterns: str | list[str], root: Path) -> list[Path]:
     """The shards that `patterns` name: paths, folders, globs and {000..012} braces, relative to `root`.
 
     Sorted within a pattern. `root` is taken as it is written, and so is the part of a pattern that exists under that
     very name, such as a folder d[2024]. Raises `DataError` where a pattern finds nothing or a shard is named twice, and
     `RecipeError` where a pattern is a URL or a command, or its braces name more than a million shards.
     """
-    wanted = listed(patterns)
+    wanted = pattern_list(patterns)
     if not wanted:
         raise RecipeError(
             "no shards are named: give data.train (or data.val) paths or patterns such as set/train/*.tar"

@@ -1,7 +1,7 @@
 """The bytes of fields, each of them known to be what the index says.
 
 in   which field: shard, key, place, size and, where the index holds it, digest
-out  its bytes; or an `Undecodable` that says what does not agree, or an `Unreadable` where it is the disk that fails
+out  its bytes; or an `SampleError` that says what does not agree, or an `Unreadable` where it is the disk that fails
 
 The header in front of a body is read with it, in one call, and must name the field and its size: a wrong index and a
 shard that was written over cannot hand out the body of another sample. The shard's stamp is looked at after each read.
@@ -14,7 +14,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
 
-from mvssl.data.decoding.faults import Undecodable, Unreadable, Vanished
+from mvssl.data.sample_errors import SampleError, Unreadable, Vanished
 from mvssl.data.shards.opening import FULL, MORE, Stamp, may_open
 from mvssl.data.shards.scan import body_digest, scan, split_name
 from mvssl.data.shards.tar import BLOCK, Archive, has_name, is_silent, padded, plain_member
@@ -55,7 +55,7 @@ class Files:
         self._scanned: dict[tuple[Path, Stamp], bool] = {}  # whether the shard is the indexed one at this stamp
 
     def read(self, shard: Shard, place: Place) -> bytes:
-        """The body of a field. Raises `Undecodable`, `Unreadable`."""
+        """The body of a field. Raises `SampleError`, `Unreadable`."""
         path = shard.path
         try:
             descriptor = self._descriptor(path)
@@ -67,12 +67,12 @@ class Files:
             raise _unreadable(error) from None
         if not same:
             self._forget(path)
-            raise Undecodable(_CHANGED)
+            raise SampleError(_CHANGED)
         if len(data) < before + place.size or not is_named(path, descriptor, place, data[:before]):
-            raise Undecodable(_MOVED)
+            raise SampleError(_MOVED)
         body = data[before:]
         if place.digest is not None and body_digest(body) != place.digest:
-            raise Undecodable(FLIPPED)
+            raise SampleError(FLIPPED)
         return body
 
     def _is_indexed(self, shard: Shard, now: Stamp) -> bool:

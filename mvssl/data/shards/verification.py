@@ -14,17 +14,17 @@ import numpy as np
 
 from mvssl.data.decoding.arrays import open_npz, read_npy, read_npz
 from mvssl.data.decoding.decode import DECODERS, MAX_BYTES, extension, finite, settle
-from mvssl.data.decoding.faults import Undecodable
 from mvssl.data.decoding.images import FORMATS, read_image
 from mvssl.data.decoding.texts import json_of, text_of
 from mvssl.data.decoding.wav import read_wav
+from mvssl.data.sample_errors import SampleError
 from mvssl.data.shards.index import build, scan_anew
 from mvssl.data.shards.opening import may_open, open_shard, read
-from mvssl.data.shards.paths import expand
-from mvssl.data.shards.progress import track
+from mvssl.data.shards.paths import find_shards
 from mvssl.data.shards.reading import FLIPPED
 from mvssl.data.shards.scan import Index, digest_at, dotted
 from mvssl.errors import DataError
+from mvssl.process.progress import progress_bar
 from mvssl.recipe import Column
 from mvssl.text import printable
 
@@ -37,7 +37,7 @@ class Fault(NamedTuple):
 
 
 class Verified(NamedTuple):
-    """What `verify` saw; `faults` is empty where all is well."""
+    """What `verify_shards` saw; `faults` is empty where all is well."""
 
     shards: int
     samples: int
@@ -63,14 +63,14 @@ class Summary(NamedTuple):
     hints: list[str]  # what is not wrong and looks odd
 
 
-def summarize(
+def summarize_shards(
     patterns: str | list[str], root: str | Path = ".", *, digests: bool = False, progress: bool = True
 ) -> Summary:
     """Index the shards (strictly, from the cache where it is fresh) and count; `digests` of all bodies on request.
 
     Raises `DataError`, `StorageError`.
     """
-    indexes = build(expand(patterns, Path(root)), progress, digests=digests)
+    indexes = build(find_shards(patterns, Path(root)), progress, digests=digests)
     counts, sizes = Counter(), Counter()
     for index in indexes:
         has = index.sizes >= 0
@@ -91,14 +91,14 @@ def _hints(index: Index) -> list[str]:
     return [] if said is None else [f"{index.path}: {said}"]
 
 
-def verify(patterns: str | list[str], root: str | Path = ".", *, progress: bool = True) -> Verified:
+def verify_shards(patterns: str | list[str], root: str | Path = ".", *, progress: bool = True) -> Verified:
     """Read every header anew, decode every field that has a decoder, and hold bodies against digests that are kept.
 
     Raises `DataError` where no shard is found, `StorageError` where the disk fails.
     """
-    paths = expand(patterns, Path(root))
+    paths = find_shards(patterns, Path(root))
     with ThreadPoolExecutor(may_open(min(len(paths), os.cpu_count() or 1))) as pool:
-        seen = list(track(pool.map(_verify_shard, paths), "verifying shards", len(paths), progress))
+        seen = list(progress_bar(pool.map(_verify_shard, paths), "verifying shards", len(paths), progress))
     lacking: Counter[str] = Counter()
     unknown: Counter[str] = Counter()
     for one in seen:
@@ -179,7 +179,7 @@ def _reason(field: str, data: bytes) -> str | None:
             text = text_of(data)  # which the names of a column may give a number
             if kind == "cls" and not (text and text.isprintable()):
                 return f"{text[:40]!r} is neither a number nor a name"
-    except Undecodable as error:
+    except SampleError as error:
         return error.reason
     except Exception as error:  # decoders meet garbage, and say so in many ways
         return f"no readable {kind}: {error or type(error).__name__}"
@@ -187,5 +187,5 @@ def _reason(field: str, data: bytes) -> str | None:
 
 
 def _check_array(array: np.ndarray) -> None:
-    """Raises `Undecodable` where no column could take the array."""
+    """Raises `SampleError` where no column could take the array."""
     finite(settle(Column(field="npy", channels_last=False), array))

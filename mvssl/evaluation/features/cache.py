@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvssl.data.shards.index import cache_folder
 from mvssl.errors import RecipeError, StorageError
+from mvssl.files import cache_folder
 
 LIMIT = 20.0  # GiB, where $MVSSL_CACHE_LIMIT does not say
 _DEBRIS = 24 * 3600  # seconds

@@ -16,14 +16,14 @@ import torch.distributed as dist
 from rich.console import Console
 from torch import Tensor
 
-from mvssl.data import Batch, Shards, sequential
-from mvssl.data.shards.progress import track
+from mvssl.data import Batch, ShardSource, sequential_loader
 from mvssl.distributed import collectives
 from mvssl.distributed.devices import enough_memory
 from mvssl.errors import DataError, ElsewhereError, MvsslError
 from mvssl.evaluation.features import cache
 from mvssl.evaluation.features.cache import Entry
 from mvssl.evaluation.features.layers import PIXELS
+from mvssl.process.progress import progress_bar
 from mvssl.text import counted
 
 DIVERGED = "the encoder has diverged; of a run, --checkpoint STEP takes an earlier one"
@@ -52,7 +52,7 @@ class Collected(NamedTuple):
 
 
 def collect(
-    source: Shards,
+    source: ShardSource,
     descriptions: list[dict[str, Any]],
     compute: Compute,
     *,
@@ -118,15 +118,17 @@ def _close(found: list[Any], writers: dict[int, cache.Writer]) -> int:
     return len(writers)
 
 
-def _own_batches(source: Shards, batch_size: int, workers: int, device: torch.device, label: str) -> Iterator[Batch]:
+def _own_batches(
+    source: ShardSource, batch_size: int, workers: int, device: torch.device, label: str
+) -> Iterator[Batch]:
     """This process's batches: whole ones of a contiguous block."""
     count, rank, world = -(-len(source) // batch_size), collectives.rank(), collectives.world()
     start, stop = count * rank // world, count * (rank + 1) // world
-    batches = sequential(
+    batches = sequential_loader(
         source, batch_size=batch_size, workers=workers, start=start * batch_size, stop=stop * batch_size,
         pin_memory=device.type == "cuda", may_be_none=collectives.world() > 1,
     )  # fmt: skip
-    return track(batches, label, stop - start, rank == 0)
+    return progress_bar(batches, label, stop - start, rank == 0)
 
 
 def _computed(
@@ -162,7 +164,9 @@ def _arrived(batch: Batch, arrays: list[dict[str, Tensor]], event: Any, check: C
     return Part(batch.index.numpy(), arrays)
 
 
-def _refuse_not_finite(source: Shards, description: dict[str, Any], batch: Batch, arrays: dict[str, Tensor]) -> None:
+def _refuse_not_finite(
+    source: ShardSource, description: dict[str, Any], batch: Batch, arrays: dict[str, Tensor]
+) -> None:
     """Raise `DataError` where an array of floats is not finite: no probe could say anything true of it.
 
     A blank in place of what a sample lacks is not looked at.
@@ -176,7 +180,7 @@ def _refuse_not_finite(source: Shards, description: dict[str, Any], batch: Batch
             raise not_finite(source, int(batch.index[bad][0]), view, advice)
 
 
-def not_finite(source: Shards, row: int, view: str, advice: str) -> DataError:
+def not_finite(source: ShardSource, row: int, view: str, advice: str) -> DataError:
     """What to raise where features of a sample are no numbers."""
     return DataError(
         f"view {view}, sample {source.key(row)} of {source.shard(row)}: features are NaN or infinite; {advice}"

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvssl.data import Batch, Sample, Shards, loader, sequential
-from mvssl.data.decoding.labels import as_classes
+from mvssl.data import Batch, Sample, ShardSource, as_class_labels, loader, sequential_loader
 from mvssl.evaluation.features.input_types import ByView, Dense, Live
 from mvssl.evaluation.features.labelled import Labelled, join
 from mvssl.evaluation.features.layers import DENSE, PIXELS, Candidate, Want, dense_numbers
@@ -58,7 +57,7 @@ def refuse_other_sides(segments: Tensor, shape: tuple[int, ...], column: str) ->
 class Some:
     """Some samples of a source, as a map-style dataset."""
 
-    source: Shards
+    source: ShardSource
     rows: list[int]
 
     def __len__(self) -> int:
@@ -154,7 +153,7 @@ class Hand:
 
     def _clean(self, view: str) -> Any:
         def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            for batch in sequential(self.splits["test"].source, batch_size=256, **self._loading()):
+            for batch in sequential_loader(self.splits["test"].source, batch_size=256, **self._loading()):
                 yield self._pair(self.views.clean(batch, self.device)[view], batch)
 
         return batches
@@ -164,7 +163,7 @@ class Hand:
         return {"workers": self.workers, "pin_memory": self.device.type == "cuda"}
 
     def _pair(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        labels = as_classes(batch.columns["label"])
+        labels = as_class_labels(batch.columns["label"])
         keep = labels >= 0 if labels.ndim == 1 else torch.ones(len(labels), dtype=torch.bool)
         return x[keep.to(x.device)], self.classes(labels[keep]).to(x.device)
 

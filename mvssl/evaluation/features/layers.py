@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mvssl.data import Batch, Shards
+from mvssl.data import Batch, ShardSource
 from mvssl.distributed.devices import arithmetic
+from mvssl.encoders import Features, at_least_float32
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features.labelled import flatten
 from mvssl.model import MultiView
-from mvssl.objectives.context import at_least_float32
+from mvssl.objectives import Objective
 from mvssl.recipe import View
 from mvssl.runs.versions import versions
 from mvssl.views import ViewSet
@@ -122,7 +123,7 @@ def _labels(batch: Batch) -> dict[str, Tensor]:
     return {"index": batch.index, **found}
 
 
-def describe(want: Want, source: Shards, tables: Mapping[str, View], device: torch.device, precision: str) -> dict:
+def describe(want: Want, source: ShardSource, tables: Mapping[str, View], device: torch.device, precision: str) -> dict:
     """All that decides the values of a want's arrays, as JSON; `tables` are the recipe's views by name."""
     data = {
         "fingerprint": source.fingerprint,
@@ -188,16 +189,14 @@ def code_of(name: str) -> str:
         return str(os.urandom(8))  # not to be known, so never found again
 
 
-def heads(model: Any) -> dict[str, tuple[str, Any]]:
+def heads(model: MultiView) -> dict[str, tuple[str, Objective]]:
     """Layers that objectives compare, with label and objective: `head:LABEL` of each, and `head`, the first of them."""
-    found = [
-        (label, term) for label, term in zip(model.labels, model.objective, strict=True) if hasattr(term, "represent")
-    ]
+    found = [(label, objective) for label, _, objective in model.terms if objective.has_head]
     first = {"head": found[0]} if found else {}
-    return first | {f"head:{label}": (label, term) for label, term in found}
+    return first | {f"head:{label}": (label, objective) for label, objective in found}
 
 
-def at_layer(model: Any, view: str, features: Any, layer: str) -> Tensor:
+def at_layer(model: MultiView, view: str, features: Features, layer: str) -> Tensor:
     """[n, d] of one view's `Features` at `layer`. Raises `RecipeError` that lists the layers there are."""
     if layer == "vector":
         return features.vector
@@ -208,7 +207,7 @@ def at_layer(model: Any, view: str, features: Any, layer: str) -> Tensor:
     return flatten(at_least_float32(features.maps[int(layer)]))
 
 
-def refuse_layer(model: Any, view: str, layer: str, maps: int) -> None:
+def refuse_layer(model: MultiView, view: str, layer: str, maps: int) -> None:
     """Raise `RecipeError` that lists the layers there are, where a view's features of so many maps lack `layer`."""
     accepted = ["vector", *heads(model), *map(str, range(maps))]
     if layer not in accepted:

@@ -13,10 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvssl.data import Shards, open_shards
-from mvssl.data.decoding.faults import Undecodable
-from mvssl.data.decoding.labels import as_classes
-from mvssl.data.shards.paths import listed
+from mvssl.data import SampleError, ShardSource, as_class_labels, open_shards, pattern_list
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.features.cache import Entry
 from mvssl.evaluation.features.layers import Want
@@ -33,7 +30,7 @@ LOOKED_AT = 15  # samples whose labels are read, but for one, before features ar
 class Sources(NamedTuple):
     """Opened shards by split and the patterns that named them; `other` only where asked for."""
 
-    shards: dict[str, Shards]
+    shards: dict[str, ShardSource]
     patterns: dict[str, list[str]]
 
 
@@ -59,8 +56,8 @@ def open_splits(
         raise RecipeError("no labelled shards to test on: name them in data.val, or give --test SHARDS")
     extra = {"label": recipe.data.label, "segments": recipe.evaluate.segments if segments else None}
     columns = {**recipe.data.columns, **{name: column for name, column in extra.items() if column}}
-    named = {"train": listed(train or recipe.data.train), "test": listed(test or recipe.data.val)}
-    named |= {"other": listed(other)} if other else {}
+    named = {"train": pattern_list(train or recipe.data.train), "test": pattern_list(test or recipe.data.val)}
+    named |= {"other": pattern_list(other)} if other else {}
     try:
         shards = _opened(recipe, named, columns)
     except DataError:
@@ -74,7 +71,7 @@ def open_splits(
     return Sources(shards, named)
 
 
-def _opened(recipe: Recipe, named: dict[str, list[str]], columns: dict[str, Column]) -> dict[str, Shards]:
+def _opened(recipe: Recipe, named: dict[str, list[str]], columns: dict[str, Column]) -> dict[str, ShardSource]:
     # a sample that lacks any view is left out for every view, so that all views are measured on the same samples
     return {
         split: open_shards(
@@ -84,21 +81,21 @@ def _opened(recipe: Recipe, named: dict[str, list[str]], columns: dict[str, Colu
     }
 
 
-def refuse_pictures(source: Shards) -> None:
+def refuse_pictures(source: ShardSource) -> None:
     """Raise `RecipeError` where labels are neither numbers nor lists of numbers: known before anything is computed."""
     shape = source.shapes.get("label", ())
     if len(shape) > 1:
         raise RecipeError(f"data.label: {list(shape)} for each sample; labels are a number or a list of numbers")
 
 
-def refuse_numbers(source: Shards) -> None:
+def refuse_numbers(source: ShardSource) -> None:
     """Raise `DataError` where the labels of some samples are no classes, before hours of computing features."""
     if "label" not in source.shapes:
         return
     for i in sorted({round(place * (len(source) - 1) / LOOKED_AT) for place in range(LOOKED_AT + 1)}):
-        with contextlib.suppress(Undecodable):
+        with contextlib.suppress(SampleError):
             if (label := source[i].get("label")) is not None:
-                as_classes(torch.from_numpy(np.asarray(label)[None]))
+                as_class_labels(torch.from_numpy(np.asarray(label)[None]))
 
 
 class Split:
@@ -108,7 +105,7 @@ class Split:
     sample has one, or they are no classes.
     """
 
-    def __init__(self, source: Shards, wants: list[Want], entries: list[Entry], *, needed: bool = True):
+    def __init__(self, source: ShardSource, wants: list[Want], entries: list[Entry], *, needed: bool = True):
         self.source = source
         self._entries = {_name(want): entry for want, entry in zip(wants, entries, strict=True)}
         rows = reduce(np.intersect1d, [entry.rows.numpy() for entry in entries])
@@ -124,7 +121,7 @@ class Split:
             raise DataError("no sample with a label; see data.label for the field that holds labels, and its path")
         label = self._taken(labels, "label") if "label" in labels.arrays else NO_LABELS
         try:
-            self.labels = as_classes(label)
+            self.labels = as_class_labels(label)
         except DataError:
             if needed:
                 raise

@@ -71,8 +71,8 @@ def dv(together: Tensor, apart: Tensor) -> Tensor:
 class MovingDV:
     """`dv` with MINE's gradient: the denominator is a moving average over the batches that this object has seen.
 
-    Belghazi et al., 2018, arXiv:1801.04062, section 3.2; as `mvssl.objectives.mine`, for one process. Called as `dv`
-    is, and like there the mean is the bound of the batch.
+    Belghazi et al., 2018, arXiv:1801.04062, section 3.2; as `estimators.mine`, for one process.
+    Called as `dv` is, and like there the mean is the bound of the batch.
     """
 
     def __init__(self, rate: float = 0.01):

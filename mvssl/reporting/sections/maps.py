@@ -40,7 +40,7 @@ def show_maps(encoded: EncodedSamples) -> Maps | Absent:
             continue
         with torch.inference_mode():
             features = model.encode({first_drawn(view, views.names) or view: x})
-        upside_down = type(views.view(view)).__name__ == "LogMelView"  # TODO
+        upside_down = views.view(view).picture_kind == "spectrogram"
         maps = [(m.flip(2) if upside_down else m).cpu() for m in next(iter(features.values())).maps]
         levels = choose_levels([(m.shape[2], m.shape[3]) for m in maps])
         if levels:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mvssl.data import Shards
+from mvssl.data import ShardSource
 from mvssl.reporting.content import Absent, Picture, Section, Table, describe_value
 from mvssl.reporting.facts import Facts, short_path
 from mvssl.reporting.pictures import encode_pixels, view_pixels
@@ -31,7 +31,7 @@ class Mispaired(Section):
     table: Table
 
 
-def show_mispaired(facts: Facts, run: LoadedRun | None, sources: list[Shards]) -> Mispaired | Absent:
+def show_mispaired(facts: Facts, run: LoadedRun | None, sources: list[ShardSource]) -> Mispaired | Absent:
     """Return the lines of mispaired.jsonl, the first as pictures if one of `sources` holds the sample."""
     rows = facts.mispaired
     if not rows:
@@ -46,14 +46,14 @@ def show_mispaired(facts: Facts, run: LoadedRun | None, sources: list[Shards]) -
     return Mispaired(note, _draw_samples(run, sources, rows[:MAX_DRAWN]) if run else [], table)
 
 
-def _draw_samples(run: LoadedRun, sources: list[Shards], rows: list[dict[str, Any]]) -> list[DrawnSample]:
+def _draw_samples(run: LoadedRun, sources: list[ShardSource], rows: list[dict[str, Any]]) -> list[DrawnSample]:
     """Return the samples that are found in `sources` and can be decoded."""
     places = _find_samples(sources, set(map(_shard_and_key, rows)))
     drawn = [_draw_sample(run, *places[at], row) for row in rows if (at := _shard_and_key(row)) in places]
     return [sample for sample in drawn if sample]
 
 
-def _draw_sample(run: LoadedRun, source: Shards, index: int, row: dict[str, Any]) -> DrawnSample | None:
+def _draw_sample(run: LoadedRun, source: ShardSource, index: int, row: dict[str, Any]) -> DrawnSample | None:
     batch, views = decode_batch(source, [index]), run.views
     if not len(batch.index):
         return None
@@ -64,9 +64,11 @@ def _draw_sample(run: LoadedRun, source: Shards, index: int, row: dict[str, Any]
     return DrawnSample(key, describe_value(row.get("score", "")), pictures)
 
 
-def _find_samples(sources: list[Shards], wanted: set[tuple[str, str]]) -> dict[tuple[str, str], tuple[Shards, int]]:
+def _find_samples(
+    sources: list[ShardSource], wanted: set[tuple[str, str]]
+) -> dict[tuple[str, str], tuple[ShardSource, int]]:
     """Return source and index of samples by shard and key; the first source that holds one counts."""
-    places: dict[tuple[str, str], tuple[Shards, int]] = {}
+    places: dict[tuple[str, str], tuple[ShardSource, int]] = {}
     for source in sources:
         for index in range(len(source)):
             at = short_path(source.shard(index)), source.key(index)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from matplotlib import rc_context
 
-from mvssl.data import Shards, loader
+from mvssl.data import ShardSource, loader
 from mvssl.figures.contact_sheet import draw_contact_sheet
 from mvssl.reporting.content import Picture, Section
 from mvssl.reporting.pictures import encode_figure
@@ -24,7 +24,7 @@ class Views(Section):
     sheet: Picture
 
 
-def show_views(run: LoadedRun, source: Shards) -> Views:
+def show_views(run: LoadedRun, source: ShardSource) -> Views:
     """Return a row for each of the first samples of the run: its columns, then some draws of each view."""
     samples, seed = min(SAMPLES, len(source)), run.recipe.train.seed
     batch = next(iter(loader(source, batch_size=samples, seed=seed, stop_step=1)))

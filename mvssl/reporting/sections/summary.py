@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from datetime import timedelta
 
-from mvssl.data.shards.paths import listed
+from mvssl.data import pattern_list
 from mvssl.process.signals import CODES
 from mvssl.recipe import Objective
 from mvssl.reporting.content import Section, short
@@ -32,7 +32,7 @@ def show_summary(facts: Facts, encoded: EncodedSamples | None, samples: int | No
     rows["Objective"] = ", ".join(map(_describe_objective, recipe.objective))
     rows["Views"] = ", ".join(_describe_view(name, encoded) for name in recipe.views)
     rows["Encoder"] = ", ".join(_describe_encoder(views, of.name, encoded) for views, of in recipe.encoder.items())
-    rows["Data"] = ", ".join(listed(recipe.data.train)) or "a dataset of one's own"
+    rows["Data"] = ", ".join(pattern_list(recipe.data.train)) or "a dataset of one's own"
     rows["Data"] += f", {counted(samples, 'sample')}" if samples else ""
     rows["Batch"] = f"{counted(recipe.data.batch_size, 'sample')}, {recipe.train.precision}, seed {recipe.train.seed}"
     rows["Length"] = describe_length(facts, samples)

@@ -7,7 +7,7 @@ from shard_making import pixels, put
 
 from mvssl.data import open_shards, pack
 from mvssl.data.decoding import tiff as tiffs
-from mvssl.data.decoding.faults import Partial
+from mvssl.data.sample_errors import Partial
 from mvssl.errors import DataError
 from mvssl.recipe import Column
 

@@ -9,10 +9,10 @@ import pytest
 from scipy.io import wavfile
 from shard_making import write_tar
 
-from mvssl.data import Undecodable, open_shards
+from mvssl.data import SampleError, open_shards
 from mvssl.data.decoding.decode import decode
 from mvssl.data.decoding.wav import fitted, read_wav, resampled
-from mvssl.data.shards.verification import verify
+from mvssl.data.shards.verification import verify_shards
 from mvssl.errors import DataError, RecipeError
 from mvssl.recipe import Column
 
@@ -95,7 +95,7 @@ def test_a_length_that_was_never_filled_in_means_to_the_end():
     ],
 )
 def test_what_is_no_whole_sound_is_a_bad_sample_that_says_why(data, said):
-    with pytest.raises(Undecodable, match=said):
+    with pytest.raises(SampleError, match=said):
         decode(column(), "wav", data)
 
 
@@ -151,6 +151,6 @@ def test_a_mode_of_the_other_kind_is_refused(tmp_path, field, mode):
 
 
 def test_verify_finds_a_sound_that_is_cut_short(tmp_path):
-    seen = verify(str(shard(tmp_path, pcm(2)[0], pcm(3, 2)[0][:-1])), progress=False)
+    seen = verify_shards(str(shard(tmp_path, pcm(2)[0], pcm(3, 2)[0][:-1])), progress=False)
     assert [(fault.key, fault.field) for fault in seen.faults] == [("1", "wav")]
     assert "cut short" in seen.faults[0].reason

@@ -9,8 +9,8 @@ import torchvision
 from PIL import Image
 from shard_making import image_bytes, pixels
 
-from mvssl.data import open_shards, pack, verify
-from mvssl.data.packing.packing import destination_of
+from mvssl.data import open_shards, pack, verify_shards
+from mvssl.data.packing.packing import pack_destination
 from mvssl.data.shards.index import scan
 from mvssl.errors import DataError, OutputError, RecipeError, StorageError
 from mvssl.recipe import Column, Data
@@ -50,7 +50,7 @@ def test_digits_are_those_of_scikit_learn_each_once_in_fixed_stratified_parts(tm
     counts = np.bincount(labels(tmp_path / "digits", "val"))
     assert counts.min() >= 34
     assert counts.max() <= 38
-    assert verify("digits/{train,val}", tmp_path).faults == []
+    assert verify_shards("digits/{train,val}", tmp_path).faults == []
 
 
 def test_packing_twice_gives_the_same_bytes_and_another_seed_another_order(tmp_path):
@@ -299,13 +299,13 @@ def test_a_per_cent_sign_in_the_path_is_no_pattern(tmp_path):
     ],
 )
 def test_what_a_recipe_packs_gets_a_plain_name_under_the_data_folder(tmp_path, source, name):
-    assert destination_of(source, tmp_path) == tmp_path / name
+    assert pack_destination(source, tmp_path) == tmp_path / name
 
 
 def test_a_folder_is_not_packed_onto_itself(tmp_path):
     (tmp_path / "photos").mkdir()
     with pytest.raises(RecipeError, match=r"data\.root"):
-        destination_of(str(tmp_path / "photos"), tmp_path)
+        pack_destination(str(tmp_path / "photos"), tmp_path)
 
 
 def test_a_recipe_packs_a_folder_once_and_then_leaves_it(tmp_path):

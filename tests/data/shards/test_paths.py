@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mvssl.data import expand
-from mvssl.data.shards.paths import cache_folder
+from mvssl.data import find_shards
 from mvssl.errors import DataError, OutputError, RecipeError
+from mvssl.files import cache_folder
 
 
 @pytest.fixture
@@ -29,35 +29,35 @@ def root(tmp_path):
     ],
 )
 def test_paths_globs_braces_folders_and_lists_name_shards(root, patterns):
-    assert expand(patterns, root) == [root / "set/train/000000.tar", root / "set/train/000001.tar"]
+    assert find_shards(patterns, root) == [root / "set/train/000000.tar", root / "set/train/000001.tar"]
 
 
 def test_a_list_keeps_its_order_and_absolute_paths_need_no_root(root, tmp_path):
     listed = [str(root / "set/val/*.tar"), str(root / "set/train/*.tar")]
-    assert [path.parent.name for path in expand(listed, tmp_path / "elsewhere")] == ["val", "train", "train"]
+    assert [path.parent.name for path in find_shards(listed, tmp_path / "elsewhere")] == ["val", "train", "train"]
 
 
 def test_a_pattern_without_a_match_says_where_it_looked_and_what_to_do(root):
     with pytest.raises(DataError) as error:
-        expand("set/test/*.tar", root)
+        find_shards("set/test/*.tar", root)
     for said in ("set/test/*.tar", str(root), "holds train/, val/", "mvssl pack", "data.root", "MVSSL_DATA"):
         assert said in str(error.value)
 
 
 def test_a_root_that_does_not_exist_is_an_error_too(tmp_path):
     with pytest.raises(DataError, match="holds nothing"):
-        expand("*.tar", tmp_path / "no" / "such")
+        find_shards("*.tar", tmp_path / "no" / "such")
 
 
 @pytest.mark.parametrize("last", [2, 3])
 def test_a_gap_in_a_range_is_named(root, last):
     with pytest.raises(DataError, match=r"missing: .*000002\.tar"):
-        expand(f"set/train/{{000000..00000{last}}}.tar", root)
+        find_shards(f"set/train/{{000000..00000{last}}}.tar", root)
 
 
 def test_a_shard_named_twice_is_an_error(root):
     with pytest.raises(DataError, match="twice"):
-        expand(["set/train/*.tar", "set/../set/train/000001.tar"], root)
+        find_shards(["set/train/*.tar", "set/../set/train/000001.tar"], root)
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,12 @@ def test_a_shard_named_twice_is_an_error(root):
 )
 def test_commands_addresses_and_open_braces_are_refused_with_words(tmp_path, pattern, said):
     with pytest.raises(RecipeError, match=said):
-        expand(pattern, tmp_path)
+        find_shards(pattern, tmp_path)
 
 
 def test_a_folder_whose_folders_hold_the_shards_is_told_apart(root):
     with pytest.raises(DataError, match=r"Name set/train, set/val$"):
-        expand("set", root)
+        find_shards("set", root)
 
 
 ODD_NAMES = ["d[2024]", "{a,b}", "{1..3}", "set*", "what?", "[!x]", "a{b", "back\\slash", "**"]
@@ -92,26 +92,26 @@ def test_letters_of_patterns_in_the_names_of_folders_are_letters(tmp_path, monke
     for shard in shards:
         shard.touch()
     monkeypatch.chdir(tmp_path)
-    assert expand(f"train/{pattern}", tmp_path / name) == shards  # as the root
-    assert expand(f"{name}/train/{pattern}", tmp_path) == shards  # under the root, above the pattern
-    assert expand(f"{folder}/{pattern}", Path("elsewhere")) == shards  # absolute
-    assert [path.absolute() for path in expand(f"{name}/train/{pattern}", Path("."))] == shards
+    assert find_shards(f"train/{pattern}", tmp_path / name) == shards  # as the root
+    assert find_shards(f"{name}/train/{pattern}", tmp_path) == shards  # under the root, above the pattern
+    assert find_shards(f"{folder}/{pattern}", Path("elsewhere")) == shards  # absolute
+    assert [path.absolute() for path in find_shards(f"{name}/train/{pattern}", Path("."))] == shards
 
 
 @pytest.mark.parametrize("name", ["x[1].tar", "{a,b}.tar", "{0..1}.tar", "*.tar"])
 def test_a_shard_that_exists_under_the_very_name_of_a_pattern_is_meant(tmp_path, name):
     for each in (name, "x1.tar", "a.tar", "b.tar", "0.tar", "1.tar"):
         (tmp_path / each).touch()
-    assert expand(name, tmp_path) == [tmp_path / name]
+    assert find_shards(name, tmp_path) == [tmp_path / name]
 
 
 def test_the_home_folder_is_written_out(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "x.tar").touch()
     for patterns, root in [("~/x.tar", Path("elsewhere")), ("*.tar", Path("~"))]:
-        assert expand(patterns, root) == [tmp_path / "x.tar"]
+        assert find_shards(patterns, root) == [tmp_path / "x.tar"]
     with pytest.raises(RecipeError, match="there is no user"):
-        expand("~nobody-of-this-name/x.tar", tmp_path)
+        find_shards("~nobody-of-this-name/x.tar", tmp_path)
 
 
 def test_a_folder_that_may_not_be_listed_is_no_crash(tmp_path, monkeypatch):
@@ -120,10 +120,10 @@ def test_a_folder_that_may_not_be_listed_is_no_crash(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(DataError, match="Permission denied"):
-        expand("*.tar", tmp_path)
+        find_shards("*.tar", tmp_path)
     monkeypatch.undo()
     with pytest.raises(DataError, match="no shards match"):
-        expand("x" * 300, tmp_path)  # longer than a name may be
+        find_shards("x" * 300, tmp_path)  # longer than a name may be
 
 
 def no_home(monkeypatch, tmp_path):

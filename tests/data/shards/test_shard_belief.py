@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from shard_making import flip, image_bytes, members, pixels, write_digits, write_tar
 
-from mvssl.data import Undecodable, open_shards, summarize, verify
+from mvssl.data import SampleError, open_shards, summarize_shards, verify_shards
 from mvssl.data.shards import index, index_file, scan
 from mvssl.data.shards.opening import Stamp
 from mvssl.errors import DataError, StorageError
@@ -18,21 +18,21 @@ DIGITS = {"image": Column(field="png"), "label": Column(field="cls")}
 
 def test_every_flipped_bit_of_every_body_is_found_and_named(tmp_path):
     (path,) = write_digits(tmp_path, [6])
-    summarize("*.tar", tmp_path, digests=True)
+    summarize_shards("*.tar", tmp_path, digests=True)
     whole = path.read_bytes()
     for number, (key, field, offset, size) in enumerate(members(path)):
         flip(path, offset + (37 * number) % size, number % 8)
-        ((shard, *named, reason),) = verify("*.tar", tmp_path).faults
+        ((shard, *named, reason),) = verify_shards("*.tar", tmp_path).faults
         assert (shard, named) == (str(path), [key, field])
         assert "differ from the index's digest" in reason
         path.write_bytes(whole)
-    assert verify("*.tar", tmp_path).faults == []
+    assert verify_shards("*.tar", tmp_path).faults == []
 
 
 def test_training_reads_no_body_that_differs_from_its_digest(tmp_path):
     (path,) = write_digits(tmp_path, [12])
     for digests in (False, True):
-        summarize("*.tar", tmp_path, digests=digests)
+        summarize_shards("*.tar", tmp_path, digests=digests)
         source = open_shards("*.tar", tmp_path, DIGITS)
         assert source.checked == digests
     key, _, offset, size = next(one for one in members(path) if one[1] == "cls" and one[3] == 2)
@@ -40,7 +40,7 @@ def test_training_reads_no_body_that_differs_from_its_digest(tmp_path):
     changed = open_shards("*.tar", tmp_path, DIGITS)
     for i in range(12):
         if changed.key(i) == key:
-            with pytest.raises(Undecodable, match="differ from the index's digest") as error:
+            with pytest.raises(SampleError, match="differ from the index's digest") as error:
                 changed[i]
             assert (error.value.column, key in str(error.value)) == ("label", True)
         else:
@@ -76,7 +76,7 @@ def test_the_digests_of_a_copied_shard_and_index_are_believed(tmp_path, monkeypa
 def test_the_fingerprint_does_not_depend_on_digests(tmp_path):
     write_digits(tmp_path, [5])
     plain = open_shards("*.tar", tmp_path, DIGITS).fingerprint
-    summarize("*.tar", tmp_path, digests=True)
+    summarize_shards("*.tar", tmp_path, digests=True)
     assert open_shards("*.tar", tmp_path, DIGITS).fingerprint == plain
 
 
@@ -142,7 +142,7 @@ def test_a_wrong_place_that_no_look_at_the_index_found_is_found_when_it_is_read(
     index_file.write_file(index_file.places(path)[0], forged)
     source = open_shards("*.tar", tmp_path, DIGITS)
     for i in (10, 11):
-        with pytest.raises(Undecodable, match="something else at its place"):
+        with pytest.raises(SampleError, match="something else at its place"):
             source[i]
     assert source[12]["label"] == 12
 
@@ -174,7 +174,7 @@ def test_a_disk_that_fails_is_no_bad_sample(tmp_path, monkeypatch):
 
     with pytest.raises(StorageError, match="Input/output error"):
         next(iter(loader(source, batch_size=4, seed=0, stop_step=2)))
-    for action in (lambda: verify("*.tar", tmp_path), lambda: open_shards("*.tar", tmp_path, DIGITS)):
+    for action in (lambda: verify_shards("*.tar", tmp_path), lambda: open_shards("*.tar", tmp_path, DIGITS)):
         with pytest.raises(StorageError, match="Input/output error"):
             action()
 
@@ -199,7 +199,7 @@ def test_few_descriptors_are_enough_and_none_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "close", close)
     assert [int(source[i]["label"]) for i in range(18)] == list(range(18))
     source._files, free[0] = type(source._files)(), 0
-    with pytest.raises(Undecodable, match="ulimit -n"):
+    with pytest.raises(SampleError, match="ulimit -n"):
         source[0]
     with pytest.raises(StorageError, match="ulimit -n") as error:
         scan.scan(tmp_path / "000000.tar")
@@ -208,7 +208,7 @@ def test_few_descriptors_are_enough_and_none_is_told(tmp_path, monkeypatch):
 
 def test_a_shard_whose_keys_hold_the_number_after_a_dot_is_pointed_out(tmp_path):
     write_tar(tmp_path / "x.tar", [(f"img.{i:04d}.png", image_bytes(pixels(i))) for i in range(48)])
-    for seen in (summarize("x.tar", tmp_path), verify("x.tar", tmp_path)):
+    for seen in (summarize_shards("x.tar", tmp_path), verify_shards("x.tar", tmp_path)):
         (hint,) = seen.hints
         assert "1 sample with 48 numbered fields" in hint
         assert "first dot" in hint
@@ -223,4 +223,4 @@ def test_a_field_for_each_sample_does_not_fill_the_memory(tmp_path):
 
 def test_frames_of_many_samples_are_nothing_odd(tmp_path):
     write_tar(tmp_path / "x.tar", [(f"{i}.{frame}.png", b"x") for i in range(9) for frame in range(4)])
-    assert summarize("x.tar", tmp_path).hints == []
+    assert summarize_shards("x.tar", tmp_path).hints == []

@@ -9,8 +9,8 @@ import pytest
 from shard_making import flip, members, write_digits, write_tar
 from webdataset import TarWriter
 
-from mvssl.data import Undecodable, open_shards, summarize
-from mvssl.data.decoding.faults import Unreadable
+from mvssl.data import SampleError, open_shards, summarize_shards
+from mvssl.data.sample_errors import Unreadable
 from mvssl.data.shards import index, reading, scan
 from mvssl.data.shards.opening import Stamp
 from mvssl.errors import StorageError
@@ -29,7 +29,7 @@ def test_a_shard_edited_with_its_time_put_back_is_noticed(tmp_path, timing):
         source[5]
     _, _, offset, _ = members(path)[11]  # the class of sample 5
     flip(path, offset)
-    with pytest.raises(Undecodable, match="has changed"):
+    with pytest.raises(SampleError, match="has changed"):
         source[5]
     assert open_shards("*.tar", tmp_path, DIGITS)[5]["label"] == 4
 
@@ -56,7 +56,7 @@ def move_ctime_alone(path):
 @pytest.mark.parametrize("copied", [True, False])
 def test_a_ctime_that_moves_alone_is_no_change(tmp_path, digests, copied):
     (path,) = write_digits(tmp_path, [9])
-    summarize("*.tar", tmp_path, digests=digests)
+    summarize_shards("*.tar", tmp_path, digests=digests)
     source = open_shards("*.tar", tmp_path, DIGITS)
     source[5]
     move_ctime_alone(path)
@@ -82,13 +82,13 @@ def test_an_edit_after_the_ctime_moved_is_noticed(tmp_path):
     _, _, offset, _ = members(path)[11]  # the class of sample 5
     flip(path, offset)
     for _ in range(2):
-        with pytest.raises(Undecodable, match="has changed"):
+        with pytest.raises(SampleError, match="has changed"):
             source[5]
 
 
 def test_an_edit_that_no_scan_sees_is_found_by_its_digest(tmp_path):
     (path,) = write_digits(tmp_path, [40])  # a scan reads bodies of sixteen samples
-    summarize("*.tar", tmp_path, digests=True)
+    summarize_shards("*.tar", tmp_path, digests=True)
     source = open_shards("*.tar", tmp_path, DIGITS)
     known = scan.scan(path).digest
     for _, _, offset, _ in (place for place in members(path) if place[1] == "cls"):
@@ -97,7 +97,7 @@ def test_an_edit_that_no_scan_sees_is_found_by_its_digest(tmp_path):
             break
         flip(path, offset)
     number = int(members(path)[[place[2] for place in members(path)].index(offset)][0])
-    with pytest.raises(Undecodable, match="differ from the index's digest"):
+    with pytest.raises(SampleError, match="differ from the index's digest"):
         source[number]
     assert source[0]["label"] == 0
 
@@ -138,7 +138,7 @@ def test_headers_that_were_read_with_a_body_are_not_read_again(tmp_path, monkeyp
         place = reading.Place(bytes(key), "cls", offset, size, 3, None)
         assert files.read(shard, place) == bytes(key)[-4:]
         for wrong in (place._replace(key=b"x" + place.key), place._replace(size=size - 1)):
-            with pytest.raises(Undecodable, match="something else"):
+            with pytest.raises(SampleError, match="something else"):
                 files.read(shard, wrong)
     assert "long" in writer or len(reads) == 15
 
@@ -153,7 +153,7 @@ def test_a_name_that_a_longer_header_replaces_is_not_believed(tmp_path):
     found = index.load(path)
     assert found.keys.tolist() == [b"b", b"a"]
     shard, place = reading.Shard(path, found.stamp, found.digest), reading.Place(b"a", "cls", 1536, 1, 3, None)
-    with pytest.raises(Undecodable, match="something else"):
+    with pytest.raises(SampleError, match="something else"):
         reading.Files().read(shard, place)
     assert reading.Files().read(shard, place._replace(key=b"b")) == b"7"
     assert reading.Files().read(shard, place._replace(offset=1536 + 2048)) == b"7"
@@ -167,5 +167,5 @@ def test_a_shard_written_over_while_it_is_open_yields_no_sample(tmp_path):
     new = write_tar(tmp_path / "new", names).read_bytes()
     with open(path, "r+b") as file:
         file.write(new)
-    with pytest.raises(Undecodable, match="changed"):
+    with pytest.raises(SampleError, match="changed"):
         source[5]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from shard_making import image_bytes, npy, pixels, replace_field, write_digits, write_tar
 
-from mvssl.data import Undecodable, pack, summarize, verify
+from mvssl.data import SampleError, pack, summarize_shards, verify_shards
 from mvssl.data.decoding.decode import decode
 from mvssl.errors import DataError
 from mvssl.recipe import Column
@@ -12,7 +12,7 @@ from mvssl.recipe import Column
 
 def test_sound_shards_have_no_faults_and_everything_is_counted(tmp_path):
     paths = write_digits(tmp_path, [7, 5])
-    seen = verify("*.tar", tmp_path)
+    seen = verify_shards("*.tar", tmp_path)
     assert (seen.shards, seen.samples, seen.decoded, seen.faults) == (2, 12, 24, [])
     assert seen.bytes == sum(path.stat().st_size for path in paths)
 
@@ -31,16 +31,16 @@ def test_every_injected_fault_is_found_and_named(tmp_path):
     }
     good = {"j.png": image_bytes(pixels(0)), "k.json": b'{"name": "text is fine here"}', "l.txt": "façade".encode()}
     write_tar(tmp_path / "x.tar", [(name, content) for name, content in (fields | good).items()])
-    faults = verify(str(tmp_path / "x.tar")).faults
+    faults = verify_shards(str(tmp_path / "x.tar")).faults
     assert [(fault.key, fault.field) for fault in faults] == [tuple(name.split(".")) for name in fields]
     assert all(fault.reason and fault.shard == str(tmp_path / "x.tar") for fault in faults)
 
 
 def test_damaged_shards_are_faults_and_the_others_are_still_read(tmp_path):
     paths = write_digits(tmp_path, [3, 3, 3])
-    verify("*.tar", tmp_path)
+    verify_shards("*.tar", tmp_path)
     paths[1].write_bytes(paths[1].read_bytes()[:-9500])
-    seen = verify("*.tar", tmp_path)
+    seen = verify_shards("*.tar", tmp_path)
     assert (seen.shards, seen.samples) == (3, 6)
     ((shard, key, field, reason),) = seen.faults
     assert (shard, key, field) == (str(paths[1]), "", "")
@@ -51,29 +51,29 @@ def test_the_check_never_trusts_a_cached_index(tmp_path):
     import os
 
     (path,) = write_digits(tmp_path, [3])
-    summarize("*.tar", tmp_path)
+    summarize_shards("*.tar", tmp_path)
     before = os.stat(path)
     broken = bytearray(path.read_bytes())
     broken[1024:1536] = bytes(512)  # the second header, with size and time of the file as before
     path.write_bytes(broken)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert len(verify("*.tar", tmp_path).faults) == 1
+    assert len(verify_shards("*.tar", tmp_path).faults) == 1
 
 
 def test_what_is_not_looked_into_is_said(tmp_path):
     write_tar(tmp_path / "x.tar", [("0.pkl", b"?"), ("0.cls", b"1"), ("1.cls", b"1")])
-    seen = verify("x.tar", tmp_path)
+    seen = verify_shards("x.tar", tmp_path)
     assert (seen.unknown, seen.lacking, seen.decoded) == ({"pkl": 1}, {"pkl": 1}, 2)
 
 
 def test_no_shards_is_an_error(tmp_path):
     with pytest.raises(DataError, match="no shards match"):
-        verify("*.tar", tmp_path)
+        verify_shards("*.tar", tmp_path)
 
 
 def test_the_summary_counts_samples_fields_and_bytes(tmp_path):
     packed = pack("digits", tmp_path / "digits")
-    seen = summarize("digits/{train,val}/*.tar", tmp_path)
+    seen = summarize_shards("digits/{train,val}/*.tar", tmp_path)
     assert seen.samples == sum(packed.samples.values()) == 1797
     assert seen.fields["cls"] == (1797, 1797)
     assert {field: count for field, (count, _) in seen.fields.items()} == packed.fields
@@ -84,7 +84,7 @@ def test_the_summary_counts_samples_fields_and_bytes(tmp_path):
 def test_a_fault_put_into_a_packed_shard_is_found(tmp_path):
     pack("digits", tmp_path / "digits")
     replace_field(tmp_path / "digits/val/000000.tar", "00000007.png", b"garbage")
-    ((_, key, field, _),) = verify("digits/*/*.tar", tmp_path).faults
+    ((_, key, field, _),) = verify_shards("digits/*/*.tar", tmp_path).faults
     assert (key, field) == ("00000007", "png")
 
 
@@ -102,9 +102,9 @@ def test_arrays_that_training_refuses_are_faults_in_the_same_words(tmp_path, arr
     file = io.BytesIO()
     np.savez(file, x=array)
     write_tar(tmp_path / "x.tar", [("0.npy", npy(array)), ("0.npz", file.getvalue()), ("1.npy", npy(np.zeros(3)))])
-    faults = verify("x.tar", tmp_path).faults
+    faults = verify_shards("x.tar", tmp_path).faults
     assert [(key, field) for _, key, field, _ in faults] == [("0", "npy"), ("0", "npz")]
-    with pytest.raises(Undecodable) as trained:
+    with pytest.raises(SampleError) as trained:
         decode(Column(field="npy"), "npy", npy(array))
     assert {fault.reason for fault in faults} == {trained.value.reason}
     assert said in trained.value.reason
@@ -114,4 +114,4 @@ def test_text_beside_the_arrays_of_an_npz_is_no_fault(tmp_path):
     file = io.BytesIO()
     np.savez(file, scan=np.zeros((1, 4, 4)), patient=np.array("A-17"))
     write_tar(tmp_path / "x.tar", [("0.npz", file.getvalue())])
-    assert verify("x.tar", tmp_path).faults == []
+    assert verify_shards("x.tar", tmp_path).faults == []

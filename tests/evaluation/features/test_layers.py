@@ -14,15 +14,17 @@ from mvssl.encoders import Features
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features import layers
 from mvssl.evaluation.features.layers import Candidate, Want, at_layer, describe
+from mvssl.model import Term
+from mvssl.objectives import Objective
 from mvssl.recipe import Column
 
 
 class Model:
-    """Objectives by label; those of the labels in `known` say what they compare."""
+    """Objectives by label; those of the labels in `known` have a head."""
 
     def __init__(self, **known):
-        self.labels = ["plain", *known]
-        self.objective = [object(), *(Mock(**{"represent.return_value": x}) for x in known.values())]
+        self.terms = [Term("plain", 1.0, Objective())]
+        self.terms += [Term(name, 1.0, Mock(**{"represent.return_value": x})) for name, x in known.items()]
 
 
 def test_a_layer_that_does_not_exist_is_refused_with_those_that_do():

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mvssl.encoders import Features
-from mvssl.encoders.encoder import Widths
+from mvssl.encoders import Features, Widths
 from mvssl.evaluation.features.input_types import Live
 from mvssl.evaluation.probes.few_label import draw, members
 from mvssl.evaluation.probes.fine_tune import finetune

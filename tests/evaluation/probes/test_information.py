@@ -15,7 +15,7 @@ from mvssl.evaluation.probes.variational import MovingDV, dv, infonce, jsd, nwj,
 from mvssl.evaluation.results.metrics import NotPossible
 from mvssl.objectives import estimators
 from mvssl.objectives.critics import Separable
-from mvssl.objectives.mine import mine
+from mvssl.objectives.estimators import mine
 
 
 def gaussians(n: int, rho: float, d: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from shard_making import image_bytes, pixels, replace_field, write_digits, write_tar
 
-from mvssl.data import Bad, Batch, Order, Samples, loader, open_shards, sequential
+from mvssl.data import BadSample, Batch, DatasetSource, Order, loader, open_shards, sequential_loader
 from mvssl.errors import DataError, RecipeError
 from mvssl.recipe import Column
 
@@ -86,7 +86,7 @@ def test_worker_processes_change_nothing(source, tmp_path):
 def test_the_global_generator_is_not_moved(source):
     before = torch.get_rng_state()
     list(loader(source, batch_size=4, seed=0, stop_step=2))
-    list(sequential(source, batch_size=4, workers=1))
+    list(sequential_loader(source, batch_size=4, workers=1))
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -168,25 +168,28 @@ def test_fewer_samples_than_a_batch_says_both_numbers_and_the_way_out(source):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_sequential_gives_every_sample_once_in_order(source, workers):
-    batches = sequential(source, batch_size=8, workers=workers)
+    batches = sequential_loader(source, batch_size=8, workers=workers)
     found = list(batches)
     assert [len(batch.index) for batch in found] == [8, 8, 6]
     assert len(batches) == 3
     assert torch.cat([batch.position for batch in found]).tolist() == list(range(22))
     assert torch.cat([batch.columns["label"] for batch in found]).tolist() == list(range(22))
-    assert [b.position.tolist() for b in sequential(source, batch_size=4, start=3, stop=9)] == [[3, 4, 5, 6], [7, 8]]
+    assert [b.position.tolist() for b in sequential_loader(source, batch_size=4, start=3, stop=9)] == [
+        [3, 4, 5, 6],
+        [7, 8],
+    ]
 
 
 def test_sequential_leaves_bad_samples_out_and_records_them(tmp_path):
     write_digits(tmp_path, [11])
     for i in (2, 4, 5, 6, 7, 8, 9, 10):
         replace_field(tmp_path / "000000.tar", f"{i:04d}.png", b"no")
-    found = list(sequential(open_shards("*.tar", tmp_path, COLUMNS), batch_size=4))
+    found = list(sequential_loader(open_shards("*.tar", tmp_path, COLUMNS), batch_size=4))
     assert [batch.index.tolist() for batch in found] == [[0, 1, 3]]  # batches in which all is bad are not given out
     assert [record.key for batch in found for record in batch.bad] == [f"{i:04d}" for i in (2, 4, 5, 6, 7, 8, 9, 10)]
     assert {record.substitute for record in found[0].bad} == {""}
     with pytest.raises(DataError, match="none of 7 samples"):
-        list(sequential(open_shards("*.tar", tmp_path, COLUMNS), batch_size=4, start=4))
+        list(sequential_loader(open_shards("*.tar", tmp_path, COLUMNS), batch_size=4, start=4))
 
 
 def test_a_batch_can_be_pinned_and_moved_as_a_named_tuple():
@@ -199,10 +202,10 @@ def test_a_batch_can_be_pinned_and_moved_as_a_named_tuple():
             self.pinned = True
             return self
 
-    fake = Batch({"image": Pinned()}, Pinned(), Pinned(), {}, [Bad(1, "k", "s", "c", "r", "t")])  # pyright: ignore
+    fake = Batch({"image": Pinned()}, Pinned(), Pinned(), {}, [BadSample(1, "k", "s", "c", "r", "t")])  # pyright: ignore
     pinned = pin_memory(fake)
     assert isinstance(pinned, Batch)
-    assert isinstance(pinned.bad[0], Bad)
+    assert isinstance(pinned.bad[0], BadSample)
     assert pinned.columns["image"].pinned
     assert pinned.position.pinned
 
@@ -253,4 +256,4 @@ def test_what_a_dataset_raises_is_a_bad_sample():
     batches = list(loader(Failing(), batch_size=10, seed=0, stop_step=3))
     (record,) = [record for batch in batches for record in batch.bad]
     assert (record.key, record.reason) == ("7", "OSError: disk on fire")
-    assert len(Samples(Failing())) == 30
+    assert len(DatasetSource(Failing())) == 30

@@ -1,4 +1,4 @@
-"""A progress bar for work over many shards: on standard error, only on a terminal, only when it takes a second."""
+"""A progress bar on standard error. It shows on a terminal only, and only for work that takes more than a second."""
 
 import sys
 import time
@@ -11,8 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 Item = TypeVar("Item")
 
 
-def track(items: Iterable[Item], label: str, total: int, shown: bool = True) -> Iterator[Item]:
-    """`items`, with a bar that names `label` and counts to `total`."""
+def progress_bar(items: Iterable[Item], label: str, total: int, shown: bool = True) -> Iterator[Item]:
+    """Yield `items`, with a bar that shows `label` and counts to `total`."""
     if not (shown and sys.stderr.isatty()):
         yield from items
         return

@@ -16,10 +16,10 @@ import numpy as np
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
-from mvssl.data.batch import Batch, Sample, stack
+from mvssl.data.batch import Batch, Sample, stack_samples
 from mvssl.data.dataset_source import MapStyle, Source, as_source
-from mvssl.data.decoding.faults import Bad, Undecodable, Unreadable, Vanished
 from mvssl.data.order import Order
+from mvssl.data.sample_errors import BadSample, SampleError, Unreadable, Vanished
 from mvssl.data.workers import POLL, make_room_for_descriptors, next_batch, started
 from mvssl.errors import DataError, MvsslError, RecipeError, StorageError
 from mvssl.process.signals import ignore_signals
@@ -64,7 +64,7 @@ def loader(
     return Loader(reader, range(start_step, stop_step), workers, pin_memory)
 
 
-def sequential(
+def sequential_loader(
     source: Source | MapStyle,
     *,
     batch_size: int,
@@ -150,13 +150,13 @@ class _Reader(Dataset):
     def __init__(self, source: Source):
         self.source = source
 
-    def _stack(self, samples: list[Sample], position, index, bad: list[Bad]) -> Batch:
+    def _stack(self, samples: list[Sample], position, index, bad: list[BadSample]) -> Batch:
         position, index = np.asarray(position, np.int64), np.asarray(index, np.int64)
-        return stack(samples, self.source.forms, self.source.optional, position, index, bad)
+        return stack_samples(samples, self.source.forms, self.source.optional, position, index, bad)
 
-    def _bad(self, position: int, index: int, error: Undecodable, substitute: str) -> Bad:
+    def _bad(self, position: int, index: int, error: SampleError, substitute: str) -> BadSample:
         key, shard = self.source.key(index), self.source.shard(index)
-        return Bad(position, key, shard, error.column, error.reason, substitute)
+        return BadSample(position, key, shard, error.column, error.reason, substitute)
 
 
 class _Training(_Reader):
@@ -174,10 +174,10 @@ class _Training(_Reader):
             for row, place in enumerate(position.tolist()):
                 wanted = int(index[row])
                 sample = self._read(wanted)
-                if isinstance(sample, Undecodable):
+                if isinstance(sample, SampleError):
                     error = sample
                     index[row], sample = self._stand_in(place)
-                    if isinstance(sample, Undecodable):
+                    if isinstance(sample, SampleError):
                         return DataError(
                             f"sample {self.source.key(wanted)} of {self.source.shard(wanted)} is bad "
                             f"({error.column}: {error.reason}), and so are {ATTEMPTS} others tried in its place; "
@@ -189,22 +189,22 @@ class _Training(_Reader):
             return StorageError(f"{error}; once it can be read again, the same command goes on")
         return self._stack(samples, position, index, bad)
 
-    def _read(self, index: int) -> Sample | Undecodable:
+    def _read(self, index: int) -> Sample | SampleError:
         """The sample, or why it is bad. Raises `Unreadable` where the disk fails, which says nothing of the sample."""
         try:
             return self.source[index]
-        except Undecodable as error:
+        except SampleError as error:
             if isinstance(error, Unreadable) and not isinstance(error, Vanished):
                 raise
             return error
 
-    def _stand_in(self, position: int) -> tuple[int, Sample | Undecodable]:
+    def _stand_in(self, position: int) -> tuple[int, Sample | SampleError]:
         """The first good sample of those to try at a position, or the last of them."""
-        index, sample = 0, Undecodable("not tried")
+        index, sample = 0, SampleError("not tried")
         for attempt in range(1, ATTEMPTS + 1):
             index = self.order.stand_in(position, attempt)
             sample = self._read(index)
-            if not isinstance(sample, Undecodable):
+            if not isinstance(sample, SampleError):
                 break
         return index, sample
 
@@ -225,7 +225,7 @@ class _Once(_Reader):
                 index.append(i)
             except Unreadable as error:  # left out, it would be missing from what is measured for no fault of its own
                 return StorageError(f"{error}; once it can be read again, the same command goes on")
-            except Undecodable as error:
+            except SampleError as error:
                 bad.append(self._bad(i, i, error, ""))
         return self._stack(samples, index, index, bad)
 

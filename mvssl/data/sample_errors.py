@@ -6,7 +6,7 @@ from mvssl.errors import DataError
 from mvssl.text import printable
 
 
-class Undecodable(DataError):
+class SampleError(DataError):
     """A sample cannot be used: `column` is where, `reason` is why, and what would mend it."""
 
     def __init__(self, reason: str, column: str = "", where: str = ""):
@@ -14,11 +14,11 @@ class Undecodable(DataError):
         super().__init__(printable(f"{where}{': ' if where else ''}{column}{': ' if column else ''}{reason}"))
 
 
-class Absent(Undecodable):
+class Absent(SampleError):
     """The field is there, and what the column's path names in it is not: nothing stands there, or null."""
 
 
-class Unnamed(Undecodable):
+class Unnamed(SampleError):
     """The field is text, and its column has no `names` that say which class a text stands for."""
 
     def __init__(self, reason: str, column: str = "", where: str = "", texts: tuple[str, ...] = ()):
@@ -26,7 +26,7 @@ class Unnamed(Undecodable):
         self.texts = texts
 
 
-class Unreadable(Undecodable):
+class Unreadable(SampleError):
     """The disk or the network failed, not the sample: another time it may be read. It ends a run, with code 74."""
 
 
@@ -34,11 +34,11 @@ class Vanished(Unreadable):
     """The shard is no longer there, which training survives as it survives a bad sample."""
 
 
-class Partial(Undecodable):
+class Partial(SampleError):
     """The bytes are sound, and only a part of what they hold could be kept: frames, bits, bands or pages."""
 
 
-class Bad(NamedTuple):
+class BadSample(NamedTuple):
     """One sample that could not be used, as the ledger keeps it."""
 
     position: int  # its place in the run

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mvssl.data.decoding.labels import as_classes
+from mvssl.data.batch import as_class_labels
 from mvssl.errors import DataError
 
 
@@ -18,7 +18,7 @@ from mvssl.errors import DataError
 )
 def test_angles_poses_and_lists_of_class_numbers_are_refused_with_the_way_out(labels, said):
     with pytest.raises(DataError, match=said):
-        as_classes(torch.tensor(labels))
+        as_class_labels(torch.tensor(labels))
 
 
 @pytest.mark.parametrize(
@@ -26,4 +26,4 @@ def test_angles_poses_and_lists_of_class_numbers_are_refused_with_the_way_out(la
     [([2.0, -1.0], [2, -1]), ([7, 300], [7, 300]), ([[0, 1], [-1, -1]], [[0.0, 1.0], [-1.0, -1.0]])],
 )
 def test_whole_numbers_and_lists_of_0_and_1_are_classes_and_negatives_are_none(labels, found):
-    assert as_classes(torch.tensor(labels)).tolist() == found
+    assert as_class_labels(torch.tensor(labels)).tolist() == found

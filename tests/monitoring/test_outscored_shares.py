@@ -1,42 +1,44 @@
-"""The share of strangers that fit better than the partner, against counting by hand, and what objectives tell of it."""
+"""The share of negatives that outscore the positive, against counting by hand, and what objectives report of it."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 from toy import WIDTHS, context, features
 
+from mvssl.monitoring.matching import OutscoredShares, outscored_share
 from mvssl.objectives import AMDIM, CMC, MIB
-from mvssl.objectives.context import same_sample
-from mvssl.objectives.partners import Partners, share_ahead
+from mvssl.objectives.masks import same_sample
 
 DEVICE = torch.device("cpu")
 
 
 def shares(scores: torch.Tensor, *present) -> list[float]:
     n = len(scores)
-    return share_ahead(scores.view(n, n, -1), same_sample(n, DEVICE, *(present or (None, None)))).tolist()
+    return outscored_share(scores.view(n, n, -1), same_sample(n, DEVICE, *(present or (None, None)))).tolist()
 
 
-def test_a_critic_that_knows_every_partner_leaves_no_stranger_ahead():
+def test_a_perfect_critic_has_share_zero():
     assert shares(torch.eye(6)) == [0] * 6
     assert shares(-torch.eye(6)) == [1] * 6
 
 
-def test_a_critic_that_knows_nothing_leaves_half_of_them_ahead():
+def test_a_blind_critic_has_share_one_half():
     assert shares(torch.zeros(6, 6)) == [0.5] * 6
     by_chance = torch.tensor(shares(torch.randn(400, 400)))
     assert by_chance.mean().item() == pytest.approx(0.5, abs=0.05)
 
 
-def test_strangers_ahead_are_counted_along_the_anchors_of_each_candidate():
+def test_negatives_are_counted_over_the_anchors_of_each_candidate():
     scores = torch.tensor([[5.0, 9.0, 1.0], [7.0, 2.0, 3.0], [6.0, 8.0, 4.0]])
     assert shares(scores) == [1.0, 1.0, 0.0]
 
 
-def test_several_places_are_averaged():
+def test_shares_are_averaged_over_locations():
     assert shares(torch.stack([torch.eye(4), -torch.eye(4)], 2)) == [0.5] * 4
 
 
-def test_who_lacks_a_view_is_neither_sample_nor_stranger():
+def test_absent_rows_are_neither_positives_nor_negatives():
     anchors, candidates = torch.tensor([True, True, True, False]), torch.tensor([True, False, True, True])
     scores = torch.eye(4)
     scores[3, 0] = 9.0  # of an absent anchor
@@ -47,18 +49,16 @@ def test_who_lacks_a_view_is_neither_sample_nor_stranger():
 
 
 @pytest.mark.parametrize("made", [CMC, MIB, AMDIM])
-def test_objectives_tell_of_their_pairs_without_another_loss(made):
+def test_an_observer_sees_the_pairs_and_leaves_the_loss_unchanged(made):
     widths = {"a": WIDTHS, "b": WIDTHS, "c": WIDTHS}
     options = {AMDIM: {"embed": 12, "scales": (("vector", 0),)}, MIB: {"latent": 4, "units": 8, "beta_end": 0}}
     objective = made(widths, **options.get(made, {})).double()
     seen = {view: features(5) for view in widths}
     plain, _ = objective(seen, context(5))
-    partners = Partners({("b", "a"): "a-b", ("b", "c"): "b-c"})
-    with_notes = context(5)
-    object.__setattr__(with_notes, "partners", partners)
-    noted, _ = objective(seen, with_notes)
-    assert torch.equal(plain, noted)
-    found = partners.shares()
+    observer = OutscoredShares({("b", "a"): "a-b", ("b", "c"): "b-c"})
+    observed, _ = objective(seen, replace(context(5), observer=observer))
+    assert torch.equal(plain, observed)
+    found = observer.means()
     assert found.keys() == {"a-b", "b-c"}
     assert all(share.shape == (5,) and not share.requires_grad for share in found.values())
     if made is CMC:

@@ -1,0 +1,179 @@
+"""The contract of an objective: what it gets, what it returns, and what else it may offer.
+
+in   `Features` of each view and a `Context`
+out  the global loss and its metrics; optionally embeddings, posteriors, segments and counts of candidates
+
+The rest of mvssl knows objectives by this contract alone.
+"""
+
+import functools
+import itertools
+import types
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from mvssl.encoders import Features, Widths
+from mvssl.errors import RecipeError
+from mvssl.objectives.estimators import Estimator
+from mvssl.random import Draws
+
+
+class ScoreObserver(Protocol):
+    """Receives the scores of pairs of views during a step, for example to find mispaired samples."""
+
+    def observe(self, view_a: str, view_b: str, scores: Tensor, mask: Tensor) -> None:
+        """Record how anchors of `view_a` score with candidates of `view_b`.
+
+        `scores` are [N, n, l] and `mask` is int8 [N, n, 1] as in `mvssl.objectives.estimators`. An observer must not
+        change them, wait for the device, or keep the graph.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an objective knows about a batch besides its features.
+
+    `step` counts from 0. `index` holds the number of each sample in the data, int64 [n]. `draws` gives random numbers
+    that depend on the seed and the sample alone. `present` holds a bool [n], on the CPU, for each view that some
+    samples lack; a view without an entry is complete. Features of a row that is False are arbitrary and must not reach
+    the loss. `observer` receives scores, if there is one.
+    """
+
+    step: int
+    index: Tensor
+    draws: Draws
+    present: dict[str, Tensor] = field(default_factory=dict)
+    observer: ScoreObserver | None = None
+
+    def observe(self, view_a: str, view_b: str, scores: Tensor, mask: Tensor) -> None:
+        """Pass scores [N, n, l] of anchors of `view_a` with candidates of `view_b` to the observer, if there is one."""
+        if self.observer is not None:
+            self.observer.observe(view_a, view_b, scores, mask)
+
+
+class Objective(nn.Module):
+    """Base class of objectives. A subclass must define `__init__` and `forward`; everything else is optional.
+
+    Keyword-only arguments of `__init__` are the objective's options in a recipe, checked by name and type.
+    """
+
+    reads_views: bool = False
+    """Whether the objective needs the views themselves. Map 0 of each view's features is then the view, [n, c, h, w]
+    (a signal is [n, c, 1, t], a vector [n, d, 1, 1]), and map 0 of its `Widths` has that size."""
+
+    n_components: int = 0
+    """How many mixture components share the places of an image, see `segments`; 0 without a mixture."""
+
+    def __init__(self, widths: dict[str, Widths] | None = None):
+        """Build the heads for features of these `widths`. Raises `RecipeError` for widths that it cannot use."""
+        super().__init__()
+
+    def forward(self, features: dict[str, Features], context: Context) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and the metrics.
+
+        The loss is 0-d, in float32 at least, and equal on every process: it is the loss of the global batch. Metrics
+        are detached 0-d tensors by name: quantity, then pair or view, then part, as in `bound/a-b/vector-last`. The
+        vector of each view is in float32 at least; maps may be in half precision.
+        """
+        raise NotImplementedError
+
+    def represent(self, view: str, features: Features) -> Tensor:
+        """Return the embedding that the objective compares, [n, d], which evaluation offers as layer `head`.
+
+        `view` is a name of a view in the recipe, or of one of its draws.
+        """
+        raise NotImplementedError
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the class defines `represent`."""
+        return type(self).represent is not Objective.represent
+
+    def candidates(self, batch: int) -> dict[str, int]:
+        """Return with how many candidates each anchor is compared, its positives included, by a short description.
+
+        `batch` is the number of samples over all processes. Empty for an objective that does not compare samples.
+        """
+        return {}
+
+    @property
+    def estimator_name(self) -> str:
+        """Name of the estimator that reads the scores: that of the child `Estimator`, or else `infonce`."""
+        return next((child.name for child in self.children() if isinstance(child, Estimator)), "infonce")
+
+    def posterior(self, view: str, features: Features) -> Normal:
+        """Return p(z | view): independent normals [n, latent], whose mean is what `represent` returns."""
+        raise NotImplementedError
+
+    @property
+    def has_posterior(self) -> bool:
+        """Whether the class defines `posterior`."""
+        return type(self).posterior is not Objective.posterior
+
+    def beta(self, step: int) -> float | None:
+        """Return the weight of the divergence between posteriors at `step`; None for an objective without one.
+
+        Checks measure the information plane of an objective with `posterior` and `beta`.
+        """
+        return None
+
+    def segments(self, view: str, features: Features) -> dict[str, Tensor]:
+        """Return which component takes which place: q [n, n_components, h, w] of each map, by its level.
+
+        Raises `RecipeError` for an objective without a mixture.
+        """
+        raise RecipeError(f"the objective {type(self).__name__} has no mixture whose components could take places")
+
+
+MEMBERS = ("represent", "has_head", "candidates", "estimator_name", "posterior", "has_posterior", "beta", "segments")
+
+
+def as_objective(made: type, where: str) -> type[Objective]:
+    """Return `made` as a class of `Objective`; any torch module with a `forward` gets the contract's defaults.
+
+    Raises `RecipeError` for other classes. Weights keep their names, so checkpoints of such modules stay valid.
+    """
+    if issubclass(made, Objective):
+        return made
+    if not issubclass(made, nn.Module) or made.forward is nn.Module.forward:
+        raise RecipeError(
+            f"{where}: {made.__module__}:{made.__name__} is not an objective; derive it from "
+            "mvssl.objectives.Objective and define forward(features, context)"
+        )
+    return _with_defaults(made)
+
+
+@functools.cache
+def _with_defaults(made: type[nn.Module]) -> type[Objective]:
+    names = {"__module__": made.__module__, "__doc__": made.__doc__}
+    return types.new_class(made.__name__, (made, Objective), exec_body=lambda namespace: namespace.update(names))
+
+
+def refuse_hidden_members(objective: Objective, where: str) -> None:
+    """Raise `RecipeError` if a submodule, parameter or buffer has the name of a member, which would hide it."""
+    own = {*objective._modules, *objective._parameters, *objective._buffers}
+    if taken := [name for name in MEMBERS if name in own]:
+        raise RecipeError(
+            f"{where}: {type(objective).__name__}.{taken[0]} is a module or tensor, but mvssl.objectives.Objective has "
+            f"a member of that name; rename it, for example to {taken[0]}_head"
+        )
+
+
+def choose_pairs(views: list[str], pairs: str, where: str) -> list[tuple[str, str]]:
+    """Return all pairs of views for `full`, or those with the core view `pairs`.
+
+    `where` is the objective's name. Raises `RecipeError` for one view alone, or a core view that there is not.
+    """
+    if len(views) < 2:
+        raise RecipeError(
+            f"{where} compares views and has only {', '.join(views)}; add a view, or give this one `count: 2`"
+        )
+    if pairs == "full":
+        return list(itertools.combinations(views, 2))
+    if pairs not in views:
+        raise RecipeError(f"{where}.pairs: no view {pairs!r}; it takes full or one of {', '.join(views)}")
+    return [(pairs, view) for view in views if view != pairs]

@@ -1,0 +1,121 @@
+"""The contract of a view: what each view must have, and what it may offer with which default.
+
+in   a class from the package or from a user's module
+out  `View`, the base class that the rest of mvssl relies on; it never asks for a concrete class
+"""
+
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mvssl.errors import RecipeError
+from mvssl.random import Draws
+
+Interpolation = Literal["bilinear", "nearest"]
+Kind = Literal["image", "signal", "spectrogram", "vector"]
+
+
+class Spectrogram(NamedTuple):
+    """The axes of a spectrogram view [c, mels, frames]: its duration and its range of frequencies (mel scale)."""
+
+    seconds: float
+    low: float  # Hz
+    high: float  # Hz
+
+
+class Geometry:
+    """Random placements that several views can share: `geometry: OTHER` in a recipe repeats those of view OTHER.
+
+    A view can follow another one if both have a geometry of the same class. The constructor's keyword-only arguments
+    are options of the view; a view that follows another one may not set them.
+    """
+
+    crop: tuple[float, float] | None = None  # range of the share that a crop keeps; None: the view shows everything
+
+    def draw(self, draws: Draws) -> Any:
+        """Return the placements of the batch's samples, which the view gets as `placement`."""
+        raise NotImplementedError
+
+
+class View:
+    """One view of a column. Derive from it, set `shape`, and define `__call__`; every other member has a default.
+
+    The constructor takes the shape of one sample of the column, for example (3, 32, 32). Its keyword-only arguments
+    are the view's options: their names, types and defaults are the schema for recipes. It raises `RecipeError` for
+    values that it does not accept.
+    """
+
+    shape: tuple[int, ...] = ()
+    """Shape of one sample of the view: (c, h, w), (c, t) or (d,). Required."""
+
+    mean: Tensor = torch.zeros(1)
+    """What the view has subtracted from each channel (bytes count as 0 to 1); float32 [c], or [1] for all channels."""
+
+    std: Tensor = torch.ones(1)
+    """What the view has divided each channel by; float32 [c], or [1] for all channels."""
+
+    bands: tuple[str, ...] = ()
+    """Names of the view's channels, in order; empty if they have none."""
+
+    column_bands: tuple[str, ...] = ()
+    """Names of the column's channels, in order; empty if they have none."""
+
+    interpolation: Interpolation = "bilinear"
+    """How images are resized; exports write it to config.json."""
+
+    geometry: Geometry | None = None
+    """Draws crops, flips or masks that other views can repeat; None if there is nothing to repeat."""
+
+    spectrogram: Spectrogram | None = None
+    """The axes, if the view is a spectrogram with low frequencies first; else None."""
+
+    shows: str = ""
+    """A phrase for the caption of a picture, such as "lightness, in gray"; empty if none is needed."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    """Named sets of options, for `augment: NAME` in a recipe."""
+
+    def __call__(self, column: Tensor, draws: Draws | None, /) -> Tensor:
+        """Return the view, float32 [n, *shape], of a column [n, ...]; on the column's device.
+
+        `draws` gives random numbers, row i as a function of sample i alone. None asks for the clean view without
+        augmentation, as evaluation uses it. A view with a `geometry` takes a third argument `placement=None`:
+        what another view's geometry drew, or None for a draw of its own.
+        """
+        raise NotImplementedError
+
+    def measured(self, column: Tensor) -> Tensor:
+        """Return the clean view with NaN where the column holds no measurement; statistics leave NaN out."""
+        return self(column, None)
+
+    def with_channels(self, column: Tensor) -> Tensor:
+        """Return the column [n, ...] with its dimension of channels, for pictures: [n, h, w] becomes [n, 1, h, w]."""
+        return column
+
+    def to_rgb(self, x: Tensor) -> Tensor | None:
+        """Return views [n, *shape] as RGB pictures [n, 3, h, w] in [0, 1]; None asks for a default picture."""
+        return None
+
+    @property
+    def picture_kind(self) -> Kind:
+        """Which kind of picture shows the view."""
+        if self.spectrogram is not None:
+            return "spectrogram"
+        return "image" if len(self.shape) == 3 else "signal" if len(self.shape) == 2 else "vector"
+
+    @classmethod
+    def needs_statistics(cls, options: dict[str, Any], floats: bool) -> bool:
+        """Whether `mean` and `std` are to be measured on the training data; `floats`: the column holds floats."""
+        return options.get("normalize") == "data"
+
+
+def view_class(made: type, where: str) -> type[View]:
+    """Return a recipe's class as a subclass of `View`; a class that does not derive from it gets the default members.
+
+    Raises `RecipeError`, beginning with `where`, for a class without `__call__`.
+    """
+    full = made if issubclass(made, View) else type(made.__name__, (made, View), {"__module__": made.__module__})
+    if full.__call__ is View.__call__:
+        raise RecipeError(f"{where}: {made.__name__} is no view; it needs a method __call__(self, column, draws)")
+    return full
