@@ -56,8 +56,9 @@ def report(
     """Write the report on a run, by default to RUN/report.html; `samples` 0 leaves out what needs model and data.
 
     The features of the samples are those of `checkpoint`: last, best, or a step, see `load_run`. A recipe may name
-    classes outside mvssl only from packages listed in `trust`. A `LoadedRun` gives all of these itself. Raises `DataError` if the folder is no run or has no
-    such checkpoint, `RecipeError` if its recipe cannot be used, and `OutputError` if the page cannot be written.
+    classes outside mvssl only from packages listed in `trust`. A `LoadedRun` gives checkpoint and trust itself.
+    Raises `DataError` if the folder is no run or has no such checkpoint, `RecipeError` if its recipe cannot be used,
+    and `OutputError` if the page cannot be written.
     """
     if isinstance(run, LoadedRun):
         run, checkpoint, trust = run.folder, run.which, packages(run.recipe)

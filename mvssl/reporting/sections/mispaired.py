@@ -12,6 +12,7 @@ from mvssl.runs.load import LoadedRun
 from mvssl.text import counted
 
 MAX_LISTED, MAX_DRAWN = 40, 12
+Place = tuple[str, str]  # shard and key
 COLUMNS = ("shard", "key", "views", "score")
 NO_FILE = "checks list such samples in mispaired.jsonl if the views of a run come from several columns"
 TOO_EARLY = "the checks cannot tell yet: samples were used too few times, or most positives are not found yet"
@@ -68,7 +69,7 @@ def _find_samples(
     sources: list[ShardSource], wanted: set[tuple[str, str]]
 ) -> dict[tuple[str, str], tuple[ShardSource, int]]:
     """Return source and index of samples by shard and key; the first source that holds one counts."""
-    places: dict[tuple[str, str], tuple[ShardSource, int]] = {}
+    places: dict[Place, tuple[ShardSource, int]] = {}
     for source in sources:
         for index in range(len(source)):
             at = short_path(source.shard(index)), source.key(index)
@@ -79,7 +80,7 @@ def _find_samples(
     return places
 
 
-def _shard_and_key(row: dict[str, Any]) -> tuple[str, str]:
+def _shard_and_key(row: dict[str, Any]) -> Place:
     return short_path(row.get("shard", "")), str(row.get("key"))
 
 

@@ -1,6 +1,7 @@
 """The contact sheet: the first samples of the run beside every view, drawn by the call that training makes."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib import rc_context
 
@@ -13,7 +14,7 @@ from mvssl.text import counted
 
 SAMPLES = 6
 GRAY = "#75808c"  # of texts and axes, readable on a light and on a dark page
-STYLE = {"figure.facecolor": "none", "axes.facecolor": "none"}
+STYLE: dict[Any, Any] = {"figure.facecolor": "none", "axes.facecolor": "none"}
 STYLE |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GRAY)
 
 
