@@ -22,7 +22,7 @@ from mvssl.bench.lightly import Method, rival
 from mvssl.bench.timing import FOREVER, planned, try_file, write
 from mvssl.data import Batch, ShardSource, open_shards, sequential_loader
 from mvssl.errors import RecipeError
-from mvssl.evaluation.features.inputs import Some
+from mvssl.evaluation.features.inputs import Subset
 from mvssl.evaluation.features.labelled import Labelled
 from mvssl.evaluation.probes.knn import knn
 from mvssl.evaluation.results.metrics import Result
@@ -157,7 +157,7 @@ def draw(found: dict[str, Any], out: Path) -> None:
 def features(encode: Callable[[Batch], Tensor], shards: ShardSource, samples: int) -> Labelled:
     """What `encode` says of so many samples, evenly over the shards."""
     found, labels = [], []
-    for batch in sequential_loader(Some(shards, spread(len(shards), samples).tolist()), batch_size=256):
+    for batch in sequential_loader(Subset(shards, spread(len(shards), samples).tolist()), batch_size=256):
         with torch.inference_mode():
             found.append(encode(batch).float())
         labels.append(batch.columns["label"].long())

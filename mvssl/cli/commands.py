@@ -30,7 +30,7 @@ Checkpoint = Annotated[
 ]
 PROBE_NAMES = (
     "knn, linear, mlp, fewlabel, cluster, spectrum, ndm, ood, dense, finetune, sensors, retrieval, aligned, "
-    "information, inputs; may be given several times"
+    "information, inputs; or package.module:Class; may be given several times"
 )
 OVERRIDE = re.compile(r"[\w.-]+=")  # shards whose path begins so are written ./split=train
 QUICKSTART = Path("recipes/quickstart.yaml")

@@ -23,7 +23,7 @@ from torch import Tensor
 from mvssl.data import Batch, loader, open_shards
 from mvssl.distributed.devices import enough_memory
 from mvssl.errors import RecipeError
-from mvssl.figures.panels import colours, is_measured
+from mvssl.figures.pixels import is_measured, rgb_pixels
 from mvssl.files import PICTURE, try_place, write_picture
 from mvssl.objectives import Objective
 from mvssl.views import build_alike
@@ -113,7 +113,7 @@ def _share(run: Any, objective: Objective, view: str, batch: Batch) -> list[Shar
     names = made.bands
     look = made.to_rgb(x)
     if look is None:
-        look = colours(x, names, is_measured(column, view, *names))
+        look = rgb_pixels(x, names, is_measured(column, view, *names))
     return [Shared(view, look, posterior)]
 
 

@@ -23,4 +23,7 @@ def find_objective(name: str, where: str) -> type[Objective]:
     return as_objective(find_class(name, OBJECTIVES, where), where)
 
 
-__all__ = ["OBJECTIVES", "Context", "Objective", "ScoreObserver", "find_objective"]
+__all__ = [
+    "AMDIM", "CMC", "DIM", "MIB", "OBJECTIVES", "Context", "InfoMax", "Objective", "Predict", "ScoreObserver",
+    "find_objective",
+]  # fmt: skip

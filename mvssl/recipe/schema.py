@@ -188,7 +188,9 @@ class Evaluate(Table):
     """What `mvssl evaluate` measures when the command line does not say."""
 
     probes: list[str] = Field(
-        default=["fewlabel", "knn", "linear"], min_length=1, description="names in mvssl.evaluation.probes.table"
+        default=["fewlabel", "knn", "linear"],
+        min_length=1,
+        description="names in mvssl.evaluation.probes, or package.module:Class",
     )
     layer: str = Field(
         default="vector",

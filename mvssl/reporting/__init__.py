@@ -1,4 +1,4 @@
-"""A run as one HTML page without network access: see docs/report.md.
+"""A run as one HTML page without network access: see docs/guides/report.md.
 
 in   a run folder, finished or still in training
 out  RUN/report.html: `facts` reads the files, `samples` opens checkpoint and shards, each module of `sections`

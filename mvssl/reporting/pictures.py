@@ -15,8 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from mvssl.data import Batch
-from mvssl.figures.contact_sheet import _view
-from mvssl.figures.panels import Panel
+from mvssl.figures.panels import Panel, view_panel
 from mvssl.reporting.content import Picture
 from mvssl.views import ViewSet
 
@@ -29,7 +28,7 @@ Pixels = np.ndarray  # uint8 [h, w, 3 or 4]
 
 def view_pixels(views: ViewSet, name: str, x: Tensor, batch: Batch) -> list[Pixels]:
     """Return what the view `name` made of the samples of a batch, x [n, ...], as one picture a sample."""
-    return panel_pixels(_view(views, batch, name, "", x, {}), len(x))
+    return panel_pixels(view_panel(views, name, x, batch), len(x))
 
 
 def panel_pixels(panel: Panel, count: int) -> list[Pixels]:

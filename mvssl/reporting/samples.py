@@ -19,7 +19,7 @@ from torch import Tensor
 from mvssl.data import Batch, SampleError, ShardSource, as_class_labels, open_shards, stack_samples
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.features.extraction import DIVERGED, not_finite
-from mvssl.evaluation.features.layers import encode_model
+from mvssl.evaluation.features.layers import build_encode
 from mvssl.recipe import Recipe
 from mvssl.runs.load import LoadedRun, load_run
 from mvssl.text import counted
@@ -61,7 +61,7 @@ def encode_samples(folder: Path, trust: Iterable[str], samples: int, checkpoint:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     source, split = open_samples(run.recipe)
     build_alike(run.recipe.views, source.shapes, run.views.shapes, str(folder))
-    encode = encode_model(run.model.to(device), run.views, run.recipe.evaluate.layer, device)
+    encode = build_encode(run.model.to(device), run.views, run.recipe.evaluate.layer, device)
     indices: list[int] = []
     labels: list[Tensor] = []
     features: dict[str, list[Tensor]] = {}

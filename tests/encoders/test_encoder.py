@@ -35,7 +35,7 @@ def encoder(name, shape, **table):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_widths_are_the_shapes_of_the_features_and_the_vector_is_what_timm_returns(name):
+def test_widths_match_the_features_and_the_vector_matches_timm(name):
     made = encoder(name, MODELS[name]).eval()
     x = torch.randn(2, *MODELS[name])
     with torch.no_grad():
@@ -47,7 +47,7 @@ def test_widths_are_the_shapes_of_the_features_and_the_vector_is_what_timm_retur
     assert heights == sorted(heights, reverse=True)
 
 
-def test_building_twice_from_one_seed_gives_one_model_and_measuring_draws_nothing():
+def test_one_seed_gives_one_model_and_measuring_draws_nothing():
     torch.manual_seed(3)
     first = encoder("resnet18_small", (3, 16, 16), options={"channels": [8, 8, 8, 8]})
     after = torch.rand(1)
@@ -59,7 +59,7 @@ def test_building_twice_from_one_seed_gives_one_model_and_measuring_draws_nothin
     assert first.model.bn1.num_batches_tracked == 0
 
 
-def test_taps_pick_maps_and_none_of_them_leaves_the_vector():
+def test_taps_choose_maps_and_an_empty_list_leaves_the_vector():
     assert encoder("resnet18", (3, 64, 64), taps=[1, -1]).widths == Widths(((64, 16, 16), (512, 2, 2)), 512)
     assert encoder("resnet18", (3, 64, 64), taps=[]).widths == Widths((), 512)
     assert encoder("dim_conv32", (3, 32, 32), taps=[1, -1]).widths.maps == ((128, 8, 8), (1024, 1, 1))
@@ -78,31 +78,31 @@ def test_a_vector_and_a_signal_are_taken_by_the_mlp():
         ("resnet18", (5,), {}, "resnet18 does not take views of shape"),
         ("resnet18", (3, 32, 32), {"taps": [9]}, r"taps \[9\]"),
         ("resnet18", (3, 32, 32), {"options": {"depht": 3}}, "depht"),
-        ("resnet18", (3, 32, 32), {"options": {"num_classes": 3}}, "num_classes is not for recipes"),
-        ("resnet18", (3, 32, 32), {"options": {"features_only": True}}, "features_only is not for recipes.*taps"),
-        ("resnet18", (3, 32, 32), {"options": {"pretrained_cfg": "x"}}, "pretrained_cfg is not for recipes.*init_from"),
-        ("resnet18", (3, 32, 32), {"options": {"scriptable": True}}, "scriptable is not for recipes"),
+        ("resnet18", (3, 32, 32), {"options": {"num_classes": 3}}, "num_classes"),
+        ("resnet18", (3, 32, 32), {"options": {"features_only": True}}, "features_only.*taps"),
+        ("resnet18", (3, 32, 32), {"options": {"pretrained_cfg": "x"}}, "pretrained_cfg.*init_from"),
+        ("resnet18", (3, 32, 32), {"options": {"scriptable": True}}, "scriptable"),
         (
             "resnet18",
             (3, 32, 32),
             {"options": {"global_pool": ""}},
-            r"encoder.resnet18.*global_pool=.*in place of a vec",
+            r"encoder.resnet18.*global_pool",
         ),
-        ("resnet18", (3, 32, 32), {"options": {"global_pool": ""}, "taps": []}, "global_pool=.*in place of a vector"),
+        ("resnet18", (3, 32, 32), {"options": {"global_pool": ""}, "taps": []}, "global_pool"),
         ("resnet18", (3, 32, 32), {"options": {"global_pool": 3}}, "encoder.resnet18.*global_pool=3"),
         ("resnet18", (3, 32, 32), {"options": {"act_layer": "zz"}}, "act_layer=zz.*unknown value 'zz'"),
         ("resnet18_small", (3, 32, 32), {"options": {"channels": [8, 8, 8, 0]}}, r"channels=\[8, 8, 8, 0\]"),
         ("vit_tiny_patch16_224", (3, 32, 32), {"options": {"img_size": 64}}, "img_size=64.*64"),
         ("resnet18", (3, 32, 32), {"options": {"in_chans": 4}}, "its views have 3 channels"),
-        ("mlp", (6,), {"options": {"widths": [], "output": None}}, "encoder.mlp: .*at least one layer"),
-        ("mlp", (6,), {"options": {"widths": [8, 0]}}, "at least one unit"),
-        ("conv1d", (9, 50), {"options": {"kernels": []}}, "give numbers above 0"),
+        ("mlp", (6,), {"options": {"widths": [], "output": None}}, "encoder.mlp: .*widths"),
+        ("mlp", (6,), {"options": {"widths": [8, 0]}}, "widths"),
+        ("conv1d", (9, 50), {"options": {"kernels": []}}, "kernels"),
         ("amdim_32", (3, 33, 33), {}, "32, 64 or 128"),
-        ("amdim_32", (3, 32, 32), {"options": {"n_rkhs": 4}}, "n_rkhs is at least"),
+        ("amdim_32", (3, 32, 32), {"options": {"n_rkhs": 4}}, "n_rkhs"),
         ("dim_conv32", (3, 20, 20), {}, "divisible by 8"),
     ],
 )
-def test_what_does_not_fit_is_named_with_the_way_out(name, shape, table, said):
+def test_unsuitable_models_shapes_and_options_are_refused(name, shape, table, said):
     with pytest.raises(RecipeError, match=said):
         encoder(name, shape, **table)
 
@@ -112,7 +112,7 @@ def test_a_model_without_one_pass_features_is_refused_by_name():
     def no_features_test_model(pretrained=False, **kwargs):
         return torch.nn.Linear(3, 3)
 
-    with pytest.raises(RecipeError, match="no_features_test_model has no forward_intermediates"):
+    with pytest.raises(RecipeError, match=r"no_features_test_model.*forward_intermediates"):
         encoder("no_features_test_model", (3, 8, 8))
 
 
@@ -140,7 +140,7 @@ def test_start_weights_come_from_a_file_a_folder_or_a_run(tmp_path, monkeypatch)
         encoder("dim_conv32", (3, 64, 64), init_from=str(folder))
     with pytest.raises(RecipeError, match=r"(?s)missing conv1.weight.*and \d+ more"):
         encoder("resnet18_small", (3, 32, 32), init_from=str(folder))
-    with pytest.raises(RecipeError, match="it holds export: name one of these"):
+    with pytest.raises(RecipeError, match="export: name one of these"):
         encoder("dim_conv32", (3, 32, 32), init_from=str(tmp_path))
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "one.safetensors").read_bytes()[:1000])
     with pytest.raises(DataError, match="cut"):
@@ -181,10 +181,10 @@ def own():
 def test_start_weights_are_found_in_files_of_torch_save(tmp_path, own, wrapped, legacy, capsys):
     torch.save(wrapped(own), tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
     assert_close(start(tmp_path / "x.pth").model.state_dict(), own, rtol=0, atol=0)
-    assert ("x.pth" in capsys.readouterr().err) == (wrapped(own) is not own)  # what was taken off is told
+    assert ("x.pth" in capsys.readouterr().err) == (wrapped(own) is not own)  # a warning names what was removed
 
 
-def test_wrappers_are_taken_off_in_safetensors_as_well(tmp_path, own):
+def test_prefixes_are_removed_in_safetensors_as_well(tmp_path, own):
     save_file({f"module.{key}": value for key, value in own.items()}, tmp_path / "x.safetensors")
     assert_close(start(tmp_path / "x.safetensors").model.state_dict(), own, rtol=0, atol=0)
 
@@ -210,14 +210,14 @@ def test_code_in_start_weights_is_refused_and_does_not_run(tmp_path, own):
 
 @pytest.mark.parametrize("name", ["x.safetensors", "x.pth"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_start_weights_that_are_no_numbers_are_refused_by_name(tmp_path, own, name, value):
+def test_start_weights_that_are_not_finite_are_refused(tmp_path, own, name, value):
     own["layer3.0.conv1.weight"][0, 0, 0, 0] = value
     save_file(own, tmp_path / name) if name.endswith("s") else torch.save(own, tmp_path / name)
     with pytest.raises(DataError, match=rf"{name}: the tensor layer3\.0\.conv1\.weight is NaN or infinite"):
         start(tmp_path / name)
 
 
-def test_damaged_and_foreign_start_weights_say_what_they_are(tmp_path, own):
+def test_damaged_and_foreign_start_weights_are_refused(tmp_path, own):
     torch.save(own, tmp_path / "x.pth")
     save_file(own, tmp_path / "x.safetensors")
     for name in ("x.pth", "x.safetensors"):
@@ -235,9 +235,9 @@ def test_damaged_and_foreign_start_weights_say_what_they_are(tmp_path, own):
         with pytest.raises(DataError, match=said):
             start(tmp_path / name)
     for name, held, said in (
-        ("list.pth", [torch.ones(1)], "holds no table of tensors by name but a list"),
-        ("table.pth", {"epoch": 3, "lr": 0.1}, "but a table of epoch, lr.*state_dict, "),
-        ("other.pth", {"a.b": torch.ones(1)}, r"none of its 1 tensor is one of this encoder's: a\.b"),
+        ("list.pth", [torch.ones(1)], "list.pth.*a list"),
+        ("table.pth", {"epoch": 3, "lr": 0.1}, "epoch, lr.*state_dict, "),
+        ("other.pth", {"a.b": torch.ones(1)}, r"other.pth.*\n.*a\.b"),
         ("whole.pth", {key: torch.zeros_like(value, dtype=torch.int32) for key, value in own.items()}, "int32"),
     ):
         torch.save(held, tmp_path / name)

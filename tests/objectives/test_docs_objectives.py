@@ -28,7 +28,7 @@ def test_an_objective_alone_learns_in_ones_own_loop(capsys):
     assert "bound/rgb-depth" in capsys.readouterr().out
 
 
-def test_an_objective_of_ones_own_is_built_by_its_import_path(tmp_path, monkeypatch):
+def test_an_objective_from_another_package_is_built_by_its_import_path(tmp_path, monkeypatch):
     (tmp_path / "agree.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     made = find_class("agree:Agree", OBJECTIVES, "objective.0")

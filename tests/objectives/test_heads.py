@@ -51,7 +51,7 @@ def test_absent_rows_do_not_enter_batch_norm():
     assert_close(head.norm.running_mean, twin.norm.running_mean)
 
 
-def test_a_view_of_which_nobody_has_a_row_keeps_the_graph_and_the_statistics():
+def test_a_head_without_rows_keeps_graph_and_statistics():
     head = AMDIMHead(4, 6)
     out = apply_to_present(head, torch.randn(5, 4, 3, 3), torch.zeros(5, dtype=torch.bool))
     out.sum().backward()
@@ -72,7 +72,7 @@ def per_view(wide, share=None, **bases):
 
 
 @pytest.mark.parametrize(("share", "modules"), [(None, 2), (True, 1), (False, 3)])
-def test_draws_of_one_view_share_a_head_unless_told_otherwise(share, modules):
+def test_draws_of_one_view_share_a_head_by_default(share, modules):
     heads = per_view({"a_0": 4, "a_1": 4, "half": 4}, share)
     assert len(list(heads.children())) == modules
     assert heads["a"] is heads["a_0"]
@@ -80,7 +80,7 @@ def test_draws_of_one_view_share_a_head_unless_told_otherwise(share, modules):
     assert (heads["a_0"] is heads["half"]) == (share is True)
 
 
-def test_two_views_that_only_sound_like_draws_of_one_do_not_share():
+def test_views_that_are_named_like_draws_of_one_do_not_share():
     """imu_0 and imu_1 are two sensors where the recipe says so, and two draws of one where it says that."""
     sensors = per_view({"imu_0": 4, "imu_1": 4}, imu_0="imu_0", imu_1="imu_1")
     assert sensors["imu_0"] is not sensors["imu_1"]
@@ -93,10 +93,10 @@ def test_two_views_that_only_sound_like_draws_of_one_do_not_share():
 def test_views_of_different_sizes_never_share():
     heads = per_view({"a_0": 4, "a_1": 5})
     assert heads["a_0"] is not heads["a_1"]
-    with pytest.raises(RecipeError, match=r"share_heads: true needs .* rgb 4, depth 5"):
+    with pytest.raises(RecipeError, match=r"share_heads.* rgb 4, depth 5"):
         per_view({"rgb": 4, "depth": 5}, True)
 
 
 def test_an_unknown_view_is_named_with_those_there_are():
-    with pytest.raises(RecipeError, match="without a view 'c'; it has a, b"):
+    with pytest.raises(RecipeError, match=r"'c'.*a, b"):
         per_view({"a": 4, "b": 4})["c"]

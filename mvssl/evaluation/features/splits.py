@@ -16,7 +16,7 @@ from torch import Tensor
 from mvssl.data import SampleError, ShardSource, as_class_labels, open_shards, pattern_list
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.features.cache import Entry
-from mvssl.evaluation.features.layers import Want
+from mvssl.evaluation.features.layers import LABELS, FeatureSpec
 from mvssl.evaluation.results.metrics import expected_precision
 from mvssl.recipe import Column, Recipe
 from mvssl.text import counted
@@ -43,7 +43,7 @@ def open_splits(
     labels: bool = True,
     segments: bool = False,
 ) -> Sources:
-    """Shards with the recipe's columns, and `label` and `segments` where they are needed.
+    """ShardSource with the recipe's columns, and `label` and `segments` where they are needed.
 
     Labels that nobody needs are taken where the shards have them; `other` needs none. Raises `RecipeError` and
     `DataError`.
@@ -105,11 +105,11 @@ class Split:
     sample has one, or they are no classes.
     """
 
-    def __init__(self, source: ShardSource, wants: list[Want], entries: list[Entry], *, needed: bool = True):
+    def __init__(self, source: ShardSource, specs: list[FeatureSpec], entries: list[Entry], *, needed: bool = True):
         self.source = source
-        self._entries = {_name(want): entry for want, entry in zip(wants, entries, strict=True)}
+        self._entries = {spec.key: entry for spec, entry in zip(specs, entries, strict=True)}
         rows = reduce(np.intersect1d, [entry.rows.numpy() for entry in entries])
-        labels = self._entries[_name(Want(None))]
+        labels = self._entries[LABELS.key]
         labelled = _labelled(labels, rows)
         self.rows = torch.from_numpy(rows[labelled])
         self.left_out = {
@@ -135,24 +135,20 @@ class Split:
     @property
     def segments(self) -> Tensor | None:
         """The class of every pixel, [n, h, w]; None where the recipe does not say where they are."""
-        labels = self._entries[_name(Want(None))]
+        labels = self._entries[LABELS.key]
         return self._taken(labels, "segments")[:, 0] if "segments" in labels.arrays else None
 
-    def features(self, want: Want, view: str | None = None, *, first: int | None = None) -> dict[str, Tensor]:
+    def features(self, spec: FeatureSpec, view: str | None = None, *, first: int | None = None) -> dict[str, Tensor]:
         """By view, [n, d] or [n, c, h, w] of a dense layer: of every view that has it or of one, of all samples or few.
 
         Where a sample is left out, what is asked for is copied from the cache, and else mapped.
         """
-        entry = self._entries[_name(want)]
+        entry = self._entries[spec.key]
         return {name: self._taken(entry, name, first) for name in entry.arrays if view in (None, name)}
 
     def _taken(self, entry: Entry, name: str, first: int | None = None) -> Tensor:
         whole, rows = entry.arrays[name], self.rows[:first]
         return whole[:first] if len(self.rows) == len(whole) else whole[rows]
-
-
-def _name(want: Want) -> tuple[str, str]:
-    return (want.candidate.encoder if want.candidate else "", want.layer)
 
 
 def _labelled(labels: Entry, rows: np.ndarray) -> np.ndarray:
@@ -205,7 +201,7 @@ class Classes(NamedTuple):
         return int((~self.known).sum()) if self.known.dtype == torch.bool else 0
 
 
-def remarks(splits: dict[str, Split], classes: Classes) -> list[str]:
+def list_remarks(splits: dict[str, Split], classes: Classes) -> list[str]:
     """Lines that a reader of the numbers must see: how many samples are left out, and why; classes that are missing."""
     lines = []
     for name, split in splits.items():
@@ -234,7 +230,7 @@ def remarks(splits: dict[str, Split], classes: Classes) -> list[str]:
     return lines
 
 
-def about_data(splits: dict[str, Split]) -> dict[str, Any]:
+def describe_splits(splits: dict[str, Split]) -> dict[str, Any]:
     """What a record says of the samples."""
     return {
         name: {

@@ -5,17 +5,20 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from mvssl.evaluation.results.records import Record, differences
+from mvssl.evaluation.results.records import Record, protocol_differences
+from mvssl.evaluation.results.tables import (
+    Row as RowKey,
+)
 from mvssl.evaluation.results.tables import (
     caveat,
     cell_at,
     columns_of,
     edges,
+    format_value,
     full_name,
-    grouped,
+    group_records,
     row_name,
     rows_of,
-    shown,
     title_of,
 )
 from mvssl.reporting.content import Absent, Section
@@ -24,7 +27,6 @@ from mvssl.training.next_commands import typed
 
 MAX_ROWS = 16  # of one probe that are shown unfolded
 BEST = ("linear", "mlp", "knn", "fewlabel")  # probes whose score the summary quotes, the first that there is
-RowKey = tuple[Any, ...]  # layer, view, row name, metric
 
 
 class Number(NamedTuple):
@@ -80,7 +82,9 @@ def show_probes(facts: Facts) -> Probes | Absent:
     weights: dict[str, list[ProbeTable]] = {}
     for subject in subjects:
         of = [record for record in records if _subject(record) == subject]
-        weights.setdefault(f"Weights of step {subject[1]:,}", []).extend(_build_table(*one) for one in grouped(of))
+        weights.setdefault(f"Weights of step {subject[1]:,}", []).extend(
+            _build_table(*one) for one in group_records(of)
+        )
     return Probes(weights)
 
 
@@ -96,32 +100,30 @@ def describe_best(records: list[Record]) -> str | None:
             metric, place = best["metric"].replace("_", " "), _describe_place(best["view"], best["layer"])
             parts = [f"{metric} {_with_unit(best)} by {full_name(best)} on {place}"]
             parts += [f"untrained {_with_unit(r)}" for r in untrained[:1]]
-            chance = {**best, "value": best.get("chance"), "standard_error": None}
-            parts += [f"chance {_with_unit(chance)}"] if chance["value"] is not None else []
+            chance, unit = best.get("chance"), best["unit"]
+            parts += [] if chance is None else [f"chance {format_value(chance, None, unit)} {unit}".strip()]
             return "; ".join([*parts, f"weights of step {newest:,}"])
     return None
 
 
 def _subject(record: Record) -> tuple[str, int]:
     """Return the name and step of the weights that the record is of."""
-    subject: Any = record.get("subject")
-    subject = subject if isinstance(subject, dict) else {}
-    step = subject.get("step")
-    return str(subject.get("name", "")), step if isinstance(step, int) else 0
+    subject = record.get("subject", {})
+    return subject.get("name", ""), subject.get("step") or 0
 
 
 def _is_comparable(one: Record, other: Record) -> bool:
     def key(record: Record) -> tuple[Any, ...]:
         return _subject(record), record["view"], record["layer"], full_name(record), record["metric"]
 
-    return key(one) == key(other) and not any(differences(one, other))
+    return key(one) == key(other) and not any(protocol_differences(one, other))
 
 
 def _build_table(records: list[Record], difference: str) -> ProbeTable:
     """Build the table of records that can be compared; `difference` is that of its protocol to the first table's."""
     probe = {(r["layer"], r["view"], row_name(r), r["metric"]): str(r["probe"]) for r in records}
     views, layers = (list(dict.fromkeys(r[key] for r in records)) for key in ("view", "layer"))
-    rows = sorted(rows_of(records), key=lambda row: (views.index(row[1]), layers.index(row[0])))  # as measured
+    rows = sorted(rows_of(records), key=lambda row: (views.index(row.view), layers.index(row.layer)))  # as measured
     counts = Counter(probe[row] for row in rows)
     few = [row for row in rows if counts[probe[row]] <= MAX_ROWS]
     folded = {
@@ -140,7 +142,7 @@ def _build_table(records: list[Record], difference: str) -> ProbeTable:
 
 def _build_body(records: list[Record], rows: list[RowKey]) -> Body:
     columns, gains = columns_of(records), _has_gains(records)
-    several_metrics = len({row[3] for row in rows}) > 1
+    several_metrics = len({row.metric for row in rows}) > 1
     several_units = len({r["unit"] for r in records}) > 1
 
     def build_row(row: RowKey) -> Row:
@@ -148,22 +150,22 @@ def _build_body(records: list[Record], rows: list[RowKey]) -> Body:
         present = [record for record in cells if record]
         best = (max if present[0]["higher_is_better"] else min)(record["value"] for record in present)
         unit = present[0]["unit"]
-        head = row[2] + f", {row[3].replace('_', ' ')}" * several_metrics
+        head = row.probe + f", {row.metric.replace('_', ' ')}" * several_metrics
         head += f" ({unit})" * (several_units and bool(unit))
         numbers = [_number(_text(r), r["value"] == best) if r else None for r in cells]
-        gain = next(((r.get("gain") or {}).get("untrained") for r in present if r["encoder"] == "trained"), None)
+        gain = next((r.get("gain", {}).get("untrained") for r in present if r["encoder"] == "trained"), None)
         if gains:
-            text = shown(gain["difference"], gain.get("standard_error"), unit, "+") if gain else ""
+            text = format_value(gain["difference"], gain.get("standard_error"), unit, "+") if gain else ""
             numbers.append(_number(text, False) if gain else None)
         return Row(head, numbers)
 
     names = ["probe", *(encoder for encoder, _ in columns), *["gain"] * gains]
-    places = groupby(rows, lambda row: (row[1], row[0]))
+    places = groupby(rows, lambda row: (row.view, row.layer))
     return Body(names, [(_describe_place(*place), list(map(build_row, of))) for place, of in places])
 
 
 def _has_gains(records: list[Record]) -> bool:
-    return any("untrained" in (r.get("gain") or {}) for r in records)
+    return any("untrained" in r.get("gain", {}) for r in records)
 
 
 def _number(text: str, best: bool) -> Number:
@@ -172,7 +174,7 @@ def _number(text: str, best: bool) -> Number:
 
 
 def _text(record: Record) -> str:
-    return shown(record["value"], record.get("standard_error"), record["unit"])
+    return format_value(record["value"], record.get("standard_error"), record["unit"])
 
 
 def _with_unit(record: Record) -> str:
@@ -187,13 +189,13 @@ def _build_details(records: list[Record]) -> list[Details]:
     """Return the full protocol: what all rows share, what each probe adds, and what was chosen for each encoder."""
     protocols = [r["protocol"] for r in records]
     shared = {key: value for key, value in protocols[0].items() if all(p.get(key) == value for p in protocols)}
-    common = shared | {key: records[0][key] for key in ("shards", "versions", "device") if key in records[0]}
+    common = shared | {key: value for key, value in records[0].items() if key in ("shards", "versions", "device")}
     groups: dict[str, dict[str, Any]] = {"Shared by all rows": common}
     groups |= {row_name(r): {k: v for k, v in r["protocol"].items() if k not in shared} for r in records}
     encoders = {id(r): f"{_describe_place(r['view'], r['layer'])}, {r['encoder']}" for r in records}
-    features = {encoders[id(r)]: (r.get("subject") or {}).get("features") for r in records}
+    features = {encoders[id(r)]: r.get("subject", {}).get("features") for r in records}
     groups["Features"] = {name: value for name, value in features.items() if value}
-    chosen = {f"{row_name(r)} on {encoders[id(r)]}": r["chosen"] for r in records if r.get("chosen")}
+    chosen = {f"{row_name(r)} on {encoders[id(r)]}": value for r in records if (value := r.get("chosen"))}
     groups["Chosen by the data"] = chosen
     return [
         Details(title, {key.replace("_", " "): _plain(value) for key, value in settings.items()})

@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 
-from mvssl.evaluation import Labelled, linear
-from mvssl.evaluation.features.input_types import ByView
-from mvssl.evaluation.probes.sensors import sensors
+from mvssl.evaluation import Labelled, linear, sensors
+from mvssl.evaluation.features.inputs import ByView
 from mvssl.evaluation.results.metrics import NotPossible
 
 QUICK = {"epochs": 1, "batch_size": 64, "least_steps": 100}

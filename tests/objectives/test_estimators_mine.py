@@ -29,7 +29,7 @@ def of_kind(t, kind, mask=OWN):
     return t[(mask == kind).expand_as(t)]
 
 
-def test_the_first_batch_is_its_own_average_so_that_value_and_gradient_are_those_of_dv():
+def test_on_the_first_batch_value_and_gradient_equal_dv():
     t = scores()
     value, moved = mine(t, OWN, NONE)
     dv = estimators.dv(t, OWN)
@@ -38,7 +38,7 @@ def test_the_first_batch_is_its_own_average_so_that_value_and_gradient_are_those
     assert_close(moved, of_kind(t, NEGATIVE).exp().mean().log().detach())
 
 
-def test_later_the_value_is_the_batchs_and_the_gradient_divides_by_the_average():
+def test_later_the_gradient_divides_by_the_average():
     t, rate = scores(), 0.1
     value, moved = mine(t, OWN, torch.tensor(2.0).double().log(), rate)
     assert_close(value, estimators.dv(t, OWN))
@@ -60,7 +60,7 @@ def test_the_average_moves_batch_by_batch():
     assert log_average.exp().item() == pytest.approx(by_hand)
 
 
-def test_on_small_batches_its_mean_gradient_is_that_of_the_whole_data_and_dvs_is_not():
+def test_on_small_batches_mine_has_an_unbiased_gradient_and_dv_has_not():
     """Of E_neg e^(kT): the whole data's gradient by k is known, T being standard normal among the negatives."""
     k = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([POSITIVE] + [NEGATIVE] * 4, dtype=torch.int8)
@@ -79,7 +79,7 @@ def test_on_small_batches_its_mean_gradient_is_that_of_the_whole_data_and_dvs_is
 
 
 @pytest.mark.parametrize("strange", [1e30, -math.inf, math.nan])
-def test_ignored_pairs_reach_value_gradient_and_average_of_nothing(strange):
+def test_ignored_pairs_change_neither_value_gradient_nor_average(strange):
     mask = OWN.expand(N, N, L).clone()
     mask[1, 2], mask[3, 3, 1], mask[:, 4] = IGNORE, IGNORE, IGNORE
     t, average = scores().detach(), torch.tensor(0.3).double()
@@ -94,7 +94,7 @@ def test_ignored_pairs_reach_value_gradient_and_average_of_nothing(strange):
 
 @pytest.mark.parametrize("before", [-math.inf, 0.7])
 @pytest.mark.parametrize("absent", [POSITIVE, NEGATIVE, None])
-def test_without_positives_or_negatives_the_average_stays_and_the_value_is_zero(absent, before):
+def test_without_positives_or_negatives_the_average_stays(absent, before):
     mask = torch.full_like(OWN, IGNORE) if absent is None else OWN.masked_fill(absent == OWN, IGNORE)
     t, before = scores(), torch.tensor(before).double()
     value, moved = mine(t, mask, before)
@@ -111,7 +111,7 @@ def test_scores_too_large_for_their_exponential_leave_all_finite():
     assert torch.autograd.grad(value, t)[0].isfinite().all()
 
 
-def test_each_set_of_scores_has_an_average_of_its_own_and_only_training_moves_it():
+def test_each_key_has_its_own_average_and_only_training_moves_it():
     estimator = Estimator("mine", ["a-b", "a-c"], rate=0.5)
     assert set(estimator.state_dict()) == {"log_average/a-b", "log_average/a-c"}
     t = scores().detach().float()
@@ -174,7 +174,7 @@ def several_steps(name):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_two_processes_keep_the_averages_and_give_the_gradients_of_one(processes, name):
+def test_two_processes_have_the_averages_and_gradients_of_one(processes, name):
     averages, gradients = several_steps(name)
     assert len(averages) == {"dim": 4, "mib": 1}[name]
     for two_averages, two_gradients in processes(several_steps, name):
@@ -182,7 +182,7 @@ def test_two_processes_keep_the_averages_and_give_the_gradients_of_one(processes
         assert_close(two_gradients, gradients, rtol=1e-9, atol=1e-12)
 
 
-def test_a_resumed_run_has_the_averages_of_the_uninterrupted_one(tmp_path):
+def test_a_resumed_run_has_the_averages_of_an_uninterrupted_one(tmp_path):
     root = tiny.write_shards(tmp_path / "train").parent
     objective = {"name": "dim", "estimator": "mine", "units": 8, "layer": 0}
     for out, legs in (("straight", [6]), ("halves", [3, 6])):

@@ -48,17 +48,17 @@ def test_the_oracle_itself_is_the_table_of_the_literature(rho, nats):
 @pytest.mark.parametrize(
     ("name", "shift"), [("nwj", 1.0), ("kl", 1.0), ("dv", 0.0), ("dv", 5.0), ("smile", 0.0), ("infonce", 0.0)]
 )
-def test_the_best_critic_on_a_large_batch_reads_the_information(name, shift, rho):
+def test_the_best_critic_on_a_large_batch_gives_the_information(name, shift, rho):
     assert readings(name, rho, 1, 1000, 4, shift).mean().item() == pytest.approx(information(rho), abs=0.05)
 
 
 @pytest.mark.parametrize("name", ["jsd", "gan", "reverse_kl", "smile"])
-def test_the_log_ratio_read_through_nwj_is_the_information_in_nats(name):
+def test_nwj_of_the_log_ratio_is_the_information_in_nats(name):
     scores = log_ratio(*draw(1500, 0.8), 0.8)
     assert estimators.in_nats(name, scores, own(1500)).item() == pytest.approx(information(0.8), abs=0.05)
 
 
-def test_infonce_stays_below_its_ceiling_where_there_is_more_to_know():
+def test_infonce_stays_below_its_ceiling():
     truth, n = information(0.99, d=5), 64  # 9.8 nats
     value = readings("infonce", 0.99, 5, n, 20)
     assert value.max() <= math.log(n)
@@ -73,7 +73,7 @@ def test_infonce_is_biased_low_and_less_so_with_more_candidates():
     assert many < truth + 0.05
 
 
-def test_dv_reads_high_where_negatives_are_few_and_nwj_does_not():
+def test_dv_is_too_high_with_few_negatives_and_nwj_is_not():
     truth, batches = information(0.6, d=3), 2000
     dv = readings("dv", 0.6, 3, 3, batches)
     nwj = readings("nwj", 0.6, 3, 3, batches, shift=1.0)
@@ -81,7 +81,7 @@ def test_dv_reads_high_where_negatives_are_few_and_nwj_does_not():
     assert abs(nwj.mean() - truth) < 4 * nwj.std() / math.sqrt(batches)
 
 
-def test_the_spread_of_nwj_grows_with_the_information_and_that_of_infonce_does_not():
+def test_the_variance_of_nwj_grows_with_information_not_of_infonce():
     spread = {
         (name, d): readings(name, 0.8, d, 64, 200, shift=1.0).std() for name in ("nwj", "infonce") for d in (1, 8)
     }
@@ -89,7 +89,7 @@ def test_the_spread_of_nwj_grows_with_the_information_and_that_of_infonce_does_n
     assert spread["infonce", 8] < 2 * spread["infonce", 1]
 
 
-def test_clipping_the_partition_function_trades_spread_for_height():
+def test_the_clip_of_smile_lowers_variance_and_raises_the_value():
     """With 4.1 nats the best critic's DV value jumps about; SMILE's does so less and less, and lies ever higher."""
     truth, mask, n = information(0.8, d=8), own(64), 64
     scores = [log_ratio(*draw(n, 0.8, 8), 0.8) for _ in range(300)]
