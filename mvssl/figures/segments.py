@@ -23,7 +23,7 @@ from torch import Tensor
 from mvssl.data import Batch, loader, open_shards
 from mvssl.distributed.devices import enough_memory
 from mvssl.errors import RecipeError
-from mvssl.figures.panels import view_panel
+from mvssl.figures.pixels import is_measured, rgb_pixels
 from mvssl.files import PICTURE, try_place, write_picture
 from mvssl.objectives import Objective
 from mvssl.runs.load import LoadedRun
@@ -104,9 +104,12 @@ def _read_batch(run: LoadedRun, count: int, data: list[str] | None) -> Batch:
 def _segment_view(run: LoadedRun, objective: Objective, view: str, batch: Batch) -> SegmentedView | None:
     """Return the segments of one view; None if it is not an image."""
     x = run.views.clean(batch)[view]
-    pixels = view_panel(run.views, view, x, batch).pixels
-    if pixels is None:
+    if x.dim() != 4:
         return None
+    opened, column = run.views.view(view), batch.columns[run.views.source_of(view)]
+    pixels = opened.to_rgb(x)
+    if pixels is None:
+        pixels = rgb_pixels(x, opened.bands, is_measured(column, view, *opened.bands))
     drawn = first_drawn(view, run.views.names)
     with torch.inference_mode():
         return SegmentedView(view, pixels, objective.segments(view, run.model.encode({drawn: x})[drawn]))
