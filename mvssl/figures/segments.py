@@ -24,7 +24,7 @@ from mvssl.data import Batch, loader, open_shards
 from mvssl.distributed.devices import enough_memory
 from mvssl.errors import RecipeError
 from mvssl.figures.pixels import is_measured, rgb_pixels
-from mvssl.files import PICTURE, try_place, write_picture
+from mvssl.files import PICTURE, check_output, write_picture
 from mvssl.objectives import Objective
 from mvssl.runs.load import LoadedRun
 from mvssl.views import build_alike
@@ -51,12 +51,12 @@ def draw_segments(run: LoadedRun, out: Path, *, samples: int = 8, data: list[str
     view is an image, `DataError` for shards that cannot be read, and `OutputError`.
     """
     objective = _find_mixture(run)
-    try_place(out, PICTURE)
+    check_output(out, PICTURE)
     batch = _read_batch(run, max(samples, BATCH_SIZE), data)
     views = [segmented for view in run.views.bases if (segmented := _segment_view(run, objective, view, batch))]
     if not views:
         raise RecipeError(f"segments are drawn over images; the views of this run are {', '.join(run.views.bases)}")
-    write_picture(_draw_figure(views, min(samples, len(batch.position))), out, PICTURE.way_out)
+    write_picture(_draw_figure(views, min(samples, len(batch.position))), out, PICTURE.hint)
     return [_describe_map(one.view, level, q) for one in views for level, q in one.posteriors.items()]
 
 

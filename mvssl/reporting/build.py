@@ -15,7 +15,7 @@ from mvssl import __version__
 from mvssl.data import ShardSource, open_shards
 from mvssl.distributed.devices import enough_memory
 from mvssl.errors import MvsslError, OutputError
-from mvssl.files import PAGE, try_place, write_aside
+from mvssl.files import PAGE, check_output, write_file
 from mvssl.reporting.content import Absent, Section
 from mvssl.reporting.facts import Facts, read_facts
 from mvssl.reporting.samples import EncodedSamples, encode_samples
@@ -65,10 +65,10 @@ def report(
     facts = read_facts(Path(run))
     refuse_untrusted(facts.recipe, trust)
     file = Path(out) if out else facts.folder / "report.html"
-    try_place(file, PAGE)
+    check_output(file, PAGE)
     built = list(_build_sections(facts, samples, str(checkpoint), list(trust)))
     sections, absent = [s for s in built if isinstance(s, Section)], [s for s in built if isinstance(s, Absent)]
-    write_aside(file, _render(facts, sections, absent), OutputError, PAGE.way_out)
+    write_file(file, _render(facts, sections, absent), OutputError, PAGE.hint)
     return WrittenReport(file, absent, facts.left_out)
 
 
