@@ -110,7 +110,7 @@ def _segment_view(run: LoadedRun, objective: Objective, view: str, batch: Batch)
     pixels = opened.to_rgb(x)
     if pixels is None:
         pixels = rgb_pixels(x, opened.bands, is_measured(column, view, *opened.bands))
-    drawn = first_drawn(view, run.views.names)
+    drawn = first_drawn(view, run.views.names) or view
     with torch.inference_mode():
         return SegmentedView(view, pixels, objective.segments(view, run.model.encode({drawn: x})[drawn]))
 
