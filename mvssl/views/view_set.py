@@ -20,11 +20,11 @@ from mvssl.errors import DataError, RecipeError
 from mvssl.random import Draws
 from mvssl.recipe import View as ViewTable
 from mvssl.recipe.messages import nearest
+from mvssl.recipe.naming import drawn_names
 from mvssl.recipe.options import construct, find_class, options_of
 from mvssl.views.base import Geometry, View, view_class
 from mvssl.views.image import ImageView
 from mvssl.views.logmel import LogMelView
-from mvssl.views.naming import drawn
 from mvssl.views.normalize import Moments, spread
 from mvssl.views.signal import SignalView
 from mvssl.views.vector import VectorView
@@ -43,7 +43,7 @@ class ViewSet:
 
     def __init__(self, tables: Mapping[str, ViewTable], views: Mapping[str, View], owners: Mapping[str, str]):
         self.bases, self._tables, self._views, self._owners = list(views), tables, views, owners
-        self._base = {name: base for base, table in tables.items() for name in drawn(base, table.count)}
+        self._base = {name: base for base, table in tables.items() for name in drawn_names(base, table.count)}
         self.names = list(self._base)
         self.shapes = {name: tuple(views[base].shape) for name, base in self._base.items()}
 
@@ -99,7 +99,7 @@ def build_views(recipe_views: Mapping[str, ViewTable], shapes: Shapes) -> ViewSe
     Views with `normalize: data` are measured first, by `resolve_statistics`.
     """
     views = {name: _build(name, view, shapes) for name, view in recipe_views.items()}
-    expanded = [name for base, view in recipe_views.items() for name in drawn(base, view.count)]
+    expanded = [name for base, view in recipe_views.items() for name in drawn_names(base, view.count)]
     for name in expanded:
         if expanded.count(name) > 1:
             raise RecipeError(f"views: two views are called {name!r}; one with count: 2 is called NAME_0 and NAME_1")
@@ -210,8 +210,8 @@ def _owners(recipe_views: Mapping[str, ViewTable], views: Mapping[str, View]) ->
         copies, theirs = view.count, recipe_views[owner].count
         if theirs not in (1, copies):
             raise RecipeError(f"views.{name}.count: {copies}, but view {owner!r} that it follows has {theirs} draws")
-        followed = drawn(owner, theirs) * (copies if theirs == 1 else 1)
-        owners.update(zip(drawn(name, copies), followed, strict=True))
+        followed = drawn_names(owner, theirs) * (copies if theirs == 1 else 1)
+        owners.update(zip(drawn_names(name, copies), followed, strict=True))
     return owners
 
 

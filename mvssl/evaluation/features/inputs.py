@@ -19,8 +19,8 @@ from mvssl.evaluation.features.labelled import Labelled, join
 from mvssl.evaluation.features.layers import DENSE, PIXELS, Candidate, Want, dense_numbers
 from mvssl.evaluation.features.splits import Classes, Split
 from mvssl.evaluation.results.metrics import NotPossible
+from mvssl.recipe.naming import first_drawn
 from mvssl.views import ViewSet
-from mvssl.views.naming import first_drawn
 
 ALL = "all"  # every view, side by side
 SEEN = 16  # samples by which two views are told apart

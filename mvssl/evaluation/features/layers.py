@@ -25,9 +25,9 @@ from mvssl.evaluation.features.labelled import flatten
 from mvssl.model import MultiView
 from mvssl.objectives import Objective
 from mvssl.recipe import View
+from mvssl.recipe.naming import first_drawn, split_group
 from mvssl.runs.versions import versions
 from mvssl.views import ViewSet
-from mvssl.views.naming import first_drawn
 
 PIXELS, DENSE = "pixels", "dense "
 DENSE_NUMBERS = 32_768  # per sample and view: 128 kB
@@ -98,7 +98,7 @@ def dense_numbers(candidate: Candidate, layer: str, view: str | None = None) -> 
     if candidate.model is None:
         return [PIXELS]
     model, kept = candidate.model, []
-    for name in [view] if view else [name.strip() for group in model.encoders for name in group.split(",")]:
+    for name in [view] if view else [name for group in model.encoders for name in split_group(group)]:
         encoder, total = model.encoder_of(name), 0
         maps = encoder.widths.maps if len(encoder.shape) == 3 else ()  # those of signals are one pixel high
         for number in reversed(range(len(maps))):

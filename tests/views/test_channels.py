@@ -19,7 +19,7 @@ from mvssl.recipe import View, parse_recipe
 from mvssl.runs.load import load_run
 from mvssl.training.loop import train
 from mvssl.views import ImageView, SignalView, build_views, resolve_statistics
-from mvssl.views.bands import kept_channels, kept_names
+from mvssl.views.channels import kept_band_names, kept_channels
 
 SENTINEL = ["B01", "B02", "B03", "B04", "B08", "B11"]
 PLAIN = {"normalize": "none"}
@@ -44,7 +44,7 @@ def test_bands_are_chosen_by_name_in_the_order_given():
         view = ImageView((6, 16, 16), bands=SENTINEL, channels=chosen, **PLAIN)
         assert torch.equal(view(x, None), x[:, numbers])
         assert view.bands == tuple(SENTINEL[k] for k in numbers)
-        assert kept_names({"bands": SENTINEL, "channels": chosen}) == list(view.bands)
+        assert kept_band_names({"bands": SENTINEL, "channels": chosen}) == list(view.bands)
     signal = SignalView((6, 50), bands=["ax", "ay", "az", "gx", "gy", "gz"], channels=["gz", "ax"], **PLAIN)
     assert (signal.kept, signal.bands) == ([5, 0], ("gz", "ax"))
 
