@@ -95,7 +95,7 @@ def _gather_pixels(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def warp(x: Tensor, parameters: Tensor, interpolation: Interpolation) -> Tensor:
-    """Warp about the centre as torchvision's `affine`, with 0 outside; unlike it, smooth first where the image shrinks."""
+    """Warp about the centre as torchvision's `affine`, with 0 outside, but smooth first where it shrinks."""
     h, w = x.shape[-2:]
     degrees, down, right, scale, shear = parameters.unbind(1)
     if interpolation == "bilinear" and bool((scale < 1).any()):

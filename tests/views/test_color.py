@@ -13,6 +13,7 @@ from mvssl.views.color import (
     ColorJitter,
     apply_jitter,
     blur,
+    compose_jitter,
     from_space,
     rotate_hue,
     solarize,

@@ -11,7 +11,7 @@ from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.recipe import View
 from mvssl.views import LogMelView, build_views
-from mvssl.views.logmel import FLOOR, mel_filterbank, window_starts
+from mvssl.views.logmel import FLOOR, cut_windows, mel_filterbank, window_starts
 
 RATE = 8000
 PLAIN = {"rate": RATE, "normalize": "none"}
