@@ -25,7 +25,7 @@ from mvssl.recipe.options import construct, find_class, options_of
 from mvssl.views.base import Geometry, View, view_class
 from mvssl.views.image import ImageView
 from mvssl.views.logmel import LogMelView
-from mvssl.views.normalize import Moments, spread
+from mvssl.views.normalize import Moments, spread_indices
 from mvssl.views.signal import SignalView
 from mvssl.views.vector import VectorView
 
@@ -156,7 +156,7 @@ def needs_measuring(name: str, view: ViewTable, source: Any) -> bool:
 
 
 def _readable(source: Any) -> Iterator[Mapping[str, Any]]:
-    for index in spread(len(source)):
+    for index in spread_indices(len(source)):
         with contextlib.suppress(Undecodable):
             yield source[int(index)]
 

@@ -52,21 +52,21 @@ def test_bands_are_chosen_by_name_in_the_order_given():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"bands": SENTINEL[:5]}, r"5 names \(B01, B02, B03, B04, B08\) for a column of 6"),
-        ({"bands": [*SENTINEL[:5], "B01"]}, "give each its own"),
-        ({"bands": SENTINEL, "channels": ["B8"]}, "no band 'B8'; did you mean 'B08'"),
-        ({"bands": SENTINEL, "channels": "nir"}, "no band 'nir'"),
-        ({"bands": SENTINEL, "channels": ["B01", "B01"]}, "different numbers"),
-        ({"channels": ["B01"]}, "does not say its column's bands"),
-        ({"channels": "B01"}, "'B01'.* bands: "),
+        ({"bands": SENTINEL[:5]}, r"^bands: .*B01, B02, B03, B04, B08"),
+        ({"bands": [*SENTINEL[:5], "B01"]}, "^bands: "),
+        ({"bands": SENTINEL, "channels": ["B8"]}, "^channels: .*'B8'.*'B08'"),
+        ({"bands": SENTINEL, "channels": "nir"}, "^channels: .*'nir'"),
+        ({"bands": SENTINEL, "channels": ["B01", "B01"]}, "^channels: "),
+        ({"channels": ["B01"]}, "^channels: 'B01'"),
+        ({"channels": "B01"}, "^channels: .*'B01'.* bands: "),
     ],
 )
 def test_names_that_do_not_fit_are_refused(options, said):
     with pytest.raises(RecipeError, match=said):
         ImageView((6, 16, 16), **PLAIN, **options)
-    with pytest.raises(RecipeError, match="mean nothing in color: lab"):
+    with pytest.raises(RecipeError, match="^bands: color: lab"):
         ImageView((3, 16, 16), bands=["r", "g", "b"], color="lab")
-    with pytest.raises(RecipeError, match="nodata: color: gray mixes"):
+    with pytest.raises(RecipeError, match="^nodata: color: gray"):
         ImageView((3, 16, 16), nodata=0, color="gray")
 
 

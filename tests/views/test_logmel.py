@@ -137,7 +137,7 @@ def test_a_gain_adds_its_decibels_to_every_band():
 
 def test_noise_has_the_ratio_asked_for():
     x = tone(440)
-    noise = LogMelView((1, RATE), snr=(20.0, 20.0), **PLAIN)._disturbed(x, draws()) - x
+    noise = LogMelView((1, RATE), snr=(20.0, 20.0), **PLAIN)._corrupt(x, draws()) - x
     ratio = x.square().mean((1, 2)) / noise.square().mean((1, 2))
     torch.testing.assert_close(10 * ratio.log10(), torch.full((4,), 20.0), atol=0.3, rtol=0)
     assert not torch.equal(noise[0], noise[1])
