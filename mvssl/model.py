@@ -22,9 +22,9 @@ from mvssl.objectives import Context, Objective, find_objective
 from mvssl.objectives.base import refuse_hidden_members
 from mvssl.objectives.metric_names import MetricName
 from mvssl.recipe import Recipe
+from mvssl.recipe.naming import drawn_names, split_group
 from mvssl.recipe.options import construct
-from mvssl.views.bands import kept_names
-from mvssl.views.naming import drawn
+from mvssl.views.channels import kept_band_names
 
 
 class Term(NamedTuple):
@@ -57,7 +57,7 @@ class MultiView(nn.Module):
         self.weights = [term.weight for term in terms]
         self.labels = _make_distinct([term.name for term in terms])
         self.joint_bn = joint_bn
-        self.groups = {view.strip(): group for group in encoders for view in group.split(",")}
+        self.groups = {view: group for group in encoders for view in split_group(group)}
         self.groups |= {view: self.groups[base] for view, base in (names or {}).items()}
 
     @property
@@ -145,13 +145,13 @@ def build_model(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], *, start_
     """
     for view in recipe.views:
         _check_name(view)
-    names = {view: drawn(view, table.count) for view, table in recipe.views.items()}
+    names = {view: drawn_names(view, table.count) for view, table in recipe.views.items()}
     encoders = {}
     for group, table in recipe.encoder.items():
-        sizes = {view: tuple(shapes[view]) for base in group.split(",") for view in names[base.strip()]}
+        sizes = {view: tuple(shapes[view]) for base in split_group(group) for view in names[base]}
         _check_channels(group, sizes)
         largest = max(sizes.values(), key=lambda shape: shape[1:])
-        bands = {base.strip(): kept_names(recipe.views[base.strip()].options) for base in group.split(",")}
+        bands = {base: kept_band_names(recipe.views[base].options) for base in split_group(group)}
         encoders[group] = Encoder(table, largest, group, start_weights=start_weights, bands=bands)
     widths = _widths(encoders, names, shapes)
     terms = []
@@ -188,7 +188,7 @@ def _check_channels(group: str, sizes: Mapping[str, tuple[int, ...]]) -> None:
 def _widths(
     encoders: Mapping[str, Encoder], names: Mapping[str, list[str]], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Widths]:
-    owner = {base.strip(): encoder for group, encoder in encoders.items() for base in group.split(",")}
+    owner = {base: encoder for group, encoder in encoders.items() for base in split_group(group)}
     measured: dict[tuple[int, tuple[int, ...]], Widths] = {}
     widths = {}
     for base, draws in names.items():

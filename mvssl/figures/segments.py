@@ -26,8 +26,8 @@ from mvssl.errors import RecipeError
 from mvssl.figures.pixels import is_measured, rgb_pixels
 from mvssl.files import PICTURE, try_place, write_picture
 from mvssl.objectives import Objective
+from mvssl.recipe.naming import first_drawn
 from mvssl.views import build_alike
-from mvssl.views.naming import first_drawn
 
 TOGETHER = 64  # images that are each other's negatives
 TINT = 0.55  # of a component's colour; the rest is the image in gray

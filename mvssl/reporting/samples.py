@@ -23,7 +23,7 @@ from mvssl.recipe import Recipe
 from mvssl.runs.load import LoadedRun, load_run
 from mvssl.text import counted
 from mvssl.views import build_alike
-from mvssl.views.normalize import spread
+from mvssl.views.normalize import spread_indices
 
 AT_ONCE = 64  # samples encoded together
 
@@ -64,7 +64,7 @@ def look(folder: Path, trust: Iterable[str], samples: int, checkpoint: str = "la
     rows: list[int] = []
     labels: list[Tensor] = []
     features: dict[str, list[Tensor]] = {}
-    chosen = spread(len(source), samples).tolist()
+    chosen = spread_indices(len(source), samples).tolist()
     for begin in range(0, len(chosen), AT_ONCE):
         batch = take(source, chosen[begin : begin + AT_ONCE])
         with torch.inference_mode():

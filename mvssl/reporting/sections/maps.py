@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
+from mvssl.recipe.naming import first_drawn
 from mvssl.reporting import picture
 from mvssl.reporting.html import Html, el
 from mvssl.reporting.samples import Look
 from mvssl.reporting.sections import Absent, Section
-from mvssl.views.naming import first_drawn
-from mvssl.views.normalize import spread
+from mvssl.views.normalize import spread_indices
 
 SAMPLES, VIEWS = 6, 6
 FINEST, COARSEST = 32, 3  # sides of maps that are worth drawing
@@ -18,8 +18,8 @@ FITTED = 32  # samples on which the components are found
 def maps(look: Look) -> Section | Absent:
     """For each view its samples, and over them a fine and the deepest map that still has places."""
     n = len(look.rows)
-    fitted = spread(n, FITTED).tolist()
-    drawn = spread(len(fitted), SAMPLES).tolist()
+    fitted = spread_indices(n, FITTED).tolist()
+    drawn = spread_indices(len(fitted), SAMPLES).tolist()
     views, model = look.run.views, look.run.model
     batch = look.batch(fitted)
     clean = views.clean(batch, look.device)
