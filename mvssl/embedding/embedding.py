@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mvssl.data import ShardSource, open_shards, pattern_list
+from mvssl.data import ShardSource, pattern_list
 from mvssl.distributed import collectives
 from mvssl.distributed.devices import arithmetic, enough_memory
 from mvssl.embedding.formats import writer_of
@@ -24,7 +24,7 @@ from mvssl.embedding.table import Table, check_names
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features.extraction import LESS, Collected, collect
 from mvssl.evaluation.features.layers import LABELS, EncoderUnderTest, FeatureSpec, compute_features, describe_features
-from mvssl.evaluation.features.splits import Patterns, refuse_pictures
+from mvssl.evaluation.features.splits import Patterns, open_labelled, refuse_pictures
 from mvssl.evaluation.subject import OVERRIDES, Subject, encoders_under_test, open_subject, origin
 from mvssl.recipe import Recipe, View
 from mvssl.recipe.messages import nearest
@@ -110,10 +110,7 @@ def _opened(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> 
     """The samples with what the views are made from, and their labels where they have some."""
     needed = {table.source for table in tables.values()}
     columns = {name: column for name, column in recipe.data.columns.items() if name in needed}
-    label = {"label": recipe.data.label} if recipe.data.label else {}
-    source = open_shards(
-        patterns, recipe.data.folder, {**columns, **label}, missing=recipe.data.missing, spare=("label",)
-    )
+    source = open_labelled(recipe.data, patterns, columns, keep_unlabelled=True, missing=recipe.data.missing)
     refuse_pictures(source)
     return source
 

@@ -5,7 +5,7 @@ out  records, kept in the run's evaluation.json, and tables of them
 
 `evaluate(run)` does everything. The probes also work alone on any features: `knn(train, test)`, `linear(train, test)`,
 `fewlabel(train, test, shots=10)`, each with two `Labelled(features, labels)`. `Probe` is the contract for a probe of
-another package. See docs/evaluate.md.
+another package. See docs/guides/evaluate.md.
 """
 
 from mvssl.evaluation.api import evaluate

@@ -29,7 +29,7 @@ from mvssl.evaluation.protocols import plan_protocol
 from mvssl.evaluation.results.records import Record, merge_into, save
 from mvssl.evaluation.results.tables import tables, with_lines
 from mvssl.evaluation.subject import Subject, encoders_under_test, open_subject
-from mvssl.files import RECORDS, try_place
+from mvssl.files import RECORDS, check_output
 from mvssl.runs.load import LoadedRun, which_weights
 from mvssl.views import build_alike
 
@@ -82,7 +82,7 @@ def evaluate(
     refuse_unknown_views(views or [], subject.views.bases)
     file = Path(json_file) if json_file else subject.home and subject.home / "evaluation.json"
     if file:
-        collectives.run_on_main(lambda: try_place(file, RECORDS))  # before anything is computed
+        collectives.run_on_main(lambda: check_output(file, RECORDS))  # before anything is computed
     needs = {"labels": need_labels(planned), "segments": need_segments(planned)}
     sources = collectives.run_main_first(lambda: open_splits(subject.recipe, data, test, other, **needs))
     for source in sources.shards.values():

@@ -12,7 +12,7 @@ import numpy as np
 
 from mvssl.data import Batch, SampleError, Source, stack_samples
 from mvssl.errors import OutputError, StorageError
-from mvssl.files import write_aside, write_picture
+from mvssl.files import write_file, write_picture
 from mvssl.monitoring.matching import Matching
 from mvssl.monitoring.outliers import Suspects, suspects
 from mvssl.views import ViewSet
@@ -42,7 +42,7 @@ def write(folder: Path, found: Suspects, source: Source, step: int) -> None:
         }
         for s in found.listed
     ]  # fmt: skip
-    write_aside(folder / "mispaired.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    write_file(folder / "mispaired.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def draw(folder: Path, found: Suspects, source: Source, views: ViewSet) -> None:

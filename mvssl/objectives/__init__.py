@@ -1,7 +1,7 @@
 """Objectives: Features of each view and a Context in, a loss and metrics out.
 
 `Objective` in `base` is their contract. A recipe names one of OBJECTIVES, or any class of that contract by its import
-path; `find_objective` returns the class. `docs/objectives.md` shows one in one file.
+path; `find_objective` returns the class. `docs/guides/own_objective.md` shows one in one file.
 """
 
 from mvssl.objectives.amdim import AMDIM

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvssl.data import Batch, SampleError, ShardSource, as_class_labels, open_shards, stack_samples
+from mvssl.data import Batch, SampleError, ShardSource, as_class_labels, stack_samples
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.features.extraction import DIVERGED, not_finite
 from mvssl.evaluation.features.layers import build_encode
+from mvssl.evaluation.features.splits import open_labelled
 from mvssl.recipe import Recipe
 from mvssl.runs.load import LoadedRun, load_run
 from mvssl.text import counted
@@ -106,11 +107,7 @@ def open_some(recipe: Recipe) -> tuple[ShardSource, str]:
     patterns, split = (recipe.data.val, "held-out") if recipe.data.val else (recipe.data.train, "training")
     if not patterns:
         raise RecipeError("the recipe names no shards; a run on a dataset of one's own is shown without samples")
-    if recipe.data.label is not None:
-        with contextlib.suppress(DataError):  # shards without labels are worth looking at as well
-            columns = {**recipe.data.columns, "label": recipe.data.label}
-            return open_shards(patterns, recipe.data.folder, columns, progress=False), split
-    return open_shards(patterns, recipe.data.folder, recipe.data.columns, progress=False), split
+    return open_labelled(recipe.data, patterns, required=False, progress=False), split
 
 
 def take(source: ShardSource, indices: Iterable[int]) -> Batch:

@@ -4,7 +4,7 @@ in   the name of a probe in a recipe or on the command line: a key of PROBES, or
 out  the `Probe` class. `mvssl.evaluation.probes.base` has the contract, with all that a probe may need
 
 Each probe has a file with its function and its class. To add one: write the file, add its line to PROBES, and its
-section to docs/evaluate.md.
+section to docs/reference/probes.md.
 """
 
 from mvssl.errors import RecipeError

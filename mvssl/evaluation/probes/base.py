@@ -3,7 +3,7 @@
 in   `ProbeInputs`: one encoder at one layer on one view, with the samples to fit on and to test on
 out  one `Result` or several; `NotPossible` where the data do not allow the measurement
 
-A probe knows nothing of runs, shards, caches, processes or records. docs/evaluate.md shows a complete one.
+A probe knows nothing of runs, shards, caches, processes or records. docs/guides/own_probe.md shows a complete one.
 """
 
 from abc import ABC, abstractmethod

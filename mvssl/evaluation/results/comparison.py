@@ -24,7 +24,7 @@ from mvssl.evaluation.results.records import (
     table_differences,
 )
 from mvssl.evaluation.results.tables import PIXELS, tables, with_lines
-from mvssl.files import RECORDS, try_place
+from mvssl.files import RECORDS, check_output
 from mvssl.recipe import load_recipe
 from mvssl.runs.folder import FREE
 
@@ -61,7 +61,7 @@ def show(places: list[Path], json_file: Path | None = None) -> None:
     columns = read_columns(places)
     records = merge_columns(columns)
     if json_file:
-        try_place(json_file, RECORDS)
+        check_output(json_file, RECORDS)
         save(json_file, records)
     console = Console()
     for table in tables(records, console.width):

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict  # pydantic takes no other before Python
 
 from mvssl.errors import OutputError, RecipeError
 from mvssl.evaluation.results.metrics import DRAWS, NOTHING, Difference, Result, interval, paired
-from mvssl.files import RECORDS, write_aside
+from mvssl.files import RECORDS, write_file
 from mvssl.recipe import Recipe
 
 ROW = ("probe", "what", "metric", "view", "layer")  # what was measured, of any encoder
@@ -161,7 +161,7 @@ def merge_into(file: Path, records: list[Record]) -> list[Record]:
 
 def save(file: Path, records: list[Record]) -> None:
     """Write `file`, completely or not at all, in a folder that exists. Raises `OutputError`."""
-    write_aside(file, json.dumps(records, indent=1) + "\n", OutputError, RECORDS.way_out)
+    write_file(file, json.dumps(records, indent=1) + "\n", OutputError, RECORDS.hint)
 
 
 def gain_of(ahead: Result, behind: Result) -> Gain:

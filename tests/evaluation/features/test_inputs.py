@@ -236,7 +236,7 @@ def test_batches_to_fine_tune_on_are_decoded_by_the_recipes_workers_and_are_the_
         evaluate(subject, probes=["finetune"], views=["image"], baselines=False, show=False)
     (inputs,) = given
     made = importlib.import_module("mvssl.evaluation.features.inputs")
-    for name in ("loader", "sequential"):
+    for name in ("loader", "sequential_loader"):
         own = getattr(made, name)
         monkeypatch.setattr(
             made, name, lambda *args, own=own, **keywords: asked.append(keywords["workers"]) or own(*args, **keywords)

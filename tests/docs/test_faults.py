@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-TESTS = Path(__file__).parent
-PAGE = (TESTS.parent / "docs/faults.md").read_text().partition("## The faults")[2]
+TESTS = Path(__file__).parents[1]
+PAGE = (TESTS.parent / "docs/background/faults.md").read_text().partition("## The faults")[2]
 ROWS = [re.split(r"\s*\|\s*", line)[1:-1] for line in PAGE.splitlines() if re.match(r"\| \d+ \|", line)]
 
 
