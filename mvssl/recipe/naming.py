@@ -1,15 +1,6 @@
-"""The names of views: several that share an encoder, and several draws of one view.
-
-In a recipe, `encoder: {"left,right": ...}` gives one encoder to two views. A view `a` with `count: 2` is drawn as a_0
-and a_1, with `count: 1` as a.
-"""
+"""The names of draws: a view `a` with `count: 2` is drawn as a_0 and a_1, with `count: 1` as a."""
 
 from collections.abc import Container
-
-
-def split_group(group: str) -> list[str]:
-    """Return the views that share an encoder: ["left", "right"] of "left,right"."""
-    return [view.strip() for view in group.split(",")]
 
 
 def drawn_names(view: str, count: int) -> list[str]:

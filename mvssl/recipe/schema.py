@@ -126,7 +126,7 @@ class Objective(Table):
 
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
-    name: str = Field(description="dim, amdim, cmc, mib, infomax, predict, or package.module:Class")
+    name: str = Field(description="a built-in objective, such as cmc, or package.module:Class")
     weight: float = Field(default=1.0, ge=0)
 
     @property

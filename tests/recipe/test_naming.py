@@ -1,6 +1,6 @@
-"""Names of views: of their draws, and of those that share an encoder."""
+"""The names of the draws of a view."""
 
-from mvssl.recipe.naming import drawn_names, first_drawn, split_group, undrawn_name
+from mvssl.recipe.naming import drawn_names, first_drawn, undrawn_name
 
 
 def test_one_draw_keeps_the_name_and_several_are_numbered():
@@ -19,8 +19,3 @@ def test_a_drawn_name_gives_its_view_only_if_there_is_a_first_draw():
     assert [undrawn_name(name, drawn_names("a", 2)) for name in ("a_0", "a_1")] == ["a", "a"]
     assert undrawn_name("b_1", ["b_1", "b_2"]) == "b_1"
     assert undrawn_name("left", ["left"]) == "left"
-
-
-def test_a_group_names_its_views_with_or_without_spaces():
-    assert split_group("left") == ["left"]
-    assert split_group("left, right,ab") == ["left", "right", "ab"]
