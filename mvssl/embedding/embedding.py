@@ -112,7 +112,7 @@ def _opened(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> 
     columns = {name: column for name, column in recipe.data.columns.items() if name in needed}
     label = {"label": recipe.data.label} if recipe.data.label else {}
     source = open_shards(
-        patterns, recipe.data.folder, {**columns, **label}, missing=recipe.data.missing, spare=("label",)
+        patterns, recipe.data.folder, {**columns, **label}, missing=recipe.data.missing, extra=("label",)
     )
     refuse_pictures(source)
     return source

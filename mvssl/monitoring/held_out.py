@@ -128,7 +128,7 @@ def _open(table: Data, patterns: str | list[str], labelled: bool = False) -> Sou
             with contextlib.suppress(DataError) if more else contextlib.nullcontext():
                 return open_shards(
                     patterns, table.folder, {**table.columns, **more}, missing=missing,
-                    spare=() if labelled and not any(map(is_inside_json, more.values())) else more, progress=False,
+                    extra=() if labelled and not any(map(is_inside_json, more.values())) else more, progress=False,
                 )  # fmt: skip
         raise AssertionError("the last turn returns or raises")
 

@@ -10,12 +10,11 @@ import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from mvssl.data import Batch, SampleError, ShardSource, as_class_labels, open_shards, stack_samples
+from mvssl.data import Batch, ShardSource, as_class_labels, open_shards
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.features.extraction import DIVERGED, not_finite
 from mvssl.evaluation.features.layers import encode_model
@@ -115,13 +114,7 @@ def open_some(recipe: Recipe) -> tuple[ShardSource, str]:
 
 def take(source: ShardSource, indices: Iterable[int]) -> Batch:
     """Samples by index as a batch; those that cannot be decoded are left out."""
-    kept: list[int] = []
-    samples: list[Any] = []
-    for index in indices:
-        with contextlib.suppress(SampleError):
-            samples.append(source[index])
-            kept.append(index)
-    return stack_samples(samples, source.forms, source.optional, kept, kept, [])
+    return source.read_batch(indices)
 
 
 def class_names(paths: Iterable[Path]) -> list[str]:

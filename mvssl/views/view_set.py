@@ -149,7 +149,7 @@ def resolve_statistics(recipe_views: Mapping[str, ViewTable], shapes: Shapes, so
 def measures(name: str, view: ViewTable, source: Any) -> bool:
     """Whether a view's normalisation is measured on the data of `source`."""
     made, options = _options(name, view)
-    form = getattr(source, "forms", {}).get(view.source)
+    form = getattr(source, "specs", {}).get(view.source)
     return made.needs_statistics(options, form is not None and form.dtype.kind == "f")
 
 

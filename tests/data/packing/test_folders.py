@@ -222,7 +222,7 @@ def test_the_home_folder_is_expanded_in_every_path(tmp_path, monkeypatch):
 def test_a_pack_that_is_stopped_leaves_nothing_and_has_the_code(tmp_path, monkeypatch, number, code):
     from mvssl.cli.main import main
 
-    monkeypatch.setattr("mvssl.data.packing.sources.png_bytes", lambda _: os.kill(os.getpid(), number))
+    monkeypatch.setattr("mvssl.data.packing.named_sets.png_bytes", lambda _: os.kill(os.getpid(), number))
     with pytest.raises(SystemExit) as caught:
         main(["pack", "digits", str(tmp_path / "out")])
     assert caught.value.code == code
