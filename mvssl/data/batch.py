@@ -53,8 +53,8 @@ def stack_samples(
         columns[name] = torch.from_numpy(block)
         if name in optional:
             present[name] = torch.tensor([name in sample for sample in samples], dtype=torch.bool)
-    places = (torch.from_numpy(np.asarray(numbers, np.int64)) for numbers in (position, index))
-    return Batch(columns, *places, present, bad)
+    position, index = np.asarray(position, np.int64), np.asarray(index, np.int64)
+    return Batch(columns, torch.from_numpy(position), torch.from_numpy(index), present, bad)
 
 
 def common_spec(name: str, arrays: list[np.ndarray]) -> ArraySpec:

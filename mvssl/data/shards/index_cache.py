@@ -160,9 +160,10 @@ def _unpack(data: bytes, path: Path) -> Index | None:
     archive, digest = (arrays[name].item().decode("ascii") for name in ("archive", "digest"))
     if not (_HASH.fullmatch(archive) and _HASH.fullmatch(digest)):
         return None
-    tables = (arrays[name] for name in ("offsets", "sizes", "headers", "others"))
-    stamp, ignored = FileStamp(*stamp), arrays["ignored"].item()
-    return Index(path, arrays["keys"], fields, *tables, archive, digest, ignored, stamp, arrays.get("digests"))
+    return Index(
+        path, arrays["keys"], fields, arrays["offsets"], arrays["sizes"], arrays["headers"], arrays["others"],
+        archive, digest, arrays["ignored"].item(), FileStamp(*stamp), arrays.get("digests"),
+    )  # fmt: skip
 
 
 def write_index_file(file: Path, index: Index) -> bool:

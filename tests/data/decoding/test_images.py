@@ -135,7 +135,7 @@ def test_animations_are_refused_and_not_cut_to_a_frame(format):
         ("png", image_bytes(pixels(0), "JPEG"), r"name the field or file \.jpg"),
         ("jpg", b"<!DOCTYPE html><p>not found", "a html file"),
         ("png", b"II*\0" + bytes(40), "a tif file"),
-        ("webp", b"garbage", "garbage"),
+        ("webp", b"garbage", "webp"),
     ],
 )
 def test_bytes_of_another_format_are_named(field, data, said):

@@ -135,7 +135,7 @@ def shard(folder, *sounds: bytes):
 
 def test_recordings_of_one_set_need_a_rate_and_a_length(tmp_path):
     shard(tmp_path, pcm(2, t=50)[0], pcm(2, t=60)[0], pcm(2, t=70)[0])
-    with pytest.raises(RecipeError, match=r"columns.sound.rate: .* how many samples a second"):
+    with pytest.raises(RecipeError, match=r"columns\.sound\.rate"):
         open_shards("a.tar", tmp_path, {"sound": Column(field="wav")})
     with pytest.raises(DataError, match=r"differ in shape .*length: N"):
         open_shards("a.tar", tmp_path, {"sound": column()})
