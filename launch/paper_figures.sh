@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Starts, or continues, the long runs with the papers' own settings. One core, lowest priority; stop it at any time.
+# Start or continue the long runs with the papers' own settings, on one core at lowest priority. They can be stopped.
 #
-#   launch/paper_figures.sh FOLDER start mib dim    # runs named, one after the other, in the background
+#   launch/paper_figures.sh FOLDER start mib dim    # these runs, one after the other, in the background
 #   launch/paper_figures.sh FOLDER pause            # SIGSTOP, for example while something is timed
 #   launch/paper_figures.sh FOLDER resume
 #   launch/paper_figures.sh FOLDER stop             # saves and ends
 #   launch/paper_figures.sh FOLDER collect          # copies metrics and figures to docs/paper_figures
 #
-# FOLDER holds the code of one commit, its virtual environment, the run folders and the log; it lies outside the checkout.
-# $MVSSL_DATA names the folder with the shards mnist and cifar10.
-# Each run trains to a milestone, is evaluated there, and goes on. The learning rate is constant, so that this is one run.
+# FOLDER is outside the checkout. It holds the code of one commit, its virtual environment, the run folders and the log.
+# $MVSSL_DATA names the folder with the shards of mnist and cifar10.
+# Each run trains to a milestone, is evaluated there, and continues. The learning rate is constant, so this is one run.
 set -euo pipefail
 commit=6684953
 here=$(cd "$(dirname "$0")/.." && pwd)

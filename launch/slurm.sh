@@ -8,13 +8,13 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=B:TERM@180
-# A run under Slurm that saves before its time is over, and goes back into the queue.
+# Start a run under Slurm. It saves before its time is over, and goes back into the queue.
 #
 #   sbatch launch/slurm.sh RECIPE RUN [table.key=value ...]
 #
 # Slurm sends SIGTERM to this script (B:) 180 s before the end, and at preemption. The script passes it on to srun's
-# tasks; the run finishes its step, saves and ends with 143. Change nodes, GPUs and times above to your cluster's, and
-# the two times together: the run may take TORCH_ELASTIC_SHUTDOWN_TIMEOUT seconds to save, less than Slurm waits.
+# tasks. The run finishes its step, saves and ends with 143. Change nodes, GPUs and times above to fit your cluster.
+# Change both times together: TORCH_ELASTIC_SHUTDOWN_TIMEOUT (seconds to save) must be less than Slurm's 180 s.
 # For several nodes set --nodes, and num_machines and num_processes of launch/multi_node.yaml.
 set -uo pipefail
 
@@ -35,7 +35,7 @@ else
 fi
 export HEAD
 
-# Each task is one node's launcher; $SLURM_PROCID is its number.
+# Each task is the launcher of one node; $SLURM_PROCID is its rank.
 # shellcheck disable=SC2016
 srun --kill-on-bad-exit=0 bash -c '
     config=$1
@@ -43,7 +43,7 @@ srun --kill-on-bad-exit=0 bash -c '
     exec accelerate launch --config_file "$config" --machine_rank "$SLURM_PROCID" --main_process_ip "$HEAD" -m mvssl train "$@"
 ' launcher "$config" "$recipe" "train.out=$run" "$@" &
 child=$!
-# srun takes one SIGTERM for the end of its tasks and passes it on to each of them
+# srun passes one SIGTERM on to each of its tasks
 trap 'kill -TERM "$child" 2>/dev/null' TERM
 wait "$child"
 status=$?
@@ -52,13 +52,13 @@ while kill -0 "$child" 2>/dev/null; do # a trap ends `wait` early
     status=$?
 done
 
-# Launchers swallow exit codes; null: a process was killed and could write nothing.
+# Launchers replace exit codes, so read the run's own. null: the process was killed and could not write one.
 code=$(sed -n 's/^ *"code": null.*/killed/p; s/^ *"code": \([0-9]*\).*/\1/p' "$run/exit.json" 2>/dev/null)
 code=${code:-$status}
 echo "slurm.sh: the run ended with $code" >&2
 case $code in
     75 | 129 | 143 | killed)
-        # as often as the run gets on; a job that was started eight times without an end wants to be looked at
+        # requeue at most MOST_RESTARTS times
         if [ "${SLURM_RESTART_COUNT:-0}" -lt "${MOST_RESTARTS:-50}" ]; then
             scontrol requeue "$SLURM_JOB_ID"
             exit 0

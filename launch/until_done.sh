@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Starts a run again until it is done, and gives up where that is of no use.
+# Start a run again until it is done. Give up where another start cannot help.
 #
 #   launch/until_done.sh RUN COMMAND...
 #   launch/until_done.sh runs/mine accelerate launch --config_file launch/node_8.yaml -m mvssl train recipes/mine.yaml train.out=runs/mine
 #
-# RUN is the run folder (train.out). RUN/exit.json says how the run ended, as launchers swallow exit codes:
+# RUN is the run folder (train.out). RUN/exit.json has the run's exit code; launchers replace it by their own:
 #   0                   done
 #   75, 129, 143        hang, hang-up, SIGTERM: started again
-#   killed              a process that ended without a word (kill -9, out of memory, a crash): started again
-#   64, 65, 70, 73, 74  recipe, data, bug, folder, disk: somebody has to look, and the loop ends with that code
+#   killed              a process that ended without a code (kill -9, out of memory, a crash): started again
+#   64, 65, 70, 73, 74  recipe, data, bug, folder, disk: the loop ends with that code, since a person must act
 #   130                 Ctrl-C: the loop ends with 130
-# It waits longer after each launch without progress ($PAUSE seconds, then twice as long, at most 300 s), and gives up
-# after three in a row. Progress is a newer checkpoint. A signal to this script goes on to the command, and ends the loop.
+# After a launch without progress it waits $PAUSE seconds, then twice as long each time, at most 300 s. It gives up after
+# three in a row. Progress is a newer checkpoint. A signal to this script is passed to the command and ends the loop.
 set -uo pipefail
 
 if [ $# -lt 2 ]; then
@@ -23,7 +23,7 @@ shift
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-120}
 first_pause=${PAUSE:-5}
 
-# The step of the newest checkpoint; 0 where there is none.
+# Print the step of the newest checkpoint, or 0.
 step() {
     local newest=0 folder number
     for folder in "$run"/checkpoints/step-*; do
@@ -33,7 +33,7 @@ step() {
     echo "$newest"
 }
 
-# The code in RUN/exit.json if the command wrote one since $1; "killed" where it began and wrote no end; "" otherwise.
+# Print the code in RUN/exit.json if it is newer than file $1: a number, or "killed" if it is null; else nothing.
 code() {
     [ "$run/exit.json" -nt "$1" ] || return 0
     sed -n 's/^ *"code": null.*/killed/p; s/^ *"code": \([0-9]*\).*/\1/p' "$run/exit.json"
@@ -68,7 +68,7 @@ while :; do
     if [ -n "$stop" ]; then exit "$stop"; fi
     case $ended in
         75 | 129 | 143 | killed) ;;
-        13[0-9] | 14[0-9] | 15[0-9]) [ "$ended" != 130 ] || exit 130 ;; # the command itself died of a signal
+        13[0-9] | 14[0-9] | 15[0-9]) [ "$ended" != 130 ] || exit 130 ;; # a signal killed the command itself
         *)
             say "ended with $ended at step $after: see $run/exit.json"
             exit "$ended"

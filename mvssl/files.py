@@ -1,21 +1,23 @@
-"""Files that a command writes where it is told: tried before the work, and there whole or not at all.
+"""Write files: checked before the work, then complete or not at all; hash them; paths that begin with ~.
 
-in   a path, and what is to stand there
-out  the file, or an error that says what is in the way and how to go round it
+in   a path, and the content of the file or folder
+out  the file or folder, or an error that says what is in the way and what to do
 
-One rule for all verbs: what is missing of the folder is made, a link is followed, and only a plain file that begins
-like what is to be written is written over. A folder, a device or a pipe is refused: a file is put in its place by a
-rename, which would replace /dev/null by a file.
+One rule for all commands: missing folders are made, and a link is followed. Only a plain file that begins like the new
+content is replaced. A folder, a device or a pipe is refused: the file takes its place by a rename, which would replace
+/dev/null by a file.
 """
 
 import contextlib
 import errno
+import hashlib
 import io
 import os
 import re
 import secrets
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,17 +26,17 @@ from mvssl.errors import MvsslError, OutputError, RecipeError, StorageError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# numpy gives no number of an error where it wrote less than it should
+# None: numpy gives no number where it wrote less than it should
 HALF_WAY = (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM)
-WRITERS = ("safetensors", "safetensors_rust", "pyarrow")  # whose errors of writing are no OSError
+WRITERS = ("safetensors", "safetensors_rust", "pyarrow")  # packages whose writing errors are not OSError
 
 
 class Kind(NamedTuple):
-    """What a file holds: in words, the bytes that every such file begins with, and how to name another one."""
+    """A kind of output file: its name in messages, the bytes that it begins with, how to choose another path."""
 
     what: str
     begins: bytes
-    way_out: str
+    hint: str
 
 
 RECORDS = Kind("records of an evaluation", b"[", "; choose another with --json FILE")
@@ -44,26 +46,25 @@ PAGE = Kind("HTML page", b"<!doctype html>", "; choose another with --out FILE")
 PICTURE = Kind("PNG picture", b"\x89PNG", "; choose another with --out FILE")
 
 
-def try_place(file: str | Path, kind: Kind) -> None:
-    """See, before the work, that `file` can be written, and make its folder. Raises `OutputError`.
+def check_output(file: str | Path, kind: Kind) -> None:
+    """Check before the work that `file` can be written, and make its folder. Raise `OutputError`.
 
-    An older file of the same kind may be written over, also a damaged or an empty one; anything else that is there is
-    kept.
+    An older file of the same kind is replaced, also a damaged or an empty one. Anything else is kept, and an error.
     """
     file = Path(file)
     try:
-        refuse_odd(file, OutputError, kind.way_out)
+        refuse_special(file, OutputError, kind.hint)
         folder = Path(os.path.realpath(file)).parent
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
         before = _head(file) if file.exists() else b""
     except FileExistsError as error:
-        raise OutputError(f"{file} cannot be written: {error.filename} is no folder{kind.way_out}") from None
+        raise OutputError(f"{file} cannot be written: {error.filename} is no folder{kind.hint}") from None
     except OSError as error:
-        raise OutputError(f"{file} cannot be written: {error.strerror}{kind.way_out}") from None
+        raise OutputError(f"{file} cannot be written: {error.strerror}{kind.hint}") from None
     if before and not before.lower().startswith(kind.begins.lower()):
-        raise OutputError(f"{file} cannot be written: it is there and holds no {kind.what}{kind.way_out}")
+        raise OutputError(f"{file} cannot be written: it exists and holds no {kind.what}{kind.hint}")
 
 
 def _head(file: Path) -> bytes:
@@ -71,43 +72,90 @@ def _head(file: Path) -> bytes:
         return opened.read(64).lstrip()
 
 
-def refuse_odd(file: Path, failure: type[MvsslError], way_out: str) -> None:
-    """Raise `failure` where something is there that is no plain file."""
+def refuse_special(file: Path, failure: type[MvsslError], hint: str) -> None:
+    """Raise `failure` where `file` exists and is no plain file."""
     if file.exists() and not file.is_file():
         what = "a folder" if file.is_dir() else "a device or a pipe, and no plain file"
-        raise failure(f"{file} cannot be written: it is {what}{way_out}")
+        raise failure(f"{file} cannot be written: it is {what}{hint}")
 
 
-def write_aside(
-    file: str | Path, content: str | bytes, failure: type[MvsslError] = StorageError, way_out: str = ""
+def write_file(
+    file: str | Path, content: str | bytes, failure: type[MvsslError] = StorageError, hint: str = ""
 ) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part; raises `failure`.
+    """Write a file so that a reader sees the old content or the new, never a part; it outlives a power failure.
 
-    A link is followed; what is no plain file is refused. On a full disk it is `StorageError` that is raised.
+    A link is followed; what is no plain file is refused. Raise `StorageError` on a full disk, else `failure`, whose
+    message ends with `hint`.
     """
-    whole = Path(os.path.realpath(file))
-    # short, as a name has at most 255 bytes; drawn, as processes of several containers may have one number
-    aside = whole.with_name(f".{whole.name[:40]}.{secrets.token_hex(4)}")
-    with writing(file, failure, way_out):
-        refuse_odd(Path(file), failure, way_out)
-        try:
-            with aside.open("wb") as opened:
-                opened.write(content if isinstance(content, bytes) else content.encode())
-                opened.flush()
-                os.fsync(opened.fileno())  # else a power failure may leave an empty file under the new name
-            os.replace(aside, whole)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                aside.unlink(missing_ok=True)
-            raise
+    with write_errors(file, failure, hint):
+        refuse_special(Path(file), failure, hint)
+        with written_beside(Path(os.path.realpath(file))) as beside:
+            write_durably(beside, content if isinstance(content, bytes) else content.encode())
+
+
+def name_beside(place: Path, prefix: str = ".") -> Path:
+    """Return a path beside `place`, hidden, that no other process uses."""
+    # short, as a name has at most 255 bytes; random, as processes of several containers may have one number
+    return place.with_name(f"{prefix}{place.name[:40]}.{secrets.token_hex(4)}")
 
 
 @contextlib.contextmanager
-def writing(file: str | Path, failure: type[MvsslError] = StorageError, way_out: str = "") -> Iterator[None]:
-    """Inside, a library writes `file`; what it raises then becomes an error of ours that says why.
+def written_beside(place: Path, prefix: str = ".", put: Callable[[Path, Path], None] | None = None) -> Iterator[Path]:
+    """Give a path beside `place` for a new file or folder, which at the end takes its place by a rename.
 
-    `StorageError` where writing ended half-way, as on a full disk or at a limit of file sizes; `failure` for any other
-    error of the operating system. An error that does not come from writing passes.
+    `put(new, place)` may do something else than a rename. Where anything fails, nothing is left beside `place`.
+    """
+    beside = name_beside(place, prefix)
+    try:
+        yield beside
+        (put or os.replace)(beside, place)
+    finally:
+        remove(beside)
+
+
+def write_durably(file: Path, content: bytes) -> None:
+    """Write a file that is on the disk when this returns; otherwise a power failure may leave it empty."""
+    with file.open("wb") as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the names in a folder are on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder where it can be removed; errors of the operating system are ignored."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def hash_bytes(content: bytes) -> str:
+    """Return the sha256 of bytes in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def hash_file(file: Path, algorithm: Callable[[], "hashlib._Hash"] = hashlib.sha256) -> str:
+    """Return the hexadecimal digest of a file's bytes. Raise `OSError`."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, algorithm).hexdigest()
+
+
+@contextlib.contextmanager
+def write_errors(file: str | Path, failure: type[MvsslError] = StorageError, hint: str = "") -> Iterator[None]:
+    """Turn errors of writing `file` inside the block into errors of mvssl that say why.
+
+    Raise `StorageError` where writing ended half-way, as on a full disk or at a limit of file sizes, and `failure` for
+    other errors of the operating system. Errors that do not come from writing are raised unchanged.
     """
     try:
         yield
@@ -116,44 +164,44 @@ def writing(file: str | Path, failure: type[MvsslError] = StorageError, way_out:
         why = error.strerror or error
         if isinstance(error, FileExistsError | NotADirectoryError):
             why = f"{error.filename} is no folder"
-        raise kind(f"{file} cannot be written: {why}{way_out}") from error
+        raise kind(f"{file} cannot be written: {why}{hint}") from error
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in WRITERS:
             raise
-        raise StorageError(f"{file} cannot be written: {error}{way_out}") from error
+        raise StorageError(f"{file} cannot be written: {error}{hint}") from error
 
 
-def write_picture(figure: "Figure", file: str | Path, way_out: str = "") -> Path:
-    """Write a matplotlib figure as a PNG, whatever the name ends in. Raises `OutputError`, `StorageError`."""
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png")
-    write_aside(file, drawn.getvalue(), OutputError, way_out)
+def write_picture(figure: "Figure", file: str | Path, hint: str = "") -> Path:
+    """Write a matplotlib figure as a PNG, whatever the suffix of `file`. Raise `OutputError`, `StorageError`."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    write_file(file, image.getvalue(), OutputError, hint)
     return Path(file)
 
 
-def at_home(path: str) -> str:
-    """The path with ~ or ~USER written out. Raises `ValueError` where there is no such user or no home is known."""
+def expand_home(path: str) -> str:
+    """Return the path with ~ or ~USER written out. Raise `ValueError` for an unknown user, or without a home."""
     kind, rest = re.fullmatch(r"((?:[a-z]+:)?)(.*)", path, re.DOTALL).groups()  # pyright: ignore[reportOptionalMemberAccess]
     if not rest.startswith("~"):
         return path
-    whole = os.path.expanduser(rest)
-    if whole.startswith("~"):
+    expanded = os.path.expanduser(rest)
+    if expanded.startswith("~"):
         user = rest.partition("/")[0]
         why = "no home folder is known; set HOME" if user == "~" else f"there is no user {user[1:]!r}"
         raise ValueError(f"{path}: {why}; write {kind}./{rest} for what is really named so")
-    return kind + whole
+    return kind + expanded
 
 
-def known_home(path: str) -> str:
-    """The path as it is written. Raises `ValueError` where `at_home` would."""
-    at_home(path)
+def check_home(path: str) -> str:
+    """Return the path unchanged. Raise `ValueError` where `expand_home` would."""
+    expand_home(path)
     return path
 
 
 def home_path(path: str | Path) -> Path:
-    """The path with ~ or ~USER written out. Raises `RecipeError`."""
+    """Return the path with ~ or ~USER written out. Raise `RecipeError`."""
     try:
-        return Path(at_home(str(path)))
+        return Path(expand_home(str(path)))
     except ValueError as error:
         raise RecipeError(str(error)) from None
 

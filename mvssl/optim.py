@@ -1,4 +1,4 @@
-"""From named parameters to an optimizer: weights decay, norms and biases do not."""
+"""The optimizer of a model, and the learning rate of each step."""
 
 import math
 
@@ -9,10 +9,10 @@ from mvssl.recipe import Optim
 
 
 def build_optimizer(model: nn.Module, table: Optim) -> torch.optim.Optimizer:
-    """AdamW over the trainable parameters in two groups: matrices and kernels with weight decay, vectors without.
+    """Return AdamW over the trainable parameters: matrices and kernels with weight decay, norms and biases without.
 
-    Fused, so that one kernel updates everything and a step can be vetoed on the device: with `optimizer.found_inf`
-    set to 1 it changes neither weights nor moments nor its step count.
+    It is fused, so a step can be vetoed on the device: with `optimizer.found_inf` set to 1 it changes neither weights
+    nor moments nor its step count.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -24,28 +24,28 @@ def build_optimizer(model: nn.Module, table: Optim) -> torch.optim.Optimizer:
 
 
 def learning_rate(table: Optim, step: int, steps: int) -> float:
-    """The rate of `step` (from 0) in a run of `steps`: linear warm-up, then cosine or constant."""
+    """Return the rate of `step` (from 0) in a run of `steps`: linear warm-up, then cosine or constant."""
     if table.schedule == "cosine":
-        share = cosine(step, steps=steps, warmup=table.warmup, final=table.final)
+        share = cosine_share(step, steps=steps, warmup=table.warmup, final=table.final)
     else:
-        share = warm(step, warmup=table.warmup)
+        share = warmup_share(step, warmup=table.warmup)
     return table.lr * share
 
 
-def warm(step: int, *, warmup: int) -> float:
-    """Share of the full rate: a line from 1/warmup at step 0 to 1 at step warmup - 1, then 1."""
+def warmup_share(step: int, *, warmup: int) -> float:
+    """Return the share of the full rate: linear from 1/warmup at step 0 to 1 at step warmup - 1, then 1."""
     return min((step + 1) / warmup, 1.0) if warmup else 1.0
 
 
-def cosine(step: int, *, steps: int, warmup: int = 0, final: float = 0.0) -> float:
-    """Share of the full rate: `warm`, then half a cosine that reaches `final` at the last of `steps`.
+def cosine_share(step: int, *, steps: int, warmup: int = 0, final: float = 0.0) -> float:
+    """Return the share of the full rate: warm-up, then half a cosine that reaches `final` at the last of `steps`.
 
     Loshchilov and Hutter, 2017, arXiv:1608.03983, without restarts.
 
-    >>> [round(cosine(step, steps=5), 3) for step in range(5)]
+    >>> [round(cosine_share(step, steps=5), 3) for step in range(5)]
     [1.0, 0.854, 0.5, 0.146, 0.0]
     """
     if step < warmup:
-        return warm(step, warmup=warmup)
+        return warmup_share(step, warmup=warmup)
     done = min((step - warmup) / max(steps - 1 - warmup, 1), 1.0)
     return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2

@@ -1,45 +1,51 @@
-"""Stateless randomness: every number is a hash of (seed, position, name, place).
+"""Random numbers without a state: each number is a hash of (seed, position, name, place).
 
-in   seed, position [n] (a sample's place in the whole run), the name of what is drawn
-out  uniform or normal numbers, row i depending on position i alone
+in   a seed, the position [n] of each sample in the run, and a name for what is drawn
+out  uniform or normal numbers; row i depends on position i alone
 
-The same sample therefore gets the same draw on any number of processes, in any batch, after any resume, and there is
-no generator state to save. All arithmetic is on 64-bit integers, which every device computes alike.
+A sample therefore gets the same draw on any number of processes, in any batch, and after any resume. No generator
+state is saved. All arithmetic is on 64-bit integers, which gives the same result on every device.
 """
 
 import hashlib
 import math
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed integer: torch has no full unsigned arithmetic
+Integers = TypeVar("Integers", Tensor, np.ndarray)
+
+# SplitMix64's constants as signed integers, because torch has no full unsigned arithmetic
+GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
-def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical right shift: torch's is arithmetic, so the copied sign bits are masked away."""
+def mix(x: Integers) -> Integers:
+    """Return SplitMix64's finaliser (Steele et al., OOPSLA 2014) of int64 [...]: similar inputs, unrelated outputs."""
+    x = (x ^ _shift_right(x, 30)) * _MIX_1
+    x = (x ^ _shift_right(x, 27)) * _MIX_2
+    return x ^ _shift_right(x, 31)
+
+
+def _shift_right(x: Integers, bits: int) -> Integers:
+    """Shift as if x had no sign: `>>` repeats the sign bit, so these copies are masked out."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def mix(x: Tensor) -> Tensor:
-    """SplitMix64's finaliser (Steele et al., OOPSLA 2014): neighbouring int64 inputs give unrelated outputs."""
-    x = (x ^ _shift(x, 30)) * _MIX_1
-    x = (x ^ _shift(x, 27)) * _MIX_2
-    return x ^ _shift(x, 31)
-
-
 def hash_name(*parts: object) -> int:
-    """A signed 64-bit number for a name, the same in every process and on every machine."""
+    """Return a signed 64-bit number for a name, the same in every process and on every machine."""
     text = "\0".join(str(part) for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
 
 class Draws:
-    """The draws of a batch whose samples stand at `position` (int64 [n]) in the run.
+    """Random numbers for a batch whose samples have the places `position` (int64 [n]) in the run.
 
-    `scope` prefixes every name, so that a view's or an objective's draws are its own. Numbers come out on `device`.
+    `scope` is a prefix of every name, so that each view and each objective has its own numbers. `device` is where the
+    numbers are computed and returned.
     """
 
     def __init__(self, seed: int, position: Tensor, device: torch.device | str = "cpu", scope: str = ""):
@@ -47,25 +53,25 @@ class Draws:
         self.device = torch.device(device)
 
     def within(self, scope: str, device: torch.device | str | None = None) -> "Draws":
-        """The same samples under a longer scope, optionally with numbers on another device."""
+        """Return the draws of the same samples under a longer scope, on another device if one is given."""
         return Draws(self.seed, self.position, device or self.device, f"{self.scope}/{scope}")
 
     def bits(self, name: str, *shape: int) -> Tensor:
-        """int64 [n, *shape], all 64 bits random."""
-        row = mix(self.position.to(self.device, non_blocking=True) * _GOLDEN + hash_name(self.seed, self.scope, name))
-        place = torch.arange(1, math.prod(shape) + 1, device=self.device) * _GOLDEN
+        """Return int64 [n, *shape] of 64 random bits each."""
+        row = mix(self.position.to(self.device, non_blocking=True) * GOLDEN + hash_name(self.seed, self.scope, name))
+        place = torch.arange(1, math.prod(shape) + 1, device=self.device) * GOLDEN
         return mix(row[:, None] + place).view(-1, *shape)
 
     def uniform(self, name: str, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-        """[n, *shape], uniform on [0, 1): 53 random bits in float64, 24 otherwise."""
+        """Return [n, *shape], uniform on [0, 1): 53 random bits in float64, 24 in any other type."""
         digits = 53 if dtype == torch.float64 else 24
-        return _shift(self.bits(name, *shape), 64 - digits).to(dtype) * 2.0**-digits
+        return _shift_right(self.bits(name, *shape), 64 - digits).to(dtype) * 2.0**-digits
 
     def normal(self, name: str, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-        """[n, *shape], standard normal, by inverting the distribution function of a uniform draw."""
-        middle = self.uniform(name, *shape).mul(1 - 2.0**-52).add(2.0**-54)  # strictly inside (0, 1)
-        return torch.special.ndtri(middle).to(dtype)
+        """Return [n, *shape], standard normal: the inverse distribution function of a uniform draw."""
+        inside = self.uniform(name, *shape).mul(1 - 2.0**-52).add(2.0**-54)  # strictly between 0 and 1
+        return torch.special.ndtri(inside).to(dtype)
 
     def integers(self, name: str, high: int, *shape: int) -> Tensor:
-        """int64 [n, *shape], uniform on 0 .. high - 1."""
+        """Return int64 [n, *shape], uniform on 0 .. high - 1."""
         return (self.uniform(name, *shape) * high).long()

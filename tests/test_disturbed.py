@@ -377,7 +377,7 @@ def test_checks_on_a_full_disk_cost_no_step(root, monkeypatch, capsys):
     def full(*_: object) -> None:
         raise StorageError(os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(check, "write_aside", full)
+    monkeypatch.setattr(check, "write_file", full)
     train(tiny.recipe(root / "data", root / "run", train__steps=6, train__check_every=3, train__save_every=3))
     assert newest_step(root / "run") == 6
     assert "training goes on" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from storage import files_of_at_most
 from mvssl.bench import bench_reader, bench_train, bench_views
 from mvssl.bench.rivals import draw
 from mvssl.errors import OutputError, StorageError
-from mvssl.files import PICTURE, RECORDS, try_place, write_aside, write_picture, writing
+from mvssl.files import PICTURE, RECORDS, check_output, write_errors, write_file, write_picture
 
 
 @pytest.fixture
@@ -29,14 +29,14 @@ def test_a_pipe_a_device_or_a_folder_is_refused_before_the_work_and_after_it_and
     (tmp_path / "link").symlink_to(pipe)
     for place, said in ((pipe, "pipe"), (tmp_path / "link", "pipe"), (tmp_path, "a folder")):
         with pytest.raises(OutputError, match=f"it is .*{said}.*--json FILE"):
-            try_place(place, RECORDS)
+            check_output(place, RECORDS)
         with pytest.raises(StorageError, match=f"it is .*{said}"):
-            write_aside(place, "[]")
+            write_file(place, "[]")
         with pytest.raises(OutputError, match=f"it is .*{said}"):
             write_picture(Figure(), place)
     assert pipe.is_fifo()
     with pytest.raises(OutputError, match="/dev/null cannot be written: it is a device"):
-        try_place("/dev/null", RECORDS)
+        check_output("/dev/null", RECORDS)
     assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
 
 
@@ -47,21 +47,21 @@ def test_only_an_older_file_of_the_kind_or_an_empty_one_is_written_over(tmp_path
     ):  # fmt: skip
         (tmp_path / "x").write_bytes(content)
         if allowed:
-            try_place(tmp_path / "x", kind)
+            check_output(tmp_path / "x", kind)
         else:
             with pytest.raises(OutputError, match=f"holds no {kind.what}"):
-                try_place(tmp_path / "x", kind)
+                check_output(tmp_path / "x", kind)
         assert (tmp_path / "x").read_bytes() == content
 
 
 def test_the_folder_is_made_a_link_followed_and_a_name_as_long_as_names_can_be_written(tmp_path):
-    try_place(tmp_path / "a" / "b" / "x.json", RECORDS)
+    check_output(tmp_path / "a" / "b" / "x.json", RECORDS)
     assert (tmp_path / "a" / "b").is_dir()
     (tmp_path / "link").symlink_to("x")
-    write_aside(tmp_path / "link", "one")
+    write_file(tmp_path / "link", "one")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "x").read_text() == "one"
-    write_aside(tmp_path / ("n" * 255), "one")
+    write_file(tmp_path / ("n" * 255), "one")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "link", "n" * 255, "x"]
 
 
@@ -83,9 +83,9 @@ def test_the_picture_of_a_race_that_cannot_be_drawn_is_a_sentence(tmp_path):
 
 
 def test_a_full_disk_is_a_failed_write_whatever_else_would_be(tmp_path):
-    write_aside(tmp_path / "a.json", "[]")
+    write_file(tmp_path / "a.json", "[]")
     with files_of_at_most(10), pytest.raises(StorageError, match=r"a\.json cannot be written: File too large; choose"):
-        write_aside(tmp_path / "a.json", "[" + 20 * " " + "]", OutputError, "; choose another")
+        write_file(tmp_path / "a.json", "[" + 20 * " " + "]", OutputError, "; choose another")
     with files_of_at_most(10), pytest.raises(StorageError, match=r"picture\.png cannot be written"):
         write_picture(Figure(), tmp_path / "picture.png")
     assert (tmp_path / "a.json").read_text() == "[]"
@@ -100,9 +100,9 @@ def test_errors_of_libraries_that_write_are_failed_writes_and_others_pass(tmp_pa
         lambda file: Image.effect_noise((50, 50), 99).save(file),
     ):
         with files_of_at_most(100), pytest.raises(StorageError, match=r"x\.png cannot be written"):  # noqa: SIM117
-            with writing(tmp_path / "x.png"):
+            with write_errors(tmp_path / "x.png"):
                 write(tmp_path / "x.png")
-    with pytest.raises(ZeroDivisionError), writing("x"):
+    with pytest.raises(ZeroDivisionError), write_errors("x"):
         print(1 / 0)
-    with pytest.raises(OutputError, match="x is no place"), writing("x"):
+    with pytest.raises(OutputError, match="x is no place"), write_errors("x"):
         raise OutputError("x is no place")

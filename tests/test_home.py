@@ -2,7 +2,7 @@
 
 import pytest
 
-from mvssl.files import at_home
+from mvssl.files import expand_home
 
 
 @pytest.fixture(autouse=True)
@@ -24,10 +24,10 @@ def home(monkeypatch):
     ],
 )
 def test_a_leading_tilde_is_the_home_folder(path, whole):
-    assert at_home(path) == whole
+    assert expand_home(path) == whole
 
 
 @pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "~*.tar"])
 def test_a_user_who_does_not_exist_is_refused_with_the_way_to_mean_a_name(path):
     with pytest.raises(ValueError, match=r"there is no user .*; write \./~"):
-        at_home(path)
+        expand_home(path)

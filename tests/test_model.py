@@ -10,15 +10,15 @@ from mvssl.distributed.batch_norm import convert_batchnorm
 from mvssl.encoders import Encoder, Features, Widths, with_view
 from mvssl.errors import RecipeError
 from mvssl.model import MultiView, Term, build_model, find_idle_parameters
-from mvssl.objectives import Context
+from mvssl.objectives import Context, Objective
 from mvssl.random import Draws
 
 HERE = f"{__name__}:"
 SHAPES = {"a_0": (3, 16, 16), "a_1": (3, 16, 16), "b": (1, 16, 16)}
 
 
-class Spread(nn.Module):
-    """A toy objective: the mean square of every present view's projected vector."""
+class Spread(Objective):
+    """The mean square of every present view's projected vector."""
 
     def __init__(self, widths: dict[str, Widths], *, embed: int = 4):
         super().__init__()
@@ -86,7 +86,7 @@ def test_building_is_a_function_of_the_seed():
     assert_close(*states, rtol=0, atol=0)
 
 
-def test_objectives_add_up_by_weight_and_their_metrics_say_whose_they_are():
+def test_objectives_add_up_by_weight_and_metrics_name_their_term():
     name = HERE + "Spread"
     model = build_model(
         tables(objective=[{"name": name, "weight": 2.0}, {"name": name, "weight": 0.5, "embed": 3}]), SHAPES
@@ -97,7 +97,7 @@ def test_objectives_add_up_by_weight_and_their_metrics_say_whose_they_are():
     assert model.labels == ["Spread_0", "Spread_1"]
 
 
-def test_joint_views_are_normalised_together_and_separate_ones_apart():
+def test_joint_views_share_batch_statistics_and_others_do_not():
     x = views()
     for joint, parts in ((True, [("a_0", "a_1")]), (False, [("a_0",), ("a_1",)])):
         model = build_model(tables(train={"steps": 1, "out": "x", "joint_bn": joint}), SHAPES)
@@ -108,7 +108,7 @@ def test_joint_views_are_normalised_together_and_separate_ones_apart():
             assert_close(torch.cat([found[view].vector for view in part]), together)
 
 
-def test_absent_rows_meet_no_encoder_and_come_back_as_zeros():
+def test_absent_rows_do_not_pass_the_encoder_and_are_zero():
     model = build_model(tables(), SHAPES)
     mask = torch.tensor([True, False, True, False])
     x = views()
@@ -121,7 +121,7 @@ def test_absent_rows_meet_no_encoder_and_come_back_as_zeros():
     assert_close(model.encode(spoilt, {"a_0": mask, "a_1": mask})["a_0"].vector, found["a_0"].vector)
 
 
-def test_a_view_without_any_row_keeps_the_graph_and_teaches_batch_norm_nothing():
+def test_a_view_without_rows_keeps_graph_and_batch_norm_statistics():
     model = build_model(tables(), SHAPES)
     nobody = torch.zeros(4, dtype=torch.bool)
     before = {name: b.clone() for name, b in model.encoders["a"].named_buffers()}
@@ -134,7 +134,7 @@ def test_a_view_without_any_row_keeps_the_graph_and_teaches_batch_norm_nothing()
     assert model.encoders["a"].model.bn1.training
 
 
-def test_scores_are_computed_in_float32_under_autocast_and_in_float64_where_given():
+def test_scores_are_float32_under_autocast_and_float64_where_given():
     model = build_model(tables(objective={"name": HERE + "Types"}), SHAPES)
     with torch.autocast("cpu", torch.bfloat16):
         model(views(), context())
@@ -159,7 +159,7 @@ def test_scores_are_computed_in_float32_under_autocast_and_in_float64_where_give
     ],
     ids=lambda objective: " ".join(map(str, objective.values())),
 )
-def test_no_module_of_an_objective_sees_half_precision_under_autocast(objective):
+def test_no_module_of_an_objective_gets_half_precision(objective):
     encoder = {"name": "resnet10_small", "options": {"channels": [8, 8, 8, 8]}}
     made = tables(views={"a": {"from": "x", "count": 2}}, encoder={"a": encoder}, objective=objective)
     shapes = {view: SHAPES[view] for view in ("a_0", "a_1")}
@@ -197,7 +197,7 @@ class Reader(Spread):
         return super().forward(features, context)
 
 
-def test_an_objective_that_reads_views_finds_each_as_map_zero_and_the_others_do_not():
+def test_only_an_objective_that_reads_views_gets_them_as_map_zero():
     made = tables(objective=[{"name": HERE + "Reader"}, {"name": HERE + "Spread"}])
     model, x = build_model(made, SHAPES), views()
     model(x, context())
@@ -214,7 +214,7 @@ def test_vectors_and_signals_are_maps_of_one_row():
     assert with_view(found, torch.randn(4, 9, 50)).maps[0].shape == (4, 9, 1, 50)
 
 
-def test_unreached_parameters_are_found_and_nothing_else_is_changed():
+def test_idle_parameters_are_found_and_nothing_else_changes():
     model = build_model(tables(objective={"name": HERE + "OneView"}), SHAPES)
     kept = torch.ones_like(model.encoders["a"].model.conv1.weight)
     model.encoders["a"].model.conv1.weight.grad = kept
@@ -240,7 +240,7 @@ def test_views_of_one_encoder_need_equal_channels():
 
 
 @pytest.mark.parametrize("name", ["half", "type", "keys", "training"])
-def test_a_name_that_torch_uses_itself_is_no_name_for_a_view(name):
+def test_a_view_must_not_have_the_name_of_an_attribute_of_torch(name):
     made = tables(views={name: {"from": "x"}}, encoder={"name": "mlp"})
     with pytest.raises(RecipeError, match=f"views.{name}: .* call the view {name}_view"):
         build_model(made, {name: (3, 8, 8)})
@@ -271,7 +271,7 @@ def test_each_view_has_the_widths_of_its_own_size():
     assert model.objective[0].widths["a"].maps[0] == (64, 8, 8)
 
 
-def test_an_objective_is_told_which_view_of_the_recipe_each_view_is_drawn_from():
+def test_widths_name_the_view_of_the_recipe_that_each_is_drawn_from():
     assert {view: w.base for view, w in build_model(tables(), SHAPES).objective[0].widths.items()} == {
         "a_0": "a",
         "a_1": "a",
@@ -324,7 +324,7 @@ def test_two_processes_with_batch_norm_and_absent_rows_equal_one(processes, pres
         assert_close(part[2], buffers, atol=1e-9, rtol=1e-9)
 
 
-def test_options_that_fail_in_training_mode_alone_are_refused_before_the_first_step():
+def test_options_that_fail_only_in_training_are_refused_at_the_start():
     table = recipe.Encoder(name="resnet10_small", options={"channels": [16, 16, 16, 16], "drop_path_rate": 2.0})
     model = MultiView({"a": Encoder(table, (3, 16, 16))}, [])
     with pytest.raises(RecipeError, match=r"encoder.resnet10_small.*drop_path_rate=2.0"):

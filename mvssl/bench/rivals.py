@@ -20,13 +20,14 @@ from torch import Tensor
 
 from mvssl.bench.lightly import Method, rival
 from mvssl.bench.timing import FOREVER, planned, try_file, write
-from mvssl.data import Batch, ShardSource, open_shards, sequential_loader
+from mvssl.data import Batch, ShardSource, sequential_loader
 from mvssl.errors import RecipeError
-from mvssl.evaluation.features.inputs import Some
+from mvssl.evaluation.features.inputs import Subset
 from mvssl.evaluation.features.labelled import Labelled
+from mvssl.evaluation.features.splits import open_labelled
 from mvssl.evaluation.probes.knn import knn
 from mvssl.evaluation.results.metrics import Result
-from mvssl.files import MEASURED, PICTURE, try_place, write_picture
+from mvssl.files import MEASURED, PICTURE, check_output, write_picture
 from mvssl.recipe import Recipe
 from mvssl.training.step import Trainer, make_accelerator
 from mvssl.views.normalize import spread
@@ -56,11 +57,11 @@ def bench_rivals(
         raise RecipeError(f"--json {json_file}: the picture is drawn to {picture}; choose a name that ends in .json")
     try_file(json_file)
     if picture is not None:
-        try_place(picture, PICTURE._replace(way_out=MEASURED.way_out))
+        check_output(picture, PICTURE._replace(hint=MEASURED.hint))
     torch.set_num_threads(1)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": 0})})  # all time is ours
-    columns = {view.source: recipe.data.columns[view.source], "label": recipe.data.label}
-    train, test = (open_shards(split, recipe.data.folder, columns) for split in (recipe.data.train, recipe.data.val))
+    columns = {view.source: recipe.data.columns[view.source]}
+    train, test = (open_labelled(recipe.data, patterns, columns) for patterns in (recipe.data.train, recipe.data.val))
     turns = max(1, round(minutes * 60 / CHECKS / TURN))
     runners = {}
     for method in methods:
@@ -151,13 +152,13 @@ def draw(found: dict[str, Any], out: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    write_picture(figure, out, MEASURED.way_out)
+    write_picture(figure, out, MEASURED.hint)
 
 
 def features(encode: Callable[[Batch], Tensor], shards: ShardSource, samples: int) -> Labelled:
     """What `encode` says of so many samples, evenly over the shards."""
     found, labels = [], []
-    for batch in sequential_loader(Some(shards, spread(len(shards), samples).tolist()), batch_size=256):
+    for batch in sequential_loader(Subset(shards, spread(len(shards), samples).tolist()), batch_size=256):
         with torch.inference_mode():
             found.append(encode(batch).float())
         labels.append(batch.columns["label"].long())

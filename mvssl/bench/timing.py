@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 
 from mvssl.errors import OutputError
-from mvssl.files import MEASURED, try_place, write_aside
+from mvssl.files import MEASURED, check_output, write_file
 from mvssl.runs.versions import versions
 
 FOREVER = 10**9  # steps; the order of samples runs on across epochs
@@ -66,7 +66,7 @@ def wait(device: torch.device) -> None:
 def try_file(json_file: str | Path | None) -> None:
     """See that the result can be written, before anything is measured. Raises `OutputError`."""
     if json_file and _main():
-        try_place(json_file, MEASURED)
+        check_output(json_file, MEASURED)
 
 
 def write(found: dict[str, Any], device: torch.device, json_file: str | Path | None) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def write(found: dict[str, Any], device: torch.device, json_file: str | Path | N
         "versions": versions(),
     }
     if json_file and _main():
-        write_aside(json_file, json.dumps(whole, indent=1) + "\n", OutputError, MEASURED.way_out)
+        write_file(json_file, json.dumps(whole, indent=1) + "\n", OutputError, MEASURED.hint)
     return whole
 
 

@@ -5,9 +5,7 @@ out  what is wrong with it; its state, its tensors, a model and an optimizer wit
 """
 
 import contextlib
-import hashlib
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mvssl.errors import DataError, StorageError
+from mvssl.files import hash_file
 from mvssl.runs.json_forms import is_state, parsed
 
 MANIFEST, RECIPE = "MANIFEST.json", "recipe.yaml"
@@ -38,9 +37,8 @@ def faults(checkpoint: Path) -> list[str]:
     wrong = []
     for name, entry in manifest.items():
         try:
-            with open(checkpoint / name, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                same = size == entry["bytes"] and hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]
+            file = checkpoint / name
+            same = file.stat().st_size == entry["bytes"] and hash_file(file) == entry["sha256"]
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             same = False
         except OSError as error:
@@ -86,7 +84,7 @@ def _unreadable(file: Path, error: OSError) -> StorageError:
 def digest(checkpoint: Path) -> str:
     """sha256 of the manifest, which holds those of the files; empty where there is none."""
     with contextlib.suppress(OSError):
-        return hashlib.sha256((checkpoint / MANIFEST).read_bytes()).hexdigest()
+        return hash_file(checkpoint / MANIFEST)
     return ""
 
 

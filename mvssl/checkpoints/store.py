@@ -14,10 +14,7 @@ There is no loader, sampler or generator state: position and draws are functions
 """
 
 import contextlib
-import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +39,7 @@ from mvssl.checkpoints.contents import (
     step_of,
 )
 from mvssl.errors import DataError, StorageError
-from mvssl.files import write_aside
+from mvssl.files import hash_bytes, name_beside, remove, sync_folder, write_durably, write_file, written_beside
 from mvssl.runs.json_forms import parsed
 from mvssl.text import warn
 
@@ -51,7 +48,8 @@ __all__ = [
     "load_tensors", "newest", "record_held_out", "restore", "save_checkpoint", "step_of", "would_be_best",
 ]  # fmt: skip
 HELD_OUT = "held_out.json"
-_DEBRIS = (".writing-*", ".deleting-*")
+_WRITING, _DELETING = ".writing-", ".deleting-"  # how folders begin that a kill may leave behind
+_DEBRIS = (f"{_WRITING}*", f"{_DELETING}*")
 
 
 def save_checkpoint(
@@ -70,7 +68,7 @@ def save_checkpoint(
     already stays as it is. Raises `StorageError`, leaving the earlier checkpoints and no debris.
     """
     folder = run / "checkpoints"
-    final, aside = folder / f"step-{step:08d}", folder / f".writing-{step:08d}-{os.getpid()}"
+    final = folder / f"step-{step:08d}"
     if final.is_dir() and not faults(final):
         return final
     files = {
@@ -80,23 +78,22 @@ def save_checkpoint(
         **({RECIPE: recipe.encode()} if recipe else {}),
         **{name: save(_contiguous(tensors)) for name, tensors in (more or {}).items()},
     }
-    manifest = {name: {"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)} for name, body in files.items()}
+    manifest = {name: {"sha256": hash_bytes(body), "bytes": len(body)} for name, body in files.items()}
     files[MANIFEST] = manifest_text(manifest)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _sync_folder(run)
+        sync_folder(run)
         for debris in (path for pattern in _DEBRIS for path in folder.glob(pattern)):
-            shutil.rmtree(debris, ignore_errors=True)
-        aside.mkdir()
-        for name, body in files.items():
-            _write_durably(aside / name, body)
-        _sync_folder(aside)
-        if final.exists():  # it is damaged, or it would have been kept
-            _remove(final)
-        aside.rename(final)
-        _sync_folder(folder)
+            remove(debris)
+        with written_beside(final, _WRITING) as beside:
+            beside.mkdir()
+            for name, body in files.items():
+                write_durably(beside / name, body)
+            sync_folder(beside)
+            if final.exists():  # it is damaged, or it would have been kept
+                _remove(final)
+        sync_folder(folder)
     except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
         why = f"checkpoint {final} could not be written: {error.strerror}; earlier ones are intact"
         raise StorageError(why) from error
     # What is newer than this step did not verify, or the run would have gone on from there: it must not count as kept.
@@ -182,7 +179,7 @@ def _ranked(checkpoints: list[Path]) -> list[Path]:
 def record_held_out(run: Path, step: int, held_out: dict[str, Any]) -> None:
     """Keep a held-out loss that was measured after the checkpoint of its step was written. Raises `StorageError`."""
     known = _recorded(run)
-    write_aside(run / "checkpoints" / HELD_OUT, json.dumps({**known, str(step): held_out}, indent=1))
+    write_file(run / "checkpoints" / HELD_OUT, json.dumps({**known, str(step): held_out}, indent=1))
 
 
 def _recorded(run: Path) -> dict[str, Any]:
@@ -206,27 +203,12 @@ def _held_out(checkpoint: Path) -> dict[str, Any] | None:
 
 def _remove(checkpoint: Path) -> None:
     """Delete a checkpoint; it loses its name first, so that a kill leaves no half of one."""
-    gone = checkpoint.with_name(f".deleting-{checkpoint.name.lstrip('.')}-{os.getpid()}")
+    gone = name_beside(checkpoint, _DELETING)
     with contextlib.suppress(OSError):
         checkpoint.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        remove(gone)
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """On the CPU, one copy each: safetensors refuses tensors that share memory."""
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-
-
-def _write_durably(path: Path, body: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,7 +9,7 @@ import typer
 
 from mvssl.cli.shards import index, pack, verify
 from mvssl.errors import OutputError
-from mvssl.files import PICTURE, SCHEMA, try_place, write_aside
+from mvssl.files import PICTURE, SCHEMA, check_output, write_file
 
 app = typer.Typer(
     help="Distributed multi-view self-supervised training.",
@@ -30,7 +30,7 @@ Checkpoint = Annotated[
 ]
 PROBE_NAMES = (
     "knn, linear, mlp, fewlabel, cluster, spectrum, ndm, ood, dense, finetune, sensors, retrieval, aligned, "
-    "information, inputs; may be given several times"
+    "information, inputs; or package.module:Class; may be given several times"
 )
 OVERRIDE = re.compile(r"[\w.-]+=")  # shards whose path begins so are written ./split=train
 QUICKSTART = Path("recipes/quickstart.yaml")
@@ -204,7 +204,7 @@ def views(
     from mvssl.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    try_place(out, PICTURE)
+    check_output(out, PICTURE)
 
     from mvssl.training.afterwards import draw_views
 
@@ -276,5 +276,5 @@ def schema(
     if out is None:
         print(text)
         return
-    try_place(out, SCHEMA)
-    write_aside(out, text, OutputError, SCHEMA.way_out)
+    check_output(out, SCHEMA)
+    write_file(out, text, OutputError, SCHEMA.hint)

@@ -11,7 +11,7 @@ import traceback
 from typing import Any
 
 from mvssl.errors import BROKEN_PIPE, BUG, MvsslError, RecipeError
-from mvssl.files import at_home
+from mvssl.files import expand_home
 from mvssl.process.signals import Stopped, exit_code, stop_signals
 from mvssl.process.streams import complain, flushed, open_streams
 from mvssl.process.system_errors import as_known
@@ -80,7 +80,7 @@ def _at_home(word: str) -> str:
     """A path, or an option with one, as in --out=~/x. What follows a recipe's key is the recipe's affair."""
     option, path = re.fullmatch(r"(--[\w-]+=)?(.*)", word, re.DOTALL).groups(default="")  # pyright: ignore[reportOptionalMemberAccess]
     try:
-        return option + at_home(path)
+        return option + expand_home(path)
     except ValueError as error:
         raise RecipeError(str(error)) from None
 

@@ -1,4 +1,4 @@
-"""Features, keys and labels of every sample, in files that other programs read. See docs/embed.md.
+"""Features, keys and labels of every sample, in files that other programs read. See docs/guides/embed.md.
 
 `embed(run, "features.npz")` does everything; `table` says what a row is, `formats` how each kind of file holds it.
 """

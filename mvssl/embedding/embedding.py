@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mvssl.data import ShardSource, open_shards, pattern_list
+from mvssl.data import ShardSource, pattern_list
 from mvssl.distributed import collectives
 from mvssl.distributed.devices import arithmetic, enough_memory
 from mvssl.embedding.formats import writer_of
@@ -23,9 +23,9 @@ from mvssl.embedding.summary import Embedded
 from mvssl.embedding.table import Table, check_names
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features.extraction import LESS, Collected, collect
-from mvssl.evaluation.features.layers import Candidate, Want, compute, describe
-from mvssl.evaluation.features.splits import Patterns, refuse_pictures
-from mvssl.evaluation.subject import OVERRIDES, Subject, candidates, open_subject, origin
+from mvssl.evaluation.features.layers import LABELS, EncoderUnderTest, FeatureSpec, compute_features, describe_features
+from mvssl.evaluation.features.splits import Patterns, open_labelled, refuse_pictures
+from mvssl.evaluation.subject import OVERRIDES, Subject, encoders_under_test, open_subject, origin
 from mvssl.recipe import Recipe, View
 from mvssl.recipe.messages import nearest
 from mvssl.runs.load import LoadedRun
@@ -79,7 +79,7 @@ def embed(
     seen = build_alike(tables, source.shapes, subject.views.shapes, subject.name)
     home = next(subject.model.parameters()).device
     try:
-        (own,) = candidates(subject, baselines=False)
+        (own,) = encoders_under_test(subject, baselines=False)
         subject.model.to(device).eval()
         found = _collected(source, own, layer, seen, tables, used, device, batch_size)
     finally:
@@ -110,17 +110,14 @@ def _opened(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> 
     """The samples with what the views are made from, and their labels where they have some."""
     needed = {table.source for table in tables.values()}
     columns = {name: column for name, column in recipe.data.columns.items() if name in needed}
-    label = {"label": recipe.data.label} if recipe.data.label else {}
-    source = open_shards(
-        patterns, recipe.data.folder, {**columns, **label}, missing=recipe.data.missing, extra=("label",)
-    )
+    source = open_labelled(recipe.data, patterns, columns, keep_unlabelled=True, missing=recipe.data.missing)
     refuse_pictures(source)
     return source
 
 
 def _collected(
     source: ShardSource,
-    own: Candidate,
+    own: EncoderUnderTest,
     layer: str,
     seen: ViewSet,
     tables: Mapping[str, View],
@@ -128,16 +125,16 @@ def _collected(
     device: Any,
     batch_size: int,
 ) -> Collected | None:
-    wants, precision = [Want(own, layer), Want(None)], recipe.evaluate.precision
+    specs, precision = [FeatureSpec(own, layer), LABELS], recipe.evaluate.precision
     return collect(
         source,
-        [describe(want, source, tables, device, precision) for want in wants],
-        lambda batch, numbers: compute(batch, [wants[n] for n in numbers], seen, device, precision),
+        [describe_features(spec, source, tables, device, precision) for spec in specs],
+        lambda batch, numbers: compute_features(batch, [specs[n] for n in numbers], seen, device, precision),
         batch_size=batch_size, workers=recipe.data.workers, device=device, label="embedding",
     )  # fmt: skip
 
 
-def _about(subject: Subject, own: Candidate, layer: str, table: Table, patterns: list[str]) -> dict[str, Any]:
+def _about(subject: Subject, own: EncoderUnderTest, layer: str, table: Table, patterns: list[str]) -> dict[str, Any]:
     source, unusable, first = table.source, len(table.source) - len(table), None
     if unusable:
         gaps = np.flatnonzero(table.rows != np.arange(len(table)))

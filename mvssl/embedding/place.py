@@ -3,14 +3,12 @@
 import contextlib
 import errno
 import os
-import secrets
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from mvssl.errors import OutputError
-from mvssl.files import writing
+from mvssl.files import write_errors, written_beside
 
 
 def refuse(out: Path) -> None:
@@ -27,36 +25,33 @@ def refuse(out: Path) -> None:
 
 @contextlib.contextmanager
 def placed(out: Path) -> Iterator[Path]:
-    """A path beside `out` to write to, which is renamed to `out` at the end; nothing is left where anything fails."""
-    whole = out.absolute()
-    aside = whole.with_name(f".{whole.name}.embedding-{secrets.token_hex(4)}")
+    """Give a path beside `out` to write to, which is renamed to `out` at the end; a failure leaves nothing behind."""
+    with write_errors(out, hint="; nothing was kept of it"), written_beside(out.absolute(), put=_put_new) as beside:
+        yield beside
+
+
+def _put_new(beside: Path, out: Path) -> None:
+    """Rename a file or folder. Raise `OutputError` where `out` was made meanwhile."""
     try:
-        with writing(out, way_out="; nothing was kept of it"):
-            yield aside
-            try:
-                _rename(aside, whole)
-            except OSError as error:
-                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise OutputError(_exists(out)) from None
-                raise
-    finally:
-        if aside.is_dir():
-            shutil.rmtree(aside, ignore_errors=True)
-        aside.unlink(missing_ok=True)
+        _rename(beside, out)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise OutputError(_exists(out)) from None
+        raise
 
 
-def _rename(aside: Path, out: Path) -> None:
-    if aside.is_dir():
-        os.rename(aside, out)  # which fails where something lies in it
+def _rename(beside: Path, out: Path) -> None:
+    if beside.is_dir():
+        os.rename(beside, out)  # which fails where something lies in it
         return
     try:
-        os.link(aside, out)  # a rename would write over what came meanwhile
+        os.link(beside, out)  # a rename would write over what came meanwhile
     except FileExistsError:
         raise
     except OSError:  # a file system without links
         if os.path.lexists(out):
             raise FileExistsError(errno.EEXIST, "exists") from None
-        os.rename(aside, out)
+        os.rename(beside, out)
 
 
 def _exists(out: Path) -> str:

@@ -1,4 +1,4 @@
-"""AMDIM's encoder, `amdim_32`, `amdim_64` and `amdim_128`: no padding, so each location sees a bounded patch.
+"""AMDIM's encoder, `amdim_32`, `amdim_64` and `amdim_128`: no padding, so receptive fields are small.
 
 in   [n, c, s, s] with s = 32, 64 or 128
 out  maps 7x7, 5x5 and 1x1 (the last with n_rkhs channels); vector [n, n_rkhs] = the 1x1 map
@@ -39,7 +39,7 @@ def _block(in_chans: int, out_chans: int, kernel: int, stride: int, depth: int, 
 
 
 def _stem(in_chans: int, out_chans: int, kernel: int, stride: int, padding: int, use_bn: bool) -> nn.Sequential:
-    # a padded stem reflects: zeros would tell a location how far it is from the border
+    # padding by reflection: zeros would show a location how far it is from the border
     convolution = nn.Conv2d(in_chans, out_chans, kernel, stride, padding, bias=False, padding_mode="reflect")
     return nn.Sequential(convolution, nn.BatchNorm2d(out_chans) if use_bn else nn.Identity(), nn.ReLU())
 
@@ -63,10 +63,10 @@ def _to_seven(size: int, in_chans: int, ndf: int, depth: int, use_bn: bool) -> l
 
 
 class AMDIMNet(Backbone):
-    """The trunk of AMDIM up to the 1x1 map; maps for the 7x7 and 5x5 scores are left as they are, see the objective.
+    """The trunk of AMDIM up to the 1x1 map. The 7x7 and 5x5 maps have no head here: the objective has them.
 
-    `ndf` channels after the stem, `n_rkhs` at the end, `depth` units per block, `use_bn` batch norm inside the trunk,
-    which the authors left out since it leaks correlations between the views of a pair.
+    `ndf` channels after the stem, `n_rkhs` at the end, `depth` units per block, `use_bn` batch norm inside the trunk.
+    The authors leave it out, since it leaks correlations between the views of a pair.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class AMDIMNet(Backbone):
         super().__init__()
         sides = {img_size} if isinstance(img_size, int) else set(img_size)
         if len(sides) != 1 or not sides <= {32, 64, 128}:
-            raise ValueError(f"images are 32, 64 or 128 pixels square, not {img_size}")
+            raise ValueError(f"images must be 32, 64 or 128 pixels square, not {img_size}")
         size = sides.pop()
         trunk = ndf * (4 if size == 32 else 8)
         if n_rkhs < trunk:
-            raise ValueError(f"n_rkhs is at least the trunk's {trunk} channels, not {n_rkhs}")
+            raise ValueError(f"n_rkhs must be at least the trunk's {trunk} channels, not {n_rkhs}")
         self.in_chans, self.num_features = in_chans, n_rkhs
         norm = nn.BatchNorm2d(trunk) if use_bn else nn.Identity()
         self.to_7 = nn.Sequential(*_to_seven(size, in_chans, ndf, depth, use_bn), norm)
@@ -106,7 +106,7 @@ class AMDIMNet(Backbone):
         one = self.norm(self.to_1(five))
         return one, [seven, five, one]
 
-    def summary(self, x: Tensor) -> Tensor:
+    def pool(self, x: Tensor) -> Tensor:
         return x.flatten(1)
 
 

@@ -1,6 +1,6 @@
-"""What timm expects of a model, written once for mvssl's own networks.
+"""The methods that timm expects of a model, written once for mvssl's own networks.
 
-in   a network that says how to get from an image to its maps (`run`) and from the last map to its vector (`summary`)
+in   a network with `run`, from a view to its maps, and `pool`, from the last features to the vector
 out  forward_features, forward_intermediates, forward_head, reset_classifier, ... with timm's signatures and meanings
 """
 
@@ -10,30 +10,34 @@ from torch import Tensor, nn
 
 
 class Backbone(nn.Module):
-    """Base of mvssl's own networks; a subclass sets `num_features`, `in_chans` and calls `reset_classifier` last."""
+    """Base class of mvssl's own networks.
+
+    A subclass defines `run` and `pool`, sets `num_features`, `in_chans` and `feature_info`, and calls
+    `reset_classifier` last.
+    """
 
     num_features: int
     in_chans: int
 
     def run(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The last features, as `summary` takes them, and the maps [n, c, h, w], shallow to deep."""
+        """Return the last features, as `pool` takes them, and the maps [n, c, h, w], shallow to deep."""
         raise NotImplementedError
 
-    def summary(self, x: Tensor) -> Tensor:
-        """The vector [n, num_features] of the last features."""
+    def pool(self, x: Tensor) -> Tensor:
+        """Return the vector [n, num_features] of the last features."""
         raise NotImplementedError
 
     @property
     def head_hidden_size(self) -> int:
-        """Width of what the classifier reads."""
+        """Width of the classifier's input."""
         return self.num_features
 
     def get_classifier(self) -> nn.Module:
-        """The classifier; the identity where there are no classes."""
+        """Return the classifier; the identity without classes."""
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh classifier for `num_classes` classes; 0 takes it away. These networks have no pooling to choose."""
+        """Set a new classifier for `num_classes` classes, none for 0. `global_pool` has no effect on these networks."""
         self.num_classes = num_classes
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
@@ -41,7 +45,7 @@ class Backbone(nn.Module):
         return self.run(x)[0]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.summary(x)
+        x = self.pool(x)
         return x if pre_logits else self.head(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,15 +60,15 @@ class Backbone(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Last features and the maps that `indices` picks: all, the last n, or those listed."""
+        """Return the last features and the maps that `indices` chooses: all, the last n, or those listed."""
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt is NCHW, not {output_fmt!r}")
         final, maps = self.run(x)
-        kept = [maps[i] for i in _picked(len(maps), indices)]
-        return kept if intermediates_only else (final, kept)
+        chosen = [maps[i] for i in _resolve_indices(len(maps), indices)]
+        return chosen if intermediates_only else (final, chosen)
 
 
-def _picked(count: int, indices: int | Sequence[int] | None) -> list[int]:
+def _resolve_indices(count: int, indices: int | Sequence[int] | None) -> list[int]:
     if indices is None:
         return list(range(count))
     if isinstance(indices, int):

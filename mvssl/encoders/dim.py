@@ -50,7 +50,7 @@ class DIMConv(Backbone):
         hidden = self.fc_norm(self.fc(x.flatten(1))).relu()
         return hidden, [*maps, hidden[:, :, None, None]]
 
-    def summary(self, x: Tensor) -> Tensor:
+    def pool(self, x: Tensor) -> Tensor:
         return self.code(x)
 
 
@@ -83,6 +83,6 @@ def dim_conv32(pretrained: bool = False, **kwargs) -> DIMConv:
 
 @register_model
 def dim_conv64(pretrained: bool = False, **kwargs) -> DIMConv:
-    """The same with a fourth convolution, for 64 x 64 images."""
+    """DIM's encoder with a fourth convolution, for 64 x 64 images."""
     arguments = {"channels": (64, 128, 256, 512), **kwargs}
     return build_model_with_cfg(DIMConv, "dim_conv64", pretrained, **arguments)

@@ -1,6 +1,6 @@
-"""A timm model that gives maps and a vector in one pass.
+"""A timm model that returns maps and a vector in one pass.
 
-in   [n, c, h, w] (or [n, d], [n, c, t] where the model flattens)
+in   [n, c, h, w] (or [n, d], [n, c, t] for a model that flattens)
 out  Features: maps, shallow to deep, each [n, c, h, w], and the vector [n, d] that the model without a head returns
 """
 
@@ -18,9 +18,9 @@ from mvssl.encoders.weights import load_start_weights
 from mvssl.errors import MvsslError, RecipeError
 from mvssl.recipe.messages import nearest
 
-_HEAD, _MAPS = "an encoder has no head", "taps says which maps are taken"
-_WEIGHTS, _BUILD = "pretrained and init_from say which weights it starts from", "it changes how timm builds every model"
-DECIDED = {  # keywords of timm.create_model that the recipe decides in another place, or that nobody may change
+_HEAD, _MAPS = "an encoder has no head", "taps chooses the maps"
+_WEIGHTS, _BUILD = "pretrained and init_from choose the start weights", "it changes how timm builds every model"
+REFUSED_OPTIONS = {  # keywords of timm.create_model that other keys of a recipe set, or that no recipe may change
     "num_classes": _HEAD,
     "features_only": _MAPS,
     "out_indices": _MAPS,
@@ -34,12 +34,12 @@ DECIDED = {  # keywords of timm.create_model that the recipe decides in another 
 
 
 class Encoder(nn.Module):
-    """The timm model that a recipe's table names, for views of `shape` (c, h, w), (c, t) or (d,).
+    """The timm model of an `encoder` table in a recipe, for views of `shape` (c, h, w), (c, t) or (d,).
 
-    `widths` are the sizes of what it returns, `arguments` what rebuilds `model` with `timm.create_model`. `group` is
-    the encoder's name in the recipe, by which `init_from` finds its weights in a run; `bands` are the names of the
-    channels of each of its views, which start weights must have seen as well. Raises `RecipeError` for a model that
-    timm does not know, that cannot give maps and a vector in one pass, or that does not take such a shape.
+    `widths` are the sizes of its features. `timm.create_model` with `arguments` rebuilds `model`. `group` is the
+    encoder's name in the recipe, by which `init_from` finds its weights in a run. `bands` are the channel names of each
+    of its views; start weights must have been trained on the same. Raises `RecipeError` for a model that timm does not
+    know, that does not return maps and a vector in one pass, or that does not take views of this shape.
     """
 
     def __init__(
@@ -52,12 +52,8 @@ class Encoder(nn.Module):
         bands: Mapping[str, list[str]] | None = None,
     ):
         super().__init__()
-        self.name, self.taps, self.shape, self.where = (
-            table.name,
-            table.taps,
-            tuple(shape),
-            f"encoder.{group or table.name}",
-        )
+        self.name, self.taps, self.shape = table.name, table.taps, tuple(shape)
+        self.where = f"encoder.{group or table.name}"
         self.image = as_image(self.shape)
         self.arguments = _arguments(table, self.shape, self.where)
         self.model: Any = _create(table.name, self.arguments, table.pretrained and start_weights, self.where)
@@ -66,20 +62,23 @@ class Encoder(nn.Module):
         self.widths = self.measure(self.shape)
 
     def forward(self, x: Tensor) -> Features:
-        """One pass: the maps that `taps` picks, and the vector."""
+        """Return the maps that `taps` chooses, and the vector, in one pass."""
         if self.taps == []:
             return Features((), self.model(x))
         final, maps = self.model.forward_intermediates(x, indices=self.taps, output_fmt="NCHW")
         return Features(tuple(maps), self.model.forward_head(final, pre_logits=True))
 
     def measure(self, shape: tuple[int, ...]) -> Widths:
-        """Sizes for views of `shape`, by a pass in eval mode that leaves buffers and generators as they are."""
+        """Return the sizes for views of `shape`, by a pass in eval mode; buffers and generators stay as they are.
+
+        Raises `RecipeError` if the model does not take such views.
+        """
         training = self.training
         self.eval()
         try:
-            some = next(self.model.parameters())
+            weight = next(self.model.parameters())
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                features = self(torch.zeros(1, *shape, dtype=some.dtype, device=some.device))
+                features = self(torch.zeros(1, *shape, dtype=weight.dtype, device=weight.device))
         except MvsslError:
             raise
         except Exception as error:  # whatever the recipe's options make timm raise
@@ -88,16 +87,15 @@ class Encoder(nn.Module):
             self.train(training)
         maps = [tuple(m.shape[1:]) for m in features.maps if m.ndim == 4]
         if features.vector.ndim != 2 or not features.vector.shape[1]:
-            found = f"it gives {list(features.vector.shape[1:])} per sample in place of a vector"
-            raise self.refusal(
-                shape, found + "; leave global_pool out, or set it to avg" * ("global_pool" in self.arguments)
-            )
+            advice = "; leave global_pool out, or set it to avg" * ("global_pool" in self.arguments)
+            size = list(features.vector.shape[1:])
+            raise self.refusal(shape, f"it returns {size} for each sample instead of a vector{advice}")
         if len(maps) < len(features.maps):
-            raise self.refusal(shape, "its maps are not [n, c, h, w]; taps: [] goes without maps")
+            raise self.refusal(shape, "its maps are not [n, c, h, w]; use it without maps, with taps: []")
         return Widths(tuple((c, h, w) for c, h, w in maps), features.vector.shape[1])
 
     def refusal(self, shape: tuple[int, ...], why: str) -> RecipeError:
-        """What to raise where the encoder cannot be used on views of `shape`."""
+        """Return the error for views of `shape` that the encoder does not take."""
         taps = "all" if self.taps is None else self.taps
         return RecipeError(
             f"{self.where}: {self.name} does not take views of shape {tuple(shape)} with taps {taps} and options "
@@ -110,15 +108,15 @@ def _listed(arguments: Mapping[str, Any]) -> str:
 
 
 def _arguments(table: recipe.Encoder, shape: tuple[int, ...], where: str) -> dict[str, Any]:
-    """Keywords for timm.create_model: the recipe's options, the channels, the size where a model is built for one."""
+    """Keywords for timm.create_model: the recipe's options, the channels, and the size for models of a fixed size."""
     architecture = table.name.partition(".")[0]
     if not timm.is_model(architecture):
         raise RecipeError(f"{where}: timm has no model {table.name!r}{_similar(architecture)}")
     channels, height, width = as_image(shape)
     options = dict(table.options)
     for key in options:
-        if key in DECIDED:
-            raise RecipeError(f"{where}.options: {key} is not for recipes; leave it out: {DECIDED[key]}")
+        if key in REFUSED_OPTIONS:
+            raise RecipeError(f"{where}.options: {key} is not an option; leave it out: {REFUSED_OPTIONS[key]}")
     if options.setdefault("in_chans", channels) != channels:
         raise RecipeError(
             f"{where}.options.in_chans is {options['in_chans']!r}, but its views have {channels} channels"
@@ -136,13 +134,13 @@ def _similar(name: str) -> str:
 def _create(name: str, arguments: dict[str, Any], pretrained: bool, where: str) -> nn.Module:
     try:
         model = timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
-    except Exception as error:  # timm checks few of its options: wrong ones raise anything
+    except Exception as error:  # timm checks few of its options: wrong ones raise any exception
         raise RecipeError(f"{where}: timm cannot build {name} with {_listed(arguments)}: {first_line(error)}") from None
     for method, keyword in (("forward_intermediates", "output_fmt"), ("forward_head", "pre_logits")):
         if not _takes(getattr(model, method, None), keyword):
             raise RecipeError(
-                f"{where}: timm's {name} has no {method}({keyword}=...), so it gives no maps and vector in one pass; "
-                "most ResNet, ConvNeXt, EfficientNet, ViT and Swin models can"
+                f"{where}: timm's {name} has no {method}({keyword}=...), so it cannot return maps and vector "
+                "in one pass; most ResNet, ConvNeXt, EfficientNet, ViT and Swin models can"
             )
     return model
 
@@ -152,6 +150,6 @@ def _takes(method: Any, keyword: str) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """What an exception of another library says, in one line."""
+    """Return the first line of an exception's message."""
     text = next(iter(str(error).splitlines()), type(error).__name__)
     return f"unknown value {text}" if isinstance(error, KeyError) else text

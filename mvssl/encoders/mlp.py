@@ -14,9 +14,9 @@ from mvssl.encoders.backbone import Backbone
 
 
 class MLP(Backbone):
-    """Layers of the given `widths`, each followed by a ReLU; with `output`, one linear layer more.
+    """Layers of the given `widths`, each followed by a ReLU; `output` adds a last linear layer.
 
-    `norm` puts batch norm before each ReLU.
+    `norm` adds batch norm before each ReLU.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class MLP(Backbone):
     def run(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         return self.layers(x.flatten(1)), []
 
-    def summary(self, x: Tensor) -> Tensor:
+    def pool(self, x: Tensor) -> Tensor:
         return x
 
 

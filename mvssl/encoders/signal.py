@@ -3,7 +3,7 @@
 in   [n, c, t], or [n, c, 1, t]: a signal is an image one pixel high
 out  a map [n, k, 1, t'] after each stage, halved each time; vector [n, k], the last map averaged over time
 Wang, Yan and Oates, 2017, https://arxiv.org/abs/1611.06455: convolutions, batch norm and ReLU, then an average; their
-ResNet adds shortcuts. Here each stage halves the time, so that long recordings stay cheap.
+ResNet adds shortcuts. Here each stage halves the time, so long recordings cost little.
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ class Residual(nn.Module):
 
 
 class Conv1d(Backbone):
-    """Stages of `channels`: a strided convolution with its `kernels` width, then `blocks` residual blocks.
+    """Stages with `channels`: each a strided convolution of width `kernels`, then `blocks` residual blocks.
 
-    `kernels` is one width for all stages, or a list whose last is repeated.
+    `kernels` is one width for all stages, or a list whose last entry is repeated.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Conv1d(Backbone):
             maps.append(x[:, :, None])
         return x, maps
 
-    def summary(self, x: Tensor) -> Tensor:
+    def pool(self, x: Tensor) -> Tensor:
         return x.mean(2)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 
 class SmallResNet(ResNet):
-    """timm's ResNet with its stem exchanged; every keyword of timm's ResNet works, channels for instance."""
+    """timm's ResNet with another stem. Every keyword of timm's ResNet works, for example `channels`."""
 
     def __init__(self, in_chans: int = 3, **options):
         super().__init__(in_chans=in_chans, **options)
@@ -40,7 +40,7 @@ def _resnet(name: str, block: type, layers: tuple[int, ...], pretrained: bool, o
 
 @register_model
 def resnet10_small(pretrained: bool = False, **kwargs) -> SmallResNet:
-    """One basic block per stage."""
+    """ResNet-10 for small images: one basic block per stage."""
     return _resnet("resnet10_small", BasicBlock, (1, 1, 1, 1), pretrained, kwargs)
 
 

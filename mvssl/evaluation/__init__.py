@@ -1,39 +1,46 @@
-"""What a frozen backbone knows: features, probes, records with their protocol. See docs/evaluate.md.
+"""What the features of a frozen encoder can do: features, probes, and records with their protocol.
 
-`evaluate(run)` does everything; the probes also work alone on any features: `knn(train, test)`, `linear(train, test)`,
-`fewlabel(train, test, shots=10)`, each with two `Labelled(features, labels)` and a `Result`. `mvssl.evaluation.probes`
-lists all of them and says what each takes.
+in   a run, an export or a timm model; labelled shards
+out  records, kept in the run's evaluation.json, and tables of them
+
+`evaluate(run)` does everything. The probes also work alone on any features: `knn(train, test)`, `linear(train, test)`,
+`fewlabel(train, test, shots=10)`, each with two `Labelled(features, labels)`. `Probe` is the contract for a probe of
+another package. See docs/guides/evaluate.md.
 """
 
-from mvssl.evaluation.features.input_types import ByView, Dense, Live
+from mvssl.evaluation.api import evaluate
+from mvssl.evaluation.features.inputs import ByView, LocalMaps, ProbeInputs, TrainableEncoder
 from mvssl.evaluation.features.labelled import Labelled
-from mvssl.evaluation.measure import evaluate
+from mvssl.evaluation.probes.base import Probe
 from mvssl.evaluation.probes.classifiers import mlp
 from mvssl.evaluation.probes.clustering import cluster
 from mvssl.evaluation.probes.dense import dense
 from mvssl.evaluation.probes.few_label import fewlabel
 from mvssl.evaluation.probes.fine_tune import finetune
-from mvssl.evaluation.probes.information import information, input_information
+from mvssl.evaluation.probes.information import information, input_information, ndm
 from mvssl.evaluation.probes.knn import knn
-from mvssl.evaluation.probes.linear import linear
-from mvssl.evaluation.probes.ndm import ndm
+from mvssl.evaluation.probes.linear import linear, sensors
 from mvssl.evaluation.probes.ood import ood
 from mvssl.evaluation.probes.retrieval import retrieval
-from mvssl.evaluation.probes.sensors import sensors
 from mvssl.evaluation.probes.spectrum import aligned, spectrum
-from mvssl.evaluation.results.metrics import Difference, Result, average_precision, paired
-from mvssl.evaluation.results.records import compare
+from mvssl.evaluation.results.metrics import Difference, Metric, NotPossible, Result, average_precision, paired
+from mvssl.evaluation.results.records import Record, compare
 from mvssl.evaluation.results.tables import tables
 from mvssl.evaluation.subject import Subject, open_subject
 
 __all__ = [
     "ByView",
-    "Dense",
     "Difference",
     "Labelled",
-    "Live",
+    "LocalMaps",
+    "Metric",
+    "NotPossible",
+    "Probe",
+    "ProbeInputs",
+    "Record",
     "Result",
     "Subject",
+    "TrainableEncoder",
     "aligned",
     "average_precision",
     "cluster",

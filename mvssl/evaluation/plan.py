@@ -1,7 +1,7 @@
-"""What an evaluation does: which probes, with which settings, on which layers and views.
+"""Which probes an evaluation runs, with which options, on which layer.
 
-in   names of probes, a layer, views
-out  `Job`s, and what must be known of every sample before they can be done
+in   names of probes, a layer, the recipe's `evaluate` table
+out  `PlannedProbe`s, and what must be computed of every sample before they can run
 """
 
 from collections.abc import Iterable
@@ -11,93 +11,86 @@ from pydantic import create_model
 
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features.inputs import ALL
-from mvssl.evaluation.features.layers import DENSE, PIXELS, Candidate, Want, dense_numbers
-from mvssl.evaluation.probes.table import PROBES
-from mvssl.recipe import Evaluate
+from mvssl.evaluation.features.layers import LABELS, EncoderUnderTest, FeatureSpec
+from mvssl.evaluation.probes import PROBES, find_probe
+from mvssl.evaluation.probes.base import Probe
+from mvssl.recipe import Evaluate, Recipe
 from mvssl.recipe.messages import nearest
-from mvssl.recipe.options import checked, options_of
-
-DECIDED = ("seed", "device", "other", "head")  # of a probe's keywords, by the command line, the machine, a protocol
-INPUTS = Want(Candidate(PIXELS, None), PIXELS)
+from mvssl.recipe.options import checked
 
 
-class Job(NamedTuple):
-    """A probe by its name, the keywords that it is called with, the layer that it reads."""
+class PlannedProbe(NamedTuple):
+    """A probe with its name in recipes and records, its options, and the layer that it reads."""
 
-    probe: str
+    name: str
+    probe: type[Probe]
     options: dict[str, Any]
     layer: str
-    views: tuple[str, ...] | None = None  # None: those that the evaluation chooses
     preset: dict[str, Any] | None = None  # name and deviations, where a paper's protocol asks for it
-    called: str = ""  # what that paper calls the layer
+    paper_layer: str = ""  # what that paper calls the layer
+
+    def protocol(self, recipe: Recipe) -> dict[str, Any]:
+        """What the plan adds to the protocol of a record: the paper, and where the classes of pixels are."""
+        segments = recipe.evaluate.segments if self.probe.needs_local_maps else None
+        added = {
+            "preset": self.preset,
+            "segments": segments and segments.model_dump(mode="json", exclude_defaults=True),
+        }
+        return {name: value for name, value in added.items() if value}
 
 
-def jobs_of(said: Evaluate, probes: Iterable[str], layer: str) -> list[Job]:
-    """A job per row of each probe, in the order of PROBES. Raises `RecipeError` for a probe or option there is not."""
-    wanted = list(probes)
-    for place, names in (("probes", wanted), ("options", said.options)):
-        for name in names:
-            if name not in PROBES:
-                raise RecipeError(f"evaluate.{place}: no probe {name!r}{nearest(name, PROBES)}")
-    options = {name: options_for(name, said) for name in said.options}
+def plan_probes(evaluate: Evaluate, names: Iterable[str], layer: str) -> list[PlannedProbe]:
+    """Plan each probe with each of its settings, in the order of PROBES, then those of other packages as they come.
+
+    Raises `RecipeError` for a probe or an option that does not exist.
+    """
+    wanted = {name: find_probe(name, "evaluate.probes") for name in names}
+    options = {name: check_options(name, evaluate) for name in evaluate.options}
+    ordered = [*(name for name in PROBES if name in wanted), *(name for name in wanted if name not in PROBES)]
     return [
-        Job(name, row | options.get(name, {}), layer)
-        for name in PROBES
-        if name in wanted
-        for row in PROBES[name].rows(said)
+        PlannedProbe(name, wanted[name], settings | options.get(name, {}), layer)
+        for name in ordered
+        for settings in wanted[name].settings(evaluate)
     ]
 
 
-def options_for(name: str, said: Evaluate) -> dict[str, Any]:
-    """Keywords of a probe as `evaluate.options` gives them: those of its function that nothing else decides."""
-    fields = options_of(PROBES[name].run).model_fields
-    decided = {*DECIDED, *(key for row in PROBES[name].rows(said) for key in row)}
-    table = create_model(name, **{key: (f.annotation, f) for key, f in fields.items() if key not in decided})  # pyright: ignore
-    return checked(table, said.options[name], f"evaluate.options.{name}")
+def check_options(name: str, evaluate: Evaluate) -> dict[str, Any]:
+    """Return the options of a probe as `evaluate.options` gives them: those that nothing else decides."""
+    probe = find_probe(name, "evaluate.options")
+    decided = {*probe.decided, *(key for settings in probe.settings(evaluate) for key in settings)}
+    fields = {key: (f.annotation, f) for key, f in probe.options().model_fields.items() if key not in decided}
+    return checked(create_model(name, **fields), evaluate.options[name], f"evaluate.options.{name}")  # pyright: ignore
 
 
-def need_labels(jobs: list[Job]) -> bool:
-    """Whether any of the jobs can do nothing without labels."""
-    return any(PROBES[job.probe].labels for job in jobs)
+def need_labels(planned: list[PlannedProbe]) -> bool:
+    """Whether any of the probes needs labels."""
+    return any(each.probe.needs_labels for each in planned)
 
 
-def need_segments(jobs: list[Job]) -> bool:
-    """Whether any of the jobs asks for the class of every pixel."""
-    return any(PROBES[job.probe].handed == "maps" for job in jobs)
+def need_segments(planned: list[PlannedProbe]) -> bool:
+    """Whether any of the probes needs the class of every pixel."""
+    return any(each.probe.needs_local_maps for each in planned)
 
 
-def wants_of(jobs: list[Job], candidates: list[Candidate], *, images: bool = True) -> list[Want]:
-    """What the jobs read of every sample: labels, layers of the candidates, maps, and the clean views themselves.
-
-    `images` says whether any view is an image; others have no maps to be read.
-    """
-    wants = [Want(None)]
-    for candidate in candidates:
-        for job in jobs:
-            wants.append(Want(candidate, layer_of(job, candidate)))
-            if PROBES[job.probe].handed == "maps" and images:
-                wants += [Want(candidate, DENSE + name) for name in dense_numbers(candidate, job.layer)]
-    if any(PROBES[job.probe].inputs for job in jobs):
-        wants.append(INPUTS)
-    return list({(want.candidate and want.candidate.encoder, want.layer): want for want in wants}.values())
+def collect_specs(
+    planned: list[PlannedProbe], encoders: list[EncoderUnderTest], *, images: bool = True
+) -> list[FeatureSpec]:
+    """List what the probes read of every sample, each once, and the labels. `images`: whether any view is an image."""
+    specs = [
+        spec for encoder in encoders for each in planned
+        for spec in each.probe.features(encoder, each.layer, images=images)
+    ]  # fmt: skip
+    return list({spec.key: spec for spec in [LABELS, *specs]}.values())
 
 
-def layer_of(job: Job, candidate: Candidate) -> str:
-    """The layer that a job reads of a candidate; pixels have but one."""
-    return PIXELS if candidate.model is None else job.layer
+def refuse_impossible(evaluate: Evaluate) -> None:
+    """Raise `RecipeError` for a probe of the recipe that needs more than a recipe can give, or that does not exist."""
+    for name in evaluate.probes:
+        find_probe(name, "evaluate.probes").refuse_recipe(name, evaluate)
 
 
-def refuse_impossible(said: Evaluate) -> None:
-    """Raise `RecipeError` for a probe that a recipe alone can never give what it needs."""
-    for name in said.probes:
-        if name in PROBES and PROBES[name].other:
-            raise RecipeError(f"evaluate.probes: {name} needs shards that `mvssl evaluate --other SHARDS` names")
-        if name in PROBES and PROBES[name].handed == "maps" and said.segments is None:
-            raise RecipeError(f"evaluate.probes: {name} needs the class of every pixel: evaluate.segments")
-
-
-def refuse_unknown(wanted: list[str], known: list[str]) -> None:
-    """Raise `RecipeError` for a view that there is not."""
+def refuse_unknown_views(wanted: list[str], known: list[str]) -> None:
+    """Raise `RecipeError` for a view that does not exist."""
     for name in wanted:
         if name not in (*known, ALL):
             raise RecipeError(f"no view {name!r}{nearest(name, (*known, ALL))}")

@@ -1,7 +1,7 @@
 """The papers' own protocols: which classifier of which layer, for how long, and where ours are not theirs.
 
 in   the name of a protocol, a subject, a number of passes over train in place of the paper's
-out  `Job`s; records then say the protocol and its deviations, and what the paper calls the layer
+out  `PlannedProbe`s; records then say the protocol and its deviations, and what the paper calls the layer
 
 The classifiers are in `classifiers` and `fewlabel`, as the papers' public code has them.
 """
@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from mvssl.encoders import Widths
 from mvssl.errors import RecipeError
-from mvssl.evaluation.features.layers import heads
-from mvssl.evaluation.plan import Job
+from mvssl.evaluation.features.layers import head_layers
+from mvssl.evaluation.plan import PlannedProbe
+from mvssl.evaluation.probes import PROBES
 from mvssl.evaluation.probes.classifiers import LINEARS, MLPS
 from mvssl.evaluation.subject import Subject
 from mvssl.recipe import Evaluate
@@ -40,7 +41,7 @@ class Protocol(NamedTuple):
     deviations: tuple[str, ...]
 
 
-def jobs_of_protocol(name: str, subject: Subject, epochs: int | None = None) -> list[Job]:
+def plan_protocol(name: str, subject: Subject, epochs: int | None = None) -> list[PlannedProbe]:
     """Layer by layer, the paper's rows. Raises `RecipeError` for a protocol that there is not, or that does not fit."""
     if name not in PROTOCOLS:
         raise RecipeError(f"no protocol {name!r}{nearest(name, PROTOCOLS)}")
@@ -55,7 +56,7 @@ def jobs_of_protocol(name: str, subject: Subject, epochs: int | None = None) -> 
         told.append(f"{said.draws} draws of labels in place of {paper.draws} (evaluate.draws)")
     preset = {"name": name, "source": paper.source, "deviations": told}
     return [
-        Job(probe, options, layer, preset=preset, called=called if called != layer else "")
+        PlannedProbe(probe, PROBES[probe], options, layer, preset, called if called != layer else "")
         for called, layer in paper.layers(subject).items()
         for probe, options in paper.rows(said, epochs)
     ]
@@ -124,7 +125,7 @@ def _distinct(maps: tuple[tuple[int, int, int], ...], vector: int) -> range:
 
 
 def _posterior_mean(subject: Subject) -> dict[str, str]:
-    for layer, (_, objective) in heads(subject.model).items():
+    for layer, (_, objective) in head_layers(subject.model).items():
         if layer != "head" and objective.has_posterior:
             return {"posterior mean": layer}
     raise RecipeError(

@@ -13,7 +13,7 @@ import torch
 
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.features.labelled import pooled
-from mvssl.evaluation.features.layers import PIXELS, Candidate, code_of, heads, weights_digest
+from mvssl.evaluation.features.layers import PIXELS, EncoderUnderTest, digest_source, digest_weights, head_layers
 from mvssl.model import MultiView, build_model
 from mvssl.recipe import Recipe, load_recipe, with_overrides
 from mvssl.recipe.messages import nearest
@@ -113,23 +113,23 @@ def _changed(opened: Opened, overrides: list[str], changes: tuple[str, ...]) -> 
     return replace(opened, recipe=with_overrides(opened.recipe, overrides, name))
 
 
-def candidates(subject: Subject, baselines: bool) -> Iterator[Candidate]:
+def encoders_under_test(subject: Subject, baselines: bool) -> Iterator[EncoderUnderTest]:
     """Raw pixels, the encoder as training began (its seed and start weights), and the subject's own."""
     if baselines:
-        yield Candidate(PIXELS, None)
+        yield EncoderUnderTest(PIXELS, None)
     if baselines and subject.trained:
         yield _named("untrained", subject.start().eval(), subject)
     yield _named("trained" if subject.trained else "untrained", subject.model.eval(), subject)
 
 
-def _named(encoder: str, model: MultiView, subject: Subject) -> Candidate:
+def _named(encoder: str, model: MultiView, subject: Subject) -> EncoderUnderTest:
     terms = subject.recipe.objective if model.terms else []
-    objective = repr([(term, code_of(term.name)) for term in terms])
-    return Candidate(encoder, model, weights_digest(model, objective))
+    objective = repr([(term, digest_source(term.name)) for term in terms])
+    return EncoderUnderTest(encoder, model, digest_weights(model, objective))
 
 
 def origin(
-    subject: Subject, candidate: Candidate, layer: str, view: str, *, standardised: bool = True
+    subject: Subject, candidate: EncoderUnderTest, layer: str, view: str, *, standardised: bool = True
 ) -> dict[str, str]:
     """Where features come from: how they were made, and which objective's they are where the layer is a head.
 
@@ -139,11 +139,11 @@ def origin(
         made = {"features": "all views side by side" + ", each standardised by train" * standardised}
     else:
         made = {"features": _described(subject, candidate, layer, view)}
-    head = heads(subject.model).get(layer)
+    head = head_layers(subject.model).get(layer)
     return made | {"objective": head[0]} if head and candidate.model is not None else made
 
 
-def _described(subject: Subject, candidate: Candidate, layer: str, view: str) -> str:
+def _described(subject: Subject, candidate: EncoderUnderTest, layer: str, view: str) -> str:
     """How the features of one view came about, in words."""
     drawn = first_drawn(view, subject.views.shapes) or view
     if candidate.model is None:

@@ -11,7 +11,6 @@ import math
 import os
 import shlex
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ from mvssl.encoders import Encoder
 from mvssl.errors import DataError, OutputError
 from mvssl.evaluation.features.extraction import DIVERGED
 from mvssl.exporting.model_card import Card, imports, write_card
-from mvssl.files import writing
+from mvssl.files import write_errors, written_beside
 from mvssl.runs.json_forms import parsed
 from mvssl.runs.load import LoadedRun, load_run, which_weights
 
@@ -77,7 +76,7 @@ def export(
     cards = {group: Card.of_run(run, group) for group in folders}
     with _placed(Path(destination)) as aside:
         return [
-            _write(encoders[group], aside / folder.relative_to(destination), cards[group], folder)
+            _write(encoders[group], aside / folder.relative_to(destination), cards[group], folder)  # pyright: ignore[reportArgumentType]
             for group, folder in folders.items()
         ]
 
@@ -128,44 +127,38 @@ def _write(encoder: Encoder, folder: Path, card: Card, destination: Path) -> Rep
 
 @contextlib.contextmanager
 def _placed(destination: Path) -> Iterator[Path]:
-    """A new folder beside `destination`, whose files are put there at the end; nothing is left where anything fails."""
+    """Give a new folder beside `destination`, whose files are put there at the end; a failure leaves nothing behind."""
     place = Path(os.path.realpath(destination))
     missing = [folder for folder in place.parents if not folder.exists()]
-    done = False
     try:
-        with writing(destination, OutputError, "; name another folder"):
+        with write_errors(destination, OutputError, "; name another folder"):
             place.parent.mkdir(parents=True, exist_ok=True)
-            # ignored: the folder is gone where it was renamed
-            with tempfile.TemporaryDirectory(
-                dir=place.parent, prefix=f".{place.name[:40]}-", ignore_cleanup_errors=True
-            ) as temporary:
-                aside = Path(temporary) / "export"  # with the permissions of a new folder, and not of a temporary one
-                aside.mkdir()
-                yield aside
-                _move(aside, place)
-                done = True
-    finally:
-        for folder in () if done else missing:
+            with written_beside(place, put=_put) as beside:
+                beside.mkdir()
+                yield beside
+    except BaseException:
+        for folder in missing:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+        raise
 
 
-def _move(aside: Path, place: Path) -> None:
-    """Put a folder at `place`: in one step where that is new, else file by file, as other files there stay."""
+def _put(beside: Path, place: Path) -> None:
+    """Put a folder at `place`: by a rename where that is new, else file by file, as other files there stay."""
     if not place.exists():
-        os.rename(aside, place)
+        os.rename(beside, place)
         return
-    files = [file for file in aside.rglob("*") if file.is_file()]
+    files = [file for file in beside.rglob("*") if file.is_file()]
     try:
-        _replace(files, aside, place)
-    finally:  # also where a signal ended the work between two files: one of the old and one of the new do not fit
-        _replace(files, aside, place)
+        _replace(files, beside, place)
+    finally:  # also where a signal ended the work between two files: an old one and a new one do not fit
+        _replace(files, beside, place)
 
 
-def _replace(files: list[Path], aside: Path, place: Path) -> None:
+def _replace(files: list[Path], beside: Path, place: Path) -> None:
     for file in files:
         if file.exists():
-            there = place / file.relative_to(aside)
+            there = place / file.relative_to(beside)
             there.parent.mkdir(exist_ok=True)
             os.replace(file, there)
 

@@ -11,11 +11,11 @@ from typing import Any, Self
 
 from mvssl.data import pattern_list
 from mvssl.encoders import Encoder
-from mvssl.evaluation.results.records import about_label, read
-from mvssl.evaluation.results.tables import full_name, shown
+from mvssl.evaluation.results.records import Record, describe_label, read
+from mvssl.evaluation.results.tables import format_value, full_name
 from mvssl.recipe import Recipe, View, to_yaml
 from mvssl.runs.load import which_weights
-from mvssl.text import counted
+from mvssl.text import counted, split_names
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Card:
     source: str = ""
     step: int | None = None
     checkpoint: str | None = None  # last, best or a step, as it was asked for
-    results: list[dict[str, Any]] = field(default_factory=list)
+    results: list[Record] = field(default_factory=list)
 
     @classmethod
     def of_run(cls, run: Any, group: str) -> Self:
         """The facts about one encoder of a `mvssl.runs.load.LoadedRun`; the normalisation is its first view's."""
-        recipe, bases = run.recipe, [name.strip() for name in group.split(",")]
+        recipe, bases = run.recipe, split_names(group)
         first = run.views.view(bases[0])
         return cls(
             views={base: _saw(recipe.views[base], run.views.view(base).shape) for base in bases},
@@ -128,20 +128,20 @@ def _scores(card: Card) -> str:
     lines = ["| probe | view | layer | encoder | metric | score |", "|---|---|---|---|---|---|"]
     for result in card.results:
         unit = result.get("unit", "")
-        score = f"{shown(result['value'], result.get('standard_error'), unit)} {unit}".strip()
+        score = f"{format_value(result['value'], result.get('standard_error'), unit)} {unit}".strip()
         told = [full_name(result), *(str(result.get(key, "")) for key in ("view", "layer", "encoder", "metric")), score]
         lines.append(f"| {' | '.join(told)} |")
     return "## Numbers\n\nBy `mvssl evaluate`, with the standard error.\n\n" + "\n".join(lines)
 
 
-def _results(run: Any) -> list[dict[str, Any]]:
+def _results(run: Any) -> list[Record]:
     """The records of the very weights that are exported, measured on the recipe's own shards and label.
 
     Those of raw inputs and of the untrained encoder stand beside one of the trained encoder, and never alone: an
     evaluation that ended early leaves such.
     """
     own = {"train": pattern_list(run.recipe.data.train), "test": pattern_list(run.recipe.data.val)}
-    said = about_label(run.recipe)
+    said = describe_label(run.recipe)
     found = [r for r in read(Path(run.folder) / "evaluation.json") if r["protocol"].get("label", said) == said]
     found = [r for r in found if r.get("subject", {}).get("step") == run.step and r.get("shards") == own]
     rows = [[r.get(key) for key in ("probe", "what", "metric", "view")] for r in found]

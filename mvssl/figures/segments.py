@@ -23,8 +23,8 @@ from torch import Tensor
 from mvssl.data import Batch, loader, open_shards
 from mvssl.distributed.devices import enough_memory
 from mvssl.errors import RecipeError
-from mvssl.figures.panels import colours, is_measured
-from mvssl.files import PICTURE, try_place, write_picture
+from mvssl.figures.pixels import is_measured, rgb_pixels
+from mvssl.files import PICTURE, check_output, write_picture
 from mvssl.objectives import Objective
 from mvssl.views import build_alike
 from mvssl.views.naming import first_drawn
@@ -50,13 +50,13 @@ def draw_segments(run: Any, out: Path, *, samples: int = 8, data: list[str] | No
     none of its views is an image, `DataError` for shards that cannot be read, and `OutputError`.
     """
     objective = _mixed(run)
-    try_place(out, PICTURE)
+    check_output(out, PICTURE)
     batch = _some(run, max(samples, TOGETHER), data)
     shown = [shared for view in run.views.bases for shared in _share(run, objective, view, batch)]
     if not shown:
         raise RecipeError(f"segments are drawn over images; the views of this run are {', '.join(run.views.bases)}")
     figure = _figure(shown, min(samples, len(batch.position)))
-    write_picture(figure, out, PICTURE.way_out)
+    write_picture(figure, out, PICTURE.hint)
     return [_told(shared.view, level, q) for shared in shown for level, q in shared.posterior.items()]
 
 
@@ -113,7 +113,7 @@ def _share(run: Any, objective: Objective, view: str, batch: Batch) -> list[Shar
     names = made.bands
     look = made.to_rgb(x)
     if look is None:
-        look = colours(x, names, is_measured(column, view, *names))
+        look = rgb_pixels(x, names, is_measured(column, view, *names))
     return [Shared(view, look, posterior)]
 
 

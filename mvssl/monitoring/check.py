@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from mvssl.checkpoints import store
 from mvssl.distributed import collectives
 from mvssl.errors import OutputError, StorageError
-from mvssl.files import write_aside
+from mvssl.files import write_file
 from mvssl.monitoring import held_out as heldout
 from mvssl.monitoring import mispaired
 from mvssl.monitoring.diagnosis import Evidence, Verdict, judge
@@ -89,7 +89,7 @@ class Checks:
         if done == 0:
             self.first = metrics
         text = json.dumps(verdict.record(), indent=1) + "\n"
-        collectives.run_on_main(lambda: _unless_full(lambda: write_aside(self.folder / "verdict.json", text)))
+        collectives.run_on_main(lambda: _unless_full(lambda: write_file(self.folder / "verdict.json", text)))
         told = self._mispaired(done, values) if self.trainer.matching else []
         values[f"{before}seconds"] = time.perf_counter() - begin
         return Check(done, values, verdict, held_out, best, told)

@@ -27,10 +27,10 @@ from mvssl.data import (
     as_source,
     is_inside_json,
     loader,
-    open_shards,
 )
 from mvssl.distributed import collectives
 from mvssl.errors import DataError
+from mvssl.evaluation.features.splits import open_labelled
 from mvssl.random import hash_name
 from mvssl.recipe import Data
 from mvssl.text import counted, warn
@@ -120,19 +120,11 @@ def _open(table: Data, patterns: str | list[str], labelled: bool = False) -> Sou
 
     Of labels inside json no index tells who has one: there they are among them always.
     """
-
-    def work() -> Source:
-        wanted = [{LABEL: table.label}] if table.label else []
-        missing = "mask" if table.missing == "mask" else "drop"
-        for more in (*wanted, {}):
-            with contextlib.suppress(DataError) if more else contextlib.nullcontext():
-                return open_shards(
-                    patterns, table.folder, {**table.columns, **more}, missing=missing,
-                    extra=() if labelled and not any(map(is_inside_json, more.values())) else more, progress=False,
-                )  # fmt: skip
-        raise AssertionError("the last turn returns or raises")
-
-    return collectives.run_main_first(work)
+    keep = not labelled or (table.label is not None and is_inside_json(table.label))
+    missing = "mask" if table.missing == "mask" else "drop"
+    return collectives.run_main_first(
+        lambda: open_labelled(table, patterns, required=False, keep_unlabelled=keep, missing=missing, progress=False)
+    )
 
 
 def measure(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mvssl.data import Source
 from mvssl.errors import OutputError, StorageError
-from mvssl.files import write_aside
+from mvssl.files import write_file, write_picture
 from mvssl.monitoring.matching import Matching
 from mvssl.monitoring.outliers import Suspects, suspects
 from mvssl.views import ViewSet
@@ -39,12 +39,12 @@ def write(folder: Path, found: Suspects, source: Source, step: int) -> None:
         }
         for s in found.listed
     ]  # fmt: skip
-    write_aside(folder / "mispaired.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    write_file(folder / "mispaired.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def draw(folder: Path, found: Suspects, source: Source, views: ViewSet) -> None:
     """Draw the first suspects to mispaired.png; samples that can no longer be read are left out."""
-    from mvssl.figures.contact_sheet import column_sheet  # loads matplotlib
+    from mvssl.figures.contact_sheet import draw_column_sheet  # loads matplotlib
 
     batch = source.read_batch(suspect.index for suspect in found.listed[:DRAWN])
     readable = set(batch.index.tolist())
@@ -54,6 +54,6 @@ def draw(folder: Path, found: Suspects, source: Source, views: ViewSet) -> None:
     notes = [f"{source.key(s.index)}\n{s.views}\n{s.score:.0%} ahead" for s in shown]
     rates = {name: column.rate for name, column in source.columns.items()}
     try:
-        column_sheet(views, batch, folder / "mispaired.png", notes, rates=rates)
+        write_picture(draw_column_sheet(views, batch, notes, rates=rates), folder / "mispaired.png")
     except OutputError as error:
         raise StorageError(str(error)) from None

@@ -1,11 +1,11 @@
 """Objectives: Features of each view and a Context in, a loss and metrics out.
 
 `Objective` in `base` is their contract. A recipe names one of OBJECTIVES, or any class of that contract by its import
-path; `find_objective` returns the class. `docs/objectives.md` shows one in one file.
+path; `find_objective` returns the class and `build_objective` an instance. `docs/guides/own_objective.md` shows one.
 """
 
 from mvssl.objectives.amdim import AMDIM
-from mvssl.objectives.base import Context, Objective, ScoreObserver, as_objective
+from mvssl.objectives.base import Context, Objective, ScoreObserver, as_objective, build_objective
 from mvssl.objectives.cmc import CMC
 from mvssl.objectives.dim import DIM
 from mvssl.objectives.infomax import InfoMax
@@ -23,4 +23,7 @@ def find_objective(name: str, where: str) -> type[Objective]:
     return as_objective(find_class(name, OBJECTIVES, where), where)
 
 
-__all__ = ["OBJECTIVES", "Context", "Objective", "ScoreObserver", "find_objective"]
+__all__ = [
+    "AMDIM", "CMC", "DIM", "MIB", "OBJECTIVES", "Context", "InfoMax", "Objective", "Predict", "ScoreObserver",
+    "build_objective", "find_objective",
+]  # fmt: skip

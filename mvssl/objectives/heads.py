@@ -117,10 +117,10 @@ def _owner(view: str, widths: Mapping[str, Widths], sizes: Mapping[str, object],
 
 def resolve_view(view: str, views: Mapping[str, object]) -> str:
     """Return the view of that name, or its first draw. Raises `RecipeError` if there is none."""
-    found = first_drawn(view, views)
-    if found is None:
+    name = first_drawn(view, views)
+    if name is None:
         raise RecipeError(f"the objective was built without a view {view!r}; it has {', '.join(views)}")
-    return found
+    return name
 
 
 def apply_to_present(head: nn.Module, x: Tensor, present: Tensor | None) -> Tensor:

@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from mvssl.files import at_home, home_path, known_home
+from mvssl.files import check_home, expand_home, home_path
 from mvssl.recipe.strict import Strict
 
 Count = Annotated[int, Field(gt=0, le=10**9)]
 Size = Count | tuple[Count, Count]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Place = Annotated[str, AfterValidator(known_home)]  # a path, a pattern or a source; ~ is written out where it is used
+Place = Annotated[str, AfterValidator(check_home)]  # a path, a pattern or a source; ~ is written out where it is used
 
 
 class Table(Strict):
@@ -126,7 +126,7 @@ class Objective(Table):
 
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
-    name: str = Field(description="dim, amdim, cmc, mib, infomax, predict, or package.module:Class")
+    name: str = Field(description="a built-in objective, such as cmc, or package.module:Class")
     weight: float = Field(default=1.0, ge=0)
 
     @property
@@ -164,7 +164,7 @@ class Train(Table):
     hang_timeout: float = Field(default=1800, gt=0, le=1e7, description="seconds without progress that are a hang")
     trackers: list[str] = Field(default=["tensorboard"], description="accelerate trackers")
     joint_bn: bool = Field(default=True, description="views that share an encoder and a shape pass as one batch")
-    out: Annotated[str, AfterValidator(at_home)] = Field(min_length=1, description="run folder")
+    out: Annotated[str, AfterValidator(expand_home)] = Field(min_length=1, description="run folder")
     then: list[Literal["evaluate", "export", "views", "curves", "report"]] = Field(
         default=[], description="what to do after the last step"
     )
@@ -188,7 +188,9 @@ class Evaluate(Table):
     """What `mvssl evaluate` measures when the command line does not say."""
 
     probes: list[str] = Field(
-        default=["fewlabel", "knn", "linear"], min_length=1, description="names in mvssl.evaluation.probes.table"
+        default=["fewlabel", "knn", "linear"],
+        min_length=1,
+        description="names in mvssl.evaluation.probes, or package.module:Class",
     )
     layer: str = Field(
         default="vector",

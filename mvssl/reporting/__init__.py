@@ -1,4 +1,4 @@
-"""A run as one HTML page that fetches nothing: see docs/report.md.
+"""A run as one HTML page that fetches nothing: see docs/guides/report.md.
 
 gather reads the run folder, samples opens checkpoint and shards, each of sections makes a part, page joins them.
 """

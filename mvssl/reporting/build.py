@@ -13,7 +13,7 @@ from mvssl import __version__
 from mvssl.data import ShardSource, open_shards
 from mvssl.distributed.devices import enough_memory
 from mvssl.errors import MvsslError, OutputError
-from mvssl.files import PAGE, try_place, write_aside
+from mvssl.files import PAGE, check_output, write_file
 from mvssl.reporting.gather import Facts, gather
 from mvssl.reporting.page import page
 from mvssl.reporting.samples import Look, look
@@ -68,7 +68,7 @@ def report(
     facts = gather(Path(run))
     refuse_untrusted(facts.recipe, trust)
     file = Path(out) if out else facts.folder / "report.html"
-    try_place(file, PAGE)
+    check_output(file, PAGE)
     made = list(_sections(facts, samples, str(checkpoint), list(trust)))
     present, absent = [p for p in made if isinstance(p, Section)], [p for p in made if isinstance(p, Absent)]
     terms = " + ".join(term.name for term in facts.recipe.objective)
@@ -76,7 +76,7 @@ def report(
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     foot = f"Written by mvssl {__version__} on {now}. This file is complete: it fetches nothing."
     text = page(facts.name, lead, present, absent, foot)
-    write_aside(file, text, OutputError, PAGE.way_out)
+    write_file(file, text, OutputError, PAGE.hint)
     return Written(file, absent, facts.left_out)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mvssl.errors import DataError
-from mvssl.evaluation.results.records import is_record
+from mvssl.evaluation.results.records import Record, is_record
 from mvssl.recipe import Recipe, load_recipe
 from mvssl.runs.json_forms import is_file_of_a_run, is_value, parsed, step_of
 
@@ -39,7 +39,7 @@ class Facts:
     folder: Path
     recipe: Recipe
     metrics: dict[str, Series]
-    records: list[dict[str, Any]]  # of evaluation.json, those that hold all that a table needs
+    records: list[Record]  # of evaluation.json, those that hold all that a table needs
     verdict: dict[str, Any]
     mispaired: list[dict[str, Any]]
     bad: list[dict[str, Any]]
@@ -126,7 +126,7 @@ def _json(file: Path, left_out: list[str]) -> dict[str, Any]:
     return {}
 
 
-def _records(file: Path, left_out: list[str]) -> list[dict[str, Any]]:
+def _records(file: Path, left_out: list[str]) -> list[Record]:
     text = _text(file, left_out)
     whole = parsed(text)
     if not isinstance(whole, list):

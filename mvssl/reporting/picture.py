@@ -15,7 +15,8 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
-from mvssl.figures.panels import colours, columns_of, is_measured
+from mvssl.figures.panels import grid_width
+from mvssl.figures.pixels import is_measured, rgb_pixels
 from mvssl.reporting.html import Html, el
 from mvssl.views import ViewSet
 
@@ -52,8 +53,8 @@ def pictures(x: Tensor, names: Sequence[str], measured: bool) -> Tensor:
     """Images of any number of bands as [n, 3, h, w]; two bands stand side by side."""
     x = x.float().cpu()
     if x.shape[1] == 2:
-        return torch.cat([colours(band[:, None]) for band in x.unbind(1)], 3)
-    return colours(x, names, measured)
+        return torch.cat([rgb_pixels(band[:, None]) for band in x.unbind(1)], 3)
+    return rgb_pixels(x, names, measured)
 
 
 def numbers(x: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ def numbers(x: Tensor) -> Tensor:
     x = x / some.abs().quantile(0.99).clamp(min=1e-12)
     if x.shape[1] <= BARS:
         return x
-    side = columns_of(x.shape[1])
+    side = grid_width(x.shape[1])
     field = F.pad(x, (0, -x.shape[1] % side)).view(len(x), -1, side)
     return coloured((field + 1) / 2, "RdBu_r") if x.amin() < 0 else coloured(field, "viridis")
 

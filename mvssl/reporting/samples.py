@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mvssl.data import Batch, ShardSource, as_class_labels, open_shards
+from mvssl.data import Batch, ShardSource, as_class_labels
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.features.extraction import DIVERGED, not_finite
-from mvssl.evaluation.features.layers import encode_model
+from mvssl.evaluation.features.layers import build_encode
+from mvssl.evaluation.features.splits import open_labelled
 from mvssl.recipe import Recipe
 from mvssl.runs.load import LoadedRun, load_run
 from mvssl.text import counted
@@ -59,7 +60,7 @@ def look(folder: Path, trust: Iterable[str], samples: int, checkpoint: str = "la
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     source, split = open_some(run.recipe)
     build_alike(run.recipe.views, source.shapes, run.views.shapes, str(folder))
-    encode = encode_model(run.model.to(device), run.views, run.recipe.evaluate.layer, device)
+    encode = build_encode(run.model.to(device), run.views, run.recipe.evaluate.layer, device)
     rows: list[int] = []
     labels: list[Tensor] = []
     features: dict[str, list[Tensor]] = {}
@@ -105,11 +106,7 @@ def open_some(recipe: Recipe) -> tuple[ShardSource, str]:
     patterns, split = (recipe.data.val, "held-out") if recipe.data.val else (recipe.data.train, "training")
     if not patterns:
         raise RecipeError("the recipe names no shards; a run on a dataset of one's own is shown without samples")
-    if recipe.data.label is not None:
-        with contextlib.suppress(DataError):  # shards without labels are worth looking at as well
-            columns = {**recipe.data.columns, "label": recipe.data.label}
-            return open_shards(patterns, recipe.data.folder, columns, progress=False), split
-    return open_shards(patterns, recipe.data.folder, recipe.data.columns, progress=False), split
+    return open_labelled(recipe.data, patterns, required=False, progress=False), split
 
 
 def take(source: ShardSource, indices: Iterable[int]) -> Batch:

@@ -19,7 +19,7 @@ import psutil
 
 from mvssl.distributed import collectives
 from mvssl.errors import BUG, ElsewhereError, MvsslError, StorageError
-from mvssl.files import write_aside
+from mvssl.files import write_file
 from mvssl.runs.json_forms import is_file_of_a_run, parsed
 
 NAME = "exit.json"
@@ -101,7 +101,7 @@ def parse_exit(found: Any) -> ExitRecord | None:
 
 
 def _write(folder: Path, record: ExitRecord) -> None:
-    write_aside(folder / NAME, json.dumps(record._asdict(), indent=1))
+    write_file(folder / NAME, json.dumps(record._asdict(), indent=1))
 
 
 def _write_over(file: Path, record: ExitRecord) -> None:

@@ -27,7 +27,7 @@ from torch.distributed import DistError
 from mvssl.checkpoints import store
 from mvssl.distributed import collectives
 from mvssl.errors import HANG, ElsewhereError, Interrupted, OutputError, RecipeError, StorageError
-from mvssl.files import write_aside
+from mvssl.files import write_file
 from mvssl.process.signals import Stopped, StopSignal, exit_code
 from mvssl.process.system_errors import as_known
 from mvssl.recipe import Recipe, load_recipe, to_yaml
@@ -181,8 +181,8 @@ def _flat(tables: Any, place: str = "") -> dict[str, Any]:
 
 def describe(folder: Path, recipe: Recipe) -> None:
     """Write recipe.yaml and versions.json."""
-    write_aside(folder / "recipe.yaml", to_yaml(recipe))
-    write_aside(folder / "versions.json", json.dumps(versions(), indent=1))
+    write_file(folder / "recipe.yaml", to_yaml(recipe))
+    write_file(folder / "versions.json", json.dumps(versions(), indent=1))
 
 
 def other_versions(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mvssl.errors import StorageError
-from mvssl.files import write_aside
+from mvssl.files import write_file
 from mvssl.runs.json_forms import parsed, step_of
 from mvssl.text import warn
 
@@ -61,7 +61,7 @@ def cut_lines_after(file: Path, step: int) -> None:
     """Drop the lines that a resumed run is about to write again, and those that a kill cut short."""
     if file.is_file():
         kept = [line for line in file.read_text(errors="replace").splitlines() if _step_of(line) <= step]
-        write_aside(file, "".join(f"{line}\n" for line in kept))
+        write_file(file, "".join(f"{line}\n" for line in kept))
 
 
 def _step_of(line: str) -> float:

@@ -103,6 +103,8 @@ def _foreign(recipe: Recipe) -> dict[str, str]:
     """Classes outside mvssl, by where the recipe names them."""
     tables = {f"views.{name}": view.name for name, view in recipe.views.items()}
     tables |= {f"objective.{number}": term.name for number, term in enumerate(recipe.objective)}
+    tables |= {f"evaluate.probes.{number}": name for number, name in enumerate(recipe.evaluate.probes)}
+    tables |= {f"evaluate.options.{name}": name for name in recipe.evaluate.options}
     return {place: name for place, name in tables.items() if ":" in name}
 
 

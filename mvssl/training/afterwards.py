@@ -8,6 +8,7 @@ from rich.console import Console
 from mvssl.data import loader, open_shards
 from mvssl.distributed import collectives
 from mvssl.errors import MvsslError, RecipeError
+from mvssl.files import write_picture
 from mvssl.recipe import Recipe
 from mvssl.runs.load import load_run, packages
 from mvssl.training.next_commands import next_commands
@@ -45,11 +46,11 @@ def check(recipe: Recipe, folder: Path) -> None:
     def look() -> None:
         if "evaluate" in recipe.train.then:
             from mvssl.evaluation.features.splits import open_splits
-            from mvssl.evaluation.plan import jobs_of, need_labels, need_segments, refuse_impossible
+            from mvssl.evaluation.plan import need_labels, need_segments, plan_probes, refuse_impossible
 
             said = recipe.evaluate
             refuse_impossible(said)
-            jobs = jobs_of(said, said.probes, said.layer)
+            jobs = plan_probes(said, said.probes, said.layer)
             open_splits(recipe, labels=need_labels(jobs), segments=need_segments(jobs))
         if "export" in recipe.train.then:
             from mvssl.exporting.exporting import folders_of
@@ -105,7 +106,7 @@ def finish(recipe: Recipe, folder: Path) -> None:
 
 def draw_views(recipe: Recipe, out: Path, samples: int = 8) -> Path:
     """Draw the views of the first batch of the run, by the path that training takes."""
-    from mvssl.figures.contact_sheet import contact_sheet
+    from mvssl.figures.contact_sheet import draw_contact_sheet
     from mvssl.training.resume import pack_once
 
     table = recipe.data
@@ -117,5 +118,4 @@ def draw_views(recipe: Recipe, out: Path, samples: int = 8) -> Path:
     rows = min(samples, len(source))
     batch = next(iter(loader(source, batch_size=rows, seed=recipe.train.seed, stop_step=1)))
     rates = {name: column.rate for name, column in table.columns.items()}
-    contact_sheet(views, batch, out, seed=recipe.train.seed, rates=rates)
-    return out
+    return write_picture(draw_contact_sheet(views, batch, seed=recipe.train.seed, rates=rates), out)

@@ -71,14 +71,13 @@ def _evaluations(run: LoadedRun, failed: bool) -> Iterator[str]:
 def _is_possible(run: LoadedRun, probes: list[str], layer: str) -> bool:
     """Whether an evaluation finds its layer, shards, labels, and views that differ. Raises `MvsslError` where not."""
     from mvssl.data import as_class_labels
-    from mvssl.evaluation.features.inputs import distinct
+    from mvssl.evaluation.features.inputs import distinct_views
     from mvssl.evaluation.features.layers import refuse_layer
     from mvssl.evaluation.features.splits import open_splits
-    from mvssl.evaluation.plan import jobs_of, need_labels, need_segments
-    from mvssl.evaluation.probes.table import PROBES
+    from mvssl.evaluation.plan import need_labels, need_segments, plan_probes
     from mvssl.reporting.samples import take
 
-    jobs = jobs_of(run.recipe.evaluate, probes, layer)
+    jobs = plan_probes(run.recipe.evaluate, probes, layer)
     for view in run.views.bases:
         refuse_layer(run.model, view, layer, len(run.model.encoder_of(view).widths.maps))
     sources = open_splits(run.recipe, labels=need_labels(jobs), segments=need_segments(jobs)).shards
@@ -87,8 +86,8 @@ def _is_possible(run: LoadedRun, probes: list[str], layer: str) -> bool:
         return False
     if need_labels(jobs):
         as_class_labels(some.columns["label"])
-    several = len(distinct(run.views.clean(some))) > 1
-    return several or any(PROBES[job.probe].handed != "views" for job in jobs)
+    several = len(distinct_views(run.views.clean(some))) > 1
+    return several or any(job.probe.runs_on != "all views" for job in jobs)
 
 
 def _can_embed(run: LoadedRun) -> bool:

@@ -13,8 +13,8 @@ from PIL import Image
 from mvssl.checkpoints import store
 from mvssl.data import open_shards, pack
 from mvssl.errors import DataError, MvsslError, OutputError, RecipeError
-from mvssl.evaluation import compare, evaluate, measure
-from mvssl.evaluation.probes.table import PROBES
+from mvssl.evaluation import api, compare, evaluate
+from mvssl.evaluation.probes import PROBES
 from mvssl.evaluation.subject import Subject
 from mvssl.exporting.model_card import Card
 from mvssl.model import build_model
@@ -224,7 +224,7 @@ def test_a_file_that_cannot_be_written_is_named(loaded, tmp_path):
     [({"json_file": "FOLDER"}, OutputError, "it is a folder"), ({"views": ["twise"]}, RecipeError, "no view 'twise'")],
 )
 def test_what_is_wrong_is_told_before_features_are_computed(loaded, tmp_path, monkeypatch, given, error, said):
-    monkeypatch.setattr(measure, "features", lambda *_: pytest.fail("features were computed"))
+    monkeypatch.setattr(api, "collect_splits", lambda *_: pytest.fail("features were computed"))
     with pytest.raises(error, match=said):
         evaluate(loaded, **{key: tmp_path if value == "FOLDER" else value for key, value in given.items()})
 
@@ -237,7 +237,7 @@ def test_what_was_measured_outlives_what_ends_the_evaluation(digits, tmp_path, m
     found = make_run(digits, tmp_path / "g")
     before = evaluate(found, probes=["fewlabel"], show=False)
     file = tmp_path / json_file if json_file else found.folder / "evaluation.json"
-    monkeypatch.setitem(PROBES, "linear", PROBES["linear"]._replace(run=stopped))
+    monkeypatch.setattr(PROBES["linear"], "run", stopped)
     with pytest.raises(KeyboardInterrupt):
         evaluate(found, probes=["knn", "linear"], json_file=json_file and file)
     kept = json.loads(file.read_text())

@@ -4,16 +4,17 @@ import pytest
 
 from mvssl.cli.commands import PROBE_NAMES
 from mvssl.errors import RecipeError
-from mvssl.evaluation.plan import jobs_of
-from mvssl.evaluation.probes.table import PROBES
+from mvssl.evaluation.plan import plan_probes
+from mvssl.evaluation.probes import PROBES
 from mvssl.recipe import Evaluate
 
 
 def test_a_recipe_gives_keywords_to_the_probes_that_it_names():
     said = Evaluate(options={"knn": {"k": 200}, "fewlabel": {"c": 1}}, shots=[1, 5])
-    jobs = {(job.probe, job.options.get("shots")): job.options for job in jobs_of(said, ["knn", "fewlabel"], "vector")}
-    assert jobs[("knn", None)] == {"k": 200}
-    assert jobs[("fewlabel", 5)] == {"shots": 5, "draws": 20, "c": 1.0}
+    planned = plan_probes(said, ["knn", "fewlabel"], "vector")
+    options = {(each.name, each.options.get("shots")): each.options for each in planned}
+    assert options[("knn", None)] == {"k": 200}
+    assert options[("fewlabel", 5)] == {"shots": 5, "draws": 20, "c": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ def test_a_recipe_gives_keywords_to_the_probes_that_it_names():
 )
 def test_options_that_a_probe_does_not_have_or_that_stand_elsewhere_are_refused(options, said):
     with pytest.raises(RecipeError, match=said):
-        jobs_of(Evaluate(options=options), ["knn"], "vector")
+        plan_probes(Evaluate(options=options), ["knn"], "vector")
 
 
 def test_the_help_names_the_probes_that_there_are():

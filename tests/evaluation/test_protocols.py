@@ -18,7 +18,7 @@ from mvssl.errors import RecipeError
 from mvssl.evaluation import compare, evaluate, fewlabel, linear
 from mvssl.evaluation.probes.classifiers import LINEARS, build
 from mvssl.evaluation.probes.few_label import draw, members
-from mvssl.evaluation.protocols import PROTOCOLS, jobs_of_protocol
+from mvssl.evaluation.protocols import PROTOCOLS, plan_protocol
 from mvssl.evaluation.results.metrics import NotPossible, judge
 from mvssl.evaluation.subject import Subject
 from mvssl.model import build_model
@@ -49,7 +49,7 @@ def loaded(tmp_path_factory):
 
 
 def layers(loaded, name: str) -> dict[str, str]:
-    return {job.called or job.layer: job.layer for job in jobs_of_protocol(name, Subject.of_run(loaded))}
+    return {job.paper_layer or job.layer: job.layer for job in plan_protocol(name, Subject.of_run(loaded))}
 
 
 def test_each_protocol_reads_the_layers_of_its_paper(loaded):
@@ -148,8 +148,10 @@ def judged(test):
 
 
 def test_layers_stand_in_one_table_by_the_papers_names(loaded, capsys):
-    jobs = jobs_of_protocol("dim", Subject.of_run(loaded), 1)
-    assert [(job.called, job.probe) for job in jobs] == [(c, p) for c in ("conv", "fc", "Y") for p in ("mlp", "linear")]
+    jobs = plan_protocol("dim", Subject.of_run(loaded), 1)
+    assert [(job.paper_layer, job.name) for job in jobs] == [
+        (c, p) for c in ("conv", "fc", "Y") for p in ("mlp", "linear")
+    ]
     evaluate(loaded, protocol="cmc", epochs=1, json_file=loaded.folder / "x.json")
     shown = capsys.readouterr().out
     assert shown.count("protocol cmc") == 1
@@ -192,7 +194,7 @@ def test_mibs_classifier_refuses_several_labels_per_sample():
 
 def test_the_papers_own_length_is_no_deviation(loaded):
     for name, length in {"dim": 150, "amdim": 120, "cmc": 60}.items():
-        whole, same = (jobs_of_protocol(name, Subject.of_run(loaded), epochs) for epochs in (None, length))
+        whole, same = (plan_protocol(name, Subject.of_run(loaded), epochs) for epochs in (None, length))
         assert whole == same
         assert not any("in place of" in told for told in whole[0].preset["deviations"])
     assert set(PROTOCOLS) == {"dim", "amdim", "cmc", "mib"}

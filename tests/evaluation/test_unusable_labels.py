@@ -9,9 +9,8 @@ import webdataset
 
 from mvssl.data import open_shards
 from mvssl.errors import DataError, StorageError
-from mvssl.evaluation import evaluate
-from mvssl.evaluation import measure as measuring
-from mvssl.evaluation.probes.table import PROBES, Probe
+from mvssl.evaluation import api, evaluate
+from mvssl.evaluation.probes import PROBES
 from mvssl.evaluation.results.metrics import Metric, Result
 from mvssl.monitoring import held_out
 from mvssl.recipe import Recipe
@@ -98,10 +97,6 @@ def test_a_run_that_is_to_be_evaluated_is_told_before_training_that_its_labels_a
         check(recipe(tmp_path, tmp_path / "run", train__then=["evaluate"]), tmp_path / "run")
 
 
-def made_by(work) -> Probe:
-    return Probe(lambda train, test, seed=0: work())
-
-
 def test_memory_that_runs_out_in_a_probe_leaves_the_others_and_elsewhere_is_one_sentence(tmp_path, monkeypatch, capsys):
     run = trained(shards(tmp_path, [0, 1, 2] * 8), tmp_path / "run")
 
@@ -112,22 +107,22 @@ def test_memory_that_runs_out_in_a_probe_leaves_the_others_and_elsewhere_is_one_
         return work
 
     for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 b")):
-        monkeypatch.setitem(PROBES, "linear", made_by(raising(error)))
+        monkeypatch.setattr(PROBES["linear"], "run", (raising(error)))
         assert {r["probe"] for r in evaluate(run, probes=["knn", "linear"], baselines=False)} == {"knn"}
         assert "left out: linear of trained on image: it needs more memory" in " ".join(capsys.readouterr().out.split())
         with monkeypatch.context() as patch:
-            patch.setattr(measuring, "candidates", raising(error))
+            patch.setattr(api, "encoders_under_test", raising(error))
             with pytest.raises(StorageError, match=r"out of memory.*--layer") as raised:
                 evaluate(run, probes=["knn"])
         assert raised.value.code == 74
-    monkeypatch.setitem(PROBES, "linear", made_by(raising(RuntimeError("something else"))))
+    monkeypatch.setattr(PROBES["linear"], "run", (raising(RuntimeError("something else"))))
     with pytest.raises(RuntimeError, match="something else"):
         evaluate(run, probes=["linear"])
 
 
 def test_a_value_that_is_no_number_is_left_out_and_told(tmp_path, monkeypatch, capsys):
     run = trained(shards(tmp_path, [0, 1, 2] * 8), tmp_path / "run")
-    monkeypatch.setitem(PROBES, "linear", made_by(lambda: Result(float("nan"), Metric("x"), {})))
+    monkeypatch.setattr(PROBES["linear"], "run", (lambda *_: Result(float("nan"), Metric("x"), {})))
     assert {r["probe"] for r in evaluate(run, probes=["knn", "linear"], baselines=False)} == {"knn"}
     assert "left out: linear of trained on image: nan" in " ".join(capsys.readouterr().out.split())
     assert "NaN" not in (tmp_path / "run" / "evaluation.json").read_text()

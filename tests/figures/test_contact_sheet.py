@@ -1,6 +1,5 @@
 """The contact sheet: a PNG of every kind of view."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -10,8 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from mvssl.errors import OutputError
-from mvssl.figures.contact_sheet import CELL, contact_sheet
-from mvssl.figures.panels import colours, columns_of, is_measured, panel, primaries
+from mvssl.figures.contact_sheet import CELL, draw_contact_sheet
+from mvssl.figures.panels import draw_as_panel, grid_width
+from mvssl.figures.pixels import find_rgb_bands, is_measured, rgb_pixels
+from mvssl.files import write_picture
 from mvssl.recipe import View
 from mvssl.views import ImageView, build_views
 
@@ -51,7 +52,7 @@ def made():
 
 def test_a_sheet_of_every_kind_of_view_is_a_picture_with_content(tmp_path):
     views, batch = made()
-    out = contact_sheet(views, batch, tmp_path / "sheet.png", draws=2)
+    out = write_picture(draw_contact_sheet(views, batch, draws=2), tmp_path / "sheet.png")
     with Image.open(out) as sheet:
         assert sheet.width > sheet.height > 300
         assert len(sheet.convert("RGB").getcolors(maxcolors=10**6)) > 500
@@ -63,7 +64,7 @@ def test_a_sheet_has_a_row_for_every_sample(tmp_path):
     sizes = []
     for rows in (7, 14):
         batch = Batch({name: column[:rows] for name, column in columns.items()}, torch.arange(rows))
-        with Image.open(contact_sheet(views, batch, tmp_path / "sheet.png", draws=1)) as sheet:
+        with Image.open(write_picture(draw_contact_sheet(views, batch, draws=1), tmp_path / "sheet.png")) as sheet:
             sizes.append(sheet.height)
     assert sizes[1] - sizes[0] == pytest.approx(7 * CELL * 110, abs=2)
 
@@ -71,7 +72,7 @@ def test_a_sheet_has_a_row_for_every_sample(tmp_path):
 def test_a_sheet_that_cannot_be_written_says_where(tmp_path):
     views, batch = made()
     with pytest.raises(OutputError, match="nowhere"):
-        contact_sheet(views, batch, tmp_path / "nowhere" / "sheet.png", draws=1)
+        write_picture(draw_contact_sheet(views, batch, draws=1), tmp_path / "nowhere" / "sheet.png")
 
 
 @pytest.mark.parametrize("color", ["rgb", "lab", "ydbdr"])
@@ -93,7 +94,7 @@ def test_lightness_is_shown_in_gray_and_chroma_at_one_lightness():
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 13])
 def test_any_number_of_bands_becomes_a_picture(channels):
-    shown = colours(1000 * torch.randn(2, channels, 8, 8))
+    shown = rgb_pixels(1000 * torch.randn(2, channels, 8, 8))
     assert shown.shape == (2, 3, 8, 8)
     assert shown.min() >= 0
     assert shown.max() <= 1
@@ -101,7 +102,7 @@ def test_any_number_of_bands_becomes_a_picture(channels):
 
 def test_one_band_is_gray_unless_it_was_measured():
     x = torch.rand(2, 1, 8, 8)
-    gray, mapped = colours(x), colours(x, measured=True)
+    gray, mapped = rgb_pixels(x), rgb_pixels(x, measured=True)
     assert torch.equal(gray, x.expand(-1, 3, -1, -1))
     assert not torch.allclose(mapped[:, 0], mapped[:, 2], atol=0.1)
     assert is_measured(x, "a")
@@ -111,11 +112,11 @@ def test_one_band_is_gray_unless_it_was_measured():
 
 def test_a_false_colour_takes_red_green_and_blue_by_name():
     sentinel = ["B01", "B02", "B03", "B04", "B08"]
-    assert primaries(sentinel, 5) == [3, 2, 1]
-    assert primaries(["nir", "Red", "Green", "Blue"], 4) == [1, 2, 3]
-    assert primaries(["a", "b", "c", "d"], 4) == primaries([], 4) == [3, 2, 0]
+    assert find_rgb_bands(sentinel, 5) == [3, 2, 1]
+    assert find_rgb_bands(["nir", "Red", "Green", "Blue"], 4) == [1, 2, 3]
+    assert find_rgb_bands(["a", "b", "c", "d"], 4) == find_rgb_bands([], 4) == [3, 2, 0]
     x = torch.rand(2, 5, 8, 8)
-    assert torch.equal(colours(x, sentinel), colours(x[:, [3, 2, 1]] * 2))  # stretched alike
+    assert torch.equal(rgb_pixels(x, sentinel), rgb_pixels(x[:, [3, 2, 1]] * 2))  # stretched alike
 
 
 def test_an_absent_row_is_called_so_and_not_drawn(tmp_path):
@@ -124,7 +125,7 @@ def test_an_absent_row_is_called_so_and_not_drawn(tmp_path):
     sheets = []
     for there in (True, False):
         batch = Batch({"x": torch.zeros(2, 1, 4, 4)}, torch.arange(2), {"x": torch.tensor([True, there])})
-        with Image.open(contact_sheet(views, batch, tmp_path / "sheet.png", draws=1)) as sheet:
+        with Image.open(write_picture(draw_contact_sheet(views, batch, draws=1), tmp_path / "sheet.png")) as sheet:
             sheets.append(sheet.convert("L").histogram())
     assert sheets[0][255] < sheets[1][255] - 10_000  # what was a dark picture is now white paper
 
@@ -135,19 +136,16 @@ def test_many_wide_views_are_drawn_less_often(tmp_path):
         columns = {f"u{k}": torch.randn(2, 3, 20) for k in range(count)}
         tables = {name: View.model_validate({"from": name, "name": "signal", "normalize": "none"}) for name in columns}
         views = build_views(tables, dict.fromkeys(columns, (3, 20)))
-        with Image.open(contact_sheet(views, Batch(columns, torch.arange(2)), tmp_path / "sheet.png")) as sheet:
-            widths.append(sheet.width / (1.8 * CELL * 110))
+        widths.append(draw_contact_sheet(views, Batch(columns, torch.arange(2))).get_figwidth() / (1.8 * CELL))
     assert widths[0] == pytest.approx(1 + 3, abs=0.3)
     assert widths[1] == pytest.approx(6 + 6, abs=0.6)
 
 
-def test_the_caption_tells_how_to_read_what_is_no_plain_picture(tmp_path, monkeypatch):
-    captions = []
+def test_the_caption_says_how_to_read_what_is_no_plain_picture():
     views, batch = made()
     batch.columns["depth"][:] = torch.linspace(1, 5, 64).view(1, 1, 8, 8)
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: captions.append(figure.get_supxlabel()))
-    contact_sheet(views, batch, tmp_path / "sheet.png", draws=2)
-    told = dict(line.split(": ", 1) for line in captions[0].split("\n"))
+    caption = draw_contact_sheet(views, batch, draws=2).get_supxlabel()
+    told = dict(line.split(": ", 1) for line in caption.split("\n"))
     assert told["L"] == "lightness, in gray"
     assert told["ab"].startswith("colour without its lightness")
     assert told["bands"].startswith("false colour: red, green, blue are bands 12, 6, 0")
@@ -158,7 +156,7 @@ def test_the_caption_tells_how_to_read_what_is_no_plain_picture(tmp_path, monkey
 
 @pytest.mark.parametrize("names", [[], [f"c{k}" for k in range(9)]])
 def test_many_channels_lie_in_lanes_that_are_named(names):
-    shown = panel("imu\ncolumn", 1000 * torch.arange(9.0)[:, None] + torch.randn(2, 9, 50), names=names)
+    shown = draw_as_panel("imu\ncolumn", 1000 * torch.arange(9.0)[:, None] + torch.randn(2, 9, 50), names=names)
     axes = Figure().subplots()
     shown.draw(axes, 0, True)
     assert [label.get_text() for label in axes.get_yticklabels()] == (names or [str(k) for k in range(9)])
@@ -170,7 +168,7 @@ def test_many_channels_lie_in_lanes_that_are_named(names):
 def test_few_channels_share_a_scale_and_a_legend():
     axes = Figure().subplots()
     x = torch.stack([torch.zeros(2, 50), torch.ones(2, 50)], 1)
-    panel("sound\ncolumn", x).draw(axes, 0, True)
+    draw_as_panel("sound\ncolumn", x).draw(axes, 0, True)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["0", "1"]
     assert [line.get_ydata()[0] for line in axes.lines[:2]] == [0, 1]
 
@@ -179,10 +177,10 @@ def test_sheets_leave_pyplot_alone(tmp_path, monkeypatch):
     import matplotlib.pyplot as plt
 
     views, batch = made()
-    contact_sheet(views, batch, Path(tmp_path / "sheet.png"), draws=1)
+    write_picture(draw_contact_sheet(views, batch, draws=1), tmp_path / "sheet.png")
     assert plt.get_fignums() == []
 
 
 @pytest.mark.parametrize(("d", "columns"), [(240, 15), (784, 28), (64, 8), (76, 9), (7, 3)])
 def test_vectors_are_laid_out_as_the_image_that_they_may_have_been(d, columns):
-    assert columns_of(d) == columns
+    assert grid_width(d) == columns

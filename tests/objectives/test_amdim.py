@@ -104,7 +104,7 @@ def test_three_views_are_the_mean_over_their_pairs():
     assert_close(module(views, context(N))[0], sum(each) / 3)
 
 
-def test_a_vector_of_another_width_is_projected_and_one_of_embed_is_not():
+def test_only_a_vector_of_another_width_is_projected():
     same, other = amdim(), amdim(embed=16)
     feature = features(N)
     assert_close(same.represent("a", feature), feature.vector)
@@ -125,7 +125,7 @@ def test_absent_rows_are_neither_anchors_nor_candidates():
     assert all(f.vector.grad.isfinite().all() for f in views.values())
 
 
-def test_rows_absent_from_both_views_are_as_if_they_were_not_in_the_batch():
+def test_rows_absent_from_both_views_count_as_not_in_the_batch():
     module, views, known = amdim(embed=10, regulariser=0.5), pair(), context(N)
     present = torch.tensor([True, False, True, True, False])
     loss, _ = module(views, context(N, present={"a_0": present, "a_1": present}))
@@ -134,7 +134,7 @@ def test_rows_absent_from_both_views_are_as_if_they_were_not_in_the_batch():
     assert_close(loss, module(rest, fewer)[0])
 
 
-def test_levels_are_found_in_networks_that_amdim_did_not_make():
+def test_levels_are_found_in_other_networks():
     resnet = Widths(((64, 16, 16), (64, 8, 8), (128, 4, 4), (256, 2, 2), (512, 1, 1)), 512)
     module = AMDIM({"a_0": resnet, "a_1": resnet}, embed=8)
     assert module.layer == {"last": {"a_0": 2, "a_1": 2}, "previous": {"a_0": 1, "a_1": 1}}

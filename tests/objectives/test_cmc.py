@@ -34,7 +34,7 @@ def one_way(anchors, candidates, here, there, temperature):
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.5])
-def test_two_views_are_the_sum_of_both_directions_written_out_by_hand(temperature):
+def test_the_loss_of_two_views_equals_both_directions_by_hand(temperature):
     module, views = cmc(temperature=temperature), vectors("l", "ab")
     z = {view: module.represent(view, f) for view, f in views.items()}
     everyone = [True] * N
@@ -65,7 +65,7 @@ def test_a_pair_that_no_row_has_costs_nothing_and_keeps_its_graph():
     assert all((p.grad == 0).all() for p in module.parameters())
 
 
-def test_views_that_agree_and_samples_that_do_not_reach_the_ceiling_of_log_n():
+def test_equal_views_of_different_samples_reach_the_ceiling_log_n():
     module = cmc(("a_0", "a_1"), embed=12, temperature=0.01)
     torch.nn.init.eye_(module.project["a"][0].weight)
     apart = Features((), torch.eye(N, 12).double() * 100)
@@ -82,7 +82,7 @@ def test_features_without_difference_say_nothing():
     assert loss.item() == pytest.approx(2 * math.log(N))
 
 
-def test_the_full_graph_is_every_pair_and_the_core_view_is_in_every_pair():
+def test_pairs_of_the_full_graph_and_of_the_core_view():
     views = ("l", "ab", "depth")
     assert cmc(views).pairs == [("l", "ab"), ("l", "depth"), ("ab", "depth")]
     assert cmc(views, pairs="depth").pairs == [("depth", "l"), ("depth", "ab")]
@@ -110,7 +110,7 @@ def test_the_representation_has_unit_length():
     assert_close(lengths, torch.ones(N).double())
 
 
-def test_half_precision_features_are_raised_before_they_are_compared():
+def test_half_precision_features_are_compared_in_float32():
     module = CMC({"l": WIDTHS, "ab": WIDTHS}, embed=8)
     half = {view: Features((), f.vector.bfloat16()) for view, f in vectors("l", "ab").items()}
     assert module(half, context(N))[0].dtype == torch.float32

@@ -1,4 +1,4 @@
-"""Estimators against closed forms: METHODS a reader can check by hand."""
+"""Estimators against closed forms that can be checked by hand."""
 
 import math
 
@@ -50,7 +50,7 @@ def test_a_blind_critic_has_the_loss_of_the_papers(name, loss):
     assert estimators.estimate(name, zeros(), OWN)[0].item() == pytest.approx(loss, abs=1e-12)
 
 
-def test_dims_constant_in_place_of_its_own_image_raises_a_blind_infonce_loss():
+def test_mask_value_raises_the_infonce_loss_of_a_blind_critic():
     value = ESTIMATORS["infonce"](zeros(), OWN, mask_value=-10.0)
     loss = math.log(1 + (N - 1) * L) - value.item()
     assert loss == pytest.approx(math.log(1 + (N - 1) * L + L * math.exp(-10)), abs=1e-12)
@@ -68,14 +68,14 @@ def test_with_the_papers_mask_value_a_constant_does_change_infonce():
     assert abs(shifted - ESTIMATORS["infonce"](scores, OWN, mask_value=-10.0)) > 1e-3
 
 
-def test_a_perfect_critic_reaches_the_ceiling_of_infonce_and_two_log_two_of_jsd():
+def test_a_perfect_critic_reaches_the_largest_values():
     scores = torch.where(OWN == POSITIVE, 100.0, -100.0).double().expand(N, N, L)
     assert estimators.infonce(scores, OWN).item() == pytest.approx(math.log(1 + (N - 1) * L))
     assert estimators.ceiling(scores, OWN).item() == pytest.approx(math.log(1 + (N - 1) * L))
     assert estimators.jsd(scores, OWN).item() == pytest.approx(2 * math.log(2))
 
 
-def test_dv_is_never_below_nwj_of_the_same_critic_and_equals_it_at_the_best_constant():
+def test_dv_is_nwj_at_the_best_constant_and_never_below_it():
     scores = random()
     assert ESTIMATORS["dv"](scores, OWN) >= ESTIMATORS["nwj"](scores, OWN)
 
@@ -104,7 +104,7 @@ def counted(critic):
 
 
 @pytest.mark.parametrize("name", DIVERGENCE)
-def test_the_best_critic_of_an_f_divergence_reads_the_divergence_and_no_critic_reads_more(name):
+def test_the_best_critic_attains_the_divergence_and_no_other_exceeds_it(name):
     divergence, best = DIVERGENCE[name]
     truth, critic = divergence(P, Q).sum(), best(P / Q)
     assert_close(ESTIMATORS[name](*counted(critic)), truth)
@@ -113,13 +113,13 @@ def test_the_best_critic_of_an_f_divergence_reads_the_divergence_and_no_critic_r
 
 
 @pytest.mark.parametrize("name", DIVERGENCE)
-def test_the_log_ratio_of_a_best_critic_is_the_log_ratio_and_its_bound_is_kl_in_nats(name):
+def test_the_best_critic_holds_the_log_ratio_and_gives_kl_in_nats(name):
     critic = DIVERGENCE[name][1](P / Q)
     assert_close(F_DIVERGENCES[name].log_ratio(critic), (P / Q).log())
     assert_close(estimators.in_nats(name, *counted(critic)), (P * (P / Q).log()).sum())
 
 
-def test_smile_without_a_clip_is_dv_and_with_one_it_clips_the_partition_function_alone():
+def test_smile_clips_only_the_partition_function_of_dv():
     scores = 3 * random()
     assert_close(estimators.smile(scores, OWN, clip=1e9), estimators.dv(scores, OWN))
 
@@ -130,7 +130,7 @@ def test_smile_without_a_clip_is_dv_and_with_one_it_clips_the_partition_function
     assert_close(gradient, torch.autograd.grad(by_definition, scores)[0])
 
 
-def test_smile_is_trained_by_jsd_and_tells_its_own_value_beside_the_bound():
+def test_smile_is_trained_by_jsd_and_logs_its_own_value():
     scores = random()
     loss, metrics = estimators.estimate("smile", scores, OWN, clip=1.0)
     jsd_loss, jsd_metrics = estimators.estimate("jsd", scores, OWN)
@@ -144,7 +144,7 @@ def test_wasserstein_is_the_difference_of_means():
     assert_close(ESTIMATORS["wasserstein"](*counted(critic)), ((P - Q) * critic).sum())
 
 
-def test_infonce_is_the_cross_entropy_of_each_positive_among_its_anchors_negatives():
+def test_infonce_is_the_cross_entropy_among_the_anchors_negatives():
     scores = random()
     losses = []
     for i in range(N):
@@ -168,7 +168,7 @@ def test_ignored_pairs_reach_neither_value_nor_gradient(name):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("absent", [POSITIVE, NEGATIVE, None])
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_without_positives_or_negatives_the_value_is_zero_with_a_finite_gradient(name, absent, dtype):
+def test_without_positives_or_negatives_value_and_gradient_are_zero(name, absent, dtype):
     mask = torch.full_like(OWN, IGNORE) if absent is None else OWN.masked_fill(absent == OWN, IGNORE)
     value, gradient = value_and_gradient(name, random().to(dtype), mask)
     assert value.item() == 0
@@ -204,7 +204,7 @@ def test_the_order_of_the_batch_does_not_matter(name):
     assert_close(ESTIMATORS[name](scores[order][:, order], OWN), ESTIMATORS[name](scores, OWN))
 
 
-def test_the_names_that_recipes_accept_are_the_estimators_there_are():
+def test_recipes_accept_the_names_of_all_estimators():
     assert set(estimators.EstimatorName.__args__) == {*ESTIMATORS, "mine"}  # which needs a memory besides
 
 
@@ -228,7 +228,7 @@ def test_nothing_is_exchanged_between_processes_twice(processes, name, forward, 
     assert processes(exchanged, name) == [(forward, backward)] * 2
 
 
-def test_a_masks_pairs_are_counted_over_all_that_its_entries_stand_for():
+def test_a_mask_entry_counts_for_all_pairs_that_it_stands_for():
     """A mask's entry stands for all places of a map, on however few dimensions it is given."""
     scores = random()
     whole = OWN.expand(N, N, L).contiguous()
@@ -237,3 +237,28 @@ def test_a_masks_pairs_are_counted_over_all_that_its_entries_stand_for():
         for kind in (POSITIVE, NEGATIVE):
             assert estimators._per_anchor(scores, mask, kind).tolist() == (full == kind).sum(dim=(1, 2)).tolist()
         assert_close(estimators.ceiling(scores, mask), estimators.ceiling(scores, full.contiguous()))
+
+
+@pytest.mark.parametrize("name", ["jsd", "gan", "nwj", "reverse_kl", "hellinger", "chi2", "dv", "infonce", "mine"])
+def test_the_mean_over_anchors_is_the_value_over_the_batch(name):
+    scores = random(l=1).detach()
+    positive, negatives = scores[:, :, 0].diagonal(), scores[OWN == NEGATIVE].view(N, N - 1)
+    by_anchor = {name: f.by_anchor for name, f in F_DIVERGENCES.items()} | {
+        "nwj": estimators.nwj.by_anchor,
+        "dv": estimators.dv_by_anchor,
+        "infonce": estimators.infonce_by_anchor,
+        "mine": estimators.MineByAnchor(),
+    }
+    parts = by_anchor[name]
+    assert parts(positive, negatives).shape == (N,)
+    assert_close(parts(positive, negatives).mean(), ESTIMATORS[{"mine": "dv"}.get(name, name)](scores, OWN))
+
+
+def test_mine_by_anchor_has_the_gradient_and_the_average_of_mine():
+    ours, log_average = estimators.MineByAnchor(0.2), torch.tensor(-math.inf, dtype=torch.float64)
+    for _ in range(3):
+        scores = random(l=1)
+        value, log_average = estimators.mine(scores, OWN, log_average, 0.2)
+        again = ours(scores[:, :, 0].diagonal(), scores[OWN == NEGATIVE].view(N, N - 1)).mean()
+        assert_close(torch.autograd.grad(again, scores), torch.autograd.grad(value, scores))
+        assert_close(ours.log_average, log_average)

@@ -55,7 +55,7 @@ def test_the_closed_divergence_is_the_formula_for_gaussians():
     assert_close(symmetric_kl(p, q, p.mean, q.mean, "closed"), (one_way + other_way).sum(1) / 2)
 
 
-def test_the_sampled_divergence_is_the_closed_one_on_average_and_may_be_negative_once():
+def test_the_sampled_divergence_is_unbiased_and_may_be_negative():
     p, q = posterior(2), posterior(2)
     one = torch.stack([symmetric_kl(p, q, p.sample(), q.sample(), "sampled") for _ in range(4000)])
     closed = symmetric_kl(p, q, p.mean, q.mean, "closed")
@@ -95,7 +95,7 @@ def test_a_ramp_with_no_length_is_its_end():
 def test_the_loss_is_the_one_written_out_by_hand(kl):
     module, views = mib(kl=kl, beta=0.7, beta_end=0), vectors("a", "b")
     z, sp = codes(module, views), lambda x: math.log1p(math.exp(x))
-    critic = module.critic["a-b"].pairs
+    critic = module.critic["a-b"].score_rows
     positive = [critic(z["a"][i : i + 1], z["b"][i : i + 1]).item() for i in range(N)]
     negative = [critic(z["a"][i - 1 : i or None], z["b"][i : i + 1]).item() for i in range(N)]  # z_a rolled by one
     information = -sum(sp(-t) for t in positive) / N - sum(sp(t) for t in negative) / N
@@ -126,7 +126,7 @@ def test_all_negatives_are_every_other_row_of_the_batch():
 
 
 @pytest.mark.parametrize(("asked", "negatives"), [("roll", 1), (3, 3), (N - 1, N - 1), (100, N - 1)])
-def test_a_number_of_negatives_takes_so_many_rows_before_and_at_most_all(asked, negatives):
+def test_a_number_of_negatives_takes_that_many_rows_before(asked, negatives):
     module, views = mib(negatives=asked, estimator="infonce", beta=0), vectors("a", "b")
     z = codes(module, views)
     t = [
@@ -189,12 +189,12 @@ def test_without_a_head_the_vector_itself_is_mean_and_raw_sigma():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "key"),
     [
-        ({"head": False}, "set latent: 6 or head: true"),
-        ({"beta_begin": 10, "beta_end": 5}, "beta_begin: 10 must come before beta_end: 5"),
+        ({"head": False}, "latent: 6"),
+        ({"beta_begin": 10, "beta_end": 5}, "beta_begin.*beta_end"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(options, said):
-    with pytest.raises(RecipeError, match=said):
+def test_options_that_do_not_fit_are_refused(options, key):
+    with pytest.raises(RecipeError, match=key):
         mib(**options)

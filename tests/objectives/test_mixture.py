@@ -45,7 +45,7 @@ def test_the_share_of_a_component_is_its_own_softmax_among_other_images():
 
 
 @pytest.mark.parametrize(("sharpness", "weight"), [(1.0, None), (3.0, None), (2.0, 0.7), (0.5, 0.0)])
-def test_the_loss_is_the_expected_share_and_the_entropy_written_out_by_hand(sharpness, weight):
+def test_the_loss_equals_expected_share_and_entropy_by_hand(sharpness, weight):
     t = scores()
     s = shares_by_hand(t)
     q = (sharpness * s).softmax(-1)
@@ -54,7 +54,7 @@ def test_the_loss_is_the_expected_share_and_the_entropy_written_out_by_hand(shar
     assert_close(loss_of(t, sharpness=sharpness, entropy_weight=weight).detach(), -by_hand.mean())
 
 
-def test_in_the_limits_every_component_counts_alike_or_the_best_one_alone():
+def test_in_the_limits_all_components_count_equally_or_only_the_best():
     t = scores()
     s = shares_by_hand(t)
     assert_close(loss_of(t, sharpness=1e-9, entropy_weight=0.0).detach(), -s.mean())
@@ -64,7 +64,7 @@ def test_in_the_limits_every_component_counts_alike_or_the_best_one_alone():
     assert metrics["used"].item() == pytest.approx(K)
 
 
-def test_with_an_entropy_weight_of_one_over_the_sharpness_no_other_posterior_does_better():
+def test_the_posterior_is_optimal_at_the_default_entropy_weight():
     s, sharpness = shares_by_hand(scores()), 2.0
     best = -(s * sharpness).logsumexp(-1) / sharpness
 
@@ -125,7 +125,7 @@ def test_one_component_that_is_the_vector_itself_is_plain_amdim(options):
     assert_close({key: metrics[key] for key in plain_metrics}, plain_metrics)
 
 
-def test_components_that_do_not_differ_cost_what_plain_amdim_costs_less_the_log_of_their_number():
+def test_equal_components_cost_plain_amdim_less_log_k():
     views, mixed = pair(), without_branches(amdim(Mixture(components=3)))
     plain = amdim(None)
     plain.load_state_dict({key: value for key, value in mixed.state_dict().items() if "components" not in key})
@@ -201,7 +201,7 @@ def test_two_things_in_an_image_are_told_apart():
     assert (right != owner).float().mean() > 0.9
 
 
-def test_a_recipe_names_the_options_and_wrong_ones_are_told():
+def test_a_recipe_sets_the_options_and_wrong_ones_are_refused():
     def made(**mixture):
         return construct(AMDIM, {"mixture": mixture}, "objective.0", {"a": WIDTHS, "b": WIDTHS})
 
@@ -211,7 +211,7 @@ def test_a_recipe_names_the_options_and_wrong_ones_are_told():
             made(**{key: 0})
     with pytest.raises(RecipeError, match=r"objective\.0\.mixture\.component: .*components"):
         made(component=3)
-    with pytest.raises(RecipeError, match=r"the vector, which is no source"):
+    with pytest.raises(RecipeError, match=r"amdim\.mixture"):
         amdim(Mixture(), scales=((1, 0),))
-    with pytest.raises(RecipeError, match="has no mixture"):
+    with pytest.raises(RecipeError, match="mixture"):
         amdim(None).segments("a", features(N))

@@ -58,6 +58,6 @@ def test_the_end_is_written_over_the_beginning_where_there_is_no_room_for_a_seco
     def full(*_):
         raise StorageError("No space left on device")
 
-    monkeypatch.setattr(exit_record, "write_aside", full)
+    monkeypatch.setattr(exit_record, "write_file", full)
     write_end(tmp_path, StorageError("the disk is full"))
     assert read_exit(tmp_path)[:2] == (74, "the disk is full")

@@ -202,7 +202,7 @@ def test_weights_of_other_bands_are_refused_with_both_lists(satellite, source):
         start["encoders.s2.model.conv1.weight"], load_run(satellite / "run").model.encoders["s2"].model.conv1.weight
     )
     for other in (["B08", "B03", "B04"], ["B04", "B03", "B02"]):
-        said = rf"has seen the bands \[B04, B03, B08\], and views.s2 has \[{', '.join(other)}\]"
+        said = rf"\[B04, B03, B08\].* views.s2 has \[{', '.join(other)}\]"
         with pytest.raises(RecipeError, match=said):
             build(other)
 

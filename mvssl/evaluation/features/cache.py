@@ -98,7 +98,7 @@ def _entry(place: Path, files: dict[str, str]) -> Entry:
 
 
 def _mapped(file: Path) -> np.ndarray:
-    # copy on write: torch wants memory that it may write, and what it writes must not reach the file
+    # copy on write: torch specs memory that it may write, and what it writes must not reach the file
     return np.load(file, mmap_mode="c", allow_pickle=False)
 
 

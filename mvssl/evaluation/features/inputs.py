@@ -1,60 +1,62 @@
-"""What probes are handed: features of a view or of all, local maps with the classes of pixels, an encoder to train.
+"""What probes read: features of one view or of several, local maps with classes of pixels, an encoder to train.
 
-in   the splits of an evaluation and one candidate at one layer
-out  the arguments that mvssl.evaluation.probes.table promises, on the device
+in   the splits of an evaluation, one encoder at one layer, and a view
+out  `ProbeInputs`, whose methods give tensors on the device; local maps stay on the CPU, mapped from files
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mvssl.data import Batch, Sample, ShardSource, as_class_labels, loader, sequential_loader
-from mvssl.evaluation.features.input_types import ByView, Dense, Live
+from mvssl.encoders import Encoder
 from mvssl.evaluation.features.labelled import Labelled, join
-from mvssl.evaluation.features.layers import DENSE, PIXELS, Candidate, Want, dense_numbers
+from mvssl.evaluation.features.layers import DENSE, PIXELS, EncoderUnderTest, FeatureSpec, local_map_layers
 from mvssl.evaluation.features.splits import Classes, Split
 from mvssl.evaluation.results.metrics import NotPossible
 from mvssl.views import ViewSet
 from mvssl.views.naming import first_drawn
 
-ALL = "all"  # every view, side by side
-SEEN = 16  # samples by which two views are told apart
+ALL = "all"  # the name for all views side by side
+COMPARED = 16  # samples that decide whether two views are equal
+
+Batches = Iterator[tuple[Tensor, Tensor]]  # a view [b, ...] and its labels
 
 
-def distinct(features: dict[str, Tensor]) -> list[str]:
-    """The views that the encoder does not see exactly like an earlier one.
+class ByView(NamedTuple):
+    """Several views of the same n samples."""
 
-    Two draws of one column are the same picture without their augmentation. Features that never vary are the fault of
-    an encoder that collapsed, and say nothing about its views.
-    """
-    some, names = {view: x[:SEEN] for view, x in features.items()}, []
-    for view, x in some.items():
-        varies = not torch.allclose(x, x[:1].expand_as(x), atol=1e-5)
-        alike = any(x.shape == some[n].shape and torch.allclose(x, some[n], atol=1e-5) for n in names)
-        if not (alike and varies):
-            names.append(view)
-    return names
+    features: dict[str, Tensor]  # view -> [n, d]
+    labels: Tensor  # int64 [n] or multi-hot float32 [n, c]
+    inputs: dict[str, Tensor]  # view -> [n, d'], the clean views, flattened; empty unless asked for
 
 
-def refuse_other_sides(segments: Tensor, shape: tuple[int, ...], column: str) -> None:
-    """Raise `NotPossible` where segments [n, H, W] do not have the sides of images (c, h, w), up to their scale.
+class LocalMaps(NamedTuple):
+    """Local maps of one view, shallow to deep, and the class of each pixel; on the CPU, mapped from files."""
 
-    They then show another part of the scene, or a distorted one, and each pixel's class would be another pixel's.
-    """
-    (height, width), (h, w) = segments.shape[1:], shape[-2:]
-    if abs(height * w - width * h) > max(h, w):  # a side may be off by a pixel, as sizes are rounded
-        raise NotPossible(
-            f"evaluate.segments are {height}x{width} and the images of column {column!r} {h}x{w}: they must show the "
-            f"same; give evaluate.segments the size of the column, and interpolation: nearest"
-        )
+    maps: tuple[Tensor, ...]  # each [n, c, h, w]: the map that --layer names, or the deepest ones
+    segments: Tensor  # uint8 or int64 [n, H, W]
 
 
 @dataclass(frozen=True)
-class Some:
+class TrainableEncoder:
+    """The encoder of one view, and the batches to train and to test it."""
+
+    view: str
+    classes: int
+    labels: Tensor  # of train, as in `Labelled`
+    device: torch.device
+    encoder: Callable[[], Encoder]  # a new copy with the weights to start from; [n, ...] -> Features
+    train: Callable[[Tensor, int, int, int, bool], Batches]  # (rows of train, steps, batch_size, seed, augment)
+    test: Callable[[], Iterable[tuple[Tensor, Tensor]]]  # every test sample once
+
+
+@dataclass(frozen=True)
+class Subset:
     """Some samples of a source, as a map-style dataset."""
 
     source: ShardSource
@@ -68,114 +70,138 @@ class Some:
 
 
 @dataclass(frozen=True)
-class Hand:
-    """One candidate at one layer, ready to be handed out."""
+class ProbeInputs:
+    """One encoder at one layer on one view, with the samples to fit on (train) and to test on (test)."""
 
-    candidate: Candidate
+    encoder: EncoderUnderTest
     layer: str
+    view: str  # a view's name, or `all`
     splits: dict[str, Split]
     classes: Classes
     views: ViewSet
     device: torch.device
     seed: int
-    workers: int = 0  # loader processes, where batches are decoded while a probe trains
-    standardise: bool = True  # views that are joined, each by train; the papers join them as they are
+    workers: int = 0  # loader processes that decode batches while a probe trains
+    standardise: bool = True  # `all`: standardise each view by train before they are joined; the papers do not
 
-    def view(self, name: str) -> tuple[Labelled, Labelled]:
-        """Train and test of one view, or of all joined."""
-        train, test = self._features("train", name), self._features("test", name)
-        pair = self._joined(train, test) if name == ALL else (train[name], test[name])
+    def labelled(self) -> tuple[Labelled, Labelled]:
+        """Features [n, d] and labels of train and test."""
+        train, test = self._features("train"), self._features("test")
+        pair = self._joined(train, test) if self.view == ALL else (train[self.view], test[self.view])
         made = [Labelled(x.to(self.device), self._labels(s)) for x, s in zip(pair, ("train", "test"), strict=True)]
         return made[0], made[1]
 
-    def other(self, name: str) -> Tensor:
-        """Features of the shards of another distribution, as `view` gives those of train and test."""
+    def other(self) -> Tensor:
+        """Features [k, d] of the shards of another distribution. Raises `NotPossible` where none were named."""
         if "other" not in self.splits:
             raise NotPossible("it needs shards of another distribution: --other SHARDS")
-        other = self._features("other", name)
-        return (join(self._features("train", ALL), other)[1] if name == ALL else other[name]).to(self.device)
+        other = self._features("other")
+        return (join(self._features("train"), other)[1] if self.view == ALL else other[self.view]).to(self.device)
 
-    def _joined(self, *splits: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        return join(*splits) if self.standardise else tuple(torch.cat([*split.values()], 1) for split in splits)
-
-    def by_view(self, inputs: bool) -> tuple[ByView, ByView]:
-        """Train and test with the views apart, without those that are another once more."""
-        own, made = Want(self.candidate, self.layer), []
-        views = distinct(self.splits["test"].features(own, first=SEEN))
+    def by_view(self, *, clean_views: bool = False) -> tuple[ByView, ByView]:
+        """Train and test with every view on its own, duplicate views left out."""
+        own, made = FeatureSpec(self.encoder, self.layer), []
+        views = distinct_views(self.splits["test"].features(own, first=COMPARED))
         for split in ("train", "test"):
-            features = self._of(split, own, views)
-            pixels = self._of(split, Want(Candidate(PIXELS, None), PIXELS), views) if inputs else {}
-            made.append(ByView(features, self._labels(split), pixels))
+            features = self._of_views(split, own, views)
+            pixels = FeatureSpec(EncoderUnderTest(PIXELS, None), PIXELS)
+            inputs = self._of_views(split, pixels, views) if clean_views else {}
+            made.append(ByView(features, self._labels(split), inputs))
         return made[0], made[1]
 
-    def maps(self, view: str) -> tuple[Dense, Dense]:
-        """Train and test maps of one view; raises `NotPossible` where the classes of pixels are not known."""
-        made, column = [], self.views.source_of(view)
+    def local_maps(self) -> tuple[LocalMaps, LocalMaps]:
+        """Maps and classes of pixels of train and test. Raises `NotPossible` where the view or the recipe has none."""
+        view, made, column = self.view, [], self.views.source_of(self.view)
         for name in ("train", "test"):
             segments, shape = self.splits[name].segments, self.splits[name].source.shapes[column]
             if segments is None:
                 raise NotPossible("it needs the class of every pixel: evaluate.segments, such as {field: seg.png}")
             if len(self.views.shapes[first_drawn(view, self.views.names) or view]) != 3:
-                raise NotPossible(f"view {view!r} is no image, and has no pixels to be of a class")
+                raise NotPossible(f"view {view!r} is no image, so it has no pixels with a class")
             refuse_other_sides(segments, shape, column)
-            numbers = dense_numbers(self.candidate, self.layer, view)
-            by_view = [self.splits[name].features(Want(self.candidate, DENSE + number), view) for number in numbers]
-            maps = tuple(found[view] for found in by_view if view in found)
+            layers = [DENSE + layer for layer in local_map_layers(self.encoder, self.layer, view)]
+            by_layer = [self.splits[name].features(FeatureSpec(self.encoder, layer), view) for layer in layers]
+            maps = tuple(features[view] for features in by_layer if view in features)
             if not maps:
                 raise NotPossible(f"view {view!r} has no local maps")
-            made.append(Dense(maps, segments))
+            made.append(LocalMaps(maps, segments))
         return made[0], made[1]
 
-    def live(self, view: str) -> Live:
-        """The candidate's encoder of one view, and batches to train and test it."""
-        model = self.candidate.model
+    def trainable_encoder(self) -> TrainableEncoder:
+        """The encoder of the view, and batches of train and test. Raises `NotPossible` for raw pixels."""
+        model, view = self.encoder.model, self.view
         if model is None:
-            raise NotPossible("pixels have no encoder to train")
+            raise NotPossible("raw pixels have no encoder to train")
 
-        def encoder() -> Any:
+        def encoder() -> Encoder:
             return copy.deepcopy(model.encoder_of(view)).to(self.device)
 
         labels = self.classes(self.splits["train"].labels)
-        return Live(view, len(self.classes), labels, self.device, encoder, self._drawn(view), self._clean(view))
+        return TrainableEncoder(view, len(self.classes), labels, self.device, encoder, self._train, self._test)
 
-    def _drawn(self, view: str) -> Any:
-        drawn, split = first_drawn(view, self.views.names) or view, self.splits["train"]
+    def _train(self, rows: Tensor, steps: int, batch_size: int, seed: int, augment: bool) -> Batches:
+        split, drawn = self.splits["train"], first_drawn(self.view, self.views.names) or self.view
+        subset = Subset(split.source, split.rows[rows].tolist())
+        for batch in loader(
+            subset, batch_size=batch_size, seed=seed, stop_step=steps, workers=self.workers, pin_memory=self._pinned
+        ):
+            views = self.views(batch, seed, self.device) if augment else self.views.clean(batch, self.device)
+            yield self._pair(views[drawn if augment else self.view], batch)
 
-        def batches(
-            rows: Tensor, steps: int, batch_size: int, seed: int, augment: bool
-        ) -> Iterator[tuple[Tensor, Tensor]]:
-            some = Some(split.source, split.rows[rows].tolist())
-            for batch in loader(some, batch_size=batch_size, seed=seed, stop_step=steps, **self._loading()):
-                clean = self.views.clean(batch, self.device)[view] if not augment else None
-                yield self._pair(self.views(batch, seed, self.device)[drawn] if clean is None else clean, batch)
+    def _test(self) -> Batches:
+        source = self.splits["test"].source
+        for batch in sequential_loader(source, batch_size=256, workers=self.workers, pin_memory=self._pinned):
+            yield self._pair(self.views.clean(batch, self.device)[self.view], batch)
 
-        return batches
-
-    def _clean(self, view: str) -> Any:
-        def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            for batch in sequential_loader(self.splits["test"].source, batch_size=256, **self._loading()):
-                yield self._pair(self.views.clean(batch, self.device)[view], batch)
-
-        return batches
-
-    def _loading(self) -> dict[str, Any]:
-        """Decoding beside the training process, as in pretraining; a batch is the same with any number of workers."""
-        return {"workers": self.workers, "pin_memory": self.device.type == "cuda"}
+    @property
+    def _pinned(self) -> bool:
+        return self.device.type == "cuda"
 
     def _pair(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """A view and its labels, without the samples that have none."""
         labels = as_class_labels(batch.columns["label"])
         keep = labels >= 0 if labels.ndim == 1 else torch.ones(len(labels), dtype=torch.bool)
         return x[keep.to(x.device)], self.classes(labels[keep]).to(x.device)
 
-    def _features(self, split: str, view: str) -> dict[str, Tensor]:
-        """Of one view, or of all."""
-        return self.splits[split].features(Want(self.candidate, self.layer), None if view == ALL else view)
+    def _joined(self, *splits: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        return join(*splits) if self.standardise else tuple(torch.cat([*split.values()], 1) for split in splits)
 
-    def _of(self, split: str, want: Want, views: list[str]) -> dict[str, Tensor]:
-        """On the device."""
-        found = (self.splits[split].features(want, view) for view in views)
-        return {view: x.to(self.device) for one in found for view, x in one.items()}
+    def _features(self, split: str) -> dict[str, Tensor]:
+        view = None if self.view == ALL else self.view
+        return self.splits[split].features(FeatureSpec(self.encoder, self.layer), view)
+
+    def _of_views(self, split: str, spec: FeatureSpec, views: list[str]) -> dict[str, Tensor]:
+        one_by_one = (self.splits[split].features(spec, view) for view in views)
+        return {view: x.to(self.device) for features in one_by_one for view, x in features.items()}
 
     def _labels(self, split: str) -> Tensor:
         labels = self.splits[split].labels
         return self.classes(labels).to(self.device) if len(labels) else labels
+
+
+def distinct_views(features: dict[str, Tensor]) -> list[str]:
+    """The views without duplicates: a view is left out where its first rows equal those of an earlier view.
+
+    Without augmentation, two draws of one column are equal. Features that never vary come from a collapsed encoder and
+    do not show that views are equal, so these views are kept.
+    """
+    first, names = {view: x[:COMPARED] for view, x in features.items()}, []
+    for view, x in first.items():
+        varies = not torch.allclose(x, x[:1].expand_as(x), atol=1e-5)
+        equal = any(x.shape == first[n].shape and torch.allclose(x, first[n], atol=1e-5) for n in names)
+        if not (equal and varies):
+            names.append(view)
+    return names
+
+
+def refuse_other_sides(segments: Tensor, shape: tuple[int, ...], column: str) -> None:
+    """Raise `NotPossible` where segments [n, H, W] have another aspect ratio than images (c, h, w).
+
+    They would show another part of the scene, or a distorted one, and classes would belong to other pixels.
+    """
+    (height, width), (h, w) = segments.shape[1:], shape[-2:]
+    if abs(height * w - width * h) > max(h, w):  # a side may be off by a pixel, as sizes are rounded
+        raise NotPossible(
+            f"evaluate.segments are {height}x{width} and the images of column {column!r} {h}x{w}: they must show the "
+            f"same; give evaluate.segments the size of the column, and interpolation: nearest"
+        )

@@ -26,81 +26,100 @@ from mvssl.model import MultiView
 from mvssl.objectives import Objective
 from mvssl.recipe import View
 from mvssl.runs.versions import versions
+from mvssl.text import split_names
 from mvssl.views import ViewSet
 from mvssl.views.naming import first_drawn
 
 PIXELS, DENSE = "pixels", "dense "
-DENSE_NUMBERS = 32_768  # per sample and view: 128 kB
+DENSE_NUMBERS = 32_768  # most numbers of local maps per sample and view: 128 kB
 
 Encode = Callable[[Batch], dict[str, Tensor]]
 
 
-class Candidate(NamedTuple):
-    """One column of the table; `model` None means the clean views themselves. `digest` names its weights."""
+class EncoderUnderTest(NamedTuple):
+    """A model that an evaluation measures, under its name in records: `pixels`, `untrained` or `trained`.
 
-    encoder: str
+    `model` is None for raw pixels, whose features are the clean views. `digest` names the weights.
+    """
+
+    name: str
     model: MultiView | None
     digest: str = ""
 
+    def layer(self, wanted: str) -> str:
+        """The layer to read where `wanted` is asked for: raw pixels have one layer only."""
+        return PIXELS if self.model is None else wanted
 
-class Want(NamedTuple):
-    """A layer of a candidate; without a candidate, the labels."""
 
-    candidate: Candidate | None
+class FeatureSpec(NamedTuple):
+    """A layer of an encoder; without an encoder, the labels."""
+
+    encoder: EncoderUnderTest | None
     layer: str = ""
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from the other features of an evaluation."""
+        return (self.encoder.name if self.encoder else "", self.layer)
 
-def compute(
-    batch: Batch, wants: list[Want], views: ViewSet, device: torch.device, precision: str
+
+LABELS = FeatureSpec(None)
+
+
+def compute_features(
+    batch: Batch, specs: list[FeatureSpec], views: ViewSet, device: torch.device, precision: str
 ) -> list[dict[str, Tensor]]:
-    """Arrays by name for each want: features by view, or `label` and `segments` as the batch has them.
+    """Arrays by name for each spec: features by view, or `label` and `segments` as the batch has them.
 
-    Each model runs once, on views that are made once.
+    Each model runs once, and the views are made once.
     """
-    clean = views.clean(batch, device) if any(want.candidate for want in wants) else {}
-    seen: dict[str, Any] = {}
-    for candidate in {want.candidate.encoder: want.candidate for want in wants if want.candidate}.values():
-        if candidate.model is not None:
+    clean = views.clean(batch, device) if any(spec.encoder for spec in specs) else {}
+    outputs: dict[str, dict[str, Features]] = {}
+    for encoder in {spec.encoder.name: spec.encoder for spec in specs if spec.encoder}.values():
+        if encoder.model is not None:
             with arithmetic(precision), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                features = candidate.model.encode(clean)
-            seen[candidate.encoder] = {
+                features = encoder.model.encode(clean)
+            outputs[encoder.name] = {
                 view: x._replace(vector=at_least_float32(x.vector)) for view, x in features.items()
             }
-    found = []
+    computed = []
     # a view that is drawn several times is one clean view, and its objective knows it by its draws
     drawn = {view: first_drawn(view, views.names) or view for view in clean}
-    for candidate, layer in wants:
-        if candidate is None:
-            found.append(_labels(batch))
+    for encoder, layer in specs:
+        if encoder is None:
+            computed.append(_labels(batch))
         elif layer.startswith(DENSE):
-            found.append(_dense(candidate, clean, seen.get(candidate.encoder, {}), layer.removeprefix(DENSE)))
-        elif candidate.model is None:
-            found.append({view: flatten(x) for view, x in clean.items()})
+            computed.append(_local_maps(encoder, clean, outputs.get(encoder.name, {}), layer.removeprefix(DENSE)))
+        elif encoder.model is None:
+            computed.append({view: flatten(x) for view, x in clean.items()})
         else:
-            features = seen[candidate.encoder].items()
-            found.append({view: at_layer(candidate.model, drawn[view], x, layer) for view, x in features})
-    return found
+            model, features = encoder.model, outputs[encoder.name].items()
+            computed.append({view: select_layer(model, drawn[view], x, layer) for view, x in features})
+    return computed
 
 
-def _dense(candidate: Candidate, clean: dict[str, Tensor], seen: dict[str, Any], layer: str) -> dict[str, Tensor]:
+def _local_maps(
+    encoder: EncoderUnderTest, clean: dict[str, Tensor], outputs: dict[str, Features], layer: str
+) -> dict[str, Tensor]:
     """The maps [n, c, h, w] of the views that have them."""
     if layer == PIXELS:
         return {view: x for view, x in clean.items() if x.ndim == 4}
-    there = [view for view in seen if layer in dense_numbers(candidate, layer, view)]
-    return {view: at_least_float32(seen[view].maps[int(layer)]) for view in there}
+    views = [view for view in outputs if layer in local_map_layers(encoder, layer, view)]
+    return {view: at_least_float32(outputs[view].maps[int(layer)]) for view in views}
 
 
-def dense_numbers(candidate: Candidate, layer: str, view: str | None = None) -> list[str]:
-    """Which maps a dense probe reads, shallow to deep: the one that `layer` names, else the deepest ones.
+def local_map_layers(encoder: EncoderUnderTest, layer: str, view: str | None = None) -> list[str]:
+    """The numbers of the maps that a dense probe reads, shallow to deep, of one view or of every view.
 
-    Of every view, or of one. The deepest are those with more than one place and together at most DENSE_NUMBERS numbers.
+    Where `layer` is the number of a map, that one. Otherwise the deepest maps with more than one place that have
+    together at most DENSE_NUMBERS numbers, and at least one map.
     """
-    if candidate.model is None:
+    if encoder.model is None:
         return [PIXELS]
-    model, kept = candidate.model, []
-    for name in [view] if view else [name.strip() for group in model.encoders for name in group.split(",")]:
-        encoder, total = model.encoder_of(name), 0
-        maps = encoder.widths.maps if len(encoder.shape) == 3 else ()  # those of signals are one pixel high
+    model, kept = encoder.model, []
+    for name in [view] if view else [name for group in model.encoders for name in split_names(group)]:
+        network, total = model.encoder_of(name), 0
+        maps = network.widths.maps if len(network.shape) == 3 else ()  # those of signals are one pixel high
         for number in reversed(range(len(maps))):
             total += math.prod(maps[number])
             fits = layer == str(number) if layer.isdecimal() else total <= DENSE_NUMBERS or not kept
@@ -109,22 +128,24 @@ def dense_numbers(candidate: Candidate, layer: str, view: str | None = None) -> 
     return sorted(dict.fromkeys(kept), key=int)
 
 
-def encode_model(model: MultiView, views: ViewSet, layer: str, device: torch.device) -> Encode:
-    """From a batch to the features [n, d] by view of one model at one layer."""
-    want = Want(Candidate("trained", model), layer)
-    return lambda batch: compute(batch, [want], views, device, "fp32")[0]
+def build_encode(model: MultiView, views: ViewSet, layer: str, device: torch.device) -> Encode:
+    """Return a function from a batch to the features [n, d] by view of one model at one layer."""
+    spec = FeatureSpec(EncoderUnderTest("trained", model), layer)
+    return lambda batch: compute_features(batch, [spec], views, device, "fp32")[0]
 
 
 def _labels(batch: Batch) -> dict[str, Tensor]:
-    """What the batch has of `label`, `labelled` (whether a sample has one) and `segments`, and at least its index."""
-    found = {name: batch.columns[name] for name in ("label", "segments") if name in batch.columns}
+    """`label` and `segments` where the batch has them, `labelled` (whether a sample has a label), and `index`."""
+    columns = {name: batch.columns[name] for name in ("label", "segments") if name in batch.columns}
     if "label" in batch.present:
-        found["labelled"] = batch.present["label"].to(torch.uint8)
-    return {"index": batch.index, **found}
+        columns["labelled"] = batch.present["label"].to(torch.uint8)
+    return {"index": batch.index, **columns}
 
 
-def describe(want: Want, source: ShardSource, tables: Mapping[str, View], device: torch.device, precision: str) -> dict:
-    """All that decides the values of a want's arrays, as JSON; `tables` are the recipe's views by name."""
+def describe_features(
+    spec: FeatureSpec, source: ShardSource, tables: Mapping[str, View], device: torch.device, precision: str
+) -> dict[str, Any]:
+    """All that decides the values of the arrays, as JSON; `tables` are the recipe's views by name."""
     data = {
         "fingerprint": source.fingerprint,
         "files": [[(stat := os.stat(path)).st_size, stat.st_mtime_ns] for path in source.paths],
@@ -132,34 +153,34 @@ def describe(want: Want, source: ShardSource, tables: Mapping[str, View], device
         "columns": {name: column.model_dump(mode="json") for name, column in source.columns.items()},
         "samples": len(source),
     }
-    if want.candidate is None:
-        return {"data": data, "of": "labels", "code": _sources()}
+    if spec.encoder is None:
+        return {"data": data, "of": "labels", "code": _package_digest()}
     return {
         "data": data,
-        "views": {name: [_clean(table), code_of(table.name)] for name, table in tables.items()},
-        "of": want.candidate.digest or PIXELS,
-        "layer": want.layer,
+        "views": {name: [_clean_table(table), digest_source(table.name)] for name, table in tables.items()},
+        "of": spec.encoder.digest or PIXELS,
+        "layer": spec.layer,
         "precision": precision,
         "device": device.type,
-        "code": _sources(),
+        "code": _package_digest(),
         "versions": {name: value for name, value in versions().items() if name not in ("mvssl", "scikit-learn")},
     }
 
 
-def weights_digest(model: MultiView, objective: str = "") -> str:
-    """One name for a model: its networks by name and arguments, its objective in words, every weight and buffer."""
-    whole = hashlib.blake2b(digest_size=16)
+def digest_weights(model: MultiView, objective: str = "") -> str:
+    """Return a digest of a model: its networks by name and arguments, its objective, every weight and buffer."""
+    digest = hashlib.blake2b(digest_size=16)
     for group, encoder in model.encoders.items():
-        whole.update(repr((group, encoder.name, encoder.taps, encoder.arguments)).encode())
-    whole.update(objective.encode())
+        digest.update(repr((group, encoder.name, encoder.taps, encoder.arguments)).encode())
+    digest.update(objective.encode())
     for name, value in model.state_dict().items():
-        whole.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        whole.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return whole.hexdigest()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
-def _clean(table: View) -> dict[str, Any]:
-    """What of a view may decide how it looks without augmentation."""
+def _clean_table(table: View) -> dict[str, Any]:
+    """The keys of a view that may decide how it looks without augmentation."""
     return table.model_dump(mode="json", exclude={"count", "geometry"})
 
 
@@ -169,46 +190,46 @@ CODE = (  # folders and files of mvssl whose code lies between a shard and a fea
 
 
 @functools.cache
-def _sources(root: Path = Path(__file__).parents[2]) -> str:
-    """One name for the code in CODE."""
-    whole = hashlib.blake2b(digest_size=16)
+def _package_digest(root: Path = Path(__file__).parents[2]) -> str:
+    """Return a digest of the files in CODE."""
+    digest = hashlib.blake2b(digest_size=16)
     for name in CODE:
         for file in sorted((root / name).rglob("*.py")) if (root / name).is_dir() else [root / name]:
-            whole.update(file.read_bytes())
-    return whole.hexdigest()
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
-def code_of(name: str) -> str:
-    """What a view or objective outside mvssl is made of: its text decides what a feature is."""
+def digest_source(name: str) -> str:
+    """Return a digest of the module of a view or objective outside mvssl: its text decides the features."""
     if ":" not in name:
         return ""
     try:
         module, _, _ = name.partition(":")
         return hashlib.blake2b(inspect.getsource(importlib.import_module(module)).encode()).hexdigest()
     except (OSError, TypeError, ImportError):
-        return str(os.urandom(8))  # not to be known, so never found again
+        return str(os.urandom(8))  # the text is not known, so the features are computed anew
 
 
-def heads(model: MultiView) -> dict[str, tuple[str, Objective]]:
+def head_layers(model: MultiView) -> dict[str, tuple[str, Objective]]:
     """Layers that objectives compare, with label and objective: `head:LABEL` of each, and `head`, the first of them."""
-    found = [(label, objective) for label, _, objective in model.terms if objective.has_head]
-    first = {"head": found[0]} if found else {}
-    return first | {f"head:{label}": (label, objective) for label, objective in found}
+    heads = [(label, objective) for label, _, objective in model.terms if objective.has_head]
+    first = {"head": heads[0]} if heads else {}
+    return first | {f"head:{label}": (label, objective) for label, objective in heads}
 
 
-def at_layer(model: MultiView, view: str, features: Features, layer: str) -> Tensor:
+def select_layer(model: MultiView, view: str, features: Features, layer: str) -> Tensor:
     """[n, d] of one view's `Features` at `layer`. Raises `RecipeError` that lists the layers there are."""
     if layer == "vector":
         return features.vector
-    known = heads(model)
-    if layer in known:
-        return known[layer][1].represent(view, features)
+    heads = head_layers(model)
+    if layer in heads:
+        return heads[layer][1].represent(view, features)
     refuse_layer(model, view, layer, len(features.maps))
     return flatten(at_least_float32(features.maps[int(layer)]))
 
 
 def refuse_layer(model: MultiView, view: str, layer: str, maps: int) -> None:
-    """Raise `RecipeError` that lists the layers there are, where a view's features of so many maps lack `layer`."""
-    accepted = ["vector", *heads(model), *map(str, range(maps))]
+    """Raise `RecipeError` that lists the layers there are, where a view with this number of maps lacks `layer`."""
+    accepted = ["vector", *head_layers(model), *map(str, range(maps))]
     if layer not in accepted:
         raise RecipeError(f"evaluate.layer: view {view!r} has no layer {layer!r} (accepted: {', '.join(accepted)})")

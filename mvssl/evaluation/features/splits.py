@@ -1,12 +1,13 @@
 """The samples that an evaluation fits and tests on: opened, their features collected, their classes numbered alike.
 
-in   a recipe and patterns of shards; what is wanted of each sample
+in   a recipe and patterns of shards; which features are needed of each sample
 out  a `Split` of each: features and labels of the samples that have every view, a label, and can be decoded
 """
 
 import contextlib
 import math
-from functools import reduce
+from collections.abc import Mapping
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,22 +17,45 @@ from torch import Tensor
 from mvssl.data import SampleError, ShardSource, as_class_labels, open_shards, pattern_list
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.features.cache import Entry
-from mvssl.evaluation.features.layers import Want
+from mvssl.evaluation.features.layers import LABELS, FeatureSpec
 from mvssl.evaluation.results.metrics import expected_precision
-from mvssl.recipe import Column, Recipe
+from mvssl.recipe import Column, Data, Recipe
 from mvssl.text import counted
 
 SIGNS = 'the labels are -1 and 1, and -1 reads as "no label": write 0 and 1, or name the classes with data.label names'
 Patterns = str | list[str] | None
 NO_LABELS = torch.zeros(0, dtype=torch.int64)
-LOOKED_AT = 15  # samples whose labels are read, but for one, before features are computed
+CHECKED = 16  # samples whose labels are checked before features are computed
 
 
 class Sources(NamedTuple):
-    """Opened shards by split and the patterns that named them; `other` only where asked for."""
+    """Opened shards by split (`train`, `test`, and `other` where asked for), and the patterns that named them."""
 
     shards: dict[str, ShardSource]
     patterns: dict[str, list[str]]
+
+
+def open_labelled(
+    data: Data,
+    patterns: str | list[str],
+    columns: Mapping[str, Column] | None = None,
+    *,
+    required: bool = True,
+    keep_unlabelled: bool = False,
+    progress: bool = True,
+    missing: Any = "drop",
+) -> ShardSource:
+    """Open shards with `columns`, by default the recipe's, and with the column `label` where the recipe names one.
+
+    Samples without a label are dropped, or kept with `keep_unlabelled`. Where the labels cannot be read, it raises
+    `DataError`; if they are not `required`, it opens the shards without them. `missing` is as in `open_shards`.
+    """
+    columns = dict(data.columns if columns is None else columns)
+    open_with = partial(open_shards, patterns, data.folder, missing=missing, progress=progress)
+    if data.label is not None:
+        with contextlib.nullcontext() if required else contextlib.suppress(DataError):
+            return open_with({**columns, "label": data.label}, extra=("label",) if keep_unlabelled else ())
+    return open_with(columns)
 
 
 def open_splits(
@@ -43,27 +67,31 @@ def open_splits(
     labels: bool = True,
     segments: bool = False,
 ) -> Sources:
-    """Shards with the recipe's columns, and `label` and `segments` where they are needed.
+    """Open the shards to fit on and to test on, with labels and segments where they are needed.
 
-    Labels that nobody needs are taken where the shards have them; `other` needs none. Raises `RecipeError` and
+    Labels that are not needed are read where all of these shards have them; `other` needs none. A sample that lacks any
+    view is dropped for every view, so that all views are measured on the same samples. Raises `RecipeError` and
     `DataError`.
     """
-    if recipe.data.label is None and labels:
+    data = recipe.data
+    if data.label is None and labels:
         raise RecipeError("data.label: the recipe does not say where labels are; add for example label: {field: cls}")
     if train and not test:
         raise RecipeError("other shards to fit probes on need other shards to test on: give both --data and --test")
-    if not (test or recipe.data.val):
+    if not (test or data.val):
         raise RecipeError("no labelled shards to test on: name them in data.val, or give --test SHARDS")
-    extra = {"label": recipe.data.label, "segments": recipe.evaluate.segments if segments else None}
-    columns = {**recipe.data.columns, **{name: column for name, column in extra.items() if column}}
-    named = {"train": pattern_list(train or recipe.data.train), "test": pattern_list(test or recipe.data.val)}
-    named |= {"other": pattern_list(other)} if other else {}
+    named = {"train": pattern_list(train or data.train), "test": pattern_list(test or data.val)}
+    extra = {"segments": recipe.evaluate.segments} if segments and recipe.evaluate.segments else {}
+    columns = {**data.columns, **extra}
     try:
-        shards = _opened(recipe, named, columns)
+        shards = {split: open_labelled(data, patterns, columns) for split, patterns in named.items()}
     except DataError:
-        if labels or "label" not in columns:
+        if labels or data.label is None:
             raise
-        shards = _opened(recipe, named, {name: column for name, column in columns.items() if name != "label"})
+        shards = {split: open_shards(patterns, data.folder, columns) for split, patterns in named.items()}
+    if other:
+        named["other"] = pattern_list(other)
+        shards["other"] = open_shards(named["other"], data.folder, data.columns)
     for source in shards.values():
         refuse_pictures(source)
         if labels:
@@ -71,28 +99,19 @@ def open_splits(
     return Sources(shards, named)
 
 
-def _opened(recipe: Recipe, named: dict[str, list[str]], columns: dict[str, Column]) -> dict[str, ShardSource]:
-    # a sample that lacks any view is left out for every view, so that all views are measured on the same samples
-    return {
-        split: open_shards(
-            patterns, recipe.data.folder, recipe.data.columns if split == "other" else columns, missing="drop"
-        )
-        for split, patterns in named.items()
-    }
-
-
 def refuse_pictures(source: ShardSource) -> None:
-    """Raise `RecipeError` where labels are neither numbers nor lists of numbers: known before anything is computed."""
+    """Raise `RecipeError` where labels are neither numbers nor lists of numbers, before anything is computed."""
     shape = source.shapes.get("label", ())
     if len(shape) > 1:
         raise RecipeError(f"data.label: {list(shape)} for each sample; labels are a number or a list of numbers")
 
 
 def refuse_numbers(source: ShardSource) -> None:
-    """Raise `DataError` where the labels of some samples are no classes, before hours of computing features."""
+    """Raise `DataError` where the labels of some samples are no classes, before features are computed for hours."""
     if "label" not in source.shapes:
         return
-    for i in sorted({round(place * (len(source) - 1) / LOOKED_AT) for place in range(LOOKED_AT + 1)}):
+    last = CHECKED - 1
+    for i in sorted({round(place * (len(source) - 1) / last) for place in range(CHECKED)}):
         with contextlib.suppress(SampleError):
             if (label := source[i].get("label")) is not None:
                 as_class_labels(torch.from_numpy(np.asarray(label)[None]))
@@ -105,12 +124,12 @@ class Split:
     sample has one, or they are no classes.
     """
 
-    def __init__(self, source: ShardSource, wants: list[Want], entries: list[Entry], *, needed: bool = True):
+    def __init__(self, source: ShardSource, specs: list[FeatureSpec], entries: list[Entry], *, needed: bool = True):
         self.source = source
-        self._entries = {_name(want): entry for want, entry in zip(wants, entries, strict=True)}
+        self._entries = {spec.key: entry for spec, entry in zip(specs, entries, strict=True)}
         rows = reduce(np.intersect1d, [entry.rows.numpy() for entry in entries])
-        labels = self._entries[_name(Want(None))]
-        labelled = _labelled(labels, rows)
+        labels = self._entries[LABELS.key]
+        labelled = _has_label(labels, rows)
         self.rows = torch.from_numpy(rows[labelled])
         self.left_out = {
             "without_view_or_label": source.dropped,
@@ -119,15 +138,16 @@ class Split:
         }
         if not len(self.rows):
             raise DataError("no sample with a label; see data.label for the field that holds labels, and its path")
-        label = self._taken(labels, "label") if "label" in labels.arrays else NO_LABELS
+        label = self._select(labels, "label") if "label" in labels.arrays else NO_LABELS
         try:
             self.labels = as_class_labels(label)
         except DataError:
             if needed:
                 raise
             self.labels = NO_LABELS
-        whole = labels.arrays["label"][torch.from_numpy(rows)] if "label" in labels.arrays else NO_LABELS
-        self.signs = whole.ndim == 1 and {-1, 1} == set(whole[:10_000].unique()[:3].tolist())  # an SVM's classes
+        written = labels.arrays["label"][torch.from_numpy(rows)] if "label" in labels.arrays else NO_LABELS
+        # whether the classes are -1 and 1, as for a support vector machine
+        self.signs = written.ndim == 1 and {-1, 1} == set(written[:10_000].unique()[:3].tolist())
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -135,38 +155,34 @@ class Split:
     @property
     def segments(self) -> Tensor | None:
         """The class of every pixel, [n, h, w]; None where the recipe does not say where they are."""
-        labels = self._entries[_name(Want(None))]
-        return self._taken(labels, "segments")[:, 0] if "segments" in labels.arrays else None
+        labels = self._entries[LABELS.key]
+        return self._select(labels, "segments")[:, 0] if "segments" in labels.arrays else None
 
-    def features(self, want: Want, view: str | None = None, *, first: int | None = None) -> dict[str, Tensor]:
-        """By view, [n, d] or [n, c, h, w] of a dense layer: of every view that has it or of one, of all samples or few.
+    def features(self, spec: FeatureSpec, view: str | None = None, *, first: int | None = None) -> dict[str, Tensor]:
+        """By view, [n, d], or [n, c, h, w] of a dense layer: of every view that has it, or of one.
 
-        Where a sample is left out, what is asked for is copied from the cache, and else mapped.
+        Of all samples or of the `first` ones. Where samples are left out the result is a copy, else it is mapped.
         """
-        entry = self._entries[_name(want)]
-        return {name: self._taken(entry, name, first) for name in entry.arrays if view in (None, name)}
+        entry = self._entries[spec.key]
+        return {name: self._select(entry, name, first) for name in entry.arrays if view in (None, name)}
 
-    def _taken(self, entry: Entry, name: str, first: int | None = None) -> Tensor:
-        whole, rows = entry.arrays[name], self.rows[:first]
-        return whole[:first] if len(self.rows) == len(whole) else whole[rows]
-
-
-def _name(want: Want) -> tuple[str, str]:
-    return (want.candidate.encoder if want.candidate else "", want.layer)
+    def _select(self, entry: Entry, name: str, first: int | None = None) -> Tensor:
+        array, rows = entry.arrays[name], self.rows[:first]
+        return array[:first] if len(self.rows) == len(array) else array[rows]
 
 
-def _labelled(labels: Entry, rows: np.ndarray) -> np.ndarray:
+def _has_label(labels: Entry, rows: np.ndarray) -> np.ndarray:
     """bool [len(rows)]: which of these samples have a label; all where there is no column of labels."""
-    found = np.ones(len(rows), dtype=bool)
+    has = np.ones(len(rows), dtype=bool)
     if "labelled" in labels.arrays:
-        found &= labels.arrays["labelled"].numpy()[rows] > 0
+        has &= labels.arrays["labelled"].numpy()[rows] > 0
     if "label" in labels.arrays and labels.arrays["label"].ndim == 1:
-        found &= labels.arrays["label"].numpy()[rows] >= 0
-    return found
+        has &= labels.arrays["label"].numpy()[rows] >= 0
+    return has
 
 
 class Classes(NamedTuple):
-    """Which labels count, and how they are numbered: of class numbers the `known` ones, of multi-hot ones a mask."""
+    """Which labels count, and their numbers: `known` class numbers, or of multi-hot labels a mask of the classes."""
 
     known: Tensor
     chance: float  # what guessing scores on test
@@ -175,7 +191,7 @@ class Classes(NamedTuple):
     def of(cls, train: Tensor, test: Tensor) -> "Classes":
         """The classes of both splits.
 
-        Multi-hot: classes without a positive in train or in test cannot be learned or measured, and are left out and
+        Multi-hot: classes without a positive in train or in test cannot be learned or measured. They are left out and
         counted. Raises `DataError` where no class is left.
         """
         if not len(train):
@@ -201,32 +217,22 @@ class Classes(NamedTuple):
 
     @property
     def left_out(self) -> int:
-        """Multi-hot classes that cannot be measured."""
+        """The number of multi-hot classes that cannot be measured."""
         return int((~self.known).sum()) if self.known.dtype == torch.bool else 0
 
 
-def remarks(splits: dict[str, Split], classes: Classes) -> list[str]:
-    """Lines that a reader of the numbers must see: how many samples are left out, and why; classes that are missing."""
+def list_remarks(splits: dict[str, Split], classes: Classes) -> list[str]:
+    """Lines to read beside the numbers: how many samples are left out, and why; classes that are missing."""
     lines = []
     for name, split in splits.items():
+        samples = counted(len(split) + sum(split.left_out.values()), "sample")
         for why, count in split.left_out.items():
-            if count:
-                of = f"{counted(len(split) + sum(split.left_out.values()), 'sample')}"
-                lines.append(f"{name}: {count:,} of {of} left out: {why.replace('_', ' ')}")
+            lines += [f"{name}: {count:,} of {samples} left out: {why.replace('_', ' ')}"] if count else []
     if any(split.signs for split in splits.values()):
         lines.append(SIGNS)
     train, test = (splits[name].labels for name in ("train", "test"))
     if train.ndim == 1 and len(train):
-        seen, asked = set(train.unique().tolist()), set(test.unique().tolist())
-        lines += [f"{name}: one class ({only:.0f})" for name, found in (("train", seen), ("test", asked))
-                  if len(found) == 1 for only in found]  # fmt: skip
-        for name, only in (("train", seen - asked), ("test", asked - seen)):
-            other = "test" if name == "train" else "train"
-            if only:
-                listed = ", ".join(map(str, sorted(only)[:10])) + ", ..." * (len(only) > 10)
-                lines.append(
-                    f"{name}: {counted(len(only), 'class', 'classes')} ({listed}) of which {other} has no sample"
-                )
+        lines += _compare_classes(set(train.unique().tolist()), set(test.unique().tolist()))
     elif classes.left_out:
         lines.append(
             f"{counted(classes.left_out, 'class', 'classes')} left out: no positive sample in train or in test"
@@ -234,8 +240,18 @@ def remarks(splits: dict[str, Split], classes: Classes) -> list[str]:
     return lines
 
 
-def about_data(splits: dict[str, Split]) -> dict[str, Any]:
-    """What a record says of the samples."""
+def _compare_classes(train: set[int], test: set[int]) -> list[str]:
+    lines = [f"{name}: one class ({next(iter(own)):.0f})" for name, own in (("train", train), ("test", test))
+             if len(own) == 1]  # fmt: skip
+    for name, other, only in (("train", "test", train - test), ("test", "train", test - train)):
+        if only:
+            listed = ", ".join(map(str, sorted(only)[:10])) + ", ..." * (len(only) > 10)
+            lines.append(f"{name}: {counted(len(only), 'class', 'classes')} ({listed}) of which {other} has no sample")
+    return lines
+
+
+def describe_splits(splits: dict[str, Split]) -> dict[str, Any]:
+    """Return the entry of a protocol for the samples."""
     return {
         name: {
             "fingerprint": split.source.fingerprint,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
 from mvssl.evaluation.features.labelled import Labelled, Standard, chunks, classes
+from mvssl.evaluation.probes.base import FunctionProbe
 from mvssl.evaluation.probes.fitting import hold_out, loss, minibatches, refuse_one_class, seeded
 from mvssl.evaluation.results.metrics import Result, judge, metric_of, score
 
@@ -203,3 +204,9 @@ def mlp(
         train, test, MLPS[head], rates=rates, epochs=epochs, least_steps=least_steps,
         standardised=standardised, share=share, seed=seed,
     )  # fmt: skip
+
+
+class MLP(FunctionProbe):
+    """`mlp`."""
+
+    function = mlp

@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from mvssl.evaluation.features.labelled import Labelled, unit
+from mvssl.evaluation.probes.base import FunctionProbe
 from mvssl.evaluation.probes.fitting import refuse_one_class
 from mvssl.evaluation.results.metrics import Metric, NotPossible, Result, over_draws
 
@@ -49,3 +50,9 @@ def cluster(train: Labelled, test: Labelled, *, seeds: PositiveInt = 5, seed: in
         "standard_error": "std over seeds / sqrt(seeds); says nothing of other test samples",
     }
     return [over_draws(nmi, protocol, NMI), over_draws(ari, protocol, ARI)._replace(chance=0.0)]
+
+
+class Clustering(FunctionProbe):
+    """`cluster`."""
+
+    function = cluster

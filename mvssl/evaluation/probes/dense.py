@@ -15,10 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mvssl.evaluation.features.inputs import ProbeInputs
 from mvssl.evaluation.features.labelled import Labelled
+from mvssl.evaluation.probes.base import FunctionProbe
 from mvssl.evaluation.probes.fitting import hold_out, rows_per_step
 from mvssl.evaluation.probes.linear import DECAYS, PAIRS, RATES, Linear, best_of, fit
 from mvssl.evaluation.results.metrics import BOOTSTRAP, Metric, NotPossible, Result, resampled
+from mvssl.recipe import Evaluate
 
 MIOU, PIXEL_ACCURACY = Metric("miou"), Metric("pixel_accuracy")
 SCHEDULE: dict[str, Any] = {"epochs": 5, "batch_size": 512, "least_steps": 500}
@@ -189,3 +192,19 @@ def _results(counts: Counts, classes: Tensor, protocol: dict, chosen: dict, seed
         error = parts.std().item()
         results.append(Result(value, metric, protocol, error, parts, BOOTSTRAP, chosen=chosen, chance=chance))
     return results
+
+
+class Dense(FunctionProbe):
+    """`dense`."""
+
+    function = dense
+    runs_on = "view"
+    needs_labels = False
+    needs_local_maps = True
+
+    @classmethod
+    def settings(cls, evaluate: Evaluate) -> list[dict[str, Any]]:
+        return [{"ignore": evaluate.ignore}]
+
+    def run(self, inputs: ProbeInputs) -> list[Result]:
+        return dense(*inputs.local_maps(), device=inputs.device, **{"seed": inputs.seed, **self.keywords})

@@ -23,8 +23,10 @@ from sklearn.preprocessing import MinMaxScaler
 from torch import Tensor
 
 from mvssl.evaluation.features.labelled import Labelled, Standard, classes, one_hot
+from mvssl.evaluation.probes.base import FunctionProbe
 from mvssl.evaluation.probes.fitting import refuse_one_class
 from mvssl.evaluation.results.metrics import NotPossible, Result, judge_draws
+from mvssl.recipe import Evaluate
 from mvssl.text import counted
 
 CURVATURE = 0.1  # p (1 - p), about, of a class among some when the fit is done
@@ -194,3 +196,13 @@ def _as_mib(train: Labelled, test: Labelled, drawn: list[Tensor], c: float, seed
         "classifier": "mib's: logistic regression, softmax, scikit-learn's saga to a tolerance of 0.1",
         "scaling": "each feature to 0 to 1 by the labelled samples of the draw",
     }
+
+
+class FewLabels(FunctionProbe):
+    """`fewlabel`, once for each number of shots in `evaluate.shots`."""
+
+    function = fewlabel
+
+    @classmethod
+    def settings(cls, evaluate: Evaluate) -> list[dict[str, Any]]:
+        return [{"shots": shots, "draws": evaluate.draws} for shots in sorted(evaluate.shots)]

@@ -7,18 +7,19 @@ AdamW with a short warm-up and a cosine to 0; batch norm goes on with batch stat
 ones. Nothing is chosen: one setting for every start, so that a difference is the start's.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mvssl.distributed.devices import arithmetic, laid_out, memory_format_for
-from mvssl.evaluation.features.input_types import Live
+from mvssl.evaluation.features.inputs import ProbeInputs, TrainableEncoder
+from mvssl.evaluation.probes.base import FunctionProbe
 from mvssl.evaluation.probes.few_label import draw, members
 from mvssl.evaluation.probes.fitting import loss, refuse_one_class, seeded
 from mvssl.evaluation.results.metrics import Result, judge
 from mvssl.optim import build_optimizer, learning_rate
-from mvssl.recipe import Optim
+from mvssl.recipe import Evaluate, Optim
 
 
 class Classifier(nn.Module):
@@ -33,7 +34,7 @@ class Classifier(nn.Module):
 
 
 def finetune(
-    live: Live,
+    trainable: TrainableEncoder,
     *,
     shots: int | None = None,
     epochs: float = 10,
@@ -50,18 +51,18 @@ def finetune(
     With `shots`, on so many samples of every class: the first draw of the few-label probe. `precision` is that of the
     forward passes; weights and loss stay float32.
     """
-    refuse_one_class(live.labels)
-    rows = torch.arange(len(live.labels)) if shots is None else draw(members(live.labels), shots, seed, 0)
+    refuse_one_class(trainable.labels)
+    rows = torch.arange(len(trainable.labels)) if shots is None else draw(members(trainable.labels), shots, seed, 0)
     batch_size = min(batch_size, len(rows))
     steps = max(least_steps, round(epochs * len(rows) / batch_size))
     table = Optim(lr=rate, weight_decay=weight_decay, warmup=max(1, steps // 20))
-    forward = torch.autocast(live.device.type, torch.bfloat16, enabled=precision == "bf16")
-    with seeded(seed, live.device), torch.enable_grad(), arithmetic(precision):
-        encoder = live.encoder()
-        model = Classifier(encoder, encoder.widths.vector, live.classes).to(live.device).train()
-        model.to(memory_format=memory_format_for(model, live.device))  # as in pretraining
+    forward = torch.autocast(trainable.device.type, torch.bfloat16, enabled=precision == "bf16")
+    with seeded(seed, trainable.device), torch.enable_grad(), arithmetic(precision):
+        encoder = trainable.encoder()
+        model = Classifier(encoder, encoder.widths.vector, trainable.classes).to(trainable.device).train()
+        model.to(memory_format=memory_format_for(model, trainable.device))  # as in pretraining
         optimizer = build_optimizer(model, table)
-        for step, (x, labels) in enumerate(live.train(rows, steps, batch_size, seed, augment)):
+        for step, (x, labels) in enumerate(trainable.train(rows, steps, batch_size, seed, augment)):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(table, step, steps)
             with forward:
@@ -72,7 +73,7 @@ def finetune(
             optimizer.step()
     model.eval()
     with torch.inference_mode(), arithmetic(precision), forward:
-        found = [(model(x).float(), labels) for x, labels in live.test()]
+        found = [(model(x).float(), labels) for x, labels in trainable.test()]
     scores, truth = (torch.cat(parts) for parts in zip(*found, strict=True))
     protocol = {
         "classifier": "encoder and a linear layer on its vector, all weights trained, "
@@ -91,3 +92,20 @@ def finetune(
     }
     what = "" if shots is None else f"{shots} label{'s' if shots > 1 else ''}/class"
     return judge(scores, truth, protocol, seed, what=what)
+
+
+class FineTuning(FunctionProbe):
+    """`finetune`, once for each number of shots in `evaluate.finetune`, or on all labels."""
+
+    function = finetune
+    runs_on = "view"
+    needs_encoder = True
+
+    @classmethod
+    def settings(cls, evaluate: Evaluate) -> list[dict[str, Any]]:
+        table = evaluate.finetune
+        shared = {"epochs": table.epochs, "augment": table.augment, "precision": evaluate.precision}
+        return [{**shared, "shots": shots} for shots in sorted(table.shots)] or [shared]
+
+    def arguments(self, inputs: ProbeInputs) -> tuple[TrainableEncoder]:
+        return (inputs.trainable_encoder(),)

@@ -5,17 +5,22 @@ out  rows of samples by step; torch's generators are left as they were
 """
 
 import contextlib
-from collections.abc import Iterator
+import copy
+import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mvssl.evaluation.results.metrics import NotPossible
 from mvssl.text import counted
 
 LEAST = 4  # samples that a probe with a part held out needs
+EVERY = 25  # steps of a critic between two scores of the held-out part
+PATIENCE = 8  # scores without progress after which training ends
+CLIP = 1.0  # largest gradient norm of a critic: the exponential in NWJ and DV has steep walls
 
 
 def rows_per_step(n: int, batch_size: int) -> int:
@@ -88,3 +93,36 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
+
+
+def train_critic(
+    critic: nn.Module, drawn: Callable[[int], Tensor], held: Callable[[], Tensor], *, steps: int, rate: float
+) -> int:
+    """Maximise `drawn(step)` by Adam, step 0 to `steps` - 1, and keep the weights of the highest `held()`.
+
+    `drawn` gives the bound on training samples, `held` on samples of train that are held out, so that what a critic
+    learns by heart counts for nothing. Return the number of steps after which `held()` was highest, which may be 0.
+    """
+    adam = torch.optim.Adam(critic.parameters(), lr=rate)
+    best, at, kept = _now(held), 0, copy.deepcopy(critic.state_dict())
+    for step in range(1, steps + 1):
+        with torch.enable_grad():
+            loss = -drawn(step - 1)
+        adam.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(critic.parameters(), CLIP)
+        adam.step()
+        if step % EVERY == 0:
+            now = _now(held)
+            if now > best:
+                best, at, kept = now, step, copy.deepcopy(critic.state_dict())
+            elif step - at >= PATIENCE * EVERY:
+                break
+    critic.load_state_dict(kept)
+    return at
+
+
+def _now(held: Callable[[], Tensor]) -> float:
+    with torch.no_grad():
+        value = held().item()
+    return -math.inf if math.isnan(value) else value

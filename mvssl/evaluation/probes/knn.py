@@ -10,6 +10,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from mvssl.evaluation.features.labelled import Labelled, classes, lengths, one_hot, unit
+from mvssl.evaluation.probes.base import FunctionProbe
 from mvssl.evaluation.probes.fitting import refuse_one_class
 from mvssl.evaluation.results.metrics import Result, judge
 
@@ -42,3 +43,9 @@ def knn(
         "chosen": "fixed beforehand",
     }
     return judge(votes(train, test.features, k=k, temperature=temperature), test.labels, protocol, seed)
+
+
+class KNN(FunctionProbe):
+    """`knn`."""
+
+    function = knn

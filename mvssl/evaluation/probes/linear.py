@@ -5,6 +5,7 @@ out  accuracy, or mean average precision, on test of a classifier refitted on al
 
 Every pair of learning rate and weight decay is trained at once: the weights stand side by side in one matrix, so a step
 is two matrix products however many candidates there are. The test set is not an argument of anything that chooses.
+`sensors` measures with the same classifier what is lost where one view is missing at test.
 """
 
 import itertools
@@ -16,10 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from mvssl.evaluation.features.inputs import ByView
 from mvssl.evaluation.features.labelled import Labelled, Standard, chunks, classes, one_hot
+from mvssl.evaluation.probes.base import ByViewProbe, FunctionProbe
 from mvssl.evaluation.probes.classifiers import LINEARS, classify
 from mvssl.evaluation.probes.fitting import hold_out, minibatches, refuse_one_class, rows_per_step
-from mvssl.evaluation.results.metrics import Result, judge, metric_of, score
+from mvssl.evaluation.results.metrics import NotPossible, Result, judge, metric_of, score
 
 RATES = (1e-4, 1e-3, 1e-2)  # of Adam
 DECAYS = (0.0, 1e-3, 1e-2, 1e-1)  # times |w|^2 / 2, added to the mean cross-entropy
@@ -147,3 +150,64 @@ def linear(
         "chosen": f"by {metric_of(train.labels).name} on {share:.0%} of train, then refitted on all of train",
     }
     return judge(model(test.features)[:, 0], test.labels, protocol, seed, chosen=chosen)
+
+
+def sensors(
+    train: ByView,
+    test: ByView,
+    *,
+    epochs: int = 20,
+    batch_size: int = 512,
+    least_steps: int = 500,
+    share: float = 0.2,
+    seed: int = 0,
+) -> list[Result]:
+    """Score with all views (`all`), without each view (`without VIEW`), and with each view alone (`only VIEW`).
+
+    One linear classifier is trained on all views side by side, as `linear` is on the view `all`. Where a view is
+    missing, its features are set to their mean over train, which is 0 once standardised: nothing better is possible
+    without having expected the loss.
+    """
+    if len(train.features) < 2:
+        raise NotPossible("without its only view nothing is left")
+    refuse_one_class(train.labels)
+    schedule: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "least_steps": least_steps}
+    standards = {view: Standard.of(x) for view, x in train.features.items()}
+    tested = {view: standards[view](x) for view, x in test.features.items()}
+    widths = [x.shape[1] for x in train.features.values()]
+    first = next(iter(train.features.values()))
+    joined = Labelled(first.new_empty(len(first), sum(widths)), train.labels)
+    for view, place in zip(train.features, joined.features.split(widths, 1), strict=True):  # one copy of train, not two
+        place.copy_(standards[view](train.features[view]))
+    chosen = select(joined, share=share, seed=seed, **schedule)
+    pair = chosen["learning_rate"], chosen["weight_decay"]
+    model = fit(joined, [pair], width=classes(train.labels), seed=seed, **schedule)
+    protocol = {
+        "classifier": "linear on all views side by side, as the linear probe's",
+        **schedule,
+        "scaling": "each view standardised by train",
+        "missing": "features of the missing view are their mean over train (0 once standardised)",
+        "chosen": f"by {metric_of(train.labels).name} of all views on {share:.0%} of train, then refitted on all of it",
+    }
+    results = []
+    for missing in (None, *tested):
+        kept = [torch.zeros_like(x) if view == missing else x for view, x in tested.items()]
+        scores = model(torch.cat(kept, 1))[:, 0]
+        what = "all" if missing is None else f"without {missing}"
+        results.append(judge(scores, test.labels, protocol, seed, what=what, chosen=chosen))
+    for view in tested:
+        alone = (Labelled(split.features[view], split.labels) for split in (train, test))
+        results.append(linear(*alone, share=share, seed=seed, **schedule)._replace(what=f"only {view}"))
+    return results
+
+
+class LinearProbe(FunctionProbe):
+    """`linear`."""
+
+    function = linear
+
+
+class MissingViews(ByViewProbe):
+    """`sensors`."""
+
+    function = sensors

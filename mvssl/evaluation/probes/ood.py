@@ -13,7 +13,9 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
+from mvssl.evaluation.features.inputs import ProbeInputs
 from mvssl.evaluation.features.labelled import Labelled, lengths, unit
+from mvssl.evaluation.probes.base import FunctionProbe
 from mvssl.evaluation.results.metrics import BOOTSTRAP, Metric, Result, resampled
 
 AUROC = Metric("auroc")
@@ -132,3 +134,13 @@ def ood(train: Labelled, test: Labelled, *, other: Tensor, k: PositiveInt = 50, 
         protocol = {"score": name, **how, **shared}
         results.append(Result(value, AUROC, protocol, parts.std().item(), parts, BOOTSTRAP, name, chance=0.5))
     return results
+
+
+class OOD(FunctionProbe):
+    """`ood`."""
+
+    function = ood
+    needs_other = True
+
+    def run(self, inputs: ProbeInputs) -> list[Result]:
+        return ood(*inputs.labelled(), other=inputs.other(), **{"seed": inputs.seed, **self.keywords})

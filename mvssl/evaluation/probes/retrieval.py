@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mvssl.evaluation.features.input_types import ByView
+from mvssl.evaluation.features.inputs import ByView
 from mvssl.evaluation.features.labelled import unit
+from mvssl.evaluation.probes.base import ByViewProbe
 from mvssl.evaluation.probes.spectrum import comparable
 from mvssl.evaluation.results.metrics import (
     MEAN_AVERAGE_PRECISION,
@@ -124,3 +125,10 @@ def _mean(metric: Metric, parts: Tensor, n: int, right: str, chance: float, ties
         "standard_error": "std over queries / sqrt(queries)",
     }
     return Result(value, metric, protocol, error, parts, SAMPLES, chance=chance)
+
+
+class Retrieval(ByViewProbe):
+    """`retrieval`."""
+
+    function = retrieval
+    needs_labels = False

@@ -12,8 +12,9 @@ import math
 import torch
 from torch import Tensor
 
-from mvssl.evaluation.features.input_types import ByView
+from mvssl.evaluation.features.inputs import ByView
 from mvssl.evaluation.features.labelled import Labelled, unit
+from mvssl.evaluation.probes.base import ByViewProbe, FunctionProbe
 from mvssl.evaluation.results.metrics import SAMPLES, Metric, NotPossible, Result
 
 RANK = Metric("effective_rank", "", high=math.inf)
@@ -123,3 +124,17 @@ def comparable(test: ByView) -> list[tuple[str, str]]:
     if not pairs:
         raise NotPossible("no two views have features of equal width; at layer head they have, with most objectives")
     return pairs
+
+
+class Spectrum(FunctionProbe):
+    """`spectrum`."""
+
+    function = spectrum
+    needs_labels = False
+
+
+class Alignment(ByViewProbe):
+    """`aligned`."""
+
+    function = aligned
+    needs_labels = False

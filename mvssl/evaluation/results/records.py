@@ -1,109 +1,66 @@
 """Results as JSON records.
 
-A record is one number with all that is needed to read it. `protocol` holds what must agree between numbers that are
-compared: the data, labels, seed, every setting of the probe. What belongs to the encoder alone stands beside it:
-`subject` (who it is), `chosen` (what its data decided), `versions`. The tables are drawn in `tables`.
+A `Record` is one number with all that is needed to read it. `protocol` holds what must be equal between numbers that
+are compared: the data, the labels, the seed, every setting of the probe. What belongs to one encoder stands beside it:
+`subject` (who it is), `chosen` (what its data decided), `versions`. `mvssl.evaluation.results.tables` draws tables.
 """
 
 import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Any, NotRequired, TypeGuard, cast
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from mvssl.errors import OutputError, RecipeError
 from mvssl.evaluation.results.metrics import DRAWS, NOTHING, Difference, Result, interval, paired
-from mvssl.files import RECORDS, write_aside
+from mvssl.files import RECORDS, write_file
 from mvssl.recipe import Recipe
 
-Record = dict[str, Any]
-WHAT = ("probe", "what", "metric", "view", "layer")  # what was measured, of whichever encoder
-SETTINGS = ("label", "segments", "mode")  # of a protocol, beside its numbers, that tell evaluations of a run apart
+ROW = ("probe", "what", "metric", "view", "layer")  # what was measured, of any encoder
+SETTINGS = ("label", "segments", "mode")  # of a protocol: beside its numbers, they tell two evaluations of a run apart
 
 
-def record(result: Result, **facts: Any) -> Record:
-    """A result as a JSON object; `facts` are the keys that say what was measured."""
-    between, metric = interval(result), result.metric
-    made = {
-        **facts,
-        "what": result.what,
-        "metric": metric.name,
-        "unit": metric.unit,
-        "higher_is_better": metric.higher_is_better,
-        "value": result.value,
-        "standard_error": result.standard_error,
-        "interval_95": None if between is None else list(between),
-        "chance": result.chance,
-        "protocol": {**facts.get("protocol", {}), **result.protocol},
-        "chosen": dict(result.chosen),
-    }
-    if result.also:
-        made["also"] = dict(result.also)
-    if result.draws is not None:
-        made["draws"] = result.draws.tolist()
-    return made
+class Gain(TypedDict):
+    """How far the trained encoder is ahead of a baseline, on the same samples or draws."""
 
-
-def identity(record: Record) -> tuple[Any, ...]:
-    """What was measured, how and of what: two records of one identity are the same number, measured twice.
-
-    How is every number of the protocol (seed, epochs, draws, k, ...), whose label it was and in which precision.
-    """
-    what = [record.get(key) for key in (*WHAT, "encoder")]
-    protocol, subject = record["protocol"], record.get("subject", {})
-    data = protocol.get("data", {})
-    shards = [(split, about.get("fingerprint")) for split, about in sorted(data.items())]
-    preset = protocol.get("preset") or {}
-    settings = [json.dumps(protocol.get(key), sort_keys=True) for key in SETTINGS]
-    settings += sorted((key, value) for key, value in protocol.items() if isinstance(value, int | float))
-    return *what, subject.get("name"), subject.get("step"), preset.get("name"), *settings, *shards
-
-
-def about_label(recipe: Recipe) -> dict[str, Any] | None:
-    """What a protocol says of the labels."""
-    return recipe.data.label and recipe.data.label.model_dump(mode="json", exclude_none=True)
-
-
-def read(file: Path) -> list[Record]:
-    """The records in a file that readers can use; none where there is no such file."""
-    try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError):
-        return []
-    return [r for r in found if is_record(r)] if isinstance(found, list) else []
-
-
-class _Gain(TypedDict):
     difference: FiniteFloat
     standard_error: NotRequired[FiniteFloat | None]
-    standard_deviation: NotRequired[FiniteFloat | None]
+    standard_deviation: NotRequired[FiniteFloat | None]  # over runs
+    ahead_by: NotRequired[FiniteFloat | None]  # in standard errors
+    paired_over: NotRequired[str]
 
 
-class _Subject(TypedDict):
+class RecordSubject(TypedDict):
+    """Which encoder was measured; the keys beyond these depend on its kind."""
+
     name: NotRequired[str]
     step: NotRequired[int | None]
-    chosen: NotRequired[str]
-    objective: NotRequired[str]
-    features: NotRequired[str]
+    chosen: NotRequired[str]  # what decided the step
+    objective: NotRequired[str]  # where the layer is a head
+    features: NotRequired[str]  # how the features were made
 
 
-class _Preset(TypedDict):
+class Preset(TypedDict):
+    """The protocol of a paper."""
+
     name: str
 
 
-class _Protocol(TypedDict):
+class RecordProtocol(TypedDict):
+    """What must be equal between numbers that are compared; each probe adds its settings."""
+
     data: NotRequired[dict[str, dict[str, Any]]]
-    preset: NotRequired[_Preset | None]
+    preset: NotRequired[Preset | None]
     seed: NotRequired[int | None]
     epochs: NotRequired[FiniteFloat | None]
     paper_epochs: NotRequired[FiniteFloat | None]
 
 
-class _Readable(TypedDict):
-    """What readers of records ask for; a record may hold more."""
+class Record(TypedDict):
+    """One number. Readers ask for these keys; a record in a file may hold more, and one of an older version fewer."""
 
     probe: str
     metric: str
@@ -115,44 +72,100 @@ class _Readable(TypedDict):
     n_train: int
     n_test: int
     higher_is_better: bool
-    protocol: _Protocol
+    protocol: RecordProtocol
     what: NotRequired[str | None]
     standard_error: NotRequired[FiniteFloat | None]
-    standard_deviation: NotRequired[FiniteFloat | None]
+    standard_deviation: NotRequired[FiniteFloat | None]  # over runs
     chance: NotRequired[FiniteFloat | None]
-    layer_called: NotRequired[str]
-    subject: NotRequired[_Subject]
-    gain: NotRequired[dict[str, _Gain]]
-    draws: NotRequired[list[FiniteFloat]]
-    runs: NotRequired[dict[str, FiniteFloat]]
+    layer_called: NotRequired[str]  # by the paper
+    subject: NotRequired[RecordSubject]
+    gain: NotRequired[dict[str, Gain]]
+    draws: NotRequired[list[FiniteFloat]]  # the value of each draw
+    runs: NotRequired[dict[str, FiniteFloat]]  # the value of each run
     shards: NotRequired[dict[str, list[str]]]
+    chosen: NotRequired[Any]
+    interval_95: NotRequired[Any]
+    classes_left_out: NotRequired[Any]
+    versions: NotRequired[Any]
+    device: NotRequired[Any]
+    also: NotRequired[Any]  # what else the same scores say
 
 
-_READABLE = TypeAdapter(_Readable)
+_RECORD = TypeAdapter(Record)
 
 
-def is_record(found: Any) -> bool:
+def is_record(value: Any) -> TypeGuard[Record]:
     """Whether JSON is a record that every reader can use: a file may be another program's, damaged, or older."""
     try:
-        _READABLE.validate_python(found, strict=True)
+        _RECORD.validate_python(value, strict=True)
     except ValidationError:
         return False
     return True
 
 
-def updated(file: Path, records: list[Record]) -> list[Record]:
-    """The records of `file` with `records` in place of those of the same identity, and the new ones after them."""
-    whole = {identity(r): r for r in (*read(file), *records)}
-    return list(whole.values())
+def build_record(result: Result, **facts: Any) -> Record:
+    """Return a result as a record; `facts` are the keys that say what was measured."""
+    limits, metric = interval(result), result.metric
+    record = {
+        **facts,
+        "what": result.what,
+        "metric": metric.name,
+        "unit": metric.unit,
+        "higher_is_better": metric.higher_is_better,
+        "value": result.value,
+        "standard_error": result.standard_error,
+        "interval_95": None if limits is None else list(limits),
+        "chance": result.chance,
+        "protocol": {**facts.get("protocol", {}), **result.protocol},
+        "chosen": dict(result.chosen),
+    }
+    if result.also:
+        record["also"] = dict(result.also)
+    if result.draws is not None:
+        record["draws"] = result.draws.tolist()
+    return cast(Record, record)
+
+
+def identity(record: Record) -> tuple[Any, ...]:
+    """What was measured, how and of what: two records of one identity are the same number, measured twice.
+
+    How: every number of the protocol (seed, epochs, draws, k, ...), its label and its precision.
+    """
+    row = [record.get(key) for key in (*ROW, "encoder")]
+    protocol, subject = record["protocol"], record.get("subject", {})
+    shards = [(split, about.get("fingerprint")) for split, about in sorted(protocol.get("data", {}).items())]
+    preset = protocol.get("preset") or {}
+    settings: list[Any] = [json.dumps(protocol.get(key), sort_keys=True) for key in SETTINGS]
+    settings += sorted((key, value) for key, value in protocol.items() if isinstance(value, int | float))
+    return *row, subject.get("name"), subject.get("step"), preset.get("name"), *settings, *shards
+
+
+def describe_label(recipe: Recipe) -> dict[str, Any] | None:
+    """Return the entry of a protocol for the labels."""
+    return recipe.data.label and recipe.data.label.model_dump(mode="json", exclude_none=True)
+
+
+def read(file: Path) -> list[Record]:
+    """Return the records in a file that readers can use; none where there is no such file."""
+    try:
+        records = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
+        return []
+    return [record for record in records if is_record(record)] if isinstance(records, list) else []
+
+
+def merge_into(file: Path, records: list[Record]) -> list[Record]:
+    """Return the records of `file`, those of the same identity replaced by `records`, and the new ones after them."""
+    return list({identity(record): record for record in (*read(file), *records)}.values())
 
 
 def save(file: Path, records: list[Record]) -> None:
-    """Write `file`, whole or not at all, in a folder that is there. Raises `OutputError`."""
-    write_aside(file, json.dumps(records, indent=1) + "\n", OutputError, RECORDS.way_out)
+    """Write `file`, completely or not at all, in a folder that exists. Raises `OutputError`."""
+    write_file(file, json.dumps(records, indent=1) + "\n", OutputError, RECORDS.hint)
 
 
-def gain(ahead: Result, behind: Result) -> dict[str, Any]:
-    """The paired difference as a JSON object, with `ahead_by` in standard errors (null where there is none)."""
+def gain_of(ahead: Result, behind: Result) -> Gain:
+    """Return the paired difference, with `ahead_by` in standard errors (None where there is none)."""
     difference, error, over = paired(ahead, behind)
     return {
         "difference": difference,
@@ -163,41 +176,44 @@ def gain(ahead: Result, behind: Result) -> dict[str, Any]:
 
 
 def compare(ahead: Record, behind: Record) -> Difference:
-    """Difference of two records, of this run or another's.
+    """Return the difference of two records, of one run or of two.
 
-    Draws of labels are paired where both hold them. Of the test samples a record holds no more than their share of its
-    standard error; the two are added in squares, which is larger than the paired error in `gain`. Raises `RecipeError`
-    that says what differs where the protocols do.
+    Draws of labels are paired where both records hold them. A record does not hold its test samples, only their share
+    of the standard error. The two shares are added in squares, which is larger than the paired error in `gain`.
+    Raises `RecipeError` that says what differs where the protocols do.
     """
-    faults = [f"{name} is {a} and {b}" for name, a, b in differences(ahead, behind)]
+    faults = [f"{name} is {a} and {b}" for name, a, b in protocol_differences(ahead, behind)]
     if faults:
         raise RecipeError(f"these records cannot be compared: {'; '.join(faults)}")
-    difference, errors = ahead["value"] - behind["value"], [ahead["standard_error"], behind["standard_error"]]
-    if None in errors:
+    difference = ahead["value"] - behind["value"]
+    one, other = ahead.get("standard_error"), behind.get("standard_error")
+    if one is None or other is None:
         return Difference(difference, None, NOTHING)
-    if "draws" not in ahead:
-        return Difference(difference, math.hypot(*errors), NOTHING)
-    samples = [max(r["standard_error"] ** 2 - _of_draws(r["draws"]), 0.0) for r in (ahead, behind)]
-    draws = _of_draws([a - b for a, b in zip(ahead["draws"], behind["draws"], strict=True)])
+    if "draws" not in ahead or "draws" not in behind:
+        return Difference(difference, math.hypot(one, other), NOTHING)
+    samples = [
+        max(error**2 - _variance_of_mean(draws), 0.0)
+        for error, draws in ((one, ahead["draws"]), (other, behind["draws"]))
+    ]
+    draws = _variance_of_mean([a - b for a, b in zip(ahead["draws"], behind["draws"], strict=True)])
     return Difference(difference, math.sqrt(draws + sum(samples)), DRAWS)
 
 
-def _of_draws(values: list[float]) -> float:
-    """The variance of the mean of some draws."""
+def _variance_of_mean(values: list[float]) -> float:
     mean, n = sum(values) / len(values), len(values)
     return sum((value - mean) ** 2 for value in values) / max(n - 1, 1) / n
 
 
-def differences(one: Record, other: Record) -> Iterator[tuple[str, Any, Any]]:
+def protocol_differences(one: Record, other: Record) -> Iterator[tuple[str, Any, Any]]:
     """Where the protocols of two records differ: dotted name and both values; nothing where they may be compared."""
     keys = ("probe", "what", "metric", "n_train", "n_test", "classes_left_out", "protocol")
-    yield from apart("", {key: one.get(key) for key in keys}, {key: other.get(key) for key in keys})
+    yield from table_differences("", {key: one.get(key) for key in keys}, {key: other.get(key) for key in keys})
 
 
-def apart(place: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+def table_differences(place: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
     """Where two nested tables differ: dotted name, and both values, None where there is none."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in dict.fromkeys([*one, *other]):
-            yield from apart(f"{place}.{key}".lstrip("."), one.get(key), other.get(key))
+            yield from table_differences(f"{place}.{key}".lstrip("."), one.get(key), other.get(key))
     elif one != other:
         yield place, one, other

@@ -1,41 +1,54 @@
-"""Records as tables: rows are what was measured, columns the encoders; records of different protocols never share one.
+"""Records as tables: a row for what was measured, a column for each encoder.
 
 in   records, of one subject or several
-out  rich tables, the later ones saying in what their protocol differs from the first
+out  rich tables; records of different protocols never share one, and a later table says how its protocol differs
 """
 
 import textwrap
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from mvssl.evaluation.results.records import Record, differences
+from mvssl.evaluation.results.records import Gain, Record, protocol_differences
 
-ENCODERS = ("pixels", "untrained", "trained")  # the order of a table's columns
-LEAST, NUMBER, GAP = 6, 11, 2  # characters of a narrow column of names, of one of numbers, and between columns
-PIXELS = "pixels"  # the baseline whose layer is no choice
+ENCODERS = ("pixels", "untrained", "trained")  # the order of the columns
+PIXELS = "pixels"  # the baseline that has no layers
+NARROWEST, NUMBER, GAP = 6, 11, 2  # characters of a narrow column of names, of a number, and between columns
+MOST_DIFFERENCES = 6  # of two protocols, in the title of a table
+
+
+class Row(NamedTuple):
+    """What was measured. Raw pixels have no layer: they stand in the rows of every layer."""
+
+    layer: str
+    view: str
+    probe: str
+    metric: str
+
+
+Column = tuple[str, str]  # encoder, and the name of its subject; raw pixels are nobody's
 
 
 def tables(records: list[Record], width: int = 80) -> list[Table]:
-    """As few tables as protocols allow. Values ± standard error in per cent where they are shares; the best bold.
+    """Return as few tables as the protocols allow, for a screen of `width` characters.
 
-    On a screen of `width` characters.
+    Values ± standard error, in per cent where they are shares; the best of a row in bold.
     """
-    return [_draw(group, apart, width) for group, apart in grouped(records)]
+    return [_draw(group, difference, width) for group, difference in group_records(records)]
 
 
-def grouped(records: list[Record]) -> list[tuple[list[Record], str]]:
-    """The records of each table, and in what its protocol differs from the first one's, in words."""
+def group_records(records: list[Record]) -> list[tuple[list[Record], str]]:
+    """Return the records of each table, and in words how its protocol differs from that of the first table."""
     groups: list[list[Record]] = []
     for record in records:
         group = next((group for group in groups if _fits(record, group)), None)
         if group is None:
             groups.append(group := [])
         group.append(record)
-    return [(group, _difference(groups[0], group)) for group in groups]
+    return [(group, _describe_difference(groups[0], group)) for group in groups]
 
 
 def row_name(record: Record) -> str:
@@ -45,52 +58,93 @@ def row_name(record: Record) -> str:
 
 
 def full_name(record: Record) -> str:
-    """The same where no title says the protocol: `linear, protocol amdim, 10 of 120 epochs, seed 1`."""
-    protocol = record["protocol"]
-    preset, epochs, papers = protocol.get("preset"), protocol.get("epochs"), protocol.get("paper_epochs")
-    told = [row_name(record)]
+    """The row's name where no title shows the protocol: `linear, protocol amdim, 10 of 120 epochs, seed 1`."""
+    protocol, parts = record["protocol"], [row_name(record)]
+    preset, epochs, papers, seed = (
+        protocol.get("preset"), protocol.get("epochs"), protocol.get("paper_epochs"), protocol.get("seed"),
+    )  # fmt: skip
     if preset:
-        told += [
-            f"protocol {preset['name']}",
-            *([f"{epochs} of {papers} epochs"] if papers and epochs != papers else []),
-        ]
-    return ", ".join([*told, *([f"seed {protocol['seed']}"] if protocol.get("seed") else [])])
+        parts.append(f"protocol {preset['name']}")
+        parts += [f"{epochs} of {papers} epochs"] if papers and epochs != papers else []
+    return ", ".join([*parts, *([f"seed {seed}"] if seed else [])])
 
 
 def caveat(records: list[Record]) -> str:
-    """What the reader must know of the weights: which step they are of was chosen on data that may be those of test."""
-    subjects = [subject for r in records if isinstance(subject := r.get("subject"), dict)]
-    chosen = {subject["chosen"] for subject in subjects if "chosen" in subject}
+    """A warning where the step of the weights was chosen on data that may be the test set; else empty."""
+    chosen = {subject["chosen"] for r in records if "chosen" in (subject := r.get("subject", {}))}
     return f"the checkpoint was chosen {' or '.join(sorted(chosen))}, by default the test set" if chosen else ""
 
 
 def edges(records: list[Record]) -> str:
-    """What the error of a whole share is, where there is one: see `metrics.at_the_edge`; older records say 0 there."""
-    whole = any(r["value"] in (0, 1) and r["unit"] == "%" and r.get("standard_error") for r in records)
-    return "at 0 and 100 % how far Wilson's interval reaches" if whole else ""
+    """What the error of a share of 0 or 1 is (see `metrics.at_the_edge`); empty where there is none, or no error."""
+    at_edge = any(r["value"] in (0, 1) and r["unit"] == "%" and r.get("standard_error") for r in records)
+    return "at 0 and 100 % how far Wilson's interval reaches" if at_edge else ""
 
 
-def shown(value: float, error: float | None, unit: str, sign: str = "") -> str:
-    """A number as tables write it: 61.2 ± 0.4 in per cent, 3.18 ± 0.02 in any other unit."""
+def format_value(value: float, error: float | None, unit: str, sign: str = "") -> str:
+    """A number as tables show it: 61.2 ± 0.4 in per cent, 3.18 ± 0.02 in any other unit."""
     scale, digits = (100, 1) if unit == "%" else (1, 2)
     text = f"{scale * value:{sign}.{digits}f}"
     return text if error is None else f"{text} ± {scale * error:.{digits}f}"
 
 
-def _row(record: Record) -> tuple[Any, ...]:
-    return record["view"], row_name(record), record["metric"]
+def columns_of(records: list[Record]) -> list[Column]:
+    """The columns of a table, raw pixels first."""
+    return sorted(dict.fromkeys(map(_column, records)), key=lambda c: (*ENCODERS, c[0]).index(c[0]))
+
+
+def rows_of(records: list[Record]) -> list[Row]:
+    """The rows of a table."""
+    layered = any(r["layer"] != PIXELS for r in records)
+    return list(dict.fromkeys(_row(r) for r in records if r["layer"] != PIXELS or not layered))
+
+
+def cell_at(records: list[Record], row: Row, column: Column) -> Record | None:
+    """The record in a row and a column of a table."""
+    fitting = (r for r in records if _column(r) == column and _row(r)[1:] == row[1:])
+    return next((r for r in fitting if r["layer"] in (row.layer, PIXELS)), None)
+
+
+def title_of(records: list[Record], metrics: list[str], difference: str) -> str:
+    """The title of a table: metric and unit, samples, chance, and how its protocol differs from the first table's."""
+    first = records[0]
+    units = sorted({r["unit"] for r in records})
+    named, listed = _words(metrics[0]) if len(metrics) == 1 else "", ", ".join(filter(None, units))
+    metric = " in ".join(filter(None, [named, listed])) if named else f"in {listed}" * bool(listed)
+    counts = f"{first['n_test']} test samples, {first['n_train']} for fitting"
+    chances = {chance for r in records if (chance := r.get("chance")) is not None}
+    chance = f"; chance {chances.pop():.1%}" if len(chances) == 1 and units == ["%"] else ""
+    preset = first["protocol"].get("preset")
+    paper = f"protocol {preset['name']}: " if preset else ""
+    about = ", ".join(filter(None, [metric, counts]))
+    return f"{paper}{about}{chance}" + (f"\nanother protocol: {difference}" if difference else "")
+
+
+def with_lines(table: Table) -> Group:
+    """A table below its title and above its caption; inside the table, rich folds them to the table's width."""
+    above, below = f"[italic]{table.title}[/italic]", f"[dim italic]{table.caption}[/dim italic]"
+    table.title = table.caption = None
+    return Group(above, table, below)
+
+
+def _row(record: Record) -> Row:
+    return Row(record["layer"], record["view"], row_name(record), record["metric"])
+
+
+def _column(record: Record) -> Column:
+    return record["encoder"], "" if record["encoder"] == PIXELS else record.get("subject", {}).get("name", "")
 
 
 def _fits(record: Record, group: list[Record]) -> bool:
-    """Whether a record may stand in a table: its setting is the table's, and in its row all protocols are one."""
+    """Whether a record may stand in a table: its setting is the table's, and in its row all protocols are equal."""
     if _setting(record) != _setting(group[0]):
         return False
-    row = [r for r in group if _row(r) == _row(record) and _same_layer(r, record)]
-    return all(not any(differences(r, record)) and _column(r) != _column(record) for r in row)
+    row = [r for r in group if _row(r)[1:] == _row(record)[1:] and _same_layer(r, record)]
+    return all(not any(protocol_differences(r, record)) and _column(r) != _column(record) for r in row)
 
 
 def _same_layer(one: Record, other: Record) -> bool:
-    return one.get("layer") == other.get("layer") or PIXELS in (one["encoder"], other["encoder"])
+    return one["layer"] == other["layer"] or PIXELS in (one["encoder"], other["encoder"])
 
 
 def _setting(record: Record) -> list[Any]:
@@ -98,52 +152,48 @@ def _setting(record: Record) -> list[Any]:
     return [record["protocol"].get(key) for key in ("data", "label", "seed", "mode", "preset")]
 
 
-def _column(record: Record) -> tuple[str, str]:
-    name = "" if record["encoder"] == PIXELS else record.get("subject", {}).get("name", "")
-    return record["encoder"], name
-
-
-def _difference(first: list[Record], group: list[Record]) -> str:
-    """What a later table has other than the first, in words."""
+def _describe_difference(first: list[Record], group: list[Record]) -> str:
+    """In words, how the protocol of a later table differs from that of the first."""
     if first is group:
         return ""
-    other = {_row(r): r for r in first}
-    pairs = [(other[_row(r)], r) for r in group if _row(r) in other] or [(first[0], group[0])]
-    told = dict.fromkeys(
+    rows = {_row(r)[1:]: r for r in first}
+    pairs = [(rows[_row(r)[1:]], r) for r in group if _row(r)[1:] in rows] or [(first[0], group[0])]
+    lines = dict.fromkeys(
         f"{name.removeprefix('protocol.')}: {a} -> {b}"
-        for one, two in pairs
-        for name, a, b in differences(one, two)
+        for one, other in pairs
+        for name, a, b in protocol_differences(one, other)
         if name not in ("probe", "what", "metric")
     )
-    return "; ".join(list(told)[:6])
+    return "; ".join(list(lines)[:MOST_DIFFERENCES])
 
 
-def _draw(records: list[Record], apart: str, width: int) -> Table:
-    columns = columns_of(records)
-    layers = [layer for layer in dict.fromkeys(r["layer"] for r in records) if layer != PIXELS]
+def _draw(records: list[Record], difference: str, width: int) -> Table:
+    columns, rows, gains = columns_of(records), rows_of(records), _has_gains(records)
+    layers = {r["layer"] for r in records if r["layer"] != PIXELS}
     metrics = list(dict.fromkeys(r["metric"] for r in records))
-    gains = _has_gains(records)
-    heads = ["view", *["layer"] * (len(layers) > 1), "probe", *["metric"] * (len(metrics) > 1)]
-    numbers = _number_heads(columns) + ["gain"] * gains
-    rows, lines = rows_of(records), []
-    for layer, view, probe, metric in rows:
-        found = [cell_at(records, (layer, view, probe, metric), column) for column in columns]
-        said = [view, *[_layer(records, layer)] * (len(layers) > 1), probe, *[_words(metric)] * (len(metrics) > 1)]
-        lines.append([*said, *_cells(found), *([_gained(found[-1])] if gains else [])])
-    title, caption = title_of(records, metrics, apart), _caption(records)
-    made = Table(title=title, caption=caption, box=box.SIMPLE, show_edge=False, padding=(0, 1, 0, 0))
+    several_layers, several_metrics = len(layers) > 1, len(metrics) > 1
+    heads = ["view", *["layer"] * several_layers, "probe", *["metric"] * several_metrics]
+    numbers, lines = _number_heads(columns) + ["gain"] * gains, []
+    for row in rows:
+        cells = [cell_at(records, row, column) for column in columns]
+        layer, metric = [_layer_name(records, row.layer)] * several_layers, [_words(row.metric)] * several_metrics
+        lines.append([row.view, *layer, row.probe, *metric, *_texts(cells), *[_gain_text(cells[-1])] * gains])
+    table = Table(
+        title=title_of(records, metrics, difference), caption=_caption(records), box=box.SIMPLE, show_edge=False,
+        padding=(0, 1, 0, 0),
+    )  # fmt: skip
     widths = _widths(heads, [list(column) for column in zip([*heads, *numbers], *lines, strict=True)], width)
     for name in heads:
-        made.add_column(name, overflow="fold", width=widths[name])
+        table.add_column(name, overflow="fold", width=widths[name])
     for name in numbers:
-        made.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=True)
     for number, line in enumerate(lines):
-        made.add_row(*line, end_section=number + 1 == len(rows) or rows[number + 1][1] != rows[number][1])
-    return made
+        table.add_row(*line, end_section=number + 1 == len(rows) or rows[number + 1].view != rows[number].view)
+    return table
 
 
-def _number_heads(columns: list[tuple[str, str]]) -> list[str]:
-    """The encoders; of several subjects these, broken to the width of a number, and the encoders if not one."""
+def _number_heads(columns: list[Column]) -> list[str]:
+    """The names of the encoders; of several subjects their names, broken to the width of a number, and the encoder."""
     encoders, subjects = {encoder for encoder, name in columns if name}, {name for _, name in columns if name}
     if len(subjects) < 2:
         return [encoder for encoder, _ in columns]
@@ -151,25 +201,18 @@ def _number_heads(columns: list[tuple[str, str]]) -> list[str]:
     return ["\n".join(textwrap.wrap(name, NUMBER)) for name in full]
 
 
-def with_lines(table: Table) -> Group:
-    """A table below its title and above its caption; inside it rich folds them to the table's width."""
-    above, below = f"[italic]{table.title}[/italic]", f"[dim italic]{table.caption}[/dim italic]"
-    table.title = table.caption = None
-    return Group(above, table, below)
-
-
 def _widths(heads: list[str], columns: list[list[str]], width: int) -> dict[str, int]:
-    """How wide the columns of names, which are the first, may be on a screen of `width`: numbers stay whole.
+    """The widths of the columns of names, which are the first, on a screen of `width`: numbers are never broken.
 
     Where they must be narrow, names are broken between words first, then those of the user's, then those of probes.
     """
-    whole = [
+    full = [
         max(len(line) for cell in column for line in Text.from_markup(cell).plain.splitlines() or [""])
         for column in columns
     ]
     words = [max(len(word) for cell in column for word in cell.split()) for column in columns[: len(heads)]]
-    widths, excess = dict(zip(heads, whole, strict=False)), sum(whole) + GAP * len(whole) - width
-    floors = [*zip(heads, words, strict=True), *((head, LEAST) for head in ("view", "layer", "metric", "probe"))]
+    widths, excess = dict(zip(heads, full, strict=False)), sum(full) + GAP * len(full) - width
+    floors = [*zip(heads, words, strict=True), *((head, NARROWEST) for head in ("view", "layer", "metric", "probe"))]
     for head, floor in floors:
         cut = max(0, min(excess, widths.get(head, 0) - floor))
         excess -= cut
@@ -177,49 +220,31 @@ def _widths(heads: list[str], columns: list[list[str]], width: int) -> dict[str,
     return widths
 
 
-def columns_of(records: list[Record]) -> list[tuple[str, str]]:
-    """The columns of a table: encoder and whose it is, pixels first."""
-    return sorted(dict.fromkeys(map(_column, records)), key=lambda c: (*ENCODERS, c[0]).index(c[0]))
-
-
-def rows_of(records: list[Record]) -> list[tuple[Any, ...]]:
-    """The rows of a table: layer, view, row_name, metric. Pixels have no layer and stand in the rows of all layers."""
-    layered = any(r["layer"] != PIXELS for r in records)
-    return list(dict.fromkeys((r["layer"], *_row(r)) for r in records if r["layer"] != PIXELS or not layered))
-
-
-def cell_at(records: list[Record], row: tuple[Any, ...], column: tuple[str, str]) -> Record | None:
-    """The record in a row and a column of a table."""
-    layer, *rest = row
-    fitting = (r for r in records if _column(r) == column and _row(r) == tuple(rest))
-    return next((r for r in fitting if r["layer"] in (layer, PIXELS)), None)
-
-
-def _cells(found: list[Record | None]) -> list[str]:
-    values = [r["value"] for r in found if r]
-    best = (max if next(r for r in found if r)["higher_is_better"] else min)(values)
-    texts = ["" if r is None else shown(r["value"], _spread(r), r["unit"]) for r in found]
-    return [f"[bold]{text}[/bold]" if r and r["value"] == best else text for r, text in zip(found, texts, strict=True)]
+def _texts(cells: list[Record | None]) -> list[str]:
+    records = [r for r in cells if r]
+    best = (max if records[0]["higher_is_better"] else min)(r["value"] for r in records)
+    texts = ["" if r is None else format_value(r["value"], _error(r), r["unit"]) for r in cells]
+    return [f"[bold]{text}[/bold]" if r and r["value"] == best else text for r, text in zip(cells, texts, strict=True)]
 
 
 def _has_gains(records: list[Record]) -> bool:
-    """Whether there is a column of gains: of one subject, beside several there is no place."""
+    """Whether there is a column of gains: of one subject only, beside several there is no room."""
     several = len({name for _, name in columns_of(records) if name}) > 1
     return any("untrained" in r.get("gain", {}) for r in records) and not several
 
 
-def _spread(found: dict[str, Any]) -> float | None:
-    """What stands behind the ±: of a mean over runs their standard deviation, else the standard error."""
-    return found.get("standard_deviation", found.get("standard_error"))
+def _error(number: Record | Gain) -> float | None:
+    """What follows the ±: of a mean over runs their standard deviation, else the standard error."""
+    return number["standard_deviation"] if "standard_deviation" in number else number.get("standard_error")
 
 
-def _gained(record: Record | None) -> str:
-    found = (record or {}).get("gain", {}).get("untrained")
-    return shown(found["difference"], _spread(found), record["unit"], "+") if found and record else ""
+def _gain_text(record: Record | None) -> str:
+    gain = record.get("gain", {}).get("untrained") if record else None
+    return format_value(gain["difference"], _error(gain), record["unit"], "+") if gain and record else ""
 
 
-def _layer(records: list[Record], layer: str) -> str:
-    """A layer by its name, and what the paper calls it where a protocol asked for it."""
+def _layer_name(records: list[Record], layer: str) -> str:
+    """The name of a layer, and what the paper calls it where a protocol asked for it."""
     called = next((r["layer_called"] for r in records if r["layer"] == layer and "layer_called" in r), None)
     return f"{called} ({layer})" if called else layer
 
@@ -228,29 +253,7 @@ def _words(metric: str) -> str:
     return metric.replace("_", " ")
 
 
-def title_of(records: list[Record], metrics: list[str], apart: str) -> str:
-    """What a table is of: metric and unit, samples, chance, and in what its protocol is another than the first's."""
-    first = records[0]
-    units = sorted({r["unit"] for r in records})
-    named, told = _words(metrics[0]) if len(metrics) == 1 else "", ", ".join(filter(None, units))
-    said = " in ".join(filter(None, [named, told])) if named else f"in {told}" * bool(told)
-    counts = f"{first['n_test']} test samples, {first['n_train']} for fitting"
-    chances = {r["chance"] for r in records if r.get("chance") is not None}
-    chance = f"; chance {chances.pop():.1%}" if len(chances) == 1 and units == ["%"] else ""
-    preset = first["protocol"].get("preset")
-    whose = f"protocol {preset['name']}: " if preset else ""
-    about = ", ".join(filter(None, [said, counts]))
-    return f"{whose}{about}{chance}" + (f"\nanother protocol: {apart}" if apart else "")
-
-
 def _caption(records: list[Record]) -> str:
-    gains = _has_gains(records)
     spread = "standard deviation over runs" if any("runs" in r for r in records) else "standard error"
-    told = [
-        f"± {spread}",
-        edges(records),
-        "best of a row bold",
-        *["gain: trained - untrained, paired"] * gains,
-        caveat(records),
-    ]
-    return "; ".join(filter(None, told))
+    gains = ["gain: trained - untrained, paired"] * _has_gains(records)
+    return "; ".join(filter(None, [f"± {spread}", edges(records), "best of a row bold", *gains, caveat(records)]))

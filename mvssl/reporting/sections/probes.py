@@ -4,17 +4,18 @@ from collections import Counter
 from itertools import groupby
 from typing import Any
 
-from mvssl.evaluation.results.records import Record, differences
+from mvssl.evaluation.results.records import Record, protocol_differences
 from mvssl.evaluation.results.tables import (
+    Row,
     caveat,
     cell_at,
     columns_of,
     edges,
+    format_value,
     full_name,
-    grouped,
+    group_records,
     row_name,
     rows_of,
-    shown,
     title_of,
 )
 from mvssl.reporting.gather import Facts
@@ -51,21 +52,20 @@ def highlight(records: list[Record]) -> str | None:
             same = [
                 r
                 for r in records
-                if r["encoder"] == "untrained" and _place(r) == _place(best) and not any(differences(r, best))
+                if r["encoder"] == "untrained" and _place(r) == _place(best) and not any(protocol_differences(r, best))
             ]
             told = [f"{best['metric'].replace('_', ' ')} {_said(best)} by {full_name(best)} on {_view(best)}"]
             told += [f"untrained {_said(same[0])}"] if same else []
-            chance = {**best, "value": best.get("chance"), "standard_error": None}
-            told += [f"chance {_said(chance)}"] if chance["value"] is not None else []
+            chance, unit = best.get("chance"), best["unit"]
+            told += [] if chance is None else [f"chance {format_value(chance, None, unit)} {unit}".strip()]
             return "; ".join([*told, f"weights of step {newest:,}"])
     return None
 
 
 def _whose(record: Record) -> tuple[str, int]:
     """Whose number it is: subject and step."""
-    subject = record.get("subject") if isinstance(record.get("subject"), dict) else {}
-    step = subject.get("step")  # pyright: ignore[reportOptionalMemberAccess]
-    return str(subject.get("name", "")), step if isinstance(step, int) else 0  # pyright: ignore[reportOptionalMemberAccess]
+    subject = record.get("subject", {})
+    return subject.get("name", ""), subject.get("step") or 0
 
 
 def _place(record: Record) -> tuple[Any, ...]:
@@ -74,7 +74,7 @@ def _place(record: Record) -> tuple[Any, ...]:
 
 def _of_weights(name: str, step: int, records: list[Record]) -> Html:
     """The tables about one state of the weights."""
-    tables = [_table(group, apart) for group, apart in grouped(records)]
+    tables = [_table(group, apart) for group, apart in group_records(records)]
     return el("div", el("h3", f"Weights of step {step:,}"), tables)
 
 
@@ -88,7 +88,7 @@ def _table(records: list[Record], apart: str) -> Html:
     for name in [name for name, count in counts.items() if count > MANY]:
         whole = _drawn(records, [row for row in rows if probe[row] == name])
         parts.append(el("details", el("summary", f"{name}: {counted(counts[name], 'row')}"), whole))
-    gains = any("untrained" in (r.get("gain") or {}) for r in records)
+    gains = any("untrained" in r.get("gain", {}) for r in records)
     whole = f", {told}" if (told := edges(records)) else ""
     note = f"± one standard error{whole}; bold: the best of a row." + " Gain: trained minus untrained, paired." * gains
     note += f" {told[0].upper()}{told[1:]}." if (told := caveat(records)) else ""
@@ -97,10 +97,10 @@ def _table(records: list[Record], apart: str) -> Html:
     return el("div", *told, class_="probe")
 
 
-def _drawn(records: list[Record], rows: list[tuple[Any, ...]]) -> Html:
+def _drawn(records: list[Record], rows: list[Row]) -> Html:
     """Rows under the view and layer that they are of, columns of encoders, and what training gained."""
     columns = columns_of(records)
-    gains = any("untrained" in (r.get("gain") or {}) for r in records)
+    gains = any("untrained" in r.get("gain", {}) for r in records)
     metrics = len({row[3] for row in rows}) > 1
     units = len({r["unit"] for r in records}) > 1
     names = ["probe", *(encoder for encoder, _ in columns), *["gain"] * gains]
@@ -112,16 +112,14 @@ def _drawn(records: list[Record], rows: list[tuple[Any, ...]]) -> Html:
     return el("table", el("thead", el("tr", [el("th", name) for name in names])), bodies, class_="numbers")
 
 
-def _order(records: list[Record], row: tuple[Any, ...]) -> tuple[int, int]:
+def _order(records: list[Record], row: Row) -> tuple[int, int]:
     """Views and layers in the order in which they were measured."""
     views = list(dict.fromkeys(r["view"] for r in records))
     layers = list(dict.fromkeys(r["layer"] for r in records))
     return views.index(row[1]), layers.index(row[0])
 
 
-def _row(
-    records: list[Record], row: tuple[Any, ...], columns: list[tuple[str, str]], told: tuple[bool, bool], gains: bool
-) -> Html:
+def _row(records: list[Record], row: Row, columns: list[tuple[str, str]], told: tuple[bool, bool], gains: bool) -> Html:
     """One row; `told` says whether its head names metric and unit, as those of other rows differ."""
     found = [cell_at(records, row, column) for column in columns]
     there = [r for r in found if r]
@@ -129,9 +127,11 @@ def _row(
     unit = there[0]["unit"]
     head = row[2] + f", {row[3].replace('_', ' ')}" * told[0] + f" ({unit})" * (told[1] and bool(unit))
     cells = [_cell(r, r is not None and r["value"] == best) for r in found]
-    gain = next(((r.get("gain") or {}).get("untrained") for r in there if r["encoder"] == "trained"), None)
+    gain = next((r.get("gain", {}).get("untrained") for r in there if r["encoder"] == "trained"), None)
     if gains:
-        cells.append(_number(shown(gain["difference"], gain.get("standard_error"), unit, "+")) if gain else el("td"))
+        cells.append(
+            _number(format_value(gain["difference"], gain.get("standard_error"), unit, "+")) if gain else el("td")
+        )
     return el("tr", el("th", head, scope="row"), cells)
 
 
@@ -146,7 +146,7 @@ def _number(text: str, best: bool = False) -> Html:
 
 
 def _text(record: Record) -> str:
-    return shown(record["value"], record.get("standard_error"), record["unit"])
+    return format_value(record["value"], record.get("standard_error"), record["unit"])
 
 
 def _said(record: Record) -> str:
@@ -168,14 +168,14 @@ def _details(records: list[Record]) -> Html:
     parts = [
         _lines(
             "Shared by all rows",
-            shared | {k: records[0][k] for k in ("shards", "versions", "device") if k in records[0]},
+            shared | {k: v for k, v in records[0].items() if k in ("shards", "versions", "device")},
         )
     ]
     own = {row_name(r): {k: v for k, v in r["protocol"].items() if k not in shared} for r in records}
     parts += [_lines(name, told) for name, told in own.items()]
-    made = {f"{_view(r)}, {r['encoder']}": (r.get("subject") or {}).get("features") for r in records}
+    made = {f"{_view(r)}, {r['encoder']}": r.get("subject", {}).get("features") for r in records}
     parts.append(_lines("Features", {name: said for name, said in made.items() if said}))
-    chosen = {f"{row_name(r)} on {_view(r)}, {r['encoder']}": r["chosen"] for r in records if r.get("chosen")}
+    chosen = {f"{row_name(r)} on {_view(r)}, {r['encoder']}": chosen for r in records if (chosen := r.get("chosen"))}
     return el("details", el("summary", "The protocol"), parts, _lines("Chosen by the data", chosen))
 
 

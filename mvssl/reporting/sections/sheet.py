@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from mvssl.data import ShardSource, loader
-from mvssl.figures.contact_sheet import LATER
+from mvssl.figures.contact_sheet import NEXT_DRAW
 from mvssl.reporting import picture
 from mvssl.reporting.html import Html, el
 from mvssl.reporting.sections import Section
@@ -49,7 +49,7 @@ def _panels(views: ViewSet, batch: Any, seed: int) -> Iterator[tuple[str, str, T
     draws = min(max((COLUMNS - len(columns)) // len(views.names), 1), 3)
     for name in columns:
         yield name, STORED, picture.stored(views, name, batch.columns[name])
-    times = [views(batch._replace(position=batch.position + k * LATER), seed) for k in range(draws)]
+    times = [views(batch._replace(position=batch.position + k * NEXT_DRAW), seed) for k in range(draws)]
     for k in range(draws):  # the first of every view, then the second: on a phone the first columns show all sensors
         for name in views.names:
             if k and name not in views.bases:

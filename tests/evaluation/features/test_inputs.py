@@ -16,9 +16,9 @@ from mvssl.checkpoints import store
 from mvssl.data import open_shards
 from mvssl.errors import DataError
 from mvssl.evaluation import evaluate
-from mvssl.evaluation.features.inputs import Some, distinct, refuse_other_sides
+from mvssl.evaluation.features.inputs import Subset, distinct_views, refuse_other_sides
 from mvssl.evaluation.features.splits import Split
-from mvssl.evaluation.probes.table import PROBES
+from mvssl.evaluation.probes import PROBES
 from mvssl.model import build_model
 from mvssl.recipe import Finetune, parse_recipe, to_yaml
 from mvssl.runs import load
@@ -66,7 +66,7 @@ QUICK = {
 def quick(monkeypatch):
     """Every probe as it stands in the table, in so few steps that a test is a test."""
     for name, options in QUICK.items():
-        monkeypatch.setitem(PROBES, name, PROBES[name]._replace(rows=lambda said, given=options: [given]))
+        monkeypatch.setattr(PROBES[name], "settings", lambda evaluate, options=options: [options])
     monkeypatch.setattr(importlib.import_module("mvssl.evaluation.probes.dense"), "SCHEDULE", DENSE)
 
 
@@ -193,15 +193,15 @@ def test_features_are_compared_with_their_input_and_pixels_are_not(loaded):
 
 def test_a_view_twice_is_one_and_features_that_never_vary_are_told_apart():
     x = torch.randn(20, 3)
-    assert distinct({"a": x, "b": x.clone(), "c": 2 * x}) == ["a", "c"]
+    assert distinct_views({"a": x, "b": x.clone(), "c": 2 * x}) == ["a", "c"]
     flat = torch.ones(20, 3)
-    assert distinct({"a": flat, "b": flat}) == ["a", "b"]
+    assert distinct_views({"a": flat, "b": flat}) == ["a", "b"]
 
 
 def test_some_samples_of_a_source_are_those_samples(loaded):
     recipe = loaded.recipe
     source = open_shards("train/*.tar", recipe.data.folder, recipe.data.columns, progress=False)
-    some = Some(source, [5, 2])
+    some = Subset(source, [5, 2])
     assert len(some) == 2
     assert np.array_equal(some[1]["image"], source[2]["image"])
 
@@ -217,32 +217,34 @@ def test_every_protocol_is_json_and_agrees_between_encoders(loaded):
         assert all(p == protocols[0] for p in protocols), key
 
 
-def test_the_recipe_says_how_long_how_exactly_and_with_how_many_labels_to_fine_tune(loaded):
-    said = loaded.recipe.evaluate.model_copy(update={"finetune": Finetune(epochs=3, shots=[5, 1]), "precision": "bf16"})
-    rows = importlib.import_module("mvssl.evaluation.probes.table")._finetunings
-    assert rows(loaded.recipe.evaluate) == [{"epochs": 10, "augment": True, "precision": "fp32"}]
-    assert rows(said) == [{"epochs": 3, "augment": True, "precision": "bf16", "shots": shots} for shots in (1, 5)]
+def test_the_recipe_decides_epochs_precision_and_shots_of_fine_tuning(loaded, monkeypatch):
+    monkeypatch.undo()  # of `quick`
+    changes = {"finetune": Finetune(epochs=3, shots=[5, 1]), "precision": "bf16"}
+    said = loaded.recipe.evaluate.model_copy(update=changes)
+    settings = PROBES["finetune"].settings
+    assert settings(loaded.recipe.evaluate) == [{"epochs": 10, "augment": True, "precision": "fp32"}]
+    assert settings(said) == [{"epochs": 3, "augment": True, "precision": "bf16", "shots": shots} for shots in (1, 5)]
 
 
 def test_batches_to_fine_tune_on_are_decoded_by_the_recipes_workers_and_are_the_same(loaded, monkeypatch):
-    hands, asked = [], []
-    measured = importlib.import_module("mvssl.evaluation.measure")
-    monkeypatch.setattr(measured, "_called", lambda job, hand, view, notes: hands.append(hand) or [])
+    given, asked = [], []
+    measured = importlib.import_module("mvssl.evaluation.measurement")
+    monkeypatch.setattr(measured, "_run", lambda planned, inputs, notes: given.append(inputs) or [])
     parallel = loaded.recipe.data.model_copy(update={"workers": 2})
     subject = replace(loaded, recipe=loaded.recipe.model_copy(update={"data": parallel}))
     with pytest.raises(DataError, match="nothing could be measured"):
         evaluate(subject, probes=["finetune"], views=["image"], baselines=False, show=False)
-    (hand,) = hands
+    (inputs,) = given
     made = importlib.import_module("mvssl.evaluation.features.inputs")
-    for name in ("loader", "sequential"):
+    for name in ("loader", "sequential_loader"):
         own = getattr(made, name)
         monkeypatch.setattr(
-            made, name, lambda *given, own=own, **keywords: asked.append(keywords["workers"]) or own(*given, **keywords)
+            made, name, lambda *args, own=own, **keywords: asked.append(keywords["workers"]) or own(*args, **keywords)
         )
     seen = []
-    for workers in (hand.workers, 0):
-        live = replace(hand, workers=workers).live("image")
-        seen.append([*live.train(torch.arange(30), 3, 8, 0, True), *live.test()])
+    for workers in (inputs.workers, 0):
+        trainable = replace(inputs, workers=workers).trainable_encoder()
+        seen.append([*trainable.train(torch.arange(30), 3, 8, 0, True), *trainable.test()])
     assert asked == [2, 2, 0, 0]
     for ours, theirs in zip(*seen, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
@@ -252,7 +254,7 @@ def test_a_probe_that_does_not_fit_the_device_is_a_note_and_the_others_go_on(loa
     def too_large(*given, **keywords):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 33.00 GiB")
 
-    monkeypatch.setitem(PROBES, "knn", PROBES["knn"]._replace(run=too_large))
+    monkeypatch.setattr(PROBES["knn"], "run", too_large)
     found = evaluate(loaded, probes=["knn", "spectrum"], views=["image"])
     assert {record["probe"] for record in found} == {"spectrum"}
     told = " ".join(capsys.readouterr().out.split())

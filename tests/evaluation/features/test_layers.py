@@ -13,7 +13,7 @@ from mvssl.data import open_shards
 from mvssl.encoders import Features
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features import layers
-from mvssl.evaluation.features.layers import Candidate, Want, at_layer, describe
+from mvssl.evaluation.features.layers import EncoderUnderTest, FeatureSpec, describe_features, select_layer
 from mvssl.model import Term
 from mvssl.objectives import Objective
 from mvssl.recipe import Column
@@ -29,34 +29,34 @@ class Model:
 
 def test_a_layer_that_does_not_exist_is_refused_with_those_that_do():
     features = Features((torch.zeros(2, 4, 3, 3), torch.zeros(2, 8, 1, 1)), torch.zeros(2, 8))
-    assert at_layer(Model(), "a", features, "0").shape == (2, 36)
+    assert select_layer(Model(), "a", features, "0").shape == (2, 36)
     for layer in ("head", "2", "-1", "fc"):
         with pytest.raises(RecipeError, match=r"accepted: vector, 0, 1\)"):
-            at_layer(Model(), "a", features, layer)
+            select_layer(Model(), "a", features, layer)
 
 
 def test_a_head_is_that_of_the_first_objective_that_has_one_or_of_the_objective_named():
     model, features = Model(cmc="c", mib="m"), Features((), torch.zeros(2, 8))
-    found = {layer: at_layer(model, "a", features, layer) for layer in ("head", "head:cmc", "head:mib")}
+    found = {layer: select_layer(model, "a", features, layer) for layer in ("head", "head:cmc", "head:mib")}
     assert found == {"head": "c", "head:cmc": "c", "head:mib": "m"}
     with pytest.raises(RecipeError, match=r"accepted: vector, head, head:cmc, head:mib\)"):
-        at_layer(model, "a", features, "head:plain")
+        select_layer(model, "a", features, "head:plain")
 
 
 @pytest.mark.parametrize("file", ["model.py", "evaluation/features/layers.py", "views/view_set.py"])
 def test_a_change_of_the_code_between_shard_and_feature_is_another_feature(tmp_path, file):
     root = shutil.copytree(Path(mvssl.__file__).parent, tmp_path / "mvssl", ignore=shutil.ignore_patterns("*.pyc"))
-    before = layers._sources(root)
-    assert before == layers._sources.__wrapped__(root)
+    before = layers._package_digest(root)
+    assert before == layers._package_digest.__wrapped__(root)
     with open(root / file, "a") as opened:
         opened.write("x = 1\n")
-    assert layers._sources.__wrapped__(root) != before
+    assert layers._package_digest.__wrapped__(root) != before
 
 
 def test_code_decides_on_labels_as_on_features(tmp_path, monkeypatch):
     source = open_shards("*.tar", tiny.write_shards(tmp_path, (5,)), {"label": Column(field="cls")}, progress=False)
-    for want in (Want(None), Want(Candidate("pixels", None), "pixels")):
-        before = describe(want, source, {}, torch.device("cpu"), "fp32")
+    for spec in (FeatureSpec(None), FeatureSpec(EncoderUnderTest("pixels", None), "pixels")):
+        before = describe_features(spec, source, {}, torch.device("cpu"), "fp32")
         with monkeypatch.context() as patch:
-            patch.setattr(layers, "_sources", lambda: "other")
-            assert describe(want, source, {}, torch.device("cpu"), "fp32") != before
+            patch.setattr(layers, "_package_digest", lambda: "other")
+            assert describe_features(spec, source, {}, torch.device("cpu"), "fp32") != before

@@ -6,7 +6,7 @@ import torch
 
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.features.cache import Entry
-from mvssl.evaluation.features.layers import Candidate, Want
+from mvssl.evaluation.features.layers import EncoderUnderTest, FeatureSpec
 from mvssl.evaluation.features.splits import Classes, Split, open_splits
 from mvssl.evaluation.results.metrics import mean_average_precision
 
@@ -28,15 +28,15 @@ def test_only_the_view_and_the_samples_that_are_asked_for_are_copied(left_out, m
     monkeypatch.setattr(Mapped, "copied", 0)
     rows = torch.tensor([n for n in range(40) if not (left_out and n == 5)])
     views = {view: torch.randn(40, 3).as_subclass(Mapped) for view in ("a", "b")}
-    want = Want(Candidate("trained", None), "vector")
+    spec = FeatureSpec(EncoderUnderTest("trained", None), "vector")
     entries = [Entry(views, rows), Entry({"label": torch.arange(40) % 3}, rows)]
-    split = Split(Source(), [want, Want(None)], entries)
-    first = split.features(want, first=4)
+    split = Split(Source(), [spec, FeatureSpec(None)], entries)
+    first = split.features(spec, first=4)
     assert all(first[view].equal(views[view].as_subclass(torch.Tensor)[rows[:4]]) for view in "ab")
     assert Mapped.copied == (24 if left_out else 0)
-    assert list(split.features(want, "b")) == ["b"]
-    assert split.features(want, "b")["b"].equal(views["b"].as_subclass(torch.Tensor)[rows])
-    assert split.features(want, "c") == {}
+    assert list(split.features(spec, "b")) == ["b"]
+    assert split.features(spec, "b")["b"].equal(views["b"].as_subclass(torch.Tensor)[rows])
+    assert split.features(spec, "c") == {}
     assert Mapped.copied == (24 + 2 * 39 * 3 if left_out else 0)
 
 

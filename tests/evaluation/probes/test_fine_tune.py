@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mvssl.encoders import Features, Widths
-from mvssl.evaluation.features.input_types import Live
+from mvssl.evaluation.features.inputs import TrainableEncoder
 from mvssl.evaluation.probes.few_label import draw, members
 from mvssl.evaluation.probes.fine_tune import finetune
 
@@ -31,7 +31,7 @@ def checkers(n: int, seed: int, multi: bool = False) -> tuple[torch.Tensor, torc
     return x, torch.stack([labels, x[:, 0] > 0], 1).float() if multi else labels.long()
 
 
-def live(encoder=Small, multi: bool = False, seen: list | None = None) -> Live:
+def trainable(encoder=Small, multi: bool = False, seen: list | None = None) -> TrainableEncoder:
     seen = [] if seen is None else seen
 
     def batches(rows, steps, batch_size, seed, augment):
@@ -43,17 +43,17 @@ def live(encoder=Small, multi: bool = False, seen: list | None = None) -> Live:
 
     train, test = checkers(500, 0, multi), checkers(200, 1, multi)
     pieces = zip(*(part.split(64) for part in test), strict=True)
-    return Live("view", 2, train[1], torch.device("cpu"), encoder, batches, partial(list, list(pieces)))
+    return TrainableEncoder("view", 2, train[1], torch.device("cpu"), encoder, batches, partial(list, list(pieces)))
 
 
 def test_an_encoder_learns_what_no_line_parts():
-    found = finetune(live(), epochs=1, least_steps=300, rate=1e-2)
+    found = finetune(trainable(), epochs=1, least_steps=300, rate=1e-2)
     assert found.value > 0.9
     assert len(found.parts) == 200
 
 
 def test_an_encoder_learns_multi_hot_labels():
-    found = finetune(live(multi=True), epochs=1, least_steps=300, rate=1e-2)
+    found = finetune(trainable(multi=True), epochs=1, least_steps=300, rate=1e-2)
     assert found.metric.name == "mean_average_precision"
     assert found.value > 0.9
 
@@ -63,34 +63,34 @@ def test_without_a_step_to_speak_of_the_start_decides():
     with torch.random.fork_rng():
         start = Small()
     before = {name: x.clone() for name, x in start.state_dict().items() if "running" not in name and "num" not in name}
-    finetune(live(lambda: start), epochs=0.1, least_steps=5, rate=1e-12, weight_decay=0)
+    finetune(trainable(lambda: start), epochs=0.1, least_steps=5, rate=1e-12, weight_decay=0)
     assert all(torch.allclose(start.state_dict()[name], x, atol=1e-6) for name, x in before.items())
 
 
 def test_the_same_seed_gives_the_same_classifier_and_leaves_the_generator_alone():
     before = torch.get_rng_state()
-    first, again = (finetune(live(), epochs=1, least_steps=20, seed=3) for _ in range(2))
+    first, again = (finetune(trainable(), epochs=1, least_steps=20, seed=3) for _ in range(2))
     assert torch.get_rng_state().equal(before)
     assert first.parts.equal(again.parts)
-    assert not first.parts.equal(finetune(live(), epochs=1, least_steps=20, seed=4).parts)
+    assert not first.parts.equal(finetune(trainable(), epochs=1, least_steps=20, seed=4).parts)
 
 
 def test_batch_norm_is_trained_with_the_batch_and_tested_without():
     made = []
-    finetune(live(lambda: made.append(Small()) or made[-1]), epochs=1, least_steps=10)
+    finetune(trainable(lambda: made.append(Small()) or made[-1]), epochs=1, least_steps=10)
     assert not made[0].training
     assert made[0].net[1].num_batches_tracked == 10
 
 
 def test_the_protocol_says_how_long():
-    protocol = finetune(live(), epochs=2, least_steps=1, batch_size=100).protocol
+    protocol = finetune(trainable(), epochs=2, least_steps=1, batch_size=100).protocol
     assert protocol["steps"] == 10
     assert protocol["epochs"] == pytest.approx(2)
 
 
 def test_few_shots_use_no_label_but_those_drawn():
     seen = []
-    found = finetune(live(seen=seen), shots=3, epochs=1, least_steps=10, seed=1)
+    found = finetune(trainable(seen=seen), shots=3, epochs=1, least_steps=10, seed=1)
     used = torch.cat([rows for rows, _ in seen]).unique()
     labels = checkers(500, 0)[1]
     assert set(used.tolist()) <= set(draw(members(labels), 3, 1, 0).tolist())
@@ -101,7 +101,7 @@ def test_few_shots_use_no_label_but_those_drawn():
 def test_augmentation_is_asked_for_or_not():
     for augment in (True, False):
         seen = []
-        finetune(live(seen=seen), epochs=1, least_steps=2, augment=augment)
+        finetune(trainable(seen=seen), epochs=1, least_steps=2, augment=augment)
         assert {asked for _, asked in seen} == {augment}
 
 
@@ -115,7 +115,7 @@ def test_bf16_is_of_the_forward_pass_alone():
             types.add((self.net[0].weight.dtype, self.net[0](x).dtype))
             return found
 
-    found = finetune(live(Watched), epochs=1, least_steps=300, rate=1e-2, precision="bf16")
+    found = finetune(trainable(Watched), epochs=1, least_steps=300, rate=1e-2, precision="bf16")
     assert types == {(torch.float32, torch.bfloat16)}
     assert found.value > 0.9
     assert found.protocol["mode"] == "trained, bf16"

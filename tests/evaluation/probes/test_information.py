@@ -8,14 +8,22 @@ import torch
 from clouds import largest_made
 
 from mvssl.evaluation import Labelled
-from mvssl.evaluation.features.input_types import ByView
-from mvssl.evaluation.probes.information import ESTIMATORS, bounds, information, input_information, parts_of
-from mvssl.evaluation.probes.ndm import ndm, permuted
-from mvssl.evaluation.probes.variational import MovingDV, dv, infonce, jsd, nwj, off_diagonal, train_critic
+from mvssl.evaluation.features.inputs import ByView
+from mvssl.evaluation.probes.fitting import PATIENCE, train_critic
+from mvssl.evaluation.probes.information import (
+    ESTIMATORS,
+    estimate_information,
+    information,
+    input_information,
+    ndm,
+    off_diagonal,
+    permute_columns,
+    shares_of_pairs,
+)
 from mvssl.evaluation.results.metrics import NotPossible
 from mvssl.objectives import estimators
 from mvssl.objectives.critics import Separable
-from mvssl.objectives.estimators import mine
+from mvssl.objectives.estimators import MineByAnchor, dv_by_anchor, infonce_by_anchor, mine
 
 
 def gaussians(n: int, rho: float, d: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -30,7 +38,9 @@ def all_pairs(n: int) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def correlated():
-    found = bounds(gaussians(1000, 0.8), gaussians(600, 0.8, seed=1), steps=200, batch_size=100, rate=3e-3)
+    found = estimate_information(
+        gaussians(1000, 0.8), gaussians(600, 0.8, seed=1), steps=200, batch_size=100, rate=3e-3
+    )
     return {result.what: result for result in found}
 
 
@@ -50,23 +60,25 @@ def test_a_ceiling_is_told_where_there_is_one(correlated):
 
 def test_independent_views_have_no_information_and_nothing_learned_by_heart_is_counted():
     """In 60 dimensions 100 samples can be told apart by heart; on those held out the critic is blind."""
-    for result in bounds(gaussians(100, 0, 60), gaussians(200, 0, 60, seed=1), steps=50):
+    for result in estimate_information(gaussians(100, 0, 60), gaussians(200, 0, 60, seed=1), steps=50):
         assert abs(result.value) < max(4 * result.standard_error, 0.02)
 
 
 def test_each_part_adds_up_to_the_estimator_over_all_pairs():
     scores = torch.randn(9, 9, dtype=torch.float64)
-    own, apart, mask = scores.diagonal(), off_diagonal(scores), all_pairs(9)
-    for ours in (infonce, nwj, dv, jsd):
-        theirs = getattr(estimators, ours.__name__)(scores[:, :, None], mask)
-        assert ours(own, apart).mean().item() == pytest.approx(theirs.item())
-    by_smile = ESTIMATORS["smile"][2](3 * own, 3 * apart).mean().item()
+    own, others, mask = scores.diagonal(), off_diagonal(scores), all_pairs(9)
+    by_anchor = {"infonce": infonce_by_anchor, "dv": dv_by_anchor}
+    by_anchor |= {name: getattr(estimators, name).by_anchor for name in ("nwj", "jsd")}
+    for name, ours in by_anchor.items():
+        theirs = getattr(estimators, name)(scores[:, :, None], mask)
+        assert ours(own, others).mean().item() == pytest.approx(theirs.item())
+    by_smile = ESTIMATORS["smile"].read_by(3 * own, 3 * others).mean().item()
     assert by_smile == pytest.approx(estimators.smile(3 * scores[:, :, None], mask).item())
 
 
 def test_the_moving_average_of_mine_is_the_objectives():
     """Three batches: values and gradients, of which dv's own are another."""
-    ours, average = MovingDV(), torch.tensor(-math.inf)
+    ours, average = MineByAnchor(), torch.tensor(-math.inf)
     for step in range(3):
         scores = torch.randn(9, 9, dtype=torch.float64) * (step + 1)
         a, b, c = (scores.clone().requires_grad_() for _ in range(3))
@@ -76,7 +88,7 @@ def test_the_moving_average_of_mine_is_the_objectives():
         found.backward()
         assert found.item() == pytest.approx(value.item())
         assert torch.allclose(a.grad, b.grad)
-        dv(c.diagonal(), off_diagonal(c)).mean().backward()
+        dv_by_anchor(c.diagonal(), off_diagonal(c)).mean().backward()
         assert torch.allclose(c.grad, b.grad) == (step == 0)
 
 
@@ -89,9 +101,9 @@ def test_a_critic_that_says_nothing_reads_nothing():
     with torch.no_grad():
         for parameter in critic.parameters():
             parameter.zero_()
-        for name, (made, kept_by, read) in ESTIMATORS.items():
-            for bound in (made(), kept_by, read):
-                assert parts_of(bound, critic, *gaussians(20, 0.9, 3)).abs().max() < 1e-12, name
+        for name, reading in ESTIMATORS.items():
+            for bound in (reading.make_bound(), reading.choose_by, reading.read_by):
+                assert shares_of_pairs(bound, critic, *gaussians(20, 0.9, 3)).abs().max() < 1e-12, name
 
 
 def test_the_critic_kept_is_the_best_on_what_was_held_out():
@@ -106,7 +118,7 @@ def test_the_critic_kept_is_the_best_on_what_was_held_out():
     at = train_critic(weight, lambda _: weight.weight.sum(), held, steps=1000, rate=0.1)
     assert at == 50
     assert weight.weight.item() == seen[2]
-    assert len(seen) == 3 + importlib.import_module("mvssl.evaluation.probes.variational").PATIENCE
+    assert len(seen) == 3 + PATIENCE
 
 
 def test_every_two_views_are_measured_and_every_view_with_its_input_unless_it_is_that():
@@ -141,8 +153,8 @@ def test_independent_dimensions_have_none():
 
 def test_dependence_of_many_samples_is_measured_on_some_of_them(monkeypatch):
     """All of them in an order for each column would be more than there is memory for."""
-    for name, value in (("MOST", 400), ("HIDDEN", (4, 4))):
-        monkeypatch.setattr(importlib.import_module("mvssl.evaluation.probes.ndm"), name, value)
+    for name, value in (("MOST_PERMUTED", 400), ("HIDDEN", (4, 4))):
+        monkeypatch.setattr(importlib.import_module("mvssl.evaluation.probes.information"), name, value)
     train, test = chained(3000, 0.9, 0), chained(2000, 0.9, 1)
     wide = [split._replace(features=split.features.repeat(1, 4)) for split in (train, test)]
     with largest_made() as largest:
@@ -159,6 +171,6 @@ def test_one_dimension_depends_on_no_other():
 
 def test_features_are_permuted_each_on_its_own():
     z = torch.arange(60.0).view(20, 3)
-    mixed = permuted(z, torch.Generator().manual_seed(0))
+    mixed = permute_columns(z, torch.Generator().manual_seed(0))
     assert mixed.sort(dim=0).values.equal(z)
     assert not (mixed[:, 1] - mixed[:, 0] == 1).all()

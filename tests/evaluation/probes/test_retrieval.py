@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from mvssl.evaluation.features.input_types import ByView
+from mvssl.evaluation.features.inputs import ByView
 from mvssl.evaluation.probes.retrieval import both, expected_precision, place, recall, reciprocal_rank, retrieval
 from mvssl.evaluation.results.metrics import NotPossible
 

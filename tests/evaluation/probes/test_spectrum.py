@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mvssl.evaluation import Labelled
-from mvssl.evaluation.features.input_types import ByView
+from mvssl.evaluation.features.inputs import ByView
 from mvssl.evaluation.probes.spectrum import (
     aligned,
     alignment,

@@ -12,8 +12,8 @@ import tiny
 
 from mvssl.cli.main import main
 from mvssl.errors import DataError, RecipeError
-from mvssl.evaluation.results.comparison import columns, legend, merged, show
-from mvssl.evaluation.results.records import read, updated
+from mvssl.evaluation.results.comparison import describe_columns, merge_columns, read_columns, show
+from mvssl.evaluation.results.records import merge_into, read
 from mvssl.recipe import to_yaml
 
 SCORES = {"cmc_0": 0.60, "cmc_1": 0.64, "cmc_2": 0.71}
@@ -58,24 +58,24 @@ def value(records, encoder, name=None):
 
 
 def test_runs_that_differ_by_seed_alone_become_their_mean_and_standard_deviation(seeds):
-    found = columns(seeds)
-    trained = value(merged(found), "trained", "cmc")
+    found = read_columns(seeds)
+    trained = value(merge_columns(found), "trained", "cmc")
     assert trained["value"] == pytest.approx(statistics.mean(SCORES.values()))
     assert trained["standard_deviation"] == pytest.approx(statistics.stdev(SCORES.values()))
     assert list(trained["runs"].values()) == list(SCORES.values())
     assert not {"also", "interval_95"} & trained.keys()  # which are of one run
     gains = [score - 0.4 for score in SCORES.values()]
     assert trained["gain"]["untrained"]["standard_deviation"] == pytest.approx(statistics.stdev(gains))
-    assert legend(found) == ["cmc: 3 runs, seeds 0, 1, 2"]
+    assert describe_columns(found) == ["cmc: 3 runs, seeds 0, 1, 2"]
 
 
 def test_a_recipe_of_its_own_is_a_column_of_its_own_that_says_what_is_other(seeds, tmp_path):
     colder = tiny.tables(tmp_path, tmp_path)["objective"] | {"temperature": 0.2}
     other = evaluated(tmp_path / "cold", [record("trained", 0.5)], objective=colder, optim__lr=0.5)
-    found = columns([*seeds, other])
+    found = read_columns([*seeds, other])
     assert [column.name for column in found] == ["cmc", "cold"]
-    assert legend(found)[1] == "cold: seed 0; objective.0.temperature: default -> 0.2; optim.lr: 0.001 -> 0.5"
-    records = merged(found)
+    assert describe_columns(found)[1] == "cold: seed 0; objective.0.temperature: default -> 0.2; optim.lr: 0.001 -> 0.5"
+    records = merge_columns(found)
     assert value(records, "trained", "cold")["standard_deviation"] is None  # one run has no spread over runs
     assert not [r for r in records if r["encoder"] == "untrained"]  # which of the two would it be
     assert value(records, "pixels")["value"] == 0.3  # once, not once a column
@@ -83,41 +83,41 @@ def test_a_recipe_of_its_own_is_a_column_of_its_own_that_says_what_is_other(seed
 
 def test_what_changes_no_weights_makes_no_other_column(seeds, tmp_path):
     again = evaluated(tmp_path / "cmc_3", [record("trained", 0.7)], train__seed=3, train__log_every=7, data__workers=1)
-    [column] = columns([*seeds, again])
+    [column] = read_columns([*seeds, again])
     assert [run.seed for run in column.runs] == [0, 1, 2, 3]
 
 
 def test_single_runs_keep_their_standard_errors(seeds, tmp_path):
     other = evaluated(tmp_path / "cold", [record("trained", 0.5)], optim__lr=0.5)
-    for found in merged(columns([seeds[0], other])):
+    for found in merge_columns(read_columns([seeds[0], other])):
         assert found["standard_error"] == 0.005
 
 
 def test_numbers_of_other_protocols_are_not_averaged(tmp_path):
     one = evaluated(tmp_path / "a_0", [record("trained", 0.5)])
     two = evaluated(tmp_path / "a_1", [record("trained", 0.7, k=5)], train__seed=1)
-    assert [r["value"] for r in merged(columns([one, two]))] == [0.5, 0.7]
+    assert [r["value"] for r in merge_columns(read_columns([one, two]))] == [0.5, 0.7]
 
 
 def test_of_a_run_that_was_measured_twice_the_newest_step_counts(tmp_path):
     run = evaluated(tmp_path / "run", [record("trained", 0.5, step=3), record("trained", 0.6)])
-    assert [r["value"] for r in merged(columns([run]))] == [0.6]
+    assert [r["value"] for r in merge_columns(read_columns([run]))] == [0.6]
 
 
 def test_a_file_of_records_stands_for_the_subjects_that_it_names(seeds, tmp_path):
     file = tmp_path / "peer.json"
     peer = {**record("trained", 0.2), "subject": {"name": "timm:resnet18", "step": None}}
     file.write_text(json.dumps([peer]))
-    found = columns([seeds[0], file])
-    assert legend(found) == ["cmc_0: seed 0", "timm:resnet18: not a run"]
+    found = read_columns([seeds[0], file])
+    assert describe_columns(found) == ["cmc_0: seed 0", "timm:resnet18: not a run"]
 
 
 def test_a_place_without_records_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"evaluation\.json is not there; `mvssl evaluate` writes"):
-        columns([tmp_path])
+    with pytest.raises(DataError, match=r"evaluation\.json .*`mvssl evaluate` writes"):
+        read_columns([tmp_path])
     (tmp_path / "evaluation.json").write_text("[]")
     with pytest.raises(DataError, match=r"evaluation\.json holds no records"):
-        columns([tmp_path])
+        read_columns([tmp_path])
 
 
 def test_the_command_prints_the_table_and_writes_it(seeds, tmp_path, capsys):
@@ -140,7 +140,7 @@ def test_the_command_prints_the_table_and_writes_it(seeds, tmp_path, capsys):
 def test_what_is_no_record_in_a_file_of_records_is_passed_over(tmp_path, odd):
     (tmp_path / "x.json").write_text(json.dumps([odd, record("trained", 0.6)]))
     assert [r["value"] for r in read(tmp_path / "x.json")] == [0.6]
-    assert [r["value"] for r in updated(tmp_path / "x.json", [])] == [0.6]
+    assert [r["value"] for r in merge_into(tmp_path / "x.json", [])] == [0.6]
 
 
 def places(found, before=()):
@@ -172,7 +172,7 @@ def test_records_changed_anywhere_are_shown_or_refused_in_words(tmp_path, seed, 
     whole = [record("pixels", 0.3), record("untrained", 0.4), record("trained", 0.5, untrained=0.4)]
     for _ in range(25):
         (tmp_path / "x.json").write_text(json.dumps(changed(whole, draw)))
-        assert len(updated(tmp_path / "x.json", whole)) >= len(whole)
+        assert len(merge_into(tmp_path / "x.json", whole)) >= len(whole)
         with contextlib.suppress(DataError, RecipeError):
             show([tmp_path / "x.json"])
     assert capsys.readouterr().out

@@ -20,7 +20,7 @@ from mvssl.evaluation.results.metrics import (
     over_draws,
     paired,
 )
-from mvssl.evaluation.results.records import compare, gain, record, save, updated
+from mvssl.evaluation.results.records import build_record, compare, gain_of, merge_into, save
 from mvssl.evaluation.results.tables import edges, full_name, tables
 
 
@@ -57,7 +57,7 @@ def test_what_uneven_classes_hide_is_scikit_learns_and_stands_in_the_record():
     assert found["macro_f1"] == pytest.approx(f1_score(labels, said, average="macro"))
     assert found["top_5"] == pytest.approx(top_k_accuracy_score(labels, scores, k=5, labels=range(7)))
     assert [r is None for r in found["recall_per_class"]] == [False, False, True, True, True, True, False]
-    assert record(judge(scores, labels, {}))["also"] == found
+    assert build_record(judge(scores, labels, {}))["also"] == found
     assert judge(scores[:, :6], labels, {}).also["recall_per_class"][6] == 0  # a class that train never showed
 
 
@@ -69,8 +69,8 @@ def test_a_whole_share_is_as_sure_as_wilsons_interval(right):
     assert (result.value, result.standard_error) == (right / 50, pytest.approx(wilson.high - wilson.low))
     wilson = binomtest(right, 50).proportion_ci(0.95, "wilson")
     assert interval(result) == pytest.approx((wilson.low, wilson.high), abs=1e-5)
-    assert "Wilson" in edges([record(result)])
-    assert edges([record(result._replace(standard_error=0.0))]) == ""  # as older records have it
+    assert "Wilson" in edges([build_record(result)])
+    assert edges([build_record(result._replace(standard_error=0.0))]) == ""  # as older records have it
 
 
 def test_the_error_over_draws_is_std_over_root_n():
@@ -108,7 +108,12 @@ def test_the_error_over_draws_of_labels_is_that_over_fresh_draws_and_fresh_test_
 def test_records_of_draws_are_compared_no_surer_than_results():
     ahead, behind = world(False, ahead=0.5)
     facts = {"probe": "fewlabel", "view": "a", "layer": "vector", "n_train": 10, "n_test": 80}
-    found = compare(*(record(r, encoder=name, **facts) for name, r in (("trained", ahead), ("untrained", behind))))
+    found = compare(
+        *(
+            build_record(r, encoder=name, **facts)
+            for name, r in zip(("trained", "untrained"), (ahead, behind), strict=True)
+        )
+    )
     assert found.difference == pytest.approx(paired(ahead, behind).difference)
     assert found.standard_error >= paired(ahead, behind).standard_error
     assert found.standard_error <= math.hypot(ahead.standard_error, behind.standard_error)
@@ -155,14 +160,14 @@ def made(scores: list[float], encoder: str, **changes) -> dict:
     facts = {"probe": "fewlabel", "view": "a", "encoder": encoder, "layer": "vector"}
     facts |= {"n_train": 10, "n_test": 10, "protocol": {"seed": 0, "data": "same", "label": "cls"}}
     what = changes.pop("what", "1 label/class")
-    return record(over_draws(scores, {"C": 1}, what=what), **(facts | changes))
+    return build_record(over_draws(scores, {"C": 1}, what=what), **(facts | changes))
 
 
 def test_records_alone_say_how_far_the_trained_encoder_is_ahead():
     trained, untrained = [0.6, 0.8, 0.7], [0.5, 0.6, 0.4]
     ahead, behind = made(trained, "trained"), made(untrained, "untrained")
     found = compare(ahead, behind)
-    written = gain(over_draws(trained, {}), over_draws(untrained, {}))
+    written = gain_of(over_draws(trained, {}), over_draws(untrained, {}))
     assert found.difference == pytest.approx(0.2) == pytest.approx(written["difference"])
     assert found.standard_error == pytest.approx(0.1 / math.sqrt(3)) == pytest.approx(written["standard_error"])
     assert written["ahead_by"] == pytest.approx(2 * math.sqrt(3))
@@ -224,7 +229,7 @@ def test_other_settings_are_another_number_and_stand_in_a_table_of_their_own(cha
     first, again = (made([value, 0.7], "trained", protocol=protocol) for value in (0.5, 0.1))
     second = made([0.5, 0.7], "trained", protocol=protocol | changed)
     save(tmp_path / "x.json", [first, second])
-    assert updated(tmp_path / "x.json", [again]) == [again, second]
+    assert merge_into(tmp_path / "x.json", [again]) == [again, second]
     assert len(tables([first, second])) == 2
 
 
