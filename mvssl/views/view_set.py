@@ -151,7 +151,7 @@ def resolve_statistics(recipe_views: Mapping[str, ViewTable], shapes: Shapes, so
 def needs_measuring(name: str, view: ViewTable, source: Any) -> bool:
     """Whether the mean and standard deviation of a view are measured on `source`."""
     made, options = _options(name, view)
-    form = getattr(source, "forms", {}).get(view.source)
+    form = getattr(source, "specs", {}).get(view.source)
     return made.needs_statistics(options, form is not None and form.dtype.kind == "f")
 
 

@@ -132,10 +132,10 @@ def test_bytes_know_nodata_in_stored_units_and_contrast_does_not_see_it():
 
 
 class Source(list):
-    """Samples with the forms that shards have."""
+    """Samples with the specs that a source has."""
 
     @property
-    def forms(self):
+    def specs(self):
         return {name: SimpleNamespace(dtype=array.dtype) for name, array in self[0].items()}
 
 
