@@ -104,7 +104,7 @@ def test_a_class_of_pictures_that_are_not_read_is_refused(tmp_path):
 
 def test_pairs_of_which_no_file_pairs_are_refused_with_the_names(tmp_path):
     src = put(tmp_path / "src", "rgb/1_rgb.png", "rgb/2_rgb.png", "depth/1_depth.png", "depth/2_depth.png")
-    with pytest.raises(DataError, match=r"no sample is whole.*depth has '1_depth', '2_depth'; rgb has '1_rgb'"):
+    with pytest.raises(DataError, match=r"depth has '1_depth', '2_depth'; rgb has '1_rgb'"):
         pack(f"pairs:{src}", tmp_path / "out")
 
 
@@ -222,7 +222,7 @@ def test_the_home_folder_is_expanded_in_every_path(tmp_path, monkeypatch):
 def test_a_pack_that_is_stopped_leaves_nothing_and_has_the_code(tmp_path, monkeypatch, number, code):
     from mvssl.cli.main import main
 
-    monkeypatch.setattr("mvssl.data.packing.sources.png_bytes", lambda _: os.kill(os.getpid(), number))
+    monkeypatch.setattr("mvssl.data.packing.named_sets.png_bytes", lambda _: os.kill(os.getpid(), number))
     with pytest.raises(SystemExit) as caught:
         main(["pack", "digits", str(tmp_path / "out")])
     assert caught.value.code == code
