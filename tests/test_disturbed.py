@@ -96,7 +96,7 @@ def test_a_signal_during_train_then_leaves_the_rest_for_later(root):
     def prepare(_: int) -> None:
         from mvssl.figures import curves
 
-        curves.save = lambda *_: send(signal.SIGTERM, signal.SIGTERM)() or time.sleep(60)
+        curves.save_curves = lambda *_: send(signal.SIGTERM, signal.SIGTERM)() or time.sleep(60)
 
     file = recipe_file(root, train__then=["curves"])
     stopped = forks.start(["train", file], root, prepare=prepare)

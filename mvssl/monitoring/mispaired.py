@@ -4,14 +4,11 @@ RUN/mispaired.jsonl   a line each, the largest score first: shard, key, views, s
     mispaired.png     the first of them, a row each, all their columns side by side
 """
 
-import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from mvssl.data import Batch, SampleError, Source, stack_samples
+from mvssl.data import Source
 from mvssl.errors import OutputError, StorageError
 from mvssl.files import write_file, write_picture
 from mvssl.monitoring.mispairing import MispairingTracker
@@ -61,15 +58,11 @@ def draw(folder: Path, found: Outliers, source: Source, views: ViewSet) -> None:
     """Draw the first outliers to mispaired.png; samples that can no longer be read are left out."""
     from mvssl.figures.contact_sheet import draw_column_sheet  # loads matplotlib
 
-    samples, shown = [], []
-    for outlier in found.listed[:DRAWN]:
-        with contextlib.suppress(SampleError):
-            samples.append(source[outlier.index])
-            shown.append(outlier)
+    batch = source.read_batch(outlier.index for outlier in found.listed[:DRAWN])
+    readable = set(batch.index.tolist())
+    shown = [outlier for outlier in found.listed[:DRAWN] if outlier.index in readable]
     if not shown:
         return
-    index = np.array([s.index for s in shown])
-    batch: Batch = stack_samples(samples, source.forms, source.optional, index, index, [])
     notes = [f"{source.key(s.index)}\n{s.views}\n{s.score:.0%} ahead" for s in shown]
     rates = {name: column.rate for name, column in source.columns.items()}
     try:
