@@ -24,7 +24,7 @@ from mvssl.recipe import Recipe
 from mvssl.runs.load import LoadedRun, load_run
 from mvssl.text import counted
 from mvssl.views import build_alike
-from mvssl.views.normalize import spread
+from mvssl.views.normalize import spread_indices
 
 BATCH_SIZE = 64  # samples encoded together
 
@@ -65,7 +65,7 @@ def encode_samples(folder: Path, trust: Iterable[str], samples: int, checkpoint:
     indices: list[int] = []
     labels: list[Tensor] = []
     features: dict[str, list[Tensor]] = {}
-    chosen = spread(len(source), samples).tolist()
+    chosen = spread_indices(len(source), samples).tolist()
     for begin in range(0, len(chosen), BATCH_SIZE):
         batch = decode_batch(source, chosen[begin : begin + BATCH_SIZE])
         with torch.inference_mode():
