@@ -2,12 +2,11 @@
 
 import io
 import struct
-import wave
 
 import numpy as np
 import pytest
 from scipy.io import wavfile
-from shard_making import write_tar
+from shard_making import pcm, write_tar
 
 from mvssl.data import SampleError, open_shards
 from mvssl.data.decoding import decode_field
@@ -20,21 +19,6 @@ from mvssl.recipe import Column
 
 def column(**options) -> Column:
     return Column.model_validate({"field": "wav", "rate": 8000, **options})
-
-
-def pcm(width: int, channels: int = 1, t: int = 50, rate: int = 8000) -> tuple[bytes, np.ndarray]:
-    """A PCM file as Python's own `wave` writes it, and the integers in it [c, t]."""
-    high = 1 << (8 * width - 1)
-    values = np.random.default_rng(width).integers(-high, high, (t, channels))
-    values[0], values[1] = -high, high - 1
-    raw = b"".join(int(v + high * (width == 1)).to_bytes(width, "little", signed=width > 1) for v in values.flat)
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setnchannels(channels)
-        writer.setsampwidth(width)
-        writer.setframerate(rate)
-        writer.writeframes(raw)
-    return file.getvalue(), values.T
 
 
 def chunk(name: bytes, content: bytes) -> bytes:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torchvision
 from PIL import Image
-from shard_making import image_bytes, pixels
+from shard_making import image_bytes, pcm, pixels
 
 from mvssl.data import open_shards, pack, pack_destination, verify_shards
 from mvssl.data.packing import pack_source
@@ -89,8 +89,6 @@ def test_flat_folders_have_no_labels_and_keep_their_splits(tmp_path):
 
 
 def test_class_folders_of_sounds_keep_their_bytes_and_refuse_arrays(tmp_path):
-    from test_wav import pcm
-
     sounds = {name: pcm(2, t=20 + k)[0] for k, name in enumerate(("dog/a.wav", "dog/b.wav", "cat/c.wav"))}
     for name, content in sounds.items():
         (tmp_path / "sounds" / name).parent.mkdir(parents=True, exist_ok=True)
