@@ -13,8 +13,9 @@ from typing import Any
 
 from mvssl.errors import DataError
 from mvssl.evaluation.results.records import Record, is_record
+from mvssl.files import parse_json
 from mvssl.recipe import Recipe, load_recipe
-from mvssl.runs.json_forms import is_file_of_a_run, is_value, parsed, step_of
+from mvssl.runs.json_forms import is_file_of_a_run, is_value, step_of_line
 
 MOST_NAMED = 5  # damaged lines of a file that are told by number
 MOST_BYTES = 256 * 2**20  # of a file of lines: what is beyond is left out, and that is said
@@ -86,7 +87,7 @@ def read_lines(file: Path, left_out: list[str]) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file; lines that are none go to `left_out`. Raises `DataError`."""
     found, damaged = [], []
     for number, line in enumerate(_text(file, left_out).split("\n"), 1):
-        value = parsed(line)
+        value = parse_json(line)
         if isinstance(value, dict):
             found.append(value)
         elif line.strip():
@@ -107,7 +108,7 @@ def series(lines: list[dict[str, Any]]) -> dict[str, Series]:
 
 def _numbers(lines: list[dict[str, Any]]) -> Iterator[tuple[int, str, float]]:
     for line in lines:
-        step = step_of(line)
+        step = step_of_line(line)
         if step is None:
             continue
         for name, value in line.items():
@@ -118,7 +119,7 @@ def _numbers(lines: list[dict[str, Any]]) -> Iterator[tuple[int, str, float]]:
 def _json(file: Path, left_out: list[str]) -> dict[str, Any]:
     """What a small file holds, or nothing and a word in `left_out`."""
     text = _text(file, left_out)
-    value = parsed(text)
+    value = parse_json(text)
     if is_file_of_a_run(file.name, value):
         return value
     if text:
@@ -128,7 +129,7 @@ def _json(file: Path, left_out: list[str]) -> dict[str, Any]:
 
 def _records(file: Path, left_out: list[str]) -> list[Record]:
     text = _text(file, left_out)
-    whole = parsed(text)
+    whole = parse_json(text)
     if not isinstance(whole, list):
         left_out += [f"{file.name}: damaged, no JSON list"] * bool(text)
         return []
