@@ -213,14 +213,14 @@ def test_a_batch_can_be_pinned_and_moved_as_a_named_tuple():
 SCRIPT = """
 import os, signal, sys, time
 import torch
-from mvssl.data import Samples, loader
+from mvssl.data import DatasetSource, loader
 
 class Numbers:
     def __len__(self): return 64
     def __getitem__(self, i): return {"x": float(i)}
 
 if __name__ == "__main__":
-    batches = iter(loader(Samples(Numbers()), batch_size=8, seed=0, stop_step=1000, workers=2))
+    batches = iter(loader(DatasetSource(Numbers()), batch_size=8, seed=0, stop_step=1000, workers=2))
     next(batches)
     listed = [open(f"/proc/self/task/{thread}/children").read() for thread in os.listdir("/proc/self/task")]
     children = [int(child) for line in listed for child in line.split()]

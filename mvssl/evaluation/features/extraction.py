@@ -126,7 +126,7 @@ def _own_batches(
     start, stop = count * rank // world, count * (rank + 1) // world
     batches = sequential_loader(
         source, batch_size=batch_size, workers=workers, start=start * batch_size, stop=stop * batch_size,
-        pin_memory=device.type == "cuda", may_be_none=collectives.world() > 1,
+        pin_memory=device.type == "cuda", may_be_empty=collectives.world() > 1,
     )  # fmt: skip
     return progress_bar(batches, label, stop - start, rank == 0)
 

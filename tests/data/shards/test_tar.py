@@ -8,7 +8,7 @@ import pytest
 from shard_making import write_tar
 from webdataset.writer import ShardWriter
 
-from mvssl.data.shards.scan import scan
+from mvssl.data.shards.index import scan_shard
 from mvssl.data.shards.tar import Archive
 from mvssl.errors import DataError
 
@@ -178,7 +178,7 @@ def test_the_commands_told_for_a_tar_in_another_order_mend_it(tmp_path):
     """A folder listed as the disk gives it, and not by name, is how such tars come about."""
     path = write_tar(tmp_path / "it's here.tar", [(n, b"1") for n in ("d/a.jpg", "d/b.jpg", "d/a.cls", "d/b.cls")])
     with pytest.raises(DataError, match="comes up again") as error:
-        scan(path)
+        scan_shard(path)
     command = str(error.value).partition("names: ")[2]
     subprocess.run(command, shell=True, check=True, cwd=tmp_path)
-    assert scan(tmp_path / "sorted-it's here.tar").keys.tolist() == [b"d/a", b"d/b"]
+    assert scan_shard(tmp_path / "sorted-it's here.tar").keys.tolist() == [b"d/a", b"d/b"]

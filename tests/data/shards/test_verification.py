@@ -5,7 +5,7 @@ import pytest
 from shard_making import image_bytes, npy, pixels, replace_field, write_digits, write_tar
 
 from mvssl.data import SampleError, pack, summarize_shards, verify_shards
-from mvssl.data.decoding.decode import decode
+from mvssl.data.decoding import decode_field
 from mvssl.errors import DataError
 from mvssl.recipe import Column
 
@@ -105,7 +105,7 @@ def test_arrays_that_training_refuses_are_faults_in_the_same_words(tmp_path, arr
     faults = verify_shards("x.tar", tmp_path).faults
     assert [(key, field) for _, key, field, _ in faults] == [("0", "npy"), ("0", "npz")]
     with pytest.raises(SampleError) as trained:
-        decode(Column(field="npy"), "npy", npy(array))
+        decode_field(Column(field="npy"), "npy", npy(array))
     assert {fault.reason for fault in faults} == {trained.value.reason}
     assert said in trained.value.reason
 
