@@ -155,15 +155,6 @@ def run_main_first(work: Callable[[], Made]) -> Made:
     return work() if rank() else made  # pyright: ignore[reportReturnType]
 
 
-def gather_on_main(value: Made) -> list[Made]:
-    """Return the value of every process, by rank, on the main process; [] on the others. It must pickle."""
-    if world() == 1:
-        return [value]
-    everyone: list[Any] = [None] * world() if rank() == 0 else []
-    dist.gather_object(value, everyone or None, dst=0, group=cpu_group())
-    return everyone
-
-
 def gather_objects(value: Made) -> list[Made]:
     """Return the value of every process, by rank. It must pickle, and every process must call it."""
     everyone: list[Made] = [value] * world()

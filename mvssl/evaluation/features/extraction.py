@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from rich.console import Console
 from torch import Tensor
 
@@ -32,15 +33,15 @@ LESS = (
     "(batch_size of mvssl.evaluation.evaluate and mvssl.embedding.embed)"
 )
 
-Arrays = dict[str, Tensor]
-Compute = Callable[[Batch, list[int]], list[Arrays]]
+Compute = Callable[[Batch, list[int]], list[dict[str, Tensor]]]
+Check = Callable[[Batch, list[dict[str, Tensor]]], None]
 
 
 class Part(NamedTuple):
     """The result of one batch: sample numbers int64 [k], and for each entry its arrays [k, ...] by name, on the CPU."""
 
     rows: np.ndarray
-    arrays: list[Arrays]
+    arrays: list[dict[str, Tensor]]
 
 
 class Collected(NamedTuple):
@@ -63,41 +64,41 @@ def collect(
     """Return the entry of every description; those that the cache lacks are computed in one pass over `source`.
 
     `compute(batch, numbers)` gives the arrays of the descriptions of these numbers. Every process must call it; where
-    one fails, all raise. Raises `DataError` where no sample can be used, or a feature is NaN or infinite, and what
+    one fails all raise. Raises `DataError` where no sample can be used, or a feature is NaN or infinite, and what
     reading, computing and writing raise.
     """
-    device = device or torch.device("cpu")
     names = [cache.digest(description) for description in descriptions]
     first = [names.index(name) for name in names]  # equal descriptions, as of an untrained encoder, share an entry
     found: list[Any] = collectives.run_on_main(lambda: _find(descriptions), share=False) or []
     missing = collectives.run_on_main(lambda: sorted({first[n] for n, entry in enumerate(found) if entry is None}))
-    if missing:
-        writers = collectives.run_on_main(
-            lambda: {number: cache.Writer(descriptions[number], len(source)) for number in missing}, share=False
-        )
-        writers = writers or {}  # of the main process alone
+    if not missing:
+        return Collected(found, 0) if collectives.rank() == 0 else None
+    writers = collectives.run_on_main(
+        lambda: {number: cache.Writer(descriptions[number], len(source)) for number in missing}, share=False
+    )
+    writers = writers or {}  # none but on the main process
+    device = device or torch.device("cpu")
 
-        def write(part: Part) -> None:
-            for writer, arrays in zip(writers.values(), part.arrays, strict=True):
-                for name, values in arrays.items():
-                    writer.write(name, part.rows, values)
+    def take(part: Part) -> None:
+        for number, arrays in zip(missing, part.arrays, strict=True):
+            for name, values in arrays.items():
+                writers[number].write(name, part.rows, values)
 
-        def check(batch: Batch, of_each: list[Arrays]) -> None:
-            for number, arrays in zip(missing, of_each, strict=True):
-                _refuse_not_finite(source, descriptions[number], batch, arrays)
+    def check(batch: Batch, arrays: list[dict[str, Tensor]]) -> None:
+        for number, found in zip(missing, arrays, strict=True):
+            _refuse_not_finite(source, descriptions[number], batch, found)
 
-        batches = _own_batches(source, batch_size, workers, device, label)
-        parts = _compute_parts(batches, lambda batch: compute(batch, missing), check, device)
-        try:
-            if not _write_rounds(parts, write):
-                first_shard = source.shard(0)
-                raise DataError(f"none of {counted(len(source), 'sample')} in {first_shard} and its like could be used")
-            found = collectives.run_on_main(lambda found=found: _close(found, writers), share=False) or []
-        except BaseException:
-            for writer in writers.values():
-                writer.discard()
-            raise
-    return Collected([found[n] for n in first], len(missing)) if collectives.rank() == 0 else None
+    batches = _own_batches(source, batch_size, workers, device, label)
+    parts = _compute_parts(batches, compute, missing, check, device)
+    try:
+        if not _take_rounds(parts, take, batch_size):
+            raise DataError(f"none of {counted(len(source), 'sample')} in {source.shard(0)} and its like could be used")
+        closed = collectives.run_on_main(lambda: _close(found, writers))
+    except BaseException:
+        for writer in writers.values() if collectives.rank() == 0 else ():
+            writer.discard()
+        raise
+    return Collected([found[n] for n in first], closed) if collectives.rank() == 0 else None
 
 
 def _find(descriptions: list[dict[str, Any]]) -> list[Entry | None]:
@@ -105,16 +106,16 @@ def _find(descriptions: list[dict[str, Any]]) -> list[Entry | None]:
     return [cache.find(description) for description in descriptions]
 
 
-def _close(found: list[Entry | None], writers: dict[int, cache.Writer]) -> list[Entry | None]:
-    """Return the entries that were found, with those of the writers in their places."""
-    written = {number: writer.close() for number, writer in writers.items()}
-    if excess := cache.evict():
+def _close(found: list[Any], writers: dict[int, cache.Writer]) -> int:
+    for number, writer in writers.items():
+        found[number] = writer.close()
+    if beyond := cache.evict():
         Console(stderr=True).print(
-            f"features in use exceed the cache's {cache.limit():,g} GiB by {excess:,.1f} GiB; they stay until the next "
+            f"features in use exceed the cache's {cache.limit():,g} GiB by {beyond:,.1f} GiB; they stay until the next "
             "command computes others, unless MVSSL_CACHE_LIMIT (GiB) is raised",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
-    return [written.get(number, entry) for number, entry in enumerate(found)]
+    return len(writers)
 
 
 def _own_batches(
@@ -125,37 +126,27 @@ def _own_batches(
     start, stop = count * rank // world, count * (rank + 1) // world
     batches = sequential_loader(
         source, batch_size=batch_size, workers=workers, start=start * batch_size, stop=stop * batch_size,
-        pin_memory=device.type == "cuda", may_be_none=world > 1,
+        pin_memory=device.type == "cuda", may_be_empty=collectives.world() > 1,
     )  # fmt: skip
     return progress_bar(batches, label, stop - start, rank == 0)
 
 
 def _compute_parts(
-    batches: Iterator[Batch],
-    compute: Callable[[Batch], list[Arrays]],
-    check: Callable[[Batch, list[Arrays]], None],
-    device: torch.device,
+    batches: Iterator[Batch], compute: Compute, numbers: list[int], check: Check, device: torch.device
 ) -> Iterator[Part]:
     """Yield a part for each batch; on a GPU the host waits for a batch while the device computes the next one."""
-    waiting: tuple[Batch, list[Arrays], torch.cuda.Event | None] | None = None
-
-    def finish(batch: Batch, arrays: list[Arrays], event: torch.cuda.Event | None) -> Part:
-        if event is not None:
-            event.synchronize()
-        check(batch, arrays)
-        return Part(batch.index.numpy(), arrays)
-
+    held: tuple[Batch, list[dict[str, Tensor]], Any] | None = None
     for batch in batches:
         with torch.inference_mode(), enough_memory(LESS):
-            arrays = [{name: _to_cpu(x) for name, x in of_one.items()} for of_one in compute(batch)]
+            arrays = [{name: _to_cpu(x) for name, x in arrays.items()} for arrays in compute(batch, numbers)]
         event = torch.cuda.Event() if device.type == "cuda" else None
         if event is not None:
             event.record()
-        if waiting is not None:
-            yield finish(*waiting)
-        waiting = batch, arrays, event
-    if waiting is not None:
-        yield finish(*waiting)
+        if held is not None:
+            yield _finish(*held, check)
+        held = batch, arrays, event
+    if held is not None:
+        yield _finish(*held, check)
 
 
 def _to_cpu(x: Tensor) -> Tensor:
@@ -166,15 +157,25 @@ def _to_cpu(x: Tensor) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)
 
 
-def _refuse_not_finite(source: ShardSource, description: dict[str, Any], batch: Batch, arrays: Arrays) -> None:
+def _finish(batch: Batch, arrays: list[dict[str, Tensor]], event: Any, check: Check) -> Part:
+    if event is not None:
+        event.synchronize()
+    check(batch, arrays)
+    return Part(batch.index.numpy(), arrays)
+
+
+def _refuse_not_finite(
+    source: ShardSource, description: dict[str, Any], batch: Batch, arrays: dict[str, Tensor]
+) -> None:
     """Raise `DataError` where an array of floats is not finite: no probe could measure it.
 
     Samples that lack a view have a blank in its place, which is not checked.
     """
-    present = [has for name, has in batch.present.items() if name != "label"]
-    complete = torch.stack(present).all(0) if present else torch.ones(len(batch.index), dtype=torch.bool)
+    needed = [there for name, there in batch.present.items() if name != "label"]
+    whole = torch.stack(needed).all(0) if needed else torch.ones(len(batch.index), dtype=torch.bool)
     for view, x in arrays.items():
-        if x.is_floating_point() and x.ndim > 1 and (bad := complete & ~x.isfinite().flatten(1).all(1)).any():
+        bad = whole & ~x.isfinite().flatten(1).all(1) if x.is_floating_point() and x.ndim > 1 else ~whole[:0]
+        if bad.any():
             advice = "no encoder has seen it yet" if description.get("of") == PIXELS else DIVERGED
             raise not_finite(source, int(batch.index[bad][0]), view, advice)
 
@@ -186,35 +187,60 @@ def not_finite(source: ShardSource, row: int, view: str, advice: str) -> DataErr
     )
 
 
-def _write_rounds(parts: Iterator[Part], write: Callable[[Part], None]) -> int:
-    """Call `write` on the main process with the parts of all processes, one of each per round, in the order of ranks.
+def _take_rounds(parts: Iterator[Part], take: Callable[[Part], None], batch_size: int) -> int:
+    """Pass the parts of all processes to `take` on the main one and return the number of samples.
 
-    Return the number of samples. Where reading, computing or writing fails on one process, all raise.
+    Where one process fails, all raise.
     """
-    samples, written = 0, 1
-    while written:
-        part, failure = None, None
+    failure: MvsslError | None = None
+    group, samples = collectives.cpu_group(), 0
+    while True:
+        part = None
         try:
-            part = next(parts, None)
+            part = next(parts, None) if failure is None else None
         except MvsslError as error:
             failure = error
-        everyone = collectives.gather_on_main((part, failure and (str(failure), failure.code)))
-        try:
-            written = collectives.run_on_main(lambda everyone=everyone: _write_round(everyone, write))
-        except ElsewhereError:
-            if failure is not None:
-                raise failure from None
-            raise
-        samples += written
-    return samples
-
-
-def _write_round(everyone: list[tuple[Part | None, Any]], write: Callable[[Part], None]) -> int:
-    """Write the parts of one round and return the number of their samples; raise the first failure instead."""
-    for _, failure in everyone:
+        everyone = _exchange(part, failure)
         if failure is not None:
-            raise ElsewhereError(*failure)
-    for part, _ in everyone:
-        if part is not None:
-            write(part)
-    return sum(len(part.rows) for part, _ in everyone if part is not None)
+            raise failure
+        for told in everyone:
+            if told is not None and told["failure"] is not None:
+                raise ElsewhereError(*told["failure"])
+        present = [told for told in everyone if told is not None]
+        if not present:
+            return samples
+        samples += sum(len(told["rows"]) for told in present)
+        whole = [part] if collectives.world() == 1 else _gather(part, everyone, present[0]["like"], batch_size, group)
+        try:
+            for one in whole:
+                take(one)  # pyright: ignore[reportArgumentType]
+        except MvsslError as error:  # the others learn it in the next round
+            failure = error
+
+
+def _exchange(part: Part | None, failure: MvsslError | None) -> list[dict[str, Any] | None]:
+    """Of every process in this round: None at its end, or its rows and the shapes of its arrays, or its failure."""
+    told = None
+    if failure is not None:
+        told = {"failure": (str(failure), failure.code)}
+    elif part is not None:
+        like = [{name: (x.shape[1:], x.dtype) for name, x in arrays.items()} for arrays in part.arrays]
+        told = {"failure": None, "rows": part.rows, "like": like}
+    return collectives.gather_objects(told)
+
+
+def _gather(part: Part | None, everyone: list[Any], like: list[dict], size: int, group: Any) -> list[Part]:
+    """The round's parts in rank order on the main process, nothing on the others."""
+    main = collectives.rank() == 0
+    rows = [np.empty(0, np.int64) if told is None else told["rows"] for told in everyone]
+    parts = [Part(one, [{} for _ in like]) for one in rows]
+    for number, arrays in enumerate(like):
+        for name, (shape, kind) in arrays.items():
+            own = torch.zeros(size, *shape, dtype=kind)
+            if part is not None:
+                own[: len(part.rows)] = part.arrays[number][name]
+            blocks = [torch.empty_like(own) for _ in everyone] if main else None
+            dist.gather(own, blocks, dst=0, group=group)
+            for one, block in zip(parts, blocks or (), strict=False):
+                one.arrays[number][name] = block[: len(one.rows)]
+    return [one for one in parts if len(one.rows)] if main else []

@@ -64,7 +64,8 @@ def logistic_regression(features: Tensor, targets: Tensor, *, c: float, multi: b
     Softmax over classes, or with `multi` one sigmoid per class. L-BFGS (Liu and Nocedal, 1989) in double precision, in
     coordinates in which the second derivative is about 1, until no entry of the gradient exceeds `tolerance` * sqrt(c).
     """
-    # FEWLABEL_COMMENT
+    # Own code: scikit-learn stops elsewhere, which changes about one prediction in a hundred and so the records of old
+    # runs. It has no multi-hot labels and no GPU. It is faster only for many labels of many classes.
     y, center = targets.double(), features.mean(0)
     x, back = _in_span(features - center)  # the free bias takes up the mean, and is then independent of the weights
     even = _preconditioner(x, c)
