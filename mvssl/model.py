@@ -18,13 +18,12 @@ from mvssl.distributed.devices import laid_out, rows_of, scattered
 from mvssl.encoders import Encoder, Features, Widths, as_image, at_least_float32, with_view
 from mvssl.encoders.encoder import first_line
 from mvssl.errors import MvsslError, RecipeError
-from mvssl.objectives import Context, Objective, find_objective
-from mvssl.objectives.base import refuse_hidden_members
+from mvssl.objectives import Context, Objective, build_objective, find_objective
 from mvssl.objectives.metric_names import MetricName
 from mvssl.recipe import Recipe
-from mvssl.recipe.options import construct
-from mvssl.views.bands import kept_names
-from mvssl.views.naming import drawn
+from mvssl.recipe.naming import drawn_names
+from mvssl.text import split_names
+from mvssl.views.channels import kept_band_names
 
 
 class Term(NamedTuple):
@@ -57,7 +56,7 @@ class MultiView(nn.Module):
         self.weights = [term.weight for term in terms]
         self.labels = _make_distinct([term.name for term in terms])
         self.joint_bn = joint_bn
-        self.groups = {view.strip(): group for group in encoders for view in group.split(",")}
+        self.groups = {view: group for group in encoders for view in split_names(group)}
         self.groups |= {view: self.groups[base] for view, base in (names or {}).items()}
 
     @property
@@ -79,10 +78,10 @@ class MultiView(nn.Module):
                 own = replace(context, draws=context.draws.within(name))  # two terms of one class draw differently
                 loss, measured = objective(with_views if objective.reads_views else features, own)
                 losses.append(weight * loss)
-                metrics |= self.name_metrics(name, loss, measured)
+                metrics |= self._label_metrics(name, loss, measured)
         return torch.stack(losses).sum(), metrics
 
-    def name_metrics(self, term: str, loss: Tensor, measured: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _label_metrics(self, term: str, loss: Tensor, measured: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the metrics of a term by key. With several terms keys begin with its name, and its loss is added."""
         if len(self.labels) == 1:
             return dict(measured)
@@ -145,27 +144,51 @@ def build_model(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], *, start_
     """
     for view in recipe.views:
         _check_name(view)
-    names = {view: drawn(view, table.count) for view, table in recipe.views.items()}
+    names = {view: drawn_names(view, table.count) for view, table in recipe.views.items()}
+    bases = {name: view for view in recipe.views for name in names[view]}
     encoders = {}
-    for group, table in recipe.encoder.items():
-        sizes = {view: tuple(shapes[view]) for base in group.split(",") for view in names[base.strip()]}
-        _check_channels(group, sizes)
-        largest = max(sizes.values(), key=lambda shape: shape[1:])
-        bands = {base.strip(): kept_names(recipe.views[base.strip()].options) for base in group.split(",")}
-        encoders[group] = Encoder(table, largest, group, start_weights=start_weights, bands=bands)
-    widths = _widths(encoders, names, shapes)
+    for group in recipe.encoder:
+        sizes = {name: tuple(shapes[name]) for view in split_names(group) for name in names[view]}
+        encoders[group] = _build_encoder(recipe, group, sizes, start_weights)
+    widths = _measure_widths(encoders, bases, shapes)
     terms = []
     for number, table in enumerate(recipe.objective):
         where = f"objective.{number}"
-        found = find_objective(table.name, where)
+        made = find_objective(table.name, where)
         given = widths
-        if found.reads_views:
+        if made.reads_views:
             given = {view: w._replace(maps=(as_image(tuple(shapes[view])), *w.maps)) for view, w in widths.items()}
-        objective = construct(found, table.options, where, given)
-        refuse_hidden_members(objective, where)
+        objective = build_objective(made, table.options, where, given)
         terms.append(Term(table.name.rpartition(":")[2], table.weight, objective))
-    bases = {view: base for base, draws in names.items() for view in draws}
     return MultiView(encoders, terms, bases, joint_bn=recipe.train.joint_bn)
+
+
+def _build_encoder(recipe: Recipe, group: str, sizes: Mapping[str, tuple[int, ...]], start_weights: bool) -> Encoder:
+    """The encoder of a group, whose drawn views have these sizes."""
+    if len({(len(shape), shape[0]) for shape in sizes.values()}) > 1:
+        listed = ", ".join(f"{view} {shape}" for view, shape in sizes.items())
+        raise RecipeError(
+            f"encoder.{group}: views that share an encoder need equal channels, these have {listed}; "
+            "give each view its own table under encoder"
+        )
+    largest = max(sizes.values(), key=lambda shape: shape[1:])
+    bands = {view: kept_band_names(recipe.views[view].options) for view in split_names(group)}
+    return Encoder(recipe.encoder[group], largest, group, start_weights=start_weights, bands=bands)
+
+
+def _measure_widths(
+    encoders: Mapping[str, Encoder], bases: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Widths]:
+    """The sizes of the features of each drawn view; an encoder is measured once for each shape."""
+    owner = {view: encoder for group, encoder in encoders.items() for view in split_names(group)}
+    measured = {(id(encoder), encoder.shape): encoder.widths for encoder in encoders.values()}
+    widths = {}
+    for name, base in bases.items():
+        encoder, shape = owner[base], tuple(shapes[name])
+        if (id(encoder), shape) not in measured:
+            measured[id(encoder), shape] = encoder.measure(shape)
+        widths[name] = measured[id(encoder), shape]._replace(base=base)
+    return widths
 
 
 def _check_name(view: str) -> None:
@@ -174,31 +197,6 @@ def _check_name(view: str) -> None:
         raise RecipeError(
             f"views.{view}: torch's modules have an attribute {view!r} already; call the view {view}_view, for example"
         )
-
-
-def _check_channels(group: str, sizes: Mapping[str, tuple[int, ...]]) -> None:
-    if len({(len(shape), shape[0]) for shape in sizes.values()}) > 1:
-        listed = ", ".join(f"{view} {shape}" for view, shape in sizes.items())
-        raise RecipeError(
-            f"encoder.{group}: views that share an encoder need equal channels, these have {listed}; "
-            "give each view its own table under encoder"
-        )
-
-
-def _widths(
-    encoders: Mapping[str, Encoder], names: Mapping[str, list[str]], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, Widths]:
-    owner = {base.strip(): encoder for group, encoder in encoders.items() for base in group.split(",")}
-    measured: dict[tuple[int, tuple[int, ...]], Widths] = {}
-    widths = {}
-    for base, draws in names.items():
-        for view in draws:
-            key = id(owner[base]), tuple(shapes[view])
-            if key not in measured:
-                same = key[1] == owner[base].shape
-                measured[key] = owner[base].widths if same else owner[base].measure(key[1])
-            widths[view] = measured[key]._replace(base=base)
-    return widths
 
 
 def _try_encoder(encoder: Encoder, x: Tensor) -> None:

@@ -22,3 +22,8 @@ def warn(text: str) -> None:
     """One line on standard error, from the main process of a run."""
     if os.environ.get("RANK", "0") == "0":
         print(f"mvssl: {printable(text)}", file=sys.stderr)
+
+
+def split_names(listed: str) -> list[str]:
+    """Return the names in a list such as `left, right`: the views of an encoder group."""
+    return [name.strip() for name in listed.split(",")]

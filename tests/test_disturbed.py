@@ -102,7 +102,7 @@ def test_a_signal_in_train_then_is_told_and_the_same_command_does_the_rest(root)
     def prepare(_: int) -> None:
         from mvssl.figures import curves
 
-        curves.save = lambda *_: send(signal.SIGTERM, signal.SIGTERM)() or time.sleep(60)
+        curves.save_curves = lambda *_: send(signal.SIGTERM, signal.SIGTERM)() or time.sleep(60)
 
     file = recipe_file(root, train__then=["curves"])
     stopped = forks.start(["train", file], root, prepare=prepare)

@@ -22,7 +22,7 @@ from mvssl.monitoring.check import _checked
 from mvssl.recipe import load_recipe, parse_recipe, to_yaml
 from mvssl.recipe.yaml_text import override_all, parse_yaml
 from mvssl.reporting import report
-from mvssl.reporting.gather import gather
+from mvssl.reporting.facts import read_facts
 from mvssl.runs import folder
 from mvssl.runs.line_files import cut_lines_after
 from mvssl.runs.load import load_run
@@ -152,7 +152,7 @@ def test_what_a_run_folder_tells_is_reported_compared_and_gone_on_from(run, caps
 )
 def test_texts_that_json_cannot_take_are_passed_over(run, name, text):
     spoil(run / name, text)
-    facts = gather(run)
+    facts = read_facts(run)
     assert bool(facts.left_out) == (text != "")
     _checked(run / "metrics.jsonl")
     cut_lines_after(run / "metrics.jsonl", 1)

@@ -4,7 +4,7 @@ in   a view [n, c, h, w], [n, c, t] or [n, d]
 out  `Features`: maps shallow to deep, each [n, c, h, w], and one vector [n, d] per sample
 
 Importing this package registers dim_conv32, dim_conv64, amdim_32, amdim_64, amdim_128, resnet18_small and its siblings,
-conv1d and mlp with timm, so that `timm.create_model` knows them by name.
+conv1d and mlp with timm, so `timm.create_model` builds them by name.
 """
 
 from mvssl.encoders import amdim, dim, mlp, signal, small_resnet

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from mvssl.errors import DataError, MvsslError, RecipeError
 from mvssl.files import home_path
 from mvssl.recipe import load_recipe
-from mvssl.text import counted, warn
-from mvssl.views.bands import kept_names
+from mvssl.text import counted, split_names, warn
+from mvssl.views.channels import kept_band_names
 
 _PREFIX = "encoders."
 _NESTED = ("state_dict", "model_state_dict", "model", "teacher")  # keys under which training scripts store weights
@@ -166,9 +166,9 @@ def _read_bands(source: Path, group: str) -> dict[str, list[str]]:
                 continue
             recipe = load_recipe(run / "recipe.yaml")
             groups = [group] if group in recipe.encoder else list(recipe.encoder)
-            views = [view.strip() for view in groups[0].split(",")] if len(groups) == 1 else []
-            found = {view: kept_names(recipe.views[view].options) for view in views}
-            return {view: names for view, names in found.items() if names}
+            views = split_names(groups[0]) if len(groups) == 1 else []
+            bands = {view: kept_band_names(recipe.views[view].options) for view in views}
+            return {view: names for view, names in bands.items() if names}
     except (MvsslError, OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # a folder of another program
     return {}

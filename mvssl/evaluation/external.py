@@ -21,8 +21,9 @@ from mvssl.recipe import Recipe, View
 from mvssl.recipe import schema as recipes
 from mvssl.recipe.messages import nearest
 from mvssl.runs.load import CHOSEN_BY
+from mvssl.text import split_names
 from mvssl.views import build_views, resolve_statistics
-from mvssl.views.view_set import measures
+from mvssl.views.view_set import needs_measuring
 
 TIMM = "timm:"
 Shapes = Mapping[str, tuple[int, ...]]
@@ -98,13 +99,13 @@ def _subject(
 ) -> Subject:
     source = open_shards(recipe.data.train, recipe.data.folder, recipe.data.columns, missing="drop")
     tables = _chosen(recipe, only)
-    measured = {view for view, table in tables.items() if measures(view, table, source)}
+    measured = {view for view, table in tables.items() if needs_measuring(view, table, source)}
     plain = {v: t.model_copy(update={"normalize": "none"}) if v in measured else t for v, t in tables.items()}
     shapes = build_views(plain, source.shapes).shapes
     groups = _groups(sources, shapes, name)
-    tables = {view: tables[view] for group in groups for view in group.split(",")}
+    tables = {view: tables[view] for group in groups for view in split_names(group)}
     for group, own in groups.items():
-        first = group.split(",")[0]
+        first = split_names(group)[0]
         if own.normalize and first in measured and len(own.normalize["mean"]) == shapes[first][0]:
             tables[first] = tables[first].model_copy(update={"normalize": own.normalize})
     tables = resolve_statistics(tables, source.shapes, source)
@@ -113,7 +114,7 @@ def _subject(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.train.seed)
             encoders = {
-                group: Encoder(own.table, shapes[group.split(",")[0]], group, start_weights=start_weights)
+                group: Encoder(own.table, shapes[split_names(group)[0]], group, start_weights=start_weights)
                 for group, own in groups.items()
             }
         return MultiView(encoders, []).eval()
@@ -139,7 +140,7 @@ def _groups(sources: list[Source], shapes: Shapes, name: str) -> dict[str, Sourc
     """
     groups: dict[str, Source] = {}
     for source in sources:
-        free = [view for view in shapes if not any(view in group.split(",") for group in groups)]
+        free = [view for view in shapes if not any(view in split_names(group) for group in groups)]
         fitting = [view for view in free if source.channels in (None, shapes[view][0])]
         alike: dict[tuple[int, ...], list[str]] = {}
         for view in [view for view in fitting if view in source.views] or fitting:

@@ -17,9 +17,9 @@ from mvssl.evaluation.features.layers import PIXELS, EncoderUnderTest, digest_so
 from mvssl.model import MultiView, build_model
 from mvssl.recipe import Recipe, load_recipe, with_overrides
 from mvssl.recipe.messages import nearest
+from mvssl.recipe.naming import first_drawn
 from mvssl.runs.load import CHOSEN_BY, LoadedRun, load_run
 from mvssl.views import ViewSet
-from mvssl.views.naming import first_drawn
 
 Opened = TypeVar("Opened", "LoadedRun", "Subject")
 OVERRIDES = ("evaluate.", "data.root=", "data.train=", "data.val=", "data.label", "data.workers=")

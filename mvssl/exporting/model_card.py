@@ -15,7 +15,7 @@ from mvssl.evaluation.results.records import Record, describe_label, read
 from mvssl.evaluation.results.tables import format_value, full_name
 from mvssl.recipe import Recipe, View, to_yaml
 from mvssl.runs.load import which_weights
-from mvssl.text import counted
+from mvssl.text import counted, split_names
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Card:
     @classmethod
     def of_run(cls, run: Any, group: str) -> Self:
         """The facts about one encoder of a `mvssl.runs.load.LoadedRun`; the normalisation is its first view's."""
-        recipe, bases = run.recipe, [name.strip() for name in group.split(",")]
+        recipe, bases = run.recipe, split_names(group)
         first = run.views.view(bases[0])
         return cls(
             views={base: _saw(recipe.views[base], run.views.view(base).shape) for base in bases},

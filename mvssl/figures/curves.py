@@ -1,103 +1,128 @@
-"""Figures of a run from its metrics.jsonl: bounds beside their ceilings, and the information plane.
+"""What a run's metrics show: its bounds beside their ceilings, and the information plane.
 
-in   a run folder, finished or still in training
-out  matplotlib figures, or PNG files beside the metrics
+in   the metrics of a run, finished or still in training
+out  `Bound` and `Plane` for each pair of views and objective; curves.png and plane.png
 """
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mvssl.figures.charts import Chart, Line, Plane, draw_chart, draw_plane
 from mvssl.files import write_picture
-from mvssl.reporting.gather import Facts, Series, gather
-from mvssl.reporting.sections.bounds import find
+from mvssl.objectives.metric_names import MetricName, find_terms
+from mvssl.runs.metric_series import Metrics, Series, read_metrics
 
-WIDE, HIGH = 3.4, 2.6  # inches of one chart
-ACROSS = 4
+WIDTH, HEIGHT = 3.4, 2.6  # inches of one chart
+COLUMNS = 4
 
 
-def curves(run: str | Path) -> Figure | None:
-    """Loss, and each bound in nats: in training, held out, and its ceiling. None where no line is there yet."""
-    facts = gather(Path(run))
-    bounds = find(facts)
-    charts = [("loss", "", facts.metrics.get("loss"), facts.metrics.get("val/loss"), None)]
-    charts += [(bound.pair, "nats", bound.trained, bound.held_out, bound.ceiling) for bound in bounds]
-    charts = [chart for chart in charts if chart[2] or chart[3]]
+class Bound(NamedTuple):
+    """A lower bound on mutual information in nats and its ceiling, the log of the number of candidates."""
+
+    subject: str  # a pair of views and perhaps a scale, after the objective's label if there are several
+    training: Series | None
+    held_out: Series | None
+    ceiling: Series | None
+    held_out_ceiling: Series | None  # lower if the held-out samples are fewer than a batch
+
+    @property
+    def share(self) -> float | None:
+        """How much of its ceiling the bound has reached, 0 to 1; of the held-out one if there is one."""
+        bound, ceiling = (self.held_out, self.held_out_ceiling) if self.held_out else (self.training, self.ceiling)
+        if not (bound and ceiling and ceiling.last > 0):
+            return None
+        return min(max(bound.last / ceiling.last, 0.0), 1.0)
+
+    def chart(self) -> Chart:
+        lines = [Line("training", self.training)] if self.training else []
+        lines += [Line("held out", self.held_out, "dashed", 1)] if self.held_out else []
+        ceiling = self.ceiling or self.held_out_ceiling
+        lines += [Line("ceiling", ceiling, "dotted", 9)] if ceiling else []
+        return Chart(self.subject, lines, "nats")
+
+
+def parse_names(metrics: Metrics) -> dict[MetricName, Series]:
+    """Return the series by parsed key; labels of objectives are recognised where there are several."""
+    terms = find_terms(metrics)
+    return {MetricName.parse(key, terms): series for key, series in metrics.items()}
+
+
+def find_bounds(metrics: Metrics) -> list[Bound]:
+    """Return the bounds of a run in the order of metrics.jsonl."""
+    subjects: dict[str, dict[tuple[str, bool], Series]] = {}
+    for name, series in parse_names(metrics).items():
+        if name.quantity in ("bound", "ceiling"):
+            subjects.setdefault(name.subject or "all views", {})[name.quantity, name.held_out] = series
+    return [
+        Bound(
+            subject,
+            *(of.get(kind) for kind in (("bound", False), ("bound", True), ("ceiling", False), ("ceiling", True))),
+        )
+        for subject, of in subjects.items()
+        if ("bound", False) in of or ("bound", True) in of
+    ]
+
+
+def find_planes(metrics: Metrics) -> Iterator[Plane]:
+    """Yield the information plane of each objective that has one, over all its views."""
+    named = parse_names(metrics)
+    for term in dict.fromkeys(name.term for name in named):
+        held_out = {of: named.get(MetricName("plane", (of,), term, True)) for of in ("xz", "xz_upper", "zy")}
+        if not (held_out["xz"] and held_out["zy"]):
+            continue
+        lower, upper, label = (series.by_step() if series else {} for series in held_out.values())
+        steps = sorted(lower.keys() & label.keys())
+        beta = named.get(MetricName("beta", (), term))
+        if steps:
+            yield Plane(
+                term,
+                steps,
+                [lower[step] for step in steps],
+                [max(upper.get(step, lower[step]), lower[step]) for step in steps],
+                [label[step] for step in steps],
+                beta.by_step() if beta else {},
+            )
+
+
+def draw_curves(metrics: Metrics) -> Figure | None:
+    """Draw the loss and each bound in nats: training, held out, and its ceiling. None without any of them."""
+    loss = [("training", "loss"), ("held out", "val/loss")]
+    lines = [Line(label, metrics[key], "solid", k) for k, (label, key) in enumerate(loss) if key in metrics]
+    charts = [Chart("loss", lines)] * bool(lines) + [bound.chart() for bound in find_bounds(metrics)]
     if not charts:
         return None
-    rows = math.ceil(len(charts) / ACROSS)
-    columns = min(ACROSS, len(charts))
-    figure = Figure(figsize=(WIDE * columns, HIGH * rows), layout="constrained", dpi=110)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis, chart in zip(axes, charts, strict=False):
-        _chart(axis, *chart)
-    for axis in axes[len(charts) :]:
-        axis.set_visible(False)
+    columns, rows = min(COLUMNS, len(charts)), math.ceil(len(charts) / COLUMNS)
+    figure = Figure(figsize=(WIDTH * columns, HEIGHT * rows), layout="constrained", dpi=110)
+    every = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, chart in zip(every, charts, strict=False):
+        draw_chart(axes, chart)
+        axes.set_title(chart.title, fontsize=9, parse_math=False)
+        axes.set_ylabel(chart.unit, fontsize=9)
+        axes.legend(fontsize=8, frameon=False)
+    for axes in every[len(charts) :]:
+        axes.set_visible(False)
     return figure
 
 
-def plane(run: str | Path) -> Figure | None:
-    """The information plane of objective mib: a point per check, coloured by step. None where it was not measured."""
-    facts = gather(Path(run))
-    # an objective's label stands before `plane` where there are several objectives
-    places = [
-        name.removesuffix("/xz") for name in facts.metrics if name.startswith("val/") and name.endswith("plane/xz")
-    ]
-    found = facts.under(places[0]) if places else {}
-    if not {"xz", "zy"} <= found.keys():
+def draw_planes(metrics: Metrics) -> Figure | None:
+    """Draw the information planes side by side. None without any."""
+    planes = list(find_planes(metrics))
+    if not planes:
         return None
-    figure = Figure(figsize=(4.6, 3.6), layout="constrained", dpi=110)
-    axis = figure.subplots()
-    up, upper = _by_step(found["zy"]), _by_step(found["xz_upper"]) if "xz_upper" in found else {}
-    steps = [step for step in found["xz"].steps if step in up]
-    left = [_by_step(found["xz"])[step] for step in steps]
-    right = [max(upper.get(step, x), x) for step, x in zip(steps, left, strict=True)]
-    y = [up[step] for step in steps]
-    axis.hlines(y, left, right, color="0.8", linewidth=1, zorder=0)
-    axis.plot(left, y, color="0.6", linewidth=0.8, zorder=1)
-    points = axis.scatter(left, y, c=steps, cmap="viridis", s=22, zorder=2)
-    figure.colorbar(points, label="step")
-    if max(right) > 5 * max(max(left), 1e-9):  # the upper bound is far off: it would press the points together
-        axis.set_xlim(right=1.6 * max(left))
-    axis.margins(x=0.12)  # room for what is written below
-    for step, (side, place) in {steps[0]: ("left", (4, 5)), steps[-1]: ("right", (15, -13))}.items():
-        axis.annotate(_named(facts, places[0], step), (left[steps.index(step)], up[step]), fontsize=7, ha=side,
-                      xytext=place, textcoords="offset points")  # fmt: skip
-    axis.set(xlabel="I(x; z), nats: at least (point), at most (line)", ylabel="I(z; y), nats, at least")
-    axis.tick_params(labelsize=8)
+    figure = Figure(figsize=(4.6 * len(planes), 3.6), layout="constrained", dpi=110)
+    for axes, plane in zip(figure.subplots(1, len(planes), squeeze=False).ravel(), planes, strict=True):
+        draw_plane(axes, plane)
+        axes.set_title(plane.term, fontsize=9, parse_math=False)
     return figure
 
 
-def save(run: str | Path) -> list[Path]:
-    """Write curves.png and plane.png into the run folder, where there is something to draw. Raises `OutputError`."""
-    written = []
-    for name, figure in (("curves.png", curves(run)), ("plane.png", plane(run))):
-        if figure is not None:
-            written.append(write_picture(figure, Path(run) / name))
-    return written
-
-
-def _chart(axis: Axes, title: str, unit: str, trained: Series | None, held: Series | None, top: Series | None) -> None:
-    if trained:
-        axis.plot(trained.steps, trained.values, color="C0", linewidth=1.2, label="training")
-    if held:
-        axis.plot(held.steps, held.values, color="C1", linewidth=1.2, marker="o", markersize=3, label="held out")
-    if top:
-        axis.plot(top.steps, top.values, color="0.3", linewidth=1, linestyle=":", label="ceiling")
-    axis.set_title(title, fontsize=9)
-    axis.set_xlabel("step", fontsize=8)
-    axis.set_ylabel(unit, fontsize=8)
-    axis.tick_params(labelsize=7)
-    axis.legend(fontsize=7, frameon=False)
-
-
-def _by_step(series: Series) -> dict[int, float]:
-    return dict(zip(series.steps, series.values, strict=True))
-
-
-def _named(facts: Facts, place: str, step: int) -> str:
-    schedule = facts.metrics.get(place.removeprefix("val/").removesuffix("plane") + "beta")
-    beta = _by_step(schedule).get(step) if schedule else None
-    return f"step {step:,}" + (f", beta {beta:.3g}" if beta is not None else "")
+def save_curves(run: str | Path) -> list[Path]:
+    """Write curves.png and plane.png into the run folder, if there is something to draw. Raises `OutputError`."""
+    folder = Path(run)
+    metrics = read_metrics(folder, [])
+    drawn = {"curves.png": draw_curves(metrics), "plane.png": draw_planes(metrics)}
+    return [write_picture(figure, folder / name) for name, figure in drawn.items() if figure is not None]

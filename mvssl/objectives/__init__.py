@@ -1,11 +1,11 @@
 """Objectives: Features of each view and a Context in, a loss and metrics out.
 
 `Objective` in `base` is their contract. A recipe names one of OBJECTIVES, or any class of that contract by its import
-path; `find_objective` returns the class. `docs/guides/own_objective.md` shows one in one file.
+path; `find_objective` returns the class and `build_objective` an instance. `docs/guides/own_objective.md` shows one.
 """
 
 from mvssl.objectives.amdim import AMDIM
-from mvssl.objectives.base import Context, Objective, ScoreObserver, as_objective
+from mvssl.objectives.base import Context, Objective, ScoreObserver, as_objective, build_objective
 from mvssl.objectives.cmc import CMC
 from mvssl.objectives.dim import DIM
 from mvssl.objectives.infomax import InfoMax
@@ -25,5 +25,5 @@ def find_objective(name: str, where: str) -> type[Objective]:
 
 __all__ = [
     "AMDIM", "CMC", "DIM", "MIB", "OBJECTIVES", "Context", "InfoMax", "Objective", "Predict", "ScoreObserver",
-    "find_objective",
+    "build_objective", "find_objective",
 ]  # fmt: skip

@@ -69,7 +69,7 @@ class AMDIM(Objective):
         self.heads = nn.ModuleDict()
         for level in dict.fromkeys(itertools.chain(*scales)):
             if level != "vector":
-                self.layer[f"{level}"] = {view: choose_layer(width, level, view) for view, width in widths.items()}
+                self.layer[f"{level}"] = {view: resolve_level(width, level, view) for view, width in widths.items()}
                 view, number = next(iter(self.layer[f"{level}"].items()))
                 self.locations[f"{level}"] = math.prod(widths[view].maps[number][1:])
             self.heads[f"{level}"] = self._build_heads(f"{level}", widths, embed, share_heads)
@@ -172,7 +172,7 @@ class AMDIM(Objective):
         return scores if self.soft_clip is None else self.soft_clip * torch.tanh(scores / self.soft_clip)
 
 
-def choose_layer(width: Widths, level: str | int, view: str) -> int:
+def resolve_level(width: Widths, level: str | int, view: str) -> int:
     """Return the number of the map that a level names. Raises `RecipeError` if the view's encoder has none."""
     count = len(width.maps)
     if isinstance(level, int):

@@ -3,14 +3,15 @@
 in   `Features` of each view and a `Context`
 out  the global loss and its metrics; optionally embeddings, posteriors, segments and counts of candidates
 
-The rest of mvssl knows objectives by this contract alone.
+The rest of mvssl uses objectives only through this contract.
 """
 
 import functools
 import itertools
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.distributions import Normal
@@ -19,6 +20,7 @@ from mvssl.encoders import Features, Widths
 from mvssl.errors import RecipeError
 from mvssl.objectives.estimators import Estimator
 from mvssl.random import Draws
+from mvssl.recipe.options import construct
 
 
 class ScoreObserver(Protocol):
@@ -35,7 +37,7 @@ class ScoreObserver(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What an objective knows about a batch besides its features.
+    """What an objective gets for a batch besides its features.
 
     `step` counts from 0. `index` holds the number of each sample in the data, int64 [n]. `draws` gives random numbers
     that depend on the seed and the sample alone. `present` holds a bool [n], on the CPU, for each view that some
@@ -84,7 +86,7 @@ class Objective(nn.Module):
     def represent(self, view: str, features: Features) -> Tensor:
         """Return the embedding that the objective compares, [n, d], which evaluation offers as layer `head`.
 
-        `view` is a name of a view in the recipe, or of one of its draws.
+        `view` is a drawn name (a_0), or the name in the recipe (a), which stands for the first draw.
         """
         raise NotImplementedError
 
@@ -153,14 +155,22 @@ def _with_defaults(made: type[nn.Module]) -> type[Objective]:
     return types.new_class(made.__name__, (made, Objective), exec_body=lambda namespace: namespace.update(names))
 
 
-def refuse_hidden_members(objective: Objective, where: str) -> None:
-    """Raise `RecipeError` if a submodule, parameter or buffer has the name of a member, which would hide it."""
+def build_objective(
+    made: type[Objective], options: Mapping[str, Any], where: str, widths: dict[str, Widths]
+) -> Objective:
+    """Return `made(widths, **options)`, with the options checked against the signature.
+
+    Raises `RecipeError` for options that do not fit, and for a submodule, parameter or buffer that has the name of a
+    member of `Objective`, which would hide it.
+    """
+    objective: Objective = construct(made, options, where, widths)
     own = {*objective._modules, *objective._parameters, *objective._buffers}
-    if taken := [name for name in MEMBERS if name in own]:
+    if hidden := [name for name in MEMBERS if name in own]:
         raise RecipeError(
-            f"{where}: {type(objective).__name__}.{taken[0]} is a module or tensor, but mvssl.objectives.Objective has "
-            f"a member of that name; rename it, for example to {taken[0]}_head"
+            f"{where}: {made.__name__}.{hidden[0]} is a module or tensor, but mvssl.objectives.Objective has a member "
+            f"of that name; rename it, for example to {hidden[0]}_head"
         )
+    return objective
 
 
 def choose_pairs(views: list[str], pairs: str, where: str) -> list[tuple[str, str]]:

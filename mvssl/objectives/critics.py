@@ -96,16 +96,16 @@ def score_pairs(
     processes. `roll` takes one row before, as MIB's authors do; a number takes so many; `all` takes every other row.
     """
     n, device = len(candidates), candidates.device
-    everyone = collectives.gather(anchors)
+    all_anchors = collectives.gather(anchors)
     if negatives == "all":
-        return critic(everyone, candidates[:, None]), same_sample(n, device, anchors_present, candidates_present)
-    back = torch.arange(count_negatives(negatives, len(everyone)) + 1, device=device)[:, None]
+        return critic(all_anchors, candidates[:, None]), same_sample(n, device, anchors_present, candidates_present)
+    back = torch.arange(count_negatives(negatives, len(all_anchors)) + 1, device=device)[:, None]
     row = torch.arange(n, device=device).expand(len(back), n)
-    anchor = (row + collectives.rank() * n - back) % len(everyone)  # [1 + negatives, n]
-    scored = critic.score_rows(everyone[anchor].flatten(0, 1), candidates.repeat(len(back), 1)).view(len(back), n)
+    anchor = (row + collectives.rank() * n - back) % len(all_anchors)  # [1 + negatives, n]
+    scored = critic.score_rows(all_anchors[anchor].flatten(0, 1), candidates.repeat(len(back), 1)).view(len(back), n)
 
-    shape = len(everyone), n, 1
-    scores = everyone.new_zeros(shape).index_put((anchor, row, torch.zeros_like(row)), scored)
+    shape = len(all_anchors), n, 1
+    scores = all_anchors.new_zeros(shape).index_put((anchor, row, torch.zeros_like(row)), scored)
     mask = torch.zeros(shape, dtype=torch.int8, device=device)
     mask[anchor[1:], row[1:]] = NEGATIVE
     mask[anchor[0], row[0]] = POSITIVE

@@ -72,7 +72,7 @@ class DIM(Objective):
 
         self.layer: dict[str, int] = {}
         if local_weight or global_weight:
-            self.layer = {view: choose_layer(width, layer, view) for view, width in widths.items()}
+            self.layer = {view: choose_map(width, layer, view) for view, width in widths.items()}
         sizes = {view: (widths[view].vector, widths[view].maps[number]) for view, number in self.layer.items()}
         for view, (_, (_, h, w)) in sizes.items():
             if subsample is not None and subsample > h * w:
@@ -204,7 +204,7 @@ class Prior(nn.Module):
         return score, mean_rows(slope.square().sum(dim=1), present)
 
 
-def choose_layer(width: Widths, layer: int | None, view: str) -> int:
+def choose_map(width: Widths, layer: int | None, view: str) -> int:
     """Return the number of the map to use. Raises `RecipeError` if there is none."""
     count = len(width.maps)
     if not count:

@@ -128,13 +128,13 @@ def mine(scores: Tensor, mask: Tensor, log_average: Tensor, rate: float = 0.01) 
     with weight `rate` before the division. `log_average` is 0-d, and -inf before the first batch, which then is the
     average. It stays where there is no positive or no negative.
     """
-    found = has_both_kinds(scores, mask)
+    has_both = has_both_kinds(scores, mask)
     denominator = log_mean_exp(scores, mask)
     now = denominator.detach()
-    moved = torch.where(found > 0, _moved(log_average, now, rate), log_average)
-    weight = torch.where(found > 0, (now - moved).exp(), 0)  # at most 1 / rate
+    moved = torch.where(has_both > 0, _moved(log_average, now, rate), log_average)
+    weight = torch.where(has_both > 0, (now - moved).exp(), 0)  # at most 1 / rate
     denominator = now + weight * (denominator - now)
-    return (mean(scores, mask, POSITIVE) - denominator) * found, moved
+    return (mean(scores, mask, POSITIVE) - denominator) * has_both, moved
 
 
 class MineByAnchor:
@@ -249,7 +249,7 @@ def mean(scores: Tensor, mask: Tensor, kind: int, f: Callable[[Tensor], Tensor] 
 def _sum(scores: Tensor, mask: Tensor, kind: int, f: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """Sum of f(T) over the pairs of one kind on this process, and their number, int64."""
     chosen = (mask == kind).expand_as(scores)
-    # Other pairs are taken out before f as well: an e^T that overflows there would make the gradient 0 * inf.
+    # Other pairs are masked before f as well: an e^T that overflows there would make the gradient 0 * inf.
     terms = f(scores.masked_fill(~chosen, 0)).masked_fill(~chosen, 0)
     return terms.sum(), _per_anchor(scores, mask, kind).sum()
 
@@ -263,8 +263,8 @@ def _per_anchor(scores: Tensor, mask: Tensor, kind: int) -> Tensor:
 
 def has_both_kinds(scores: Tensor, mask: Tensor) -> Tensor:
     """Return 1 where some process has a positive and some process has a negative, else 0; in the scores' type."""
-    found = torch.stack([(mask == POSITIVE).any(), (mask == NEGATIVE).any()])
-    return (collectives.total(found.to(scores)) > 0).all().to(scores)
+    kinds = torch.stack([(mask == POSITIVE).any(), (mask == NEGATIVE).any()])
+    return (collectives.total(kinds.to(scores)) > 0).all().to(scores)
 
 
 def log_sum_negatives(scores: Tensor, mask: Tensor) -> Tensor:

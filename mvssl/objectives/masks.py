@@ -25,8 +25,8 @@ def same_sample(n: int, device: torch.device, anchors: Tensor | None, candidates
 def ignore_absent(mask: Tensor, anchors: Tensor | None, candidates: Tensor | None) -> Tensor:
     """Return the mask [N, n, 1] with IGNORE for every anchor and candidate that is absent."""
     if anchors is not None:
-        everyone = collectives.gather(send(anchors, mask.device).to(mask)).bool()
-        mask = mask.masked_fill(~everyone[:, None, None], IGNORE)
+        all_present = collectives.gather(send(anchors, mask.device).to(mask)).bool()
+        mask = mask.masked_fill(~all_present[:, None, None], IGNORE)
     if candidates is not None:
         mask = mask.masked_fill(~send(candidates, mask.device)[None, :, None], IGNORE)
     return mask

@@ -82,10 +82,10 @@ class MIB(Objective):
             pair, present = f"{a}-{b}", (context.present.get(a), context.present.get(b))
             scores, mask = score_pairs(self.critic[pair], z[a], z[b], self.negatives, *present)  # pyright: ignore
             context.observe(a, b, scores, mask)
-            information_lost, measured = self.estimator(pair, scores, mask)
+            minus_information, measured = self.estimator(pair, scores, mask)
             skl = mean_rows(symmetric_kl(p[a], p[b], z[a], z[b], self.kl), present_in_both(*present))
             metrics |= name_metrics(measured | {"skl": skl}, pair)
-            losses.append(information_lost + beta * skl)
+            losses.append(minus_information + beta * skl)
         return torch.stack(losses).mean(), metrics
 
     def represent(self, view: str, features: Features) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mvssl.recipe.messages import nearest
+from mvssl.text import split_names
 
 if TYPE_CHECKING:
     from mvssl.recipe import Recipe
@@ -30,7 +31,7 @@ def crossed(recipe: "Recipe") -> Iterable[str]:
             )
         if view.geometry is not None and view.geometry not in recipe.views:
             yield f"views.{name}.geometry: no view {view.geometry!r}{nearest(view.geometry, recipe.views)}"
-    listed = [view.strip() for group in recipe.encoder for view in group.split(",")]
+    listed = [view for group in recipe.encoder for view in split_names(group)]
     for name in listed:
         if name not in recipe.views:
             yield f"encoder.{name}: no view {name!r}{nearest(name, recipe.views)}"

@@ -1,8 +1,10 @@
-"""A run as one HTML page that fetches nothing: see docs/guides/report.md.
+"""A run as one HTML page without network access: see docs/guides/report.md.
 
-gather reads the run folder, samples opens checkpoint and shards, each of sections makes a part, page joins them.
+in   a run folder, finished or still in training
+out  RUN/report.html: `facts` reads the files, `samples` opens checkpoint and shards, each module of `sections`
+     computes some sections of the page, and page.html.j2 shows them
 """
 
-from mvssl.reporting.build import Written, report
+from mvssl.reporting.build import WrittenReport, report
 
-__all__ = ["Written", "report"]
+__all__ = ["WrittenReport", "report"]

@@ -1,7 +1,7 @@
-"""From a run folder to a page: gather what there is, look at a few samples, write one HTML file.
+"""From a run folder to a page: read its files, encode some samples, write one HTML file.
 
 in   a run folder, finished or still in training
-out  RUN/report.html, and a list of the parts whose data are absent
+out  RUN/report.html, and a list of the sections whose data are absent
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -9,37 +9,35 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from mvssl import __version__
 from mvssl.data import ShardSource, open_shards
 from mvssl.distributed.devices import enough_memory
 from mvssl.errors import MvsslError, OutputError
 from mvssl.files import PAGE, check_output, write_file
-from mvssl.reporting.gather import Facts, gather
-from mvssl.reporting.page import page
-from mvssl.reporting.samples import Look, look
-from mvssl.reporting.sections import Absent, Section
-from mvssl.reporting.sections.bounds import bounds, plane
-from mvssl.reporting.sections.curves import curves
-from mvssl.reporting.sections.embedding import embedding
-from mvssl.reporting.sections.maps import maps
-from mvssl.reporting.sections.mispaired import mispaired
-from mvssl.reporting.sections.neighbours import neighbours
-from mvssl.reporting.sections.origin import origin
-from mvssl.reporting.sections.pace import pace
-from mvssl.reporting.sections.probes import probes
-from mvssl.reporting.sections.sheet import sheet
-from mvssl.reporting.sections.summary import state, summary
-from mvssl.reporting.sections.verdict import verdict
+from mvssl.reporting.content import Absent, Section
+from mvssl.reporting.facts import Facts, read_facts
+from mvssl.reporting.samples import EncodedSamples, encode_samples
+from mvssl.reporting.sections.diagnosis import show_diagnosis
+from mvssl.reporting.sections.embedding import Embedding, show_embedding
+from mvssl.reporting.sections.maps import Maps, show_maps
+from mvssl.reporting.sections.mispaired import show_mispaired
+from mvssl.reporting.sections.neighbours import Neighbours, show_neighbours
+from mvssl.reporting.sections.origin import show_origin
+from mvssl.reporting.sections.probes import show_probes
+from mvssl.reporting.sections.run_charts import show_bounds, show_curves, show_pace, show_plane
+from mvssl.reporting.sections.sheet import Views, show_views
+from mvssl.reporting.sections.summary import describe_state, show_summary
 from mvssl.runs.load import LoadedRun, packages, refuse_untrusted
 from mvssl.text import counted
 
-SAMPLES = 1000  # that are encoded: seconds on two CPU cores for the recipes that come with mvssl
+SAMPLES = 1000  # encoded by default: some seconds on two CPU cores for the recipes that come with mvssl
 T = TypeVar("T")
-LOOKED_AT = {"Nearest neighbours": neighbours, "Local maps": maps, "Map of the embedding": embedding}
 
 
-class Written(NamedTuple):
-    """The page, the parts that it lacks, and what of the run's files is left out, as it could not be read."""
+class WrittenReport(NamedTuple):
+    """The page, the sections that it lacks, and what could not be read of the run's files."""
 
     file: Path
     absent: list[Absent]
@@ -54,68 +52,83 @@ def report(
     samples: int = SAMPLES,
     checkpoint: str | int = "last",
     trust: Iterable[str] = (),
-) -> Written:
+) -> WrittenReport:
     """Write the report on a run, by default to RUN/report.html; `samples` 0 leaves out what needs model and data.
 
-    Of a `LoadedRun` the folder and the checkpoint are taken; `checkpoint` and `trust` are for a run folder.
-    Samples are shown to the weights of `checkpoint`: last, best, or a step, as `load_run` has them. A recipe read back
-    may name classes outside mvssl only from packages listed in `trust`. Raises `DataError` where the folder is no run
-    or has no such checkpoint, `RecipeError` where its recipe cannot be used, `OutputError` where the page cannot be
-    written.
+    The features of the samples are those of `checkpoint`: last, best, or a step, see `load_run`. A recipe may name
+    classes outside mvssl only from packages listed in `trust`. A `LoadedRun` gives checkpoint and trust itself.
+    Raises `DataError` if the folder is no run or has no such checkpoint, `RecipeError` if its recipe cannot be used,
+    and `OutputError` if the page cannot be written.
     """
     if isinstance(run, LoadedRun):
         run, checkpoint, trust = run.folder, run.which, packages(run.recipe)
-    facts = gather(Path(run))
+    facts = read_facts(Path(run))
     refuse_untrusted(facts.recipe, trust)
     file = Path(out) if out else facts.folder / "report.html"
     check_output(file, PAGE)
-    made = list(_sections(facts, samples, str(checkpoint), list(trust)))
-    present, absent = [p for p in made if isinstance(p, Section)], [p for p in made if isinstance(p, Absent)]
-    terms = " + ".join(term.name for term in facts.recipe.objective)
-    lead = f"{terms} on {', '.join(facts.recipe.views)}: {counted(facts.step, 'step')}, {state(facts)}"
-    now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    foot = f"Written by mvssl {__version__} on {now}. This file is complete: it fetches nothing."
-    text = page(facts.name, lead, present, absent, foot)
-    write_file(file, text, OutputError, PAGE.hint)
-    return Written(file, absent, facts.left_out)
+    built = list(_build_sections(facts, samples, str(checkpoint), list(trust)))
+    sections, absent = [s for s in built if isinstance(s, Section)], [s for s in built if isinstance(s, Absent)]
+    write_file(file, _render(facts, sections, absent), OutputError, PAGE.hint)
+    return WrittenReport(file, absent, facts.left_out)
 
 
-def _sections(facts: Facts, samples: int, checkpoint: str, trust: list[str]) -> Iterator[Section | Absent]:
-    """The parts in the order of the page."""
-    looked, source = None, None
-    why = "left out on request; without --samples 0 it is drawn"
+def _build_sections(facts: Facts, samples: int, checkpoint: str, trust: list[str]) -> Iterator[Section | Absent]:
+    """Yield the sections in the order of the page."""
+    encoded, source = None, None
+    why, why_no_shards = "left out on request; without --samples 0 it is drawn", ""
     if samples:
-        # whoever names a checkpoint wants that one; without the last one the rest is still worth reading
-        named = look(facts.folder, trust, samples, checkpoint) if checkpoint != "last" else None
-        looked, why = _try(lambda: named or look(facts.folder, trust, samples))
-        source, lacks = _try(lambda: _training(facts))
-    yield summary(facts, looked, len(source) if source else None)
-    yield verdict(facts)
-    yield curves(facts)
-    yield bounds(facts)
-    yield plane(facts)
-    yield _sheet(looked, source) if looked and source else Absent("Views", why if not looked else lacks)
-    for title, part in LOOKED_AT.items():
-        yield part(looked) if looked else Absent(title, why)
-    yield probes(facts)
-    yield mispaired(facts, looked and looked.run, [s for s in (looked and looked.source, source) if s])
-    yield pace(facts)
-    yield origin(facts)
+        # a checkpoint that was asked for must be there; without the last one the other sections are still useful
+        chosen = encode_samples(facts.folder, trust, samples, checkpoint) if checkpoint != "last" else None
+        encoded, why = _attempt(lambda: chosen or encode_samples(facts.folder, trust, samples))
+        source, why_no_shards = _attempt(lambda: _open_training(facts))
+    yield show_summary(facts, encoded, len(source) if source else None)
+    yield show_diagnosis(facts)
+    yield show_curves(facts)
+    yield show_bounds(facts)
+    yield show_plane(facts)
+    yield _show_views(encoded, source) if encoded and source else Absent(Views.title, why or why_no_shards)
+    yield show_neighbours(encoded) if encoded else Absent(Neighbours.title, why)
+    yield show_maps(encoded) if encoded else Absent(Maps.title, why)
+    yield show_embedding(encoded) if encoded else Absent(Embedding.title, why)
+    yield show_probes(facts)
+    yield show_mispaired(facts, encoded and encoded.run, [s for s in (encoded and encoded.source, source) if s])
+    yield show_pace(facts)
+    yield show_origin(facts)
 
 
-def _try(work: Callable[[], T]) -> tuple[T | None, str]:
-    """A result, or the sentence that says why there is none."""
+def _attempt(work: Callable[[], T]) -> tuple[T | None, str]:
+    """Return a result and "", or None and the reason why there is none."""
     try:
         return work(), ""
     except MvsslError as error:
         return None, str(error)
 
 
-def _training(facts: Facts) -> ShardSource:
+def _open_training(facts: Facts) -> ShardSource:
     data = facts.recipe.data
     return open_shards(data.train, data.folder, data.columns, missing=data.missing, progress=False)
 
 
-def _sheet(looked: Look, source: ShardSource) -> Section | Absent:
-    found, why = _try(lambda: sheet(looked.run, source))
-    return found or Absent("Views", why)
+def _show_views(encoded: EncodedSamples, source: ShardSource) -> Section | Absent:
+    views, why = _attempt(lambda: show_views(encoded.run, source))
+    return views or Absent(Views.title, why)
+
+
+def _render(facts: Facts, sections: list[Section], absent: list[Absent]) -> str:
+    """Return the page as HTML. Every text is escaped by the template, except the SVG that matplotlib wrote."""
+    environment = Environment(
+        loader=PackageLoader("mvssl.reporting", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    by_reason: dict[str, list[str]] = {}
+    for part in absent:
+        by_reason.setdefault(part.why, []).append(part.title)
+    objectives = " + ".join(objective.name for objective in facts.recipe.objective)
+    return environment.get_template("page.html.j2").render(
+        title=facts.name,
+        lead=f"{objectives} on {', '.join(facts.recipe.views)}: {counted(facts.step, 'step')}, {describe_state(facts)}",
+        sections=sections,
+        absent={", ".join(titles): why for why, titles in by_reason.items()},
+        version=__version__,
+        now=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    )

@@ -85,7 +85,7 @@ def finish(recipe: Recipe, folder: Path) -> None:
     if "curves" in then:
         from mvssl.figures import curves
 
-        places |= {file.stem: file for file in curves.save(folder)}
+        places |= {file.stem: file for file in curves.save_curves(folder)}
     if "export" in then:
         from mvssl.exporting.exporting import export
 

@@ -75,13 +75,13 @@ def _is_possible(run: LoadedRun, probes: list[str], layer: str) -> bool:
     from mvssl.evaluation.features.layers import refuse_layer
     from mvssl.evaluation.features.splits import open_splits
     from mvssl.evaluation.plan import need_labels, need_segments, plan_probes
-    from mvssl.reporting.samples import take
+    from mvssl.reporting.samples import decode_batch
 
     jobs = plan_probes(run.recipe.evaluate, probes, layer)
     for view in run.views.bases:
         refuse_layer(run.model, view, layer, len(run.model.encoder_of(view).widths.maps))
     sources = open_splits(run.recipe, labels=need_labels(jobs), segments=need_segments(jobs)).shards
-    some = take(sources["test"], range(min(len(sources["test"]), FEW)))
+    some = decode_batch(sources["test"], range(min(len(sources["test"]), FEW)))
     if not len(some.index):
         return False
     if need_labels(jobs):
@@ -93,10 +93,10 @@ def _is_possible(run: LoadedRun, probes: list[str], layer: str) -> bool:
 def _can_embed(run: LoadedRun) -> bool:
     """Whether there are shards, with labels that can be written if any, and no such file yet."""
     from mvssl.evaluation.features.splits import refuse_pictures
-    from mvssl.reporting.samples import open_some
+    from mvssl.reporting.samples import open_samples
 
     try:
-        refuse_pictures(open_some(run.recipe)[0])
+        refuse_pictures(open_samples(run.recipe)[0])
     except MvsslError:
         return False
     return not (run.folder / FEATURES).exists()

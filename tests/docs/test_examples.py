@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pages import PAGES, ROOT, blocks, name
 
-from mvssl import evaluate, export, load_recipe, load_run, report, train
+from mvssl import evaluate, export, load_recipe, report, train
 
 EXAMPLES = [page for page in PAGES if blocks(page, "python")]
 STEPS = ["train.steps=2", "data.workers=0", "train.then=[]", "train.check_every=1", "train.check_samples=64"]
@@ -52,12 +52,26 @@ def test_a_class_of_the_guides_goes_from_training_to_export(page, module, overri
     out = f"runs/{module}"
     outcome = train(load_recipe("recipes/quickstart.yaml", [*STEPS, *overrides, f"train.out={out}"]))
     assert outcome.step == 2
-    run = load_run(out, [module])
-    assert {record["encoder"] for record in evaluate(run, probes=["knn"])} >= {"trained", "untrained"}
+    records = evaluate(out, probes=["knn"], trust=[module])
+    assert {record["encoder"] for record in records} >= {"trained", "untrained"}
     assert report(out, samples=50, trust=[module]).file.exists()
-    export(run, f"{out}/backbone")
+    export(out, f"{out}/backbone", trust=[module])
     assert (Path(out) / "backbone" / "config.json").exists()
     sys.modules.pop(module)
+
+
+def test_a_probe_of_the_guides_gives_records_with_paired_gains(folder, tmp_path, monkeypatch):
+    (tmp_path / "my_probes.py").write_text(blocks(ROOT / "docs/guides/own_probe.md", "python")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(folder)
+    name = "my_probes:NearestMean"
+    for cosine in (True, False):
+        options = f"evaluate.options={{'{name}': {{cosine: {str(cosine).lower()}}}}}"
+        records = evaluate("runs/quickstart", overrides=[options], probes=[name])
+        trained = next(record for record in records if record["encoder"] == "trained")
+        assert trained["protocol"]["cosine"] == cosine
+        assert trained["gain"]["untrained"]["standard_error"] is not None
+    sys.modules.pop("my_probes")
 
 
 def test_the_estimators_of_the_reference_print_what_the_comments_say(capsys):

@@ -8,7 +8,7 @@ from torch.distributions import Normal
 
 from mvssl.errors import RecipeError
 from mvssl.objectives import CMC, DIM, MIB, OBJECTIVES, InfoMax, Objective, Predict, find_objective
-from mvssl.objectives.base import as_objective, choose_pairs, refuse_hidden_members
+from mvssl.objectives.base import as_objective, build_objective, choose_pairs
 from mvssl.objectives.estimators import Estimator
 
 WIDTHS = {"a": toy.WIDTHS, "b": toy.WIDTHS}
@@ -71,12 +71,20 @@ def test_a_class_that_is_no_objective_is_refused(made):
         as_objective(made, "objective.2")
 
 
-def test_a_submodule_with_the_name_of_a_member_is_refused():
-    objective = as_objective(Plain, "objective.0")(WIDTHS)
-    refuse_hidden_members(objective, "objective.0")
-    objective._modules["posterior"] = nn.Linear(2, 2)
-    with pytest.raises(RecipeError, match=r"objective\.0: Plain\.posterior"):
-        refuse_hidden_members(objective, "objective.0")
+class Hiding(Plain):
+    """A module with a submodule that would hide a member."""
+
+    def __init__(self, widths):
+        super().__init__(widths)
+        self.posterior = nn.Linear(2, 2)
+
+
+def test_options_that_do_not_fit_and_hidden_members_are_refused():
+    assert build_objective(as_objective(Plain, "objective.0"), {"size": 2.0}, "objective.0", WIDTHS).size == 2
+    with pytest.raises(RecipeError, match=r"objective\.0\.sise"):
+        build_objective(as_objective(Plain, "objective.0"), {"sise": 2.0}, "objective.0", WIDTHS)
+    with pytest.raises(RecipeError, match=r"objective\.0: Hiding\.posterior"):
+        build_objective(as_objective(Hiding, "objective.0"), {}, "objective.0", WIDTHS)
 
 
 def test_an_objective_is_found_by_its_name_or_its_import_path():

@@ -1,4 +1,4 @@
-"""Estimators against closed forms: METHODS a reader can check by hand."""
+"""Estimators against closed forms that can be checked by hand."""
 
 import math
 
@@ -237,3 +237,28 @@ def test_a_mask_entry_counts_for_all_pairs_that_it_stands_for():
         for kind in (POSITIVE, NEGATIVE):
             assert estimators._per_anchor(scores, mask, kind).tolist() == (full == kind).sum(dim=(1, 2)).tolist()
         assert_close(estimators.ceiling(scores, mask), estimators.ceiling(scores, full.contiguous()))
+
+
+@pytest.mark.parametrize("name", ["jsd", "gan", "nwj", "reverse_kl", "hellinger", "chi2", "dv", "infonce", "mine"])
+def test_the_mean_over_anchors_is_the_value_over_the_batch(name):
+    scores = random(l=1).detach()
+    positive, negatives = scores[:, :, 0].diagonal(), scores[OWN == NEGATIVE].view(N, N - 1)
+    by_anchor = {name: f.by_anchor for name, f in F_DIVERGENCES.items()} | {
+        "nwj": estimators.nwj.by_anchor,
+        "dv": estimators.dv_by_anchor,
+        "infonce": estimators.infonce_by_anchor,
+        "mine": estimators.MineByAnchor(),
+    }
+    parts = by_anchor[name]
+    assert parts(positive, negatives).shape == (N,)
+    assert_close(parts(positive, negatives).mean(), ESTIMATORS[{"mine": "dv"}.get(name, name)](scores, OWN))
+
+
+def test_mine_by_anchor_has_the_gradient_and_the_average_of_mine():
+    ours, log_average = estimators.MineByAnchor(0.2), torch.tensor(-math.inf, dtype=torch.float64)
+    for _ in range(3):
+        scores = random(l=1)
+        value, log_average = estimators.mine(scores, OWN, log_average, 0.2)
+        again = ours(scores[:, :, 0].diagonal(), scores[OWN == NEGATIVE].view(N, N - 1)).mean()
+        assert_close(torch.autograd.grad(again, scores), torch.autograd.grad(value, scores))
+        assert_close(ours.log_average, log_average)

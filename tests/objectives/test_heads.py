@@ -1,4 +1,4 @@
-"""Heads and critics: shapes, starting points, and rows that are not there."""
+"""Heads: shapes, initial values, and absent rows."""
 
 import pytest
 import torch
@@ -6,25 +6,8 @@ from torch.testing import assert_close
 
 from mvssl.encoders import Widths
 from mvssl.errors import RecipeError
-from mvssl.objectives.critics import ConcatMLP, Dot
 from mvssl.objectives.heads import AMDIMHead, DIMHead, NoHead, PerView, apply_to_present
 from mvssl.objectives.masks import blank_absent
-
-
-def test_dot_is_the_inner_product_of_every_anchor_with_every_location():
-    a, c = torch.randn(4, 5), torch.randn(3, 2, 5)
-    scores = Dot(0.5)(a, c)
-    assert scores.shape == (4, 3, 2)
-    assert_close(scores[1, 2, 0], 0.5 * (a[1] @ c[2, 0]))
-
-
-def test_the_concat_critic_scores_the_concatenation_of_every_pair():
-    critic = ConcatMLP(5, 3, (16, 8))
-    a, c = torch.randn(4, 5), torch.randn(6, 2, 3)
-    scores = critic(a, c)
-    assert scores.shape == (4, 6, 2)
-    assert_close(scores[3, 5, 1], critic.rest(critic.first(torch.cat([a[3], c[5, 1]])))[0])
-    assert_close(critic.score_rows(a, c[:4, 0]), scores[range(4), range(4), 0])
 
 
 def test_the_residual_branch_of_an_amdim_head_is_zero_at_first():

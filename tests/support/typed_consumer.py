@@ -7,7 +7,7 @@ from mvssl import embed, evaluate, export, load_recipe, load_run, report, train
 from mvssl.embedding import Embedded
 from mvssl.exporting import Report
 from mvssl.recipe import Recipe
-from mvssl.reporting import Written
+from mvssl.reporting import WrittenReport
 from mvssl.runs import LoadedRun
 from mvssl.training.loop import Outcome
 
@@ -27,4 +27,4 @@ def use_everything(file: Path, dataset: Any) -> None:
     assert_type(embed(run, "features.npz", views=["image"], half=True), Embedded | None)
     assert_type(export(run, "backbone"), list[Report])
     assert_type(export(str(run.folder), Path("backbone"), checkpoint="last"), list[Report])
-    assert_type(report(run, "page.html", samples=0), Written)
+    assert_type(report(run, "page.html", samples=0), WrittenReport)

@@ -18,8 +18,8 @@ from mvssl.evaluation.features.labelled import Labelled, join_views
 from mvssl.evaluation.features.layers import DENSE, PIXELS, EncoderUnderTest, FeatureSpec, local_map_layers
 from mvssl.evaluation.features.splits import Classes, Split
 from mvssl.evaluation.results.metrics import NotPossible
+from mvssl.recipe.naming import first_drawn
 from mvssl.views import ViewSet
-from mvssl.views.naming import first_drawn
 
 ALL = "all"  # the name for all views side by side
 COMPARED = 16  # samples that decide whether two views are equal

@@ -25,9 +25,10 @@ from mvssl.evaluation.features.labelled import flatten
 from mvssl.model import MultiView
 from mvssl.objectives import Objective
 from mvssl.recipe import View
+from mvssl.recipe.naming import first_drawn
 from mvssl.runs.versions import versions
+from mvssl.text import split_names
 from mvssl.views import ViewSet
-from mvssl.views.naming import first_drawn
 
 PIXELS, DENSE = "pixels", "dense "
 DENSE_NUMBERS = 32_768  # most numbers of local maps per sample and view: 128 kB
@@ -116,7 +117,7 @@ def local_map_layers(encoder: EncoderUnderTest, layer: str, view: str | None = N
     if encoder.model is None:
         return [PIXELS]
     model, kept = encoder.model, []
-    for name in [view] if view else [name.strip() for group in model.encoders for name in group.split(",")]:
+    for name in [view] if view else [name for group in model.encoders for name in split_names(group)]:
         network, total = model.encoder_of(name), 0
         maps = network.widths.maps if len(network.shape) == 3 else ()  # those of signals are one pixel high
         for number in reversed(range(len(maps))):

@@ -1,88 +1,147 @@
-"""A 2-D map of the features by label: t-SNE of at most a thousand samples, so that it takes seconds.
+"""The features in two dimensions by label: t-SNE of at most a thousand samples, so that it takes seconds.
 
 van der Maaten and Hinton, JMLR 2008, as scikit-learn computes it (Barnes-Hut), from the first 50 principal components.
 """
 
+import itertools
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from markupsafe import Markup
 from torch import Tensor
 
 from mvssl.evaluation.probes.spectrum import effective_rank
-from mvssl.reporting.html import Html, el
-from mvssl.reporting.picture import components
-from mvssl.reporting.samples import Look
-from mvssl.reporting.scatter import COLOURS, Group, scatter
-from mvssl.reporting.sections import Absent, Section
+from mvssl.figures.charts import PALETTE, SQUARE, points_svg
+from mvssl.reporting.content import Absent, Drawing, Key, Section
+from mvssl.reporting.samples import EncodedSamples, principal_components
 from mvssl.text import counted
 
-POINTS, VIEWS, LEAST = 1000, 4, 12
+MAX_POINTS, MAX_VIEWS, MIN_POINTS = 1000, 4, 12
+LINE_HEIGHT, LETTER = 15, 7.4  # of a group's name, where the drawing is SQUARE wide
 
 
-def embedding(look: Look) -> Section | Absent:
-    """A map per view, points coloured and named by class."""
-    if len(look.rows) < LEAST:
-        return Absent("Map of the embedding", f"too few to place: {counted(len(look.rows), 'sample')}")
-    step = -(-len(look.rows) // POINTS)
-    labels = None if look.labels is None else look.labels[::step]
-    figures = [_figure(look, view, x[::step], labels) for view, x in list(look.features.items())[:VIEWS]]
-    text = (
-        f"Features of {len(look.rows[::step]):,} {look.split} samples ({look.features_of}), placed "
-        "by t-SNE so that neighbours stay neighbours. Distances between far groups and axes mean nothing; seed 0."
+class Group(NamedTuple):
+    """Points [n, 2] in the unit square; a group without a colour is gray and has no name."""
+
+    name: str
+    points: Tensor
+    colour: int | None
+
+
+class GroupName(NamedTuple):
+    """A name at a place of the drawing, in per cent from its left and top edge."""
+
+    text: str
+    left: float
+    top: float
+    colour: int
+
+
+class PointsOfView(NamedTuple):
+    drawing: Drawing
+    names: list[GroupName]
+
+
+@dataclass(frozen=True)
+class Embedding(Section):
+    name, title = "embedding", "Map of the embedding"
+    note: str
+    views: list[PointsOfView]
+
+
+def show_embedding(encoded: EncodedSamples) -> Embedding | Absent:
+    """Return for each view the encoded samples as points, coloured and named by class."""
+    if len(encoded.indices) < MIN_POINTS:
+        return Absent(Embedding.title, f"too few to place: {counted(len(encoded.indices), 'sample')}")
+    step = -(-len(encoded.indices) // MAX_POINTS)
+    labels = None if encoded.labels is None else encoded.labels[::step]
+    views = [_show_view(encoded, view, x[::step], labels) for view, x in list(encoded.features.items())[:MAX_VIEWS]]
+    note = (
+        f"Features of {len(encoded.indices[::step]):,} {encoded.split} samples ({encoded.origin}), placed by t-SNE so "
+        "that neighbours stay neighbours. Axes and distances between far groups mean nothing; seed 0."
     )
-    left = len(look.features) - VIEWS
-    text += f" {left} more view{'s are' if left > 1 else ' is'} not drawn." if left > 0 else ""
-    body = el("div", el("p", text, class_="note"), el("div", figures, class_="charts wide"))
-    return Section("embedding", "Map of the embedding", body)
+    left = len(encoded.features) - MAX_VIEWS
+    return Embedding(note + (f" {counted(left, 'more view')} not drawn." if left > 0 else ""), views)
 
 
-def place(features: Tensor) -> Tensor:
-    """Features [n, d] in the unit square [n, 2]; all in its middle where they never vary."""
-    from sklearn.manifold import TSNE
+def place_features(features: Tensor) -> Tensor:
+    """Return features [n, d] as places in the unit square [n, 2]; features without variance are in its middle."""
+    from sklearn.manifold import TSNE  # slow to import
 
-    found, _ = components(features.float().nan_to_num(0.0), 50)
-    if not found.abs().max() > 0:
-        return torch.full((len(found), 2), 0.5)
-    found = found / found.std()
+    rows, _ = principal_components(features.float().nan_to_num(0.0), 50)
+    if not rows.abs().max() > 0:
+        return torch.full((len(rows), 2), 0.5)
+    rows = rows / rows.std()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # thread pools, ties: nothing that a reader could act on
-        made = TSNE(perplexity=min(30, (len(found) - 1) / 3), init="pca", random_state=0).fit_transform(found.numpy())
-    placed = torch.from_numpy(made)
-    low, high = placed.amin(0), placed.amax(0)
-    return (placed - low) / (high - low).clamp(min=1e-9)
+        warnings.simplefilter("ignore")  # about thread pools and ties; a reader cannot act on them
+        tsne = TSNE(perplexity=min(30, (len(rows) - 1) / 3), init="pca", random_state=0)
+        places = torch.from_numpy(tsne.fit_transform(rows.numpy()))
+    low, high = places.amin(0), places.amax(0)
+    return (places - low) / (high - low).clamp(min=1e-9)
 
 
-def _figure(look: Look, view: str, features: Tensor, labels: Tensor | None) -> Html:
-    rank = float(effective_rank(features))
-    note = f"Effective rank {rank:.3g} of {features.shape[1]}." if rank else "All features are equal: a collapse."
-    groups, said = group(look, place(features), labels)
-    # several labels make no groups in the plane, so names at their middles would only lie
-    return scatter(view, groups, f"{note} {said}".strip(), named=labels is None or labels.ndim == 1)
-
-
-def group(look: Look, placed: Tensor, labels: Tensor | None) -> tuple[list[Group], str]:
-    """Points by class: the largest classes in colour, others gray; and what that means, in words."""
+def group_points(encoded: EncodedSamples, places: Tensor, labels: Tensor | None) -> tuple[list[Group], str]:
+    """Return the points by class, the largest classes in colour and the others gray, and a note on that."""
     if labels is None:
-        return [Group("", _points(placed), 0)], ""
+        return [Group("", places, 0)], ""
     if labels.ndim == 2:
-        kind = int((labels.float().mean(0) - 0.5).abs().argmin())
-        name, there = look.class_name(kind), labels[:, kind] > 0
-        name = name if look.classes else f"class {name}"
-        share = f"{there.float().mean():.0%}"
-        said = f"Samples have several labels; the colour is one of them, {name}: {share} have it, nearest to half."
-        parts = [
-            Group(f"{name} absent", _points(placed[~there]), 0),
-            Group(f"{name} present", _points(placed[there]), 1),
-        ]
-        return [p for p in parts if p.points], said
-    kinds, counts = torch.unique(labels[labels >= 0], return_counts=True)
-    largest = sorted(kinds[counts.argsort(descending=True, stable=True)][:COLOURS].tolist())
-    rest = ~torch.isin(labels, torch.tensor(largest))
-    parts = [Group("", _points(placed[rest]), None)]
-    parts += [Group(look.class_name(k), _points(placed[labels == k]), c) for c, k in enumerate(largest)]
-    said = f"The {COLOURS} largest of {len(kinds)} classes are named, the others gray." if len(kinds) > COLOURS else ""
-    return [p for p in parts if p.points], said
+        chosen = int((labels.float().mean(0) - 0.5).abs().argmin())
+        name, present = encoded.class_name(chosen), labels[:, chosen] > 0
+        name = name if encoded.classes else f"class {name}"
+        note = f"Samples have several labels. The colour is {name}, which {present.float().mean():.0%} have."
+        groups = [Group(f"{name} absent", places[~present], 0), Group(f"{name} present", places[present], 1)]
+    else:
+        classes, counts = torch.unique(labels[labels >= 0], return_counts=True)
+        order = counts.argsort(descending=True, stable=True)
+        largest = sorted(classes[order][: len(PALETTE)].tolist())
+        few = len(classes) > len(PALETTE)
+        note = f"The {len(PALETTE)} largest of {len(classes)} classes have a colour." if few else ""
+        groups = [Group("", places[~torch.isin(labels, torch.tensor(largest))], None)]
+        groups += [Group(encoded.class_name(one), places[labels == one], k) for k, one in enumerate(largest)]
+    return [group for group in groups if len(group.points)], note
 
 
-def _points(placed: Tensor) -> list[tuple[float, float]]:
-    return [(px, py) for px, py in placed.tolist()]
+def _show_view(encoded: EncodedSamples, view: str, features: Tensor, labels: Tensor | None) -> PointsOfView:
+    rank = float(effective_rank(features))
+    collapse = "All features are equal: a collapse."
+    note = f"Effective rank {rank:.3g} of {features.shape[1]}." if rank else collapse
+    groups, said = group_points(encoded, place_features(features), labels)
+    named = [group for group in groups if group.name and group.colour is not None]
+    by = f", by {', '.join(group.name for group in named)}" if named else ""
+    description = f"{view}: {counted(len(features), 'sample')} as points{by}"
+    svg = Markup(points_svg([(group.points.numpy(), group.colour) for group in groups]))
+    legend = [Key(group.name, "dot", group.colour or 0) for group in named]
+    drawing = Drawing(view, "", svg, description, legend, f"{note} {said}".strip())
+    # groups of several labels have no place of their own in the plane
+    return PointsOfView(drawing, _place_names(named) if labels is None or labels.ndim == 1 else [])
+
+
+def _place_names(groups: list[Group]) -> list[GroupName]:
+    """Return the name of each group at the median of its points, moved so that names do not overlap."""
+    medians = [group.points.median(dim=0).values.tolist() for group in groups]
+    places = separate([(SQUARE * x, SQUARE * (1 - y)) for x, y in medians], [LETTER * len(g.name) for g in groups])
+    return [
+        GroupName(group.name, 100 * x / SQUARE, 100 * y / SQUARE, group.colour or 0)
+        for group, (x, y) in zip(groups, places, strict=True)
+    ]
+
+
+def separate(places: Sequence[tuple[float, float]], widths: Sequence[float]) -> list[tuple[float, float]]:
+    """Move texts of these widths up and down until none covers another, within the square of the drawing."""
+    left = [min(max(x, width / 2), SQUARE - width / 2) for (x, _), width in zip(places, widths, strict=True)]
+    top = [min(max(y, LINE_HEIGHT), SQUARE - LINE_HEIGHT) for _, y in places]
+    for _ in range(200):
+        moved = False
+        for i, j in itertools.combinations(range(len(places)), 2):
+            upper, lower = (i, j) if top[i] <= top[j] else (j, i)
+            overlap = LINE_HEIGHT - (top[lower] - top[upper])
+            if overlap > 0.1 and abs(left[i] - left[j]) < (widths[i] + widths[j]) / 2:
+                top[upper] = max(top[upper] - overlap / 2, LINE_HEIGHT)
+                top[lower] = min(top[lower] + overlap / 2, SQUARE - LINE_HEIGHT)
+                moved = True
+        if not moved:
+            break
+    return list(zip(left, top, strict=True))

@@ -1,80 +1,88 @@
-"""Mispaired samples: those whose views do not seem to show one thing, listed and, where they are found, drawn."""
+"""Mispaired samples: those whose views do not seem to show the same thing, as a list and as pictures."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from mvssl.data import ShardSource
-from mvssl.reporting import picture
-from mvssl.reporting.gather import Facts, short_path
-from mvssl.reporting.html import Html, el
-from mvssl.reporting.samples import take
-from mvssl.reporting.sections import Absent, Section
-from mvssl.reporting.sections.verdict import as_text
+from mvssl.reporting.content import Absent, Picture, Section, Table, describe_value
+from mvssl.reporting.facts import Facts, short_path
+from mvssl.reporting.pictures import encode_pixels, view_pixels
+from mvssl.reporting.samples import decode_batch
 from mvssl.runs.load import LoadedRun
 from mvssl.text import counted
 
-LISTED, DRAWN = 40, 12
-KEYS = ("shard", "key", "views", "score")
-NONE = "checks list such samples in mispaired.jsonl where the views of a run come from several columns"
-EARLY = "no check could tell yet who is: samples were met too few times, or partners are not found yet"
+MAX_LISTED, MAX_DRAWN = 40, 12
+Place = tuple[str, str]  # shard and key
+COLUMNS = ("shard", "key", "views", "score")
+NO_FILE = "checks list such samples in mispaired.jsonl if the views of a run come from several columns"
+TOO_EARLY = "the checks cannot tell yet: samples were used too few times, or most positives are not found yet"
 
 
-def mispaired(facts: Facts, run: LoadedRun | None, sources: list[ShardSource]) -> Section | Absent:
-    """The lines of mispaired.jsonl; the first of them as pictures where one of `sources` holds the samples."""
+class DrawnSample(NamedTuple):
+    key: str
+    score: str
+    views: list[tuple[str, Picture]]
+
+
+@dataclass(frozen=True)
+class Mispaired(Section):
+    name, title = "mispaired", "Mispaired samples"
+    note: str
+    samples: list[DrawnSample]
+    table: Table
+
+
+def show_mispaired(facts: Facts, run: LoadedRun | None, sources: list[ShardSource]) -> Mispaired | Absent:
+    """Return the lines of mispaired.jsonl, the first as pictures if one of `sources` holds the sample."""
     rows = facts.mispaired
     if not rows:
-        looked, told = (facts.folder / "mispaired.jsonl").exists(), "mispaired" in facts.metrics
-        why = "mispaired.jsonl is empty: no sample stands out" if told else EARLY
-        return Absent("Mispaired samples", why if looked else NONE)
+        checked, scored = (facts.folder / "mispaired.jsonl").exists(), "mispaired" in facts.metrics
+        empty = "mispaired.jsonl is empty: no sample stands out" if scored else TOO_EARLY
+        return Absent(Mispaired.title, empty if checked else NO_FILE)
     note = (
-        f"{counted(len(rows), 'sample')} whose views do not seem to show one thing, the most suspicious first. The "
-        "score is the share of strangers that fit better than the sample's own partner; a half is chance."
+        f"{counted(len(rows), 'sample')} whose views do not seem to show the same thing, the most suspicious first. "
+        "The score is the share of negatives that fit better than the sample's own positive; a half is chance."
     )
-    text = el("p", note, class_="note")
-    drawn = _pictures(run, sources, rows[:DRAWN]) if run else None
-    cells = [[el("td", _shown(row, name), data_label=name) for name in KEYS] for row in rows[:LISTED]]
-    head = el("thead", el("tr", [el("th", name) for name in KEYS]))
-    table = el("table", head, el("tbody", [el("tr", line) for line in cells]), class_="stack")
-    listed = el("details", el("summary", f"The first {min(len(rows), LISTED)} as a list"), table, open=drawn is None)
-    return Section("mispaired", "Mispaired samples", el("div", text, drawn, listed))
+    table = Table(list(COLUMNS), [[_read_cell(row, name) for name in COLUMNS] for row in rows[:MAX_LISTED]])
+    return Mispaired(note, _draw_samples(run, sources, rows[:MAX_DRAWN]) if run else [], table)
 
 
-def _pictures(run: LoadedRun, sources: list[ShardSource], rows: list[dict[str, Any]]) -> Html | None:
-    """The views of each sample side by side, under its key."""
-    found = _places(sources, set(map(_name, rows)))
-    figures = [_figure(run, *found[name], row) for row in rows if (name := _name(row)) in found]
-    return el("div", figures, class_="charts pairs") if figures else None
+def _draw_samples(run: LoadedRun, sources: list[ShardSource], rows: list[dict[str, Any]]) -> list[DrawnSample]:
+    """Return the samples that are found in `sources` and can be decoded."""
+    places = _find_samples(sources, set(map(_shard_and_key, rows)))
+    drawn = [_draw_sample(run, *places[at], row) for row in rows if (at := _shard_and_key(row)) in places]
+    return [sample for sample in drawn if sample]
 
 
-def _name(row: dict[str, Any]) -> tuple[str, str]:
+def _draw_sample(run: LoadedRun, source: ShardSource, index: int, row: dict[str, Any]) -> DrawnSample | None:
+    batch, views = decode_batch(source, [index]), run.views
+    if not len(batch.index):
+        return None
+    clean, key, named = views.clean(batch, "cpu"), str(row.get("key")), row.get("views")
+    names = [name for name in views.bases if not isinstance(named, list) or name in named] or views.bases
+    pixels = {name: view_pixels(views, name, clean[name], batch)[0] for name in names}
+    pictures = [(name, encode_pixels(one, f"{name} of sample {key}")) for name, one in pixels.items()]
+    return DrawnSample(key, describe_value(row.get("score", "")), pictures)
+
+
+def _find_samples(
+    sources: list[ShardSource], wanted: set[tuple[str, str]]
+) -> dict[tuple[str, str], tuple[ShardSource, int]]:
+    """Return source and index of samples by shard and key; the first source that holds one counts."""
+    places: dict[Place, tuple[ShardSource, int]] = {}
+    for source in sources:
+        for index in range(len(source)):
+            at = short_path(source.shard(index)), source.key(index)
+            if at in wanted:
+                places.setdefault(at, (source, index))
+            if len(places) == len(wanted):
+                return places
+    return places
+
+
+def _shard_and_key(row: dict[str, Any]) -> Place:
     return short_path(row.get("shard", "")), str(row.get("key"))
 
 
-def _shown(row: dict[str, Any], name: str) -> str:
-    return _name(row)[0] if name == "shard" else as_text(row.get(name, ""))
-
-
-def _places(sources: list[ShardSource], wanted: set[tuple[str, str]]) -> dict[tuple[str, str], tuple[ShardSource, int]]:
-    """Where the samples of these shards and keys are: source and index, the first that has them."""
-    found: dict[tuple[str, str], tuple[ShardSource, int]] = {}
-    for source in sources:
-        for i in range(len(source)):
-            name = short_path(source.shard(i)), source.key(i)
-            if name in wanted:
-                found.setdefault(name, (source, i))
-            if len(found) == len(wanted):
-                return found
-    return found
-
-
-def _figure(run: LoadedRun, source: ShardSource, index: int, row: dict[str, Any]) -> Html | None:
-    batch, views = take(source, [index]), run.views
-    if not len(batch.index):
-        return None
-    clean, named = views.clean(batch, "cpu"), row.get("views")
-    shown = [name for name in views.bases if not isinstance(named, list) or name in named] or views.bases
-    cells = []
-    for name in shown:
-        drawn = picture.look(views, name, clean[name], batch.columns[views.source_of(name)])[0]
-        cells.append(el("span", picture.cell(drawn, f"{name} of sample {row.get('key')}"), el("small", name)))
-    caption = el("figcaption", el("b", str(row.get("key"))), f" score {as_text(row.get('score', ''))}")
-    return el("figure", caption, el("div", cells, class_="near", style=f"--columns: {len(cells)}"))
+def _read_cell(row: dict[str, Any], name: str) -> str:
+    return _shard_and_key(row)[0] if name == "shard" else describe_value(row.get(name, ""))

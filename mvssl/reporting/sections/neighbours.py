@@ -1,104 +1,127 @@
-"""Nearest neighbours: a few samples, and those that the encoder finds most like them, view by view."""
+"""Nearest neighbours: a few samples, and those that the encoder finds most similar to them, for each view."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mvssl.reporting import picture
-from mvssl.reporting.html import Html, el, join
-from mvssl.reporting.samples import Look
-from mvssl.reporting.sections import Absent, Section
+from mvssl.reporting.content import Absent, Picture, Section
+from mvssl.reporting.pictures import Pixels, encode_pixels, view_pixels
+from mvssl.reporting.samples import EncodedSamples
 from mvssl.text import counted
 
-QUERIES, NEAREST, VIEWS = 6, 5, 6
+QUERIES, NEAREST, MAX_VIEWS = 6, 5, 6
 
 
-def neighbours(look: Look) -> Section | Absent:
-    """A figure per view; every sample is compared with all the others of the look."""
-    n = len(look.rows)
+class Cell(NamedTuple):
+    """A sample of a row; `kind` is the style sheet's class: query, same or other label, or none."""
+
+    picture: Picture
+    caption: str
+    kind: str
+
+
+class NeighboursOfView(NamedTuple):
+    view: str
+    agreement: str  # how often neighbours have the label of the query
+    columns: list[str]
+    cells: list[Cell]  # row by row: a query, then its neighbours
+
+
+@dataclass(frozen=True)
+class Neighbours(Section):
+    name, title = "neighbours", "Nearest neighbours"
+    note: str
+    views: list[NeighboursOfView]
+
+
+def show_neighbours(encoded: EncodedSamples) -> Neighbours | Absent:
+    """Return the nearest of all encoded samples for some of them."""
+    n, left = len(encoded.indices), len(encoded.features) - MAX_VIEWS
     if n < 3:
-        return Absent("Nearest neighbours", f"too few to compare: {counted(n, 'sample')}")
-    queries = choose(look.labels, n)
-    figures = [_figure(look, view, queries) for view in list(look.features)[:VIEWS]]
-    left = len(look.features) - VIEWS
-    text = (
-        f"{n:,} {look.split} samples, spread evenly over the shards, each compared with the others by the cosine of "
-        f"their features ({look.features_of}). Queries are chosen by label and place, not result."
+        return Absent(Neighbours.title, f"too few to compare: {counted(n, 'sample')}")
+    queries = choose_queries(encoded.labels, n)
+    note = (
+        f"{n:,} {encoded.split} samples, spread evenly over the shards, each compared with the others by the cosine of "
+        f"their features ({encoded.origin}). Queries are chosen by label and place, not by result."
     )
-    more = f" {left} more view{'s are' if left > 1 else ' is'} not drawn." if left > 0 else ""
-    body = el("div", el("p", text + more, class_="note"), el("div", figures, class_="figures"))
-    return Section("neighbours", "Nearest neighbours", body)
+    note += f" {counted(left, 'more view')} not drawn." if left > 0 else ""
+    return Neighbours(note, [_show_view(encoded, view, queries) for view in list(encoded.features)[:MAX_VIEWS]])
 
 
-def choose(labels: Tensor | None, n: int) -> list[int]:
-    """Queries: the first sample of different classes where there are classes, else samples evenly apart."""
+def choose_queries(labels: Tensor | None, n: int) -> list[int]:
+    """Return the first sample of some classes if there are enough classes, else samples at equal distances."""
     if labels is not None and labels.ndim == 1:
-        kinds = torch.unique(labels[labels >= 0]).tolist()
-        if len(kinds) >= QUERIES:
-            kinds = [kinds[k * len(kinds) // QUERIES] for k in range(QUERIES)]
-            return [int((labels == kind).nonzero()[0]) for kind in kinds]
-    asked = min(QUERIES, n)
-    return [k * n // asked for k in range(asked)]
+        classes = torch.unique(labels[labels >= 0]).tolist()
+        if len(classes) >= QUERIES:
+            classes = [classes[k * len(classes) // QUERIES] for k in range(QUERIES)]
+            return [int((labels == one).nonzero()[0]) for one in classes]
+    count = min(QUERIES, n)
+    return [k * n // count for k in range(count)]
 
 
-def nearest(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Cosine and number of the `k` most similar others of every sample: [n, d] -> [n, k] twice."""
+def find_nearest(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return cosine and number of the `k` most similar other samples: [n, d] -> [n, k] twice."""
     unit = F.normalize(features.float().nan_to_num(0.0), dim=1)
     similarity = (unit @ unit.T).fill_diagonal_(-torch.inf)
     return similarity.topk(min(k, len(features) - 1), dim=1)
 
 
-def _figure(look: Look, view: str, queries: list[int]) -> Html:
-    cosine, number = nearest(look.features[view], NEAREST)
-    found = [[q, *number[q].tolist()] for q in queries]
-    wanted = sorted({sample for row in found for sample in row})
-    place = {sample: k for k, sample in enumerate(wanted)}
-    views, batch = look.run.views, look.batch(wanted)
-    shown = picture.look(views, view, views.clean(batch, "cpu")[view], batch.columns[views.source_of(view)])
-    rows = []
-    for q, *others in found:
-        rows.append(_cell(look, shown[place[q]], q, None, None))
-        rows += [_cell(look, shown[place[o]], o, q, float(c)) for o, c in zip(others, cosine[q], strict=True)]
-    head = [el("b", "query"), *(el("b", str(k + 1)) for k in range(number.shape[1]))]
-    grid = el("div", head, rows, class_="near", style=f"--columns: {1 + number.shape[1]}")
-    return el("figure", el("figcaption", el("b", view), _agreement(look, number)), grid)
+def _show_view(encoded: EncodedSamples, view: str, queries: list[int]) -> NeighboursOfView:
+    cosine, number = find_nearest(encoded.features[view], NEAREST)
+    rows = [(query, number[query].tolist(), cosine[query].tolist()) for query in queries]
+    needed = sorted({sample for query, others, _ in rows for sample in (query, *others)})
+    batch = encoded.decode(needed)
+    clean = encoded.run.views.clean(batch, "cpu")[view]
+    pixels = dict(zip(needed, view_pixels(encoded.run.views, view, clean, batch), strict=True))
+    cells = []
+    for query, others, cosines in rows:
+        cells.append(_build_cell(encoded, pixels[query], query))
+        cells += [_build_cell(encoded, pixels[k], k, query, c) for k, c in zip(others, cosines, strict=True)]
+    columns = ["query", *(str(k + 1) for k in range(number.shape[1]))]
+    return NeighboursOfView(view, _describe_agreement(encoded, number), columns, cells)
 
 
-def _agreement(look: Look, number: Tensor) -> str | None:
-    """How often neighbours share the label, over all samples, beside chance."""
-    if look.labels is None:
-        return None
-    if look.labels.ndim != 1:
-        return " under a neighbour stands how many of the query's labels it has as well"
-    known = look.labels >= 0
+def _describe_agreement(encoded: EncodedSamples, number: Tensor) -> str:
+    """Return how often neighbours share the label, over all samples, beside chance."""
+    labels = encoded.labels
+    if labels is None:
+        return ""
+    if labels.ndim != 1:
+        return "below each neighbour: how many of the query's labels it shares"
+    known = labels >= 0
     if known.sum() < 2:
-        return None
-    same = (look.labels[number] == look.labels[:, None]).float()[known].mean()
-    counts = torch.bincount(look.labels[known]).double()
+        return ""
+    same = (labels[number] == labels[:, None]).float()[known].mean()
+    counts = torch.bincount(labels[known]).double()
     chance = (counts * (counts - 1)).sum() / (counts.sum() * (counts.sum() - 1))
-    k = number.shape[1]
-    return f" the {k} nearest share the label in {same:.0%} of cases; any two samples in {chance:.0%}"
+    return f"the {number.shape[1]} nearest share the label in {same:.0%} of cases; any two samples in {chance:.0%}"
 
 
-def _cell(look: Look, x: Tensor, sample: int, query: int | None, cosine: float | None) -> Html:
-    text, agrees = _label(look, sample, query)
-    said = f"{'query' if query is None else 'neighbour'}{f', label {text}' if text else ''}"
-    said += f", cosine {cosine:.2f}" if cosine is not None else ""
-    mark = {True: "✓ ", False: "✗ ", None: ""}[agrees]
-    under = text or (f"{cosine:.2f}" if cosine is not None else "")
-    kind = {True: "same", False: "other", None: "query" if query is None else None}[agrees]
-    return el("span", picture.cell(x, said), el("small", join([mark, under]), title=said), class_=kind)
+def _build_cell(
+    encoded: EncodedSamples, pixels: Pixels, sample: int, query: int | None = None, cosine: float = 0.0
+) -> Cell:
+    """Build the cell of a neighbour, or of a query if `query` is None."""
+    label, agrees = _compare_labels(encoded, sample, query)
+    described = f"label {label}" if label else ""
+    if query is None:
+        return Cell(encode_pixels(pixels, ", ".join(filter(None, ("query", described)))), label, "query")
+    text = ", ".join(filter(None, ("neighbour", described, f"cosine {cosine:.2f}")))
+    kind, mark = {True: ("same", "✓ "), False: ("other", "✗ "), None: ("", "")}[agrees]
+    return Cell(encode_pixels(pixels, text), mark + (label or f"{cosine:.2f}"), kind)
 
 
-def _label(look: Look, sample: int, query: int | None) -> tuple[str, bool | None]:
-    """What a sample is, and whether that agrees with the query; of several labels, how many it shares."""
-    if look.labels is None:
+def _compare_labels(encoded: EncodedSamples, sample: int, query: int | None) -> tuple[str, bool | None]:
+    """Return the label of a sample and whether it is that of the query; of several labels, how many are shared."""
+    if encoded.labels is None:
         return "", None
-    own = look.labels[sample]
-    if look.labels.ndim == 1:
-        name = look.class_name(int(own)) if own >= 0 else ""
-        return name, None if query is None or not name else bool(own == look.labels[query])
+    own = encoded.labels[sample]
+    if encoded.labels.ndim == 1:
+        name = encoded.class_name(int(own)) if own >= 0 else ""
+        return name, None if query is None or not name else bool(own == encoded.labels[query])
     if query is None:
         return f"{int(own.sum())} labels", None
-    asked = look.labels[query] > 0
-    return f"{int((asked & (own > 0)).sum())} of {int(asked.sum())}", None
+    wanted = encoded.labels[query] > 0
+    return f"{int((wanted & (own > 0)).sum())} of {int(wanted.sum())}", None

@@ -1,50 +1,53 @@
 """Where the run comes from: its recipe, the versions, and the samples that could not be decoded."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from mvssl.exporting.model_card import public
-from mvssl.reporting.gather import Facts, short_path
-from mvssl.reporting.html import el
-from mvssl.reporting.sections import Section
-from mvssl.text import counted
+from mvssl.reporting.content import Section
+from mvssl.reporting.facts import Facts, short_path
 from mvssl.training.next_commands import overriding
 
-MOST, SHORT = 20, 90  # undecodable samples listed; lines of a recipe that is shown unfolded
+MAX_BAD, MAX_LINES = 20, 90  # undecodable samples listed; lines of a recipe that is shown unfolded
 
 
-def origin(facts: Facts) -> Section:
-    """The resolved recipe without this machine's folders, versions, and what bad.jsonl holds."""
-    text = compact(public(facts.recipe, facts.name))
-    recipe = el(
-        "details",
-        el("summary", "The recipe"),
-        el("pre", el("code", text)),
-        open=text.count("\n") <= SHORT,
+@dataclass(frozen=True)
+class Origin(Section):
+    name, title = "origin", "Recipe and versions"
+    recipe: str
+    unfolded: bool
+    versions: str
+    bad: list[str]  # the first of the samples that could not be decoded
+    bad_count: int
+    command: str  # that trains the same run again
+
+
+def show_origin(facts: Facts) -> Origin:
+    """Return the resolved recipe without the folders of this machine, the versions, and the content of bad.jsonl."""
+    recipe = compact_recipe(public(facts.recipe, facts.name))
+    return Origin(
+        recipe,
+        recipe.count("\n") <= MAX_LINES,
+        ", ".join(f"{name} {version}" for name, version in facts.versions.items()),
+        [_describe_bad(row) for row in facts.bad[:MAX_BAD]],
+        len(facts.bad),
+        f"mvssl train recipe.yaml {overriding('train.out', f'runs/{facts.name}')}",
     )
-    versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
-    told = [el("p", f"Trained with {versions}." if versions else "Versions are not known: there is no versions.json.")]
-    if facts.bad:
-        told.append(el("p", f"{counted(len(facts.bad), 'sample')} could not be decoded; others took the place:"))
-        told.append(el("ul", [el("li", _bad(row)) for row in facts.bad[:MOST]], class_="plain"))
-        told += [el("p", f"and {len(facts.bad) - MOST} more, in bad.jsonl")] if len(facts.bad) > MOST else []
-    again = f"mvssl train recipe.yaml {overriding('train.out', f'runs/{facts.name}')}"
-    told.append(el("p", "The same run again: save the recipe as recipe.yaml, then ", el("code", again), class_="note"))
-    return Section("origin", "Recipe and versions", el("div", recipe, told))
 
 
-def compact(recipe: str) -> str:
-    """A recipe in as few lines as read well: short lists in one, values that are not set left out."""
-    return yaml.safe_dump(_set(yaml.safe_load(recipe)), sort_keys=False, default_flow_style=None, width=96)
+def compact_recipe(recipe: str) -> str:
+    """Return a recipe with short lists in one line and without keys that are not set."""
+    return yaml.safe_dump(_drop_empty(yaml.safe_load(recipe)), sort_keys=False, default_flow_style=None, width=96)
 
 
-def _set(tables: Any) -> Any:
+def _drop_empty(tables: Any) -> Any:
     if isinstance(tables, dict):
-        return {key: _set(value) for key, value in tables.items() if value not in (None, {}, [])}
-    return [_set(value) for value in tables] if isinstance(tables, list) else tables
+        return {key: _drop_empty(value) for key, value in tables.items() if value not in (None, {}, [])}
+    return [_drop_empty(value) for value in tables] if isinstance(tables, list) else tables
 
 
-def _bad(row: dict[str, Any]) -> str:
+def _describe_bad(row: dict[str, Any]) -> str:
     shard = short_path(row.get("shard"))
     return f"step {row.get('step')}: {shard} key {row.get('key')}, {row.get('column')}: {row.get('reason')}"

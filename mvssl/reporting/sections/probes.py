@@ -1,12 +1,15 @@
-"""Probe tables: a row per view and probe, a column per encoder; another protocol is another table."""
+"""Tables of the records in evaluation.json: a row for each view and probe, a column for each encoder."""
 
 from collections import Counter
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from mvssl.evaluation.results.records import Record, protocol_differences
 from mvssl.evaluation.results.tables import (
-    Row,
+    Row as RowKey,
+)
+from mvssl.evaluation.results.tables import (
     caveat,
     cell_at,
     columns_of,
@@ -18,176 +21,191 @@ from mvssl.evaluation.results.tables import (
     rows_of,
     title_of,
 )
-from mvssl.reporting.gather import Facts
-from mvssl.reporting.html import Html, el
-from mvssl.reporting.sections import Absent, Section
-from mvssl.text import counted
+from mvssl.reporting.content import Absent, Section
+from mvssl.reporting.facts import Facts
 from mvssl.training.next_commands import typed
 
-MANY = 16  # rows of one probe that are shown unfolded
-BEST = ("linear", "mlp", "knn", "fewlabel")  # whose score the summary quotes, the first there is
+MAX_ROWS = 16  # of one probe that are shown unfolded
+BEST = ("linear", "mlp", "knn", "fewlabel")  # probes whose score the summary quotes, the first that there is
 
 
-def probes(facts: Facts) -> Section | Absent:
-    """Every record of evaluation.json, the newest weights first, with its protocol to unfold."""
+class Number(NamedTuple):
+    """A cell: the value and its error are separate, so that the error can move below on a narrow screen."""
+
+    value: str
+    error: str
+    best: bool
+
+
+class Row(NamedTuple):
+    head: str
+    cells: list[Number | None]
+
+
+class Body(NamedTuple):
+    """Rows of one table, under the view and layer that they are of."""
+
+    columns: list[str]
+    places: list[tuple[str, list[Row]]]
+
+
+class Details(NamedTuple):
+    """A list of settings that can be unfolded."""
+
+    title: str
+    settings: dict[str, str]
+
+
+class ProbeTable(NamedTuple):
+    """Records that can be compared; a probe with very many rows is folded away."""
+
+    title: str
+    body: Body | None
+    folded: dict[str, Body]  # by probe
+    note: str
+    details: list[Details]
+
+
+@dataclass(frozen=True)
+class Probes(Section):
+    name, title = "probes", "Probes"
+    weights: dict[str, list[ProbeTable]]  # by the step of the weights, the newest first
+
+
+def show_probes(facts: Facts) -> Probes | Absent:
+    """Return all records; those of another protocol are in another table."""
     records = facts.records
     if not records:
-        why = (
-            f"no evaluation of this version; `mvssl evaluate {typed(facts.folder)}` makes one, where shards have labels"
+        command = f"`mvssl evaluate {typed(facts.folder)}`"
+        return Absent(Probes.title, f"no evaluation of this version; {command} makes one, if shards have labels")
+    subjects = sorted({_subject(r) for r in records}, key=lambda one: (one[0] != str(facts.folder), -one[1]))
+    weights: dict[str, list[ProbeTable]] = {}
+    for subject in subjects:
+        of = [record for record in records if _subject(record) == subject]
+        weights.setdefault(f"Weights of step {subject[1]:,}", []).extend(
+            _build_table(*one) for one in group_records(of)
         )
-        return Absent("Probes", why)
-    whose = sorted({_whose(r) for r in records}, key=lambda w: (w[0] != str(facts.folder), -w[1]))
-    parts = [_of_weights(*one, [r for r in records if _whose(r) == one]) for one in whose]
-    return Section("probes", "Probes", el("div", parts))
+    return Probes(weights)
 
 
-def highlight(records: list[Record]) -> str | None:
-    """The one line of the summary: the strongest probe of the newest weights, beside the untrained encoder."""
+def describe_best(records: list[Record]) -> str | None:
+    """Return the best probe of the newest weights beside the untrained encoder and chance; None without any."""
     trained = [r for r in records if r["encoder"] == "trained"]
-    newest = max((_whose(r)[1] for r in trained), default=0)
-    for name in BEST:
-        found = [r for r in trained if _whose(r)[1] == newest and r["probe"] == name]
-        if found:
-            best = max(found, key=lambda r: r["value"] if r["higher_is_better"] else -r["value"])
-            same = [
-                r
-                for r in records
-                if r["encoder"] == "untrained" and _place(r) == _place(best) and not any(protocol_differences(r, best))
-            ]
-            told = [f"{best['metric'].replace('_', ' ')} {_said(best)} by {full_name(best)} on {_view(best)}"]
-            told += [f"untrained {_said(same[0])}"] if same else []
+    newest = max((_subject(r)[1] for r in trained), default=0)
+    for probe in BEST:
+        candidates = [r for r in trained if _subject(r)[1] == newest and r["probe"] == probe]
+        if candidates:
+            best = max(candidates, key=lambda r: r["value"] if r["higher_is_better"] else -r["value"])
+            untrained = [r for r in records if r["encoder"] == "untrained" and _is_comparable(r, best)]
+            metric, place = best["metric"].replace("_", " "), _describe_place(best["view"], best["layer"])
+            parts = [f"{metric} {_with_unit(best)} by {full_name(best)} on {place}"]
+            parts += [f"untrained {_with_unit(r)}" for r in untrained[:1]]
             chance, unit = best.get("chance"), best["unit"]
-            told += [] if chance is None else [f"chance {format_value(chance, None, unit)} {unit}".strip()]
-            return "; ".join([*told, f"weights of step {newest:,}"])
+            parts += [] if chance is None else [f"chance {format_value(chance, None, unit)} {unit}".strip()]
+            return "; ".join([*parts, f"weights of step {newest:,}"])
     return None
 
 
-def _whose(record: Record) -> tuple[str, int]:
-    """Whose number it is: subject and step."""
+def _subject(record: Record) -> tuple[str, int]:
+    """Return the name and step of the weights that the record is of."""
     subject = record.get("subject", {})
     return subject.get("name", ""), subject.get("step") or 0
 
 
-def _place(record: Record) -> tuple[Any, ...]:
-    return _whose(record), record["view"], record["layer"], full_name(record), record["metric"]
+def _is_comparable(one: Record, other: Record) -> bool:
+    def key(record: Record) -> tuple[Any, ...]:
+        return _subject(record), record["view"], record["layer"], full_name(record), record["metric"]
+
+    return key(one) == key(other) and not any(protocol_differences(one, other))
 
 
-def _of_weights(name: str, step: int, records: list[Record]) -> Html:
-    """The tables about one state of the weights."""
-    tables = [_table(group, apart) for group, apart in group_records(records)]
-    return el("div", el("h3", f"Weights of step {step:,}"), tables)
-
-
-def _table(records: list[Record], apart: str) -> Html:
-    """A group of records that may stand in one table; a probe of very many numbers is folded away."""
+def _build_table(records: list[Record], difference: str) -> ProbeTable:
+    """Build the table of records that can be compared; `difference` is that of its protocol to the first table's."""
     probe = {(r["layer"], r["view"], row_name(r), r["metric"]): str(r["probe"]) for r in records}
-    rows = sorted(rows_of(records), key=lambda row: _order(records, row))
+    views, layers = (list(dict.fromkeys(r[key] for r in records)) for key in ("view", "layer"))
+    rows = sorted(rows_of(records), key=lambda row: (views.index(row.view), layers.index(row.layer)))  # as measured
     counts = Counter(probe[row] for row in rows)
-    few = [row for row in rows if counts[probe[row]] <= MANY]
-    parts: list[Html | None] = [_drawn(records, few) if few else None]
-    for name in [name for name, count in counts.items() if count > MANY]:
-        whole = _drawn(records, [row for row in rows if probe[row] == name])
-        parts.append(el("details", el("summary", f"{name}: {counted(counts[name], 'row')}"), whole))
-    gains = any("untrained" in r.get("gain", {}) for r in records)
-    whole = f", {told}" if (told := edges(records)) else ""
-    note = f"± one standard error{whole}; bold: the best of a row." + " Gain: trained minus untrained, paired." * gains
-    note += f" {told[0].upper()}{told[1:]}." if (told := caveat(records)) else ""
-    title = title_of(records, list(dict.fromkeys(r["metric"] for r in records)), apart)
-    told = el("p", title[:1].upper() + title[1:]), *parts, el("p", note, class_="note"), _details(records)
-    return el("div", *told, class_="probe")
+    few = [row for row in rows if counts[probe[row]] <= MAX_ROWS]
+    folded = {
+        f"{name}: {count} rows": _build_body(records, [row for row in rows if probe[row] == name])
+        for name, count in counts.items()
+        if count > MAX_ROWS
+    }
+    edge, choice = edges(records), caveat(records)
+    note = f"± one standard error{f', {edge}' if edge else ''}; bold: the best of a row."
+    note += " Gain: trained minus untrained, paired." if _has_gains(records) else ""
+    note += f" {choice[0].upper()}{choice[1:]}." if choice else ""
+    title = title_of(records, list(dict.fromkeys(r["metric"] for r in records)), difference)
+    body = _build_body(records, few) if few else None
+    return ProbeTable(title[:1].upper() + title[1:], body, folded, note, _build_details(records))
 
 
-def _drawn(records: list[Record], rows: list[Row]) -> Html:
-    """Rows under the view and layer that they are of, columns of encoders, and what training gained."""
-    columns = columns_of(records)
-    gains = any("untrained" in r.get("gain", {}) for r in records)
-    metrics = len({row[3] for row in rows}) > 1
-    units = len({r["unit"] for r in records}) > 1
+def _build_body(records: list[Record], rows: list[RowKey]) -> Body:
+    columns, gains = columns_of(records), _has_gains(records)
+    several_metrics = len({row.metric for row in rows}) > 1
+    several_units = len({r["unit"] for r in records}) > 1
+
+    def build_row(row: RowKey) -> Row:
+        cells = [cell_at(records, row, column) for column in columns]
+        present = [record for record in cells if record]
+        best = (max if present[0]["higher_is_better"] else min)(record["value"] for record in present)
+        unit = present[0]["unit"]
+        head = row.probe + f", {row.metric.replace('_', ' ')}" * several_metrics
+        head += f" ({unit})" * (several_units and bool(unit))
+        numbers = [_number(_text(r), r["value"] == best) if r else None for r in cells]
+        gain = next((r.get("gain", {}).get("untrained") for r in present if r["encoder"] == "trained"), None)
+        if gains:
+            text = format_value(gain["difference"], gain.get("standard_error"), unit, "+") if gain else ""
+            numbers.append(_number(text, False) if gain else None)
+        return Row(head, numbers)
+
     names = ["probe", *(encoder for encoder, _ in columns), *["gain"] * gains]
-    bodies = [
-        el("tbody", el("tr", el("th", _where(*place), colspan=len(names), scope="colgroup"), class_="of"),
-           [_row(records, row, columns, (metrics, units), gains) for row in inside])
-        for place, inside in groupby(rows, lambda row: (row[1], row[0]))
-    ]  # fmt: skip
-    return el("table", el("thead", el("tr", [el("th", name) for name in names])), bodies, class_="numbers")
+    places = groupby(rows, lambda row: (row.view, row.layer))
+    return Body(names, [(_describe_place(*place), list(map(build_row, of))) for place, of in places])
 
 
-def _order(records: list[Record], row: Row) -> tuple[int, int]:
-    """Views and layers in the order in which they were measured."""
-    views = list(dict.fromkeys(r["view"] for r in records))
-    layers = list(dict.fromkeys(r["layer"] for r in records))
-    return views.index(row[1]), layers.index(row[0])
+def _has_gains(records: list[Record]) -> bool:
+    return any("untrained" in r.get("gain", {}) for r in records)
 
 
-def _row(records: list[Record], row: Row, columns: list[tuple[str, str]], told: tuple[bool, bool], gains: bool) -> Html:
-    """One row; `told` says whether its head names metric and unit, as those of other rows differ."""
-    found = [cell_at(records, row, column) for column in columns]
-    there = [r for r in found if r]
-    best = (max if there[0]["higher_is_better"] else min)(r["value"] for r in there)
-    unit = there[0]["unit"]
-    head = row[2] + f", {row[3].replace('_', ' ')}" * told[0] + f" ({unit})" * (told[1] and bool(unit))
-    cells = [_cell(r, r is not None and r["value"] == best) for r in found]
-    gain = next((r.get("gain", {}).get("untrained") for r in there if r["encoder"] == "trained"), None)
-    if gains:
-        cells.append(
-            _number(format_value(gain["difference"], gain.get("standard_error"), unit, "+")) if gain else el("td")
-        )
-    return el("tr", el("th", head, scope="row"), cells)
-
-
-def _cell(record: Record | None, best: bool) -> Html:
-    return el("td") if record is None else _number(_text(record), best)
-
-
-def _number(text: str, best: bool = False) -> Html:
-    """`61.2 ± 0.4` with the error apart, so that it can go below on a narrow screen."""
-    value, sign, error = text.partition(" ± ")
-    return el("td", el("b", value) if best else value, el("small", f" {sign.strip()} {error}") if sign else None)
+def _number(text: str, best: bool) -> Number:
+    value, _, error = text.partition(" ± ")
+    return Number(value, error, best)
 
 
 def _text(record: Record) -> str:
     return format_value(record["value"], record.get("standard_error"), record["unit"])
 
 
-def _said(record: Record) -> str:
+def _with_unit(record: Record) -> str:
     return f"{_text(record)} {record['unit']}".strip()
 
 
-def _where(view: str, layer: str) -> str:
+def _describe_place(view: str, layer: str) -> str:
     return f"{'all views' if view == 'all' else view}{f', layer {layer}' if layer not in ('pixels', 'vector') else ''}"
 
 
-def _view(record: Record) -> str:
-    return _where(record["view"], record["layer"])
-
-
-def _details(records: list[Record]) -> Html:
-    """The whole protocol: what all rows share, then what each probe adds, then what was chosen for each encoder."""
+def _build_details(records: list[Record]) -> list[Details]:
+    """Return the full protocol: what all rows share, what each probe adds, and what was chosen for each encoder."""
     protocols = [r["protocol"] for r in records]
     shared = {key: value for key, value in protocols[0].items() if all(p.get(key) == value for p in protocols)}
-    parts = [
-        _lines(
-            "Shared by all rows",
-            shared | {k: v for k, v in records[0].items() if k in ("shards", "versions", "device")},
-        )
+    common = shared | {key: value for key, value in records[0].items() if key in ("shards", "versions", "device")}
+    groups: dict[str, dict[str, Any]] = {"Shared by all rows": common}
+    groups |= {row_name(r): {k: v for k, v in r["protocol"].items() if k not in shared} for r in records}
+    encoders = {id(r): f"{_describe_place(r['view'], r['layer'])}, {r['encoder']}" for r in records}
+    features = {encoders[id(r)]: r.get("subject", {}).get("features") for r in records}
+    groups["Features"] = {name: value for name, value in features.items() if value}
+    chosen = {f"{row_name(r)} on {encoders[id(r)]}": value for r in records if (value := r.get("chosen"))}
+    groups["Chosen by the data"] = chosen
+    return [
+        Details(title, {key.replace("_", " "): _plain(value) for key, value in settings.items()})
+        for title, settings in groups.items()
+        if settings
     ]
-    own = {row_name(r): {k: v for k, v in r["protocol"].items() if k not in shared} for r in records}
-    parts += [_lines(name, told) for name, told in own.items()]
-    made = {f"{_view(r)}, {r['encoder']}": r.get("subject", {}).get("features") for r in records}
-    parts.append(_lines("Features", {name: said for name, said in made.items() if said}))
-    chosen = {f"{row_name(r)} on {_view(r)}, {r['encoder']}": chosen for r in records if (chosen := r.get("chosen"))}
-    return el("details", el("summary", "The protocol"), parts, _lines("Chosen by the data", chosen))
-
-
-def _lines(title: str, told: dict[str, Any]) -> Html | None:
-    if not told:
-        return None
-    rows = [el("div", el("dt", key.replace("_", " ")), el("dd", _plain(value))) for key, value in told.items()]
-    return el("section", el("h4", title), el("dl", rows, class_="facts small"))
 
 
 def _plain(value: Any) -> str:
-    """Nested protocol entries as text: braces and quotes left out."""
+    """Return a nested setting as text without braces and quotes."""
     if isinstance(value, dict):
         return "; ".join(f"{key.replace('_', ' ')}: {_plain(inner)}" for key, inner in value.items())
     if isinstance(value, list):

@@ -1,57 +1,38 @@
-"""The contact sheet: samples of the run's first batch beside every view, drawn by the call that training makes."""
+"""The contact sheet: the first samples of the run beside every view, drawn by the call that training makes."""
 
-import itertools
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from matplotlib import rc_context
 
 from mvssl.data import ShardSource, loader
-from mvssl.figures.contact_sheet import NEXT_DRAW
-from mvssl.reporting import picture
-from mvssl.reporting.html import Html, el
-from mvssl.reporting.sections import Section
+from mvssl.figures.contact_sheet import draw_contact_sheet
+from mvssl.reporting.content import Picture, Section
+from mvssl.reporting.pictures import encode_figure
 from mvssl.runs.load import LoadedRun
 from mvssl.text import counted
-from mvssl.views import ViewSet
 
-STORED = "stored"
-ROWS, COLUMNS = 6, 12  # samples, and about how many pictures of each
-
-
-def sheet(run: LoadedRun, source: ShardSource) -> Section:
-    """A grid: a row per sample, its columns first, then draws of each view."""
-    rows = min(ROWS, len(source))
-    batch = next(iter(loader(source, batch_size=rows, seed=run.recipe.train.seed, stop_step=1)))
-    panels = list(_panels(run.views, batch, run.recipe.train.seed))
-    head = [el("b", title, el("small", draw)) for title, draw, _ in panels]
-    cells = []
-    for row, (title, draw, shown) in itertools.product(range(rows), panels):
-        there = batch.present.get(title if title in batch.columns and draw == STORED else run.views.source_of(title))
-        absent = there is not None and not there[row]
-        drawn = el("small", "absent") if absent else picture.cell(shown[row], f"sample {row + 1}: {title}, {draw}")
-        cells.append(drawn)
-    grid = el("div", head, cells, class_="sheet", style=f"--columns: {len(panels)}")
-    first = counted(rows, "sample")
-    text = f"{first}, the first of the run, as stored and as training draws each view; draw 1 is what step 1 saw."
-    told = {name: run.views.view(name).shows for name in run.views.names}
-    text += "".join(f" {name}: {shows}." for name, shows in told.items() if shows)
-    return Section("views", "Views", el("div", el("p", text, class_="note"), _scrolling(grid)))
+SAMPLES = 6
+GRAY = "#75808c"  # of texts and axes, readable on a light and on a dark page
+STYLE: dict[Any, Any] = {"figure.facecolor": "none", "axes.facecolor": "none"}
+STYLE |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GRAY)
 
 
-def _scrolling(content: Html) -> Html:
-    return el("div", content, class_="scroll", tabindex=0, role="region", aria_label="contact sheet")
+@dataclass(frozen=True)
+class Views(Section):
+    name, title = "views", "Views"
+    note: str
+    sheet: Picture
 
 
-def _panels(views: ViewSet, batch: Any, seed: int) -> Iterator[tuple[str, str, Tensor]]:
-    """(title, which draw, pictures), as many draws of each view as the page is wide."""
-    columns = list(dict.fromkeys(views.source_of(name) for name in views.names))
-    draws = min(max((COLUMNS - len(columns)) // len(views.names), 1), 3)
-    for name in columns:
-        yield name, STORED, picture.stored(views, name, batch.columns[name])
-    times = [views(batch._replace(position=batch.position + k * NEXT_DRAW), seed) for k in range(draws)]
-    for k in range(draws):  # the first of every view, then the second: on a phone the first columns show all sensors
-        for name in views.names:
-            if k and name not in views.bases:
-                continue  # a view with a count is drawn so often anyway
-            yield name, f"draw {k + 1}", picture.look(views, name, times[k][name], batch.columns[views.source_of(name)])
+def show_views(run: LoadedRun, source: ShardSource) -> Views:
+    """Return a row for each of the first samples of the run: its columns, then some draws of each view."""
+    samples, seed = min(SAMPLES, len(source)), run.recipe.train.seed
+    batch = next(iter(loader(source, batch_size=samples, seed=seed, stop_step=1)))
+    rates = {name: column.rate for name, column in run.recipe.data.columns.items()}
+    with rc_context(STYLE):
+        figure = draw_contact_sheet(run.views, batch, seed=seed, rates=rates)
+    first = counted(samples, "sample")
+    note = f"{first}, the first of the run, as stored and as training draws each view; draw 1 is what step 1 saw."
+    text = f"contact sheet: {first}, views {', '.join(run.views.names)}"
+    return Views(note, encode_figure(figure, text))

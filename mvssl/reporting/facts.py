@@ -1,0 +1,92 @@
+"""The files of a run folder as typed facts; no checkpoint and no shard is opened.
+
+in   a run folder, finished, stopped, or still in training
+out  `Facts`; a missing file gives an empty member, damaged content is left out and reported
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mvssl.errors import DataError
+from mvssl.evaluation.results.records import Record, is_record
+from mvssl.recipe import Recipe, load_recipe
+from mvssl.runs.json_forms import is_file_of_a_run, parsed
+from mvssl.runs.metric_series import Metrics, read_json_lines, read_metrics, read_text
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the files of a run say."""
+
+    folder: Path
+    recipe: Recipe
+    metrics: Metrics
+    records: list[Record]  # of evaluation.json, those that have all that a table needs
+    diagnosis: dict[str, Any]  # verdict.json
+    mispaired: list[dict[str, Any]]
+    bad: list[dict[str, Any]]
+    versions: dict[str, str]
+    exit: dict[str, Any] | None
+    age: float  # seconds since the last line of metrics.jsonl; infinite if there is none
+    left_out: list[str]  # which parts of these files could not be read
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def step(self) -> int:
+        """The last step with a metric."""
+        return max((series.steps[-1] for series in self.metrics.values()), default=0)
+
+
+def read_facts(folder: Path) -> Facts:
+    """Read a run folder. Raises `DataError` if it is no run or a file cannot be opened, and `RecipeError`."""
+    if not (folder / "recipe.yaml").is_file():
+        raise DataError(f"{folder} is no run folder: it has no recipe.yaml")
+    metrics_file, left_out = folder / "metrics.jsonl", []
+    return Facts(
+        folder=folder,
+        recipe=load_recipe(folder / "recipe.yaml"),
+        metrics=read_metrics(folder, left_out),
+        records=_read_records(folder / "evaluation.json", left_out),
+        diagnosis=_read_object(folder / "verdict.json", left_out),
+        mispaired=read_json_lines(folder / "mispaired.jsonl", left_out),
+        bad=read_json_lines(folder / "bad.jsonl", left_out),
+        versions=_read_object(folder / "versions.json", left_out),
+        exit=_read_object(folder / "exit.json", left_out) or None,
+        age=time.time() - metrics_file.stat().st_mtime if metrics_file.exists() else math.inf,
+        left_out=left_out,
+    )
+
+
+def short_path(path: Any) -> str:
+    """Return the folder and name of a shard, without the path of the machine."""
+    return "/".join(Path(str(path)).parts[-2:])
+
+
+def _read_object(file: Path, left_out: list[str]) -> dict[str, Any]:
+    """Return the content of a small file, or nothing if it is damaged."""
+    text = read_text(file, left_out)
+    value = parsed(text)
+    if is_file_of_a_run(file.name, value):
+        return value
+    if text:
+        left_out.append(f"{file.name}: damaged, or of another version")
+    return {}
+
+
+def _read_records(file: Path, left_out: list[str]) -> list[Record]:
+    text = read_text(file, left_out)
+    records = parsed(text)
+    if not isinstance(records, list):
+        left_out += [f"{file.name}: damaged, no JSON list"] * bool(text)
+        return []
+    usable = [record for record in records if is_record(record)]
+    if len(usable) < len(records):
+        missing = len(records) - len(usable)
+        left_out.append(f"{file.name}: {missing} of {len(records)} records, which lack what a table needs")
+    return usable
