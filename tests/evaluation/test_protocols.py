@@ -79,7 +79,7 @@ def test_mib_reads_the_posterior_of_the_objective_that_has_one(tmp_path):
 
 
 def test_a_protocol_that_does_not_fit_says_what_does(loaded, tmp_path):
-    with pytest.raises(RecipeError, match=r"objectives mib and infomax have.*--probe fewlabel"):
+    with pytest.raises(RecipeError, match=r"protocol mib.*--probe fewlabel"):
         evaluate(loaded, protocol="mib")
     flat = make_run(tmp_path, encoder={"name": "mlp", "options": {"widths": [8]}})
     with pytest.raises(RecipeError, match=r"has none; --protocol amdim"):
