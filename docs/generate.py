@@ -17,6 +17,7 @@ from mvssl.recipe.options import options_of
 from mvssl.recipe.schema import Column
 from mvssl.views import VIEWS
 
+LARGE = 10**6  # limits above it only catch typing errors, and are not shown
 TABLES = ("data", "views", "encoder", "objective", "optim", "train", "evaluate")
 
 
@@ -98,8 +99,8 @@ def _kind(value: dict[str, Any]) -> str:
     words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
     limits = [
         f"{sign} {value[key]}"
-        for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("exclusiveMaximum", "<"))
-        if key in value
+        for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("exclusiveMaximum", "<"), ("maximum", "≤"))
+        if key in value and value[key] < LARGE
     ]
     return " ".join([words.get(kind, kind), *limits])
 

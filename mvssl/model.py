@@ -21,9 +21,9 @@ from mvssl.errors import MvsslError, RecipeError
 from mvssl.objectives import Context, Objective, build_objective, find_objective
 from mvssl.objectives.metric_names import MetricName
 from mvssl.recipe import Recipe
+from mvssl.recipe.naming import drawn_names
 from mvssl.text import split_names
-from mvssl.views.bands import kept_names
-from mvssl.views.naming import drawn
+from mvssl.views.channels import kept_band_names
 
 
 class Term(NamedTuple):
@@ -144,7 +144,7 @@ def build_model(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], *, start_
     """
     for view in recipe.views:
         _check_name(view)
-    names = {view: drawn(view, table.count) for view, table in recipe.views.items()}
+    names = {view: drawn_names(view, table.count) for view, table in recipe.views.items()}
     bases = {name: view for view in recipe.views for name in names[view]}
     encoders = {}
     for group in recipe.encoder:
@@ -172,7 +172,7 @@ def _build_encoder(recipe: Recipe, group: str, sizes: Mapping[str, tuple[int, ..
             "give each view its own table under encoder"
         )
     largest = max(sizes.values(), key=lambda shape: shape[1:])
-    bands = {view: kept_names(recipe.views[view].options) for view in split_names(group)}
+    bands = {view: kept_band_names(recipe.views[view].options) for view in split_names(group)}
     return Encoder(recipe.encoder[group], largest, group, start_weights=start_weights, bands=bands)
 
 

@@ -88,7 +88,7 @@ def rival(name: str, recipe: Recipe, images: ShardSource, column: str) -> Method
     layout = memory_format_for(networks, torch.device("cpu"))
     networks.to(memory_format=layout)
     optimizer, numbers = build_optimizer(networks, recipe.optim), itertools.count()
-    size = images.forms[column].shape[-1]
+    size = images.specs[column].shape[-1]
     transform = part("transforms", "SimCLRTransform")(input_size=size, cj_strength=0.5, gaussian_blur=0.0)
     batches = iter(loader(images, batch_size=recipe.data.batch_size, seed=recipe.train.seed, stop_step=FOREVER))
     mean, std = (torch.tensor(value)[:, None, None] for value in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))

@@ -30,7 +30,7 @@ from mvssl.evaluation.results.metrics import Result
 from mvssl.files import MEASURED, PICTURE, check_output, write_picture
 from mvssl.recipe import Recipe
 from mvssl.training.step import Trainer, make_accelerator
-from mvssl.views.normalize import spread
+from mvssl.views.normalize import spread_indices
 
 METHODS = ("ours", "simclr", "byol", "vicreg")
 CHECKS = 8  # points of a curve
@@ -158,7 +158,7 @@ def draw(found: dict[str, Any], out: Path) -> None:
 def features(encode: Callable[[Batch], Tensor], shards: ShardSource, samples: int) -> Labelled:
     """What `encode` says of so many samples, evenly over the shards."""
     found, labels = [], []
-    for batch in sequential_loader(Subset(shards, spread(len(shards), samples).tolist()), batch_size=256):
+    for batch in sequential_loader(Subset(shards, spread_indices(len(shards), samples).tolist()), batch_size=256):
         with torch.inference_mode():
             found.append(encode(batch).float())
         labels.append(batch.columns["label"].long())

@@ -4,17 +4,19 @@ in   patterns of shards and the recipe's columns, or any map-style dataset of di
 out  `Batch`: tensors of n samples, addressed by their place in the run
 """
 
-from mvssl.data.batch import Batch, Sample, as_class_labels, stack_samples
-from mvssl.data.dataset_source import DatasetSource, Source, as_source
+from mvssl.data.batch import ArraySpec, Batch, Sample, as_class_labels
+from mvssl.data.dataset_source import DatasetSource, as_source
 from mvssl.data.loading import Loader, loader, sequential_loader
 from mvssl.data.order import Order
 from mvssl.data.packing import Packed, pack, pack_destination
 from mvssl.data.sample_errors import BadSample, SampleError
 from mvssl.data.shard_source import ShardSource, is_inside_json, open_shards
 from mvssl.data.shards import Summary, Verified, find_shards, pattern_list, summarize_shards, verify_shards
+from mvssl.data.source import Source
 from mvssl.data.workers import kill_workers
 
 __all__ = [
+    "ArraySpec",
     "BadSample",
     "Batch",
     "DatasetSource",
@@ -38,7 +40,6 @@ __all__ = [
     "pack_destination",
     "pattern_list",
     "sequential_loader",
-    "stack_samples",
     "summarize_shards",
     "verify_shards",
 ]

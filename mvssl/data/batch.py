@@ -1,6 +1,11 @@
-"""Samples stacked to a batch: the one thing that the rest of mvssl sees of the data."""
+"""A batch is a stack of samples. It is all that the rest of mvssl sees of the data.
+
+in   samples, and the `ArraySpec` that all samples of a column share
+out  `Batch`, tensors of n samples
+"""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,50 +19,65 @@ Sample = dict[str, np.ndarray]  # column -> array; a column that the sample lack
 
 
 class Batch(NamedTuple):
-    """n samples. A NamedTuple of tensors, so that torch can pin it and share it between processes."""
+    """n samples. It is a NamedTuple of tensors, so that torch can pin it and pass it between processes."""
 
     columns: dict[str, Tensor]  # column -> [n, ...]: uint8 images, float32, int64 labels
     position: Tensor  # int64 [n], place in the run
-    index: Tensor  # int64 [n], which sample of the source, after substitution
-    present: dict[str, Tensor]  # column -> bool [n], for columns that samples may lack; their rows are zero
+    index: Tensor  # int64 [n], number of the sample in its source, after substitution
+    present: dict[str, Tensor]  # column -> bool [n], for columns that samples may lack; absent rows are zero
     bad: list[BadSample]
 
 
-class Form(NamedTuple):
-    """What every sample of a column looks like."""
+class ArraySpec(NamedTuple):
+    """Shape and type of every sample of a column."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
 
 
 def stack_samples(
-    samples: list[Sample], forms: dict[str, Form], optional: set[str], position, index, bad: list[BadSample]
+    samples: list[Sample],
+    specs: Mapping[str, ArraySpec],
+    optional: set[str],
+    position: Sequence[int] | np.ndarray,
+    index: Sequence[int] | np.ndarray,
+    bad: list[BadSample],
 ) -> Batch:
-    """Samples that agree with `forms` as a batch; absent columns, all in `optional`, become rows of zeros."""
+    """Stack `samples`, which match `specs`, to a batch. Where a sample lacks an `optional` column, its row is zero."""
     columns, present = {}, {}
-    for name, form in forms.items():
-        block = np.zeros((len(samples), *form.shape), form.dtype)
+    for name, spec in specs.items():
+        block = np.zeros((len(samples), *spec.shape), spec.dtype)
         for row, sample in enumerate(samples):
             if name in sample:
                 block[row] = sample[name]
         columns[name] = torch.from_numpy(block)
         if name in optional:
             present[name] = torch.tensor([name in sample for sample in samples], dtype=torch.bool)
-    return Batch(columns, torch.as_tensor(position), torch.as_tensor(index), present, bad)
+    position, index = np.asarray(position, np.int64), np.asarray(index, np.int64)
+    return Batch(columns, torch.from_numpy(position), torch.from_numpy(index), present, bad)
 
 
-def common_form(name: str, arrays: list[np.ndarray]) -> Form:
-    """What more than half of `arrays` look like. Raises `DataError` where they differ too much for that."""
-    counts = Counter((array.shape, array.dtype) for array in arrays)
-    (shape, dtype), most = counts.most_common(1)[0]
+def common_spec(name: str, arrays: list[np.ndarray]) -> ArraySpec:
+    """Return the shape and type of more than half of `arrays`. Raises `DataError` where there is no such majority."""
+    counts = Counter(ArraySpec(array.shape, array.dtype) for array in arrays)
+    spec, most = counts.most_common(1)[0]
     if 2 * most <= len(arrays) and len(arrays) > 1:
-        seen = ", ".join(f"{list(shape)} {dtype}" for shape, dtype in list(counts)[:4])
-        raise DataError(f"columns.{name}: its samples differ in shape ({seen}){_advice(list(counts))}")
-    return Form(shape, dtype)
+        examples = ", ".join(f"{list(shape)} {dtype}" for shape, dtype in list(counts)[:4])
+        raise DataError(f"columns.{name}: its samples differ in shape ({examples}){_advice(list(counts))}")
+    return spec
 
 
-def _advice(forms: list[tuple[tuple[int, ...], np.dtype]]) -> str:
-    shapes = [shape for shape, _ in forms]
+def require_spec(name: str, array: np.ndarray, spec: ArraySpec) -> np.ndarray:
+    """Return `array`. Raises `SampleError` where its shape or type differs from the column's `spec`."""
+    if array.shape == spec.shape and array.dtype == spec.dtype:
+        return array
+    advice = _advice([ArraySpec(array.shape, array.dtype), spec])
+    given, wanted = f"{list(array.shape)} {array.dtype}", f"{list(spec.shape)} {spec.dtype}"
+    raise SampleError(f"it is {given} where the column is {wanted}{advice}", name)
+
+
+def _advice(specs: list[ArraySpec]) -> str:
+    shapes = [spec.shape for spec in specs]
     if all(len(shape) == 2 for shape in shapes):
         return "; give the column length: N, or mode: mono to sound of one channel and of several"
     if any(len(shape) != 3 for shape in shapes):
@@ -70,23 +90,18 @@ def _advice(forms: list[tuple[tuple[int, ...], np.dtype]]) -> str:
     return f"; give the column {' and '.join(advice)}" if advice else "; store all of them with the same number of bits"
 
 
-def conform(name: str, array: np.ndarray, form: Form) -> np.ndarray:
-    """`array` itself. Raises `SampleError` where it is not of the column's `form`."""
-    if array.shape == form.shape and array.dtype == form.dtype:
-        return array
-    advice = _advice([(array.shape, array.dtype), (form.shape, form.dtype)])
-    given, wanted = f"{list(array.shape)} {array.dtype}", f"{list(form.shape)} {form.dtype}"
-    raise SampleError(f"it is {given} where the column is {wanted}{advice}", name)
-
-
 def as_class_labels(labels: Tensor) -> Tensor:
-    """Raises `DataError` for an angle, a pose, a list of class numbers: rounded, they would pass for classes."""
+    """Return decoded labels as classes; negative numbers mean that a sample has no label.
+
+    [n] becomes class numbers, int64 [n]. [n, c] of 0 and 1 becomes multi-hot float32 [n, c]. Raises `DataError` for
+    other numbers, such as angles, poses or lists of class numbers: rounded, they would look like classes.
+    """
     if labels.ndim == 2:
         wrong = (labels != 0) & (labels != 1) & (labels >= 0) | labels.isnan()
-        said = "a list is 0 or 1 for each class; of a list of class numbers say how many there are: classes: 40"
+        rule = "a list holds 0 or 1 for each class; for a list of class numbers give their count, as in classes: 40"
     else:
         wrong = labels != labels.floor() if labels.is_floating_point() else labels != labels
-        said = "a label is the number of a class, a whole one"
+        rule = "a label is a whole number, the number of a class"
     if wrong.any():
-        raise DataError(f"data.label: {labels[wrong][0].item():g} is no class; {said}")
+        raise DataError(f"data.label: {labels[wrong][0].item():g} is no class; {rule}")
     return labels.float() if labels.ndim == 2 else labels.long()

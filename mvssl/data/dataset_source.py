@@ -8,29 +8,32 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mvssl.data.batch import Sample, common_form, conform
-from mvssl.data.decoding.arrays import channels_unclear
-from mvssl.data.decoding.decode import settle
-from mvssl.data.decoding.images import image_array
-from mvssl.data.decoding.texts import numbers
+from mvssl.data.batch import Sample, common_spec, require_spec
+from mvssl.data.decoding import channels_unclear, image_array, prepare_array, require_finite, to_numbers
 from mvssl.data.sample_errors import SampleError
-from mvssl.data.shard_source import ShardSource
+from mvssl.data.source import Source
 from mvssl.errors import DataError, RecipeError
 from mvssl.recipe import Column
 
+_PROBES = 9  # items that are read to learn what a column looks like
+
 
 class MapStyle(Protocol):
-    """What `DatasetSource` asks of a dataset: `dataset[i]` is a dict, `len(dataset)` how many there are."""
+    """A dataset that `DatasetSource` accepts: `dataset[i]` is a dict, `len(dataset)` the number of samples.
+
+    It may have a `fingerprint`, a string that names its data in place of a hash of nine items.
+    """
 
     def __len__(self) -> int: ...
     def __getitem__(self, i: int, /) -> Any: ...
 
 
-class DatasetSource:
+class DatasetSource(Source):
     """A dataset whose items are dicts of arrays, tensors ([c, h, w]), PIL images and numbers, as a source.
 
-    `columns` names the keys to keep; without it, every key of the first item that holds numbers. `missing="mask"` lets
-    items lack a key (or hold None). What an item raises counts as a bad sample.
+    `columns` names the keys to keep; by default, every key that holds numbers is kept. With `missing="mask"` an item
+    may lack a key or hold None. An exception that an item raises counts as a bad sample. Raises `RecipeError` where
+    `dataset` is not map-style, `DataError` where it is empty or its items hold no such columns.
     """
 
     def __init__(
@@ -42,47 +45,39 @@ class DatasetSource:
             raise DataError(f"{type(dataset).__name__} is empty")
         self._dataset, self._missing, self.dropped = dataset, missing, 0
         arrays = self._probe(columns)
-        self.forms = {name: common_form(name, given) for name, given in arrays.items()}
-        self.columns = {name: Column.model_validate({"field": name}) for name in self.forms}
-        self.optional = set(self.forms) if missing == "mask" else set()
+        self.specs = {name: common_spec(name, probes) for name, probes in arrays.items()}
+        self.columns = {name: Column.model_validate({"field": name}) for name in self.specs}
+        self.optional = set(self.specs) if missing == "mask" else set()
         self.fingerprint = str(getattr(dataset, "fingerprint", None) or self._fingerprint(arrays, self._probe(columns)))
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def __getitem__(self, i: int) -> Sample:
-        """Column -> array. Raises `SampleError`."""
         try:
             item = self._dataset[i]
         except Exception as error:  # whatever the user's code raises
             raise SampleError(f"{type(error).__name__}: {error}", where=f"sample {i}") from error
-        given = {name: item[name] for name in self.forms if name in item and item[name] is not None}
-        absent = [name for name in self.forms if name not in given]
-        if absent and (self._missing == "error" or not given):
+        present = {name: item[name] for name in self.specs if name in item and item[name] is not None}
+        absent = [name for name in self.specs if name not in present]
+        if absent and (self._missing == "error" or not present):
             raise SampleError("the item lacks it", absent[0], f"sample {i}")
-        return {name: conform(name, to_array(name, value), self.forms[name]) for name, value in given.items()}
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of one sample of each column."""
-        return {name: form.shape for name, form in self.forms.items()}
+        return {name: require_spec(name, to_array(name, value), self.specs[name]) for name, value in present.items()}
 
     def key(self, i: int) -> str:
-        """The sample's number: a dataset has no keys."""
         return str(i)
 
     def shard(self, i: int) -> str:
-        """The dataset's class."""
         return type(self._dataset).__name__
 
     def _probe(self, columns: list[str] | None) -> dict[str, list[np.ndarray]]:
-        """Each column of nine samples spread over the dataset."""
+        """Return each column of nine samples spread over the dataset."""
         arrays: dict[str, list[np.ndarray]] = {name: [] for name in columns or ()}
         failed: Exception | None = None
-        for i in sorted({round(place * (len(self) - 1) / 8) for place in range(9)}):
+        for i in sorted({round(place * (len(self) - 1) / (_PROBES - 1)) for place in range(_PROBES)}):
             try:
                 item = self._dataset[i]
-            except Exception as error:  # bad samples are met again, and counted, in the loader
+            except Exception as error:  # the loader meets bad samples again, and counts them
                 failed = failed or error
                 continue
             if not isinstance(item, dict):
@@ -97,49 +92,42 @@ class DatasetSource:
                     except SampleError:
                         if columns is not None:
                             raise
-        found = {name: given for name, given in arrays.items() if given}
+        found = {name: probes for name, probes in arrays.items() if probes}
         absent = [name for name in columns or () if name not in found]
         if not found or absent:
             holds, wanted = ", ".join(found) or "no numbers", ", ".join(absent) or "images, arrays or numbers"
             raise DataError(f"the items of {type(self._dataset).__name__} hold {holds}, not {wanted}") from failed
         return found
 
-    def _fingerprint(self, once: dict[str, list[np.ndarray]], again: dict[str, list[np.ndarray]]) -> str:
-        """One name for this data. A column that differs when read again is drawn at random: its values say nothing."""
-        whole = hashlib.blake2b(f"{type(self._dataset).__qualname__}[{len(self)}]".encode(), digest_size=16)
-        for name, arrays in sorted(once.items()):
-            other = again.get(name, [])
-            alike = len(arrays) == len(other) and all(map(np.array_equal, arrays, other))
-            whole.update(f" {name}".encode())
-            for array in arrays if alike else ():
-                whole.update(f"{array.shape} {array.dtype}".encode() + array.tobytes())
-        return whole.hexdigest()
+    def _fingerprint(self, first: dict[str, list[np.ndarray]], second: dict[str, list[np.ndarray]]) -> str:
+        """Return a hash of two readings. Values that differ between them are drawn at random, and do not count."""
+        digest = hashlib.blake2b(f"{type(self._dataset).__qualname__}[{len(self)}]".encode(), digest_size=16)
+        for name, arrays in sorted(first.items()):
+            again = second.get(name, [])
+            equal = len(arrays) == len(again) and all(map(np.array_equal, arrays, again))
+            digest.update(f" {name}".encode())
+            for array in arrays if equal else ():
+                digest.update(f"{array.shape} {array.dtype}".encode() + array.tobytes())
+        return digest.hexdigest()
 
 
 def to_array(name: str, value: Any) -> np.ndarray:
-    """An array, tensor, PIL image or number as a batch holds it. Raises `SampleError`."""
+    """Return an array, tensor, PIL image or number as a batch holds it. Raises `SampleError`."""
     column = Column.model_validate({"field": name, "channels_last": False})
-    if isinstance(value, Tensor | np.ndarray) and (unclear := channels_unclear(tuple(value.shape))):
+    if isinstance(value, Tensor):
+        value = (value.float() if value.dtype == torch.bfloat16 else value).detach().cpu().numpy()
+    if isinstance(value, np.ndarray) and (unclear := channels_unclear(value.shape)):
         raise SampleError(f"{unclear}; turn it (x.transpose(2, 0, 1), x.T) or give a PIL image", name)
     try:
         if isinstance(value, Image.Image):
-            array = image_array(column, value)
-        elif isinstance(value, Tensor):
-            array = settle(column, (value.float() if value.dtype == torch.bfloat16 else value).detach().cpu().numpy())
-        elif isinstance(value, np.ndarray):
-            array = settle(column, value)
-        else:
-            array = numbers(column, value)
+            return require_finite(image_array(column, value))
+        return require_finite(
+            prepare_array(column, value) if isinstance(value, np.ndarray) else to_numbers(column, value)
+        )
     except SampleError as error:
         raise SampleError(error.reason, name) from None
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise SampleError("some values are NaN or infinite", name)
-    return array
-
-
-Source = ShardSource | DatasetSource
 
 
 def as_source(data: Source | MapStyle) -> Source:
-    """`data` itself if it is a source, else the dataset wrapped in `DatasetSource`."""
-    return data if isinstance(data, ShardSource | DatasetSource) else DatasetSource(data)
+    """Return `data` if it is a source, else the dataset wrapped in `DatasetSource`."""
+    return data if isinstance(data, Source) else DatasetSource(data)

@@ -1,5 +1,7 @@
 """What can be wrong with one sample, and the record that is kept of it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from mvssl.errors import DataError
@@ -7,39 +9,39 @@ from mvssl.text import printable
 
 
 class SampleError(DataError):
-    """A sample cannot be used: `column` is where, `reason` is why, and what would mend it."""
+    """One sample cannot be used. `column` says where, `reason` says why and how to mend it."""
 
     def __init__(self, reason: str, column: str = "", where: str = ""):
         self.reason, self.column = printable(reason), column
         super().__init__(printable(f"{where}{': ' if where else ''}{column}{': ' if column else ''}{reason}"))
 
 
-class Absent(SampleError):
-    """The field is there, and what the column's path names in it is not: nothing stands there, or null."""
+class NoValueError(SampleError):
+    """The field is there, and holds nothing, or null, at the column's path."""
 
 
-class Unnamed(SampleError):
-    """The field is text, and its column has no `names` that say which class a text stands for."""
+class UnnamedTextError(SampleError):
+    """The field holds text, and its column has no `names` that give a text its class number."""
 
     def __init__(self, reason: str, column: str = "", where: str = "", texts: tuple[str, ...] = ()):
         super().__init__(reason, column, where)
         self.texts = texts
 
 
-class Unreadable(SampleError):
-    """The disk or the network failed, not the sample: another time it may be read. It ends a run, with code 74."""
+class ReadError(SampleError):
+    """The disk or the network failed, not the sample. It may be readable later, so it ends a run with code 74."""
 
 
-class Vanished(Unreadable):
-    """The shard is no longer there, which training survives as it survives a bad sample."""
+class ShardGoneError(ReadError):
+    """The shard was deleted. Training treats its samples as bad samples."""
 
 
-class Partial(SampleError):
-    """The bytes are sound, and only a part of what they hold could be kept: frames, bits, bands or pages."""
+class LossyError(SampleError):
+    """The bytes are sound, but only a part of them could be kept: some frames, bits, bands or pages."""
 
 
 class BadSample(NamedTuple):
-    """One sample that could not be used, as the ledger keeps it."""
+    """The record of one sample that could not be used."""
 
     position: int  # its place in the run
     key: str
@@ -47,3 +49,20 @@ class BadSample(NamedTuple):
     column: str
     reason: str
     substitute: str  # key of the sample that took its place; empty where none did
+
+
+@contextmanager
+def as_sample_errors(kind: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Turn what decoders raise on damaged bytes of `kind` into `SampleError`. Exceptions of `passing` stay."""
+    try:
+        yield
+    except (SampleError, *passing):
+        raise
+    except Exception as error:
+        raise SampleError(f"no readable {kind}: {error or type(error).__name__}") from None
+
+
+def refuse_larger(size: int, limit: int, what: str = "bytes") -> None:
+    """Raise `SampleError` where `size` is above `limit`."""
+    if size > limit:
+        raise SampleError(f"{size:,} {what}; the limit is {limit:,}")

@@ -1,11 +1,10 @@
-"""Loader processes: within the limits of the machine, watched while a batch is awaited, and ended for certain.
+"""Loader processes: their number of open files, batches from them, and their end.
 
 in   torch's iterator over a `DataLoader` with workers, and whether the run was asked to stop
 out  batches; a `StorageError` where a loader process was killed
 
-torch reports a dead worker by raising from a signal handler anywhere in the main thread, or not at all. Here a batch is
-awaited one second at a time, and the workers are looked at in between. One that hangs is found by
-`mvssl.training.watchdog`.
+torch reports a dead worker by raising from a signal handler anywhere in the main thread, or not at all. So a batch is
+awaited one second at a time, and the workers are checked in between. A run's watchdog finds a worker that hangs.
 """
 
 import contextlib
@@ -28,26 +27,29 @@ _ALWAYS_OPEN = 96  # shards of this process, log files, connections to other pro
 _PER_WORKER = 8  # pipes and locks
 
 
-def make_room_for_descriptors(workers: int, tensors: int, prefetch: int = 2) -> None:
-    """Raise the limit of open files as far as is needed: each tensor of a waiting batch is one. Raises `StorageError`.
+def raise_open_file_limit(workers: int, tensors: int, prefetch: int = 2) -> None:
+    """Raise the limit of open files to what workers need: one for each of the `tensors` of a waiting batch.
 
-    With too few, torch neither delivers the batch nor ends.
+    With too few, torch neither delivers the batch nor ends. Raises `StorageError` where the system does not allow it.
     """
-    wanted = psutil.Process().num_fds() + workers * (_PER_WORKER + prefetch * tensors) + tensors + _ALWAYS_OPEN
+    needed = psutil.Process().num_fds() + workers * (_PER_WORKER + prefetch * tensors) + tensors + _ALWAYS_OPEN
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if wanted <= soft or soft == resource.RLIM_INFINITY:
+    if needed <= soft or soft == resource.RLIM_INFINITY:
         return
-    if hard != resource.RLIM_INFINITY and wanted > hard:
+    if hard != resource.RLIM_INFINITY and needed > hard:
         raise StorageError(
-            f"data.workers={workers} needs about {wanted} open files and the limit is {hard}; raise it with "
-            f"`ulimit -n {max(1024, wanted)}`, or take data.workers=0"
+            f"data.workers={workers} needs about {needed} open files and the limit is {hard}; raise it with "
+            f"`ulimit -n {max(1024, needed)}`, or take data.workers=0"
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 @contextlib.contextmanager
-def started(make: Callable[[], Iterator[Any]]) -> Iterator[tuple[Iterator[Any], list[BaseProcess]]]:
-    """The iterator that `make` gives and the processes that it started, which are gone afterwards."""
+def start_workers(make: Callable[[], Iterator[Any]]) -> Iterator[tuple[Iterator[Any], list[BaseProcess]]]:
+    """Yield the iterator that `make` returns and the processes that it started; kill them at the end.
+
+    Raises `StorageError` where the system starts no more processes.
+    """
     before = set(multiprocessing.active_children())
     in_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGCHLD)
@@ -70,7 +72,7 @@ def started(make: Callable[[], Iterator[Any]]) -> Iterator[tuple[Iterator[Any], 
 
 
 def next_batch(iterator: Iterator[Any], workers: list[BaseProcess], stopped: Callable[[], bool]) -> Any:
-    """The next batch; None after the last one, or where the run was asked to stop meanwhile. Raises `StorageError`."""
+    """Return the next batch; None after the last one, or where the run was asked to stop. Raises `StorageError`."""
     while True:
         try:
             return next(iterator, None)
@@ -79,15 +81,15 @@ def next_batch(iterator: Iterator[Any], workers: list[BaseProcess], stopped: Cal
                 raise
             if stopped():
                 return None
-            # with a time limit torch no longer looks at the thread that copies batches to pinned memory
+            # with a time limit torch no longer checks the thread that copies batches to pinned memory
             copier = getattr(iterator, "_pin_memory_thread", None)
-            waits = str(error).startswith("DataLoader timed out") and (copier is None or copier.is_alive())
-            if not waits:
-                raise _failure(error, workers) from None
+            waiting = str(error).startswith("DataLoader timed out") and (copier is None or copier.is_alive())
+            if not waiting:
+                raise _worker_error(error, workers) from None
 
 
 def kill_workers() -> str:
-    """Kill the loader processes of this process; what the system said of each before: stopped, in disk-sleep, ..."""
+    """Kill the loader processes of this process. Return the state of each before: stopped, in disk-sleep, ..."""
     states = []
     for worker in list(_running):
         try:
@@ -99,18 +101,16 @@ def kill_workers() -> str:
     return ", ".join(states)
 
 
-def _failure(error: Exception, workers: list[BaseProcess]) -> StorageError:
+def _worker_error(error: Exception, workers: list[BaseProcess]) -> StorageError:
     for worker in workers:
-        worker.join(POLL / max(len(workers), 1))  # the system may not have told of its death yet
+        worker.join(POLL / max(len(workers), 1))  # the system may report its death late
     dead = [worker for worker in workers if not worker.is_alive()]
     if dead:
+        code = dead[0].exitcode
+        end = f"signal {-code}" if code is not None and code < 0 else f"code {code}"
         return StorageError(
-            f"loader process {dead[0].pid} ended with {_ending(dead[0].exitcode)}, perhaps for want of memory; the "
-            "same command goes on from the last checkpoint; data.workers=0 loads in the training process"
+            f"loader process {dead[0].pid} ended with {end}, perhaps because memory ran out; the same command goes on "
+            "from the last checkpoint; data.workers=0 loads in the training process"
         )
     first = str(error).partition("\n")[0] or type(error).__name__
     return StorageError(f"a loader process failed: {first}; try fewer data.workers, or a larger `ulimit -n`")
-
-
-def _ending(code: int | None) -> str:
-    return f"signal {-code}" if code is not None and code < 0 else f"code {code}"

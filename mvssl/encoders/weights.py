@@ -22,7 +22,7 @@ from mvssl.errors import DataError, MvsslError, RecipeError
 from mvssl.files import home_path
 from mvssl.recipe import load_recipe
 from mvssl.text import counted, split_names, warn
-from mvssl.views.bands import kept_names
+from mvssl.views.channels import kept_band_names
 
 _PREFIX = "encoders."
 _NESTED = ("state_dict", "model_state_dict", "model", "teacher")  # keys under which training scripts store weights
@@ -167,7 +167,7 @@ def _read_bands(source: Path, group: str) -> dict[str, list[str]]:
             recipe = load_recipe(run / "recipe.yaml")
             groups = [group] if group in recipe.encoder else list(recipe.encoder)
             views = split_names(groups[0]) if len(groups) == 1 else []
-            bands = {view: kept_names(recipe.views[view].options) for view in views}
+            bands = {view: kept_band_names(recipe.views[view].options) for view in views}
             return {view: names for view, names in bands.items() if names}
     except (MvsslError, OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # a folder of another program

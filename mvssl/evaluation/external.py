@@ -23,7 +23,7 @@ from mvssl.recipe.messages import nearest
 from mvssl.runs.load import CHOSEN_BY
 from mvssl.text import split_names
 from mvssl.views import build_views, resolve_statistics
-from mvssl.views.view_set import measures
+from mvssl.views.view_set import needs_measuring
 
 TIMM = "timm:"
 Shapes = Mapping[str, tuple[int, ...]]
@@ -99,7 +99,7 @@ def _subject(
 ) -> Subject:
     source = open_shards(recipe.data.train, recipe.data.folder, recipe.data.columns, missing="drop")
     tables = _chosen(recipe, only)
-    measured = {view for view, table in tables.items() if measures(view, table, source)}
+    measured = {view for view, table in tables.items() if needs_measuring(view, table, source)}
     plain = {v: t.model_copy(update={"normalize": "none"}) if v in measured else t for v, t in tables.items()}
     shapes = build_views(plain, source.shapes).shapes
     groups = _groups(sources, shapes, name)

@@ -26,9 +26,9 @@ from mvssl.errors import RecipeError
 from mvssl.figures.pixels import is_measured, rgb_pixels
 from mvssl.files import PICTURE, check_output, write_picture
 from mvssl.objectives import Objective
+from mvssl.recipe.naming import first_drawn
 from mvssl.runs.load import LoadedRun
 from mvssl.views import build_alike
-from mvssl.views.naming import first_drawn
 
 BATCH_SIZE = 64  # images that are each other's negatives
 TINT = 0.55  # share of a component's colour; the rest is the image in gray

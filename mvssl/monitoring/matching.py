@@ -21,7 +21,7 @@ from mvssl.distributed import collectives
 from mvssl.distributed.devices import send
 from mvssl.objectives.estimators import NEGATIVE, POSITIVE
 from mvssl.recipe import View
-from mvssl.views.naming import drawn
+from mvssl.recipe.naming import drawn_names
 
 FADE = 0.95  # what a visit still weighs at the next: the mean is that of about 20
 CHANCE = 0.1  # from this share on, a sample is near chance, which is 1/2
@@ -34,7 +34,7 @@ def pairs_of(views: dict[str, View]) -> dict[tuple[str, str], str]:
     found = {}
     for a, b in itertools.combinations(views, 2):
         if views[a].source != views[b].source:
-            for pair in itertools.product(drawn(a, views[a].count), drawn(b, views[b].count)):
+            for pair in itertools.product(drawn_names(a, views[a].count), drawn_names(b, views[b].count)):
                 found[pair] = f"{a}-{b}"
     return found
 

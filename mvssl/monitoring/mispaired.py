@@ -4,13 +4,10 @@ RUN/mispaired.jsonl   a line each, the most suspicious first: shard, key, views,
     mispaired.png     the first of them, a row each, all their columns side by side
 """
 
-import contextlib
 import json
 from pathlib import Path
 
-import numpy as np
-
-from mvssl.data import Batch, SampleError, Source, stack_samples
+from mvssl.data import Source
 from mvssl.errors import OutputError, StorageError
 from mvssl.files import write_file, write_picture
 from mvssl.monitoring.matching import Matching
@@ -49,15 +46,11 @@ def draw(folder: Path, found: Suspects, source: Source, views: ViewSet) -> None:
     """Draw the first suspects to mispaired.png; samples that can no longer be read are left out."""
     from mvssl.figures.contact_sheet import draw_column_sheet  # loads matplotlib
 
-    samples, shown = [], []
-    for suspect in found.listed[:DRAWN]:
-        with contextlib.suppress(SampleError):
-            samples.append(source[suspect.index])
-            shown.append(suspect)
+    batch = source.read_batch(suspect.index for suspect in found.listed[:DRAWN])
+    readable = set(batch.index.tolist())
+    shown = [suspect for suspect in found.listed[:DRAWN] if suspect.index in readable]
     if not shown:
         return
-    index = np.array([s.index for s in shown])
-    batch: Batch = stack_samples(samples, source.forms, source.optional, index, index, [])
     notes = [f"{source.key(s.index)}\n{s.views}\n{s.score:.0%} ahead" for s in shown]
     rates = {name: column.rate for name, column in source.columns.items()}
     try:

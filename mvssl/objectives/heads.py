@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mvssl.distributed.devices import rows_of, scattered
 from mvssl.encoders import Widths
 from mvssl.errors import RecipeError
-from mvssl.views.naming import base_by_name, first_drawn
+from mvssl.recipe.naming import first_drawn, undrawn_name
 
 
 class DIMHead(nn.Module):
@@ -111,7 +111,7 @@ def _owner(view: str, widths: Mapping[str, Widths], sizes: Mapping[str, object],
     """The view whose module this view uses: the first that it can share with."""
     if share is False:
         return view
-    base = {name: width.base or base_by_name(name, widths) for name, width in widths.items()}
+    base = {name: width.base or undrawn_name(name, widths) for name, width in widths.items()}
     return next(name for name in sizes if share or (base[name] == base[view] and sizes[name] == sizes[view]))
 
 

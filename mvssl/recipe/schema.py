@@ -127,7 +127,7 @@ class Objective(Table):
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
     name: str = Field(description="a built-in objective, such as cmc, or package.module:Class")
-    weight: float = Field(default=1.0, ge=0)
+    weight: float = Field(default=1.0, ge=0, description="factor of this term in the loss")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -138,12 +138,14 @@ class Objective(Table):
 class Optim(Table):
     """The optimizer and its learning rate over the run."""
 
-    name: Literal["adamw"] = "adamw"
-    lr: float = Field(default=1e-3, gt=0)
+    name: Literal["adamw"] = Field(default="adamw", description="the optimizer")
+    lr: float = Field(default=1e-3, gt=0, description="learning rate after the warm-up")
     weight_decay: float = Field(default=0.05, ge=0, description="not applied to norms, biases and other vectors")
-    betas: tuple[Share, Share] = (0.9, 0.999)
-    eps: float = Field(default=1e-8, gt=0)
-    schedule: Literal["cosine", "constant"] = "cosine"
+    betas: tuple[Share, Share] = Field(default=(0.9, 0.999), description="decay of AdamW's two moving averages")
+    eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon")
+    schedule: Literal["cosine", "constant"] = Field(
+        default="cosine", description="course of the learning rate after the warm-up"
+    )
     warmup: int = Field(default=0, ge=0, le=10**12, description="steps of linear warm-up")
     final: float = Field(default=0.0, ge=0, le=1, description="share of lr left at the end of the cosine")
     clip: float | None = Field(default=None, gt=0, description="largest gradient norm")
@@ -152,10 +154,10 @@ class Optim(Table):
 class Train(Table):
     """How long, how precise, and where to."""
 
-    epochs: float | None = Field(default=None, gt=0, le=1e9)
-    steps: int | None = Field(default=None, gt=0, le=10**12)
+    epochs: float | None = Field(default=None, gt=0, le=1e9, description="length in passes over train, or give steps")
+    steps: int | None = Field(default=None, gt=0, le=10**12, description="length in optimizer steps, or give epochs")
     precision: Literal["fp32", "tf32", "bf16"] = Field(default="fp32", description="fp32 is IEEE; bf16 has TF32 beside")
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=2**63, description="of weights, sample order and every draw")
     save_every: Count = Field(default=500, description="steps between checkpoints; the last step is always saved")
     keep: int = Field(default=2, ge=2, description="checkpoints kept")
     log_every: Count = Field(default=20, description="steps between lines of metrics.jsonl")
@@ -200,7 +202,7 @@ class Evaluate(Table):
     draws: Count = Field(default=20, description="random label sets per number of shots")
     segments: Column | None = Field(default=None, description="the class of every pixel, for the dense probe")
     ignore: int | None = Field(default=None, description="class of pixels that the dense probe leaves out")
-    finetune: Finetune = Field(default_factory=Finetune)
+    finetune: Finetune = Field(default_factory=Finetune, description="length and labels of the fine-tuning probe")
     options: dict[str, dict[str, Any]] = Field(default={}, description="keywords of a probe, such as knn: {k: 200}")
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="of the encoder's passes, as in train")
 

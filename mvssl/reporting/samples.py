@@ -10,13 +10,12 @@ import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mvssl.data import Batch, SampleError, ShardSource, as_class_labels, stack_samples
+from mvssl.data import Batch, ShardSource, as_class_labels
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.features.extraction import DIVERGED, not_finite
 from mvssl.evaluation.features.layers import build_encode
@@ -25,7 +24,7 @@ from mvssl.recipe import Recipe
 from mvssl.runs.load import LoadedRun, load_run
 from mvssl.text import counted
 from mvssl.views import build_alike
-from mvssl.views.normalize import spread
+from mvssl.views.normalize import spread_indices
 
 BATCH_SIZE = 64  # samples encoded together
 
@@ -66,7 +65,7 @@ def encode_samples(folder: Path, trust: Iterable[str], samples: int, checkpoint:
     indices: list[int] = []
     labels: list[Tensor] = []
     features: dict[str, list[Tensor]] = {}
-    chosen = spread(len(source), samples).tolist()
+    chosen = spread_indices(len(source), samples).tolist()
     for begin in range(0, len(chosen), BATCH_SIZE):
         batch = decode_batch(source, chosen[begin : begin + BATCH_SIZE])
         with torch.inference_mode():
@@ -118,13 +117,7 @@ def open_samples(recipe: Recipe) -> tuple[ShardSource, str]:
 
 def decode_batch(source: ShardSource, indices: Iterable[int]) -> Batch:
     """Return samples as a batch, without those that cannot be decoded."""
-    kept: list[int] = []
-    samples: list[Any] = []
-    for index in indices:
-        with contextlib.suppress(SampleError):
-            samples.append(source[index])
-            kept.append(index)
-    return stack_samples(samples, source.forms, source.optional, kept, kept, [])
+    return source.read_batch(indices)
 
 
 def read_class_names(paths: Iterable[Path]) -> list[str]:

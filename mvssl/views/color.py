@@ -1,12 +1,12 @@
 """Colour jitter as one matrix per sample, exact hue, colour spaces, solarisation and blur.
 
-in   images [n, c, h, w], three-channel ones in [0, 1], and parameters per sample drawn on the CPU in float64
+in   images [n, c, h, w], in [0, 1] if they have three channels, and float64 parameters per sample on the CPU
 out  images of the same kind; colour spaces in their own units (Lab: L 0..100; YDbDr: Y 0..1, Db and Dr within 4/3)
 
-Brightness, contrast, saturation and gray are linear in the pixel and the image's mean colour m: x -> A x + B m. So is
-any sequence of them, whose A and B are multiplied out before an image is touched. Parameters mean what they mean in
-torchvision's ColorJitter. It clamps to [0, 1] after every step; here there is one clamp at the end (and one before an
-exact hue), so results differ where a step in between leaves [0, 1].
+Brightness, contrast, saturation and gray are linear in the pixel and the image's mean colour m: x -> A x + B m. A
+sequence of them is linear too: A and B are multiplied first and applied to the image once. The parameters are those of
+torchvision's ColorJitter. torchvision clamps to [0, 1] after every step. Here one clamp follows at the end, and one
+comes before an exact hue. The results differ if a step in between leaves [0, 1].
 """
 
 from typing import Literal, NamedTuple
@@ -18,7 +18,7 @@ from torch import Tensor
 from mvssl.distributed.devices import send
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
-from mvssl.views.resample import filtered
+from mvssl.views.resample import apply_filters
 
 Space = Literal["rgb", "gray", "lab", "ydbdr"]
 GRAY = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)  # ITU-R BT.601
@@ -43,11 +43,11 @@ class Recolor(NamedTuple):
 
 
 class Jitter(NamedTuple):
-    """A batch's colour jitter: `first` for all rows, then hue and `second` for the rows that turn it in HSV."""
+    """A batch's colour jitter: `first` for all rows, then hue and `second` for the rows that rotate it in HSV."""
 
     first: Recolor
     rows: Tensor  # int64 [k]
-    turns: Tensor  # [k], in turns of the colour circle
+    turns: Tensor  # [k], in full turns of the colour circle
     second: Recolor
 
 
@@ -56,7 +56,8 @@ class ColorJitter:
 
     strengths   brightness, contrast, saturation, hue; the first three are factors in [max(0, 1 - s), 1 + s]
     p, gray_p   probability of the jitter, and of gray after it
-    Off three channels contrast turns about each channel's own mean; saturation, hue and gray raise `RecipeError`.
+    If there are not three channels, contrast uses each channel's own mean. Saturation, hue and gray then raise
+    `RecipeError`.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class ColorJitter:
         if channels != 3 and (s or h or gray_p):
             named = [name for name, on in (("saturation", s), ("hue", h), ("gray_p", gray_p)) if on]
             raise RecipeError(
-                f"{', '.join(named)}: means something for 3 channels only, the column has {channels}; "
+                f"{', '.join(named)}: defined for 3 channels only, the column has {channels}; "
                 "jitter: [brightness, contrast, 0, 0] works for any number"
             )
         self.channels, self.p, self.gray_p = channels, p, gray_p
@@ -76,7 +77,7 @@ class ColorJitter:
         self.active = bool(any(self.strengths) or gray_p)
 
     def draw(self, draws: Draws) -> Jitter:
-        """Parameters of every row, composed; float64 on the CPU."""
+        """Return the composed parameters of every row; float64 on the CPU."""
         u = draws.uniform("jitter", 4)
         on = draws.uniform("jitter_p", 1) < self.p
         low = torch.tensor([max(0.0, 1 - s) for s in self.strengths[:3]], dtype=torch.float64)
@@ -84,35 +85,35 @@ class ColorJitter:
         factors = torch.where(on, low + (high - low) * u[:, :3], 1.0)
         turns = torch.where(on[:, 0], self.strengths[3] * (2 * u[:, 3] - 1), 0.0)
         gray = draws.uniform("gray", 1)[:, 0] < self.gray_p
-        return jitter(factors, turns, draws.uniform("order", 4).argsort(1), gray, self.channels, self.hue)
+        return compose_jitter(factors, turns, draws.uniform("order", 4).argsort(1), gray, self.channels, self.hue)
 
     def __call__(self, x: Tensor, draws: Draws, clamp: bool = True) -> Tensor:
-        """Images jittered; `clamp` says that they lie in [0, 1] and that what enters HSV shall."""
+        """Return jittered images; `clamp` says that they lie in [0, 1], and clamps what enters HSV to that range."""
         return apply_jitter(x, self.draw(draws), clamp)
 
 
-def jitter(
+def compose_jitter(
     factors: Tensor, turns: Tensor, order: Tensor, gray: Tensor, channels: int, hue: Literal["hsv", "linear"]
 ) -> Jitter:
-    """Compose known parameters.
+    """Compose given parameters.
 
-    factors [n, 3] of brightness, contrast, saturation; turns [n] of the colour circle; order [n, 4], the operations
-    (0 brightness, 1 contrast, 2 saturation, 3 hue) first to last; gray bool [n], after them.
+    factors [n, 3]: brightness, contrast, saturation; turns [n]: hue, 1 is the full colour circle; order [n, 4]: the
+    operations, first to last (0 brightness, 1 contrast, 2 saturation, 3 hue); gray bool [n]: gray after them.
     """
     pixel, mean = _operations(factors, turns, channels, hue)
-    rank = order.argsort(1)  # when each operation comes
+    rank = order.argsort(1)  # the place of each operation
     exact = (turns != 0) & (hue == "hsv")
     early = (rank <= rank[:, [HUE]]) | ~exact[:, None]
     rows = exact.nonzero()[:, 0]
     first, second = _compose(pixel, mean, order, early), _compose(pixel[rows], mean[rows], order[rows], ~early[rows])
-    first, second = _grayed(first, gray & ~exact), _grayed(second, gray[rows])
+    first, second = _append_gray(first, gray & ~exact), _append_gray(second, gray[rows])
     return Jitter(first, rows, turns[rows], second)
 
 
 def _operations(factors: Tensor, turns: Tensor, channels: int, hue: str) -> tuple[Tensor, Tensor]:
-    """Each operation alone, as matrices on the pixel and on the mean colour; both [n, 4, c, c]."""
+    """Return each operation alone, as matrices on the pixel and on the mean colour; both [n, 4, c, c]."""
     same = torch.eye(channels, dtype=torch.float64)
-    luma = GRAY.expand(3, 3) if channels == 3 else same  # what contrast and saturation mix in
+    luma = GRAY.expand(3, 3) if channels == 3 else same  # what contrast and saturation blend with
     b, c, s = factors[:, :, None, None].unbind(1)
     turned = _hue_rotation(turns) if hue == "linear" and channels == 3 else same.expand(len(turns), -1, -1)
     nothing = torch.zeros_like(b * same)
@@ -122,7 +123,7 @@ def _operations(factors: Tensor, turns: Tensor, channels: int, hue: str) -> tupl
 
 
 def _hue_rotation(turns: Tensor) -> Tensor:
-    """Rotate the chroma plane of YIQ: keeps gray and luma, unlike HSV; [n, 3, 3]."""
+    """Return rotations [n, 3, 3] of the chroma plane of YIQ; they keep gray and luma, unlike HSV."""
     angle = 2 * torch.pi * turns
     rotation = torch.eye(3, dtype=torch.float64).repeat(len(turns), 1, 1)
     rotation[:, 1, 1] = rotation[:, 2, 2] = angle.cos()
@@ -131,7 +132,7 @@ def _hue_rotation(turns: Tensor) -> Tensor:
 
 
 def _compose(pixel: Tensor, mean: Tensor, order: Tensor, use: Tensor) -> Recolor:
-    """Multiply the operations that a row uses, in its order; after them the mean colour is (pixel + mean) m."""
+    """Multiply the operations that a row uses, in its order; the mean colour then becomes (pixel + mean) m."""
     same = torch.eye(pixel.shape[-1], dtype=torch.float64)
     pixel = torch.where(use[..., None, None], pixel, same)
     mean = torch.where(use[..., None, None], mean, 0.0)
@@ -143,7 +144,7 @@ def _compose(pixel: Tensor, mean: Tensor, order: Tensor, use: Tensor) -> Recolor
     return Recolor(a, b)
 
 
-def _grayed(recolor: Recolor, gray: Tensor) -> Recolor:
+def _append_gray(recolor: Recolor, gray: Tensor) -> Recolor:
     channels = recolor.pixel.shape[-1]
     if channels != 3:
         return recolor
@@ -152,82 +153,82 @@ def _grayed(recolor: Recolor, gray: Tensor) -> Recolor:
 
 
 def apply_jitter(x: Tensor, drawn: Jitter, clamp: bool = True) -> Tensor:
-    """Images [n, c, h, w] recoloured, not clamped at the end; a hue is turned the same in any range of numbers."""
-    x = recolored(x, drawn.first)
+    """Return jittered images [n, c, h, w], not clamped at the end; the hue rotation works in any range of numbers."""
+    x = recolor_pixels(x, drawn.first)
     if len(drawn.rows):
         rows = send(drawn.rows, x.device)
         bright = x[rows].clamp_(0, 1) if clamp else x[rows]
-        turned = turn_hue(bright, send(drawn.turns.float(), x.device))
-        x = x.index_copy(0, rows, recolored(turned, drawn.second))
+        turned = rotate_hue(bright, send(drawn.turns.float(), x.device))
+        x = x.index_copy(0, rows, recolor_pixels(turned, drawn.second))
     return x
 
 
-def recolored(x: Tensor, recolor: Recolor) -> Tensor:
-    """pixel x + mean m for every pixel."""
+def recolor_pixels(x: Tensor, recolor: Recolor) -> Tensor:
+    """Return pixel x + mean m for every pixel x of images [n, c, h, w] with mean colours m."""
     n, c, h, w = x.shape
     pixel, mean = send(torch.stack(recolor).float(), x.device)
     flat = x.reshape(n, c, h * w)
     return torch.baddbmm(mean @ flat.mean(2, keepdim=True), pixel, flat).view(n, c, h, w)
 
 
-def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
-    """Add `turns` [n] (1 = full circle) to the hue of HSV; value and saturation stay. x [n, 3, h, w]."""
+def rotate_hue(x: Tensor, turns: Tensor) -> Tensor:
+    """Add `turns` [n] (1 is the full circle) to the hue of x [n, 3, h, w]; value and saturation do not change."""
     r, g, b = x.unbind(1)
     top, bottom = torch.maximum(torch.maximum(r, g), b), torch.minimum(torch.minimum(r, g), b)
     chroma = top - bottom
     per = chroma.clamp(min=1e-12).reciprocal()
     sextant = torch.where(top == r, (g - b) * per, torch.where(top == g, 2 + (b - r) * per, 4 + (r - g) * per))
     sextant += 6 * turns[:, None, None]
-    # a channel falls short of the top by how near the hue is to the channel's opposite, on a circle of 6
+    # a channel is below the top by a function of the distance of the hue from the channel's own, on a circle of 6
     away = sextant[:, None] + torch.arange(3, -2, -2, device=x.device)[:, None, None]
     away -= 6 * (away / 6).round_()
-    short = away.abs_().neg_().add_(2).clamp_(0, 1)
-    return torch.addcmul(top[:, None], chroma[:, None], short, value=-1)
+    below = away.abs_().neg_().add_(2).clamp_(0, 1)
+    return torch.addcmul(top[:, None], chroma[:, None], below, value=-1)
 
 
 def to_space(x: Tensor, space: Space) -> Tensor:
-    """RGB in [0, 1] as `space`; rgb means as stored, for any number of channels."""
+    """Return RGB images in [0, 1] in `space`; rgb means as stored, with any number of channels."""
     if space == "rgb":
         return x
     if space == "lab":
         return _lab(x)
-    return mixed(x, GRAY[None] if space == "gray" else YDBDR)
+    return mix_channels(x, GRAY[None] if space == "gray" else YDBDR)
 
 
 def _lab(x: Tensor) -> Tensor:
-    """CIE Lab of sRGB under D65; kornia's builds its constants on the device, and the host would wait for them."""
-    share = mixed(kornia.color.rgb_to_linear_rgb(x), XYZ / D65[:, None])
+    """CIE Lab of sRGB under D65. kornia's function would make the host wait: it builds constants on the device."""
+    share = mix_channels(kornia.color.rgb_to_linear_rgb(x), XYZ / D65[:, None])
     root = torch.where(share > 0.008856, share.clamp(min=0.008856) ** (1 / 3), 7.787 * share + 4 / 29)
     x, y, z = root.unbind(1)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
-def mixed(x: Tensor, matrix: Tensor) -> Tensor:
-    """Every pixel of x [n, c, h, w] times `matrix` [k, c], which lies on the CPU."""
+def mix_channels(x: Tensor, matrix: Tensor) -> Tensor:
+    """Return every pixel of x [n, c, h, w] times `matrix` [k, c], which is on the CPU."""
     return torch.einsum("kc,nchw->nkhw", send(matrix.to(x.dtype), x.device), x)
 
 
 def from_space(x: Tensor, space: Space) -> Tensor:
-    """The inverse of `to_space`, clamped to [0, 1]; gray repeats its channel."""
+    """Return RGB [n, 3, h, w], the inverse of `to_space`, clamped to [0, 1]; gray repeats its channel."""
     if space == "lab":
         return kornia.color.lab_to_rgb(x)
     if space == "ydbdr":
-        x = mixed(x, YDBDR.inverse())
+        x = mix_channels(x, YDBDR.inverse())
     return (x.expand(-1, 3, -1, -1) if space == "gray" else x).clamp(0, 1)
 
 
-def solarized(x: Tensor, threshold: float = 0.5) -> Tensor:
-    """Invert what is at least `threshold`; x in [0, 1]."""
+def solarize(x: Tensor, threshold: float = 0.5) -> Tensor:
+    """Return x in [0, 1] with values of at least `threshold` inverted."""
     return torch.where(x >= threshold, 1 - x, x)
 
 
-def blurred(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
-    """Gaussian blur with `sigma` [n] pixels, a window of 2 radius + 1, reflected edges: torchvision's gaussian_blur."""
-    return filtered(x, *(_gaussian(sigma, radius, pixels) for pixels in x.shape[-2:]))
+def blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
+    """Blur with `sigma` [n] pixels, a window of 2 radius + 1 and reflected edges, as torchvision's gaussian_blur."""
+    return apply_filters(x, *(_gaussian(sigma, radius, pixels) for pixels in x.shape[-2:]))
 
 
 def _gaussian(sigma: Tensor, radius: int, pixels: int) -> Tensor:
-    """Blur matrices [n, pixels, pixels]; what falls beyond an edge is folded back about its first or last pixel."""
+    """Blur matrices [n, pixels, pixels]; weights beyond an edge are reflected at its first or last pixel."""
     i = torch.arange(pixels, device=sigma.device)
     here, there = i[:, None], i[None]
     total = torch.zeros(len(sigma), pixels, pixels, device=sigma.device)

@@ -1,7 +1,7 @@
-"""What happens to any normalised view, whatever its channels are: added noise, channels lost.
+"""Corruptions of a normalised view with any kind of channels: added noise and dropped channels.
 
-in   views [n, c, ...] and their draws
-out  the same, disturbed; 0 is a channel's mean
+in   views [n, c, ...] and the draws of their samples
+out  corrupted views of the same shape; 0 is the mean of a channel
 """
 
 import torch
@@ -12,23 +12,23 @@ from mvssl.errors import RecipeError
 from mvssl.random import Draws
 
 
-def check(noise: float, drop: float) -> None:
-    """Raise `RecipeError` for a deviation or a probability that is none."""
+def check_options(noise: float, drop: float) -> None:
+    """Raise `RecipeError` for a negative standard deviation, or a probability outside [0, 1)."""
     if noise < 0 or not 0 <= drop < 1:
         raise RecipeError(f"noise: {noise}, drop: {drop}; noise is at least 0, drop from 0 to below 1")
 
 
-def noisy(x: Tensor, noise: float, draws: Draws) -> Tensor:
-    """Gaussian noise of standard deviation `noise` on every value."""
+def add_noise(x: Tensor, noise: float, draws: Draws) -> Tensor:
+    """Return x with Gaussian noise of standard deviation `noise` on every value."""
     if not noise:
         return x
     return x + noise * draws.within("noise", x.device).normal("noise", *x.shape[1:], dtype=torch.float32)
 
 
-def without_channels(x: Tensor, drop: float, draws: Draws) -> Tensor:
-    """Each channel at 0 with probability `drop`; the one that came nearest to staying always stays."""
+def drop_channels(x: Tensor, drop: float, draws: Draws) -> Tensor:
+    """Return x with each channel set to 0 with probability `drop`; at least one channel is kept."""
     if not drop:
         return x
     drawn = draws.uniform("drop", x.shape[1])
-    stays = (drawn >= drop) | (drawn == drawn.amax(1, keepdim=True))
-    return x * send(stays.float(), x.device).view(*stays.shape, *[1] * (x.dim() - 2))
+    kept = (drawn >= drop) | (drawn == drawn.amax(1, keepdim=True))
+    return x * send(kept.float(), x.device).view(*kept.shape, *[1] * (x.dim() - 2))

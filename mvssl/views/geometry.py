@@ -1,7 +1,7 @@
 """Random crops, flips, translations and warps, as a few numbers per sample.
 
 in   ranges, the sizes of source and output, and the draws of a batch's samples
-out  a `Placement`, float64 on the CPU, which `resample.place` applies to images
+out  a `Placement`, float64 on the CPU, which `resample.apply_placement` applies to images
 
 A placement is relative (shares of height and width), so that sensors of different resolutions can repeat it.
 """
@@ -30,16 +30,16 @@ class Affine(Table):
 
 
 class Placement(NamedTuple):
-    """Where in the source each sample's output lies; every field float64 on the CPU."""
+    """Which part of the source each sample shows, and how it is moved; every field is float64 on the CPU."""
 
     box: Tensor  # [n, 2, 2] start and length of rows, then of columns, as shares of height and width
-    flip: Tensor  # [n] 1 where left and right are exchanged
+    flip: Tensor  # [n] 1: left and right are exchanged, 0: they are not
     shift: Tensor  # [n, 2] rows and columns moved after the crop, as shares of the output, reflected at its edges
     warp: Tensor | None  # [n, 5] degrees, down and right as shares, scale, shear in degrees; before the crop
 
     @classmethod
-    def whole(cls, n: int) -> "Placement":
-        """The whole image, upright."""
+    def full(cls, n: int) -> "Placement":
+        """Return placements that keep the full images as they are."""
         return cls(torch.tensor([0.0, 1.0]).double().expand(n, 2, 2), torch.zeros(n), torch.zeros(n, 2), None)
 
 
@@ -72,14 +72,14 @@ class ImageGeometry(Geometry):
         self.translate, self.translate_p, self.affine = translate, translate_p, affine
 
     def draw(self, draws: Draws) -> Placement:
-        """The placement of each sample; a shared flip is keyed by the sample alone, so all views toss one coin."""
+        """Return the placement of each sample; a shared flip depends on the sample alone, so all views agree."""
         n = len(draws.position)
-        whole = Placement.whole(n)
+        full = Placement.full(n)
         coin = Draws(draws.seed, draws.position, scope="shared") if self.shared_flip else draws
         return Placement(
-            box=_boxes(draws, self.inside, self.crop, self.ratio) if self.crop else whole.box,
-            flip=(coin.uniform("flip", 1)[:, 0] < self.flip).double() if self.flip else whole.flip,
-            shift=self._shift(draws) if self.translate else whole.shift,
+            box=_boxes(draws, self.inside, self.crop, self.ratio) if self.crop else full.box,
+            flip=(coin.uniform("flip", 1)[:, 0] < self.flip).double() if self.flip else full.flip,
+            shift=self._shift(draws) if self.translate else full.shift,
             warp=_warps(draws, self.inside, self.affine) if self.affine else None,
         )
 
@@ -90,7 +90,7 @@ class ImageGeometry(Geometry):
 
 
 def _boxes(draws: Draws, inside: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
-    """torchvision's RandomResizedCrop: area uniform, ratio log-uniform, first of ten tries that fits; [n, 2, 2]."""
+    """Crops [n, 2, 2] as torchvision's RandomResizedCrop: area uniform, ratio log-uniform, first of ten that fits."""
     height, width = inside
     area = height * width * _between(draws.uniform("area", ATTEMPTS), scale)
     aspect = _between(draws.uniform("aspect", ATTEMPTS), (math.log(ratio[0]), math.log(ratio[1]))).exp()

@@ -1,6 +1,6 @@
 """Views of images: geometry, then colour, then normalisation, for a whole batch on its device.
 
-in   a column [n, c, h, w], uint8 (taken as 0..255) or float32 (taken as it is), and the draws of its samples
+in   a column [n, c, h, w], uint8 (divided by 255) or float32 (as stored), and the draws of its samples
 out  float32 [n, k, *size]: the kept channels of the colour space, normalised
 """
 
@@ -18,11 +18,11 @@ from mvssl.recipe.messages import nearest
 from mvssl.views import color as colors
 from mvssl.views import corruption
 from mvssl.views import normalize as normalization
-from mvssl.views.bands import Channels, kept_channels
 from mvssl.views.base import Interpolation, View
+from mvssl.views.channels import Channels, kept_channels, select_channels
 from mvssl.views.geometry import Affine, ImageGeometry, Placement
 from mvssl.views.presets import PRESETS
-from mvssl.views.resample import place
+from mvssl.views.resample import apply_placement
 
 _MOST_SIGMA = 1000  # pixels of blur
 
@@ -30,25 +30,25 @@ LIGHT = {"lab": "lightness", "ydbdr": "luma"}  # the first channel of a colour s
 
 
 class ImageView(View):
-    """One view of a column of images `shape` = (c, h, w) or (h, w); everything random is off by default.
+    """One view of a column of images `shape` = (c, h, w) or (h, w); by default nothing is random.
 
     size            output pixels, one number or [height, width]; default the column's
-    crop, ratio     area and width / height of a random crop, then resized to `size`; without crop the whole is resized
-    flip            probability of exchanging left and right; with shared_flip all such views of a sample flip together
-    translate       pixels moved at most after the crop, edges reflected, with probability translate_p
+    crop, ratio     area and width / height of a random crop, then resized to `size`; without it the full image is
+    flip            probability of exchanging left and right; with shared_flip all such views of a sample agree
+    translate       largest shift in pixels after the crop, edges reflected, with probability translate_p
     affine          ranges of a random affine warp: degrees, translate, scale, shear
     interpolation   bilinear (antialiased), or nearest for masks and for depth with holes
     jitter          strengths of brightness, contrast, saturation, hue, in random order, with probability jitter_p
     hue             hsv (exact), or linear: a rotation of the chroma plane
-    gray_p          probability of losing colour; solarize_p of inverting what is at least 0.5
+    gray_p          probability of gray; solarize_p of inverting values of at least 0.5
     blur_p          probability of a Gaussian blur of blur_sigma = [low, high] output pixels
-    keep            probability with which each pixel stays; the others become 0
+    keep            probability of keeping a pixel; the others become 0
     color           rgb (as stored, any number of channels), gray, lab, ydbdr
     bands           names of the column's channels, in order
-    channels        what is kept of them: names of bands, names such as L, ab, Y, DbDr, or a list of numbers
-    nodata          stored value that means that nothing was measured: left out of every mean, 0 once normalised
-    noise           standard deviation of added Gaussian noise, once normalised
-    drop            probability with which a channel is set to 0, the mean once normalised; one always stays
+    channels        those to keep: names of bands, names such as L, ab, Y, DbDr, or a list of numbers
+    nodata          stored value for "not measured": left out of every mean, and 0 after normalisation
+    noise           standard deviation of added Gaussian noise, after normalisation
+    drop            probability of setting a channel to 0, the mean; at least one channel is kept
     normalize       half, imagenet, cifar10, lab, ydbdr, none, data (measured), {mean: [...], std: [...]}; default the
                     colour space's own: lab, ydbdr, or half; data where the training source holds floats
     """
@@ -91,11 +91,11 @@ class ImageView(View):
         _check_chances(**chances, solarize_p=solarize_p, blur_p=blur_p, keep=keep)
         if not 0 < blur_sigma[0] <= blur_sigma[1] <= _MOST_SIGMA:
             raise RecipeError(f"blur_sigma: {list(blur_sigma)}; give [low, high] pixels, above 0 to {_MOST_SIGMA}")
-        corruption.check(noise, drop)
+        corruption.check_options(noise, drop)
         given, (h, w) = shape[0], shape[1:]
         self.size = (h, w) if size is None else (size, size) if isinstance(size, int) else size
         if min(self.size) < 1 or math.prod(self.size) > MAX_PIXELS:
-            raise RecipeError(f"size: {size}; give pixels, at least 1, and {MAX_PIXELS:,} for the whole view at most")
+            raise RecipeError(f"size: {size}; give pixels, at least 1, and {MAX_PIXELS:,} for the full view at most")
         self.geometry: ImageGeometry = ImageGeometry(
             (h, w),
             self.size,
@@ -112,26 +112,26 @@ class ImageView(View):
         self.color: colors.Space = color
         self.nodata, self.noise, self.drop = nodata, noise, drop
         if nodata is not None and color != "rgb":
-            raise RecipeError(f"nodata: color: {color} mixes channels, and what was not measured with them")
+            raise RecipeError(f"nodata: color: {color} mixes channels, so one cannot be left out; leave color out")
         self.column_bands = tuple(bands or ())
-        self.whole, self.kept, self.bands = _channels(given, color, channels, bands)
-        self.early = color == "rgb" and given > 3  # of many bands only those that are kept go the whole way
-        self.jitter = colors.ColorJitter(len(self.kept) if self.early else given, jitter, jitter_p, gray_p, hue)
+        self.count, self.kept, self.bands = _channels(given, color, channels, bands)
+        self.select_first = color == "rgb" and given > 3  # of many bands only the kept ones are processed
+        self.jitter = colors.ColorJitter(len(self.kept) if self.select_first else given, jitter, jitter_p, gray_p, hue)
         default = color if color in ("lab", "ydbdr") else "half"
-        self.mean, self.std = normalization.statistics(normalize or default, self.kept, self.whole)
+        self.mean, self.std = normalization.channel_statistics(normalize or default, self.kept, self.count)
         self.shape = (len(self.kept), *self.size)
         self.shows = _shown(color, self.kept)
 
     def __call__(self, column: Tensor, draws: Draws | None, placement: Placement | None = None) -> Tensor:
-        """Column [n, c, h, w] to view [n, *shape]; without draws the clean view: resized, coloured, normalised.
+        """Return the view [n, *shape] of a column [n, c, h, w]; without draws the clean view: resized and normalised.
 
-        `placement` is another view's, for sensors that see the same scene; default this view's own draw.
+        `placement` is that of another view, for sensors that see the same scene. The default is an own draw.
         """
-        return self._seen(column, draws, placement, 0.0)
+        return self._make(column, draws, placement, 0.0)
 
     def measured(self, column: Tensor) -> Tensor:
         """Return the clean view with NaN where the column holds `nodata`."""
-        return self._seen(column, None, None, math.nan)
+        return self._make(column, None, None, math.nan)
 
     def with_channels(self, column: Tensor) -> Tensor:
         """Return a column [n, h, w] as [n, 1, h, w]."""
@@ -143,49 +143,47 @@ class ImageView(View):
         plain = options.get("color", "rgb") == "rgb" and options.get("normalize") is None
         return options.get("normalize") == "data" or (plain and floats)
 
-    def _seen(self, x: Tensor, draws: Draws | None, placement: Placement | None, empty: float) -> Tensor:
+    def _make(self, x: Tensor, draws: Draws | None, placement: Placement | None, fill: float) -> Tensor:
         stored = not x.is_floating_point()
         x = self.with_channels(x)
-        x = self._picked(x) if self.early else x
-        there = None if self.nodata is None else x != self.nodata
+        x = select_channels(x, self.kept) if self.select_first else x
+        known = None if self.nodata is None else x != self.nodata
         x = x.float().div_(255) if stored else x.float()
         if placement is None:
-            placement = Placement.whole(len(x)) if draws is None else self.geometry.draw(draws)
-        x, holes = self._placed(x, there, placement)
+            placement = Placement.full(len(x)) if draws is None else self.geometry.draw(draws)
+        x, holes = self._place(x, known, placement)
         if draws is not None:
-            x = self._distort(x, draws, stored)
+            x = self._corrupt(x, draws, stored)
         x = colors.to_space(x, self.color)
-        x = normalization.normalized(x if self.early else self._picked(x), self.mean, self.std)
+        x = normalization.normalize_channels(self._select_last(x), self.mean, self.std)
         if draws is not None:
-            x = corruption.without_channels(corruption.noisy(x, self.noise, draws), self.drop, draws)
-        return x if holes is None else x.masked_fill(holes if self.early else self._picked(holes), empty)
+            x = corruption.drop_channels(corruption.add_noise(x, self.noise, draws), self.drop, draws)
+        return x if holes is None else x.masked_fill(self._select_last(holes), fill)
 
-    def _picked(self, x: Tensor) -> Tensor:
-        """The kept channels of x [n, c, h, w]."""
-        if self.kept == list(range(x.shape[1])):
-            return x
-        return x.index_select(1, send(torch.tensor(self.kept), x.device))
+    def _select_last(self, x: Tensor) -> Tensor:
+        return x if self.select_first else select_channels(x, self.kept)
 
-    def _placed(self, x: Tensor, there: Tensor | None, placement: Placement) -> tuple[Tensor, Tensor | None]:
-        """Images at their place, and where they have holes: where less than half of a pixel's area was measured."""
-        if there is None:
-            return place(x, placement, self.size, self.interpolation), None
-        share = place(there.float(), placement, self.size, self.interpolation)
-        x = place(torch.where(there, x, 0.0), placement, self.size, self.interpolation) / share.clamp(min=1e-6)
-        whole, holes = (share >= 0.5).float(), share < 0.5
-        mean = (x * whole).sum((2, 3), keepdim=True) / whole.sum((2, 3), keepdim=True).clamp(min=1)
-        return torch.where(holes, mean, x), holes  # the mean of the rest, so that contrast does not see the holes
+    def _place(self, x: Tensor, known: Tensor | None, placement: Placement) -> tuple[Tensor, Tensor | None]:
+        """Return the images after `placement`, and their holes: pixels of which less than half was measured."""
+        if known is None:
+            return apply_placement(x, placement, self.size, self.interpolation), None
+        share = apply_placement(known.float(), placement, self.size, self.interpolation)
+        x = apply_placement(torch.where(known, x, 0.0), placement, self.size, self.interpolation)
+        x = x / share.clamp(min=1e-6)
+        valid, holes = (share >= 0.5).float(), share < 0.5
+        mean = (x * valid).sum((2, 3), keepdim=True) / valid.sum((2, 3), keepdim=True).clamp(min=1)
+        return torch.where(holes, mean, x), holes  # holes get the mean, so that they do not change the contrast
 
-    def _distort(self, x: Tensor, draws: Draws, stored: bool) -> Tensor:
-        """Colour jitter, one clamp where the range is known, then what follows it in the papers."""
+    def _corrupt(self, x: Tensor, draws: Draws, stored: bool) -> Tensor:
+        """Colour jitter, a clamp if the range is known (bytes), then solarisation, blur and dropped pixels."""
         if self.jitter.active:
             x = self.jitter(x, draws, clamp=stored)
             x = x.clamp_(0, 1) if stored else x
         if self.solarize_p and not stored:
-            raise RecipeError("solarize_p: inverts what is at least half of a byte's range; the column holds floats")
+            raise RecipeError("solarize_p: inverts bytes, but the column holds floats; leave it out")
         if self.solarize_p:
             rows = (draws.uniform("solarize", 1)[:, 0] < self.solarize_p)[:, None, None, None]
-            x = torch.where(send(rows, x.device), colors.solarized(x), x)
+            x = torch.where(send(rows, x.device), colors.solarize(x), x)
         if self.blur_p:
             x = self._blur(x, draws)
         if self.keep < 1:
@@ -198,17 +196,17 @@ class ImageView(View):
         rows = (draws.uniform("blur", 1)[:, 0] < self.blur_p).nonzero()[:, 0]
         sigma = (low + (high - low) * draws.uniform("sigma", 1)[:, 0])[rows].float()
         rows = send(rows, x.device)
-        return x.index_copy(0, rows, colors.blurred(x[rows], send(sigma, x.device), math.ceil(3 * high)))
+        return x.index_copy(0, rows, colors.blur(x[rows], send(sigma, x.device), math.ceil(3 * high)))
 
     def to_rgb(self, x: Tensor) -> Tensor | None:
-        """A view [n, k, h, w] as it would look, [n, 3, h, w] in [0, 1]; None where it is no colour image.
+        """Return views [n, k, h, w] as RGB pictures [n, 3, h, w] in [0, 1]; None if they are no colour images.
 
-        Channels of a colour space that the view does not keep are shown as middle gray; without light, at L = 65.
+        Channels of a colour space that the view does not keep are shown as middle gray, or at lightness L = 65.
         """
         x = x * self.std.to(x.device)[:, None, None] + self.mean.to(x.device)[:, None, None]
-        if self.whole == 1 and self.color == "rgb":
+        if self.count == 1 and self.color == "rgb":
             return x.clamp(0, 1).expand(-1, 3, -1, -1)
-        if self.whole > 3:
+        if self.count > 3:
             return None
         if self.color == "rgb":
             return x.clamp(0, 1) if len(self.kept) == 3 else None
@@ -219,34 +217,34 @@ class ImageView(View):
 
 
 def _shown(color: colors.Space, kept: list[int]) -> str:
-    """What `to_rgb` shows of a colour space, in words; empty where it shows everything."""
+    """Describe what `to_rgb` shows of a colour space; empty if it shows everything."""
     if color not in LIGHT or len(kept) == 3:
         return ""
     light, axes = LIGHT[color], "" if {1, 2} <= set(kept) else "one axis of "
     if 0 in kept:
         return f"{light}, in gray" if len(kept) == 1 else f"{light} and one axis of colour"
-    return f"{axes}colour without its {light}, which is drawn alike everywhere; gray is no colour"
+    return f"{axes}colour without its {light}, which is drawn the same everywhere; gray is no colour"
 
 
 def _check_chances(**chances: float) -> None:
     for name, value in chances.items():
         if not 0 <= value <= 1:
-            raise RecipeError(f"{name}: {value} is no probability; give 0 to 1")
+            raise RecipeError(f"{name}: {value} is no probability; give a number from 0 to 1")
 
 
 def _channels(
     given: int, color: colors.Space, channels: Channels | None, bands: list[str] | None
 ) -> tuple[int, list[int], tuple[str, ...]]:
-    """How many channels the colour space has, which are kept, and the names of these where they are bands."""
+    """Return the number of channels of the colour space, those to keep, and their names if they are bands."""
     if color != "rgb" and given != 3:
         raise RecipeError(f"color: {color} is made from 3 channels, the column has {given}; leave color out")
     if color != "rgb" and bands is not None:
-        raise RecipeError(f"bands: the names of a column's channels mean nothing in color: {color}; leave them out")
-    whole = 1 if color == "gray" else given
-    names = colors.CHANNELS[color] if bands is None and (whole == 3 or color == "gray") else {}
+        raise RecipeError(f"bands: color: {color} has its own channels, not those of the column; leave bands out")
+    count = 1 if color == "gray" else given
+    names = colors.CHANNELS[color] if bands is None and (count == 3 or color == "gray") else {}
     if isinstance(channels, str) and channels in names:
-        return whole, names[channels], ()
+        return count, names[channels], ()
     if isinstance(channels, str) and bands is None:
-        accepted = [*names, f"a list of 0..{whole - 1}", "names of bands, where the view says bands: [NAME, ...]"]
+        accepted = [*names, f"a list of 0..{count - 1}", "names of bands, if the view has bands: [NAME, ...]"]
         raise RecipeError(f"channels: {color} has no {channels!r}{nearest(channels, accepted)}")
-    return whole, *kept_channels(whole, channels, bands)
+    return count, *kept_channels(count, channels, bands)

@@ -18,13 +18,13 @@ from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.views import normalize as normalization
 from mvssl.views.base import Geometry, Spectrogram, View
-from mvssl.views.time_crop import Span, blanked, placed
+from mvssl.views.time_crop import TimeCrop, draw_intervals, mask_intervals
 
-FLOOR = 1e-6  # added to the power before the logarithm; a full-scale sine has several hundred
+FLOOR = 1e-6  # added to the power before the logarithm; the power of a full-scale sine is several hundred
 
 
-class Window(Geometry):
-    """Random windows of `share` of a recording, moved by up to `shift` of it beyond either end, and time masks."""
+class SoundGeometry(Geometry):
+    """Random windows of `share` of a recording, which may lie up to `shift` of it beyond either end, and time masks."""
 
     def __init__(self, share: float, *, shift: float = 0.0, time_mask: float = 0.0, masks: int = 1):
         if not 0 <= shift < 1:
@@ -33,28 +33,28 @@ class Window(Geometry):
             raise RecipeError(f"time_mask: {time_mask}, masks: {masks}; give a share from 0 to below 1, and at least 1")
         self.share, self.shift, self.time_mask, self.masks = share, shift, time_mask, masks
 
-    def draw(self, draws: Draws) -> Span:
-        """The window of each sample as start and length in shares of the recording, and the blanks in it."""
-        whole = Span.whole(len(draws.position))
+    def draw(self, draws: Draws) -> TimeCrop:
+        """Return the window of each sample, in shares of the recording, and the masks in it."""
+        full = TimeCrop.full(len(draws.position))
         start = (1 - self.share) * draws.uniform("window", 1) + self.shift * (2 * draws.uniform("shift", 1) - 1)
-        stretch = torch.cat([start, torch.full_like(start, self.share)], 1)
-        blanks = placed(draws, "time_mask", self.masks, 0, self.time_mask) if self.time_mask else whole.blanks
-        return Span(stretch, blanks)
+        interval = torch.cat([start, torch.full_like(start, self.share)], 1)
+        masks = draw_intervals(draws, "time_mask", self.masks, 0, self.time_mask) if self.time_mask else full.masks
+        return TimeCrop(interval, masks)
 
 
 class LogMelView(View):
-    """One view of a column of sound `shape` = (c, t) or (t,); everything random is off by default.
+    """One view of a column of sound `shape` = (c, t) or (t,); by default nothing is random.
 
     rate          samples per second of the column
-    length        samples that are looked at, from a random place in training and from the middle otherwise; default all
+    length        samples of a view, from a random place in training, else from the middle; default the column's
     window, hop   samples in a window of the spectrogram and from one to the next; default 25 ms and 10 ms
-    n_fft         samples that a window is padded to; default the next power of two
+    n_fft         samples of a window after padding; default the next power of two
     mels          number of frequency bands between `low` and `high` Hz; high: default half the rate
-    shift         largest share of the recording that it is moved in time, silence taking its place
+    shift         largest share of the recording that the window moves beyond an end; silence fills the gap
     gain          range [low, high] in dB of a random change of loudness
     snr           range [low, high] in dB of the ratio of the sound to added white noise
-    time_mask     largest share of the time that a mask sets to 0, the mean once normalised
-    freq_mask     the same for the frequency bands; `masks` is how many of each
+    time_mask     largest share of the time that a mask sets to 0, the mean
+    freq_mask     the same for the frequency bands; `masks` is the number of masks of each kind
     normalize     data (measured on the training source), none, or {mean: [...], std: [...]}, a number for each channel
     """
 
@@ -105,77 +105,83 @@ class LogMelView(View):
         for name, given in (("gain", gain), ("snr", snr)):
             if given is not None and not given[0] <= given[1]:
                 raise RecipeError(f"{name}: {list(given)} is no range; give [low, high] in dB")
-        self.geometry: Window = Window(self.length / t, shift=shift, time_mask=time_mask, masks=masks)
+        self.geometry: SoundGeometry = SoundGeometry(self.length / t, shift=shift, time_mask=time_mask, masks=masks)
         self.gain, self.snr, self.freq_mask, self.masks = gain, snr, freq_mask, masks
         self.spectrogram = Spectrogram(self.length / rate, low, rate / 2 if high is None else high)
         self.shows = "stripes of one colour are masked" if freq_mask or time_mask else ""
-        self.window, self.bank = torch.hann_window(window), filterbank(mels, self.n_fft, rate, *self.spectrogram[1:])
-        self.mean, self.std = normalization.statistics(normalize, list(range(c)), c)
+        self.window, self.bank = (
+            torch.hann_window(window),
+            mel_filterbank(mels, self.n_fft, rate, *self.spectrogram[1:]),
+        )
+        self.mean, self.std = normalization.channel_statistics(normalize, list(range(c)), c)
         self.shape = (c, mels, 1 + self.length // self.hop)
 
-    def __call__(self, column: Tensor, draws: Draws | None, placement: Span | None = None) -> Tensor:
-        """Column [n, c, t] to view [n, *shape]; without draws the clean view, of the middle of the recording.
+    def __call__(self, column: Tensor, draws: Draws | None, placement: TimeCrop | None = None) -> Tensor:
+        """Return the view [n, *shape] of a column [n, c, t]; without draws the clean view of the recording's middle.
 
-        `placement` is another view's, for microphones that heard the same; default this view's own draw.
+        `placement` is the window of another view, for microphones that recorded the same. The default is an own draw.
         """
         x = self.with_channels(column.float())
         if draws is None:
             middle = torch.full((len(x),), (x.shape[-1] - self.length) // 2)
-            return self._spectrogram(windows(x, middle, self.length))
-        span = self.geometry.draw(draws) if placement is None else placement
-        x = windows(x, starts(span.stretch * x.shape[-1], self.length, x.shape[-1]), self.length)
-        x = blanked(self._spectrogram(self._disturbed(x, draws)), span.blanks)
-        return blanked(x, placed(draws, "freq_mask", self.masks, 0, self.freq_mask), dim=2) if self.freq_mask else x
+            return self._compute_spectrogram(cut_windows(x, middle, self.length))
+        crop = self.geometry.draw(draws) if placement is None else placement
+        x = cut_windows(x, window_starts(crop.interval * x.shape[-1], self.length, x.shape[-1]), self.length)
+        x = mask_intervals(self._compute_spectrogram(self._corrupt(x, draws)), crop.masks)
+        if not self.freq_mask:
+            return x
+        return mask_intervals(x, draw_intervals(draws, "freq_mask", self.masks, 0, self.freq_mask), dim=2)
 
     def with_channels(self, column: Tensor) -> Tensor:
         """Return a column [n, t] as [n, 1, t]."""
         return column if column.dim() == 3 else column[:, None]
 
-    def _disturbed(self, x: Tensor, draws: Draws) -> Tensor:
+    def _corrupt(self, x: Tensor, draws: Draws) -> Tensor:
         if self.gain:
-            x = x * send(_factors(draws, "gain", self.gain), x.device)
+            x = x * send(_draw_factors(draws, "gain", self.gain), x.device)
         if self.snr:
             loudness = x.square().mean((1, 2), keepdim=True).sqrt()
             noise = draws.within("noise", x.device).normal("noise", *x.shape[1:], dtype=torch.float32)
-            x = x + loudness / send(_factors(draws, "snr", self.snr), x.device) * noise
+            x = x + loudness / send(_draw_factors(draws, "snr", self.snr), x.device) * noise
         return x
 
-    def _spectrogram(self, x: Tensor) -> Tensor:
+    def _compute_spectrogram(self, x: Tensor) -> Tensor:
         n, c, _ = x.shape
         window, bank = send(self.window, x.device), send(self.bank, x.device)
         waves = torch.stft(x.flatten(0, 1), self.n_fft, self.hop, len(window), window, return_complex=True)
         power = waves.real.square() + waves.imag.square()  # [n * c, frequencies, frames]
-        return normalization.normalized((bank @ power + FLOOR).log().unflatten(0, (n, c)), self.mean, self.std)
+        return normalization.normalize_channels((bank @ power + FLOOR).log().unflatten(0, (n, c)), self.mean, self.std)
 
 
-def _factors(draws: Draws, name: str, decibels: tuple[float, float]) -> Tensor:
-    """Amplitude factors [n, 1, 1] of levels uniform in a range of dB."""
+def _draw_factors(draws: Draws, name: str, decibels: tuple[float, float]) -> Tensor:
+    """Return factors of the amplitude, [n, 1, 1], with levels uniform in a range of dB."""
     low, high = decibels
     return (10 ** ((low + (high - low) * draws.uniform(name, 1)) / 20)).float()[..., None]
 
 
-def starts(stretch: Tensor, length: int, t: int) -> Tensor:
-    """Where windows of `length` begin that share the middle of `stretch` [n, 2], start and length in samples.
+def window_starts(interval: Tensor, length: int, t: int) -> Tensor:
+    """Return the starts, int64 [n], of windows of `length` with the middle of `interval` [n, 2] (start, length).
 
-    A window that is longer than another view's stretch moves inwards rather than off the recording of `t` samples.
+    All numbers are samples. A window that is longer than the interval stays inside the recording of `t` samples, or
+    at most as far outside as the interval.
     """
-    begin, end = stretch[:, 0], stretch.sum(1)
+    begin, end = interval[:, 0], interval.sum(1)
     start = (begin + end - length) / 2
     return start.maximum(begin.clamp(max=0)).minimum((end - length).clamp(min=t - length)).round().long()
 
 
-def windows(x: Tensor, start: Tensor, length: int) -> Tensor:
-    """[n, c, length] of x [n, c, t] from sample `start` (int64 [n], on the CPU) of each row; silence beyond."""
+def cut_windows(x: Tensor, start: Tensor, length: int) -> Tensor:
+    """Return [n, c, length] of x [n, c, t] from sample `start` (int64 [n], on the CPU) of each row, padded with 0."""
     t = x.shape[-1]
     if t == length and not start.any():
         return x
     place = send(start, x.device)[:, None] + torch.arange(length, device=x.device)
-    there = x.gather(2, place.clamp(0, t - 1)[:, None].expand(-1, x.shape[1], -1))
-    return there * ((place >= 0) & (place < t))[:, None]
+    inside = x.gather(2, place.clamp(0, t - 1)[:, None].expand(-1, x.shape[1], -1))
+    return inside * ((place >= 0) & (place < t))[:, None]
 
 
-def filterbank(mels: int, n_fft: int, rate: float, low: float, high: float) -> Tensor:
-    """Triangles [mels, n_fft // 2 + 1] of height 1, at equal steps of the mel scale. Raises `RecipeError`."""
+def mel_filterbank(mels: int, n_fft: int, rate: float, low: float, high: float) -> Tensor:
+    """Return triangles [mels, n_fft // 2 + 1] of height 1, at equal steps of the mel scale. Raises `RecipeError`."""
     if mels < 1 or not 0 <= low < high <= rate / 2:
         raise RecipeError(f"mels: {mels} from low: {low} to high: {high} Hz; give 0 <= low < high <= {rate / 2:g}")
     ends = 2595 * torch.log10(1 + torch.tensor([low, high], dtype=torch.float64) / 700)
@@ -188,6 +194,6 @@ def filterbank(mels: int, n_fft: int, rate: float, low: float, high: float) -> T
     if empty:
         raise RecipeError(
             f"mels: {mels} are too fine for n_fft: {n_fft} at {rate:g} samples per second: band {empty[0]} lies "
-            "between two of its frequencies; take fewer mels or a larger n_fft"
+            "between two of its frequencies; give fewer mels or a larger n_fft"
         )
     return bank.float()

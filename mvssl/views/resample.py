@@ -1,11 +1,11 @@
 """Crop, scale, flip, translation and affine warp of whole batches, equal to torchvision's antialiased operations.
 
 in   images [n, c, h, w], any number of channels, and a `Placement`
-out  images [n, c, *size]; nearest keeps every pixel's value
+out  images [n, c, *size]; nearest only copies pixels
 
-Crop, scale, flip and translation are one matrix for the rows and one for the columns of each sample, as an antialiased
-linear filter is separable (Heckbert, "Fundamentals of texture mapping and image warping", 1989); where nothing shrinks
-they are plain bilinear interpolation. A rotation or shear is a warp at source resolution before them.
+An antialiased linear filter is separable (Heckbert, "Fundamentals of texture mapping and image warping", 1989). Crop,
+scale, flip and translation are therefore one matrix for the rows and one for the columns of each sample. If nothing
+shrinks, this is plain bilinear interpolation. A rotation or shear is a warp at source resolution before them.
 """
 
 import torch
@@ -17,12 +17,12 @@ from mvssl.views.base import Interpolation
 from mvssl.views.geometry import Placement
 
 
-def place(x: Tensor, placement: Placement, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
-    """Images [n, c, h, w], moved as `placement` says, as [n, c, *size]."""
+def apply_placement(x: Tensor, placement: Placement, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
+    """Return images [n, c, h, w] cropped, flipped, moved and warped by `placement`, as [n, c, *size]."""
     inside = (x.shape[-2], x.shape[-1])
     if placement.warp is not None:
         x = warp(x, placement.warp, interpolation)
-    if inside == size and _still(placement):
+    if inside == size and _changes_nothing(placement):
         return x
     pixels = torch.tensor(inside, dtype=torch.float64)[:, None]
     turn = torch.stack([torch.zeros_like(placement.flip), placement.flip], 1)
@@ -30,17 +30,17 @@ def place(x: Tensor, placement: Placement, size: tuple[int, int], interpolation:
     axes = torch.cat([placement.box * pixels, turn[..., None], shift[..., None]], 2).float()  # [n, 2, 4]
     rows, columns = send(axes, x.device).unbind(1)
     if interpolation == "nearest":
-        return _pick(x, nearest_index(rows, inside[0], size[0]), nearest_index(columns, inside[1], size[1]))
-    return filtered(x, weights(rows, inside[0], size[0]), weights(columns, inside[1], size[1]))
+        return _gather_pixels(x, nearest_index(rows, inside[0], size[0]), nearest_index(columns, inside[1], size[1]))
+    return apply_filters(x, linear_filter(rows, inside[0], size[0]), linear_filter(columns, inside[1], size[1]))
 
 
-def _still(placement: Placement) -> bool:
-    crops = placement.box != Placement.whole(len(placement.box)).box
+def _changes_nothing(placement: Placement) -> bool:
+    crops = placement.box != Placement.full(len(placement.box)).box
     return not (crops.any() or placement.flip.any() or placement.shift.any())
 
 
 def centres(axis: Tensor, outside: int) -> Tensor:
-    """Where output pixels lie along one axis of the source, in source pixels [n, out].
+    """Return the places of output pixels along one axis of the source, in source pixels [n, out].
 
     `axis` [n, 4]: start and length in source pixels, flip (0 or 1), shift in output pixels.
     """
@@ -53,57 +53,57 @@ def centres(axis: Tensor, outside: int) -> Tensor:
     return start + length / outside * (i + 0.5)
 
 
-def weights(axis: Tensor, inside: int, outside: int) -> Tensor:
-    """The antialiased linear filter as matrices [n, out, in].
+def linear_filter(axis: Tensor, inside: int, outside: int) -> Tensor:
+    """Return the antialiased linear filter as matrices [n, out, in].
 
-    Its triangle reaches one output pixel to either side, at least one source pixel. Pixels outside the crop count
-    nothing, as if it had been cut out first.
+    Its triangle reaches one output pixel to either side, at least one source pixel. Pixels outside the crop have no
+    weight.
     """
     start, length = axis[:, 0, None], axis[:, 1, None]
     support = (length / outside).clamp(min=1)
-    triangle = tents(centres(axis, outside), support, inside)
+    triangle = triangles(centres(axis, outside), support, inside)
     j = torch.arange(inside, device=axis.device)
     in_box = (j >= start.floor()) & (j < (start + length).ceil())
     triangle = triangle * in_box[:, None]
     return triangle / triangle.sum(-1, keepdim=True)
 
 
-def tents(centre: Tensor, support: Tensor, inside: int) -> Tensor:
-    """max(0, 1 - |pixel - centre| / support): centre [n, out], support [n, 1], result [n, out, in], not normalised."""
+def triangles(centre: Tensor, support: Tensor, inside: int) -> Tensor:
+    """Return max(0, 1 - |pixel - centre| / support), [n, out, in], of centre [n, out] and support [n, 1]."""
     j = torch.arange(inside, device=centre.device) + 0.5
     return (1 - (j - centre[..., None]).abs() / support[..., None]).clamp_(min=0)
 
 
-def filtered(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """rows [n, out_h, h] and columns [n, out_w, w] applied to images [n, c, h, w]."""
+def apply_filters(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return images [n, c, h, w] times the matrices rows [n, out_h, h] and columns [n, out_w, w]."""
     n, c, h, w = x.shape
     x = torch.bmm(x.reshape(n, c * h, w), columns.mT).view(n, c, h, columns.shape[1])
     return torch.matmul(rows[:, None], x)
 
 
 def nearest_index(axis: Tensor, inside: int, outside: int) -> Tensor:
-    """The source pixel that an output pixel's centre falls into, inside the crop; int64 [n, out]."""
+    """Return the source pixel, inside the crop, at the centre of each output pixel; int64 [n, out]."""
     start, length = axis[:, 0, None], axis[:, 1, None]
     last = ((start + length).ceil() - 1).clamp(max=inside - 1)
     return torch.minimum(torch.maximum(centres(axis, outside).floor(), start.floor()), last).long()
 
 
-def _pick(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def _gather_pixels(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     n, c, _, w = x.shape
     x = x.gather(2, rows[:, None, :, None].expand(n, c, rows.shape[1], w))
     return x.gather(3, columns[:, None, None, :].expand(n, c, rows.shape[1], columns.shape[1]))
 
 
 def warp(x: Tensor, parameters: Tensor, interpolation: Interpolation) -> Tensor:
-    """torchvision's `affine` about the centre, empty places 0; what shrinks is filtered first (torchvision aliases)."""
+    """Warp about the centre as torchvision's `affine`, with 0 outside, but smooth first where it shrinks."""
     h, w = x.shape[-2:]
     degrees, down, right, scale, shear = parameters.unbind(1)
     if interpolation == "bilinear" and bool((scale < 1).any()):
         support = send((1 / scale).clamp(min=1).float()[:, None], x.device)
-        x = filtered(x, *(_blunt(support, pixels) for pixels in (h, w)))
-    cos, sin, lean = degrees.deg2rad().cos(), degrees.deg2rad().sin(), shear.deg2rad().tan()
+        x = apply_filters(x, *(_smoothing(support, pixels) for pixels in (h, w)))
+    cos, sin, slope = degrees.deg2rad().cos(), degrees.deg2rad().sin(), shear.deg2rad().tan()
     # inverse of rotation @ shear @ scale, from output to source, x first
-    xx, xy = (cos - sin * lean) / scale, (cos * lean + sin) / scale
+    xx, xy = (cos - sin * slope) / scale, (cos * slope + sin) / scale
     yx, yy = -sin / scale, cos / scale
     dx, dy = right * w, down * h
     theta = torch.stack([xx, xy * h / w, -2 * (xx * dx + xy * dy) / w, yx * w / h, yy, -2 * (yx * dx + yy * dy) / h], 1)
@@ -111,8 +111,8 @@ def warp(x: Tensor, parameters: Tensor, interpolation: Interpolation) -> Tensor:
     return F.grid_sample(x, grid, mode=interpolation, padding_mode="zeros", align_corners=False)
 
 
-def _blunt(support: Tensor, pixels: int) -> Tensor:
-    """Filter matrices [n, pixels, pixels] that leave an image's size and take what a shrunk one cannot hold."""
+def _smoothing(support: Tensor, pixels: int) -> Tensor:
+    """Low-pass matrices [n, pixels, pixels] that keep the size of an image."""
     here = torch.arange(pixels, device=support.device).expand(len(support), pixels) + 0.5
-    triangle = tents(here, support, pixels)
+    triangle = triangles(here, support, pixels)
     return triangle / triangle.sum(-1, keepdim=True)

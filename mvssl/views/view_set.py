@@ -1,9 +1,9 @@
-"""From a batch's columns to the views of a recipe.
+"""The views of a recipe, made from the columns of a batch.
 
 in   Batch(columns, position, ...), a seed
 out  dict view name -> float32 [n, *shape], in recipe order; a view with `count: 2` is drawn twice, as NAME_0 and NAME_1
 
-A draw depends on (seed, position, view's name, operation), and not on the batch, the process or the device.
+A draw depends on (seed, position, name of the view, operation), and not on the batch, the process or the device.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ from mvssl.errors import DataError, RecipeError
 from mvssl.random import Draws
 from mvssl.recipe import View as ViewTable
 from mvssl.recipe.messages import nearest
+from mvssl.recipe.naming import drawn_names
 from mvssl.recipe.options import construct, find_class, options_of
 from mvssl.views.base import Geometry, View, view_class
 from mvssl.views.image import ImageView
 from mvssl.views.logmel import LogMelView
-from mvssl.views.naming import drawn
-from mvssl.views.normalize import Moments, spread
+from mvssl.views.normalize import Moments, spread_indices
 from mvssl.views.signal import SignalView
 from mvssl.views.vector import VectorView
 
@@ -36,39 +36,39 @@ Shapes = Mapping[str, tuple[int, ...]]
 class ViewSet:
     """All views of a recipe; `build_views` makes one.
 
-    names    the views that training sees, counted ones expanded
-    shapes   shape per sample of each of them
-    bases    the recipe's own names, which `clean` uses
+    names    the drawn views, as training sees them: a view with `count: 2` is there twice
+    shapes   shape of one sample, for each of them
+    bases    the names in the recipe, which `clean` uses
     """
 
-    def __init__(self, tables: Mapping[str, ViewTable], views: Mapping[str, View], owners: Mapping[str, str]):
-        self.bases, self._tables, self._views, self._owners = list(views), tables, views, owners
-        self._base = {name: base for base, table in tables.items() for name in drawn(base, table.count)}
+    def __init__(self, tables: Mapping[str, ViewTable], views: Mapping[str, View], leaders: Mapping[str, str]):
+        self.bases, self._tables, self._views, self._leaders = list(views), tables, views, leaders
+        self._base = {name: base for base, table in tables.items() for name in drawn_names(base, table.count)}
         self.names = list(self._base)
         self.shapes = {name: tuple(views[base].shape) for name, base in self._base.items()}
 
     def source_of(self, name: str) -> str:
-        """The column that a view, expanded or not, is drawn from."""
+        """Return the column that a view, drawn or of the recipe, is made from."""
         return self._tables[self._base.get(name, name)].source
 
     def leader_of(self, name: str) -> str:
-        """The expanded view whose crop, flip and masks this one repeats; itself where it has its own."""
-        return self._owners.get(name, name)
+        """Return the drawn view whose crop, flip and masks this one repeats; itself if it draws its own."""
+        return self._leaders.get(name, name)
 
     def view(self, name: str) -> View:
-        """The view object behind an expanded name or the recipe's own."""
+        """Return the view by a drawn name or by its name in the recipe."""
         return self._views[self._base.get(name, name)]
 
     def __call__(self, batch: Any, seed: int, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-        """Training draws of every view, on `device`."""
+        """Return training draws of every view, on `device`."""
         draws = Draws(seed, batch.position, scope="view")
-        with _exactly(device):
+        with _full_precision(device):
             columns = self._columns(batch, device)
             return {name: self._draw(name, columns[self.source_of(name)], draws) for name in self.names}
 
     def clean(self, batch: Any, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-        """Every view once, under the recipe's name and without augmentation."""
-        with _exactly(device):
+        """Return every view once, under its name in the recipe and without augmentation."""
+        with _full_precision(device):
             columns = self._columns(batch, device)
             return {base: self._views[base](columns[self.source_of(base)], None) for base in self.bases}
 
@@ -77,7 +77,7 @@ class ViewSet:
         return {column: batch.columns[column].to(device, non_blocking=True) for column in used}
 
     def _draw(self, name: str, column: Tensor, draws: Draws) -> Tensor:
-        if name not in self._owners:
+        if name not in self._leaders:
             return self.view(name)(column, draws.within(name))
         leader, follow = self.leader_of(name), cast(Callable[..., Tensor], self.view(name))
         return follow(column, draws.within(name), self._geometry(leader).draw(draws.within(leader)))
@@ -87,80 +87,82 @@ class ViewSet:
 
 
 @contextlib.contextmanager
-def _exactly(device: torch.device | str) -> Iterator[None]:
-    """Inside, whatever precision a run has: views are made in float32 by IEEE, and without gradient."""
+def _full_precision(device: torch.device | str) -> Iterator[None]:
+    """Compute in IEEE float32 and without gradients inside, whatever precision the run has."""
     with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False), arithmetic("fp32"):
         yield
 
 
 def build_views(recipe_views: Mapping[str, ViewTable], shapes: Shapes) -> ViewSet:
-    """The views of a recipe for columns of these shapes per sample. Raises `RecipeError`.
+    """Return the views of a recipe for columns with these shapes of one sample. Raises `RecipeError`.
 
-    Views with `normalize: data` are measured first, by `resolve_statistics`.
+    Views with `normalize: data` need `resolve_statistics` first.
     """
     views = {name: _build(name, view, shapes) for name, view in recipe_views.items()}
-    expanded = [name for base, view in recipe_views.items() for name in drawn(base, view.count)]
-    for name in expanded:
-        if expanded.count(name) > 1:
+    names = [name for base, view in recipe_views.items() for name in drawn_names(base, view.count)]
+    for name in names:
+        if names.count(name) > 1:
             raise RecipeError(f"views: two views are called {name!r}; one with count: 2 is called NAME_0 and NAME_1")
-    return ViewSet(recipe_views, views, _owners(recipe_views, views))
+    return ViewSet(recipe_views, views, _find_leaders(recipe_views, views))
 
 
 def build_alike(
     recipe_views: Mapping[str, ViewTable], shapes: Shapes, known: Mapping[str, tuple[int, ...]], whose: str
 ) -> ViewSet:
-    """The views for columns of these shapes. Raises `DataError` where they are not the `known` ones that `whose` is."""
+    """Return the views for columns of other shards. Raises `DataError` if their shapes are not those of `whose` run.
+
+    `known` has the shapes of the views of that run.
+    """
     try:
-        seen = build_views(recipe_views, shapes)
+        views = build_views(recipe_views, shapes)
     except RecipeError as error:
-        raise DataError(f"these shards do not suit the views of {whose}: {error}") from None
-    for name, shape in seen.shapes.items():
+        raise DataError(f"these shards do not fit the views of {whose}: {error}") from None
+    for name, shape in views.shapes.items():
         if name in known and shape != known[name]:
             sized = len(shape) == 3 and shape[0] == known[name][0]
-            advice = f"; data.columns.{seen.source_of(name)}.size=N may mend that" if sized else ""
+            advice = f"; data.columns.{views.source_of(name)}.size=N may help" if sized else ""
             here, there = list(shape), list(known[name])
             raise DataError(f"view {name} is {here} in these shards, but {there} where {whose} learned it{advice}")
-    return seen
+    return views
 
 
 def resolve_statistics(recipe_views: Mapping[str, ViewTable], shapes: Shapes, source: Any) -> dict[str, ViewTable]:
-    """The same views with `normalize: data` replaced by numbers, as the resolved recipe should hold them.
+    """Return the same views with `normalize: data` replaced by numbers, as the resolved recipe should hold them.
 
-    Measured on at most 2048 samples spread evenly over `source` (`len` and `source[i]`, a dict of arrays), each through
-    the clean view, for each channel or feature. Samples that cannot be decoded, columns that a sample lacks, values
-    that are not finite and a view's `nodata` are left out. Images of floats, which have the range that their instrument
-    gave them, are measured by default.
+    They are measured on at most 2048 samples evenly spaced over `source` (`len` and `source[i]`, a dict of arrays), on
+    the clean view, for each channel or feature. Samples that cannot be decoded, missing columns, values that are not
+    finite and `nodata` are left out. Images of floats are measured by default, because each instrument has its range.
     """
     resolved, moments = dict(recipe_views), {}
     for name, view in recipe_views.items():
-        if measures(name, view, source):
+        if needs_measuring(name, view, source):
             resolved[name] = view.model_copy(update={"normalize": "none"})
             moments[name] = _build(name, resolved[name], shapes), Moments()
     for sample in _readable(source) if moments else ():
-        for name, (view, measured) in moments.items():
+        for name, (view, running) in moments.items():
             column = sample.get(recipe_views[name].source)
             if column is not None:
-                measured.add(view.measured(torch.as_tensor(np.array(column))[None]))
-    for name, (_, measured) in moments.items():
-        resolved[name] = recipe_views[name].model_copy(update={"normalize": measured.numbers()})
+                running.add(view.measured(torch.as_tensor(np.array(column))[None]))
+    for name, (_, running) in moments.items():
+        resolved[name] = recipe_views[name].model_copy(update={"normalize": running.to_recipe()})
     return resolved
 
 
-def measures(name: str, view: ViewTable, source: Any) -> bool:
-    """Whether a view's normalisation is measured on the data of `source`."""
+def needs_measuring(name: str, view: ViewTable, source: Any) -> bool:
+    """Whether the mean and standard deviation of a view are measured on `source`."""
     made, options = _options(name, view)
-    form = getattr(source, "forms", {}).get(view.source)
+    form = getattr(source, "specs", {}).get(view.source)
     return made.needs_statistics(options, form is not None and form.dtype.kind == "f")
 
 
 def _readable(source: Any) -> Iterator[Mapping[str, Any]]:
-    for index in spread(len(source)):
+    for index in spread_indices(len(source)):
         with contextlib.suppress(SampleError):
             yield source[int(index)]
 
 
 def _options(name: str, table: ViewTable) -> tuple[type[View], dict[str, Any]]:
-    """A view's class and its options: the signature's default for normalize, the preset, then the view's own."""
+    """Return a view's class and options: the signature's default of normalize, the preset, then the view's own."""
     where = f"views.{name}.name"
     made = view_class(find_class(table.name, VIEWS, where), where)
     options = dict(table.options)
@@ -191,37 +193,39 @@ def _build(name: str, view: ViewTable, shapes: Shapes) -> View:
     return built
 
 
-def _owners(recipe_views: Mapping[str, ViewTable], views: Mapping[str, View]) -> dict[str, str]:
-    """Expanded name -> expanded name of the view whose placement it repeats."""
-    owners = {}
+def _find_leaders(recipe_views: Mapping[str, ViewTable], views: Mapping[str, View]) -> dict[str, str]:
+    """Map each drawn view with `geometry: OTHER` to the drawn view whose placement it repeats."""
+    leaders = {}
     for name, view in recipe_views.items():
         if view.geometry is None:
             continue
-        owner = _root(name, recipe_views)
-        mine, other = (views[end].geometry for end in (name, owner))
+        leader = _find_leader(name, recipe_views)
+        mine, other = (views[end].geometry for end in (name, leader))
         if mine is None or type(mine) is not type(other):
             raise RecipeError(
-                f"views.{name}.geometry: {name!r} and {owner!r} are no views of one kind with a geometry to share, "
+                f"views.{name}.geometry: {name!r} and {leader!r} are no views of one kind with a geometry to share, "
                 "such as two images or two signals"
             )
         own = [option for option in options_of(type(mine)).model_fields if option in view.options]
         if own:
-            raise RecipeError(f"views.{name}.{own[0]}: the geometry is that of view {owner!r}; set it there")
-        copies, theirs = view.count, recipe_views[owner].count
+            raise RecipeError(f"views.{name}.{own[0]}: the geometry is that of view {leader!r}; set it there")
+        copies, theirs = view.count, recipe_views[leader].count
         if theirs not in (1, copies):
-            raise RecipeError(f"views.{name}.count: {copies}, but view {owner!r} that it follows has {theirs} draws")
-        followed = drawn(owner, theirs) * (copies if theirs == 1 else 1)
-        owners.update(zip(drawn(name, copies), followed, strict=True))
-    return owners
+            raise RecipeError(
+                f"views.{name}.count: {copies}, but view {leader!r}, whose geometry it repeats, has {theirs} draws"
+            )
+        followed = drawn_names(leader, theirs) * (copies if theirs == 1 else 1)
+        leaders.update(zip(drawn_names(name, copies), followed, strict=True))
+    return leaders
 
 
-def _root(name: str, recipe_views: Mapping[str, ViewTable]) -> str:
-    """Follow `geometry:` to the view that draws its own."""
+def _find_leader(name: str, recipe_views: Mapping[str, ViewTable]) -> str:
+    """Return the view at the end of the chain of `geometry:`, which draws its own."""
     seen = [name]
     while (following := recipe_views[seen[-1]].geometry) is not None:
         if following not in recipe_views:
             raise RecipeError(f"views.{seen[-1]}.geometry: no view {following!r}{nearest(following, recipe_views)}")
         if following in seen:
-            raise RecipeError(f"views.{name}.geometry: goes round in a circle: {' -> '.join([*seen, following])}")
+            raise RecipeError(f"views.{name}.geometry: is a circle: {' -> '.join([*seen, following])}")
         seen.append(following)
     return seen[-1]

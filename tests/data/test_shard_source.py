@@ -38,7 +38,7 @@ def test_one_shard_may_be_read_where_many_processes_ask_for_more(tmp_path):
     assert len(open_shards("*.tar", tmp_path, DIGITS)) == 16
 
 
-def test_equal_keys_at_the_end_and_the_beginning_of_shards_are_never_merged(tmp_path):
+def test_equal_keys_of_neighbouring_shards_are_never_merged(tmp_path):
     write_tar(
         tmp_path / "a.tar",
         [("0.a.cls", b"1"), ("9.a.cls", b"2"), ("9.b.cls", b"3"), ("8.a.cls", b"4"), ("8.b.cls", b"5")],
@@ -77,18 +77,18 @@ def test_mask_keeps_what_has_any_column(sensors):
     assert sorted(source[2]) == ["rgb"]
 
 
-def test_a_spare_column_decides_on_none_of_them(sensors):
+def test_an_extra_column_filters_no_sample(sensors):
     given = {"rgb": SENSORS["rgb"], "depth": SENSORS["depth"]}
     for missing in ("drop", "mask"):
-        source = open_shards("x.tar", sensors, given, missing=missing, spare=("depth",))
+        source = open_shards("x.tar", sensors, given, missing=missing, extra=("depth",))
         assert [source.key(i) for i in range(len(source))] == ["0", "1", "2", "3", "4", "5", "6", "8", "9"]
         assert (source.dropped, source.optional) == (1, {"depth"})
         assert np.flatnonzero(~source.has("depth")).tolist() == [2, 3]
         assert source.has("rgb").all()
 
 
-def test_a_spare_column_that_no_sample_has_goes(sensors):
-    source = open_shards("x.tar", sensors, columns(x="txt", rgb="rgb.png", y="wav.npy"), spare=("x", "y"))
+def test_an_extra_column_that_no_sample_has_is_dropped(sensors):
+    source = open_shards("x.tar", sensors, columns(x="txt", rgb="rgb.png", y="wav.npy"), extra=("x", "y"))
     assert (list(source.columns), list(source.shapes)) == (["rgb"], ["rgb"])
     assert (sorted(source[0]), len(source), source.has("x").any()) == (["rgb"], 9, np.False_)
     assert np.array_equal(source[0]["rgb"], open_shards("x.tar", sensors, columns(rgb="rgb.png"))[0]["rgb"])
@@ -103,10 +103,10 @@ def labelled(tmp_path, texts):
     return columns(rgb="png") | {"label": Column(field="json", path="of.digit")}
 
 
-def test_a_spare_column_inside_json_is_lacked_by_a_sample_whose_json_lacks_its_path(tmp_path):
+def test_a_sample_whose_json_lacks_the_path_lacks_an_extra_column(tmp_path):
     texts = ['{"of": {"digit": 3}}', '{"of": {}}', "{}", '{"of": {"digit": null}}', "", "{", '{"of": {"digit": 5}}']
     given = labelled(tmp_path, texts)
-    source = open_shards("x.tar", tmp_path, given, spare=("label",))
+    source = open_shards("x.tar", tmp_path, given, extra=("label",))
     assert (len(source), source.dropped, source.optional) == (7, 0, {"label"})
     found = {i: source[i].get("label") for i in range(7) if i != 5}
     assert {i: label if label is None else label.item() for i, label in found.items()} == {
@@ -121,11 +121,11 @@ def test_a_spare_column_inside_json_is_lacked_by_a_sample_whose_json_lacks_its_p
             asked[i]
 
 
-def test_a_spare_column_inside_the_json_of_few_samples_is_found_and_of_none_goes(tmp_path):
+def test_an_extra_column_in_few_jsons_is_found_and_in_none_is_dropped(tmp_path):
     few = labelled(tmp_path, ['{"of": {}}'] * 150 + ['{"of": {"digit": 1}}'] + ['{"of": {}}'] * 60)
-    assert open_shards("x.tar", tmp_path, few, spare=("label",)).shapes["label"] == ()
+    assert open_shards("x.tar", tmp_path, few, extra=("label",)).shapes["label"] == ()
     none = labelled(tmp_path, ['{"of": {}}'] * 12)
-    assert list(open_shards("x.tar", tmp_path, none, spare=("label",)).shapes) == ["rgb"]
+    assert list(open_shards("x.tar", tmp_path, none, extra=("label",)).shapes) == ["rgb"]
     with pytest.raises(DataError, match=r"columns\.label: of 12 samples tried none"):
         open_shards("x.tar", tmp_path, none)
 
@@ -194,7 +194,7 @@ def test_eight_and_sixteen_bits_in_one_column_do_not_mix(tmp_path):
         open_shards("x.tar", tmp_path, columns(image="png"))[3]
 
 
-def test_a_first_sample_that_is_bad_does_not_stop_anyone(tmp_path):
+def test_bad_first_samples_do_not_prevent_opening(tmp_path):
     write_tar(tmp_path / "x.tar", [(f"{i}.png", b"" if i < 3 else image_bytes(pixels(i))) for i in range(5)])
     assert open_shards("x.tar", tmp_path, columns(image="png")).shapes == {"image": (3, 8, 8)}
 
@@ -238,11 +238,11 @@ def test_a_source_can_be_pickled_and_opens_its_own_files(tmp_path):
 
 
 def test_more_shards_than_may_be_open(tmp_path, monkeypatch):
-    monkeypatch.setattr("mvssl.data.shards.reading.OPEN", 2)
+    monkeypatch.setattr("mvssl.data.shards.field_reader.MOST_OPEN", 2)
     write_digits(tmp_path, [1] * 6)
     source = open_shards("*.tar", tmp_path, DIGITS)
     assert [int(source[i]["label"]) for i in (0, 5, 1, 4, 2, 3, 0)] == [0, 5, 1, 4, 2, 3, 0]
-    assert len(source._files._open) == 2
+    assert len(source._reader._open) == 2
 
 
 def test_the_fingerprint_is_the_data_and_not_its_place(tmp_path):

@@ -1,5 +1,7 @@
 """The reference names every option, and the files beside the documents are in order."""
 
+import importlib
+import importlib.util
 import re
 
 import pytest
@@ -55,3 +57,19 @@ def test_the_citation_has_what_the_format_requires():
     version = re.search(r'(?m)^version = "(.*)"', (ROOT / "pyproject.toml").read_text())
     assert version is not None
     assert citation["version"] == version[1]
+
+
+def test_every_new_import_path_of_the_changelog_exists():
+    moved = (ROOT / "CHANGELOG.md").read_text().partition("### Moved modules")[2]
+    paths = re.findall(r"`(mvssl\.[\w.]+)`", " ".join(re.findall(r"(?m)\|([^|]*)\|$", moved)))
+    assert len(paths) > 30
+    assert [path for path in paths if not resolves(path)] == []
+
+
+def resolves(path: str) -> bool:
+    """Return whether an import path is a module or a name of a module."""
+    module, _, name = path.rpartition(".")
+    try:
+        return hasattr(importlib.import_module(module), name) or bool(importlib.util.find_spec(path))
+    except ModuleNotFoundError:
+        return False

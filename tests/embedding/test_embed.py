@@ -47,7 +47,7 @@ def read(out):
         return {name: column for name, column in parquet.read_table(out).to_pydict().items() if name != "shard"}
     columns = {"rgb": "rgb.npy", "Depth": "Depth.npy", "label": "cls"}
     given = {name: Column(field=field) for name, field in columns.items()}
-    source = open_shards(str(out), out, given, missing="mask", spare=list(columns)[1:], progress=False)
+    source = open_shards(str(out), out, given, missing="mask", extra=list(columns)[1:], progress=False)
     samples = [source[i] for i in range(len(source))]
     found = {n: [s[n].tolist() if n in s else None for s in samples] for n in columns if any(n in s for s in samples)}
     return {"key": [source.key(i) for i in range(len(source))], **found}
@@ -183,7 +183,7 @@ def test_several_labels_of_a_sample_are_a_vector(root, tmp_path, name):
         assert parquet.read_table(tmp_path / name)["label"].to_pylist() == expected
     else:
         given = {"rgb": Column(field="rgb.npy"), "label": Column(field="label.npy")}
-        source = open_shards("a", tmp_path, given, spare=("label",), progress=False)
+        source = open_shards("a", tmp_path, given, extra=("label",), progress=False)
         assert [source[i]["label"].tolist() if "label" in source[i] else None for i in range(40)] == expected
 
 

@@ -21,7 +21,7 @@ import tiny
 from tiny import trained
 
 from mvssl.checkpoints import store
-from mvssl.data.shards.scan import body_digest
+from mvssl.data.shards.index import body_digest
 from mvssl.data.shards.tar import Archive
 from mvssl.errors import DataError
 

@@ -9,7 +9,16 @@ import torchvision.transforms.v2.functional as tv
 
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
-from mvssl.views.color import ColorJitter, apply_jitter, blurred, from_space, jitter, solarized, to_space, turn_hue
+from mvssl.views.color import (
+    ColorJitter,
+    apply_jitter,
+    blur,
+    compose_jitter,
+    from_space,
+    rotate_hue,
+    solarize,
+    to_space,
+)
 
 STEPS = [tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue]
 TOLERANCE = {"atol": 3e-4, "rtol": 0}  # torchvision's gray weights sum to 0.9999
@@ -28,7 +37,7 @@ def test_every_order_of_the_four_steps_is_torchvisions_chain():
     turns = 0.4 * torch.rand(n, generator=generator).double() - 0.2
     turns[::3] = 0  # rows without hue take the other road
     gray = torch.arange(n) % 4 == 1
-    ours = apply_jitter(x, jitter(factors, turns, orders, gray, 3, "hsv"))
+    ours = apply_jitter(x, compose_jitter(factors, turns, orders, gray, 3, "hsv"))
     for k, order in enumerate(orders.tolist()):
         theirs = x[k]
         for step in order:
@@ -40,16 +49,20 @@ def test_every_order_of_the_four_steps_is_torchvisions_chain():
 def test_where_a_step_clips_the_difference_is_the_clamp_between_steps():
     x = torch.full((1, 3, 2, 2), 0.8)
     factors = torch.tensor([[2.0, 1.0, 1.0]]).double()
-    one = jitter(factors, torch.zeros(1).double(), torch.tensor([[0, 1, 2, 3]]), torch.tensor([False]), 3, "hsv")
+    one = compose_jitter(
+        factors, torch.zeros(1).double(), torch.tensor([[0, 1, 2, 3]]), torch.tensor([False]), 3, "hsv"
+    )
     assert apply_jitter(x, one).unique().item() == pytest.approx(1.6)  # the view clamps once, after all steps
-    half = jitter(1 / factors, torch.zeros(1).double(), torch.tensor([[0, 1, 2, 3]]), torch.tensor([False]), 3, "hsv")
+    half = compose_jitter(
+        1 / factors, torch.zeros(1).double(), torch.tensor([[0, 1, 2, 3]]), torch.tensor([False]), 3, "hsv"
+    )
     torch.testing.assert_close(apply_jitter(apply_jitter(x, one), half), x)  # torchvision would give 0.5 here
 
 
 def test_hue_is_torchvisions_and_kornias_on_all_of_rgb():
     x, turns = images(), torch.linspace(-0.5, 0.5, 8)
     x[0, :, 0] = 0.4  # gray pixels have no hue
-    ours = turn_hue(x, turns)
+    ours = rotate_hue(x, turns)
     for k in range(8):
         torch.testing.assert_close(ours[k], tv.adjust_hue(x[k], turns[k].item()), atol=1e-5, rtol=0)
     torch.testing.assert_close(ours, kornia.enhance.adjust_hue(x, turns * 2 * torch.pi), atol=1e-5, rtol=0)
@@ -60,11 +73,11 @@ def test_linear_hue_keeps_luma_and_gray_and_a_full_turn_is_nothing():
     x = images(n)
     x[0] = 0.4
     plain, order, no = torch.ones(n, 3).double(), torch.arange(4).expand(n, 4), torch.zeros(n, dtype=torch.bool)
-    turned = apply_jitter(x, jitter(plain, torch.full((n,), 0.3).double(), order, no, 3, "linear"))
+    turned = apply_jitter(x, compose_jitter(plain, torch.full((n,), 0.3).double(), order, no, 3, "linear"))
     torch.testing.assert_close(to_space(turned, "gray"), to_space(x, "gray"), atol=1e-3, rtol=0)
     torch.testing.assert_close(turned[0], x[0], atol=1e-5, rtol=0)
     assert (turned[1:] - x[1:]).abs().max() > 0.1
-    full = apply_jitter(x, jitter(plain, torch.ones(n).double(), order, no, 3, "linear"))
+    full = apply_jitter(x, compose_jitter(plain, torch.ones(n).double(), order, no, 3, "linear"))
     torch.testing.assert_close(full, x, atol=1e-5, rtol=0)
 
 
@@ -85,7 +98,9 @@ def test_brightness_and_contrast_work_for_any_number_of_channels():
     x = images(4, c=13)
     factors = torch.tensor([[1.5, 0.5, 1.0]]).double().expand(4, 3)
     nothing = torch.zeros(4, dtype=torch.bool)
-    ours = apply_jitter(x, jitter(factors, torch.zeros(4).double(), torch.arange(4).expand(4, 4), nothing, 13, "hsv"))
+    ours = apply_jitter(
+        x, compose_jitter(factors, torch.zeros(4).double(), torch.arange(4).expand(4, 4), nothing, 13, "hsv")
+    )
     bright = x * 1.5
     mean = bright.mean((2, 3), keepdim=True)
     torch.testing.assert_close(ours, 0.5 * bright + 0.5 * mean)
@@ -117,13 +132,13 @@ def test_colour_spaces_go_there_and_back(space):
 @pytest.mark.parametrize("threshold", [0.25, 0.5])
 def test_solarize_is_torchvisions(threshold):
     x = images()
-    torch.testing.assert_close(solarized(x, threshold), tv.solarize(x, threshold))
+    torch.testing.assert_close(solarize(x, threshold), tv.solarize(x, threshold))
 
 
 def test_blur_is_torchvisions_with_a_sigma_for_each_sample():
     x = torch.rand(5, 3, 24, 17, generator=torch.Generator().manual_seed(0))
     sigma = torch.tensor([0.1, 0.5, 1.0, 1.7, 2.0])
-    ours = blurred(x, sigma, radius=6)
+    ours = blur(x, sigma, radius=6)
     for k in range(5):
         theirs = tv.gaussian_blur(x[k], kernel_size=[13, 13], sigma=[sigma[k].item()] * 2)
         torch.testing.assert_close(ours[k], theirs, atol=1e-5, rtol=0)
@@ -131,4 +146,4 @@ def test_blur_is_torchvisions_with_a_sigma_for_each_sample():
 
 def test_a_batch_in_which_no_row_is_blurred_passes():
     none = torch.zeros(0, 3, 8, 8)
-    assert blurred(none, torch.zeros(0), radius=2).shape == none.shape
+    assert blur(none, torch.zeros(0), radius=2).shape == none.shape

@@ -11,7 +11,7 @@ from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.views import ImageView
 from mvssl.views.geometry import Affine, ImageGeometry, Placement
-from mvssl.views.resample import place
+from mvssl.views.resample import apply_placement
 
 
 def images(n=6, c=3, h=40, w=56):
@@ -34,7 +34,7 @@ def test_crop_flip_and_scale_are_torchvisions_antialiased_resized_crop(outside):
     x, placement = images(), drawn(crop=(0.1, 1.0), flip=0.5, outside=outside)
     assert 0 < placement.flip.sum() < 6
     for image, box, flip, ours in zip(
-        x, boxes(placement, 40, 56), placement.flip, place(x, placement, outside, "bilinear"), strict=True
+        x, boxes(placement, 40, 56), placement.flip, apply_placement(x, placement, outside, "bilinear"), strict=True
     ):
         theirs = tv.resized_crop(image, *box, size=list(outside), antialias=True)
         theirs = tv.horizontal_flip(theirs) if flip else theirs
@@ -45,7 +45,7 @@ def test_nearest_picks_pixels_of_the_crop_and_invents_no_value():
     x = torch.randint(0, 9, (6, 1, 40, 56), generator=torch.Generator().manual_seed(0)).float()
     placement = drawn(crop=(0.1, 1.0))
     for image, (top, left, tall, wide), ours in zip(
-        x, boxes(placement, 40, 56), place(x, placement, (24, 24), "nearest"), strict=True
+        x, boxes(placement, 40, 56), apply_placement(x, placement, (24, 24), "nearest"), strict=True
     ):
         cut = image[None, :, top : top + tall, left : left + wide]
         torch.testing.assert_close(ours[None], F.interpolate(cut, size=(24, 24), mode="nearest-exact"))
@@ -53,12 +53,12 @@ def test_nearest_picks_pixels_of_the_crop_and_invents_no_value():
 
 def test_an_image_that_nothing_happens_to_is_returned_as_it_is():
     x = images()
-    assert place(x, drawn(outside=(40, 56)), (40, 56), "bilinear") is x
+    assert apply_placement(x, drawn(outside=(40, 56)), (40, 56), "bilinear") is x
 
 
 def test_translation_is_a_crop_of_the_reflected_image():
     x, placement = images(h=32, w=32), drawn(inside=(32, 32), outside=(32, 32), translate=4, flip=0.5)
-    ours = place(x, placement, (32, 32), "bilinear")
+    ours = apply_placement(x, placement, (32, 32), "bilinear")
     for k in range(6):
         down, right = (placement.shift[k] * 32).round().int().tolist()
         upright = x[k].flip(-1) if placement.flip[k] else x[k]
@@ -77,7 +77,7 @@ def test_translations_cover_the_range_and_happen_as_often_as_asked():
 def test_affine_warp_is_torchvisions(interpolation):
     x = images(8)
     placement = drawn(8, outside=(40, 56), affine=Affine(degrees=40, translate=0.2, scale=(1.0, 1.4), shear=20))
-    ours = place(x, placement, (40, 56), interpolation)
+    ours = apply_placement(x, placement, (40, 56), interpolation)
     for image, (degrees, down, right, scale, shear), result in zip(x, placement.warp.tolist(), ours, strict=True):
         theirs = tv.affine(
             image,
@@ -95,18 +95,19 @@ def test_affine_warp_is_torchvisions(interpolation):
 
 def test_a_warp_that_shrinks_does_not_alias():
     stripes = torch.arange(40) % 2 * torch.ones(1, 1, 40, 40)
-    third = Placement(*Placement.whole(1)[:3], warp=torch.tensor([[0.0, 0.0, 0.0, 1 / 3, 0.0]]).double())
-    middle = place(stripes.float(), third, (40, 40), "bilinear")[:, :, 15:25, 15:25]
+    third = Placement(*Placement.full(1)[:3], warp=torch.tensor([[0.0, 0.0, 0.0, 1 / 3, 0.0]]).double())
+    middle = apply_placement(stripes.float(), third, (40, 40), "bilinear")[:, :, 15:25, 15:25]
     torch.testing.assert_close(middle, torch.full_like(middle, 0.5), atol=0.06, rtol=0)
 
 
 def test_affine_then_crop_is_the_composition():
     x = images()
     placement = drawn(crop=(0.3, 0.9), flip=0.5, affine=Affine(degrees=20, shear=10))
-    whole = Placement.whole(6)._replace(warp=placement.warp)
-    turned = place(x, whole, (40, 56), "bilinear")
+    whole = Placement.full(6)._replace(warp=placement.warp)
+    turned = apply_placement(x, whole, (40, 56), "bilinear")
     torch.testing.assert_close(
-        place(x, placement, (24, 24), "bilinear"), place(turned, placement._replace(warp=None), (24, 24), "bilinear")
+        apply_placement(x, placement, (24, 24), "bilinear"),
+        apply_placement(turned, placement._replace(warp=None), (24, 24), "bilinear"),
     )
 
 
@@ -135,8 +136,8 @@ def test_one_placement_shows_the_same_scene_at_every_resolution():
     fine = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64)])[None].repeat(6, 1, 1, 1)
     coarse = F.avg_pool2d(fine, 2)
     placement = drawn(inside=(64, 64), crop=(0.3, 0.8), flip=0.5)
-    a = place(fine, placement, (16, 16), "bilinear")
-    b = place(coarse, placement, (16, 16), "bilinear")
+    a = apply_placement(fine, placement, (16, 16), "bilinear")
+    b = apply_placement(coarse, placement, (16, 16), "bilinear")
     inner = (..., slice(2, -2), slice(2, -2))
     assert (a - b)[inner].abs().max() < 0.005
 

@@ -11,7 +11,7 @@ from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.recipe import View
 from mvssl.views import LogMelView, build_views
-from mvssl.views.logmel import FLOOR, filterbank, starts, windows
+from mvssl.views.logmel import FLOOR, cut_windows, mel_filterbank, window_starts
 
 RATE = 8000
 PLAIN = {"rate": RATE, "normalize": "none"}
@@ -34,7 +34,7 @@ def view(**options) -> View:
 
 
 def test_the_scale_is_nearly_hertz_up_to_1000_and_a_logarithm_above():
-    edges = filterbank(1, 512, RATE, 0.0, 1000.0)
+    edges = mel_filterbank(1, 512, RATE, 0.0, 1000.0)
     centre = 700 * (10 ** (2595 * math.log10(1 + 1000 / 700) / 2 / 2595) - 1)
     assert centre == pytest.approx(390.9, abs=0.1)  # half of 1000 mel lies there
     assert edges.argmax().item() == round(centre * 512 / RATE)
@@ -42,7 +42,7 @@ def test_the_scale_is_nearly_hertz_up_to_1000_and_a_logarithm_above():
 
 def test_filters_are_the_triangles_of_their_definition():
     mels, n_fft, low, high = 20, 1024, 50.0, 3800.0
-    bank = filterbank(mels, n_fft, RATE, low, high)
+    bank = mel_filterbank(mels, n_fft, RATE, low, high)
 
     def mel(f):
         return 2595 * math.log10(1 + f / 700)
@@ -57,7 +57,7 @@ def test_filters_are_the_triangles_of_their_definition():
 
 
 def test_between_the_first_centre_and_the_last_the_filters_sum_to_one():
-    bank = filterbank(30, 2048, RATE, 0.0, 4000.0)
+    bank = mel_filterbank(30, 2048, RATE, 0.0, 4000.0)
     first, last = bank[0].argmax() + 1, bank[-1].argmax() - 1
     torch.testing.assert_close(bank.sum(0)[first:last], torch.ones(int(last - first)))
 
@@ -90,15 +90,15 @@ def test_windows_default_to_25_and_10_milliseconds_and_shapes_are_known_before()
 
 def test_a_window_begins_where_it_says_with_silence_beyond_the_ends():
     x = torch.arange(1.0, 11).expand(4, 1, 10)
-    seen = windows(x, torch.tensor([0, 3, -2, 7]), 5)[:, 0]
+    seen = cut_windows(x, torch.tensor([0, 3, -2, 7]), 5)[:, 0]
     assert seen.tolist() == [[1, 2, 3, 4, 5], [4, 5, 6, 7, 8], [0, 0, 1, 2, 3], [8, 9, 10, 0, 0]]
-    assert windows(x, torch.zeros(4).long(), 10) is x
+    assert cut_windows(x, torch.zeros(4).long(), 10) is x
 
 
-def test_a_longer_window_shares_the_middle_of_anothers_stretch_and_moves_inwards_at_the_ends():
-    stretch = torch.tensor([[0.0, 4.0], [3.0, 4.0], [6.0, 4.0], [-2.0, 4.0], [8.0, 4.0]])
-    assert starts(stretch, 4, 10).tolist() == [0, 3, 6, -2, 8]
-    assert starts(stretch, 8, 10).tolist() == [0, 1, 2, -2, 4]
+def test_a_longer_window_shares_the_middle_and_stays_in_the_recording():
+    interval = torch.tensor([[0.0, 4.0], [3.0, 4.0], [6.0, 4.0], [-2.0, 4.0], [8.0, 4.0]])
+    assert window_starts(interval, 4, 10).tolist() == [0, 3, 6, -2, 8]
+    assert window_starts(interval, 8, 10).tolist() == [0, 1, 2, -2, 4]
 
 
 def test_training_looks_anywhere_and_evaluation_at_the_middle():
@@ -107,7 +107,7 @@ def test_training_looks_anywhere_and_evaluation_at_the_middle():
     made = LogMelView((1, RATE), length=2000, **PLAIN)
     loud = made(x, None)[0, 0].mean(0)
     assert loud.argmax().item() == pytest.approx(1000 / 80, abs=2)
-    start = made.geometry.draw(draws(5000)).stretch
+    start = made.geometry.draw(draws(5000)).interval
     assert start.amin() >= 0
     assert start.sum(1).max() <= 1
     assert start[:, 0].mean() == pytest.approx(0.375, abs=0.01)
@@ -116,7 +116,7 @@ def test_training_looks_anywhere_and_evaluation_at_the_middle():
 
 def test_a_shift_moves_the_sound_and_silence_takes_its_place():
     made = LogMelView((1, RATE), shift=0.25, **PLAIN)
-    start = made.geometry.draw(draws(64)).stretch[:, 0]
+    start = made.geometry.draw(draws(64)).interval[:, 0]
     assert -0.25 <= start.min() < -0.2
     assert 0.2 < start.max() <= 0.25
     seen = made(hiss(64), draws(64))[:, 0].mean(1)  # [n, frames]
@@ -137,7 +137,7 @@ def test_a_gain_adds_its_decibels_to_every_band():
 
 def test_noise_has_the_ratio_asked_for():
     x = tone(440)
-    noise = LogMelView((1, RATE), snr=(20.0, 20.0), **PLAIN)._disturbed(x, draws()) - x
+    noise = LogMelView((1, RATE), snr=(20.0, 20.0), **PLAIN)._corrupt(x, draws()) - x
     ratio = x.square().mean((1, 2)) / noise.square().mean((1, 2))
     torch.testing.assert_close(10 * ratio.log10(), torch.full((4,), 20.0), atol=0.3, rtol=0)
     assert not torch.equal(noise[0], noise[1])
@@ -154,7 +154,7 @@ def test_masks_blank_times_and_bands():
     assert times.int().diff(dim=1).abs().sum(1).max() <= 2
 
 
-def test_a_sample_gets_the_same_draw_in_any_batch_and_microphones_can_share_window_and_mask():
+def test_draws_depend_on_the_sample_and_microphones_share_a_window():
     options = {"shift": 0.1, "gain": [-6, 6], "snr": [10, 30], "freq_mask": 0.2}
     tables = {"a": view(time_mask=0.3, length=6000, count=2, **options)}
     tables["b"] = view(geometry="a", count=2, length=6000)

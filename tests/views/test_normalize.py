@@ -10,7 +10,7 @@ from mvssl.data import SampleError
 from mvssl.errors import RecipeError
 from mvssl.recipe import View
 from mvssl.views import ImageView, VectorView, build_views, resolve_statistics
-from mvssl.views.normalize import STATISTICS, spread
+from mvssl.views.normalize import STATISTICS, spread_indices
 
 
 def source(n=50):
@@ -109,8 +109,8 @@ def test_bad_samples_absent_columns_and_values_that_are_not_finite_are_left_out(
 
 
 def test_the_measured_samples_are_few_spread_and_always_the_same():
-    assert spread(10).tolist() == list(range(10))
-    chosen = spread(1_000_000)
+    assert spread_indices(10).tolist() == list(range(10))
+    chosen = spread_indices(1_000_000)
     assert len(chosen) == 2048
     assert chosen[0] == 0
     assert chosen[-1] == 999_999

@@ -1,7 +1,7 @@
-"""numpy's npy and npz, read without pickle and without believing a header that asks for more than there is.
+"""numpy's npy and npz, read without pickle. A header that asks for more bytes than there are is refused.
 
 in   the bytes of a field
-out  its array, of at most MAX_BYTES before and after it becomes uint8 or float32; or an `SampleError`
+out  its array, of at most MAX_BYTES before and after it becomes uint8 or float32; or a `SampleError`
 
 Format: numpy.lib.format, https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
@@ -12,7 +12,7 @@ import zipfile
 
 import numpy as np
 
-from mvssl.data.sample_errors import SampleError
+from mvssl.data.sample_errors import SampleError, refuse_larger
 
 MAX_BYTES = 1 << 28  # of one field, packed and unpacked
 _MOST_ENTRIES = 1 << 20  # bytes of an npz's table of contents
@@ -20,7 +20,7 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 
 def read_npy(data: bytes) -> np.ndarray:
-    """The array in the bytes of an npy file. Raises `SampleError`, or numpy's ValueError on a garbled header."""
+    """Return the array in the bytes of an npy file. Raises `SampleError`, or numpy's ValueError on a damaged header."""
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
@@ -35,14 +35,14 @@ def read_npy(data: bytes) -> np.ndarray:
         raise SampleError(
             f"{len(data) - begin:,} bytes where {list(shape)} of {dtype} takes {count * dtype.itemsize:,}"
         )
-    if dtype.kind in "bif" and count * 4 > MAX_BYTES:
-        raise SampleError(f"{count:,} numbers take {count * 4:,} bytes; the limit is {MAX_BYTES:,}")
+    if dtype.kind in "bif":
+        refuse_larger(count * 4, MAX_BYTES, f"bytes for {count:,} numbers")
     array = np.frombuffer(data, dtype, count, begin)
     return array.reshape(shape, order="F" if columns_first else "C")
 
 
 def open_npz(data: bytes) -> zipfile.ZipFile:
-    """The archive, once its table of contents is known to be small. Raises `SampleError`, zipfile's errors."""
+    """Return the archive, whose table of contents is known to be small. Raises `SampleError`, zipfile's errors."""
     end = data.rfind(b"PK\5\6")
     size = int.from_bytes(data[end + 12 : end + 16], "little")  # 2^32 - 1 where a larger header takes its place
     if end >= 0 and (size > _MOST_ENTRIES or data[end - 20 : end - 16] == b"PK\6\7"):
@@ -51,7 +51,7 @@ def open_npz(data: bytes) -> zipfile.ZipFile:
 
 
 def read_npz(archive: zipfile.ZipFile, name: str | None) -> np.ndarray:
-    """One array of an npz: the only one, or `name`, of at most MAX_BYTES unpacked. Raises `SampleError`."""
+    """Return the array `name` of an npz, or its only one, of at most MAX_BYTES unpacked. Raises `SampleError`."""
     names = [entry.removesuffix(".npy") for entry in archive.namelist()]
     if name is None and len(names) != 1:
         raise SampleError(f"it holds {len(names)} arrays; say which with path: ({', '.join(names[:8])})")
@@ -59,21 +59,26 @@ def read_npz(archive: zipfile.ZipFile, name: str | None) -> np.ndarray:
     if wanted not in names:
         raise SampleError(f"no array {wanted!r}; it holds {', '.join(names[:8])}")
     entry = archive.infolist()[names.index(wanted)]
-    if entry.file_size > MAX_BYTES:
-        raise SampleError(f"{entry.file_size:,} bytes unpacked; the limit is {MAX_BYTES:,}")
+    refuse_larger(entry.file_size, MAX_BYTES, "bytes unpacked")
     with archive.open(entry) as file:
         return read_npy(file.read(MAX_BYTES + 1))
 
 
 def as_numbers(array: np.ndarray) -> np.ndarray:
-    """uint8 as it is, else float32. True is 1.0 and no uint8: as a picture, 1 of 255 would be black."""
+    """Return uint8 unchanged, other types as float32. True becomes 1.0: as uint8 of a picture, 1 would be black."""
     return np.ascontiguousarray(array, np.uint8 if array.dtype == np.uint8 else np.float32)
 
 
 def channels_unclear(shape: tuple[int, ...]) -> str | None:
-    """What to say of an array whose last dimension looks like its channels; None where it does not."""
+    """Return a message where the last dimension of an array looks like its channels; None where it does not."""
     if len(shape) == 3 and shape[2] <= 4 < min(shape[:2]):
         return f"an array of {list(shape)} looks like [h, w, c], and [c, h, w] is expected"
     if len(shape) == 2 and 2 <= shape[1] <= 4 and shape[0] >= 32:
         return f"an array of {list(shape)} looks like [t, c], and [c, t] is expected"
     return None
+
+
+def fit_length(array: np.ndarray, length: int) -> np.ndarray:
+    """Return the first `length` samples of [..., t], with zeros after a shorter recording."""
+    t = array.shape[-1]
+    return array[..., :length] if t >= length else np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, length - t)])

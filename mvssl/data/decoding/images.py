@@ -1,11 +1,11 @@
-"""Bytes of a picture to an array, with all its bits and standing upright.
+"""Bytes of a picture to an array, with all its bits and upright.
 
 in   the bytes of a field, the field's ending, a column of the recipe
 out  jpg jpeg png webp avif jp2 j2k   uint8 [c, h, w] where the picture holds at most 8 bits
      png avif jp2 j2k                 float32 [c, h, w] where it holds more, the numbers as they are stored
-or an `SampleError` whose text says what is wrong and what to do about it
+or a `SampleError` whose text says what is wrong and what to do
 
-The format is fixed by the ending and never guessed from the bytes. Orientation (EXIF, as phones write it) is applied.
+The ending fixes the format; it is never guessed from the bytes. Orientation (EXIF, as phones write it) is applied.
 """
 
 import io
@@ -16,12 +16,13 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mvssl.data.decoding.file_types import kind_of
-from mvssl.data.sample_errors import Partial, SampleError
+from mvssl.data.decoding.arrays import as_numbers
+from mvssl.data.decoding.file_signatures import detect_kind
+from mvssl.data.sample_errors import LossyError, SampleError
 from mvssl.recipe import Column
 
 MAX_PIXELS = 1 << 26  # of one image, 8192 x 8192
-FORMATS = {  # ending -> Pillow's name
+IMAGE_FORMATS = {  # ending -> Pillow's name
     "jpg": "JPEG",
     "jpeg": "JPEG",
     "png": "PNG",
@@ -30,7 +31,7 @@ FORMATS = {  # ending -> Pillow's name
     "jp2": "JPEG2000",
     "j2k": "JPEG2000",
 }
-_PACKED_ONLY = {"gif": "GIF", "bmp": "BMP", "ppm": "PPM"}  # no field of a shard; `mvssl pack` makes png of them
+_CONVERTED_ONLY = {"gif": "GIF", "bmp": "BMP", "ppm": "PPM"}  # `mvssl pack` converts them to png
 Pixels = Image.Image | np.ndarray  # an array [c, h, w] where Pillow has no mode that holds all bits
 
 _EIGHT_BITS = {"1": "L", "L": "L", "RGB": "RGB"}  # modes that become channels as they are
@@ -50,49 +51,50 @@ _TURNS = {  # EXIF orientation -> what makes it upright
 
 
 def read_image(data: bytes, ending: str) -> Pixels:
-    """The picture, loaded whole and upright. Raises `SampleError`, and what Pillow raises on damaged bytes."""
+    """Return the full picture, upright. Raises `SampleError`, and what Pillow raises on damaged bytes."""
     if ending in ("jp2", "j2k"):
         return _jpeg2000(data, ending)
     if ending == "png":
         check_png(data)
     image = open_image(io.BytesIO(data), ending)
     if ending == "png" and data[24:26] in DEEP_PNG:
-        return turned(_deep_png(data, image), orientation(image))
+        return turn_upright(_deep_png(data, image), orientation(image))
     if ending == "avif" and _deep_avif(data):
-        return turned(_by_imagecodecs("avif_decode", data, "more than 8 bits"), orientation(image))
+        return turn_upright(_by_imagecodecs("avif_decode", data, "more than 8 bits"), orientation(image))
     image.load()
-    turn = _TURNS.get(orientation(image))
-    return image if turn is None else image.transpose(turn)
+    return upright(image)
 
 
 def open_image(file: BinaryIO, ending: str) -> Image.Image:
-    """The picture as Pillow sees its header: of at most `MAX_PIXELS` and one frame. Raises `SampleError`."""
-    format = (FORMATS | _PACKED_ONLY)[ending]
+    """Open a picture of at most `MAX_PIXELS` and one frame; its pixels are not read yet. Raises `SampleError`."""
+    format = (IMAGE_FORMATS | _CONVERTED_ONLY)[ending]
     try:
         image = Image.open(file, formats=[format])
     except UnidentifiedImageError:
         file.seek(0)
-        kind = kind_of(file.read(256))
-        if kind and FORMATS.get(kind) != format:
+        kind = detect_kind(file.read(256))
+        if kind and IMAGE_FORMATS.get(kind) != format:
             raise SampleError(
                 f"no readable {ending}: its bytes are those of a {kind} file; name the field or file .{kind}"
             ) from None
-        raise SampleError(f"no readable {ending}: the bytes are garbage or damaged") from None
+        raise SampleError(f"no readable {ending}: the bytes are damaged") from None
     check_pixels(image.width, image.height)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # a camera's preview beside a JPEG is no second frame
-        raise Partial(f"an animation of {frames} frames, of which one would be kept; store the frames apart")
+        raise LossyError(
+            f"an animation of {frames} frames, of which only one would be kept; store the frames separately"
+        )
     return image
 
 
 def check_pixels(width: int, height: int) -> None:
-    """Raises `SampleError` where a picture of this size is beyond the limit; known before it is unpacked."""
+    """Raise `SampleError` where a picture has too many pixels, before it is unpacked."""
     if width * height > MAX_PIXELS:
         raise SampleError(f"{width} x {height} pixels; the limit is {MAX_PIXELS:,}, so cut it into tiles")
 
 
 def orientation(image: Image.Image) -> int:
-    """The picture's EXIF orientation from 1 to 8; 1 where it has none, or garbage."""
+    """Return the picture's EXIF orientation from 1 to 8; 1 where it has none, or a damaged one."""
     if not any(name in image.info for name in _MAY_ORIENT):
         return 1
     try:
@@ -103,13 +105,13 @@ def orientation(image: Image.Image) -> int:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The picture as it is meant to be seen."""
+    """Return the picture, turned by its orientation."""
     turn = _TURNS.get(orientation(image))
     return image if turn is None else image.transpose(turn)
 
 
-def turned(array: np.ndarray, orientation: int) -> np.ndarray:
-    """[c, h, w] as it is meant to be seen, by its EXIF or TIFF orientation."""
+def turn_upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Return [c, h, w], turned by its EXIF or TIFF orientation."""
     if orientation in (5, 6, 7, 8):
         array = array.swapaxes(1, 2)
     rows, columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
@@ -117,10 +119,10 @@ def turned(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _deep_png(data: bytes, image: Image.Image) -> np.ndarray:
-    """uint16 [c, h, w] of a PNG of several channels with 16 bits each.
+    """Return uint16 [c, h, w] of a PNG of several channels with 16 bits each.
 
-    Pillow has no such mode and keeps the upper bytes alone. So the lower ones are read a second time. Two channels of
-    16 bits lie as four of 8 bits do, and are read as such.
+    Pillow has no such mode and keeps only the upper bytes. So the lower bytes are read a second time. Two channels of
+    16 bits are stored as four of 8 bits are, and are read as such.
     """
     mode = DEEP_PNG[data[24:26]]
     if mode == "LA":
@@ -135,19 +137,33 @@ def _deep_png(data: bytes, image: Image.Image) -> np.ndarray:
 
 
 def check_png(data: bytes) -> None:
-    """Raises `SampleError` where a part that the picture needs does not have its checksum, which Pillow passes over."""
+    """Raise `SampleError` where a needed part has a wrong checksum, which Pillow does not check."""
     place, kind = 8, b""
     while data[:4] == b"\x89PNG" and place + 12 <= len(data) and kind != b"IEND":
         (size,), kind = struct.unpack_from(">I", data, place), data[place + 4 : place + 8]
         body = memoryview(data)[place + 4 : place + 8 + size]
         place += 12 + size
-        needed = not kind[0] & 32  # a small first letter marks what a reader may pass over
+        needed = not kind[0] & 32  # a lower-case first letter marks an optional part
         if needed and (place > len(data) or zlib.crc32(body) != struct.unpack_from(">I", data, place - 4)[0]):
             raise SampleError(f"no readable png: its part {kind!r} is cut short or damaged")
 
 
+def check_image_end(data: bytes, ending: str) -> None:
+    """Look for a cut end, which costs little. Decode a picture that seems cut, and raise what `read_image` raises."""
+    complete = False
+    if ending == "png":
+        check_png(data)
+        complete = b"IEND" in data[-64:]
+    elif ending in ("jpg", "jpeg"):
+        complete = data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")  # the end of a picture after its last scan
+    elif ending == "webp":
+        complete = int.from_bytes(data[4:8], "little") + 8 <= len(data)
+    if not complete:
+        read_image(data, ending)
+
+
 def _jpeg2000(data: bytes, ending: str) -> Pixels:
-    """Format: ISO/IEC 15444-1 A.5.1, the marker SIZ, says how many bits each channel has."""
+    """Return a JPEG 2000. The marker SIZ says how many bits each channel has (ISO/IEC 15444-1 A.5.1)."""
     place = data.find(b"\xff\x4f\xff\x51")
     if place < 0 or place + 42 > len(data):  # the bytes of something else, or a damaged header
         open_image(io.BytesIO(data), ending)
@@ -167,36 +183,36 @@ def _jpeg2000(data: bytes, ending: str) -> Pixels:
 
 
 def _deep_avif(data: bytes) -> bool:
-    """Whether an AVIF holds more than 8 bits. Format: AV1 in ISOBMFF 2.3.3, the box av1C."""
+    """Return whether an AVIF holds more than 8 bits. Format: AV1 in ISOBMFF 2.3.3, the box av1C."""
     place = data.find(b"av1C")
     return 0 <= place < len(data) - 6 and bool(data[place + 6] & 0x40)
 
 
 def _by_imagecodecs(decoder: str, data: bytes, what: str) -> np.ndarray:
-    """[c, h, w] of a picture that Pillow would cut to 8 bits. Raises `Partial` where imagecodecs is not installed."""
+    """Return [c, h, w] of a picture of more than 8 bits. Raises `LossyError` without imagecodecs."""
     try:
         import imagecodecs
     except ImportError:
-        raise Partial(f"{what}, which Pillow does not read whole; run pip install 'mvssl[tiff]'") from None
+        raise LossyError(f"{what}, which Pillow reads only in part; run pip install 'mvssl[tiff]'") from None
     array = getattr(imagecodecs, decoder)(data)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 def image_array(column: Column, image: Pixels) -> np.ndarray:
-    """uint8 [c, h, w], or float32 [c, h, w] for more than 8 bits, at the column's size."""
+    """Return uint8 [c, h, w], or float32 [c, h, w] for more than 8 bits, at the column's size and mode."""
     if isinstance(image, np.ndarray):
         return _bands(column, image)
-    # a palette's numbers mean nothing once they are mixed, so they are taken as they stand only where none are
+    # mixed palette numbers mean nothing, so they stay only where nothing is mixed
     image = image if image.mode == "P" and column.interpolation == "nearest" else _converted(image, column.mode)
     if column.size is not None:
         image = fit(image, column.size, column.interpolation)
     array = np.asarray(image)
     array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-    return np.ascontiguousarray(array, np.uint8 if array.dtype == np.uint8 else np.float32)
+    return as_numbers(array)
 
 
 def _bands(column: Column, array: np.ndarray) -> np.ndarray:
-    """float32 of [c, h, w] with more than 8 bits; all channels, alpha as well, where the column has no mode."""
+    """Return float32 of [c, h, w] with more than 8 bits; all channels and alpha, unless the column has a mode."""
     wide = array.astype(np.float32)
     if column.mode is not None and len(wide) > 4:
         raise SampleError(f"an image of {len(wide)} channels has no {column.mode}; leave mode out")
@@ -210,7 +226,7 @@ def _bands(column: Column, array: np.ndarray) -> np.ndarray:
 
 
 def fit_bands(array: np.ndarray, column: Column) -> np.ndarray:
-    """[c, h, w] at the column's size, band by band."""
+    """Return [c, h, w] at the column's size, band by band."""
     if column.size is None:
         return array
     return np.stack([np.asarray(fit(Image.fromarray(band), column.size, column.interpolation)) for band in array])
@@ -231,7 +247,7 @@ def _converted(image: Image.Image, mode: str | None) -> Image.Image:
 
 
 def fit(image: Image.Image, size: int | tuple[int, int], interpolation: str = "bilinear") -> Image.Image:
-    """Resize, antialiased (or nearest) and with its aspect kept, until `size` is just covered; cut out the centre."""
+    """Resize with the aspect kept, antialiased or nearest, until `size` [height, width] is covered; crop the centre."""
     height, width = (size, size) if isinstance(size, int) else size
     scale = max(height / image.height, width / image.width)
     if scale != 1:

@@ -1,10 +1,10 @@
-"""TIFF read whole: any bands, depths, compressions, tiles and pages, by tifffile where `mvssl[tiff]` is installed.
+"""TIFF of any bands, depths, compressions, tiles and pages, by tifffile where `mvssl[tiff]` is installed.
 
 in   a TIFF or BigTIFF
-out  `Tiff`: what it is, from its header; its pixels, upright and as they are stored: a Pillow image of 1 or 8 bits and
-     one or three bands, or a palette's; else an array [c, h, w] of the file's own type
+out  `TiffInfo`, from its header; its pixels, upright and as they are stored: a Pillow image of 1 or 8 bits with one or
+     three bands or a palette; else an array [c, h, w] of the file's own type
 
-Without tifffile, Pillow reads what it does not cut: one page with one band, or three bands of 8 bits.
+Without tifffile, Pillow reads what it reads without loss: one page with one band, or three bands of 8 bits.
 Format: TIFF 6.0, Adobe, 1992; GDAL_NODATA, https://www.awaresystems.be/imaging/tiff/tifftags/gdal_nodata.html
 """
 
@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 
-from mvssl.data.decoding.images import Pixels, check_pixels, turned
-from mvssl.data.sample_errors import Partial, SampleError
+from mvssl.data.decoding.images import Pixels, check_pixels, turn_upright
+from mvssl.data.sample_errors import LossyError, SampleError
 
 MAX_BYTES = 1 << 30  # of one picture, unpacked
 
@@ -35,21 +35,21 @@ _BY_PILLOW = {  # photometric, bits of each band, sample format -> mode of an im
 _INSTALL = "run pip install 'mvssl[tiff]'"
 
 
-class Tiff(NamedTuple):
-    field: str  # png where that holds it without loss, else npy
-    notes: tuple[str, ...] = ()  # what a user has to know of it
+class TiffInfo(NamedTuple):
+    field: str  # png where it stores the picture without loss, else npy
+    notes: tuple[str, ...] = ()  # what a user has to know
 
 
-def examine(file: BinaryIO) -> Tiff:
-    """What the TIFF becomes. Raises `Partial` where some of it would be lost, and what tifffile raises on damage."""
+def inspect_tiff(file: BinaryIO) -> TiffInfo:
+    """Return what the TIFF becomes. Raises `LossyError` where a part would be lost, tifffile's errors on damage."""
     tifffile = _tifffile()
     if tifffile is None:
         image = _open_by_pillow(file)
-        return Tiff("png" if image.mode in ("1", "L", "RGB") else "npy")
-    _check_chain(file)
+        return TiffInfo("png" if image.mode in ("1", "L", "RGB") else "npy")
+    _check_pages_exist(file)
     with tifffile.TiffFile(file) as tiff:
-        series, page = _only(tiff)
-        pages = _pages(series)
+        series, page = _only_picture(tiff)
+        pages = _count_pages(series)
         notes = [f"its {pages} pages became the channels of one array"] if pages > 1 else []
         nodata = page.tags.get(_NODATA)
         if nodata is not None:
@@ -57,30 +57,30 @@ def examine(file: BinaryIO) -> Tiff:
             notes.append(f"nodata is {value!r}; say so to the view: nodata")
         if page.photometric == 0:
             notes.append("0 is white (MinIsWhite); the numbers are kept as they are stored")
-        return Tiff(_field(series, page), tuple(notes))
+        return TiffInfo(_storage_field(series, page), tuple(notes))
 
 
-def read(file: BinaryIO) -> Pixels:
-    """The pixels, whole and upright. Raises as `examine` does."""
+def read_tiff(file: BinaryIO) -> Pixels:
+    """Return all pixels, upright. Raises as `inspect_tiff` does."""
     tifffile = _tifffile()
     if tifffile is None:
         image = _open_by_pillow(file)
         image.load()  # Pillow turns a TIFF itself
         return image if image.mode in ("1", "L", "RGB") else np.asarray(image)[None]
-    _check_chain(file)
+    _check_pages_exist(file)
     with tifffile.TiffFile(file) as tiff:
-        series, page = _only(tiff)
+        series, page = _only_picture(tiff)
         array = series.asarray(maxworkers=1)
         if "S" in series.axes and series.axes.index("S") > series.axes.index("X"):
             array = np.moveaxis(array, series.axes.index("S"), 0)
         tag = page.tags.get(_ORIENTATION)
-        array = turned(array.reshape(-1, *array.shape[-2:]), 1 if tag is None else int(tag.value))
-        if _field(series, page) == "npy":
+        array = turn_upright(array.reshape(-1, *array.shape[-2:]), 1 if tag is None else int(tag.value))
+        if _storage_field(series, page) == "npy":
             return np.ascontiguousarray(array)
         if page.photometric == _PALETTE:
             high, low = page.colormap >> 8, page.colormap & 255
             if ((low != 0) & (low != high)).any():
-                raise Partial("a palette of 16-bit colours, which png would cut to 8 bits; convert it to 16-bit RGB")
+                raise LossyError("a palette of 16-bit colours, which png would cut to 8 bits; convert it to 16-bit RGB")
             image = Image.fromarray(np.ascontiguousarray(array[0])).convert("P")
             image.putpalette(high.astype(np.uint8).T.tobytes())
             return image
@@ -89,16 +89,16 @@ def read(file: BinaryIO) -> Pixels:
 
 def _tifffile() -> Any:
     try:
-        import imagecodecs  # noqa: F401  # most compressions are its work
+        import imagecodecs  # noqa: F401  # decodes most compressions
         import tifffile
     except ImportError:
         return None
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it says of odd tags belongs to no screen
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # its messages on odd tags are not for users
     return tifffile
 
 
-def _check_chain(file: BinaryIO) -> None:
-    """Raises `SampleError` where a page that another one names is not there, as in a stack that is cut short."""
+def _check_pages_exist(file: BinaryIO) -> None:
+    """Raise `SampleError` where a page that another page names is absent, as in a stack that is cut short."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(16)
@@ -108,7 +108,7 @@ def _check_chain(file: BinaryIO) -> None:
     seen: set[int] = set()
     while place:
         if place in seen or place + 8 > size:
-            raise SampleError(f"no readable tif: page {len(seen) + 1} is not there; the file is cut short or damaged")
+            raise SampleError(f"no readable tif: page {len(seen) + 1} is absent; the file is cut short or damaged")
         seen.add(place)
         file.seek(place)
         (count,) = struct.unpack(order + counts, file.read(struct.calcsize(order + counts)))
@@ -120,12 +120,14 @@ def _check_chain(file: BinaryIO) -> None:
     file.seek(0)
 
 
-def _only(tiff: Any) -> tuple[Any, Any]:
-    """The one picture of the file and its first page. Raises `SampleError`, `Partial`."""
+def _only_picture(tiff: Any) -> tuple[Any, Any]:
+    """Return the only picture of the file and its first page. Raises `SampleError`, `LossyError`."""
     found = [series for series in tiff.series if not series.keyframe.is_reduced]  # overviews are copies
     if len(found) != 1:
         kinds = ", ".join(f"{list(series.shape)} {series.dtype}" for series in found[:4])
-        raise Partial(f"{len(found)} different pictures ({kinds}), of which one would be kept; store them apart")
+        raise LossyError(
+            f"{len(found)} different pictures ({kinds}), of which only one would be kept; store them separately"
+        )
     series: Any = found[0]
     page: Any = series.keyframe
     height, width = (int(series.shape[series.axes.index(axis)]) for axis in "YX")
@@ -134,31 +136,31 @@ def _only(tiff: Any) -> tuple[Any, Any]:
     if series.nbytes > MAX_BYTES:
         raise SampleError(f"{series.nbytes:,} bytes unpacked; the limit is {MAX_BYTES:,}, so cut it into tiles")
     if page.subifds and len(series.levels) == 1:
-        raise Partial("a TIFF with further pictures below its first, which would be lost; store them apart")
+        raise LossyError("a TIFF with further pictures below its first, which would be lost; store them separately")
     colours = page.photometric
     read = colours in (*_BLACK_OR_WHITE, _RGB, _PALETTE, _CMYK)
     if not (read or (colours == _YCBCR and page.compression in _JPEG)):
-        raise Partial(f"a TIFF of colours as {getattr(colours, 'name', colours)}; convert it to RGB or gray")
+        raise LossyError(f"a TIFF of colours as {getattr(colours, 'name', colours)}; convert it to RGB or gray")
     if series.dtype is None or series.dtype.kind not in "buif":
-        raise Partial(f"a TIFF of {series.dtype}; store the real and the imaginary part as two bands")
-    _pages(series)
+        raise LossyError(f"a TIFF of {series.dtype}; store the real and the imaginary part as two bands")
+    _count_pages(series)
     return series, page
 
 
-def _pages(series: Any) -> int:
-    """How many pages become channels. Raises `Partial` where an array [c, h, w] cannot hold them."""
+def _count_pages(series: Any) -> int:
+    """Return how many pages become channels. Raises `LossyError` where an array [c, h, w] cannot hold them."""
     lengths = {axis + str(i): n for i, (axis, n) in enumerate(zip(series.axes, series.shape, strict=True)) if n > 1}
     more = {axis: n for axis, n in lengths.items() if axis[0] not in "YX"}
     if len(more) > 1:
-        raise Partial(
+        raise LossyError(
             f"a TIFF of {list(series.shape)} ({series.axes}), and a picture has [bands, height, width]; "
             "store its pages as files of their own"
         )
     return next((n for axis, n in more.items() if axis[0] != "S"), 1)
 
 
-def _field(series: Any, page: Any) -> str:
-    """png for what it holds without loss and a picture is: 1 or 8 bits, one band or three of RGB, or a palette's."""
+def _storage_field(series: Any, page: Any) -> str:
+    """Return png for a picture of 1 or 8 bits with one band, three of RGB, or a palette, else npy."""
     bands = int(np.prod(series.shape)) // int(np.prod([series.shape[series.axes.index(axis)] for axis in "YX"]))
     if page.photometric == _PALETTE:
         return "png" if series.dtype == np.uint8 and bands == 1 else "npy"
@@ -176,5 +178,5 @@ def _open_by_pillow(file: BinaryIO) -> Image.Image:
     image.seek(0)
     if pages > 1 or _BY_PILLOW.get(kind) != image.mode or _NODATA in tags:
         held = f"{pages} pages" if pages > 1 else f"{len(bands := bits)} bands of {max(bands)} bits"
-        raise Partial(f"a TIFF of {held}, which Pillow does not read whole; {_INSTALL}")
+        raise LossyError(f"a TIFF of {held}, which Pillow reads only in part; {_INSTALL}")
     return image

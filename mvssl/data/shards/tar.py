@@ -1,12 +1,11 @@
 """One strict pass over the headers of a tar.
 
 in   a path; ustar, GNU (long names) and PAX (path, size) archives
-out  every regular file's name, offset and size, and a digest of all headers; or a `DataError` that names the fault
+out  name, offset and size of every regular file, and a digest of all headers; or a `DataError` that names the fault
 
-A streaming reader takes a damaged header for the end of the archive and loses what follows without a word. Here every
-header's checksum must hold, every member must end inside the file, and everything after the last one must be zero,
-no more of it than tar writes.
-File bodies are skipped, not read.
+A streaming reader takes a damaged header for the end of the archive and silently loses what follows. Here every
+header's checksum must hold and every member must end inside the file. After the last member there must be zeros only,
+and no more of them than tar writes. File bodies are skipped, not read.
 """
 
 import hashlib
@@ -16,7 +15,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mvssl.data.shards.opening import open_shard, read
+from mvssl.data.shards.shard_file import open_shard, read_at
 from mvssl.errors import DataError
 from mvssl.text import printable
 
@@ -24,29 +23,30 @@ BLOCK = 512
 LONGEST_NAME = 255  # bytes
 _MOST_ZEROS = (2 + 20) * BLOCK  # the end mark, then tar fills its last record; a power failure fills far more
 _ZERO = bytes(BLOCK)
-_EXTENDED = 1 << 20  # largest extended header that is believed
+_MOST_EXTENDED = 1 << 20  # bytes of the largest extended header that is accepted
+_PLAIN_FILE = b"0\0007"  # types of members
 _COMPRESSED = {
     b"\x1f\x8b": "gunzip",
     b"BZh": "bunzip2",
     b"\xfd7zXZ\0": "unxz",
     b"\x28\xb5\x2f\xfd": "unzstd",
     b"\x04\x22\x4d\x18": "unlz4",
-    b"PK\x03\x04": "unzip",  # whose files are then written with tar
+    b"PK\x03\x04": "unzip",  # its files are then written with tar
 }
 
 
 class Member(NamedTuple):
     name: str
     offset: int  # of the body, in bytes
-    size: int
-    start: int  # of its first header, in bytes; its body's offset less one block, unless the name is long
+    size: int  # bytes
+    start: int  # of its first header, in bytes; one block before the body, unless the name is long
 
 
 class Archive:
-    """Iterate over the members of the tar at `path`; afterwards `digest` holds the hash of all headers.
+    """The members of the tar at `path`. After iteration, `digest` holds the hash of all headers.
 
-    Raises `DataError` where the file is damaged, cut short, compressed, or holds what a shard may not, and
-    `StorageError` where the disk fails. With a `descriptor`, `between` and `check_end` look at parts of an open file.
+    Raises `DataError` where the file is damaged, cut short, compressed, or holds what a shard may not hold, and
+    `StorageError` where the disk fails. With a `descriptor`, `between` and `check_end` read parts of an open file.
     """
 
     def __init__(self, path: Path, descriptor: int = -1):
@@ -60,20 +60,17 @@ class Archive:
         return self._hash.hexdigest()
 
     def __iter__(self) -> Iterator[Member]:
-        self._fd = open_shard(self.path)
-        try:
+        with open_shard(self.path) as self._fd:
             self._size = os.fstat(self._fd).st_size
             if self._size == 0:
                 raise self._fault(0, "the file is empty")
             self.end = yield from self._members(0, self._size)
             self.check_end(self.end)
-        finally:
-            os.close(self._fd)
 
     def between(self, start: int, stop: int, most: int = sys.maxsize) -> list[Member]:
-        """The members that fill the file from `start` to `stop`, or the first `most` of them.
+        """Return the members that fill the file from `start` to `stop`, or the first `most` of them.
 
-        Raises `DataError` where what is looked at is no member, or where the last one does not end at `stop`.
+        Raises `DataError` where something there is no member, or where the last one does not end at `stop`.
         """
         found, members = [], self._members(start, stop)
         try:
@@ -85,20 +82,20 @@ class Archive:
         return found
 
     def _members(self, start: int, stop: int) -> Generator[Member, None, int]:
-        """Yields members, and returns where the last one ends."""
+        """Yield members, and return where the last one ends."""
         position, first, extended = start, start, {}
         while position < stop and (header := self._read(position, BLOCK)) != _ZERO:
             self._check(header, position)
             self._hash.update(header)
             kind = header[156:157]
-            size = extended.get("size", -1) if kind in b"0\0007" and "size" in extended else _number(header[124:136])
+            size = extended.get("size", -1) if kind in _PLAIN_FILE and "size" in extended else _number(header[124:136])
             body = position + BLOCK
             following = body + padded(size)
             if size < 0 or following > self._size:
                 raise self._fault(position, f"a member of {size} bytes reaches past the end; the shard is cut short")
             if kind in b"xgLK":
                 extended.update(self._extended(kind, body, size, position))
-            elif kind in b"0\0007":
+            elif kind in _PLAIN_FILE:
                 name = self._checked_name(extended.get("path") or _name(header), position)
                 yield Member(name, body, size, first)
                 first, extended = following, {}
@@ -114,7 +111,7 @@ class Archive:
         return position
 
     def _read(self, position: int, size: int) -> bytes:
-        block = read(self.path, self._fd, size, position)
+        block = read_at(self.path, self._fd, size, position)
         if len(block) < size:
             raise self._fault(position, "no end-of-archive mark; the shard is cut short")
         return block
@@ -124,12 +121,12 @@ class Archive:
             for magic, program in _COMPRESSED.items():
                 if header.startswith(magic):
                     raise self._fault(0, f"it is compressed; samples are read by their place, so unpack it ({program})")
-        if _sum(header) != _number(header[148:156]):
+        if _checksum(header) != _number(header[148:156]):
             raise self._fault(position, "no tar header, or a damaged one")
 
-    def _extended(self, kind: bytes, body: int, size: int, position: int) -> dict:
-        """What a PAX ('x', 'g') or GNU ('L', 'K') header says of the member that follows it."""
-        if size > _EXTENDED:
+    def _extended(self, kind: bytes, body: int, size: int, position: int) -> dict[str, Any]:
+        """Return path and size that a PAX ('x', 'g') or GNU ('L', 'K') header gives the member that follows it."""
+        if size > _MOST_EXTENDED:
             raise self._fault(position, f"an extended header of {size} bytes")
         text = self._read(body, size)
         self._hash.update(text)
@@ -139,14 +136,14 @@ class Archive:
             return {}
         try:
             records = dict(_pax_records(text))
-            wanted: dict = {name: records[name] for name in ("path", "size") if name in records}
-            if "size" in wanted:
-                wanted["size"] = int(wanted["size"])
+            known: dict[str, Any] = {name: records[name] for name in ("path", "size") if name in records}
+            if "size" in known:
+                known["size"] = int(known["size"])
         except (ValueError, IndexError):
             raise self._fault(position, "a damaged PAX header") from None
-        if any(name.startswith("GNU.sparse") for name in records) or (kind == b"g" and wanted):
+        if any(name.startswith("GNU.sparse") for name in records) or (kind == b"g" and known):
             raise self._fault(position, "a sparse file or a global path, which shards may not hold")
-        return wanted
+        return known
 
     def _checked_name(self, raw: bytes, position: int) -> str:
         try:
@@ -154,9 +151,8 @@ class Archive:
         except UnicodeDecodeError:
             raise self._fault(position, f"the name {raw!r} is not UTF-8") from None
         if not name or "\0" in name or name.startswith("/") or ".." in name.split("/") or len(raw) > LONGEST_NAME:
-            raise self._fault(
-                position, f"the name {name[:80]!r} is not a relative path of at most {LONGEST_NAME} bytes"
-            )
+            what = f"the name {name[:80]!r} is not a relative path of at most {LONGEST_NAME} bytes"
+            raise self._fault(position, what)
         return name
 
     def check_end(self, position: int) -> None:
@@ -164,39 +160,40 @@ class Archive:
         if self._size - position < 2 * BLOCK or self._size % BLOCK:
             raise self._fault(position, "the end-of-archive mark is incomplete; the shard is cut short")
         for place in range(position, self._size, 1 << 20):
-            block = read(self.path, self._fd, 1 << 20, place)
+            block = read_at(self.path, self._fd, 1 << 20, place)
             if block.count(0) != len(block):
-                raise self._fault(place, self._after_end(block))
+                raise self._fault(place, _after_end(block))
         zeros = self._size - position
         if zeros > _MOST_ZEROS:
             raise self._fault(
                 position,
-                f"{zeros:,} bytes of zeros, where tar writes at most {_MOST_ZEROS:,}; what stood there is lost, unless "
+                f"{zeros:,} bytes of zeros, where tar writes at most {_MOST_ZEROS:,}; members are lost there, unless "
                 "the shard was written with `tar -b` (then write it again without)",
             )
-
-    def _after_end(self, block: bytes) -> str:
-        """What stands after the end mark: another archive, or what is left of this one."""
-        blocks = (block[at : at + BLOCK] for at in range(0, len(block), BLOCK))
-        first = next(each for each in blocks if each.count(0) != len(each))
-        if len(first) == BLOCK and first[257:262] == b"ustar" and _sum(first) == _number(first[148:156]):
-            return (
-                "data after the end-of-archive mark. If tars were written one behind the other (cat a.tar b.tar), keep "
-                "them as separate shards, or join them with tar --concatenate; else a header was overwritten with zeros"
-            )
-        return "data after the end-of-archive mark; a header was overwritten with zeros"
 
     def _fault(self, position: int, what: str) -> DataError:
         return DataError(f"shard {printable(str(self.path))} is damaged or no shard, at byte {position}: {what}")
 
 
+def _after_end(block: bytes) -> str:
+    """Return what follows the end mark: another archive, or the rest of this one."""
+    blocks = (block[at : at + BLOCK] for at in range(0, len(block), BLOCK))
+    first = next(each for each in blocks if each.count(0) != len(each))
+    if len(first) == BLOCK and first[257:262] == b"ustar" and _checksum(first) == _number(first[148:156]):
+        return (
+            "data after the end-of-archive mark. If tars were joined (cat a.tar b.tar), keep them as separate shards, "
+            "or join them with tar --concatenate; otherwise a header was overwritten with zeros"
+        )
+    return "data after the end-of-archive mark; a header was overwritten with zeros"
+
+
 def padded(size: Any) -> Any:
-    """Bytes that a body of `size` takes: whole blocks. Of an int, or of an array of them."""
+    """Return the bytes that a body of `size` takes: whole blocks. `size` is an int, or an array of them."""
     return -(-size // BLOCK) * BLOCK
 
 
 def plain_member(header: bytes) -> tuple[str, int] | None:
-    """Name and size of the plain file whose only header this is; None where it is another kind of block."""
+    """Return name and size of the plain file whose only header this is; None for another kind of block."""
     if header[156:157] not in (b"0", b"\0", b"7") or len(header) != BLOCK:
         return None
     try:
@@ -206,17 +203,17 @@ def plain_member(header: bytes) -> tuple[str, int] | None:
 
 
 def has_name(header: bytes, name: bytes, size: int) -> bool:
-    """Whether this is the only header of a plain file of that very name and size; False also where it may be."""
+    """Return True where this is surely the only header of a plain file of that name and size. False means unknown."""
     return (
         header.startswith(name + b"\0")
         and header[124:136] == b"%011o\0" % size
         and header[156:157] == b"0"
-        and header[345] == 0  # no beginning of the name stands elsewhere
+        and header[345] == 0  # no beginning of the name is stored elsewhere
     )
 
 
-def is_silent(headers: bytes) -> bool:
-    """Whether this is one PAX header that gives its member neither a name nor a size, but times and the like.
+def is_nameless_pax(headers: bytes) -> bool:
+    """Return whether this is one PAX header that gives its member neither a name nor a size, but times and the like.
 
     `webdataset.TarWriter` and `tar --format=posix` write one before each member.
     """
@@ -225,13 +222,13 @@ def is_silent(headers: bytes) -> bool:
     return not any(word in headers for word in (b"path=", b"size=", b"GNU.sparse"))
 
 
-def _sum(header: bytes) -> int:
-    """The checksum, whose own field counts as eight spaces."""
+def _checksum(header: bytes) -> int:
+    """Return the sum of all bytes, where the checksum's own field counts as eight spaces."""
     return sum(header) - sum(header[148:156]) + 8 * 32
 
 
 def _number(field: bytes) -> int:
-    """An octal number, or GNU's base 256 for large ones; -1 where it is neither."""
+    """Return an octal number, or GNU's base 256 for large ones; -1 where it is neither."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     try:
@@ -242,12 +239,12 @@ def _number(field: bytes) -> int:
 
 def _name(header: bytes) -> bytes:
     name, prefix = header[:100].split(b"\0", 1)[0], header[345:500].split(b"\0", 1)[0]
-    # GNU archives keep other things where ustar keeps the prefix.
+    # GNU archives keep other things where ustar keeps the prefix
     return prefix + b"/" + name if prefix and header[257:263] == b"ustar\0" else name
 
 
 def _pax_records(text: bytes) -> Iterator[tuple[str, bytes]]:
-    """Records "LENGTH NAME=VALUE\\n", where LENGTH counts the whole record."""
+    """Yield name and value of records "LENGTH NAME=VALUE\\n", where LENGTH counts the full record."""
     while text:
         length = int(text.split(b" ", 1)[0])
         record = text[:length]

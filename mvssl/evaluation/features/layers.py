@@ -25,10 +25,10 @@ from mvssl.evaluation.features.labelled import flatten
 from mvssl.model import MultiView
 from mvssl.objectives import Objective
 from mvssl.recipe import View
+from mvssl.recipe.naming import first_drawn
 from mvssl.runs.versions import versions
 from mvssl.text import split_names
 from mvssl.views import ViewSet
-from mvssl.views.naming import first_drawn
 
 PIXELS, DENSE = "pixels", "dense "
 DENSE_NUMBERS = 32_768  # most numbers of local maps per sample and view: 128 kB

@@ -54,7 +54,7 @@ def open_labelled(
     open_with = partial(open_shards, patterns, data.folder, missing=missing, progress=progress)
     if data.label is not None:
         with contextlib.nullcontext() if required else contextlib.suppress(DataError):
-            return open_with({**columns, "label": data.label}, spare=("label",) if keep_unlabelled else ())
+            return open_with({**columns, "label": data.label}, extra=("label",) if keep_unlabelled else ())
     return open_with(columns)
 
 

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mvssl.recipe.naming import first_drawn
 from mvssl.reporting.content import Absent, Picture, Section
 from mvssl.reporting.pictures import Pixels, encode_pixels, tint, view_pixels
 from mvssl.reporting.samples import EncodedSamples, principal_components
-from mvssl.views.naming import first_drawn
-from mvssl.views.normalize import spread
+from mvssl.views.normalize import spread_indices
 
 SAMPLES, MAX_VIEWS = 6, 6
 FINEST, COARSEST = 32, 3  # sides of the maps that can be drawn
@@ -30,8 +30,8 @@ class Maps(Section):
 
 def show_maps(encoded: EncodedSamples) -> Maps | Absent:
     """Return for each view some samples, and over them a fine and the deepest map with some places."""
-    fitted = spread(len(encoded.indices), FITTED).tolist()
-    drawn = spread(len(fitted), SAMPLES).tolist()
+    fitted = spread_indices(len(encoded.indices), FITTED).tolist()
+    drawn = spread_indices(len(fitted), SAMPLES).tolist()
     views, model = encoded.run.views, encoded.run.model
     batch = encoded.decode(fitted)
     shown = []

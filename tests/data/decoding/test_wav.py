@@ -10,8 +10,9 @@ from scipy.io import wavfile
 from shard_making import write_tar
 
 from mvssl.data import SampleError, open_shards
-from mvssl.data.decoding.decode import decode
-from mvssl.data.decoding.wav import fitted, read_wav, resampled
+from mvssl.data.decoding import decode_field
+from mvssl.data.decoding.arrays import fit_length
+from mvssl.data.decoding.wav import read_wav, resample
 from mvssl.data.shards.verification import verify_shards
 from mvssl.errors import DataError, RecipeError
 from mvssl.recipe import Column
@@ -68,7 +69,7 @@ def test_floats_come_as_they_are(dtype):
     assert np.array_equal(found, values.T.astype(np.float32))
 
 
-def test_the_extensible_format_and_chunks_that_say_something_else_are_read_past():
+def test_the_extensible_format_and_unknown_chunks_are_read():
     guid = struct.pack("<H", 1) + bytes.fromhex("000000001000800000aa00389b71")
     extensible = chunk(b"fmt ", struct.pack("<HHIIHHHHI", 0xFFFE, 1, 8000, 16000, 2, 16, 22, 16, 4) + guid)
     data = riff(chunk(b"LIST", b"odd"), extensible, chunk(b"fact", b"1234"), SOUND, chunk(b"id3 ", b"late"))
@@ -94,38 +95,38 @@ def test_a_length_that_was_never_filled_in_means_to_the_end():
         (riff(chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, 2**32 - 5, 1000, 1, 16)), SOUND), "samples per second"),
     ],
 )
-def test_what_is_no_whole_sound_is_a_bad_sample_that_says_why(data, said):
+def test_damaged_sounds_are_bad_samples_with_a_reason(data, said):
     with pytest.raises(SampleError, match=said):
-        decode(column(), "wav", data)
+        decode_field(column(), "wav", data)
 
 
-def test_a_tone_keeps_its_pitch_at_another_rate_and_one_too_high_for_it_vanishes():
+def test_resampling_keeps_a_tone_and_removes_one_above_the_new_limit():
     t = np.arange(3200) / 16000
     tone, high = (np.sin(2 * np.pi * f * t)[None].astype(np.float32) for f in (1000, 6000))
     expected = np.sin(2 * np.pi * 1000 * np.arange(1600) / 8000)
     inner = slice(100, 1500)
-    assert np.abs(resampled(tone, 16000, 8000)[0, inner] - expected[inner]).max() < 0.01
-    assert np.abs(resampled(high, 16000, 8000)[0, inner]).max() < 0.01
-    assert resampled(tone, 16000, 44100).shape == (1, 8820)
-    assert resampled(tone, 16000, 16000) is tone
+    assert np.abs(resample(tone, 16000, 8000)[0, inner] - expected[inner]).max() < 0.01
+    assert np.abs(resample(high, 16000, 8000)[0, inner]).max() < 0.01
+    assert resample(tone, 16000, 44100).shape == (1, 8820)
+    assert resample(tone, 16000, 16000) is tone
 
 
 def test_a_column_has_one_rate_one_length_and_one_channel_where_asked():
     stereo, values = pcm(2, channels=2, t=100, rate=16000)
-    found = decode(column(mode="mono", rate=16000, length=60), "a.wav", stereo)
+    found = decode_field(column(mode="mono", rate=16000, length=60), "a.wav", stereo)
     np.testing.assert_allclose(found, values.mean(0, keepdims=True)[:, :60] / 2**15, atol=1e-6)
-    longer = decode(column(rate=16000, length=130), "wav", stereo)
+    longer = decode_field(column(rate=16000, length=130), "wav", stereo)
     assert longer.shape == (2, 130)
     assert np.abs(longer[:, 100:]).max() == 0
-    assert decode(column(), "wav", stereo).shape == (2, 50)
+    assert decode_field(column(), "wav", stereo).shape == (2, 50)
 
 
 def test_a_length_fits_recordings_of_numbers_too_and_leaves_images_alone():
     buffer = io.BytesIO()
     np.save(buffer, np.arange(20.0).reshape(10, 2))
     table = Column.model_validate({"field": "npy", "channels_last": True, "length": 12})
-    assert decode(table, "npy", buffer.getvalue()).tolist()[1] == [*range(1, 20, 2), 0, 0]
-    assert np.array_equal(fitted(np.arange(5), 3), [0, 1, 2])
+    assert decode_field(table, "npy", buffer.getvalue()).tolist()[1] == [*range(1, 20, 2), 0, 0]
+    assert np.array_equal(fit_length(np.arange(5), 3), [0, 1, 2])
 
 
 def shard(folder, *sounds: bytes):
@@ -134,7 +135,7 @@ def shard(folder, *sounds: bytes):
 
 def test_recordings_of_one_set_need_a_rate_and_a_length(tmp_path):
     shard(tmp_path, pcm(2, t=50)[0], pcm(2, t=60)[0], pcm(2, t=70)[0])
-    with pytest.raises(RecipeError, match=r"columns.sound.rate: .* how many samples a second"):
+    with pytest.raises(RecipeError, match=r"columns\.sound\.rate"):
         open_shards("a.tar", tmp_path, {"sound": Column(field="wav")})
     with pytest.raises(DataError, match=r"differ in shape .*length: N"):
         open_shards("a.tar", tmp_path, {"sound": column()})

@@ -131,5 +131,5 @@ def test_a_header_that_asks_for_more_than_there_is_is_refused(tmp_path):
     lie = npy(np.zeros(4)).replace(b"(4,), }            ", b"(4000000000000,), }")
     with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
         archive.writestr("x.npy", lie)
-    with pytest.raises(DataError, match="asks for 32,000,000,000,000"):
+    with pytest.raises(DataError, match="32,000,000,000,000"):
         pack(str(tmp_path / "set.npz"), tmp_path / "out")

@@ -8,7 +8,7 @@ import pytest
 from shard_making import write_tar
 from webdataset.writer import ShardWriter
 
-from mvssl.data.shards.scan import scan
+from mvssl.data.shards.index import scan_shard
 from mvssl.data.shards.tar import Archive
 from mvssl.errors import DataError
 
@@ -164,7 +164,7 @@ def test_the_program_that_unpacks_a_compressed_shard_is_named(tmp_path, magic, p
         list(Archive(tmp_path / "x.tar"))
 
 
-def test_two_tars_in_one_file_are_told_apart_from_a_damaged_one(tmp_path):
+def test_two_tars_in_one_file_differ_from_a_damaged_one(tmp_path):
     one = write_tar(tmp_path / "x.tar", [("a.cls", b"1")]).read_bytes()
     (tmp_path / "x.tar").write_bytes(one + one)
     with pytest.raises(DataError, match=r"separate shards.*tar --concatenate"):
@@ -174,11 +174,11 @@ def test_two_tars_in_one_file_are_told_apart_from_a_damaged_one(tmp_path):
         list(Archive(tmp_path / "x.tar"))
 
 
-def test_the_commands_told_for_a_tar_in_another_order_mend_it(tmp_path):
+def test_the_commands_for_a_tar_in_another_order_repair_it(tmp_path):
     """A folder listed as the disk gives it, and not by name, is how such tars come about."""
     path = write_tar(tmp_path / "it's here.tar", [(n, b"1") for n in ("d/a.jpg", "d/b.jpg", "d/a.cls", "d/b.cls")])
     with pytest.raises(DataError, match="comes up again") as error:
-        scan(path)
+        scan_shard(path)
     command = str(error.value).partition("names: ")[2]
     subprocess.run(command, shell=True, check=True, cwd=tmp_path)
-    assert scan(tmp_path / "sorted-it's here.tar").keys.tolist() == [b"d/a", b"d/b"]
+    assert scan_shard(tmp_path / "sorted-it's here.tar").keys.tolist() == [b"d/a", b"d/b"]

@@ -5,7 +5,7 @@ import pytest
 from shard_making import image_bytes, npy, pixels, replace_field, write_digits, write_tar
 
 from mvssl.data import SampleError, pack, summarize_shards, verify_shards
-from mvssl.data.decoding.decode import decode
+from mvssl.data.decoding import decode_field
 from mvssl.errors import DataError
 from mvssl.recipe import Column
 
@@ -60,7 +60,7 @@ def test_the_check_never_trusts_a_cached_index(tmp_path):
     assert len(verify_shards("*.tar", tmp_path).faults) == 1
 
 
-def test_what_is_not_looked_into_is_said(tmp_path):
+def test_fields_without_a_decoder_are_counted(tmp_path):
     write_tar(tmp_path / "x.tar", [("0.pkl", b"?"), ("0.cls", b"1"), ("1.cls", b"1")])
     seen = verify_shards("x.tar", tmp_path)
     assert (seen.unknown, seen.lacking, seen.decoded) == ({"pkl": 1}, {"pkl": 1}, 2)
@@ -105,7 +105,7 @@ def test_arrays_that_training_refuses_are_faults_in_the_same_words(tmp_path, arr
     faults = verify_shards("x.tar", tmp_path).faults
     assert [(key, field) for _, key, field, _ in faults] == [("0", "npy"), ("0", "npz")]
     with pytest.raises(SampleError) as trained:
-        decode(Column(field="npy"), "npy", npy(array))
+        decode_field(Column(field="npy"), "npy", npy(array))
     assert {fault.reason for fault in faults} == {trained.value.reason}
     assert said in trained.value.reason
 

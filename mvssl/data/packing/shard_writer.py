@@ -1,6 +1,6 @@
 """Samples to the shards of one split, in webdataset's format.
 
-in   a `Split`, an empty folder, the order's seed, samples per shard
+in   a `PackSplit`, an empty folder, the order's seed, samples per shard
 out  FOLDER/000000.tar ..., and names.tsv where samples have names; counts of fields, and of the kinds of arrays in each
 """
 
@@ -13,36 +13,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from webdataset.writer import ShardWriter
 
-from mvssl.data.decoding.arrays import read_npy
-from mvssl.data.decoding.file_types import extension
-from mvssl.data.decoding.wav import read_wav
-from mvssl.data.packing.sources import Split
+from mvssl.data.decoding import extension, read_npy, read_wav
+from mvssl.data.packing.source import PackSplit
 from mvssl.process.progress import progress_bar
 
 _BYTES_PER_SHARD = 1 << 30
 
 
 def write_split(
-    split: Split, folder: Path, seed: int, per_shard: int, progress: bool, fields: dict[str, int],
-    forms: dict[str, Counter[str]],
+    split: PackSplit, folder: Path, seed: int, per_shard: int, progress: bool, fields: Counter[str],
+    kinds: dict[str, Counter[str]],
 ) -> int:  # fmt: skip
-    """The samples written; counts `fields`, and the kinds of arrays and sounds in each."""
+    """Write the shards of a split, count `fields` and the kinds of arrays in each, and return the number of samples."""
     order = np.random.default_rng([seed, 1]).permutation(split.count).tolist()
     # webdataset fills the pattern with %, so other per cent signs of the path are doubled
     pattern = str(folder).replace("%", "%%") + "/%06d.tar"
     names, written = [], 0
-    with _writer(pattern, per_shard) as writer:
+    with _open_writer(pattern, per_shard) as writer:
         for i in progress_bar(order, f"packing {folder.name}", len(order), progress):
             sample, key = split.fields(i), f"{written:08d}"
             if not sample:
                 continue
             written += 1
             writer.write({"__key__": key, **sample})
+            fields.update(sample.keys())
             for field, content in sample.items():
-                fields[field] = fields.get(field, 0) + 1
-                if form := _form(field, content):
-                    forms.setdefault(field, Counter())[form] += 1
+                if kind := _kind_of(field, content):
+                    kinds.setdefault(field, Counter())[kind] += 1
             if split.name is not None:
                 names.append(f"{key}\t{one_line(split.name(i))}\n")
     if names:
@@ -50,8 +49,8 @@ def write_split(
     return written
 
 
-def _form(field: str, content: bytes) -> str:
-    """What must agree between the samples of a field: type and channels of an array, rate and channels of a sound."""
+def _kind_of(field: str, content: bytes) -> str:
+    """Return type and channels of an array, or rate and channels of a sound, which the samples of a field share."""
     if extension(field) == "npy":
         array = read_npy(content)
         shape = ["h", "w"] if array.ndim == 2 and min(array.shape) > 4 else [*array.shape[:1], *"hw"[: array.ndim - 1]]
@@ -64,10 +63,8 @@ def _form(field: str, content: bytes) -> str:
 
 
 @contextmanager
-def _writer(pattern: str, per_shard: int) -> Iterator[Any]:
-    """webdataset's writer. After a failure its files are closed without a second try to write what they buffer."""
-    from webdataset.writer import ShardWriter
-
+def _open_writer(pattern: str, per_shard: int) -> Iterator[ShardWriter]:
+    """Yield webdataset's writer. After a failure its files are closed without a second try to write their buffers."""
     opened: list[io.BufferedWriter] = []
 
     def start(path: str) -> io.BufferedWriter:
@@ -86,6 +83,6 @@ def _writer(pattern: str, per_shard: int) -> Iterator[Any]:
 
 
 def one_line(name: str) -> str:
-    """A name on one line: control characters, backslashes and bytes that are no UTF-8 as Python escapes them."""
+    """Return a name on one line: control characters, backslashes and invalid UTF-8 as Python escapes them."""
     odd = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\]"
     return re.sub(odd, lambda found: found[0].encode("unicode_escape").decode(), name)

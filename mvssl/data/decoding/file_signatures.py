@@ -1,10 +1,6 @@
-"""What a file is, by its first bytes and by its ending.
+"""The kind of a file, by its ending and by its first bytes."""
 
-in   the first bytes of a file (64 are enough), or its name
-out  the ending that files of this kind have, such as `png`; empty where nothing is known
-"""
-
-_HEADS = (  # first bytes, ending
+_SIGNATURES = (  # first bytes, ending
     (b"\x89PNG\r\n\x1a\n", "png"),
     (b"\xff\xd8\xff", "jpg"),
     (b"GIF87a", "gif"),
@@ -23,7 +19,7 @@ _HEADS = (  # first bytes, ending
     (b"%PDF", "pdf"),
     (b"\x1f\x8b", "gz"),
 )
-_TEXTS = (  # likewise, of text, which may begin with blanks and in either case
+_TEXT_SIGNATURES = (  # likewise, of text, which may begin with blanks and in either case
     (b"<!doctype html", "html"),
     (b"<html", "html"),
     (b"<?xml", "xml"),
@@ -35,12 +31,12 @@ _RIFF = {b"WEBP": "webp", b"WAVE": "wav"}
 
 
 def extension(name: str) -> str:
-    """What comes after the last dot of a field or file, in lower case: `depth.PNG` is a png."""
+    """Return what comes after the last dot of a field or file, in lower case: `depth.PNG` is a png."""
     return name.rpartition(".")[2].lower()
 
 
-def kind_of(head: bytes) -> str:
-    """The ending that belongs to a file with these first bytes; empty where they are not known."""
+def detect_kind(head: bytes) -> str:
+    """Return the ending, such as `png`, of files that begin with `head` (256 bytes); empty where it is unknown."""
     if head[:4] == b"RIFF":
         return _RIFF.get(head[8:12], "")
     if head[4:8] == b"ftyp":
@@ -51,6 +47,7 @@ def kind_of(head: bytes) -> str:
         return "ppm"
     if head[128:132] == b"DICM":
         return "dcm"
-    named = next((kind for start, kind in _HEADS if head.startswith(start)), "")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    return named or next((kind for start, kind in _TEXTS if text.startswith(start)), "")
+    kinds = [kind for start, kind in _SIGNATURES if head.startswith(start)]
+    kinds += [kind for start, kind in _TEXT_SIGNATURES if text.startswith(start)]
+    return kinds[0] if kinds else ""

@@ -8,8 +8,9 @@ import pytest
 from shard_making import flip, image_bytes, members, pixels, write_digits, write_tar
 
 from mvssl.data import SampleError, open_shards, summarize_shards, verify_shards
-from mvssl.data.shards import index, index_file, scan
-from mvssl.data.shards.opening import Stamp
+from mvssl.data.shards import index_cache
+from mvssl.data.shards.index import scan_shard
+from mvssl.data.shards.shard_file import FileStamp
 from mvssl.errors import DataError, StorageError
 from mvssl.recipe import Column
 
@@ -48,29 +49,29 @@ def test_training_reads_no_body_that_differs_from_its_digest(tmp_path):
     assert changed.checked == 1
 
 
-def test_digests_are_kept_until_the_headers_change_or_new_ones_are_asked_for(tmp_path):
+def test_digests_are_kept_until_headers_change_or_new_ones_are_requested(tmp_path):
     (path,) = write_digits(tmp_path / "a", [3])
-    first = index.load(path, digests=True)
-    assert np.array_equal(index.load(path).digests, first.digests)
+    first = index_cache.load_index(path, digests=True)
+    assert np.array_equal(index_cache.load_index(path).digests, first.digests)
     os.utime(path)
-    assert np.array_equal(index.load(path).digests, first.digests)
+    assert np.array_equal(index_cache.load_index(path).digests, first.digests)
     _, _, offset, _ = members(path)[0]
     flip(path, offset)
-    assert np.array_equal(index.load(path).digests, first.digests)  # or the damage would go unnoticed
-    anew = index.load(path, digests=True)
+    assert np.array_equal(index_cache.load_index(path).digests, first.digests)  # or the damage would go unnoticed
+    anew = index_cache.load_index(path, digests=True)
     assert (anew.renewed, (anew.digests != first.digests).sum()) == (1, 1)
     write_digits(tmp_path / "a", [4])
-    assert index.load(path).digests is None
+    assert index_cache.load_index(path).digests is None
 
 
 def test_the_digests_of_a_copied_shard_and_index_are_believed(tmp_path, monkeypatch):
     monkeypatch.delenv("MVSSL_CACHE")
     (path,) = write_digits(tmp_path / "a", [3])
-    index.load(path, digests=True)
+    index_cache.load_index(path, digests=True)
     (tmp_path / "b").mkdir()
     for file in path.parent.iterdir():
         (tmp_path / "b" / file.name).write_bytes(file.read_bytes())
-    assert index.load(tmp_path / "b" / path.name).digests is not None
+    assert index_cache.load_index(tmp_path / "b" / path.name).digests is not None
 
 
 def test_the_fingerprint_does_not_depend_on_digests(tmp_path):
@@ -118,8 +119,8 @@ FORGED = {
 @pytest.mark.parametrize("forgery", FORGED)
 def test_a_forged_index_with_the_right_stamp_is_made_anew(tmp_path, forgery):
     (path,) = write_digits(tmp_path, [40])
-    true = index.load(path)
-    index_file.write_file(index_file.places(path)[0], true._replace(**FORGED[forgery](true)))
+    true = index_cache.load_index(path)
+    index_cache.write_index_file(index_cache.index_files(path)[0], true._replace(**FORGED[forgery](true)))
     source = open_shards("*.tar", tmp_path, DIGITS)
     assert [int(source[i]["label"]) for i in range(40)] == list(range(40))
     assert [source.key(i) for i in range(40)] == [f"{i:04d}" for i in range(40)]
@@ -127,19 +128,19 @@ def test_a_forged_index_with_the_right_stamp_is_made_anew(tmp_path, forgery):
 
 def test_the_index_of_another_shard_is_not_believed(tmp_path):
     one, two = write_digits(tmp_path, [40, 40])
-    other = index.load(one)
-    index_file.write_file(index_file.places(two)[0], other._replace(stamp=Stamp.of(two)))
+    other = index_cache.load_index(one)
+    index_cache.write_index_file(index_cache.index_files(two)[0], other._replace(stamp=FileStamp.of(two)))
     source = open_shards("*1.tar", tmp_path, DIGITS)
     assert [int(source[i]["label"]) for i in range(40)] == list(range(40, 80))
 
 
-def test_a_wrong_place_that_no_look_at_the_index_found_is_found_when_it_is_read(tmp_path, monkeypatch):
+def test_a_wrong_place_in_an_index_is_found_when_the_body_is_read(tmp_path, monkeypatch):
     (path,) = write_digits(tmp_path, [40])
-    true = index.load(path)
+    true = index_cache.load_index(path)
     order = [*range(10), 11, 10, *range(12, 40)]
-    monkeypatch.setattr(index_file, "belongs", lambda _: True)
+    monkeypatch.setattr(index_cache, "belongs_to_shard", lambda _: True)
     forged = true._replace(offsets=true.offsets[order], sizes=true.sizes[order])
-    index_file.write_file(index_file.places(path)[0], forged)
+    index_cache.write_index_file(index_cache.index_files(path)[0], forged)
     source = open_shards("*.tar", tmp_path, DIGITS)
     for i in (10, 11):
         with pytest.raises(SampleError, match="something else at its place"):
@@ -158,8 +159,10 @@ def test_long_names_are_read_and_checked_too(tmp_path, format):
         source = open_shards("x.tar", tmp_path, {"image": DIGITS["image"]})
         assert [source.key(i) for i in range(20)] == names
         assert np.array_equal(source[7]["image"], pixels(7).transpose(2, 0, 1))
-    assert index_file.belongs(index.load(path))
-    assert not index_file.belongs(index.load(path)._replace(keys=index.load(path).keys[::-1]))
+    assert index_cache.belongs_to_shard(index_cache.load_index(path))
+    assert not index_cache.belongs_to_shard(
+        index_cache.load_index(path)._replace(keys=index_cache.load_index(path).keys[::-1])
+    )
 
 
 def test_a_disk_that_fails_is_no_bad_sample(tmp_path, monkeypatch):
@@ -179,7 +182,7 @@ def test_a_disk_that_fails_is_no_bad_sample(tmp_path, monkeypatch):
             action()
 
 
-def test_few_descriptors_are_enough_and_none_is_told(tmp_path, monkeypatch):
+def test_few_descriptors_are_enough_and_none_is_a_storage_error(tmp_path, monkeypatch):
     write_digits(tmp_path, [2] * 9)
     source = open_shards("*.tar", tmp_path, DIGITS)
     real, free = os.open, [3]
@@ -198,11 +201,11 @@ def test_few_descriptors_are_enough_and_none_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "open", few)
     monkeypatch.setattr(os, "close", close)
     assert [int(source[i]["label"]) for i in range(18)] == list(range(18))
-    source._files, free[0] = type(source._files)(), 0
+    source._reader, free[0] = type(source._reader)(), 0
     with pytest.raises(SampleError, match="ulimit -n"):
         source[0]
     with pytest.raises(StorageError, match="ulimit -n") as error:
-        scan.scan(tmp_path / "000000.tar")
+        scan_shard(tmp_path / "000000.tar")
     assert error.value.code == 74
 
 
@@ -218,9 +221,9 @@ def test_a_shard_whose_keys_hold_the_number_after_a_dot_is_pointed_out(tmp_path)
 
 def test_a_field_for_each_sample_does_not_fill_the_memory(tmp_path):
     with pytest.raises(DataError, match=r"1,024 different fields.*first dot"):
-        scan.scan(write_tar(tmp_path / "x.tar", [(f"{i}.{i}.png", b"") for i in range(1100)]))
+        scan_shard(write_tar(tmp_path / "x.tar", [(f"{i}.{i}.png", b"") for i in range(1100)]))
 
 
-def test_frames_of_many_samples_are_nothing_odd(tmp_path):
+def test_numbered_frames_of_many_samples_give_no_hint(tmp_path):
     write_tar(tmp_path / "x.tar", [(f"{i}.{frame}.png", b"x") for i in range(9) for frame in range(4)])
     assert summarize_shards("x.tar", tmp_path).hints == []

@@ -1,4 +1,3 @@
-import importlib
 import os
 import pickle
 from pathlib import Path
@@ -9,9 +8,9 @@ import torchvision
 from PIL import Image
 from shard_making import image_bytes, pixels
 
-from mvssl.data import open_shards, pack, verify_shards
-from mvssl.data.packing.packing import pack_destination
-from mvssl.data.shards.index import scan
+from mvssl.data import open_shards, pack, pack_destination, verify_shards
+from mvssl.data.packing import pack_source
+from mvssl.data.shards.index import scan_shard
 from mvssl.errors import DataError, OutputError, RecipeError, StorageError
 from mvssl.recipe import Column, Data
 from mvssl.training.resume import pack_once
@@ -37,7 +36,7 @@ def folder_of(root: Path, files: dict[str, np.ndarray]) -> Path:
     return root
 
 
-def test_digits_are_those_of_scikit_learn_each_once_in_fixed_stratified_parts(tmp_path):
+def test_digits_are_packed_once_each_in_fixed_stratified_splits(tmp_path):
     packed = pack("digits", tmp_path / "digits")
     assert (packed.samples, packed.fields) == ({"train": 1437, "val": 360}, {"png": 1797, "cls": 1797})
     from sklearn.datasets import load_digits
@@ -79,17 +78,17 @@ def test_folders_of_classes_keep_their_files_and_a_share_of_every_class(tmp_path
             assert np.array_equal(source[i]["image"].transpose(1, 2, 0), np.asarray(Image.open(file)))
 
 
-def test_flat_folders_have_no_labels_and_train_and_val_folders_are_respected(tmp_path):
+def test_flat_folders_have_no_labels_and_keep_their_splits(tmp_path):
     shown = {f"train/{i}.jpg": pixels(i) for i in range(6)} | {f"val/{i}.jpg": pixels(i) for i in range(6, 8)}
     packed = pack(str(folder_of(tmp_path / "set", shown)), tmp_path / "out")
     assert (packed.samples, packed.fields, packed.classes) == ({"train": 6, "val": 2}, {"jpg": 8}, None)
-    (index,) = [scan(path) for path in (tmp_path / "out/val").glob("*.tar")]
+    (index,) = [scan_shard(path) for path in (tmp_path / "out/val").glob("*.tar")]
     whole = (tmp_path / "out/val/000000.tar").read_bytes()
     bodies = {whole[o : o + s] for o, s in zip(index.offsets[:, 0], index.sizes[:, 0], strict=True)}
     assert bodies == {(tmp_path / f"set/val/{i}.jpg").read_bytes() for i in (6, 7)}
 
 
-def test_class_folders_of_sounds_keep_their_bytes_and_do_not_mix_with_arrays(tmp_path):
+def test_class_folders_of_sounds_keep_their_bytes_and_refuse_arrays(tmp_path):
     from test_wav import pcm
 
     sounds = {name: pcm(2, t=20 + k)[0] for k, name in enumerate(("dog/a.wav", "dog/b.wav", "cat/c.wav"))}
@@ -237,7 +236,7 @@ def test_an_interrupted_pack_leaves_nothing(tmp_path, monkeypatch, raised, seen)
         assert next(tmp_path.iterdir()).name.startswith(".")
         raise raised
 
-    monkeypatch.setattr("mvssl.data.packing.sources.png_bytes", fail)
+    monkeypatch.setattr("mvssl.data.packing.named_sets.png_bytes", fail)
     with pytest.raises(seen):
         pack("digits", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -254,7 +253,7 @@ class Spy:
         return (Path.touch, (Path("executed"),))
 
 
-def test_sources_that_are_none_are_told_what_is_accepted(tmp_path, monkeypatch):
+def test_unusable_sources_are_refused_and_name_what_is_accepted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     np.savez(tmp_path / "objects.npz", x=np.array([Spy()], object))
@@ -275,7 +274,7 @@ def test_sources_that_are_none_are_told_what_is_accepted(tmp_path, monkeypatch):
         ("cut.npz", DataError, "plain arrays"),
         ("array.npz", DataError, "plain arrays"),
         ("alike.npz", DataError, r"'a\.b' and 'A\.B' would both be the field a_b\.npy"),
-        ("torchvision:VisionDataset", DataError, "VisionDataset cannot be had"),
+        ("torchvision:VisionDataset", DataError, "VisionDataset"),
     ]:
         with pytest.raises(error, match=said):
             pack(source, tmp_path / "out")
@@ -298,7 +297,7 @@ def test_a_per_cent_sign_in_the_path_is_no_pattern(tmp_path):
         ("pairs:drone/scenes", "scenes"),
     ],
 )
-def test_what_a_recipe_packs_gets_a_plain_name_under_the_data_folder(tmp_path, source, name):
+def test_data_pack_goes_to_a_plain_name_under_the_data_folder(tmp_path, source, name):
     assert pack_destination(source, tmp_path) == tmp_path / name
 
 
@@ -344,17 +343,16 @@ def test_every_file_has_one_line_of_names_whatever_it_is_called(tmp_path):
     assert sorted(told) == sorted((tmp_path / "out/classes.txt").read_text().splitlines())
 
 
-def test_of_two_packs_at_once_one_is_kept_and_the_other_says_so(tmp_path, monkeypatch):
-    packing = importlib.import_module("mvssl.data.packing.packing")  # mvssl.data.packing.packing itself is the function
-    write = packing._write
+def test_of_two_packs_at_once_one_is_kept_and_the_other_fails(tmp_path, monkeypatch):
+    write = pack_source._write
 
     def slowly(*given):
-        monkeypatch.setattr(packing, "_write", write)
+        monkeypatch.setattr(pack_source, "_write", write)
         pack("digits", tmp_path / "out", seed=1)  # begun later, done first
         return write(*given)
 
-    monkeypatch.setattr(packing, "_write", slowly)
-    with pytest.raises(OutputError, match=r"out was filled by someone else in the meantime.* is kept"):
+    monkeypatch.setattr(pack_source, "_write", slowly)
+    with pytest.raises(OutputError, match="out was filled by another process"):
         pack("digits", tmp_path / "out", seed=0)
     assert os.listdir(tmp_path) == ["out"]
     pack("digits", tmp_path / "first", seed=1)

@@ -10,9 +10,10 @@ from shard_making import flip, members, write_digits, write_tar
 from webdataset import TarWriter
 
 from mvssl.data import SampleError, open_shards, summarize_shards
-from mvssl.data.sample_errors import Unreadable
-from mvssl.data.shards import index, reading, scan
-from mvssl.data.shards.opening import Stamp
+from mvssl.data.sample_errors import ReadError
+from mvssl.data.shards import field_reader, index_cache
+from mvssl.data.shards.index import scan_shard
+from mvssl.data.shards.shard_file import FileStamp
 from mvssl.errors import StorageError
 from mvssl.recipe import Column
 
@@ -24,7 +25,7 @@ def test_a_shard_edited_with_its_time_put_back_is_noticed(tmp_path, timing):
     (path,) = write_digits(tmp_path, [9])
     source = open_shards("*.tar", tmp_path, DIGITS)
     if timing == "before":
-        source._files = type(source._files)()
+        source._reader = type(source._reader)()
     else:
         source[5]
     _, _, offset, _ = members(path)[11]  # the class of sample 5
@@ -41,14 +42,14 @@ def test_a_new_link_or_mode_is_no_change(tmp_path):
     os.link(path, tmp_path / "backup")
     assert source[5]["label"] == 5
     path.chmod(0o640)
-    source._files = type(source._files)()
+    source._reader = type(source._reader)()
     assert source[6]["label"] == 6
 
 
 def move_ctime_alone(path):
     """What leaves size, mtime, mode and links as they are, as a backup's link that comes and goes."""
-    before = Stamp.of(path)
-    while Stamp.of(path) == before:
+    before = FileStamp.of(path)
+    while FileStamp.of(path) == before:
         path.chmod(path.stat().st_mode)
 
 
@@ -67,7 +68,7 @@ def test_a_ctime_that_moves_alone_is_no_change(tmp_path, digests, copied):
 def test_a_shard_whose_ctime_moved_is_scanned_once(tmp_path, monkeypatch):
     (path,) = write_digits(tmp_path, [9])
     source, scans = open_shards("*.tar", tmp_path, DIGITS), []
-    monkeypatch.setattr(reading, "scan", lambda path: scans.append(path) or scan.scan(path))
+    monkeypatch.setattr(field_reader, "scan_shard", lambda path: scans.append(path) or scan_shard(path))
     for times in (1, 2):
         move_ctime_alone(path)
         assert [int(source[i]["label"]) for i in range(9)] == list(range(9))
@@ -90,10 +91,10 @@ def test_an_edit_that_no_scan_sees_is_found_by_its_digest(tmp_path):
     (path,) = write_digits(tmp_path, [40])  # a scan reads bodies of sixteen samples
     summarize_shards("*.tar", tmp_path, digests=True)
     source = open_shards("*.tar", tmp_path, DIGITS)
-    known = scan.scan(path).digest
+    known = scan_shard(path).digest
     for _, _, offset, _ in (place for place in members(path) if place[1] == "cls"):
         flip(path, offset)
-        if scan.scan(path).digest == known:
+        if scan_shard(path).digest == known:
             break
         flip(path, offset)
     number = int(members(path)[[place[2] for place in members(path)].index(offset)][0])
@@ -110,8 +111,8 @@ def test_a_disk_that_fails_while_a_shard_is_scanned_again_is_no_bad_sample(tmp_p
     def fails(_):
         raise StorageError("Input/output error")
 
-    monkeypatch.setattr(reading, "scan", fails)
-    with pytest.raises(Unreadable, match="Input/output error"):
+    monkeypatch.setattr(field_reader, "scan_shard", fails)
+    with pytest.raises(ReadError, match="Input/output error"):
         source[5]
 
 
@@ -129,13 +130,13 @@ def test_headers_that_were_read_with_a_body_are_not_read_again(tmp_path, monkeyp
                 entry = tarfile.TarInfo(whole)
                 entry.size, entry.mtime = len(name), 0.5
                 archive.addfile(entry, io.BytesIO(name.encode()))
-    found = index.load(path)
+    found = index_cache.load_index(path)
     assert found.headers.tolist() == [[3]] * 5
-    files, shard = reading.Files(), reading.Shard(path, found.stamp, found.digest)
+    files, shard = field_reader.FieldReader(), field_reader.IndexedShard(path, found.stamp, found.digest)
     real, reads = os.pread, []
     monkeypatch.setattr(os, "pread", lambda *a: reads.append(a) or real(*a))
     for key, (offset,), (size,) in zip(found.keys, found.offsets.tolist(), found.sizes.tolist(), strict=True):
-        place = reading.Place(bytes(key), "cls", offset, size, 3, None)
+        place = field_reader.FieldLocation(bytes(key), "cls", offset, size, 3, None)
         assert files.read(shard, place) == bytes(key)[-4:]
         for wrong in (place._replace(key=b"x" + place.key), place._replace(size=size - 1)):
             with pytest.raises(SampleError, match="something else"):
@@ -150,13 +151,16 @@ def test_a_name_that_a_longer_header_replaces_is_not_believed(tmp_path):
             entry = tarfile.TarInfo("a.cls")
             entry.size, entry.pax_headers = 1, {said: "b.cls" if said == "path" else "0.5"}
             archive.addfile(entry, io.BytesIO(b"7"))
-    found = index.load(path)
+    found = index_cache.load_index(path)
     assert found.keys.tolist() == [b"b", b"a"]
-    shard, place = reading.Shard(path, found.stamp, found.digest), reading.Place(b"a", "cls", 1536, 1, 3, None)
+    shard, place = (
+        field_reader.IndexedShard(path, found.stamp, found.digest),
+        field_reader.FieldLocation(b"a", "cls", 1536, 1, 3, None),
+    )
     with pytest.raises(SampleError, match="something else"):
-        reading.Files().read(shard, place)
-    assert reading.Files().read(shard, place._replace(key=b"b")) == b"7"
-    assert reading.Files().read(shard, place._replace(offset=1536 + 2048)) == b"7"
+        field_reader.FieldReader().read(shard, place)
+    assert field_reader.FieldReader().read(shard, place._replace(key=b"b")) == b"7"
+    assert field_reader.FieldReader().read(shard, place._replace(offset=1536 + 2048)) == b"7"
 
 
 def test_a_shard_written_over_while_it_is_open_yields_no_sample(tmp_path):

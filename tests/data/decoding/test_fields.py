@@ -11,7 +11,7 @@ from PIL import Image
 from shard_making import image_bytes, npy, pixels
 
 from mvssl.data import SampleError
-from mvssl.data.decoding.decode import decode
+from mvssl.data.decoding import decode_field
 from mvssl.recipe import Column
 
 
@@ -30,18 +30,18 @@ def saved(image: Image.Image, format: str = "PNG") -> bytes:
 )
 def test_images_are_channels_first_bytes_as_pillow_reads_them(field, format):
     data = image_bytes(pixels(0, 12, 9, 3), format)
-    array = decode(column(field), field, data)
+    array = decode_field(column(field), field, data)
     assert (array.dtype, array.shape, array.flags.c_contiguous) == (np.uint8, (3, 12, 9), True)
     assert np.array_equal(array.transpose(1, 2, 0), np.asarray(Image.open(io.BytesIO(data))))
 
 
 def test_sixteen_bit_gray_keeps_its_values_as_floats():
     wide = np.random.default_rng(0).integers(0, 65536, (6, 5), np.uint16)
-    array = decode(column("depth.png"), "depth.png", saved(Image.fromarray(wide)))
+    array = decode_field(column("depth.png"), "depth.png", saved(Image.fromarray(wide)))
     assert array.dtype == np.float32
     assert np.array_equal(array, wide[None].astype(np.float32))
     with pytest.raises(SampleError, match="leave mode out"):
-        decode(column(mode="rgb"), "png", saved(Image.fromarray(wide)))
+        decode_field(column(mode="rgb"), "png", saved(Image.fromarray(wide)))
 
 
 @pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "CMYK"])
@@ -49,33 +49,33 @@ def test_other_kinds_of_images_ask_for_a_mode_and_take_it(mode):
     format, field = ("JPEG", "jpg") if mode == "CMYK" else ("PNG", "png")
     data = saved(Image.fromarray(pixels(0)).convert("L" if mode == "LA" else "RGB").convert(mode), format)
     with pytest.raises(SampleError, match="mode: rgb or mode: gray"):
-        decode(column(field), field, data)
-    assert decode(column(field, mode="rgb"), field, data).shape == (3, 8, 8)
-    assert decode(column(field, mode="gray"), field, data).shape == (1, 8, 8)
+        decode_field(column(field), field, data)
+    assert decode_field(column(field, mode="rgb"), field, data).shape == (3, 8, 8)
+    assert decode_field(column(field, mode="gray"), field, data).shape == (1, 8, 8)
 
 
 def test_gray_stays_one_channel_unless_rgb_is_asked_for():
     data = image_bytes(pixels(0, 8, 8))
-    assert decode(column(), "png", data).shape == (1, 8, 8)
-    assert decode(column(mode="rgb"), "png", data).shape == (3, 8, 8)
+    assert decode_field(column(), "png", data).shape == (1, 8, 8)
+    assert decode_field(column(mode="rgb"), "png", data).shape == (3, 8, 8)
 
 
 def test_one_bit_images_are_black_and_white():
-    array = decode(column(), "png", saved(Image.fromarray(pixels(0, 8, 8) > 128)))
+    array = decode_field(column(), "png", saved(Image.fromarray(pixels(0, 8, 8) > 128)))
     assert set(np.unique(array)) == {0, 255}
 
 
 @pytest.mark.parametrize(
     ("shape", "size", "covered"), [((40, 60), 20, (20, 30)), ((60, 40), [30, 10], (30, 20)), ((9, 9), 18, (18, 18))]
 )
-def test_size_is_an_antialiased_resize_with_the_aspect_kept_and_a_centre_crop(shape, size, covered):
+def test_size_resizes_with_the_aspect_kept_and_crops_the_centre(shape, size, covered):
     array = pixels(0, *shape, 3)
     height, width = (size, size) if isinstance(size, int) else size
     resized = np.asarray(Image.fromarray(array).resize(covered[::-1], Image.Resampling.BILINEAR))
     top, left = (covered[0] - height) // 2, (covered[1] - width) // 2
     expected = resized[top : top + height, left : left + width].transpose(2, 0, 1)
-    assert np.array_equal(decode(column(size=size), "png", image_bytes(array)), expected)
-    bands = decode(column("npy", size=size), "npy", npy(array.transpose(2, 0, 1)))
+    assert np.array_equal(decode_field(column(size=size), "png", image_bytes(array)), expected)
+    bands = decode_field(column("npy", size=size), "npy", npy(array.transpose(2, 0, 1)))
     assert np.array_equal(bands, expected)
 
 
@@ -84,21 +84,23 @@ def test_nearest_keeps_the_numbers_of_classes_in_the_same_geometry():
     blocks = np.random.default_rng(0).integers(0, 2, (5, 9), np.uint8) * 39
     large = blocks.repeat(4, 0).repeat(4, 1)
     given = column(size=5, interpolation="nearest")
-    assert np.array_equal(decode(given, "png", image_bytes(large))[0], blocks[:, 2:7])
-    assert np.array_equal(decode(given.model_copy(update={"field": "npy"}), "npy", npy(large[None]))[0], blocks[:, 2:7])
-    assert set(np.unique(decode(column(size=5), "png", image_bytes(large)))) != {0, 39}
+    assert np.array_equal(decode_field(given, "png", image_bytes(large))[0], blocks[:, 2:7])
+    assert np.array_equal(
+        decode_field(given.model_copy(update={"field": "npy"}), "npy", npy(large[None]))[0], blocks[:, 2:7]
+    )
+    assert set(np.unique(decode_field(column(size=5), "png", image_bytes(large)))) != {0, 39}
 
 
 def test_a_palette_keeps_its_numbers_where_none_are_mixed():
     numbers = np.arange(12, dtype=np.uint8).reshape(3, 4)
     image = Image.fromarray(numbers).convert("P")
     image.putpalette([v for k in range(256) for v in (255 - k, k, 7)])
-    assert np.array_equal(decode(column(interpolation="nearest"), "png", saved(image))[0], numbers)
+    assert np.array_equal(decode_field(column(interpolation="nearest"), "png", saved(image))[0], numbers)
 
 
 def test_an_image_of_the_right_size_is_untouched():
     array = pixels(0, 16, 16)
-    assert np.array_equal(decode(column(size=16), "png", image_bytes(array))[0], array)
+    assert np.array_equal(decode_field(column(size=16), "png", image_bytes(array))[0], array)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,7 @@ def test_an_image_of_the_right_size_is_untouched():
     ],
 )
 def test_arrays_keep_shape_and_values(array, dtype):
-    found = decode(column("npy"), "npy", npy(array))
+    found = decode_field(column("npy"), "npy", npy(array))
     assert found.dtype == dtype
     assert np.array_equal(found, array)
 
@@ -125,21 +127,21 @@ def test_arrays_keep_shape_and_values(array, dtype):
 def test_arrays_with_their_channels_last_are_turned():
     imu, bands = np.arange(12.0).reshape(4, 3), np.arange(24).reshape(2, 4, 3).astype(np.uint8)
     for array in (imu, bands, np.arange(5.0)):
-        found = decode(column("npy", channels_last=True), "npy", npy(array))
+        found = decode_field(column("npy", channels_last=True), "npy", npy(array))
         assert found.flags.c_contiguous
         assert np.array_equal(found, np.moveaxis(array, -1, 0))
-    assert decode(column("npy", channels_last=True, size=1), "npy", npy(bands)).shape == (3, 1, 1)
+    assert decode_field(column("npy", channels_last=True, size=1), "npy", npy(bands)).shape == (3, 1, 1)
 
 
 def test_an_npz_gives_its_only_array_or_the_one_named_by_path():
     one, two = io.BytesIO(), io.BytesIO()
     np.savez_compressed(one, x=np.arange(3.0))
     np.savez(two, x=np.arange(3.0), y=np.arange(4.0))
-    assert decode(column("npz"), "npz", one.getvalue()).tolist() == [0, 1, 2]
-    assert decode(column("npz", path="y"), "npz", two.getvalue()).tolist() == [0, 1, 2, 3]
+    assert decode_field(column("npz"), "npz", one.getvalue()).tolist() == [0, 1, 2]
+    assert decode_field(column("npz", path="y"), "npz", two.getvalue()).tolist() == [0, 1, 2, 3]
     for options in ({}, {"path": "z"}):
         with pytest.raises(SampleError, match="x, y"):
-            decode(column("npz", **options), "npz", two.getvalue())
+            decode_field(column("npz", **options), "npz", two.getvalue())
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -147,9 +149,9 @@ def test_values_that_are_not_finite_make_a_bad_sample(value):
     array = np.zeros((2, 5), np.float32)
     array[1, 3] = value
     with pytest.raises(SampleError, match="1 of 10 values"):
-        decode(column("npy"), "npy", npy(array))
+        decode_field(column("npy"), "npy", npy(array))
     with pytest.raises(SampleError, match="1 of 1 values"):
-        decode(column("txt"), "txt", str(value).encode())
+        decode_field(column("txt"), "txt", str(value).encode())
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ def test_values_that_are_not_finite_make_a_bad_sample(value):
     ],
 )
 def test_labels_and_metadata(field, data, options, expected, dtype):
-    found = decode(column(field, **options), field, data)
+    found = decode_field(column(field, **options), field, data)
     assert (found.dtype, found.tolist()) == (dtype, expected)
 
 
@@ -197,9 +199,9 @@ def test_labels_and_metadata(field, data, options, expected, dtype):
         ("npz", b"PK garbage", {}, "npz"),
     ],
 )
-def test_what_cannot_be_used_says_why(field, data, options, said):
+def test_unusable_fields_are_bad_samples_with_a_reason(field, data, options, said):
     with pytest.raises(SampleError, match=said):
-        decode(column(field, **options), field, data)
+        decode_field(column(field, **options), field, data)
 
 
 def test_an_image_beyond_the_pixel_limit_is_refused_before_it_is_unpacked():
@@ -207,7 +209,7 @@ def test_an_image_beyond_the_pixel_limit_is_refused_before_it_is_unpacked():
     bomb[16:24] = (9000).to_bytes(4, "big") + (9000).to_bytes(4, "big")  # width and height, in the first chunk
     bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
     with pytest.raises(SampleError, match=r"limit|exceeds"):
-        decode(column(), "png", bytes(bomb))
+        decode_field(column(), "png", bytes(bomb))
 
 
 def test_an_npy_header_that_asks_for_more_than_there_is_allocates_nothing():
@@ -217,7 +219,7 @@ def test_an_npy_header_that_asks_for_more_than_there_is_allocates_nothing():
     assert lie != honest
     assert len(lie) == len(honest)
     with pytest.raises(SampleError, match="takes 32,000,000,000,000"):
-        decode(column("npy"), "npy", lie)
+        decode_field(column("npy"), "npy", lie)
 
 
 def test_an_npz_bomb_is_refused_by_its_stated_size(monkeypatch):
@@ -226,7 +228,7 @@ def test_an_npz_bomb_is_refused_by_its_stated_size(monkeypatch):
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", npy(np.zeros(100_000)))
     with pytest.raises(SampleError, match="limit is 1,000"):
-        decode(column("npz"), "npz", file.getvalue())
+        decode_field(column("npz"), "npz", file.getvalue())
 
 
 class Spy:
@@ -245,7 +247,7 @@ def test_pickles_are_never_executed(tmp_path, monkeypatch):
         ("json", pickle.dumps(Spy())),
     ]:
         with pytest.raises(SampleError):
-            decode(column(field), field, data)
+            decode_field(column(field), field, data)
     assert not (tmp_path / "executed").exists()
     pickle.loads(pickle.dumps(Spy()))
     assert (tmp_path / "executed").exists()  # the spy itself works
@@ -253,7 +255,7 @@ def test_pickles_are_never_executed(tmp_path, monkeypatch):
 
 def test_json_numbers_that_are_too_large_are_bad_samples():
     with pytest.raises(SampleError):
-        decode(column("json"), "json", json.dumps(10**30).encode())
+        decode_field(column("json"), "json", json.dumps(10**30).encode())
 
 
 @pytest.mark.parametrize(
@@ -266,24 +268,25 @@ def test_json_numbers_that_are_too_large_are_bad_samples():
 )
 def test_texts_become_the_numbers_of_their_names(field, data, options, expected):
     named = column(field, names=["george", "theo", "nicolas"], **options)
-    assert decode(named, field, data).tolist() == expected
+    assert decode_field(named, field, data).tolist() == expected
     with pytest.raises(SampleError, match="'lucas' is none of the names george, theo"):
-        decode(named, "txt", b"lucas")
+        decode_field(named, "txt", b"lucas")
 
 
 def test_nan_becomes_what_the_column_says_and_infinity_stays_bad():
     array = np.array([[1.0, np.nan], [np.nan, 4.0]], np.float16)
-    assert decode(column("npy", nan=-9999), "npy", npy(array)).tolist() == [[1, -9999], [-9999, 4]]
+    assert decode_field(column("npy", nan=-9999), "npy", npy(array)).tolist() == [[1, -9999], [-9999, 4]]
     with pytest.raises(SampleError, match="NaN or infinite"):
-        decode(column("npy", nan=0), "npy", npy(np.array([np.nan, np.inf])))
+        decode_field(column("npy", nan=0), "npy", npy(np.array([np.nan, np.inf])))
 
 
 def test_a_single_band_with_a_size_is_an_image():
     band = pixels(0, 12, 10)
     assert np.array_equal(
-        decode(column("npy", size=[6, 5]), "npy", npy(band)), decode(column(size=[6, 5]), "png", image_bytes(band))
+        decode_field(column("npy", size=[6, 5]), "npy", npy(band)),
+        decode_field(column(size=[6, 5]), "png", image_bytes(band)),
     )
-    assert decode(column("npy"), "npy", npy(band)).shape == (12, 10)
+    assert decode_field(column("npy"), "npy", npy(band)).shape == (12, 10)
 
 
 NAMED = {"names": ["cat", "dog", "7"]}
@@ -301,8 +304,8 @@ NAMED = {"names": ["cat", "dog", "7"]}
         ("cls", b"\xef\xbb\xbfcat", 0),
     ],
 )
-def test_texts_are_places_in_the_names_and_numbers_of_such_places_stand_for_themselves(field, data, expected):
-    assert decode(column(field, **NAMED), field, data).tolist() == expected
+def test_texts_become_class_numbers_by_their_place_in_names(field, data, expected):
+    assert decode_field(column(field, **NAMED), field, data).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -317,26 +320,26 @@ def test_texts_are_places_in_the_names_and_numbers_of_such_places_stand_for_them
         ("cls", b"1\x1b[2J", r"'1\\x1b\[2J' is none"),
     ],
 )
-def test_what_is_none_of_the_names_is_told_with_what_is_accepted(field, data, said):
+def test_a_text_outside_of_names_is_refused_with_the_accepted_names(field, data, said):
     with pytest.raises(SampleError, match=said):
-        decode(column(field, **NAMED), field, data)
+        decode_field(column(field, **NAMED), field, data)
 
 
 @pytest.mark.parametrize("field", ["cls", "txt", "json"])
 def test_a_byte_order_mark_is_no_part_of_a_text(field):
-    assert decode(column(field), field, b"\xef\xbb\xbf12\n").tolist() == 12
+    assert decode_field(column(field), field, b"\xef\xbb\xbf12\n").tolist() == 12
 
 
 @pytest.mark.parametrize("data", [b"1_000", "١".encode(), b"0x10", b"1__5.0"])
-def test_what_python_alone_takes_for_a_number_is_none(data):
+def test_numbers_that_only_python_accepts_are_refused(data):
     with pytest.raises(SampleError):
-        decode(column("cls"), "cls", data)
+        decode_field(column("cls"), "cls", data)
 
 
 @pytest.mark.parametrize("data", [b"9" * 5000, b"[" * 100_000, b'{"a": ' * 100_000])
 def test_json_beyond_the_limits_of_python_is_a_reason(data):
     with pytest.raises(SampleError, match="no readable json"):
-        decode(column("json"), "json", data)
+        decode_field(column("json"), "json", data)
 
 
 @pytest.mark.parametrize(
@@ -348,20 +351,20 @@ def test_json_beyond_the_limits_of_python_is_a_reason(data):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", [np.float32, np.uint8])
-def test_where_the_channels_are_is_asked_and_not_guessed(shape, unclear, kind):
+def test_unclear_channels_are_refused_and_not_guessed(shape, unclear, kind):
     array = np.arange(np.prod(shape)).reshape(shape).astype(kind)
-    turned = decode(column("npy", channels_last=True), "npy", npy(array))
+    turned = decode_field(column("npy", channels_last=True), "npy", npy(array))
     assert np.array_equal(turned, np.moveaxis(array, -1, 0))
-    assert np.array_equal(decode(column("npy", channels_last=False), "npy", npy(array)), array)
+    assert np.array_equal(decode_field(column("npy", channels_last=False), "npy", npy(array)), array)
     if unclear:
         with pytest.raises(SampleError, match="channels_last: true to turn it, or false"):
-            decode(column("npy"), "npy", npy(array))
+            decode_field(column("npy"), "npy", npy(array))
     else:
-        assert np.array_equal(decode(column("npy"), "npy", npy(array)), array)
+        assert np.array_equal(decode_field(column("npy"), "npy", npy(array)), array)
 
 
-def test_a_sound_that_would_become_gigabytes_at_the_rate_of_its_column_is_refused():
+def test_resampling_that_would_need_gigabytes_is_refused():
     head = b"RIFF" + bytes(4) + b"WAVEfmt " + (16).to_bytes(4, "little") + b"\1\0\1\0" + (1).to_bytes(4, "little")
     data = head + bytes(4) + b"\2\0\x10\0data" + (20_000).to_bytes(4, "little") + bytes(20_000)
     with pytest.raises(SampleError, match="480,000,000 samples"):
-        decode(column("wav", rate=48_000), "wav", data)
+        decode_field(column("wav", rate=48_000), "wav", data)

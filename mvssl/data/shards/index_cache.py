@@ -1,0 +1,263 @@
+"""Indexes of shards, kept on the disk. A kept index is used only where it belongs to its shard.
+
+in   paths of shards
+out  an `Index` of each; small npz files beside the shards or in the cache folder
+
+An index file may be damaged, made by hand, or put beside another shard. So what it says is checked against the shard
+itself: its members, and the gaps between them, must fill the shard up to its end mark without overlap, and the headers
+of some members must name them. The header of a body that is read later is checked too (`FieldReader`). So a wrong
+index is made anew, and never yields a wrong body.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+import secrets
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvssl.data.decoding import read_npy
+from mvssl.data.shards.field_reader import FieldLocation, header_matches
+from mvssl.data.shards.index import MOST_FIELDS, Index, add_digests, find_gaps, scan_shard, split_name
+from mvssl.data.shards.shard_file import FileStamp, open_file_share, open_shard, read_at, stamp_shard
+from mvssl.data.shards.tar import BLOCK, Archive, padded
+from mvssl.errors import DataError, OutputError
+from mvssl.files import cache_folder
+from mvssl.process.progress import progress_bar
+
+_VERSION = 3
+_HASH = re.compile("[0-9a-f]{32}")
+_CHECKED = 16  # members of samples, and gaps between them, that are compared with the shard when an index is read
+_ARRAYS = {  # name -> kind of its numbers, dimensions
+    "stamp": ("i8", 1),
+    "keys": ("S", 1),
+    "fields": ("S", 1),
+    "offsets": ("i8", 2),
+    "sizes": ("i8", 2),
+    "headers": ("u2", 2),
+    "others": ("i8", 2),
+    "archive": ("S", 0),
+    "digest": ("S", 0),
+    "ignored": ("i8", 0),
+}
+
+
+def index_shards(paths: list[Path], progress: bool = True, *, digests: bool = False) -> list[Index]:
+    """Return the index of each shard, from its file where that is fresh. `digests` computes those of all bodies.
+
+    Raises `DataError` with every damaged shard, `StorageError` where the disk fails.
+    """
+
+    def attempt(path: Path) -> Index | DataError:
+        try:
+            return load_index(path, digests=digests)
+        except DataError as error:
+            return error
+
+    with ThreadPoolExecutor(open_file_share(min(16, len(paths) or 1), each=2)) as pool:
+        results = list(progress_bar(pool.map(attempt, paths), "indexing shards", len(paths), progress))
+    faults = [str(result) for result in results if isinstance(result, DataError)]
+    if faults:
+        more = [f"... and {len(faults) - 10} more"] if len(faults) > 10 else []
+        raise DataError("\n".join(faults[:10] + more))
+    return [result for result in results if isinstance(result, Index)]
+
+
+def load_index(path: Path, *, digests: bool = False) -> Index:
+    """Return the index of one shard, from its file where that is fresh. Raises `DataError`, `StorageError`.
+
+    Digests of a kept index stay as long as the shard's headers are the same. So they hold for a copy, and show a body
+    that was changed in its place. With `digests`, they are computed anew.
+    """
+    stamp, kept = stamp_shard(path), _kept_indexes(path)
+    usable = (index for index in kept if not index.stamp.differs(stamp) and belongs_to_shard(index))
+    fresh = next(usable, None)
+    index = _with_kept_digests(scan_shard(path) if fresh is None else fresh._replace(stamp=stamp), kept)
+    if digests:
+        index = add_digests(index)
+    if digests or fresh is None:
+        any(write_index_file(file, index) for file in index_files(path))  # until one can be written
+    return index
+
+
+def rescan(path: Path) -> Index:
+    """Return the index of one shard from all its headers. Only digests of bodies are taken from a kept index."""
+    return _with_kept_digests(scan_shard(path), _kept_indexes(path))
+
+
+def _kept_indexes(path: Path) -> list[Index]:
+    """Return the indexes that all places hold, fresh ones first, then by the latest state of the shard.
+
+    A copied folder may bring a stale index that cannot be replaced, where it is read-only; the fresh one is elsewhere.
+    """
+    stamp = stamp_shard(path)
+    indexes = [read_index_file(file, path, stamp.size) for file in index_files(path)]
+    present = [index for index in indexes if index is not None]
+    return sorted(present, key=lambda index: (index.stamp.differs(stamp), -index.stamp.ctime))
+
+
+def _with_kept_digests(now: Index, kept: list[Index]) -> Index:
+    """Return the index with its digests, or else those of the first kept one that has some for the same members."""
+    for before in [now, *kept]:
+        same = (before.archive, before.fields) == (now.archive, now.fields) and np.array_equal(before.keys, now.keys)
+        if same and before.digests is not None and before.digests.shape == now.sizes.shape:
+            return now._replace(digests=before.digests)
+    return now
+
+
+def index_files(path: Path) -> list[Path]:
+    """Return where the index of a shard may lie: beside it first, unless $MVSSL_CACHE is set.
+
+    The file is hidden, so that a glob `*` does not match it.
+    """
+    path = path.resolve()
+    name = hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()
+    files = [] if os.environ.get("MVSSL_CACHE") else [path.with_name(f".{path.name}.mvssl.npz")]
+    with contextlib.suppress(OutputError):  # an index can be made each time
+        files.append(cache_folder() / "index" / f"{name}.npz")
+    return files
+
+
+def read_index_file(file: Path, path: Path, shard_size: int) -> Index | None:
+    """Return the index of a file; None where it is absent, damaged, too large or of another version.
+
+    Its stamp and `belongs_to_shard` tell whether it is that of the shard as it is now.
+    """
+    # a row has up to MOST_FIELDS fields of 22 bytes, and belongs to at least two blocks of the shard
+    limit = min(1 << 30, (1 << 20) + shard_size // (2 * BLOCK) * (22 * MOST_FIELDS))
+    try:
+        with open(file, "rb") as opened:
+            data = opened.read(limit + 1)
+        return _unpack(data, path) if len(data) <= limit else None
+    except Exception:  # a damaged file fails in many ways, and is made again in any case
+        return None
+
+
+def _unpack(data: bytes, path: Path) -> Index | None:
+    """Return the index in the bytes of a file. Raises whatever zipfile and numpy raise on damaged ones."""
+    with zipfile.ZipFile(io.BytesIO(data)) as saved:
+        entries = {entry.filename.removesuffix(".npy"): entry for entry in saved.infolist()[:20]}
+        if set(entries) - {"digests"} != set(_ARRAYS):
+            return None
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
+            return None  # so that the content is no larger than the file
+        arrays = {name: read_npy(saved.read(entry)) for name, entry in entries.items()}
+    kinds = _ARRAYS | {"digests": ("u4", 2)}
+    for name, array in arrays.items():
+        kind, dimensions = kinds[name]
+        if array.ndim != dimensions or array.dtype.str.lstrip("<|")[: len(kind)] != kind:
+            return None
+    version, *stamp = arrays["stamp"].tolist()
+    if version != _VERSION:
+        return None
+    fields = [field.decode() for field in arrays["fields"].tolist()]
+    archive, digest = (arrays[name].item().decode("ascii") for name in ("archive", "digest"))
+    if not (_HASH.fullmatch(archive) and _HASH.fullmatch(digest)):
+        return None
+    return Index(
+        path, arrays["keys"], fields, arrays["offsets"], arrays["sizes"], arrays["headers"], arrays["others"],
+        archive, digest, arrays["ignored"].item(), FileStamp(*stamp), arrays.get("digests"),
+    )  # fmt: skip
+
+
+def write_index_file(file: Path, index: Index) -> bool:
+    """Write an index aside and rename it, so that processes that do so at once do no harm. Return whether it worked."""
+    aside = file.with_name(f"{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    arrays: dict[str, Any] = {
+        "stamp": np.array([_VERSION, *index.stamp], np.int64),
+        "keys": index.keys,
+        "fields": np.array([field.encode() for field in index.fields]),
+        "offsets": index.offsets,
+        "sizes": index.sizes,
+        "headers": index.headers,
+        "others": index.others,
+        "archive": np.array(index.archive.encode()),
+        "digest": np.array(index.digest.encode()),
+        "ignored": np.array(index.ignored, np.int64),
+    }
+    if index.digests is not None:
+        arrays["digests"] = index.digests
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(aside, "wb") as opened:
+            np.savez(opened, **arrays)
+        os.replace(aside, file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        return False
+    return True
+
+
+def belongs_to_shard(index: Index) -> bool:
+    """Return whether the index is consistent, fills its shard, and agrees with some headers of the shard."""
+    if not _is_consistent(index):
+        return False
+    try:
+        with open_shard(index.path) as descriptor:
+            return _agrees_with_headers(index, descriptor)
+    except DataError:
+        return False
+
+
+def _is_consistent(index: Index) -> bool:
+    """Return whether tables, keys and places of the index are possible, judged without the shard."""
+    shape, present, size = (len(index.keys), len(index.fields)), index.sizes >= 0, index.stamp.size
+    tables = [index.offsets, index.sizes, index.headers, *([] if index.digests is None else [index.digests])]
+    if any(table.shape != shape for table in tables) or 0 in shape or index.others.shape[1] != 2:
+        return False
+    if not present.any(1).all() or len(set(index.fields)) < shape[1] or len(set(index.keys.tolist())) < shape[0]:
+        return False
+    offsets, sizes, headers = index.offsets[present], index.sizes[present], index.headers[present].astype(np.int64)
+    if sizes.max() > size or offsets.min() < 0 or offsets.max() > size or (offsets % BLOCK).any():
+        return False
+    if headers.min() < 1 or (index.others < 0).any() or (index.others > size).any():
+        return False
+    try:
+        b"\n".join(index.keys.tolist()).decode()
+    except UnicodeDecodeError:
+        return False
+    begins, ends = offsets - headers * BLOCK, offsets + padded(sizes)
+    order = np.argsort(begins, kind="stable")
+    rows = np.nonzero(present)[0][order]
+    in_order = (np.diff(rows) >= 0).all() and (begins[order][1:] >= ends[order][:-1]).all() and begins[order][0] >= 0
+    gaps = find_gaps(index.offsets, index.sizes, index.headers, _end(index))
+    return bool(in_order) and np.array_equal(gaps, index.others)
+
+
+def _end(index: Index) -> int:
+    """Return where the last member ends."""
+    last = index.others[-1, 1] if len(index.others) else 0
+    present = index.sizes >= 0
+    return int(max(last, (index.offsets[present] + padded(index.sizes[present])).max()))
+
+
+def _agrees_with_headers(index: Index, descriptor: int) -> bool:
+    """Return whether the end mark is where it must be, some headers name their field, and some gaps hold no sample.
+
+    Raises `DataError` where the shard is damaged there.
+    """
+    archive = Archive(index.path, descriptor)
+    archive.check_end(_end(index))
+    for row, column in _spread(np.argwhere(index.sizes >= 0)):
+        offset, size, blocks = (int(table[row, column]) for table in (index.offsets, index.sizes, index.headers))
+        headers = read_at(index.path, descriptor, blocks * BLOCK, offset - blocks * BLOCK)
+        location = FieldLocation(bytes(index.keys[row]), index.fields[column], offset, size, blocks, None)
+        if not header_matches(index.path, descriptor, location, headers):
+            return False
+    parts = [archive.between(start, stop, _CHECKED) for start, stop in _spread(index.others)]
+    rest = [member for part in parts for member in part]
+    complete = len(index.others) <= _CHECKED and all(len(part) < _CHECKED for part in parts)
+    counted = len(rest) == index.ignored if complete else len(rest) <= index.ignored
+    return counted and all(split_name(member.name) is None for member in rest)
+
+
+def _spread(places: np.ndarray) -> list[list[int]]:
+    """Return at most `_CHECKED` rows of [k, 2], from the first to the last."""
+    return places[np.linspace(0, len(places) - 1, min(_CHECKED, len(places))).astype(np.int64)].tolist()
