@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mvssl.checkpoints import store as checkpoint
-from mvssl.data import ShardSource, open_shards
+from mvssl.data import ShardSource, open_shards, pack, pack_destination
 from mvssl.distributed import collectives
 from mvssl.errors import OutputError, RecipeError
 from mvssl.model import MultiView, find_idle_parameters
@@ -35,8 +35,6 @@ def open_training(table: Data) -> ShardSource:
 
 def pack_once(table: Data) -> None:
     """Make the shards of `data.pack` in a folder of the data folder, named after it, unless they are there."""
-    from mvssl.data import pack, pack_destination
-
     destination = pack_destination(str(table.pack), table.folder)
     try:
         if not (destination / "train").is_dir():

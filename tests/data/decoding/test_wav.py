@@ -69,7 +69,7 @@ def test_floats_come_as_they_are(dtype):
     assert np.array_equal(found, values.T.astype(np.float32))
 
 
-def test_the_extensible_format_and_chunks_that_say_something_else_are_read_past():
+def test_the_extensible_format_and_unknown_chunks_are_read():
     guid = struct.pack("<H", 1) + bytes.fromhex("000000001000800000aa00389b71")
     extensible = chunk(b"fmt ", struct.pack("<HHIIHHHHI", 0xFFFE, 1, 8000, 16000, 2, 16, 22, 16, 4) + guid)
     data = riff(chunk(b"LIST", b"odd"), extensible, chunk(b"fact", b"1234"), SOUND, chunk(b"id3 ", b"late"))
@@ -95,12 +95,12 @@ def test_a_length_that_was_never_filled_in_means_to_the_end():
         (riff(chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, 2**32 - 5, 1000, 1, 16)), SOUND), "samples per second"),
     ],
 )
-def test_what_is_no_whole_sound_is_a_bad_sample_that_says_why(data, said):
+def test_damaged_sounds_are_bad_samples_with_a_reason(data, said):
     with pytest.raises(SampleError, match=said):
         decode_field(column(), "wav", data)
 
 
-def test_a_tone_keeps_its_pitch_at_another_rate_and_one_too_high_for_it_vanishes():
+def test_resampling_keeps_a_tone_and_removes_one_above_the_new_limit():
     t = np.arange(3200) / 16000
     tone, high = (np.sin(2 * np.pi * f * t)[None].astype(np.float32) for f in (1000, 6000))
     expected = np.sin(2 * np.pi * 1000 * np.arange(1600) / 8000)
