@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 from mvssl.checkpoints import store
 from mvssl.distributed import collectives
 from mvssl.errors import OutputError, StorageError
-from mvssl.files import write_file
+from mvssl.files import parse_json, write_file
 from mvssl.monitoring import held_out as heldout
 from mvssl.monitoring import mispaired
 from mvssl.monitoring.diagnosis import Evidence, Verdict, judge
 from mvssl.monitoring.feature_metrics import Shape, knn, planes, shapes
 from mvssl.monitoring.held_out import HeldOut, Seen
 from mvssl.random import hash_name
-from mvssl.runs.json_forms import is_value, parsed, step_of
+from mvssl.runs.json_forms import is_value, step_of_line
 from mvssl.text import warn
 from mvssl.training.step import Trainer
 
@@ -157,8 +157,8 @@ def _checked(file: Path) -> dict[int, dict[str, float | None]]:
     found = {}
     if file.is_file():
         for text in file.read_text(errors="replace").splitlines():
-            line = parsed(text)
-            step = step_of(line)
+            line = parse_json(text)
+            step = step_of_line(line)
             if step is not None and ("val/loss" in line or "seconds" in line):
                 found[step] = {name.removeprefix("val/"): value for name, value in line.items() if is_value(value)}
     return found
