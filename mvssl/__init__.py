@@ -1,6 +1,9 @@
 """mvssl: distributed multi-view self-supervised training.
 
-The way from a shard to a loss, in four steps:
+in   a recipe, and shards or a dataset of Python
+out  a run folder; of it records, exported encoders, embeddings and a report
+
+From a shard to a loss, in four steps:
 
     shards --data--> Batch --views--> Views --encoders--> Features by view --objectives--> loss, metrics
 

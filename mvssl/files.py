@@ -12,6 +12,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import json
 import os
 import re
 import secrets
@@ -19,7 +20,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mvssl.errors import MvsslError, OutputError, RecipeError, StorageError
 
@@ -177,6 +178,25 @@ def write_picture(figure: "Figure", file: str | Path, hint: str = "") -> Path:
     figure.savefig(image, format="png")
     write_file(file, image.getvalue(), OutputError, hint)
     return Path(file)
+
+
+def parse_json(text: str) -> Any:
+    """Return what the text holds; None where it is no JSON, too deep, or holds a number of thousands of digits."""
+    try:
+        value = json.loads(text)
+        if "\\ud" in text.lower():  # half a character, which no file and no terminal takes, becomes ?
+            value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+        return value
+    except (ValueError, RecursionError):
+        return None
+
+
+def read_json(file: Path) -> Any:
+    """Return what a JSON file holds; None where it cannot be read, or as in `parse_json`."""
+    try:
+        return parse_json(file.read_text(errors="replace"))
+    except OSError:
+        return None
 
 
 def expand_home(path: str) -> str:

@@ -1,4 +1,8 @@
-"""Benchmarks that state their machine: the training loop, the views, the reader."""
+"""Benchmarks: samples per second of the training loop, the views and the reader; accuracy against CPU minutes.
+
+in   a recipe; for the rivals also lightly
+out  the measurements with the machine and the versions, as JSON and as lines
+"""
 
 from mvssl.bench.parts import bench_reader, bench_views
 from mvssl.bench.rivals import bench_rivals

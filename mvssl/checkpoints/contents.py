@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mvssl.checkpoints.state import is_state
 from mvssl.errors import DataError, StorageError
-from mvssl.files import hash_file
-from mvssl.runs.json_forms import is_state, parsed
+from mvssl.files import hash_file, parse_json
 
 MANIFEST, RECIPE = "MANIFEST.json", "recipe.yaml"
 FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
@@ -55,7 +55,7 @@ def faults(checkpoint: Path) -> list[str]:
 
 def _manifest(text: bytes | None) -> dict[str, dict[str, Any]] | None:
     """The manifest, or None where a byte of it differs from what `save_checkpoint` writes."""
-    found = parsed((text or b"").decode(errors="replace"))
+    found = parse_json((text or b"").decode(errors="replace"))
     # "in" and "/": a manifest never names a file outside its folder
     whole = isinstance(found, dict) and found.keys() >= FILES and not any("/" in name for name in found)
     whole = whole and all(isinstance(entry, dict) and entry.keys() == {"sha256", "bytes"} for entry in found.values())
@@ -105,7 +105,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     """Step, seed, fingerprint and counts. Raises `DataError` where it is not what a run writes."""
     where = f"{checkpoint.name}/state.json"
     try:
-        state = parsed((checkpoint / "state.json").read_text(errors="replace"))
+        state = parse_json((checkpoint / "state.json").read_text(errors="replace"))
     except OSError as error:
         raise DataError(f"{where} cannot be read: {error.strerror}") from None
     if not is_state(state) or state["step"] != step_of(checkpoint):

@@ -39,8 +39,16 @@ from mvssl.checkpoints.contents import (
     step_of,
 )
 from mvssl.errors import DataError, StorageError
-from mvssl.files import hash_bytes, name_beside, remove, sync_folder, write_durably, write_file, written_beside
-from mvssl.runs.json_forms import parsed
+from mvssl.files import (
+    hash_bytes,
+    name_beside,
+    read_json,
+    remove,
+    sync_folder,
+    write_durably,
+    write_file,
+    written_beside,
+)
 from mvssl.text import warn
 
 __all__ = [
@@ -183,10 +191,7 @@ def record_held_out(run: Path, step: int, held_out: dict[str, Any]) -> None:
 
 
 def _recorded(run: Path) -> dict[str, Any]:
-    try:
-        known = parsed((run / "checkpoints" / HELD_OUT).read_text(errors="replace"))
-    except OSError:
-        return {}
+    known = read_json(run / "checkpoints" / HELD_OUT)
     return known if isinstance(known, dict) else {}
 
 

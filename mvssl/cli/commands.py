@@ -1,4 +1,4 @@
-"""The verbs of the command line, thin: heavy imports stand inside them. Those about shards are in `shards`."""
+"""The verbs of the command line: thin, with heavy imports inside them. Those about shards are in `mvssl.cli.data`."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mvssl.cli.shards import index, pack, verify
+from mvssl.cli.data import index, pack, verify
 from mvssl.errors import OutputError
 from mvssl.files import PICTURE, SCHEMA, check_output, write_file
 
@@ -22,9 +22,7 @@ app = typer.Typer(
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file; see recipes/ and `mvssl schema`")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[TABLE.KEY=VALUE]...", help="like optim.lr=1e-3")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="run folder: train.out of the recipe")]
-Trust = Annotated[
-    list[str] | None, typer.Option("--trust", metavar="PACKAGE", help="package that a run may name classes of")
-]
+Trust = Annotated[list[str] | None, typer.Option("--trust", metavar="PACKAGE", help="allow classes from this package")]
 Checkpoint = Annotated[
     str, typer.Option("--checkpoint", metavar="last|best|STEP", help="best: the lowest held-out loss of the run")
 ]
@@ -35,8 +33,10 @@ PROBE_NAMES = (
 OVERRIDE = re.compile(r"[\w.-]+=")  # shards whose path begins so are written ./split=train
 QUICKSTART = Path("recipes/quickstart.yaml")
 SubjectName = Annotated[str, typer.Argument(metavar="SUBJECT", help="run folder, export folder, or timm:NAME")]
-DataRecipe = Annotated[Path | None, typer.Option("--recipe", help="data and views, for what is no run")]
-Weights = Annotated[str | None, typer.Option(help="of timm:NAME: pretrained, or a run, folder or file")]
+DataRecipe = Annotated[
+    Path | None, typer.Option("--recipe", help="recipe with data and views, for exports and timm:NAME")
+]
+Weights = Annotated[str | None, typer.Option(help="weights of timm:NAME: pretrained, a run, a folder or a file")]
 Layer = Annotated[str | None, typer.Option(help="vector, head or head:OBJECTIVE, or the number of a map")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the result here as well")]
 
@@ -51,14 +51,16 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print it")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
 ) -> None:
     """Distributed multi-view self-supervised training."""
 
 
 @app.command()
 def train(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Train a run, or continue it: the same command on an existing run goes on where it stopped.
+    """Train a run, or continue it: the same command continues an existing run at its newest checkpoint.
 
     Works alone and under `accelerate launch --config_file launch/cpu_2.yaml -m mvssl train RECIPE`.
     """
@@ -87,8 +89,8 @@ def evaluate(
         list[str] | None, typer.Option(metavar="NAME", help="a view's name, or all; may be given several times")
     ] = None,
     layer: Layer = None,
-    protocol: Annotated[str | None, typer.Option(help="a paper's own: dim, amdim, cmc or mib")] = None,
-    epochs: Annotated[int | None, typer.Option(help="passes over train in place of the protocol's", min=1)] = None,
+    protocol: Annotated[str | None, typer.Option(help="protocol of a paper: dim, amdim, cmc or mib")] = None,
+    epochs: Annotated[int | None, typer.Option(help="override the protocol's number of epochs", min=1)] = None,
     data: Annotated[
         list[str] | None, typer.Option(metavar="SHARDS", help="labelled shards to fit on; default: data.train")
     ] = None,
@@ -98,13 +100,13 @@ def evaluate(
     other: Annotated[
         list[str] | None, typer.Option(metavar="SHARDS", help="shards of another distribution, for probe ood")
     ] = None,
-    baselines: Annotated[bool, typer.Option(help="also the untrained encoder and raw pixels")] = True,
-    seed: Annotated[int, typer.Option(metavar="N", help="of draws, splits and fits, not of the encoder")] = 0,
+    baselines: Annotated[bool, typer.Option(help="also measure the untrained encoder and raw pixels")] = True,
+    seed: Annotated[int, typer.Option(metavar="N", help="seed of draws, splits and fits; not of the encoder")] = 0,
     json_file: JsonFile = None,
     checkpoint: Checkpoint = "last",
     trust: Trust = None,
 ) -> None:
-    """Measure what a backbone knows, beside the untrained encoder and raw pixels; on any number of processes."""
+    """Evaluate a backbone against the untrained encoder and raw inputs, on any number of processes."""
     from mvssl.distributed import collectives
     from mvssl.evaluation import evaluate as measure
 
@@ -121,7 +123,7 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders, or files that --json wrote")],
     json_file: JsonFile = None,
 ) -> None:
-    """Set evaluated runs side by side; those that differ by seed alone become their mean and spread."""
+    """Compare evaluated runs in one table; runs that differ only by seed become one row with mean and spread."""
     from mvssl.evaluation.results.comparison import show
 
     show(runs, json_file)
@@ -142,7 +144,7 @@ def embed(
     checkpoint: Checkpoint = "last",
     trust: Trust = None,
 ) -> None:
-    """Write features, keys and labels of every sample to a file; on any number of processes."""
+    """Write features, keys and labels of every sample to a file, on any number of processes."""
     from mvssl.distributed import collectives
     from mvssl.embedding import embed as write
     from mvssl.embedding import summary_lines
@@ -165,7 +167,7 @@ def export(
     checkpoint: Checkpoint = "last",
     trust: Trust = None,
 ) -> None:
-    """Write a run's encoders as timm / Hugging Face folders, and reload and compare them before saying done."""
+    """Export the encoders of a run as timm / Hugging Face folders; each is reloaded and compared."""
     from mvssl.exporting import export as write
 
     for report in write(run, destination, checkpoint=checkpoint, trust=trust or ()):
@@ -177,12 +179,12 @@ def report(
     run: RunPath,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="default: RUN/report.html")] = None,
     samples: Annotated[
-        int, typer.Option(help="samples to encode and draw; 0: only what the run folder tells", min=0)
+        int, typer.Option(help="samples to encode and draw; 0: only what the run folder holds", min=0)
     ] = 1000,
     checkpoint: Checkpoint = "last",
     trust: Trust = None,
 ) -> None:
-    """Write what a run did and learned as one HTML page, also while it still trains."""
+    """Write a report on a run as one HTML page, also while it still trains."""
     from mvssl.reporting import report as write
 
     written = write(run, out, samples=samples, checkpoint=checkpoint, trust=trust or ())
@@ -200,7 +202,7 @@ def views(
     out: Annotated[Path, typer.Option(help="PNG file")] = Path("sheet.png"),
     samples: Annotated[int, typer.Option(help="rows of the sheet", min=1)] = 8,
 ) -> None:
-    """Draw what training sees: samples beside their views, from the training path itself."""
+    """Draw samples beside their views, as training draws them."""
     from mvssl.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
@@ -221,7 +223,7 @@ def segments(
     checkpoint: Checkpoint = "last",
     trust: Trust = None,
 ) -> None:
-    """Draw which component of an amdim with a mixture takes which place of the held-out images."""
+    """Draw which component of an AMDIM mixture is assigned to each place of held-out images."""
     from mvssl.figures.segments import draw_segments
     from mvssl.runs.load import load_run
 
@@ -238,16 +240,16 @@ for verb in (pack, index, verify):
 def bench(
     what: Annotated[
         Literal["train", "reader", "views", "rivals"],
-        typer.Argument(help="the whole loop, shards alone, views alone, a recipe beside lightly's methods"),
+        typer.Argument(help="the full training loop, shards only, views only, or a recipe beside methods of lightly"),
     ],
     recipe: Annotated[Path, typer.Argument(metavar="[RECIPE]", help="for train and reader")] = QUICKSTART,
     overrides: Overrides = None,
-    minutes: Annotated[float, typer.Option(help="of CPU time for each of the rivals", min=0.01, max=100_000)] = 20.0,
+    minutes: Annotated[float, typer.Option(help="CPU minutes for each method of rivals", min=0.01, max=100_000)] = 20.0,
     json_file: JsonFile = None,
 ) -> None:
-    """Measure samples per second; `train` sets the loop beside the bare model on random tensors, in turns.
+    """Measure samples per second; `train` compares the loop with its model on random tensors.
 
-    `rivals` measures kNN accuracy against CPU minutes instead, and draws it beside the --json file.
+    `rivals` measures kNN accuracy against CPU minutes, and draws it beside the --json file.
     """
     from mvssl.bench import bench_reader, bench_rivals, bench_train, bench_views, show
     from mvssl.distributed import collectives

@@ -19,7 +19,10 @@ _PROBES = 9  # items that are read to learn what a column looks like
 
 
 class MapStyle(Protocol):
-    """A dataset that `DatasetSource` accepts: `dataset[i]` is a dict, `len(dataset)` the number of samples."""
+    """A dataset that `DatasetSource` accepts: `dataset[i]` is a dict, `len(dataset)` the number of samples.
+
+    It may have a `fingerprint`, a string that names its data in place of a hash of nine items.
+    """
 
     def __len__(self) -> int: ...
     def __getitem__(self, i: int, /) -> Any: ...

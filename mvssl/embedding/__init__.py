@@ -1,6 +1,7 @@
-"""Features, keys and labels of every sample, in files that other programs read. See docs/guides/embed.md.
+"""Embed: features, keys and labels of every sample, in files that other programs read.
 
-`embed(run, "features.npz")` does everything; `table` says what a row is, `formats` how each kind of file holds it.
+in   a subject as `mvssl evaluate` takes it, shards, and a path that does not exist
+out  FILE.npz, FILE.parquet or a folder of shards; `Embedded` says what is in it
 """
 
 from mvssl.embedding.embedding import embed

@@ -1,7 +1,7 @@
-"""What is measured: encoders with their weights, the views that they see, and who they are.
+"""What is measured: encoders with their weights, their views, and the facts that name them.
 
-in   a run, an exported encoder, or a model of timm's
-out  a `Subject`, and its encoders in turn: raw pixels, the network before its first step, the trained one
+in   a run, an exported encoder, or a timm model
+out  a `Subject`, and its encoders: raw pixels, the network before its first step, the trained one
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from mvssl.errors import DataError, RecipeError
-from mvssl.evaluation.features.labelled import pooled
+from mvssl.evaluation.features.labelled import pooled_shape
 from mvssl.evaluation.features.layers import PIXELS, EncoderUnderTest, digest_source, digest_weights, head_layers
 from mvssl.model import MultiView, build_model
 from mvssl.recipe import Recipe, load_recipe, with_overrides
@@ -27,7 +27,7 @@ OVERRIDES = ("evaluate.", "data.root=", "data.train=", "data.val=", "data.label"
 
 @dataclass(frozen=True)
 class Subject:
-    """`name` heads its column where several subjects share a table; `facts` go into every record of it."""
+    """What an evaluation measures. `name` heads its column in a table; `facts` go into every record of it."""
 
     name: str
     recipe: Recipe
@@ -36,11 +36,11 @@ class Subject:
     facts: dict[str, Any]  # kind, folder, checkpoint, step, ...
     start: Callable[[], MultiView]  # the model before its first step
     home: Path | None = None  # the folder that keeps evaluation.json
-    trained: bool = True  # or the model is its own start
+    trained: bool = True  # False: the model is as it was before its first step
 
     @classmethod
     def of_run(cls, run: LoadedRun) -> "Subject":
-        """A run opened by `mvssl.runs.load.load_run`."""
+        """Return the subject of a run that `mvssl.runs.load.load_run` opened."""
 
         def start() -> MultiView:
             with torch.random.fork_rng(devices=[]):
@@ -69,7 +69,7 @@ def open_subject(
     recipe. Of a run they may change only keys that begin as one of `changes`: its data, and how it is evaluated.
     `weights` are those of `timm:NAME`. Raises `RecipeError`, `DataError`.
     """
-    from mvssl.evaluation import external  # which knows subjects
+    from mvssl.evaluation import external  # which imports this module
 
     overrides = list(overrides)
     if isinstance(given, Subject | LoadedRun):
@@ -114,43 +114,47 @@ def _changed(opened: Opened, overrides: list[str], changes: tuple[str, ...]) -> 
 
 
 def encoders_under_test(subject: Subject, baselines: bool) -> Iterator[EncoderUnderTest]:
-    """Raw pixels, the encoder as training began (its seed and start weights), and the subject's own."""
+    """Yield raw pixels, the encoder as training began (its seed and start weights), and the encoder itself."""
     if baselines:
         yield EncoderUnderTest(PIXELS, None)
     if baselines and subject.trained:
-        yield _named("untrained", subject.start().eval(), subject)
-    yield _named("trained" if subject.trained else "untrained", subject.model.eval(), subject)
+        yield _with_digest("untrained", subject.start().eval(), subject)
+    yield _with_digest("trained" if subject.trained else "untrained", subject.model.eval(), subject)
 
 
-def _named(encoder: str, model: MultiView, subject: Subject) -> EncoderUnderTest:
+def _with_digest(name: str, model: MultiView, subject: Subject) -> EncoderUnderTest:
     terms = subject.recipe.objective if model.terms else []
     objective = repr([(term, digest_source(term.name)) for term in terms])
-    return EncoderUnderTest(encoder, model, digest_weights(model, objective))
+    return EncoderUnderTest(name, model, digest_weights(model, objective))
 
 
 def origin(
-    subject: Subject, candidate: EncoderUnderTest, layer: str, view: str, *, standardised: bool = True
+    subject: Subject, encoder: EncoderUnderTest, layer: str, view: str, *, standardised: bool = True
 ) -> dict[str, str]:
-    """Where features come from: how they were made, and which objective's they are where the layer is a head.
+    """Return how features were made (`features`), and where the layer is a head, of which `objective`.
 
-    `standardised` says whether views that are joined were, each by train.
+    `standardised`: whether views that are joined were standardised by train.
     """
     if first_drawn(view, subject.views.shapes) is None:
-        made = {"features": "all views side by side" + ", each standardised by train" * standardised}
+        facts = {"features": "all views side by side" + ", each standardised by train" * standardised}
     else:
-        made = {"features": _described(subject, candidate, layer, view)}
+        facts = {"features": _describe(subject, encoder, layer, view)}
     head = head_layers(subject.model).get(layer)
-    return made | {"objective": head[0]} if head and candidate.model is not None else made
+    return facts | {"objective": head[0]} if head and encoder.model is not None else facts
 
 
-def _described(subject: Subject, candidate: EncoderUnderTest, layer: str, view: str) -> str:
-    """How the features of one view came about, in words."""
+def _describe(subject: Subject, encoder: EncoderUnderTest, layer: str, view: str) -> str:
+    """In words, how the features of one view were made."""
     drawn = first_drawn(view, subject.views.shapes) or view
-    if candidate.model is None:
+    if encoder.model is None:
         shape = tuple(subject.views.shapes[drawn])
     elif layer.isdecimal():
-        shape = tuple(candidate.model.encoder_of(view).widths.maps[int(layer)])
+        shape = tuple(encoder.model.encoder_of(view).widths.maps[int(layer)])
     else:
-        return f"the {'vector' if layer == 'vector' else 'head'} of {candidate.model.encoder_of(view).name}"
-    how = "flattened" if pooled(shape) == shape else f"average-pooled to {'x'.join(map(str, pooled(shape)))}, flattened"
+        return f"the {'vector' if layer == 'vector' else 'head'} of {encoder.model.encoder_of(view).name}"
+    how = (
+        "flattened"
+        if pooled_shape(shape) == shape
+        else f"average-pooled to {'x'.join(map(str, pooled_shape(shape)))}, flattened"
+    )
     return "as they are" if len(shape) == 1 else f"{'x'.join(map(str, shape))} {how}"

@@ -1,4 +1,8 @@
-"""Export: an encoder of a run as a folder that timm and Hugging Face load."""
+"""Export: the encoders of a run as folders that timm and Hugging Face load.
+
+in   a run folder or a `LoadedRun`, and a new folder
+out  config.json, model.safetensors and a model card for each encoder; a `Report` of each, reloaded and compared
+"""
 
 from mvssl.exporting.exporting import Report, export
 

@@ -25,8 +25,7 @@ from mvssl.encoders import Encoder
 from mvssl.errors import DataError, OutputError
 from mvssl.evaluation.features.extraction import DIVERGED
 from mvssl.exporting.model_card import Card, imports, write_card
-from mvssl.files import write_errors, written_beside
-from mvssl.runs.json_forms import parsed
+from mvssl.files import read_json, write_errors, written_beside
 from mvssl.runs.load import LoadedRun, load_run, which_weights
 
 TOLERANCE = 1e-5
@@ -172,10 +171,7 @@ def check_destination(folder: Path) -> None:
 
 
 def _is_export(folder: Path) -> bool:
-    try:
-        config = parsed((folder / "config.json").read_text(errors="replace"))
-    except OSError:
-        return False
+    config = read_json(folder / "config.json")
     return isinstance(config, dict) and "mvssl" in config
 
 

@@ -25,6 +25,7 @@ SOFT, RULE, REST = "#55606c", "#d9dfe5", "#55606d"  # texts and axes; grid; poin
 PAGE_COLOURS = {colour: f"var(--k{number})" for number, colour in enumerate(PALETTE)}
 PAGE_COLOURS |= {SOFT: "var(--soft)", RULE: "var(--rule)", REST: "var(--soft)"}
 MAX_POINTS = 240  # of a line: a small chart has no more pixels
+ROUNDING = 1e-6  # relative difference of values that count as equal
 MAX_MARKED = 24  # points of a line that get a marker
 LOG_RANGE = 30  # ratio of the extreme values from which a logarithmic axis helps
 ROUND = [1, 2, 5, 10]  # steps between ticks, times a power of ten
@@ -86,7 +87,7 @@ def robust_limits(values: Sequence[float]) -> tuple[float, float]:
     """Return the range of `values`; a value further from the middle nine tenths than these are wide is outside."""
     ordered = np.sort(values)
     low, high = ordered[len(ordered) // 20], ordered[-1 - len(ordered) // 20]
-    width = high - low if high - low > 1e-6 * max(abs(low), abs(high)) else np.inf  # equal but for rounding
+    width = high - low if high - low > ROUNDING * max(abs(low), abs(high)) else np.inf
     return float(max(ordered[0], low - width)), float(min(ordered[-1], high + width))
 
 
@@ -101,7 +102,9 @@ def draw_chart(axes: Axes, chart: Chart) -> None:
     if chart.is_log:
         axes.set_yscale("log")
     low, high = chart.limits
-    if min(chart.values) < low or max(chart.values) > high:
+    if high - low <= ROUNDING * max(abs(low), abs(high)):
+        axes.set_ylim(low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2)
+    elif min(chart.values) < low or max(chart.values) > high:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     if chart.floor is not None:
         axes.set_ylim(bottom=min(chart.floor, low))

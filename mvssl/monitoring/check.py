@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 from mvssl.checkpoints import store
 from mvssl.distributed import collectives
-from mvssl.files import write_file
+from mvssl.files import parse_json, write_file
 from mvssl.monitoring import held_out
 from mvssl.monitoring.diagnosis import Diagnosis, Evidence, diagnose
 from mvssl.monitoring.feature_metrics import FeatureStatistics, feature_statistics, information_planes, knn_accuracy
 from mvssl.monitoring.held_out import CleanFeatures, HeldOut, MonitoredRun
 from mvssl.monitoring.mispaired import report_mispaired, warn_if_full
 from mvssl.random import hash_name
-from mvssl.runs.json_forms import is_value, parsed, step_of
+from mvssl.runs.json_forms import is_value, step_of_line
 
 
 class Check(NamedTuple):
@@ -156,8 +156,8 @@ def _checked(file: Path) -> dict[int, dict[str, float | None]]:
     found = {}
     if file.is_file():
         for text in file.read_text(errors="replace").splitlines():
-            line = parsed(text)
-            step = step_of(line)
+            line = parse_json(text)
+            step = step_of_line(line)
             if step is not None and ("val/loss" in line or "seconds" in line):
                 found[step] = {name.removeprefix("val/"): value for name, value in line.items() if is_value(value)}
     return found

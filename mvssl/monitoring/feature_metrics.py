@@ -14,7 +14,7 @@ from mvssl.encoders import Features
 from mvssl.evaluation.features.labelled import Labelled
 from mvssl.evaluation.probes.knn import votes
 from mvssl.evaluation.probes.spectrum import effective_rank, spread
-from mvssl.evaluation.results.metrics import score
+from mvssl.evaluation.results.metrics import classifier_score
 from mvssl.model import MultiView
 from mvssl.monitoring import information_plane
 from mvssl.monitoring.held_out import CleanFeatures
@@ -70,7 +70,7 @@ def knn_accuracy(clean: CleanFeatures, bank: CleanFeatures) -> dict[str, float]:
         if known[0].ndim == 2 and not known[0].shape[1]:
             continue
         scores = votes(Labelled(fitted.features, known[0]), tested.features)
-        found[view] = score(scores, known[1])
+        found[view] = classifier_score(scores, known[1])
     return found
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from mvssl.errors import DataError
 from mvssl.evaluation.results.records import Record, is_record
+from mvssl.files import parse_json
 from mvssl.recipe import Recipe, load_recipe
-from mvssl.runs.json_forms import is_file_of_a_run, parsed
+from mvssl.runs.json_forms import is_file_of_a_run
 from mvssl.runs.metric_series import Metrics, read_json_lines, read_metrics, read_text
 
 
@@ -71,7 +72,7 @@ def short_path(path: Any) -> str:
 def _read_object(file: Path, left_out: list[str]) -> dict[str, Any]:
     """Return the content of a small file, or nothing if it is damaged."""
     text = read_text(file, left_out)
-    value = parsed(text)
+    value = parse_json(text)
     if is_file_of_a_run(file.name, value):
         return value
     if text:
@@ -81,7 +82,7 @@ def _read_object(file: Path, left_out: list[str]) -> dict[str, Any]:
 
 def _read_records(file: Path, left_out: list[str]) -> list[Record]:
     text = read_text(file, left_out)
-    records = parsed(text)
+    records = parse_json(text)
     if not isinstance(records, list):
         left_out += [f"{file.name}: damaged, no JSON list"] * bool(text)
         return []

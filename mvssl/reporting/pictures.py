@@ -1,7 +1,7 @@
 """Raster pictures for a page: samples of a view, colours over them, and figures, each with its own data.
 
 in   a panel of `mvssl.figures.panels`, pixels, or a matplotlib figure
-out  `Picture`: WebP as a data URI; small images keep every pixel, larger ones have a bounded size
+out  `Picture`: WebP or PNG as a data URI; small images keep every pixel, larger ones have a bounded size
 """
 
 import base64
@@ -47,10 +47,11 @@ def panel_pixels(panel: Panel, count: int) -> list[Pixels]:
 
 
 def encode_pixels(pixels: Pixels, text: str) -> Picture:
-    """Return pixels as a picture; `text` is for readers who do not see it."""
-    height, width = pixels.shape[:2]
-    exact = max(height, width) <= SMALL
-    return Picture(_encode(Image.fromarray(pixels), exact), text, width, height, exact)
+    """Return pixels as a picture; `text` is for readers who do not see it. With four channels they are a drawing."""
+    height, width, channels = pixels.shape
+    exact, image = max(height, width) <= SMALL, Image.fromarray(pixels)
+    data = _encode_drawing(image, 64) if channels == 4 else _encode_image(image, exact)
+    return Picture(data, text, width, height, exact)
 
 
 def encode_figure(figure: Figure, text: str) -> Picture:
@@ -58,7 +59,8 @@ def encode_figure(figure: Figure, text: str) -> Picture:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     image = Image.fromarray(np.array(canvas.buffer_rgba()))
-    return Picture(_encode(image, False), text, *image.size, False)
+    data = min(_encode_image(image, False), _encode_drawing(image, 256), key=len)  # lines or photographs
+    return Picture(data, text, *image.size, False)
 
 
 def tint(pixels: Pixels, colours: Tensor) -> Pixels:
@@ -69,10 +71,20 @@ def tint(pixels: Pixels, colours: Tensor) -> Pixels:
     return ((TINT * laid + (1 - TINT) * gray[..., None]) * 255).round().astype(np.uint8)
 
 
-def _encode(image: Image.Image, exact: bool) -> str:
+def _encode_image(image: Image.Image, exact: bool) -> str:
     file = io.BytesIO()
     image.save(file, "webp", lossless=exact, quality=85, method=4)
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return _data_uri("webp", file)
+
+
+def _encode_drawing(image: Image.Image, colours: int) -> str:
+    file = io.BytesIO()
+    image.quantize(colours, method=Image.Quantize.FASTOCTREE).save(file, "png", optimize=True)
+    return _data_uri("png", file)
+
+
+def _data_uri(kind: str, file: io.BytesIO) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _shrink(x: Tensor) -> Tensor:

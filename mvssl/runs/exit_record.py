@@ -19,8 +19,8 @@ import psutil
 
 from mvssl.distributed import collectives
 from mvssl.errors import BUG, ElsewhereError, MvsslError, StorageError
-from mvssl.files import write_file
-from mvssl.runs.json_forms import is_file_of_a_run, parsed
+from mvssl.files import read_json, write_file
+from mvssl.runs.json_forms import is_file_of_a_run
 
 NAME = "exit.json"
 
@@ -87,10 +87,7 @@ def write_end(folder: Path, error: BaseException | None, first: bool = True) -> 
 
 def read_exit(folder: Path) -> ExitRecord | None:
     """What exit.json says; None where there is none, or nothing that can be read."""
-    try:
-        return parse_exit(parsed((folder / NAME).read_text(errors="replace")))
-    except OSError:
-        return None
+    return parse_exit(read_json(folder / NAME))
 
 
 def parse_exit(found: Any) -> ExitRecord | None:

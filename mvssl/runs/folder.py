@@ -27,12 +27,12 @@ from torch.distributed import DistError
 from mvssl.checkpoints import store
 from mvssl.distributed import collectives
 from mvssl.errors import HANG, ElsewhereError, Interrupted, OutputError, RecipeError, StorageError
-from mvssl.files import write_file
+from mvssl.files import read_json, write_file
 from mvssl.process.signals import Stopped, StopSignal, exit_code
 from mvssl.process.system_errors import as_known
 from mvssl.recipe import Recipe, load_recipe, to_yaml
 from mvssl.runs import exit_record
-from mvssl.runs.json_forms import is_file_of_a_run, parsed
+from mvssl.runs.json_forms import is_file_of_a_run
 from mvssl.runs.versions import versions
 from mvssl.text import warn
 
@@ -187,10 +187,7 @@ def describe(folder: Path, recipe: Recipe) -> None:
 
 def other_versions(folder: Path) -> list[str]:
     """What to tell where the run was trained with other versions: defaults and rounding may differ."""
-    try:
-        before = parsed((folder / "versions.json").read_text(errors="replace"))
-    except OSError:
-        return []
+    before = read_json(folder / "versions.json")
     if not is_file_of_a_run("versions.json", before):
         return []
     now = versions()

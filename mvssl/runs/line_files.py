@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mvssl.errors import StorageError
-from mvssl.files import write_file
-from mvssl.runs.json_forms import parsed, step_of
+from mvssl.files import parse_json, write_file
+from mvssl.runs.json_forms import step_of_line
 from mvssl.text import warn
 
 _MAY_PASS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ENFILE, errno.EMFILE)
@@ -65,5 +65,5 @@ def cut_lines_after(file: Path, step: int) -> None:
 
 
 def _step_of(line: str) -> float:
-    step = step_of(parsed(line))
+    step = step_of_line(parse_json(line))
     return float("inf") if step is None else step

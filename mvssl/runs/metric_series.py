@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mvssl.errors import DataError
-from mvssl.runs.json_forms import is_value, parsed, step_of
+from mvssl.files import parse_json
+from mvssl.runs.json_forms import is_value, step_of_line
 
 MAX_LINES_NAMED = 5  # damaged lines of a file whose numbers are reported
 MAX_BYTES = 256 * 2**20  # of a file; the rest is left out
@@ -50,7 +51,7 @@ def read_json_lines(file: Path, damage: list[str]) -> list[dict[str, Any]]:
     """Return the objects of a file of JSON lines; other lines are reported in `damage`. Raises `DataError`."""
     objects, damaged = [], []
     for number, line in enumerate(read_text(file, damage).split("\n"), 1):
-        value = parsed(line)
+        value = parse_json(line)
         if isinstance(value, dict):
             objects.append(value)
         elif line.strip():
@@ -76,7 +77,7 @@ def build_series(lines: list[dict[str, Any]]) -> Metrics:
 
 def _finite_values(lines: list[dict[str, Any]]) -> Iterator[tuple[int, str, float]]:
     for line in lines:
-        step = step_of(line)
+        step = step_of_line(line)
         if step is None:
             continue
         for key, value in line.items():

@@ -1,4 +1,10 @@
-"""Views: what the encoders see of a sample, drawn for whole batches on their device, without any generator state."""
+"""Views: what the encoders get of a sample, drawn for full batches on their device.
+
+in   a `Batch` of columns, the tables `views` of a recipe, a seed
+out  a `ViewSet`, which draws every view of a batch; each is a subclass of `View`, built in or a user's own
+
+Random numbers have no state: each is a function of the seed, the sample's position and a name.
+"""
 
 from mvssl.views.base import Geometry, Kind, Spectrogram, View
 from mvssl.views.image import ImageView

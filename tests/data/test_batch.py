@@ -16,7 +16,7 @@ from mvssl.errors import DataError
         ([[3, 7], [1, 0]], "3 is no class; .* classes: 40"),
     ],
 )
-def test_angles_poses_and_lists_of_class_numbers_are_refused_with_the_way_out(labels, said):
+def test_angles_poses_and_lists_of_class_numbers_are_refused(labels, said):
     with pytest.raises(DataError, match=said):
         as_class_labels(torch.tensor(labels))
 
@@ -25,5 +25,5 @@ def test_angles_poses_and_lists_of_class_numbers_are_refused_with_the_way_out(la
     ("labels", "found"),
     [([2.0, -1.0], [2, -1]), ([7, 300], [7, 300]), ([[0, 1], [-1, -1]], [[0.0, 1.0], [-1.0, -1.0]])],
 )
-def test_whole_numbers_and_lists_of_0_and_1_are_classes_and_negatives_are_none(labels, found):
+def test_integers_and_lists_of_0_and_1_are_classes_and_negatives_are_none(labels, found):
     assert as_class_labels(torch.tensor(labels)).tolist() == found

@@ -32,7 +32,7 @@ def item(i: int) -> dict:
     }
 
 
-def test_images_tensors_arrays_and_numbers_become_columns_and_text_is_left_out():
+def test_images_tensors_arrays_and_numbers_become_columns_but_not_text():
     source = DatasetSource(Dataset([item(i) for i in range(12)]))
     assert source.shapes == {
         "pil": (3, 6, 5),
@@ -86,7 +86,7 @@ def test_values_that_are_not_finite_are_bad():
         (iter([]), RecipeError, "map-style"),
     ],
 )
-def test_what_is_no_dataset_of_dicts_is_told_so(dataset, error, said):
+def test_other_datasets_than_of_dicts_are_refused(dataset, error, said):
     with pytest.raises(error, match=said):
         DatasetSource(dataset)
 
@@ -96,14 +96,14 @@ def test_an_unknown_column_lists_what_there_is():
         DatasetSource(Dataset([{"label": 1, "image": None}]), columns=["label", "image"])
 
 
-def test_the_fingerprint_tells_parts_of_one_dataset_apart_but_not_two_readings_of_it():
+def test_the_fingerprint_differs_between_subsets_and_not_between_readings():
     whole = Dataset([item(i) for i in range(12)])
     first, last, again = (DatasetSource(Subset(whole, rows)) for rows in (range(6), range(6, 12), range(6)))  # pyright: ignore[reportArgumentType]
     assert first.fingerprint == again.fingerprint != last.fingerprint
     assert first.fingerprint != DatasetSource(Subset(whole, range(5))).fingerprint  # pyright: ignore[reportArgumentType]
 
 
-def test_what_a_dataset_draws_at_random_is_no_part_of_its_fingerprint():
+def test_random_values_do_not_change_the_fingerprint_of_a_dataset():
     class Noisy(Dataset):
         def __getitem__(self, i):
             return {"x": np.random.default_rng().random(4), "label": self.items[i]}

@@ -131,7 +131,7 @@ def test_the_substitute_is_the_same_on_any_number_of_processes(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_where_all_stand_ins_are_bad_the_main_process_gets_one_plain_sentence(tmp_path, workers):
+def test_bad_substitutes_end_the_run_with_one_line_in_the_main_process(tmp_path, workers):
     write_tar(tmp_path / "x.tar", [(f"{i}.png", b"no" if i else image_bytes(pixels(i))) for i in range(200)])
     source = open_shards("x.tar", tmp_path, {"image": COLUMNS["image"]})
     with pytest.raises(DataError) as error:
@@ -154,14 +154,14 @@ def test_absent_columns_are_masked_rows_of_zeros(tmp_path):
     assert batch.columns["image"][batch.present["image"]].any(-1).any(-1).all()
 
 
-def test_a_batch_that_the_processes_do_not_divide_names_those_that_they_do(source):
+def test_a_batch_that_the_processes_do_not_divide_is_refused(source):
     with pytest.raises(RecipeError, match=r"data\.batch_size: 10 .* 4 processes.* 8 or 12.*1, 2, 5, 10"):
         loader(source, batch_size=10, seed=0, stop_step=1, world=4)
     with pytest.raises(RecipeError, match=r"multiple of 4, such as 4,"):
         loader(source, batch_size=2, seed=0, stop_step=1, world=4)
 
 
-def test_fewer_samples_than_a_batch_says_both_numbers_and_the_way_out(source):
+def test_fewer_samples_than_a_batch_are_refused_with_both_numbers(source):
     with pytest.raises(DataError, match=r"22 samples.*batch of 64.*data\.batch_size"):
         loader(source, batch_size=64, seed=0, stop_step=1)
 
@@ -252,7 +252,7 @@ class Failing:
         return {"x": float(i)}
 
 
-def test_what_a_dataset_raises_is_a_bad_sample():
+def test_an_exception_of_a_dataset_is_a_bad_sample():
     batches = list(loader(Failing(), batch_size=10, seed=0, stop_step=3))
     (record,) = [record for batch in batches for record in batch.bad]
     assert (record.key, record.reason) == ("7", "OSError: disk on fire")

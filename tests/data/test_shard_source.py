@@ -38,7 +38,7 @@ def test_one_shard_may_be_read_where_many_processes_ask_for_more(tmp_path):
     assert len(open_shards("*.tar", tmp_path, DIGITS)) == 16
 
 
-def test_equal_keys_at_the_end_and_the_beginning_of_shards_are_never_merged(tmp_path):
+def test_equal_keys_of_neighbouring_shards_are_never_merged(tmp_path):
     write_tar(
         tmp_path / "a.tar",
         [("0.a.cls", b"1"), ("9.a.cls", b"2"), ("9.b.cls", b"3"), ("8.a.cls", b"4"), ("8.b.cls", b"5")],
@@ -77,7 +77,7 @@ def test_mask_keeps_what_has_any_column(sensors):
     assert sorted(source[2]) == ["rgb"]
 
 
-def test_a_extra_column_decides_on_none_of_them(sensors):
+def test_an_extra_column_filters_no_sample(sensors):
     given = {"rgb": SENSORS["rgb"], "depth": SENSORS["depth"]}
     for missing in ("drop", "mask"):
         source = open_shards("x.tar", sensors, given, missing=missing, extra=("depth",))
@@ -87,7 +87,7 @@ def test_a_extra_column_decides_on_none_of_them(sensors):
         assert source.has("rgb").all()
 
 
-def test_a_extra_column_that_no_sample_has_goes(sensors):
+def test_an_extra_column_that_no_sample_has_is_dropped(sensors):
     source = open_shards("x.tar", sensors, columns(x="txt", rgb="rgb.png", y="wav.npy"), extra=("x", "y"))
     assert (list(source.columns), list(source.shapes)) == (["rgb"], ["rgb"])
     assert (sorted(source[0]), len(source), source.has("x").any()) == (["rgb"], 9, np.False_)
@@ -103,7 +103,7 @@ def labelled(tmp_path, texts):
     return columns(rgb="png") | {"label": Column(field="json", path="of.digit")}
 
 
-def test_a_extra_column_inside_json_is_lacked_by_a_sample_whose_json_lacks_its_path(tmp_path):
+def test_a_sample_whose_json_lacks_the_path_lacks_an_extra_column(tmp_path):
     texts = ['{"of": {"digit": 3}}', '{"of": {}}', "{}", '{"of": {"digit": null}}', "", "{", '{"of": {"digit": 5}}']
     given = labelled(tmp_path, texts)
     source = open_shards("x.tar", tmp_path, given, extra=("label",))
@@ -121,7 +121,7 @@ def test_a_extra_column_inside_json_is_lacked_by_a_sample_whose_json_lacks_its_p
             asked[i]
 
 
-def test_a_extra_column_inside_the_json_of_few_samples_is_found_and_of_none_goes(tmp_path):
+def test_an_extra_column_in_few_jsons_is_found_and_in_none_is_dropped(tmp_path):
     few = labelled(tmp_path, ['{"of": {}}'] * 150 + ['{"of": {"digit": 1}}'] + ['{"of": {}}'] * 60)
     assert open_shards("x.tar", tmp_path, few, extra=("label",)).shapes["label"] == ()
     none = labelled(tmp_path, ['{"of": {}}'] * 12)
@@ -194,7 +194,7 @@ def test_eight_and_sixteen_bits_in_one_column_do_not_mix(tmp_path):
         open_shards("x.tar", tmp_path, columns(image="png"))[3]
 
 
-def test_a_first_sample_that_is_bad_does_not_stop_anyone(tmp_path):
+def test_bad_first_samples_do_not_prevent_opening(tmp_path):
     write_tar(tmp_path / "x.tar", [(f"{i}.png", b"" if i < 3 else image_bytes(pixels(i))) for i in range(5)])
     assert open_shards("x.tar", tmp_path, columns(image="png")).shapes == {"image": (3, 8, 8)}
 

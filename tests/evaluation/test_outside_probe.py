@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 
 from mvssl.evaluation import Probe, ProbeInputs, Result
-from mvssl.evaluation.results.metrics import judge
+from mvssl.evaluation.results.metrics import score_classifier
 
 
 class NearestMean(Probe):
@@ -33,7 +33,7 @@ class NearestMean(Probe):
         classes = range(int(train.labels.max()) + 1)
         means = torch.stack([train.features[train.labels == c].mean(0) for c in classes])
         scores = -torch.cdist(test.features, means, p=float(self.norm))
-        return judge(scores, test.labels, {"norm": self.norm, "chosen": "fixed beforehand"}, inputs.seed)
+        return score_classifier(scores, test.labels, {"norm": self.norm, "chosen": "fixed beforehand"}, inputs.seed)
 
 
 class NotAProbe:

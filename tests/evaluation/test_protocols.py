@@ -17,9 +17,9 @@ from mvssl.encoders import Widths
 from mvssl.errors import RecipeError
 from mvssl.evaluation import compare, evaluate, fewlabel, linear
 from mvssl.evaluation.probes.classifiers import LINEARS, build
-from mvssl.evaluation.probes.few_label import draw, members
+from mvssl.evaluation.probes.few_label import draw_shots, rows_of_classes
 from mvssl.evaluation.protocols import PROTOCOLS, plan_protocol
-from mvssl.evaluation.results.metrics import NotPossible, judge
+from mvssl.evaluation.results.metrics import NotPossible, score_classifier
 from mvssl.evaluation.subject import Subject
 from mvssl.model import build_model
 from mvssl.recipe import to_yaml
@@ -79,7 +79,7 @@ def test_mib_reads_the_posterior_of_the_objective_that_has_one(tmp_path):
 
 
 def test_a_protocol_that_does_not_fit_says_what_does(loaded, tmp_path):
-    with pytest.raises(RecipeError, match=r"objectives mib and infomax have.*--probe fewlabel"):
+    with pytest.raises(RecipeError, match=r"protocol mib.*--probe fewlabel"):
         evaluate(loaded, protocol="mib")
     flat = make_run(tmp_path, encoder={"name": "mlp", "options": {"widths": [8]}})
     with pytest.raises(RecipeError, match=r"has none; --protocol amdim"):
@@ -144,7 +144,7 @@ def test_the_papers_join_views_as_they_are_and_so_does_their_protocol(tmp_path, 
 
 def judged(test):
     """A result that stands for any."""
-    return judge(torch.zeros(len(test.labels), 2), test.labels, {})
+    return score_classifier(torch.zeros(len(test.labels), 2), test.labels, {})
 
 
 def test_layers_stand_in_one_table_by_the_papers_names(loaded, capsys):
@@ -177,7 +177,7 @@ def test_mibs_few_labels_are_scikit_learns_stopped_early_on_features_scaled_by_t
     train, test = clusters(400, 2), clusters(200, 2, seed=1)
     found = fewlabel(train, test, shots=5, draws=2, head="mib")
     for number, value in enumerate(found.draws.tolist()):
-        rows = draw(members(train.labels), 5, 0, number)
+        rows = draw_shots(rows_of_classes(train.labels), 5, 0, number)
         x, y = train.features[rows].double().numpy(), train.labels[rows].numpy()
         low, high = x.min(0), x.max(0)
         solver = LogisticRegression(solver="saga", tol=0.1, C=10, random_state=0).fit(minmax_scale(x), y)

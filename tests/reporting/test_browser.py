@@ -1,4 +1,4 @@
-"""The page in a real browser: nothing overflows, nothing leaves the page, nothing is complained about."""
+"""The page in a real browser: nothing overflows, nothing is requested, no warning."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 
 from mvssl.reporting import report
 
-PROGRAM = chromium.installed()
+PROGRAM = chromium.find_chromium()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no chromium on PATH (Debian: apt install chromium)")
 WIDTHS = (320, 360, 800, 1400)
 LONG = "a_very_long_name_without_any_place_to_break_" * 4
@@ -22,7 +22,7 @@ def opened():
 
 @pytest.fixture(scope="module")
 def pages(images, kinds, tmp_path_factory):
-    """A plain page, one of every kind of view, and one whose texts are as long as can be."""
+    """A plain page, one with every kind of view, and one with very long texts."""
     folder = tmp_path_factory.mktemp("pages")
     long = folder / LONG[:200]
     long.mkdir()
@@ -51,20 +51,20 @@ def test_no_page_is_wider_than_its_screen(opened, pages, width, dark):
         assert opened.value("document.scrollingElement.scrollWidth") <= width, page.name
 
 
-def test_no_request_leaves_the_page_and_the_console_is_silent(opened, pages):
+def test_nothing_is_requested_and_the_console_is_empty(opened, pages):
     for page in pages:
         opened.open(page, 800)
         assert opened.requests() == [page.resolve().as_uri()]
         assert opened.console() == []
 
 
-def test_all_pictures_are_there(opened, pages):
+def test_all_pictures_load(opened, pages):
     opened.open(pages[0], 800)
     assert opened.value("document.images.length") > 20
     assert opened.value("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
 
 
-def test_dark_screens_get_a_dark_page_and_paper_a_light_one(opened, pages):
+def test_the_page_is_dark_on_dark_screens_and_light_on_paper(opened, pages):
     light = "getComputedStyle(document.body).backgroundColor"
     opened.open(pages[0], 800)
     assert opened.value(light) == "rgb(255, 255, 255)"
@@ -86,4 +86,4 @@ def test_a_script_in_the_page_would_not_run(opened, pages, tmp_path):
 
 def test_the_page_prints(opened, pages, tmp_path):
     opened.open(pages[0], 800)
-    assert opened.printed(tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+    assert opened.print_pdf(tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")

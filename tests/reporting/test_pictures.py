@@ -33,6 +33,7 @@ def test_small_images_are_exact_and_large_ones_bounded():
 @pytest.mark.parametrize("shape", [(6, 50), (1, 8000), (9,), (100,), (2, 8, 8)])
 def test_every_kind_of_view_is_drawn_a_picture_for_each_sample(shape):
     x = torch.randn(3, *shape)
+    assert len(encode_pixels(panel_pixels(draw_as_panel("x", x), 1)[0], "x").source) < 20_000
     first, *others = panel_pixels(draw_as_panel("x", x), 3)
     assert len(others) == 2
     assert len(np.unique(first.reshape(-1, first.shape[2]), axis=0)) > 1

@@ -1,6 +1,6 @@
 """A headless Chromium driven over a pipe by its own protocol: no driver, no port, no network.
 
-`Browser` opens a file and tells what a reader would see: width of the page, console, requests, picture, print.
+`Browser` opens a file and returns what a reader would see: width of the page, console, requests, picture, print.
 https://chromedevtools.github.io/devtools-protocol/
 """
 
@@ -31,16 +31,16 @@ for number, pipe in enumerate(pipes, 3):
     os.dup2(pipe, number)
 os.execv(sys.argv[3], sys.argv[3:])
 """
-PATIENCE = 60  # seconds that one answer may take on a busy machine
+TIMEOUT = 60  # seconds that one answer may take on a busy machine
 
 
-def installed() -> str | None:
-    """The Chromium on PATH, if any."""
+def find_chromium() -> str | None:
+    """Return the Chromium on PATH, if there is one."""
     return next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
 class Browser:
-    """One page; `events` holds what the browser told of its own accord."""
+    """One page; `events` holds the messages that are not answers."""
 
     def __init__(self, to: int, back: int):
         self.to, self.back, self.rest, self.number = to, back, b"", 0
@@ -59,14 +59,14 @@ class Browser:
             message["sessionId"] = self.session
         os.write(self.to, json.dumps(message).encode() + b"\0")
         while True:
-            told = self._read()
-            if told.get("id") == self.number:
-                assert "error" not in told, told["error"]
-                return told["result"]
-            self.events.append(told)
+            message = self._read()
+            if message.get("id") == self.number:
+                assert "error" not in message, message["error"]
+                return message["result"]
+            self.events.append(message)
 
     def _read(self) -> dict[str, Any]:
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + TIMEOUT
         while b"\0" not in self.rest:
             ready, _, _ = select.select([self.back], [], [], max(until - time.monotonic(), 0))
             part = os.read(self.back, 1 << 20) if ready else b""
@@ -88,31 +88,31 @@ class Browser:
             self.events.append(self._read())
 
     def value(self, expression: str) -> Any:
-        """What a JavaScript expression is on the page."""
-        found = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in found, found["exceptionDetails"]
-        return found["result"].get("value")
+        """Return the value of a JavaScript expression."""
+        result = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in result, result["exceptionDetails"]
+        return result["result"].get("value")
 
     def console(self) -> list[str]:
-        """What stands in the console: messages, refusals of the page's policy, exceptions."""
+        """Return the messages in the console: logs, requests that the policy refused, exceptions."""
         kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
         return [json.dumps(event["params"])[:500] for event in self.events if event.get("method") in kinds]
 
     def requests(self) -> list[str]:
-        """Addresses that the page asked for, what it holds itself (data:) left out."""
+        """Return the addresses that the page requested, without its own data: addresses."""
         sent = [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
         return [url for url in sent if not url.startswith("data:")]
 
-    def picture(self, out: Path, **clip: float) -> Path:
-        """A PNG of the whole page, or of the part x, y, width, height."""
+    def screenshot(self, out: Path, **clip: float) -> Path:
+        """Write a PNG of the full page, or of the part x, y, width, height."""
         size = self.ask("Page.getLayoutMetrics")["cssContentSize"]
         part = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1} | clip
         shot = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=part)
         out.write_bytes(base64.b64decode(shot["data"]))
         return out
 
-    def printed(self, out: Path) -> Path:
-        """The page as a PDF."""
+    def print_pdf(self, out: Path) -> Path:
+        """Write the page as a PDF."""
         made = self.ask("Page.printToPDF", printBackground=True, preferCSSPageSize=True)
         out.write_bytes(base64.b64decode(made["data"]))
         return out
@@ -120,7 +120,7 @@ class Browser:
 
 @contextlib.contextmanager
 def browser(program: str) -> Iterator[Browser]:
-    """A browser with an empty profile, gone afterwards."""
+    """A browser with an empty profile; it ends with the block."""
     to_read, to_write = os.pipe()
     back_read, back_write = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:

@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +77,18 @@ def put(root: Path, *names: str, content: bytes | None = None) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(image_bytes(pixels(i)) if content is None else content)
     return root
+
+
+def pcm(width: int, channels: int = 1, t: int = 50, rate: int = 8000) -> tuple[bytes, np.ndarray]:
+    """A PCM file as Python's own `wave` writes it, and the integers in it [c, t]."""
+    high = 1 << (8 * width - 1)
+    values = np.random.default_rng(width).integers(-high, high, (t, channels))
+    values[0], values[1] = -high, high - 1
+    raw = b"".join(int(v + high * (width == 1)).to_bytes(width, "little", signed=width > 1) for v in values.flat)
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(channels)
+        writer.setsampwidth(width)
+        writer.setframerate(rate)
+        writer.writeframes(raw)
+    return file.getvalue(), values.T

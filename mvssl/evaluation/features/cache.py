@@ -1,10 +1,11 @@
-"""Arrays kept by what they were made from, so that what was computed once is read the next time.
+"""Arrays kept by a description of how they were made, so that what was computed once is read the next time.
 
 in   a description (JSON) of all that decides the values: weights, data, views, layer, precision
-out  CACHE/features/DIGEST: about.json, rows.npy, and one npy per array, mapped into memory and not read whole
+out  CACHE/features/DIGEST: about.json, rows.npy, and one npy per array, mapped into memory
 
-CACHE is $MVSSL_CACHE, else ~/.cache/mvssl. An entry is written aside and renamed; a damaged one counts as absent. Where
-entries together exceed $MVSSL_CACHE_LIMIT (GiB), those not used for longest go, but none that this process has mapped.
+CACHE is $MVSSL_CACHE, else ~/.cache/mvssl. An entry is written under another name and renamed; a damaged one counts as
+absent. Where entries together exceed $MVSSL_CACHE_LIMIT (GiB), the least recently used are removed, but none that this
+process has mapped.
 """
 
 import contextlib
@@ -27,11 +28,11 @@ from torch import Tensor
 from mvssl.errors import RecipeError, StorageError
 from mvssl.files import cache_folder
 
-LIMIT = 20.0  # GiB, where $MVSSL_CACHE_LIMIT does not say
-_DEBRIS = 24 * 3600  # seconds
-_VERSION = 3  # counts up when the code gives other values for the same description
+LIMIT = 20.0  # GiB, without $MVSSL_CACHE_LIMIT
+_OLD = 24 * 3600  # seconds after which an unfinished entry is one of a process that was killed
+_VERSION = 3  # must rise when the code gives other values for the same description
 _ABOUT, _ROWS = "about.json", "rows.npy"
-_HELD: "weakref.WeakValueDictionary[str, np.ndarray]" = weakref.WeakValueDictionary()  # entries in use, by their folder
+_IN_USE: "weakref.WeakValueDictionary[str, np.ndarray]" = weakref.WeakValueDictionary()  # by the folder of the entry
 
 
 class Entry(NamedTuple):
@@ -42,46 +43,42 @@ class Entry(NamedTuple):
 
     def __getitem__(self, name: str) -> Tensor:
         """The usable rows of an array, [m, ...]."""
-        whole = self.arrays[name]
-        return whole if len(self.rows) == len(whole) else whole[self.rows]
+        array = self.arrays[name]
+        return array if len(self.rows) == len(array) else array[self.rows]
 
 
 def digest(description: dict[str, Any]) -> str:
-    """One name for what decides an entry's values."""
+    """Return the name of an entry."""
     text = json.dumps([_VERSION, description], sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def folder() -> Path:
-    """Where entries lie."""
+    """Return the folder of the entries."""
     return cache_folder() / "features"
 
 
 def limit() -> float:
-    """GiB that entries may take together. Raises `RecipeError` where $MVSSL_CACHE_LIMIT is no number."""
+    """Return how many GiB the entries may take together. Raises `RecipeError` where the variable is no such number."""
     given = os.environ.get("MVSSL_CACHE_LIMIT") or LIMIT
     with contextlib.suppress(ValueError):
         if (number := float(given)) >= 0:
             return number
-    raise RecipeError(f"MVSSL_CACHE_LIMIT={given}: GiB are asked for, such as 200, or inf")
+    raise RecipeError(f"MVSSL_CACHE_LIMIT={given}: expected a number of GiB, such as 200, or inf")
 
 
 def find(description: dict[str, Any]) -> Entry | None:
-    """The entry of this description, or None where there is none that is whole."""
+    """Return the entry of this description, or None where there is none, or a damaged one."""
     place = folder() / digest(description)
     try:
         about = json.loads((place / _ABOUT).read_text())
-        if not _whole(place, about):
+        if any(_hash(place / file) != written for file, written in about["digests"].items()):
             return None
-        found = _entry(place, about["arrays"])
+        entry = _open_entry(place, about["arrays"])
         os.utime(place)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return found
-
-
-def _whole(place: Path, about: dict[str, Any]) -> bool:
-    return all(_hash(place / file) == told for file, told in about["digests"].items())
+    return entry
 
 
 def _hash(file: Path) -> str:
@@ -89,27 +86,22 @@ def _hash(file: Path) -> str:
         return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _entry(place: Path, files: dict[str, str]) -> Entry:
-    rows = _mapped(place / _ROWS)
-    _HELD[str(place)] = rows  # which lives as long as the tensor over it
-    return Entry(
-        {name: torch.from_numpy(_mapped(place / file)) for name, file in files.items()}, torch.from_numpy(rows)
-    )
-
-
-def _mapped(file: Path) -> np.ndarray:
-    # copy on write: torch specs memory that it may write, and what it writes must not reach the file
-    return np.load(file, mmap_mode="c", allow_pickle=False)
+def _open_entry(place: Path, files: dict[str, str]) -> Entry:
+    # copy on write: torch wants memory that it may write, and what it writes must not reach the file
+    maps = {name: np.load(place / file, mmap_mode="c", allow_pickle=False) for name, file in files.items()}
+    rows = np.load(place / _ROWS, mmap_mode="c", allow_pickle=False)
+    _IN_USE[str(place)] = rows  # which lives as long as the tensor over it
+    return Entry({name: torch.from_numpy(array) for name, array in maps.items()}, torch.from_numpy(rows))
 
 
 class Writer:
-    """Fills one entry: rows in any order, then `close`. A temporary folder serves where the cache cannot be written."""
+    """Writes one entry: rows in any order, then `close`. Where the cache cannot be written, in a temporary folder."""
 
     def __init__(self, description: dict[str, Any], samples: int):
         self._description, self._samples = description, samples
         self._arrays: dict[str, np.memmap] = {}
-        self._seen = np.zeros(samples, dtype=bool)
-        self._kept = True  # in the cache, and not for this process alone
+        self._written = np.zeros(samples, dtype=bool)
+        self._kept = True  # in the cache, and not in a temporary folder
         self._aside = folder() / f".{digest(description)}.{os.getpid()}.{secrets.token_hex(4)}"
         try:
             self._aside.mkdir(parents=True)
@@ -121,7 +113,7 @@ class Writer:
         if name not in self._arrays:
             self._arrays[name] = self._create(f"{len(self._arrays)}.npy", values)
         self._arrays[name][rows] = values.numpy()
-        self._seen[rows] = True
+        self._written[rows] = True
 
     def _create(self, file: str, like: Tensor) -> np.memmap:
         shape, kind = (self._samples, *like.shape[1:]), like.numpy().dtype
@@ -141,30 +133,30 @@ class Writer:
             ) from None
 
     def close(self) -> Entry:
-        """The finished entry, in its place. Raises `StorageError`."""
+        """Finish the entry and return it. Raises `StorageError`."""
         try:
             for array in self._arrays.values():
                 array.flush()
-            np.save(self._aside / _ROWS, np.flatnonzero(self._seen))
+            np.save(self._aside / _ROWS, np.flatnonzero(self._written))
             files = {name: f"{number}.npy" for number, name in enumerate(self._arrays)}
             self._arrays.clear()
             if self._kept:
                 digests = {file: _hash(self._aside / file) for file in (_ROWS, *files.values())}
                 about = {"arrays": files, "digests": digests, "of": self._description}
                 (self._aside / _ABOUT).write_text(json.dumps(about, indent=1, default=str))
-                self._aside = _placed(self._aside, folder() / digest(self._description))
-            found = _entry(self._aside, files)
+                self._aside = _move(self._aside, folder() / digest(self._description))
+            entry = _open_entry(self._aside, files)
         except OSError as error:
             self.discard()
             raise StorageError(
                 f"features cannot be written to {self._aside.parent}: {error.strerror or error}"
             ) from error
         if not self._kept:
-            self.discard()  # what is mapped stays readable until it is let go
-        return found
+            self.discard()  # mapped files stay readable after they are removed
+        return entry
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Remove what was written."""
         self._arrays.clear()
         shutil.rmtree(self._aside, ignore_errors=True)
 
@@ -178,8 +170,8 @@ def _temporary() -> Path:
         ) from None
 
 
-def _placed(aside: Path, place: Path) -> Path:
-    """Rename, in place of a damaged entry or of another process's of the same description."""
+def _move(aside: Path, place: Path) -> Path:
+    """Rename the entry to its place, where a damaged one, or that of another process, is removed."""
     with contextlib.suppress(FileNotFoundError):
         old = place.with_name(f".old-{place.name}.{secrets.token_hex(4)}")
         place.rename(old)
@@ -189,26 +181,26 @@ def _placed(aside: Path, place: Path) -> Path:
 
 
 def entries() -> list[tuple[float, int, Path]]:
-    """When last used, bytes and folder of every entry, the newest first."""
-    found = []
+    """Return when every entry was last used, its bytes and its folder, the most recent first."""
+    listed = []
     for place in folder().glob("[0-9a-f]*"):
         with contextlib.suppress(OSError):
             size = sum(file.stat().st_size for file in place.iterdir())
-            found.append((place.stat().st_mtime, size, place))
-    return sorted(found, reverse=True)
+            listed.append((place.stat().st_mtime, size, place))
+    return sorted(listed, reverse=True)
 
 
 def evict() -> float:
-    """Remove the entries beyond the limit, but none in use; GiB by which those alone exceed it."""
-    for debris in folder().glob(".*"):
+    """Remove the entries beyond the limit, but none in use; return the GiB by which those in use exceed it."""
+    for unfinished in folder().glob(".*"):
         with contextlib.suppress(OSError):
-            if time.time() - debris.stat().st_mtime > _DEBRIS:  # of a process that was killed
-                shutil.rmtree(debris, ignore_errors=True)
-    most, found = limit() * 2**30, entries()
-    held = total = sum(size for _, size, place in found if str(place) in _HELD)
-    for _, size, place in found:
-        if str(place) not in _HELD:
+            if time.time() - unfinished.stat().st_mtime > _OLD:
+                shutil.rmtree(unfinished, ignore_errors=True)
+    most, listed = limit() * 2**30, entries()
+    in_use = total = sum(size for _, size, place in listed if str(place) in _IN_USE)
+    for _, size, place in listed:
+        if str(place) not in _IN_USE:
             total += size
             if total > most:
                 shutil.rmtree(place, ignore_errors=True)
-    return max(0.0, held - most) / 2**30
+    return max(0.0, in_use - most) / 2**30

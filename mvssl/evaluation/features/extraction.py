@@ -1,10 +1,10 @@
-"""Frozen features of every sample once, on any number of processes, each sample by one of them, and kept.
+"""Frozen features of every sample once, on any number of processes, kept in the cache.
 
-in   a source, and what is wanted of it: layers of encoders, clean views, labels
+in   a source, and descriptions of what is computed of each sample: layers of encoders, clean views, labels
 out  on the main process a `cache.Entry` for each, read where it was computed before; None on the others
 
-A process works on a contiguous block of whole batches, so every batch is the one that a single process would see, and
-sends what it found to the main process, which alone writes.
+A process works on a contiguous block of full batches, so every batch is the one that a single process would make. It
+sends what it computed to the main process, which alone writes.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ Check = Callable[[Batch, list[dict[str, Tensor]]], None]
 
 
 class Part(NamedTuple):
-    """What one batch gave: sample numbers int64 [k], and for each entry its arrays [k, ...] by name, on the CPU."""
+    """The result of one batch: sample numbers int64 [k], and for each entry its arrays [k, ...] by name, on the CPU."""
 
     rows: np.ndarray
     arrays: list[dict[str, Tensor]]
@@ -61,15 +61,15 @@ def collect(
     device: torch.device | None = None,
     label: str = "features",
 ) -> Collected | None:
-    """The entry of every description; those that the cache lacks are computed in one pass over `source`.
+    """Return the entry of every description; those that the cache lacks are computed in one pass over `source`.
 
     `compute(batch, numbers)` gives the arrays of the descriptions of these numbers. Every process must call it; where
     one fails all raise. Raises `DataError` where no sample can be used, or a feature is NaN or infinite, and what
     reading, computing and writing raise.
     """
     names = [cache.digest(description) for description in descriptions]
-    first = [names.index(name) for name in names]  # equal descriptions, as of an encoder that was not trained, are one
-    found: list[Any] = collectives.run_on_main(lambda: _found(descriptions), share=False) or []
+    first = [names.index(name) for name in names]  # equal descriptions, as of an untrained encoder, share an entry
+    found: list[Any] = collectives.run_on_main(lambda: _find(descriptions), share=False) or []
     missing = collectives.run_on_main(lambda: sorted({first[n] for n, entry in enumerate(found) if entry is None}))
     if not missing:
         return Collected(found, 0) if collectives.rank() == 0 else None
@@ -89,9 +89,9 @@ def collect(
             _refuse_not_finite(source, descriptions[number], batch, found)
 
     batches = _own_batches(source, batch_size, workers, device, label)
-    parts = _computed(batches, compute, missing, check, device)
+    parts = _compute_parts(batches, compute, missing, check, device)
     try:
-        if not _in_rounds(parts, take, batch_size):
+        if not _take_rounds(parts, take, batch_size):
             raise DataError(f"none of {counted(len(source), 'sample')} in {source.shard(0)} and its like could be used")
         closed = collectives.run_on_main(lambda: _close(found, writers))
     except BaseException:
@@ -101,8 +101,8 @@ def collect(
     return Collected([found[n] for n in first], closed) if collectives.rank() == 0 else None
 
 
-def _found(descriptions: list[dict[str, Any]]) -> list[Entry | None]:
-    cache.limit()  # a wrong one is known before hours of computing
+def _find(descriptions: list[dict[str, Any]]) -> list[Entry | None]:
+    cache.limit()  # a wrong limit is refused before hours of computing
     return [cache.find(description) for description in descriptions]
 
 
@@ -121,7 +121,7 @@ def _close(found: list[Any], writers: dict[int, cache.Writer]) -> int:
 def _own_batches(
     source: ShardSource, batch_size: int, workers: int, device: torch.device, label: str
 ) -> Iterator[Batch]:
-    """This process's batches: whole ones of a contiguous block."""
+    """The batches of this process: full ones of a contiguous block."""
     count, rank, world = -(-len(source) // batch_size), collectives.rank(), collectives.world()
     start, stop = count * rank // world, count * (rank + 1) // world
     batches = sequential_loader(
@@ -131,33 +131,33 @@ def _own_batches(
     return progress_bar(batches, label, stop - start, rank == 0)
 
 
-def _computed(
+def _compute_parts(
     batches: Iterator[Batch], compute: Compute, numbers: list[int], check: Check, device: torch.device
 ) -> Iterator[Part]:
-    """A part for each batch; on a GPU the host reads one batch while the device works on the next."""
+    """Yield a part for each batch; on a GPU the host waits for a batch while the device computes the next one."""
     held: tuple[Batch, list[dict[str, Tensor]], Any] | None = None
     for batch in batches:
         with torch.inference_mode(), enough_memory(LESS):
-            arrays = [{name: _sent(x) for name, x in arrays.items()} for arrays in compute(batch, numbers)]
+            arrays = [{name: _to_cpu(x) for name, x in arrays.items()} for arrays in compute(batch, numbers)]
         event = torch.cuda.Event() if device.type == "cuda" else None
         if event is not None:
             event.record()
         if held is not None:
-            yield _arrived(*held, check)
+            yield _finish(*held, check)
         held = batch, arrays, event
     if held is not None:
-        yield _arrived(*held, check)
+        yield _finish(*held, check)
 
 
-def _sent(x: Tensor) -> Tensor:
-    """On the CPU, float32 where it was a lower precision; from a GPU on its way there."""
+def _to_cpu(x: Tensor) -> Tensor:
+    """On the CPU, float32 where it was a lower precision. From a GPU the copy is asynchronous."""
     x = x.float() if x.is_floating_point() else x
     if not x.is_cuda:
         return x.contiguous()
     return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)
 
 
-def _arrived(batch: Batch, arrays: list[dict[str, Tensor]], event: Any, check: Check) -> Part:
+def _finish(batch: Batch, arrays: list[dict[str, Tensor]], event: Any, check: Check) -> Part:
     if event is not None:
         event.synchronize()
     check(batch, arrays)
@@ -167,9 +167,9 @@ def _arrived(batch: Batch, arrays: list[dict[str, Tensor]], event: Any, check: C
 def _refuse_not_finite(
     source: ShardSource, description: dict[str, Any], batch: Batch, arrays: dict[str, Tensor]
 ) -> None:
-    """Raise `DataError` where an array of floats is not finite: no probe could say anything true of it.
+    """Raise `DataError` where an array of floats is not finite: no probe could measure it.
 
-    A blank in place of what a sample lacks is not looked at.
+    Samples that lack a view have a blank in its place, which is not checked.
     """
     needed = [there for name, there in batch.present.items() if name != "label"]
     whole = torch.stack(needed).all(0) if needed else torch.ones(len(batch.index), dtype=torch.bool)
@@ -181,14 +181,17 @@ def _refuse_not_finite(
 
 
 def not_finite(source: ShardSource, row: int, view: str, advice: str) -> DataError:
-    """What to raise where features of a sample are no numbers."""
+    """Return the error to raise where features of a sample are NaN or infinite."""
     return DataError(
         f"view {view}, sample {source.key(row)} of {source.shard(row)}: features are NaN or infinite; {advice}"
     )
 
 
-def _in_rounds(parts: Iterator[Part], take: Callable[[Part], None], batch_size: int) -> int:
-    """Hand the parts of all processes to `take` on the main one; the number of samples. Where one fails, all do."""
+def _take_rounds(parts: Iterator[Part], take: Callable[[Part], None], batch_size: int) -> int:
+    """Pass the parts of all processes to `take` on the main one and return the number of samples.
+
+    Where one process fails, all raise.
+    """
     failure: MvsslError | None = None
     group, samples = collectives.cpu_group(), 0
     while True:
@@ -197,7 +200,7 @@ def _in_rounds(parts: Iterator[Part], take: Callable[[Part], None], batch_size: 
             part = next(parts, None) if failure is None else None
         except MvsslError as error:
             failure = error
-        everyone = _told(part, failure)
+        everyone = _exchange(part, failure)
         if failure is not None:
             raise failure
         for told in everyone:
@@ -207,16 +210,16 @@ def _in_rounds(parts: Iterator[Part], take: Callable[[Part], None], batch_size: 
         if not present:
             return samples
         samples += sum(len(told["rows"]) for told in present)
-        whole = [part] if collectives.world() == 1 else _gathered(part, everyone, present[0]["like"], batch_size, group)
+        whole = [part] if collectives.world() == 1 else _gather(part, everyone, present[0]["like"], batch_size, group)
         try:
             for one in whole:
                 take(one)  # pyright: ignore[reportArgumentType]
-        except MvsslError as error:  # the others hear of it in the next round
+        except MvsslError as error:  # the others learn it in the next round
             failure = error
 
 
-def _told(part: Part | None, failure: MvsslError | None) -> list[dict[str, Any] | None]:
-    """What every process has in this round: None, or its rows and the shapes of its arrays, or why it failed."""
+def _exchange(part: Part | None, failure: MvsslError | None) -> list[dict[str, Any] | None]:
+    """Of every process in this round: None at its end, or its rows and the shapes of its arrays, or its failure."""
     told = None
     if failure is not None:
         told = {"failure": (str(failure), failure.code)}
@@ -226,7 +229,7 @@ def _told(part: Part | None, failure: MvsslError | None) -> list[dict[str, Any] 
     return collectives.gather_objects(told)
 
 
-def _gathered(part: Part | None, everyone: list[Any], like: list[dict], size: int, group: Any) -> list[Part]:
+def _gather(part: Part | None, everyone: list[Any], like: list[dict], size: int, group: Any) -> list[Part]:
     """The round's parts in rank order on the main process, nothing on the others."""
     main = collectives.rank() == 0
     rows = [np.empty(0, np.int64) if told is None else told["rows"] for told in everyone]

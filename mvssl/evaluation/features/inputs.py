@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mvssl.data import Batch, Sample, ShardSource, as_class_labels, loader, sequential_loader
 from mvssl.encoders import Encoder
-from mvssl.evaluation.features.labelled import Labelled, join
+from mvssl.evaluation.features.labelled import Labelled, join_views
 from mvssl.evaluation.features.layers import DENSE, PIXELS, EncoderUnderTest, FeatureSpec, local_map_layers
 from mvssl.evaluation.features.splits import Classes, Split
 from mvssl.evaluation.results.metrics import NotPossible
@@ -96,7 +96,7 @@ class ProbeInputs:
         if "other" not in self.splits:
             raise NotPossible("it needs shards of another distribution: --other SHARDS")
         other = self._features("other")
-        return (join(self._features("train"), other)[1] if self.view == ALL else other[self.view]).to(self.device)
+        return (join_views(self._features("train"), other)[1] if self.view == ALL else other[self.view]).to(self.device)
 
     def by_view(self, *, clean_views: bool = False) -> tuple[ByView, ByView]:
         """Train and test with every view on its own, duplicate views left out."""
@@ -164,7 +164,7 @@ class ProbeInputs:
         return x[keep.to(x.device)], self.classes(labels[keep]).to(x.device)
 
     def _joined(self, *splits: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        return join(*splits) if self.standardise else tuple(torch.cat([*split.values()], 1) for split in splits)
+        return join_views(*splits) if self.standardise else tuple(torch.cat([*split.values()], 1) for split in splits)
 
     def _features(self, split: str) -> dict[str, Tensor]:
         view = None if self.view == ALL else self.view

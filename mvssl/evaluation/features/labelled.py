@@ -1,4 +1,4 @@
-"""Features as probes take them: flat, standardised by train, views side by side.
+"""Features as probes take them: flat rows, standardised by train, views side by side.
 
 in   maps [n, c, h, w] and vectors [n, d] of encoders, or clean views
 out  features [n, d] float32 with labels int64 [n] or multi-hot [n, c]
@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LIMIT = 8192  # numbers per feature; more are average-pooled
-BLOCK = 2**26  # numbers that are copied at once where some rows of a matrix are read
-CELLS = 2**22  # numbers that are copied at once where rows are measured: 16 MB
-EPSILON = 1e-6  # times a feature's mean: one that varies less in train varies by rounding, and is left as it is
-SAFE = 1e-15, 1e15  # numbers whose squares, added up, stay within float32
+BLOCK = 2**26  # numbers copied at once where some rows of a matrix are read
+CELLS = 2**22  # numbers copied at once where the lengths of rows are computed: 16 MB
+EPSILON = 1e-6  # times the mean: a feature that varies less in train varies by rounding, and is not scaled
+SAFE = 1e-15, 1e15  # the sum of squares of numbers in this range stays within float32
 
 
 class Labelled(NamedTuple):
@@ -34,16 +34,16 @@ class Standard(NamedTuple):
 
     @classmethod
     def of(cls, features: Tensor, rows: Tensor | None = None) -> "Standard":
-        """Statistics of [n, d], or of some rows of it, which are never copied all at once.
+        """Return the statistics of [n, d], or of some rows of it, which are never copied all at once.
 
-        A constant feature keeps its scale. Features may be of any size: 1e-20 and 1e20 are standardised like 1.
+        A constant feature keeps its scale. Features may have any size: 1e-20 and 1e20 are standardised like 1.
         """
         if rows is None:
             deviation, mean = _deviation_and_mean(features)
         else:
             blocks = features.split(max(1, BLOCK // len(rows)), dim=1)
-            found = [_deviation_and_mean(block[rows]) for block in blocks]
-            deviation, mean = (torch.cat(parts) for parts in zip(*found, strict=True))
+            moments = [_deviation_and_mean(block[rows]) for block in blocks]
+            deviation, mean = (torch.cat(parts) for parts in zip(*moments, strict=True))
         varies = deviation > (EPSILON * mean.abs()).clamp(min=torch.finfo(deviation.dtype).tiny)
         return cls(mean, torch.where(varies, 1 / deviation, 1.0))
 
@@ -52,15 +52,15 @@ class Standard(NamedTuple):
 
 
 def _deviation_and_mean(features: Tensor) -> tuple[Tensor, Tensor]:
-    """[d] each of [n, d]. Squares of very large or small numbers leave float32: such features are scaled first."""
+    """[d] each, of [n, d]. Features whose squares would leave float32 are scaled first."""
     deviation, mean = torch.std_mean(features, dim=0, correction=0)
     odd = ~((deviation > SAFE[0]) & (deviation < SAFE[1]) & (mean.abs() < SAFE[1]))
     for columns in odd.nonzero()[:, 0].split(max(1, BLOCK // max(1, len(features)))) if odd.any() else ():
         part = features[:, columns]
         size = _largest(part, 0)
         size = torch.where(size > 0, size, 1.0)
-        found = torch.std_mean(part / size, dim=0, correction=0)
-        deviation[columns], mean[columns] = size * found[0], size * found[1]
+        scaled = torch.std_mean(part / size, dim=0, correction=0)
+        deviation[columns], mean[columns] = size * scaled[0], size * scaled[1]
     return deviation, mean
 
 
@@ -71,56 +71,56 @@ def _largest(features: Tensor, dim: int) -> Tensor:
 
 
 def lengths(features: Tensor) -> Tensor:
-    """Euclidean length of each row: [n, d] -> [n]; rows of zeros have length 1, so that one can divide by it."""
-    found = [_lengths(part) for part in features.split(max(1, CELLS // max(1, features.shape[1])))]
-    return torch.cat(found) if found else features.new_zeros(0)
+    """Return the Euclidean length of each row, [n, d] -> [n]; 1 for a row of zeros, so that one can divide by it."""
+    parts = [_lengths(part) for part in features.split(max(1, CELLS // max(1, features.shape[1])))]
+    return torch.cat(parts) if parts else features.new_zeros(0)
 
 
 def _lengths(features: Tensor) -> Tensor:
-    found = features.norm(dim=1)
-    odd = (found < SAFE[0]) | (found > SAFE[1])
+    lengths = features.norm(dim=1)
+    odd = (lengths < SAFE[0]) | (lengths > SAFE[1])
     if odd.any():
-        # in units of the largest number, a power of two: squares then neither overflow nor vanish
+        # scaled by a power of two near the largest number, so that squares neither overflow nor vanish
         rows = features[odd]
         largest = _largest(rows, 1)
         exponent = torch.frexp(largest).exponent.clamp(-120, 120)
-        careful = torch.ldexp(torch.ldexp(rows, -exponent[:, None]).norm(dim=1), exponent)
-        found[odd] = torch.where(largest > 0, careful, 1.0)
-    return found
+        exact = torch.ldexp(torch.ldexp(rows, -exponent[:, None]).norm(dim=1), exponent)
+        lengths[odd] = torch.where(largest > 0, exact, 1.0)
+    return lengths
 
 
 def unit(features: Tensor) -> Tensor:
-    """[n, d] with each row at length 1; rows of zeros stay zeros."""
+    """Return [n, d] with each row scaled to length 1; rows of zeros stay zeros."""
     return features / lengths(features)[:, None]
 
 
 def chunks(features: Tensor, rows: Tensor | None = None) -> Iterator[Tensor]:
-    """[n, d], or some rows of it, by 4,096 at a time."""
+    """Yield [n, d], or some rows of it, 4,096 rows at a time."""
     if rows is None:
         yield from features.split(4096)
     else:
-        yield from (features[some] for some in rows.split(4096))
+        yield from (features[part] for part in rows.split(4096))
 
 
-def few(n: int, most: int, seed: int) -> Tensor:
-    """Rows of n samples, int64: all in their order, or `most` drawn by the seed, the same for every encoder."""
+def draw_rows(n: int, most: int, seed: int) -> Tensor:
+    """Return rows of n samples, int64: all in their order, or `most` of them drawn by the seed."""
     return torch.arange(n) if n <= most else torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:most]
 
 
-def classes(labels: Tensor) -> int:
-    """Number of classes: of multi-hot labels their length, of numbers one more than the largest."""
+def count_classes(labels: Tensor) -> int:
+    """Return the number of classes: the length of multi-hot labels, else one more than the largest class number."""
     return labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
 
 
 def one_hot(labels: Tensor, width: int) -> Tensor:
-    """float32 [n, width]; multi-hot labels as they are."""
+    """Return float32 [n, width]; multi-hot labels stay as they are."""
     if labels.ndim == 2:
         return labels.float()
     return torch.zeros(len(labels), width, device=labels.device).scatter_(1, labels[:, None], 1.0)
 
 
-def pooled(shape: tuple[int, ...], limit: int = LIMIT) -> tuple[int, ...]:
-    """The shape (c, ...) that `flatten` pools to: itself where it has at most `limit` numbers."""
+def pooled_shape(shape: tuple[int, ...], limit: int = LIMIT) -> tuple[int, ...]:
+    """Return the shape (c, ...) that `flatten` pools to: itself where it has at most `limit` numbers."""
     if math.prod(shape) <= limit or len(shape) == 1:
         return shape
     c, *sides = shape
@@ -129,15 +129,15 @@ def pooled(shape: tuple[int, ...], limit: int = LIMIT) -> tuple[int, ...]:
 
 
 def flatten(x: Tensor, limit: int = LIMIT) -> Tensor:
-    """[n, c, ...] -> [n, d]; average-pooled over its one or two last dimensions first where d would exceed `limit`."""
-    to = pooled(tuple(x.shape[1:]), limit)
+    """Return [n, c, ...] as [n, d]. Where d would exceed `limit`, the one or two last dimensions are average-pooled."""
+    to = pooled_shape(tuple(x.shape[1:]), limit)
     if to != tuple(x.shape[1:]):
         x = F.adaptive_avg_pool1d(x, to[1]) if len(to) == 2 else F.adaptive_avg_pool2d(x, (to[1], to[2]))
     return x.flatten(1)
 
 
-def join(train: dict[str, Tensor], test: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """All views side by side, each standardised by its own train: two dicts of [n, d] -> [n, sum of d] twice."""
+def join_views(train: dict[str, Tensor], test: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return all views side by side, each standardised by its train: dicts of [n, d] -> [n, sum of d], twice."""
     standards = {view: Standard.of(features) for view, features in train.items()}
-    together = [torch.cat([standards[v](x) for v, x in split.items()], dim=1) for split in (train, test)]
-    return together[0], together[1]
+    joined = [torch.cat([standards[v](x) for v, x in split.items()], dim=1) for split in (train, test)]
+    return joined[0], joined[1]

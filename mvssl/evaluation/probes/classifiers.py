@@ -1,11 +1,11 @@
-"""Classifiers of frozen features as the papers' public code has them: layers, optimizer, places of the milestones.
+"""Classifiers of frozen features as in the papers' public code: layers, optimizer, milestones.
 
 in   features and labels of train and test, a `Head`
 out  accuracy, or mean average precision, on test
 
 DIM: Hjelm et al., 2019, arXiv:1808.06670; AMDIM: Bachman et al., 2019, arXiv:1906.00910; CMC: Tian et al., 2020,
-arXiv:1906.05849. Where a paper has a learning rate for each of its networks, or the caller brings several, the rate
-that does best on a part of train is taken. Test takes no part in it.
+arXiv:1906.05849. Where there are several learning rates, the paper's or the caller's, the one with the best score on a
+held-out part of train is taken. Test is not used for the choice.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
-from mvssl.evaluation.features.labelled import Labelled, Standard, chunks, classes
+from mvssl.evaluation.features.labelled import Labelled, Standard, chunks, count_classes
 from mvssl.evaluation.probes.base import FunctionProbe
 from mvssl.evaluation.probes.fitting import hold_out, loss, minibatches, refuse_one_class, seeded
-from mvssl.evaluation.results.metrics import Result, judge, metric_of, score
+from mvssl.evaluation.results.metrics import Result, classifier_score, metric_of, score_classifier
 
 
 class Head(NamedTuple):
-    """A paper's classifier and its schedule, whose milestones are shares of its length."""
+    """The classifier of a paper and its schedule; milestones are shares of the number of steps."""
 
-    whose: str
+    name: str
     hidden: int | None  # units; None: linear
     dropout: tuple[float, float, float]  # of the features, before the batch norm, before the last layer
     batch_size: int
@@ -35,11 +35,11 @@ class Head(NamedTuple):
     clip: float | None  # c * tanh(score / c)
     penalty: float  # times the mean squared score, added to the loss
     epochs: int
-    spread: float | None = None  # standard deviation of the first weights, biases 0; None: as torch has it
+    initial_std: float | None = None  # of the initial weights, with biases of 0; None: the initialisation of torch
 
 
-NONE = (0.0, 0.0, 0.0)
-RATES = (1e-4, 1e-3)  # for the MLP probe to choose from
+NO_DROPOUT = (0.0, 0.0, 0.0)
+RATES = (1e-4, 1e-3)  # the MLP probe chooses one of them
 MLPS = {
     "dim": Head("dim", 200, (0.0, 0.1, 0.0), 64, (1e-4,), (0.5, 0.999), 0.0, (1 / 3, 2 / 3), 0.1, None, 0.0, 150),
     "amdim": Head(
@@ -47,23 +47,25 @@ MLPS = {
     ),
 }
 LINEARS = {
-    "amdim": MLPS["amdim"]._replace(hidden=None, dropout=NONE),
-    # 0.1 is of the paper's AlexNet, 30 of its ResNets v1 and v2
-    "cmc": Head("cmc", None, NONE, 256, (0.1, 30.0), None, 0.0, (30 / 60, 40 / 60, 50 / 60), 0.2, None, 0.0, 60, 0.01),
+    "amdim": MLPS["amdim"]._replace(hidden=None, dropout=NO_DROPOUT),
+    # 0.1 is for the paper's AlexNet, 30 for its ResNets v1 and v2
+    "cmc": Head(
+        "cmc", None, NO_DROPOUT, 256, (0.1, 30.0), None, 0.0, (30 / 60, 40 / 60, 50 / 60), 0.2, None, 0.0, 60, 0.01
+    ),
 }
 
 
 def build(head: Head, width: int, kinds: int) -> nn.Sequential:
-    """Features [n, width] -> scores [n, kinds]; dropout of 0 is left out."""
+    """Return the network from features [n, width] to scores [n, kinds]; dropout of 0 is left out."""
     first, middle, last = (nn.Dropout(p) if p else nn.Identity() for p in head.dropout)
     if head.hidden is None:
         model = nn.Sequential(first, nn.Linear(width, kinds))
     else:
         hidden = [nn.Linear(width, head.hidden), middle, nn.BatchNorm1d(head.hidden), nn.ReLU()]
         model = nn.Sequential(first, *hidden, last, nn.Linear(head.hidden, kinds))
-    for layer in model if head.spread else ():
+    for layer in model if head.initial_std else ():
         if isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, std=head.spread or 0.0)
+            nn.init.normal_(layer.weight, std=head.initial_std or 0.0)
             nn.init.zeros_(layer.bias)
     return model
 
@@ -80,7 +82,7 @@ def fit(
     part: Tensor | None = None,
     standard: Standard | None = None,
 ) -> nn.Sequential:
-    """The head trained on the features, or on the rows of `part`, standardised where it is said how; in eval mode."""
+    """Return the head, trained on the features or on the rows of `part`, standardised by `standard`; in eval mode."""
     device, n = train.features.device, len(train.labels if part is None else part)
     batches = minibatches(
         n, batch_size=head.batch_size, epochs=epochs, least_steps=least_steps, seed=seed, shrink=False
@@ -115,7 +117,7 @@ def _standardised(features: Tensor, standard: Standard | None) -> Tensor:
 
 
 def scores(model: nn.Module, features: Tensor, rows: Tensor | None = None, standard: Standard | None = None) -> Tensor:
-    """[n, d], or some rows of it, -> [n, c], in chunks."""
+    """Return scores [n, c] of features [n, d], or of some rows of them, computed in chunks."""
     with torch.no_grad():
         return torch.cat([model(_standardised(chunk, standard)) for chunk in chunks(features, rows)])
 
@@ -130,12 +132,12 @@ def select(
     standard: Standard | None = None,
     **schedule: int,
 ) -> dict:
-    """The learning rate that does best on a held-out `share` of train, and its score there."""
+    """Return the learning rate with the best score on a held-out `share` of train."""
     kept, held = hold_out(len(train.labels), share, seed)
     models = [fit(train, head, rate, seed=seed, part=kept, standard=standard, **schedule) for rate in rates]
-    found = [score(scores(model, train.features, held, standard), train.labels[held]) for model in models]
-    best = max(range(len(found)), key=found.__getitem__)
-    return {"learning_rate": rates[best], "held_out_score": found[best], "held_out_samples": len(held)}
+    held_out = [classifier_score(scores(model, train.features, held, standard), train.labels[held]) for model in models]
+    best = max(range(len(rates)), key=held_out.__getitem__)
+    return {"learning_rate": rates[best], "held_out_score": held_out[best], "held_out_samples": len(held)}
 
 
 def classify(
@@ -152,11 +154,11 @@ def classify(
 ) -> Result:
     """Choose among several learning rates on a part of train, refit on all of it, score on test once.
 
-    `rates=None` are the paper's own. At least `least_steps` steps. `standardised` by train, or as they are, which is
-    how the papers take features.
+    `rates=None` takes the paper's own. It trains for at least `least_steps` steps. `standardised`: by train; the papers
+    take features as they are.
     """
     refuse_one_class(train.labels)
-    kinds, multi = classes(train.labels), train.labels.ndim == 2
+    kinds, multi = count_classes(train.labels), train.labels.ndim == 2
     standard = Standard.of(train.features) if standardised else None  # a copy of all of train may not fit
     schedule: dict[str, Any] = {"kinds": kinds, "epochs": epochs, "least_steps": least_steps}
     rates = rates or head.rates
@@ -169,7 +171,7 @@ def classify(
     form = "linear" if head.hidden is None else f"{head.hidden} hidden units, batch norm, ReLU"
     optimizer = "SGD, momentum 0.9" if head.betas is None else f"Adam, betas {head.betas}"
     protocol = {
-        "classifier": f"{head.whose}'s: {form}, {'one sigmoid per class' if multi else 'softmax'}",
+        "classifier": f"{head.name}'s: {form}, {'one sigmoid per class' if multi else 'softmax'}",
         "dropout": list(head.dropout),
         "optimizer": f"{optimizer}, rate times {head.factor} at each milestone",
         "milestones": [round(share, 3) for share in head.milestones],
@@ -184,7 +186,7 @@ def classify(
         "learning_rates": list(rates),
         "chosen": how,
     }
-    return judge(scores(model, test.features, standard=standard), test.labels, protocol, seed, chosen=chosen)
+    return score_classifier(scores(model, test.features, standard=standard), test.labels, protocol, seed, chosen=chosen)
 
 
 def mlp(
@@ -199,7 +201,7 @@ def mlp(
     share: float = 0.2,
     seed: int = 0,
 ) -> Result:
-    """MLP probe: `classify` by a paper's network with one hidden layer, at a length, rates and a scaling of ours."""
+    """MLP probe: `classify` by a paper's network with one hidden layer, with our length, rates and scaling."""
     return classify(
         train, test, MLPS[head], rates=rates, epochs=epochs, least_steps=least_steps,
         standardised=standardised, share=share, seed=seed,

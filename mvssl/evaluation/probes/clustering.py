@@ -1,4 +1,4 @@
-"""Clustering: do the groups that k-means finds without labels agree with them?
+"""Clustering: how well the clusters that k-means finds without labels agree with the labels.
 
 in   features and labels of train and test; the labels of train give the number of clusters and no more
 out  `nmi`, mutual information over the mean of both entropies (0 unrelated, 1 the same partition), and `ari`, the
@@ -16,16 +16,16 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from mvssl.evaluation.features.labelled import Labelled, unit
 from mvssl.evaluation.probes.base import FunctionProbe
 from mvssl.evaluation.probes.fitting import refuse_one_class
-from mvssl.evaluation.results.metrics import Metric, NotPossible, Result, over_draws
+from mvssl.evaluation.results.metrics import Metric, NotPossible, Result, mean_over_draws
 
 NMI, ARI = Metric("nmi"), Metric("ari", low=-0.5)
-SAMPLES = 10_000  # of train that centres are found on; more change them little
+SAMPLES = 10_000  # of train that centres are fitted to; more change them little
 
 
 def cluster(train: Labelled, test: Labelled, *, seeds: PositiveInt = 5, seed: int = 0) -> list[Result]:
-    """k-means on train, as many clusters as train has classes; each test sample goes to the nearest centre.
+    """Return NMI and ARI of k-means on train, with as many clusters as classes; test goes to the nearest centre.
 
-    Raises `NotPossible` for multi-hot labels, which are no partition.
+    Raises `NotPossible` for multi-hot labels, which name no partition.
     """
     if train.labels.ndim == 2:
         raise NotPossible("clusters are compared with one class per sample, and these labels name several")
@@ -37,9 +37,9 @@ def cluster(train: Labelled, test: Labelled, *, seeds: PositiveInt = 5, seed: in
     nmi, ari = [], []
     for start in range(seeds):
         with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # fewer distinct rows than clusters
-            found = KMeans(kinds, n_init=1, random_state=seed + start).fit(x).predict(y)  # pyright: ignore[reportArgumentType]
-        nmi.append(float(normalized_mutual_info_score(truth, found)))
-        ari.append(float(adjusted_rand_score(truth, found)))
+            clusters = KMeans(kinds, n_init=1, random_state=seed + start).fit(x).predict(y)  # pyright: ignore[reportArgumentType]
+        nmi.append(float(normalized_mutual_info_score(truth, clusters)))
+        ari.append(float(adjusted_rand_score(truth, clusters)))
     protocol = {
         "clusters": kinds,
         "seeds": seeds,
@@ -49,7 +49,7 @@ def cluster(train: Labelled, test: Labelled, *, seeds: PositiveInt = 5, seed: in
         "chosen": "as many clusters as train has classes",
         "standard_error": "std over seeds / sqrt(seeds); says nothing of other test samples",
     }
-    return [over_draws(nmi, protocol, NMI), over_draws(ari, protocol, ARI)._replace(chance=0.0)]
+    return [mean_over_draws(nmi, protocol, NMI), mean_over_draws(ari, protocol, ARI)._replace(chance=0.0)]
 
 
 class Clustering(FunctionProbe):

@@ -1,10 +1,10 @@
-"""Few labels: what logistic regression makes of one or ten labels per class, averaged over random draws of them.
+"""Few labels: logistic regression on one or ten labels per class, averaged over random draws of the labels.
 
-in   features and labels of train and test, shots (labels per class), draws (how often they are drawn anew)
+in   features and labels of train and test, shots (labels per class), draws (the number of label sets)
 out  the mean over draws, its standard error and 95 % interval
 
-A draw depends on (labels, shots, seed, number of the draw) alone, so every encoder is given the same labels and
-differences between encoders are paired. The regression minimises |w|^2 / 2 + C * sum of cross-entropies, with features
+A draw depends on labels, shots, seed and its number alone, so every encoder has the same labels and differences between
+encoders are paired. The regression minimises |w|^2 / 2 + C * sum of cross-entropies, with features
 standardised by all of train and divided by sqrt(d): C then means the same for narrow and wide features.
 """
 
@@ -22,14 +22,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from torch import Tensor
 
-from mvssl.evaluation.features.labelled import Labelled, Standard, classes, one_hot
+from mvssl.evaluation.features.labelled import Labelled, Standard, count_classes, one_hot
 from mvssl.evaluation.probes.base import FunctionProbe
 from mvssl.evaluation.probes.fitting import refuse_one_class
-from mvssl.evaluation.results.metrics import NotPossible, Result, judge_draws
+from mvssl.evaluation.results.metrics import NotPossible, Result, score_draws
 from mvssl.recipe import Evaluate
 from mvssl.text import counted
 
-CURVATURE = 0.1  # p (1 - p), about, of a class among some when the fit is done
+CURVATURE = 0.1  # about p (1 - p) of a class at the end of the fit
 
 
 class Fit(NamedTuple):
@@ -39,22 +39,22 @@ class Fit(NamedTuple):
     bias: Tensor
 
 
-def members(labels: Tensor) -> list[np.ndarray]:
-    """The samples of each class, int64, ascending; of multi-hot labels [n, c] its positives."""
-    found = labels.cpu().numpy()
+def rows_of_classes(labels: Tensor) -> list[np.ndarray]:
+    """Return the samples of each class, int64, ascending; of multi-hot labels [n, c] the positives of each class."""
+    values = labels.cpu().numpy()
     if labels.ndim == 2:
-        return [np.flatnonzero(column > 0) for column in found.T]
-    ends = np.bincount(found).cumsum()
-    return np.split(np.argsort(found, kind="stable"), ends[:-1])
+        return [np.flatnonzero(column > 0) for column in values.T]
+    ends = np.bincount(values).cumsum()
+    return np.split(np.argsort(values, kind="stable"), ends[:-1])
 
 
-def draw(members: list[np.ndarray], shots: int, seed: int, number: int) -> Tensor:
-    """int64 [m], sorted: `shots` samples of every class without replacement, all of a smaller class.
+def draw_shots(of_class: list[np.ndarray], shots: int, seed: int, number: int) -> Tensor:
+    """Return int64 [m], sorted: `shots` samples of every class without replacement, or all of a smaller class.
 
-    With multi-hot labels `shots` positives of every class; a sample drawn for two classes counts once.
+    With multi-hot labels: `shots` positives of every class. A sample drawn for two classes counts once.
     """
     generator = np.random.default_rng([seed, shots, number])
-    drawn = [generator.permutation(rows)[:shots] for rows in members]
+    drawn = [generator.permutation(rows)[:shots] for rows in of_class]
     return torch.from_numpy(np.unique(np.concatenate(drawn)))
 
 
@@ -64,9 +64,11 @@ def logistic_regression(features: Tensor, targets: Tensor, *, c: float, multi: b
     Softmax over classes, or with `multi` one sigmoid per class. L-BFGS (Liu and Nocedal, 1989) in double precision, in
     coordinates in which the second derivative is about 1, until no entry of the gradient exceeds `tolerance` * sqrt(c).
     """
-    y, middle = targets.double(), features.mean(0)
-    x, back = _in_span(features - middle)  # the free bias takes up the mean, and is then independent of the weights
-    even = _evened(x, c)
+    # Own code: scikit-learn stops elsewhere, which changes about one prediction in a hundred and so the records of old
+    # runs. It has no multi-hot labels and no GPU. It is faster only for many labels of many classes.
+    y, center = targets.double(), features.mean(0)
+    x, back = _in_span(features - center)  # the free bias takes up the mean, and is then independent of the weights
+    even = _preconditioner(x, c)
     at, penalty = x @ even, even.T @ even  # scores are at @ u, and |w|^2 is u' penalty u
     of_bias = (1 + c * CURVATURE * len(x)) ** -0.5
     u = x.new_zeros(x.shape[1] + 1, y.shape[1])
@@ -85,14 +87,14 @@ def logistic_regression(features: Tensor, targets: Tensor, *, c: float, multi: b
 
     solver.step(loss)  # pyright: ignore[reportArgumentType]
     weight = back(even @ u[:-1])
-    bias = of_bias * u[-1] - middle.double() @ weight
+    bias = of_bias * u[-1] - center.double() @ weight
     return Fit(weight.to(features.dtype), bias.to(features.dtype))
 
 
 def _in_span(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Coordinates [n, r] of the rows in their own span, r <= n, and what takes weights [r, k] back to [d, k].
+    """Return coordinates [n, r] of the rows in their span, r <= n, and the map of weights [r, k] back to [d, k].
 
-    The penalised optimum lies in the span, so n unknowns do the work of d. R R' = x x' has the rows' inner products.
+    The penalised optimum lies in the span, so n unknowns are enough. R R' = x x' has the rows' inner products.
     """
     x = x.double()  # in float32 the products of wide rows err by more than the smallest eigenvalue
     if x.shape[1] <= len(x):
@@ -102,22 +104,22 @@ def _in_span(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
 
 
 def cholesky(square: Tensor) -> Tensor:
-    """Lower R [n, n], R R' = `square`, a sum of squares that may be singular; float64.
+    """Return the lower R [n, n] with R R' = `square`, which may be singular; float64.
 
-    Rows that repeat, or that add up to zero, leave eigenvalues of 0, which rounding makes negative. So a share of the
-    trace is added to the diagonal: far above rounding, far below what features tell.
+    Equal rows, or rows that add up to zero, give eigenvalues of 0, which rounding makes negative. So a share of the
+    trace is added to the diagonal: far above rounding, far below the differences of features.
     """
     n = len(square)
     share = 1e-10 * square.diagonal().mean() + torch.finfo(square.dtype).tiny
     return torch.linalg.cholesky(square + share * torch.eye(n, dtype=square.dtype, device=square.device))
 
 
-def _evened(x: Tensor, c: float) -> Tensor:
-    """M [r, r] such that the penalised loss of x M u has about the same second derivative in every direction of u."""
+def _preconditioner(x: Tensor, c: float) -> Tensor:
+    """Return M [r, r] for which the penalised loss of x M u has about one second derivative in all directions of u."""
     r = x.shape[1]
     second = c * CURVATURE * x.T @ x + torch.eye(r, dtype=x.dtype, device=x.device)
-    whole = cholesky(second)
-    return torch.linalg.solve_triangular(whole.T, torch.eye(r, dtype=x.dtype, device=x.device), upper=True)
+    factor = cholesky(second)
+    return torch.linalg.solve_triangular(factor.T, torch.eye(r, dtype=x.dtype, device=x.device), upper=True)
 
 
 def fewlabel(
@@ -130,19 +132,19 @@ def fewlabel(
     head: Literal["mib"] | None = None,
     seed: int = 0,
 ) -> Result:
-    """Mean score over `draws` label sets of `shots` per class. Only the drawn labels are used.
+    """Return the mean score over `draws` label sets of `shots` per class. Only the drawn labels are used.
 
     `head="mib"` scales and fits as MIB's public code does (Federici et al., 2020, arXiv:2002.07017). Raises
-    `NotPossible` where fewer than half of the classes have so many labels, or where MIB's meets multi-hot ones.
+    `NotPossible` where fewer than half of the classes have `shots` labels, and for multi-hot labels with MIB's.
     """
     refuse_one_class(train.labels)
-    of_class = members(train.labels)
+    of_class = rows_of_classes(train.labels)
     enough = sum(len(rows) >= shots for rows in of_class)
     if enough < 0.5 * len(of_class):
         raise NotPossible(
             f"{counted(shots, 'label')} per class: {enough} of {len(of_class)} classes have so many in train"
         )
-    drawn = [draw(of_class, shots, seed, number).to(train.labels.device) for number in range(draws)]
+    drawn = [draw_shots(of_class, shots, seed, number).to(train.labels.device) for number in range(draws)]
     measure = _as_mib if head == "mib" else _as_ours
     scored, how = measure(train, test, drawn, c, seed)
     protocol = {
@@ -155,16 +157,16 @@ def fewlabel(
         "standard_error": "over draws and test samples, both drawn anew; the same of both for every encoder",
     }
     what = f"{shots} label{'s' if shots > 1 else ''}/class"
-    return judge_draws(scored, test.labels, protocol, seed, what=what)
+    return score_draws(scored, test.labels, protocol, seed, what=what)
 
 
-Scored = tuple[Iterator[Tensor], dict[str, Any]]  # scores [n, c] on test of each draw, how the classifier came about
+Scored = tuple[Iterator[Tensor], dict[str, Any]]  # scores [n, c] on test of each draw, and entries of the protocol
 
 
 def _as_ours(train: Labelled, test: Labelled, drawn: list[Tensor], c: float, _: int) -> Scored:
     standard = Standard.of(train.features)
     shrink = train.features.shape[1] ** -0.5
-    multi, width = train.labels.ndim == 2, classes(train.labels)
+    multi, width = train.labels.ndim == 2, count_classes(train.labels)
 
     def scored(rows: Tensor) -> Tensor:
         x, targets = standard(train.features[rows]) * shrink, one_hot(train.labels[rows], width)
@@ -178,7 +180,7 @@ def _as_ours(train: Labelled, test: Labelled, drawn: list[Tensor], c: float, _: 
 
 
 def _as_mib(train: Labelled, test: Labelled, drawn: list[Tensor], c: float, seed: int) -> Scored:
-    """The same with scikit-learn's solver and the tolerance at which MIB's code stops it, far from the optimum."""
+    """With scikit-learn's solver and the tolerance at which MIB's code stops it, far from the optimum."""
     if train.labels.ndim == 2:
         raise NotPossible("mib's classifier needs one class per sample")
     x, y, features = (part.cpu().numpy() for part in (train.features, train.labels, test.features))
@@ -187,10 +189,10 @@ def _as_mib(train: Labelled, test: Labelled, drawn: list[Tensor], c: float, seed
         solver: Any = LogisticRegression(solver="saga", tol=0.1, C=c, random_state=seed)
         model = make_pipeline(MinMaxScaler(), solver)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # it stops where the paper's stopped
+            warnings.simplefilter("ignore", ConvergenceWarning)  # it stops where the paper's does
             model.fit(x[rows.cpu().numpy()], y[rows.cpu().numpy()])
-        said = torch.from_numpy(model.predict(features)).to(test.labels)
-        return one_hot(said, max(classes(train.labels), classes(test.labels)))
+        predicted = torch.from_numpy(model.predict(features)).to(test.labels)
+        return one_hot(predicted, max(count_classes(train.labels), count_classes(test.labels)))
 
     return map(scored, drawn), {
         "classifier": "mib's: logistic regression, softmax, scikit-learn's saga to a tolerance of 0.1",

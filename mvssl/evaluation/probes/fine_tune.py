@@ -1,10 +1,10 @@
-"""Fine-tuning: the encoder itself trained on labels; from untrained weights that is the supervised network.
+"""Fine-tuning: the encoder is trained on labels. From untrained weights this is the supervised network.
 
 in   one view's encoder, labelled batches of it to train on, and clean ones to test on
 out  accuracy, or mean average precision, on test
 
-AdamW with a short warm-up and a cosine to 0; batch norm goes on with batch statistics, and is tested with the running
-ones. Nothing is chosen: one setting for every start, so that a difference is the start's.
+AdamW with a short warm-up and a cosine to 0. Batch norm uses batch statistics in training and running ones in test.
+Nothing is chosen: one setting for every start, so that a difference comes from the start.
 """
 
 from typing import Any, Literal
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from mvssl.distributed.devices import arithmetic, laid_out, memory_format_for
 from mvssl.evaluation.features.inputs import ProbeInputs, TrainableEncoder
 from mvssl.evaluation.probes.base import FunctionProbe
-from mvssl.evaluation.probes.few_label import draw, members
+from mvssl.evaluation.probes.few_label import draw_shots, rows_of_classes
 from mvssl.evaluation.probes.fitting import loss, refuse_one_class, seeded
-from mvssl.evaluation.results.metrics import Result, judge
+from mvssl.evaluation.results.metrics import Result, score_classifier
 from mvssl.optim import build_optimizer, learning_rate
 from mvssl.recipe import Evaluate, Optim
 
@@ -46,13 +46,17 @@ def finetune(
     precision: Literal["fp32", "bf16"] = "fp32",
     seed: int = 0,
 ) -> Result:
-    """Train for `epochs` passes over train, at least `least_steps` steps, and test once at the end.
+    """Train for `epochs` passes over train and at least `least_steps` steps, then test once.
 
-    With `shots`, on so many samples of every class: the first draw of the few-label probe. `precision` is that of the
-    forward passes; weights and loss stay float32.
+    With `shots`, train on this number of samples per class, those of the first draw of the few-label probe. `precision`
+    is that of the forward passes; weights and loss stay float32.
     """
     refuse_one_class(trainable.labels)
-    rows = torch.arange(len(trainable.labels)) if shots is None else draw(members(trainable.labels), shots, seed, 0)
+    rows = (
+        torch.arange(len(trainable.labels))
+        if shots is None
+        else draw_shots(rows_of_classes(trainable.labels), shots, seed, 0)
+    )
     batch_size = min(batch_size, len(rows))
     steps = max(least_steps, round(epochs * len(rows) / batch_size))
     table = Optim(lr=rate, weight_decay=weight_decay, warmup=max(1, steps // 20))
@@ -73,8 +77,8 @@ def finetune(
             optimizer.step()
     model.eval()
     with torch.inference_mode(), arithmetic(precision), forward:
-        found = [(model(x).float(), labels) for x, labels in trainable.test()]
-    scores, truth = (torch.cat(parts) for parts in zip(*found, strict=True))
+        tested = [(model(x).float(), labels) for x, labels in trainable.test()]
+    scores, truth = (torch.cat(parts) for parts in zip(*tested, strict=True))
     protocol = {
         "classifier": "encoder and a linear layer on its vector, all weights trained, "
         + ("softmax" if truth.ndim == 1 else "one sigmoid per class"),
@@ -91,7 +95,7 @@ def finetune(
         "chosen": "fixed beforehand; the last step is tested",
     }
     what = "" if shots is None else f"{shots} label{'s' if shots > 1 else ''}/class"
-    return judge(scores, truth, protocol, seed, what=what)
+    return score_classifier(scores, truth, protocol, seed, what=what)
 
 
 class FineTuning(FunctionProbe):

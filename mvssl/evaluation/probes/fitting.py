@@ -1,7 +1,7 @@
-"""What probes that train by steps share: which samples a step sees, the loss that labels ask for, a part held out.
+"""What probes that train by steps share: minibatches, the loss, a held-out part, the training of critics.
 
 in   numbers of samples, a seed
-out  rows of samples by step; torch's generators are left as they were
+out  rows of samples for each step; the state of torch's generators does not change
 """
 
 import contextlib
@@ -17,21 +17,21 @@ from torch import Tensor, nn
 from mvssl.evaluation.results.metrics import NotPossible
 from mvssl.text import counted
 
-LEAST = 4  # samples that a probe with a part held out needs
+LEAST = 4  # samples that a probe with a held-out part needs
 EVERY = 25  # steps of a critic between two scores of the held-out part
 PATIENCE = 8  # scores without progress after which training ends
 CLIP = 1.0  # largest gradient norm of a critic: the exponential in NWJ and DV has steep walls
 
 
 def rows_per_step(n: int, batch_size: int) -> int:
-    """Samples per step: a tenth of a small set, so that 500 steps do not become hundreds of epochs."""
+    """Return the samples per step: a tenth of a small set, so that 500 steps do not become hundreds of epochs."""
     return min(batch_size, max(n // 10, 64), n)
 
 
 class Minibatches:
-    """Which samples each step sees, int64 [rows]: `batches[step]`, a function of the seed and the number of the step.
+    """The samples of each step, int64 [rows]: `batches[step]` depends on the seed and the number of the step alone.
 
-    Every pass is in a new order, what is left over at its end dropped. One pass is held at a time.
+    Every pass has a new order; the incomplete batch at its end is dropped. One pass is held in memory at a time.
     """
 
     def __init__(self, n: int, rows: int, steps: int, seed: int):
@@ -57,16 +57,16 @@ class Minibatches:
 def minibatches(
     n: int, *, batch_size: int, epochs: int, least_steps: int, seed: int, shrink: bool = True
 ) -> Minibatches:
-    """The samples of `epochs` passes over n, and of more until there are `least_steps`.
+    """Return the minibatches of `epochs` passes over n samples, and of more passes until there are `least_steps`.
 
-    With `shrink` a small set has small batches, see `rows_per_step`; without, `batch_size` samples or all.
+    With `shrink` a small set has small batches (see `rows_per_step`); without, `batch_size` samples, or all.
     """
     rows = rows_per_step(n, batch_size) if shrink else min(batch_size, n)
     return Minibatches(n, rows, max(least_steps, epochs * (n // rows)), seed)
 
 
 def hold_out(n: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows to fit on and rows held out, int64 each. Raises `NotPossible` where there are too few."""
+    """Return the rows to fit on and the held-out rows, int64 each. Raises `NotPossible` where there are too few."""
     if n < LEAST:
         raise NotPossible(f"{counted(n, 'sample')} to fit on; at least {LEAST} are needed")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
@@ -75,13 +75,13 @@ def hold_out(n: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def refuse_one_class(labels: Tensor) -> None:
-    """Raise `NotPossible` where the class numbers [n] of train are all the same: any classifier would be right."""
+    """Raise `NotPossible` where the class numbers [n] of train are all equal: any classifier would be right."""
     if labels.ndim == 1 and len(labels) and bool((labels == labels[0]).all()):
         raise NotPossible("train has one class; a classifier needs at least two")
 
 
 def loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """Mean over samples of the cross-entropy of scores [n, c]; with multi-hot labels [n, c] summed over classes."""
+    """Return the mean over samples of the cross-entropy of scores [n, c]; multi-hot: of its sum over classes."""
     if labels.ndim == 1:
         return F.cross_entropy(scores, labels)
     return F.binary_cross_entropy_with_logits(scores, labels, reduction="sum") / len(scores)
@@ -89,7 +89,7 @@ def loss(scores: Tensor, labels: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Inside, torch's generators start from `seed`; afterwards they are where they were."""
+    """Inside, torch's generators start from `seed`; afterwards they have their earlier state."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
@@ -104,7 +104,7 @@ def train_critic(
     learns by heart counts for nothing. Return the number of steps after which `held()` was highest, which may be 0.
     """
     adam = torch.optim.Adam(critic.parameters(), lr=rate)
-    best, at, kept = _now(held), 0, copy.deepcopy(critic.state_dict())
+    best, best_step, kept = _finite(held), 0, copy.deepcopy(critic.state_dict())
     for step in range(1, steps + 1):
         with torch.enable_grad():
             loss = -drawn(step - 1)
@@ -113,16 +113,16 @@ def train_critic(
         nn.utils.clip_grad_norm_(critic.parameters(), CLIP)
         adam.step()
         if step % EVERY == 0:
-            now = _now(held)
-            if now > best:
-                best, at, kept = now, step, copy.deepcopy(critic.state_dict())
-            elif step - at >= PATIENCE * EVERY:
+            value = _finite(held)
+            if value > best:
+                best, best_step, kept = value, step, copy.deepcopy(critic.state_dict())
+            elif step - best_step >= PATIENCE * EVERY:
                 break
     critic.load_state_dict(kept)
-    return at
+    return best_step
 
 
-def _now(held: Callable[[], Tensor]) -> float:
+def _finite(held: Callable[[], Tensor]) -> float:
     with torch.no_grad():
         value = held().item()
     return -math.inf if math.isnan(value) else value

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from mvssl.evaluation.features.inputs import ByView
-from mvssl.evaluation.features.labelled import Labelled, Standard, few
+from mvssl.evaluation.features.labelled import Labelled, Standard, draw_rows
 from mvssl.evaluation.probes.base import ByViewProbe, FunctionProbe
 from mvssl.evaluation.probes.fitting import hold_out, minibatches, seeded, train_critic
 from mvssl.evaluation.results.metrics import SAMPLES, Metric, NotPossible, Result
@@ -157,7 +157,7 @@ def ndm(
         return dv_by_anchor(critic(held_out).double(), critic(mixed).double()[:, None]).mean()
 
     stopped_at = train_critic(critic, of_step, of_held_out, steps=steps, rate=rate)
-    x = standard(test.features[few(len(test.features), MOST_PERMUTED, seed).to(device)])
+    x = standard(test.features[draw_rows(len(test.features), MOST_PERMUTED, seed).to(device)])
     with torch.no_grad():
         parts = dv_by_anchor(critic(x).double(), critic(permute_columns(x, generator)).double()[:, None]).cpu()
     protocol = {

@@ -1,11 +1,11 @@
-"""Linear probe: the best linear classifier on frozen features, its settings chosen on a part of train.
+"""Linear probe: a linear classifier on frozen features, its settings chosen on a held-out part of train.
 
 in   features and labels of train and test
 out  accuracy, or mean average precision, on test of a classifier refitted on all of train
 
-Every pair of learning rate and weight decay is trained at once: the weights stand side by side in one matrix, so a step
-is two matrix products however many candidates there are. The test set is not an argument of anything that chooses.
-`sensors` measures with the same classifier what is lost where one view is missing at test.
+All pairs of learning rate and weight decay are trained at once. Their weights are side by side in one matrix, so a step
+is two matrix products for any number of pairs. No function that chooses takes the test set.
+`sensors` measures with the same classifier what is lost when a view is missing at test.
 """
 
 import itertools
@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from mvssl.evaluation.features.inputs import ByView
-from mvssl.evaluation.features.labelled import Labelled, Standard, chunks, classes, one_hot
+from mvssl.evaluation.features.labelled import Labelled, Standard, chunks, count_classes, one_hot
 from mvssl.evaluation.probes.base import ByViewProbe, FunctionProbe
 from mvssl.evaluation.probes.classifiers import LINEARS, classify
 from mvssl.evaluation.probes.fitting import hold_out, minibatches, refuse_one_class, rows_per_step
-from mvssl.evaluation.results.metrics import NotPossible, Result, judge, metric_of, score
+from mvssl.evaluation.results.metrics import NotPossible, Result, classifier_score, metric_of, score_classifier
 
 RATES = (1e-4, 1e-3, 1e-2)  # of Adam
 DECAYS = (0.0, 1e-3, 1e-2, 1e-1)  # times |w|^2 / 2, added to the mean cross-entropy
@@ -37,15 +37,15 @@ class Linear(NamedTuple):
     bias: Tensor
 
     def __call__(self, features: Tensor, rows: Tensor | None = None) -> Tensor:
-        """[n, d] -> scores [n, k, c], or those of some rows."""
+        """Return scores [n, k, c] of features [n, d], or of some rows of them."""
         return torch.cat([self.scores(self.standard(chunk)) for chunk in chunks(features, rows)])
 
     def alone(self, number: int) -> "Linear":
-        """One of the classifiers, as the only one."""
+        """Return one of the classifiers, as k = 1."""
         return Linear(self.standard, self.weight[number : number + 1], self.bias[number : number + 1])
 
     def scores(self, x: Tensor) -> Tensor:
-        """Of standardised features: [n, d] -> [n, k, c]."""
+        """Return scores [n, k, c] of standardised features [n, d]."""
         return F.linear(x, self.weight.flatten(0, 1), self.bias.flatten()).unflatten(1, self.bias.shape)
 
 
@@ -62,7 +62,7 @@ def fit(
 ) -> Linear:
     """Train one classifier of `width` classes per pair of learning rate and weight decay, by Adam with cosine decay.
 
-    On all of train, or on the rows of `part`, read where they stand: a copy of most of train may not fit.
+    On all of train, or on the rows of `part`, which are never copied all at once: a copy may not fit into memory.
     """
     features, labels = train
     n, k, multi = len(labels if part is None else part), len(pairs), labels.ndim == 2
@@ -86,9 +86,9 @@ def fit(
 
 
 def _adam(model: Linear, slope: Linear, pairs: list[tuple[float, float]]) -> torch.optim.Adam:
-    """Adam with a learning rate and a weight decay for every candidate, whose gradients are written into `slope`.
+    """Return Adam with a learning rate and a weight decay for every pair; gradients are written into `slope`.
 
-    Fused, and with gradients that stay where they are: the weights are large, and passes over them are what costs.
+    It is fused, and the gradients keep their memory: the weights are large, and passes over them cost most of the time.
     """
     groups = []
     for number, (rate, decay) in enumerate(pairs):
@@ -100,17 +100,19 @@ def _adam(model: Linear, slope: Linear, pairs: list[tuple[float, float]]) -> tor
 
 
 def select(train: Labelled, *, share: float = 0.2, seed: int = 0, **schedule: Any) -> dict:
-    """The pair of learning rate and weight decay that does best on a held-out `share` of train, and its score there."""
+    """Return the pair of learning rate and weight decay with the best score on a held-out `share` of train."""
     kept, held = hold_out(len(train.labels), share, seed)
-    model = fit(train, PAIRS, width=classes(train.labels), seed=seed, part=kept, **schedule)
+    model = fit(train, PAIRS, width=count_classes(train.labels), seed=seed, part=kept, **schedule)
     labels = train.labels[held]
     # one after the other: the scores of all at once are gigabytes where samples and classes are many
-    found = [score(model.alone(candidate)(train.features, held)[:, 0], labels) for candidate in range(len(PAIRS))]
+    found = [
+        classifier_score(model.alone(candidate)(train.features, held)[:, 0], labels) for candidate in range(len(PAIRS))
+    ]
     return {**best_of(found), "held_out_samples": len(held)}
 
 
 def best_of(scores: list[float]) -> dict[str, float]:
-    """The one of PAIRS whose held-out score is highest, the first of equals."""
+    """Return the one of PAIRS with the highest held-out score, the first of equals."""
     best = max(range(len(scores)), key=scores.__getitem__)
     rate, decay = PAIRS[best]
     return {"learning_rate": rate, "weight_decay": decay, "held_out_score": scores[best]}
@@ -129,8 +131,8 @@ def linear(
 ) -> Result:
     """Choose on a part of train, refit on all of train, score on test once.
 
-    At most `batch_size` samples per step; at least `least_steps` steps, and `epochs` passes over train. With `head` a
-    paper's own classifier is trained, on features as they are, in its batches and at its rates.
+    It trains for `epochs` passes over train and at least `least_steps` steps of at most `batch_size` samples. With
+    `head` it trains a paper's own classifier, on features as they are, with the paper's batches and learning rates.
     """
     refuse_one_class(train.labels)
     if head is not None:
@@ -138,7 +140,7 @@ def linear(
     schedule: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "least_steps": least_steps}
     chosen = select(train, share=share, seed=seed, **schedule)
     pair = chosen["learning_rate"], chosen["weight_decay"]
-    model = fit(train, [pair], width=classes(train.labels), seed=seed, **schedule)
+    model = fit(train, [pair], width=count_classes(train.labels), seed=seed, **schedule)
     protocol = {
         "classifier": "linear, " + ("softmax" if train.labels.ndim == 1 else "one sigmoid per class"),
         "optimizer": "Adam, cosine decay to 0",
@@ -149,7 +151,7 @@ def linear(
         "scaling": "standardised by train",
         "chosen": f"by {metric_of(train.labels).name} on {share:.0%} of train, then refitted on all of train",
     }
-    return judge(model(test.features)[:, 0], test.labels, protocol, seed, chosen=chosen)
+    return score_classifier(model(test.features)[:, 0], test.labels, protocol, seed, chosen=chosen)
 
 
 def sensors(
@@ -181,7 +183,7 @@ def sensors(
         place.copy_(standards[view](train.features[view]))
     chosen = select(joined, share=share, seed=seed, **schedule)
     pair = chosen["learning_rate"], chosen["weight_decay"]
-    model = fit(joined, [pair], width=classes(train.labels), seed=seed, **schedule)
+    model = fit(joined, [pair], width=count_classes(train.labels), seed=seed, **schedule)
     protocol = {
         "classifier": "linear on all views side by side, as the linear probe's",
         **schedule,
@@ -194,7 +196,7 @@ def sensors(
         kept = [torch.zeros_like(x) if view == missing else x for view, x in tested.items()]
         scores = model(torch.cat(kept, 1))[:, 0]
         what = "all" if missing is None else f"without {missing}"
-        results.append(judge(scores, test.labels, protocol, seed, what=what, chosen=chosen))
+        results.append(score_classifier(scores, test.labels, protocol, seed, what=what, chosen=chosen))
     for view in tested:
         alone = (Labelled(split.features[view], split.labels) for split in (train, test))
         results.append(linear(*alone, share=share, seed=seed, **schedule)._replace(what=f"only {view}"))

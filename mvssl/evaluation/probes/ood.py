@@ -1,8 +1,8 @@
-"""Out-of-distribution detection: do features tell samples of another origin from those of the same?
+"""Out-of-distribution detection: do features separate samples of another distribution from test samples?
 
-in   features of train, of test samples of the same origin and of samples of another one
-out  for two scores of strangeness the AUROC: the share of pairs (one stranger, one test sample) in which the stranger
-     is the stranger one; 0.5 by chance, 1 where a threshold parts them
+in   features of train, of test samples of the same distribution, and of samples of another one (outliers)
+out  for two outlier scores the AUROC: the share of pairs (one outlier, one test sample) in which the outlier has the
+     higher score; 0.5 by chance, 1 where a threshold separates them
 Lee et al., NeurIPS 2018, https://arxiv.org/abs/1807.03888 (Mahalanobis); Sun et al., ICML 2022,
 https://arxiv.org/abs/2204.06507 (distance to the k-th neighbour)
 """
@@ -23,10 +23,10 @@ CELLS = 2**24  # numbers held at once: 64 MB of distances, 128 MB of features in
 
 
 def mahalanobis(train: Labelled, features: Tensor) -> Tensor:
-    """Squared distance to the nearest class mean of train, in the covariance about these means: [n, d] -> [n].
+    """Return the squared distance to the nearest class mean of train, in the covariance about the means, [n].
 
     The covariance is shrunk towards a multiple of the identity (Ledoit and Wolf, 2004), so that fewer samples than
-    dimensions do no harm. Multi-hot labels are not used: one mean of all.
+    dimensions do no harm. Multi-hot labels are not used: there is one mean.
     """
     x, groups = train.features, train.labels
     groups = groups if groups.ndim == 1 else torch.zeros(len(x), dtype=torch.int64, device=x.device)
@@ -39,15 +39,15 @@ def mahalanobis(train: Labelled, features: Tensor) -> Tensor:
     means /= counts
     parts = (part.double() - means[own] for part, own in zip(x.split(size), groups.split(size), strict=True))
     white = whitening(parts, len(x), d)
-    middle = means.mean(0)  # taken off before distances are made of products, which lose the digits of a large mean
-    centres = white(means - middle)
-    return torch.cat([torch.cdist(white(p.double() - middle), centres).square().amin(1) for p in features.split(size)])
+    center = means.mean(0)  # subtracted before distances are computed from products, which lose digits to a large mean
+    centres = white(means - center)
+    return torch.cat([torch.cdist(white(p.double() - center), centres).square().amin(1) for p in features.split(size)])
 
 
 def whitening(within: Iterable[Tensor], n: int, d: int) -> Callable[[Tensor], Tensor]:
-    """What takes [m, d] to coordinates whose Euclidean distance is Mahalanobis', in the shrunk covariance.
+    """Return a map of [m, d] to coordinates whose Euclidean distance is Mahalanobis', in the shrunk covariance.
 
-    `within` are n deviations from a class mean, float64 [k, d] at a time. Where d exceeds n, [d, d] is never made: the
+    `within` are n deviations from a class mean, float64 [k, d] at a time. Where d exceeds n, no [d, d] is made: the
     covariance is then a multiple of the identity outside the span of the deviations.
     """
     if d > n:
@@ -76,10 +76,10 @@ def whitening(within: Iterable[Tensor], n: int, d: int) -> Callable[[Tensor], Te
 
 
 def shrinkage(covariance: Tensor, fourth: Tensor, n: int, d: int) -> tuple[Tensor, Tensor]:
-    """Ledoit and Wolf's share, and what to add to the diagonal of 1 - share times the covariance [d, d] of n samples.
+    """Return Ledoit and Wolf's share, and what to add to the diagonal of (1 - share) times the covariance [d, d].
 
-    `fourth` is the mean of the fourth power of their length. The matrix [n, n] of their products over n will do as
-    well: it has the same trace and the same sum of squares.
+    `fourth` is the mean of the fourth power of the lengths of the n samples. The matrix [n, n] of their products over n
+    gives the same: it has the same trace and the same sum of squares.
     """
     square, level = covariance.square().sum(), covariance.trace() / d
     share = (((fourth - square) / n) / (square - d * level.square())).nan_to_num(0).clamp(0, 1)
@@ -87,16 +87,16 @@ def shrinkage(covariance: Tensor, fourth: Tensor, n: int, d: int) -> tuple[Tenso
 
 
 def neighbour(train: Labelled, features: Tensor, *, k: int = 50) -> Tensor:
-    """Distance of unit vectors to the k-th nearest of train (k at most a tenth of it): [n, d] -> [n]; no labels."""
-    keys, far = train.features, lengths(train.features)
+    """Return the distance [n] of unit vectors to the k-th nearest of train, k at most a tenth of it; no labels."""
+    keys, norms = train.features, lengths(train.features)
     k = max(1, min(k, len(keys) // 10))
     parts = features.split(max(1, CELLS // len(keys)))
-    found = [(unit(part) @ keys.T / far).topk(k, dim=1).values[:, -1] for part in parts]
-    return (2 - 2 * torch.cat(found)).clamp(min=0).sqrt()
+    similar = [(unit(part) @ keys.T / norms).topk(k, dim=1).values[:, -1] for part in parts]
+    return (2 - 2 * torch.cat(similar)).clamp(min=0).sqrt()
 
 
-def auroc(scores: Tensor, strange: Tensor, weights: Tensor | None = None) -> Tensor:
-    """P(a stranger's score is higher than a test sample's) + half of P(equal); scores [n], strange bool [n].
+def auroc(scores: Tensor, outlier: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return P(score of an outlier > score of a test sample) + half of P(equal); scores [n], outlier bool [n].
 
     `weights` [b, n] counts each sample that often and gives [b].
     """
@@ -105,7 +105,7 @@ def auroc(scores: Tensor, strange: Tensor, weights: Tensor | None = None) -> Ten
     level, w = level.cpu(), w.cpu().double()
     counts = torch.zeros(2, len(w), int(level.max()) + 1, dtype=torch.float64)
     for kind in (0, 1):
-        counts[kind].index_add_(1, level, w * (strange.cpu() == bool(kind)))
+        counts[kind].index_add_(1, level, w * (outlier.cpu() == bool(kind)))
     same, other = counts
     below = same.cumsum(1) - same / 2
     area = (other * below).sum(1) / (other.sum(1) * same.sum(1))
@@ -113,24 +113,24 @@ def auroc(scores: Tensor, strange: Tensor, weights: Tensor | None = None) -> Ten
 
 
 def ood(train: Labelled, test: Labelled, *, other: Tensor, k: PositiveInt = 50, seed: int = 0) -> list[Result]:
-    """AUROC of both scores between test and the strangers `other` [m, d]; nothing is fitted to either."""
-    both = torch.cat([test.features, other])
-    strange = torch.arange(len(both)) >= len(test.features)
+    """Return the AUROC of both scores between test and `other` [m, d]; nothing is fitted to either."""
+    features = torch.cat([test.features, other])
+    outlier = torch.arange(len(features)) >= len(test.features)
     generator = torch.Generator().manual_seed(seed)
     counts = torch.cat([resampled(n, generator) for n in (len(test.features), len(other))], 1)
     shared = {"n_in": len(test.features), "n_out": len(other), "chosen": "fixed beforehand"}
     labels = "nearest class mean" if train.labels.ndim == 1 else "one mean: multi-hot labels are not used"
-    found = {
-        "mahalanobis": (mahalanobis(train, both), {"means": labels, "covariance": "pooled, Ledoit-Wolf"}),
+    scored = {
+        "mahalanobis": (mahalanobis(train, features), {"means": labels, "covariance": "pooled, Ledoit-Wolf"}),
         "neighbour": (
-            neighbour(train, both, k=k),
+            neighbour(train, features, k=k),
             {"k": max(1, min(k, len(train.labels) // 10)), "scaling": "unit length"},
         ),
     }
     results = []
-    for name, (scores, how) in found.items():
-        parts = torch.cat([auroc(scores, strange, part) for part in counts.split(20)])
-        value = auroc(scores, strange).item()
+    for name, (scores, how) in scored.items():
+        parts = torch.cat([auroc(scores, outlier, part) for part in counts.split(20)])
+        value = auroc(scores, outlier).item()
         protocol = {"score": name, **how, **shared}
         results.append(Result(value, AUROC, protocol, parts.std().item(), parts, BOOTSTRAP, name, chance=0.5))
     return results

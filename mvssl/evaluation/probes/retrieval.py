@@ -25,8 +25,8 @@ from mvssl.evaluation.results.metrics import (
     SAMPLES,
     Metric,
     Result,
-    at_the_edge,
     average_precision,
+    error_at_edge,
     expected_precision,
 )
 
@@ -115,7 +115,7 @@ def both(queries: Tensor, candidates: Tensor, labels: Tensor | None = None) -> l
 def _mean(metric: Metric, parts: Tensor, n: int, right: str, chance: float, ties: str = SHUFFLED) -> Result:
     parts = parts.double().cpu()
     value, error = parts.mean().item(), parts.std().item() / n**0.5 if n > 1 else 0.0
-    error = at_the_edge(n) if value in (0.0, 1.0) else error
+    error = error_at_edge(n) if value in (0.0, 1.0) else error
     protocol = {
         "candidates": n,
         "right": right,

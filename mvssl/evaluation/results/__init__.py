@@ -1,1 +1,5 @@
-"""Scores with their errors, records, and tables of them."""
+"""Results of probes: metrics with standard errors, records, tables, and runs side by side.
+
+in   scores and labels
+out  `Result`s, JSON `Record`s, tables
+"""

@@ -1,10 +1,10 @@
-"""How good scores are, how sure of that we may be, and how two encoders compare on the same samples.
+"""Metrics of scores, their standard errors, and paired differences of two encoders.
 
 in   scores [n, c], labels [n] (class numbers) or [n, c] (multi-hot)
-out  a `Result`: a value with its metric, its standard error, and the parts from which a paired difference is made
+out  a `Result`: a value with its metric, its standard error, and the parts that a paired difference is made from
 
-Only paired parts are subtracted: both encoders saw the same test samples, or the same draws of labels, so what is hard
-for both cancels (McNemar's argument) and the error of the difference is far smaller than the two errors added.
+Parts are subtracted in pairs: both encoders have the same test samples, or the same draws of labels. What is hard for
+both cancels (McNemar's argument), so the error of the difference is far smaller than the two errors added.
 """
 
 import math
@@ -23,12 +23,12 @@ NOTHING = "nothing"
 
 
 class Metric(NamedTuple):
-    """What a number is: shares are kept as 0 to 1 and shown in per cent (`unit`)."""
+    """The kind of a number. Shares are from 0 to 1 in records, and shown in per cent where `unit` is %."""
 
     name: str
     unit: str = "%"
     higher_is_better: bool = True
-    low: float = 0.0  # no value lies below, nor any interval
+    low: float = 0.0  # the smallest possible value, also of an interval
     high: float = 1.0
 
 
@@ -36,29 +36,27 @@ ACCURACY, MEAN_AVERAGE_PRECISION = Metric("accuracy"), Metric("mean_average_prec
 
 
 class Result(NamedTuple):
-    """One number and what stands behind it; what has no error has no parts."""
+    """One number, its error, and how it was made; without an error there are no parts."""
 
     value: float
     metric: Metric
-    protocol: dict[str, Any]  # settings, equal for everything that this number may be compared with
+    protocol: dict[str, Any]  # settings, equal for all numbers that this one may be compared with
     standard_error: float | None = None
-    parts: Tensor | None = None  # right or not per test sample, or the value per draw or resample; [draws, those]
-    paired_over: str = NOTHING  # what a part, or a column of parts, belongs to: DRAWS, SAMPLES or BOOTSTRAP
-    what: str = ""  # tells it from the probe's other numbers: "10 labels/class", "rgb to depth"
-    chosen: Mapping[str, Any] = MappingProxyType(
-        {}
-    )  # what the data decided: the learning rate of this encoder, its held-out score
-    chance: float | None = None  # the value of features that know nothing, where it is known
+    parts: Tensor | None = None  # per test sample right or not, or per draw or resample the value; or [draws, those]
+    paired_over: str = NOTHING  # the kind of the parts, or of the columns of parts: DRAWS, SAMPLES or BOOTSTRAP
+    what: str = ""  # tells it from the other numbers of the probe: "10 labels/class", "rgb to depth"
+    chosen: Mapping[str, Any] = MappingProxyType({})  # what the data decided: learning rate, held-out score
+    chance: float | None = None  # the value of features without information, where it is known
     draws: Tensor | None = None  # float64 [draws], the value of each draw of labels or seed
-    also: Mapping[str, Any] = MappingProxyType({})  # what else the same scores say, for the record
+    also: Mapping[str, Any] = MappingProxyType({})  # further metrics of the same scores, for the record
 
 
 class NotPossible(Exception):
-    """A probe cannot be done on these data; its text says why. The evaluation notes it and goes on."""
+    """A probe cannot measure these data; the message says why. The evaluation notes it and goes on."""
 
 
 class Difference(NamedTuple):
-    """How far one encoder is ahead of another, over the same parts; without parts it has no error."""
+    """How far one encoder is ahead of another on the same parts; without parts there is no error."""
 
     difference: float
     standard_error: float | None
@@ -108,18 +106,18 @@ def expected_precision(right: int, n: int) -> float:
 
 
 def metric_of(labels: Tensor) -> Metric:
-    """What a classifier is measured by: `accuracy`, or `mean_average_precision` for multi-hot labels."""
+    """The metric of a classifier: `accuracy`, or `mean_average_precision` for multi-hot labels."""
     return ACCURACY if labels.ndim == 1 else MEAN_AVERAGE_PRECISION
 
 
-def score(scores: Tensor, labels: Tensor) -> float:
-    """Share of samples whose best class is right, or mean average precision; scores [n, c]."""
+def classifier_score(scores: Tensor, labels: Tensor) -> float:
+    """Return the accuracy, or the mean average precision; scores [n, c]."""
     if labels.ndim == 1:
         return (scores.argmax(1) == labels).double().mean().item()
     return mean_average_precision(scores, labels)
 
 
-def judge(
+def score_classifier(
     scores: Tensor,
     labels: Tensor,
     protocol: dict[str, Any],
@@ -128,108 +126,114 @@ def judge(
     what: str = "",
     chosen: dict[str, Any] | None = None,
 ) -> Result:
-    """Score a whole test set [n, c]; the standard error is binomial, or of a mean average precision bootstrapped.
+    """Return the result of a classifier with scores [n, c] on the test set.
 
-    Where all samples are right, or none is, it is `at_the_edge`.
+    The standard error of an accuracy is binomial, and `error_at_edge` where all samples are right, or none is. That of
+    a mean average precision is bootstrapped.
     """
-    value, metric, over = score(scores, labels), metric_of(labels), SAMPLES if labels.ndim == 1 else BOOTSTRAP
+    value, metric, over = (
+        classifier_score(scores, labels),
+        metric_of(labels),
+        SAMPLES if labels.ndim == 1 else BOOTSTRAP,
+    )
     parts = _parts(scores, labels, _counts(labels, RESAMPLES, seed)).double().cpu()
     # the binomial error, not its estimate from n - 1: the same but for a factor near 1
-    error = math.sqrt(value * (1 - value) / len(labels)) or at_the_edge(len(labels)) if over == SAMPLES else None
+    error = math.sqrt(value * (1 - value) / len(labels)) or error_at_edge(len(labels)) if over == SAMPLES else None
     error = _error(parts, over) if error is None else error
     more = classwise(scores, labels) if labels.ndim == 1 else {}
     return Result(value, metric, protocol, error, parts, over, what, chosen or {}, also=more)
 
 
 def classwise(scores: Tensor, labels: Tensor) -> dict[str, Any]:
-    """What an accuracy hides where classes are uneven or many; scores [n, c], labels [n].
+    """Return further metrics for classes that are uneven or many; scores [n, c], labels [n].
 
-    `recall_per_class` in the order of the classes, None for one that test does not show; `balanced_accuracy` is its
-    mean; `macro_f1` the mean over classes that test shows or that were said; `top_5` where there are more than five.
+    `recall_per_class` in the order of the classes, None for one that test lacks; `balanced_accuracy`, its mean;
+    `macro_f1`, the mean over classes that are true or predicted; `top_5` where there are more than five classes.
     """
-    kinds, said = max(scores.shape[1], int(labels.max()) + 1), scores.argmax(1)  # test may show what train never did
-    table = torch.bincount(labels * kinds + said, minlength=kinds**2).view(kinds, kinds).double()
-    right, there, told = table.diagonal(), table.sum(1), table.sum(0)
-    recall, f1 = right / there, 2 * right / (there + told)  # NaN where there is none
-    found: dict[str, Any] = {"balanced_accuracy": recall.nanmean().item(), "macro_f1": f1.nanmean().item()}
+    predicted = scores.argmax(1)
+    kinds = max(scores.shape[1], int(labels.max()) + 1)  # test may have classes that train lacks
+    table = torch.bincount(labels * kinds + predicted, minlength=kinds**2).view(kinds, kinds).double()
+    right, of_class, of_prediction = table.diagonal(), table.sum(1), table.sum(0)
+    recall, f1 = right / of_class, 2 * right / (of_class + of_prediction)  # NaN where there is none
+    metrics: dict[str, Any] = {"balanced_accuracy": recall.nanmean().item(), "macro_f1": f1.nanmean().item()}
     if scores.shape[1] > 5:
-        found["top_5"] = (scores.topk(5, dim=1).indices == labels[:, None]).any(1).double().mean().item()
-    return {**found, "recall_per_class": [None if r != r else r for r in recall.tolist()]}
+        metrics["top_5"] = (scores.topk(5, dim=1).indices == labels[:, None]).any(1).double().mean().item()
+    return {**metrics, "recall_per_class": [None if r != r else r for r in recall.tolist()]}
 
 
-def judge_draws(
+def score_draws(
     scored: Iterable[Tensor], labels: Tensor, protocol: dict[str, Any], seed: int = 0, *, what: str = ""
 ) -> Result:
-    """The mean over classifiers, each fitted to another draw of labels, that gave `scored` [n, c] on one test set.
+    """Return the mean over classifiers, each fitted to another draw of labels; `scored` gives scores [n, c] of each.
 
-    The standard error is of the draws and of the test samples together: each alone says nothing of the other's luck.
+    The standard error covers both the draws and the test samples.
     """
     values, parts = [], []
     over, counts = (SAMPLES, None) if labels.ndim == 1 else (BOOTSTRAP, _counts(labels, FEW_RESAMPLES, seed))
     for scores in scored:
-        values.append(score(scores, labels))
+        values.append(classifier_score(scores, labels))
         parts.append(_parts(scores, labels, counts).cpu())
-    value, whole = sum(values) / len(values), torch.stack(parts)
-    error = _error(whole, over) or at_the_edge(len(labels))
+    value, stacked = sum(values) / len(values), torch.stack(parts)
+    error = _error(stacked, over) or error_at_edge(len(labels))
     draws = torch.tensor(values, dtype=torch.float64)
-    return Result(value, metric_of(labels), protocol, error, whole, over, what, draws=draws)
+    return Result(value, metric_of(labels), protocol, error, stacked, over, what, draws=draws)
 
 
 def _counts(labels: Tensor, resamples: int, seed: int) -> Tensor | None:
-    """For multi-hot labels how often each sample is in each bootstrap resample, by the seed alone."""
+    """For multi-hot labels, how often each sample is in each bootstrap resample; the same for one seed."""
     if labels.ndim == 1:
         return None
     return resampled(len(labels), torch.Generator().manual_seed(seed), resamples).to(labels.device)
 
 
 def _parts(scores: Tensor, labels: Tensor, counts: Tensor | None) -> Tensor:
-    """bool [n], which samples are right; or float64 [resamples], the mean average precision of each."""
+    """bool [n], whether each sample is right; or float64 [resamples], the mean average precision of each."""
     if counts is None:
         return scores.argmax(1) == labels
     return average_precision(scores, labels, counts).nanmean(dim=1)
 
 
-def at_the_edge(n: int, z: float = 1.0) -> float:
-    """How far from a share of 0 or 1 of n samples Wilson's interval of z standard errors reaches.
+def error_at_edge(n: int, z: float = 1.0) -> float:
+    """Return how far Wilson's interval of z standard errors reaches from a share of 0 or 1 of n samples.
 
-    The usual error is 0 there, as if no other sample could be otherwise. Wilson, JASA 1927: the shares p with
+    The binomial error is 0 there, which is too small. Wilson, JASA 1927: the shares p with
     (share - p)^2 <= z^2 p (1 - p) / n, which for a share of 1 are those of at least n / (n + z^2).
     """
     return z * z / (n + z * z)
 
 
 def resampled(n: int, generator: torch.Generator, resamples: int = RESAMPLES) -> Tensor:
-    """How often each of n samples is drawn in each bootstrap resample, [resamples, n]; one seed for all encoders."""
+    """Return how often each of n samples is in each bootstrap resample, [resamples, n]."""
     drawn = torch.randint(n, (resamples, n), generator=generator)
     return torch.zeros(resamples, n).scatter_add_(1, drawn, torch.ones(resamples, n))
 
 
-def over_draws(scores: list[float], protocol: dict[str, Any], metric: Metric = ACCURACY, what: str = "") -> Result:
-    """The mean over draws of a seed; its standard error is std / sqrt(draws), and says nothing of the test samples."""
+def mean_over_draws(scores: list[float], protocol: dict[str, Any], metric: Metric = ACCURACY, what: str = "") -> Result:
+    """Return the mean over seeds or draws; its error is std / sqrt(draws), and does not cover the test samples."""
     parts = torch.tensor(scores, dtype=torch.float64)
     return Result(parts.mean().item(), metric, protocol, _error(parts, DRAWS), parts, DRAWS, what, draws=parts)
 
 
 def interval(result: Result) -> tuple[float, float] | None:
-    """95 % interval: Student's t over draws, the normal approximation otherwise; within what the metric can be.
+    """Return the 95 % interval, within the bounds of the metric; None without a standard error.
 
-    Of samples that are all right, or all wrong, it is Wilson's.
+    Student's t over draws, the normal approximation otherwise, Wilson's where all samples are right or all are wrong.
     """
     if result.standard_error is None:
         return None
     if result.paired_over == SAMPLES and result.metric.unit == "%" and result.value in (0.0, 1.0):
-        half = at_the_edge(result.parts.shape[-1], 1.96) if result.parts is not None else 0.0
+        half = error_at_edge(result.parts.shape[-1], 1.96) if result.parts is not None else 0.0
         return (1.0 - half, 1.0) if result.value else (0.0, half)
     draws = 0 if result.draws is None else len(result.draws)
-    wide = student.ppf(0.975, draws - 1) if draws else 1.96
-    half = float(wide) * result.standard_error if result.standard_error else 0.0
+    quantile = student.ppf(0.975, draws - 1) if draws else 1.96
+    half = float(quantile) * result.standard_error if result.standard_error else 0.0
     return max(result.value - half, result.metric.low), min(result.value + half, result.metric.high)
 
 
 def paired(ahead: Result, behind: Result) -> Difference:
-    """`ahead` minus `behind` with the standard error of the paired difference.
+    """Return `ahead` minus `behind` with the standard error of the paired difference.
 
-    Both must come from the same test samples and draws. Raises `ValueError` where they cannot.
+    Both must be of the same test samples and draws. Raises `ValueError` where they cannot be.
     """
     difference, parts, others = ahead.value - behind.value, ahead.parts, behind.parts
     if (ahead.paired_over, ahead.metric) != (behind.paired_over, behind.metric):
@@ -244,24 +248,24 @@ def paired(ahead: Result, behind: Result) -> Difference:
 def _error(parts: Tensor, paired_over: str) -> float:
     parts = parts.double()
     if parts.ndim == 2:
-        return _error_of_both(parts, paired_over)
+        return _two_way_error(parts, paired_over)
     if len(parts) < 2:
         return 0.0
     # a bootstrap's spread is the standard error already
     return parts.std().item() / (1 if paired_over == BOOTSTRAP else math.sqrt(len(parts)))
 
 
-def _error_of_both(parts: Tensor, paired_over: str) -> float:
-    """Of a mean over draws and samples, [draws, samples or resamples]: both are others another time.
+def _two_way_error(parts: Tensor, paired_over: str) -> float:
+    """The error of a mean over draws and samples, [draws, samples or resamples], where both are random.
 
-    The variances of the two means are added, and what depends on draw and sample at once, which is in both, taken away
-    once (the two-way layout with random effects; Scheffe, The Analysis of Variance, 1959, chapter 7).
+    The variances of the two means are added. The variance of their interaction is in both, so it is subtracted once
+    (the two-way layout with random effects; Scheffe, The Analysis of Variance, 1959, chapter 7).
     """
     draws, columns = parts.shape
     of_draws, of_columns = _error(parts.mean(1), DRAWS) ** 2, _error(parts.mean(0), paired_over) ** 2
     if draws < 2 or columns < 2:
         return math.sqrt(of_draws + of_columns)
-    rest = parts - parts.mean(1, keepdim=True) - parts.mean(0, keepdim=True) + parts.mean()
-    of_rest = rest.square().sum().item() / ((draws - 1) * (columns - 1))
-    twice = of_rest / (draws if paired_over == BOOTSTRAP else draws * columns)
+    interaction = parts - parts.mean(1, keepdim=True) - parts.mean(0, keepdim=True) + parts.mean()
+    of_interaction = interaction.square().sum().item() / ((draws - 1) * (columns - 1))
+    twice = of_interaction / (draws if paired_over == BOOTSTRAP else draws * columns)
     return math.sqrt(max(of_draws + of_columns - twice, of_draws, of_columns))

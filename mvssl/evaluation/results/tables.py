@@ -76,7 +76,7 @@ def caveat(records: list[Record]) -> str:
 
 
 def edges(records: list[Record]) -> str:
-    """What the error of a share of 0 or 1 is (see `metrics.at_the_edge`); empty where there is none, or no error."""
+    """What the error of a share of 0 or 1 is (see `metrics.error_at_edge`); empty where there is none, or no error."""
     at_edge = any(r["value"] in (0, 1) and r["unit"] == "%" and r.get("standard_error") for r in records)
     return "at 0 and 100 % how far Wilson's interval reaches" if at_edge else ""
 

@@ -68,7 +68,7 @@ def test_one_bit_images_are_black_and_white():
 @pytest.mark.parametrize(
     ("shape", "size", "covered"), [((40, 60), 20, (20, 30)), ((60, 40), [30, 10], (30, 20)), ((9, 9), 18, (18, 18))]
 )
-def test_size_is_an_antialiased_resize_with_the_aspect_kept_and_a_centre_crop(shape, size, covered):
+def test_size_resizes_with_the_aspect_kept_and_crops_the_centre(shape, size, covered):
     array = pixels(0, *shape, 3)
     height, width = (size, size) if isinstance(size, int) else size
     resized = np.asarray(Image.fromarray(array).resize(covered[::-1], Image.Resampling.BILINEAR))
@@ -199,7 +199,7 @@ def test_labels_and_metadata(field, data, options, expected, dtype):
         ("npz", b"PK garbage", {}, "npz"),
     ],
 )
-def test_what_cannot_be_used_says_why(field, data, options, said):
+def test_unusable_fields_are_bad_samples_with_a_reason(field, data, options, said):
     with pytest.raises(SampleError, match=said):
         decode_field(column(field, **options), field, data)
 
@@ -304,7 +304,7 @@ NAMED = {"names": ["cat", "dog", "7"]}
         ("cls", b"\xef\xbb\xbfcat", 0),
     ],
 )
-def test_texts_are_places_in_the_names_and_numbers_of_such_places_stand_for_themselves(field, data, expected):
+def test_texts_become_class_numbers_by_their_place_in_names(field, data, expected):
     assert decode_field(column(field, **NAMED), field, data).tolist() == expected
 
 
@@ -320,7 +320,7 @@ def test_texts_are_places_in_the_names_and_numbers_of_such_places_stand_for_them
         ("cls", b"1\x1b[2J", r"'1\\x1b\[2J' is none"),
     ],
 )
-def test_what_is_none_of_the_names_is_told_with_what_is_accepted(field, data, said):
+def test_a_text_outside_of_names_is_refused_with_the_accepted_names(field, data, said):
     with pytest.raises(SampleError, match=said):
         decode_field(column(field, **NAMED), field, data)
 
@@ -331,7 +331,7 @@ def test_a_byte_order_mark_is_no_part_of_a_text(field):
 
 
 @pytest.mark.parametrize("data", [b"1_000", "١".encode(), b"0x10", b"1__5.0"])
-def test_what_python_alone_takes_for_a_number_is_none(data):
+def test_numbers_that_only_python_accepts_are_refused(data):
     with pytest.raises(SampleError):
         decode_field(column("cls"), "cls", data)
 
@@ -351,7 +351,7 @@ def test_json_beyond_the_limits_of_python_is_a_reason(data):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", [np.float32, np.uint8])
-def test_where_the_channels_are_is_asked_and_not_guessed(shape, unclear, kind):
+def test_unclear_channels_are_refused_and_not_guessed(shape, unclear, kind):
     array = np.arange(np.prod(shape)).reshape(shape).astype(kind)
     turned = decode_field(column("npy", channels_last=True), "npy", npy(array))
     assert np.array_equal(turned, np.moveaxis(array, -1, 0))
@@ -363,7 +363,7 @@ def test_where_the_channels_are_is_asked_and_not_guessed(shape, unclear, kind):
         assert np.array_equal(decode_field(column("npy"), "npy", npy(array)), array)
 
 
-def test_a_sound_that_would_become_gigabytes_at_the_rate_of_its_column_is_refused():
+def test_resampling_that_would_need_gigabytes_is_refused():
     head = b"RIFF" + bytes(4) + b"WAVEfmt " + (16).to_bytes(4, "little") + b"\1\0\1\0" + (1).to_bytes(4, "little")
     data = head + bytes(4) + b"\2\0\x10\0data" + (20_000).to_bytes(4, "little") + bytes(20_000)
     with pytest.raises(SampleError, match="480,000,000 samples"):

@@ -143,7 +143,7 @@ def test_bytes_of_another_format_are_named(field, data, said):
         decoded(data, field)
 
 
-def test_a_deep_png_beyond_the_pixel_limit_is_refused_before_it_is_unpacked():
+def test_a_16_bit_png_beyond_the_pixel_limit_is_refused_unread():
     bomb = deep_png(deep(0, 2, 2, 3))
     header = struct.pack(">IIBBBBB", 9000, 9000, 16, 2, 0, 0, 0)
     with pytest.raises(SampleError, match="limit"):

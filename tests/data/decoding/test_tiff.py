@@ -88,7 +88,7 @@ def test_overviews_are_passed_over_and_other_pictures_are_not():
         tiffs.inspect_tiff(io.BytesIO(other.getvalue()))
 
 
-def test_orientation_and_nodata_are_minded():
+def test_orientation_is_applied_and_nodata_is_reported():
     array = SOME.normal(size=(6, 9)).astype(np.float32)
     data = written(array, extratags=[(274, 3, 1, 6, True), (42113, 2, 6, "-9999", True)], metadata=None)
     assert np.array_equal(values(data)[0], np.rot90(array, -1))
@@ -99,12 +99,12 @@ def test_orientation_and_nodata_are_minded():
     ("array", "options", "said"),
     [(np.zeros((8, 8), np.complex64), {}, "imaginary"), (pixels(0), {"photometric": "cielab"}, "CIELAB")],
 )
-def test_what_an_array_of_numbers_would_not_mean_is_refused(array, options, said):
+def test_complex_numbers_and_unknown_colours_are_refused(array, options, said):
     with pytest.raises(LossyError, match=said):
         tiffs.inspect_tiff(io.BytesIO(written(array, **options)))
 
 
-def test_a_tiff_that_claims_more_than_the_limit_is_refused_before_it_is_unpacked(monkeypatch):
+def test_a_tiff_beyond_the_limit_is_refused_before_it_is_unpacked(monkeypatch):
     monkeypatch.setattr("mvssl.data.decoding.tiff.MAX_BYTES", 1000)
     with pytest.raises(DataError, match="limit is 1,000"):
         tiffs.read_tiff(io.BytesIO(written(np.zeros((30, 30), np.float32), compression="zstd")))

@@ -2,12 +2,11 @@
 
 import io
 import struct
-import wave
 
 import numpy as np
 import pytest
 from scipy.io import wavfile
-from shard_making import write_tar
+from shard_making import pcm, write_tar
 
 from mvssl.data import SampleError, open_shards
 from mvssl.data.decoding import decode_field
@@ -20,21 +19,6 @@ from mvssl.recipe import Column
 
 def column(**options) -> Column:
     return Column.model_validate({"field": "wav", "rate": 8000, **options})
-
-
-def pcm(width: int, channels: int = 1, t: int = 50, rate: int = 8000) -> tuple[bytes, np.ndarray]:
-    """A PCM file as Python's own `wave` writes it, and the integers in it [c, t]."""
-    high = 1 << (8 * width - 1)
-    values = np.random.default_rng(width).integers(-high, high, (t, channels))
-    values[0], values[1] = -high, high - 1
-    raw = b"".join(int(v + high * (width == 1)).to_bytes(width, "little", signed=width > 1) for v in values.flat)
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setnchannels(channels)
-        writer.setsampwidth(width)
-        writer.setframerate(rate)
-        writer.writeframes(raw)
-    return file.getvalue(), values.T
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
@@ -69,7 +53,7 @@ def test_floats_come_as_they_are(dtype):
     assert np.array_equal(found, values.T.astype(np.float32))
 
 
-def test_the_extensible_format_and_chunks_that_say_something_else_are_read_past():
+def test_the_extensible_format_and_unknown_chunks_are_read():
     guid = struct.pack("<H", 1) + bytes.fromhex("000000001000800000aa00389b71")
     extensible = chunk(b"fmt ", struct.pack("<HHIIHHHHI", 0xFFFE, 1, 8000, 16000, 2, 16, 22, 16, 4) + guid)
     data = riff(chunk(b"LIST", b"odd"), extensible, chunk(b"fact", b"1234"), SOUND, chunk(b"id3 ", b"late"))
@@ -95,12 +79,12 @@ def test_a_length_that_was_never_filled_in_means_to_the_end():
         (riff(chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, 2**32 - 5, 1000, 1, 16)), SOUND), "samples per second"),
     ],
 )
-def test_what_is_no_whole_sound_is_a_bad_sample_that_says_why(data, said):
+def test_damaged_sounds_are_bad_samples_with_a_reason(data, said):
     with pytest.raises(SampleError, match=said):
         decode_field(column(), "wav", data)
 
 
-def test_a_tone_keeps_its_pitch_at_another_rate_and_one_too_high_for_it_vanishes():
+def test_resampling_keeps_a_tone_and_removes_one_above_the_new_limit():
     t = np.arange(3200) / 16000
     tone, high = (np.sin(2 * np.pi * f * t)[None].astype(np.float32) for f in (1000, 6000))
     expected = np.sin(2 * np.pi * 1000 * np.arange(1600) / 8000)

@@ -108,7 +108,7 @@ def test_pairs_of_which_no_file_pairs_are_refused_with_the_names(tmp_path):
         pack(f"pairs:{src}", tmp_path / "out")
 
 
-def test_samples_without_a_partner_are_packed_and_told(tmp_path):
+def test_samples_that_lack_a_sensor_are_packed_and_listed(tmp_path):
     src = put(tmp_path / "src", "rgb/1.png", "rgb/2.png", "depth/2.png", "depth/3.png")
     packed = pack(f"pairs:{src}", tmp_path / "out", val=0)
     assert packed.fields == {"depth.png": 2, "rgb.png": 2}
@@ -117,7 +117,7 @@ def test_samples_without_a_partner_are_packed_and_told(tmp_path):
     assert "without depth (depth/1)" in "\n".join(packed.summary())
 
 
-def test_files_beside_and_below_sensors_are_told(tmp_path):
+def test_files_beside_and_below_sensors_are_listed(tmp_path):
     src = put(tmp_path / "src", "rgb/1.png", "depth/1.png", "rgb/deep/2.png", "map.png")
     told = reasons(pack(f"pairs:{src}", tmp_path / "out", val=0))
     assert told == {"map.png": "beside the sensor folders", "rgb/deep/2.png": "deeper than the files of its sensor"}
@@ -150,7 +150,7 @@ def test_a_test_folder_is_a_third_split_or_val_where_there_is_none(tmp_path):
         (["train/1.png", "val/1.png", "valid/1.png"], "val and valid"),
     ],
 )
-def test_splits_that_would_be_a_guess_are_asked_about(tmp_path, names, said):
+def test_unclear_splits_are_refused(tmp_path, names, said):
     with pytest.raises(RecipeError, match=said):
         pack(f"classes:{put(tmp_path / 'src', *names)}", tmp_path / "out")
 
@@ -199,7 +199,7 @@ def test_colours_that_png_cannot_hold_are_refused_beside_other_kinds(tmp_path):
     assert pack(str(src), tmp_path / "out", val=0).fields == {"jpg": 1}
 
 
-def test_links_to_folders_are_followed_and_circles_told(tmp_path):
+def test_links_to_folders_are_followed_and_circles_listed(tmp_path):
     put(tmp_path / "elsewhere", "1.png", "2.png")
     src = put(tmp_path / "src", "a/3.png")
     (src / "b").symlink_to(tmp_path / "elsewhere")
@@ -258,7 +258,7 @@ def test_a_pgm_of_few_grays_keeps_its_numbers(tmp_path):
             assert np.asarray(Image.open(tar.extractfile(member))).ravel().tolist() == list(range(16))
 
 
-def test_samples_of_several_kinds_in_one_field_are_told(tmp_path):
+def test_several_kinds_of_arrays_in_one_field_are_noted(tmp_path):
     (tmp_path / "src").mkdir()
     for name, array in (
         ("a", np.zeros((3, 4, 4), np.uint16)),

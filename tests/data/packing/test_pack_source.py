@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torchvision
 from PIL import Image
-from shard_making import image_bytes, pixels
+from shard_making import image_bytes, pcm, pixels
 
 from mvssl.data import open_shards, pack, pack_destination, verify_shards
 from mvssl.data.packing import pack_source
@@ -36,7 +36,7 @@ def folder_of(root: Path, files: dict[str, np.ndarray]) -> Path:
     return root
 
 
-def test_digits_are_those_of_scikit_learn_each_once_in_fixed_stratified_parts(tmp_path):
+def test_digits_are_packed_once_each_in_fixed_stratified_splits(tmp_path):
     packed = pack("digits", tmp_path / "digits")
     assert (packed.samples, packed.fields) == ({"train": 1437, "val": 360}, {"png": 1797, "cls": 1797})
     from sklearn.datasets import load_digits
@@ -78,7 +78,7 @@ def test_folders_of_classes_keep_their_files_and_a_share_of_every_class(tmp_path
             assert np.array_equal(source[i]["image"].transpose(1, 2, 0), np.asarray(Image.open(file)))
 
 
-def test_flat_folders_have_no_labels_and_train_and_val_folders_are_respected(tmp_path):
+def test_flat_folders_have_no_labels_and_keep_their_splits(tmp_path):
     shown = {f"train/{i}.jpg": pixels(i) for i in range(6)} | {f"val/{i}.jpg": pixels(i) for i in range(6, 8)}
     packed = pack(str(folder_of(tmp_path / "set", shown)), tmp_path / "out")
     assert (packed.samples, packed.fields, packed.classes) == ({"train": 6, "val": 2}, {"jpg": 8}, None)
@@ -88,9 +88,7 @@ def test_flat_folders_have_no_labels_and_train_and_val_folders_are_respected(tmp
     assert bodies == {(tmp_path / f"set/val/{i}.jpg").read_bytes() for i in (6, 7)}
 
 
-def test_class_folders_of_sounds_keep_their_bytes_and_do_not_mix_with_arrays(tmp_path):
-    from test_wav import pcm
-
+def test_class_folders_of_sounds_keep_their_bytes_and_refuse_arrays(tmp_path):
     sounds = {name: pcm(2, t=20 + k)[0] for k, name in enumerate(("dog/a.wav", "dog/b.wav", "cat/c.wav"))}
     for name, content in sounds.items():
         (tmp_path / "sounds" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -253,7 +251,7 @@ class Spy:
         return (Path.touch, (Path("executed"),))
 
 
-def test_sources_that_are_none_are_told_what_is_accepted(tmp_path, monkeypatch):
+def test_unusable_sources_are_refused_and_name_what_is_accepted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     np.savez(tmp_path / "objects.npz", x=np.array([Spy()], object))
@@ -297,7 +295,7 @@ def test_a_per_cent_sign_in_the_path_is_no_pattern(tmp_path):
         ("pairs:drone/scenes", "scenes"),
     ],
 )
-def test_what_a_recipe_packs_gets_a_plain_name_under_the_data_folder(tmp_path, source, name):
+def test_data_pack_goes_to_a_plain_name_under_the_data_folder(tmp_path, source, name):
     assert pack_destination(source, tmp_path) == tmp_path / name
 
 
@@ -343,7 +341,7 @@ def test_every_file_has_one_line_of_names_whatever_it_is_called(tmp_path):
     assert sorted(told) == sorted((tmp_path / "out/classes.txt").read_text().splitlines())
 
 
-def test_of_two_packs_at_once_one_is_kept_and_the_other_says_so(tmp_path, monkeypatch):
+def test_of_two_packs_at_once_one_is_kept_and_the_other_fails(tmp_path, monkeypatch):
     write = pack_source._write
 
     def slowly(*given):

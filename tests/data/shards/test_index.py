@@ -18,7 +18,7 @@ def test_keys_and_fields_are_those_of_webdataset(name):
     assert split_name(name) == (None if key is None else (key, field))
 
 
-def test_fields_are_lower_case_and_a_leading_dot_slash_is_no_part_of_the_key():
+def test_fields_are_lower_case_and_keys_have_no_leading_dot_slash():
     assert split_name("./a/B.RGB.JPG") == ("a/B", "rgb.jpg")
 
 
@@ -159,7 +159,7 @@ def test_pickled_objects_in_a_cache_are_never_loaded(tmp_path, monkeypatch):
     assert not (tmp_path / "executed").exists()
 
 
-def test_the_index_stands_beside_the_shard_hidden_or_else_in_the_cache_folder(tmp_path, monkeypatch):
+def test_the_index_is_hidden_beside_the_shard_or_in_the_cache_folder(tmp_path, monkeypatch):
     monkeypatch.delenv("MVSSL_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (path,) = write_digits(tmp_path / "set", [2])

@@ -49,7 +49,7 @@ def test_training_reads_no_body_that_differs_from_its_digest(tmp_path):
     assert changed.checked == 1
 
 
-def test_digests_are_kept_until_the_headers_change_or_new_ones_are_asked_for(tmp_path):
+def test_digests_are_kept_until_headers_change_or_new_ones_are_requested(tmp_path):
     (path,) = write_digits(tmp_path / "a", [3])
     first = index_cache.load_index(path, digests=True)
     assert np.array_equal(index_cache.load_index(path).digests, first.digests)
@@ -134,7 +134,7 @@ def test_the_index_of_another_shard_is_not_believed(tmp_path):
     assert [int(source[i]["label"]) for i in range(40)] == list(range(40, 80))
 
 
-def test_a_wrong_place_that_no_look_at_the_index_found_is_found_when_it_is_read(tmp_path, monkeypatch):
+def test_a_wrong_place_in_an_index_is_found_when_the_body_is_read(tmp_path, monkeypatch):
     (path,) = write_digits(tmp_path, [40])
     true = index_cache.load_index(path)
     order = [*range(10), 11, 10, *range(12, 40)]
@@ -182,7 +182,7 @@ def test_a_disk_that_fails_is_no_bad_sample(tmp_path, monkeypatch):
             action()
 
 
-def test_few_descriptors_are_enough_and_none_is_told(tmp_path, monkeypatch):
+def test_few_descriptors_are_enough_and_none_is_a_storage_error(tmp_path, monkeypatch):
     write_digits(tmp_path, [2] * 9)
     source = open_shards("*.tar", tmp_path, DIGITS)
     real, free = os.open, [3]
@@ -224,6 +224,6 @@ def test_a_field_for_each_sample_does_not_fill_the_memory(tmp_path):
         scan_shard(write_tar(tmp_path / "x.tar", [(f"{i}.{i}.png", b"") for i in range(1100)]))
 
 
-def test_frames_of_many_samples_are_nothing_odd(tmp_path):
+def test_numbered_frames_of_many_samples_give_no_hint(tmp_path):
     write_tar(tmp_path / "x.tar", [(f"{i}.{frame}.png", b"x") for i in range(9) for frame in range(4)])
     assert summarize_shards("x.tar", tmp_path).hints == []

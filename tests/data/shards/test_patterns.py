@@ -37,7 +37,7 @@ def test_a_list_keeps_its_order_and_absolute_paths_need_no_root(root, tmp_path):
     assert [path.parent.name for path in find_shards(listed, tmp_path / "elsewhere")] == ["val", "train", "train"]
 
 
-def test_a_pattern_without_a_match_says_where_it_looked_and_what_to_do(root):
+def test_a_pattern_without_a_match_names_the_folder_and_advice(root):
     with pytest.raises(DataError) as error:
         find_shards("set/test/*.tar", root)
     for said in ("set/test/*.tar", str(root), "holds train/, val/", "mvssl pack", "data.root", "MVSSL_DATA"):
@@ -69,12 +69,12 @@ def test_a_shard_named_twice_is_an_error(root):
         ("a{b", "brace"),
     ],
 )
-def test_commands_addresses_and_open_braces_are_refused_with_words(tmp_path, pattern, said):
+def test_commands_addresses_and_open_braces_are_refused(tmp_path, pattern, said):
     with pytest.raises(RecipeError, match=said):
         find_shards(pattern, tmp_path)
 
 
-def test_a_folder_whose_folders_hold_the_shards_is_told_apart(root):
+def test_a_folder_whose_subfolders_hold_the_shards_names_them(root):
     with pytest.raises(DataError, match=r"Name set/train, set/val$"):
         find_shards("set", root)
 
@@ -84,7 +84,7 @@ ODD_NAMES = ["d[2024]", "{a,b}", "{1..3}", "set*", "what?", "[!x]", "a{b", "back
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 @pytest.mark.parametrize("pattern", ["*.tar", "{000000,000001}.tar", "", "**/*.tar"])
-def test_letters_of_patterns_in_the_names_of_folders_are_letters(tmp_path, monkeypatch, name, pattern):
+def test_pattern_characters_in_names_of_folders_are_literal(tmp_path, monkeypatch, name, pattern):
     folder = tmp_path / name / "train"
     folder.mkdir(parents=True)
     (tmp_path / "d2" / "train").mkdir(parents=True)  # what d[2024] would match
@@ -99,7 +99,7 @@ def test_letters_of_patterns_in_the_names_of_folders_are_letters(tmp_path, monke
 
 
 @pytest.mark.parametrize("name", ["x[1].tar", "{a,b}.tar", "{0..1}.tar", "*.tar"])
-def test_a_shard_that_exists_under_the_very_name_of_a_pattern_is_meant(tmp_path, name):
+def test_a_shard_named_exactly_like_a_pattern_is_used(tmp_path, name):
     for each in (name, "x1.tar", "a.tar", "b.tar", "0.tar", "1.tar"):
         (tmp_path / each).touch()
     assert find_shards(name, tmp_path) == [tmp_path / name]

@@ -164,7 +164,7 @@ def test_the_program_that_unpacks_a_compressed_shard_is_named(tmp_path, magic, p
         list(Archive(tmp_path / "x.tar"))
 
 
-def test_two_tars_in_one_file_are_told_apart_from_a_damaged_one(tmp_path):
+def test_two_tars_in_one_file_differ_from_a_damaged_one(tmp_path):
     one = write_tar(tmp_path / "x.tar", [("a.cls", b"1")]).read_bytes()
     (tmp_path / "x.tar").write_bytes(one + one)
     with pytest.raises(DataError, match=r"separate shards.*tar --concatenate"):
@@ -174,7 +174,7 @@ def test_two_tars_in_one_file_are_told_apart_from_a_damaged_one(tmp_path):
         list(Archive(tmp_path / "x.tar"))
 
 
-def test_the_commands_told_for_a_tar_in_another_order_mend_it(tmp_path):
+def test_the_commands_for_a_tar_in_another_order_repair_it(tmp_path):
     """A folder listed as the disk gives it, and not by name, is how such tars come about."""
     path = write_tar(tmp_path / "it's here.tar", [(n, b"1") for n in ("d/a.jpg", "d/b.jpg", "d/a.cls", "d/b.cls")])
     with pytest.raises(DataError, match="comes up again") as error:

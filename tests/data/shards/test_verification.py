@@ -60,7 +60,7 @@ def test_the_check_never_trusts_a_cached_index(tmp_path):
     assert len(verify_shards("*.tar", tmp_path).faults) == 1
 
 
-def test_what_is_not_looked_into_is_said(tmp_path):
+def test_fields_without_a_decoder_are_counted(tmp_path):
     write_tar(tmp_path / "x.tar", [("0.pkl", b"?"), ("0.cls", b"1"), ("1.cls", b"1")])
     seen = verify_shards("x.tar", tmp_path)
     assert (seen.unknown, seen.lacking, seen.decoded) == ({"pkl": 1}, {"pkl": 1}, 2)

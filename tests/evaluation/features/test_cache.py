@@ -128,5 +128,5 @@ def test_entries_in_use_stay_however_large_and_go_once_they_are_let_go(monkeypat
 @pytest.mark.parametrize("given", ["20 GiB", "-1", "nan"])
 def test_a_limit_that_is_no_number_is_refused(monkeypatch, given):
     monkeypatch.setenv("MVSSL_CACHE_LIMIT", given)
-    with pytest.raises(RecipeError, match=f"MVSSL_CACHE_LIMIT={given}: GiB"):
+    with pytest.raises(RecipeError, match=f"MVSSL_CACHE_LIMIT={given}"):
         cache.limit()

@@ -8,7 +8,7 @@ from torch import nn
 
 from mvssl.encoders import Features, Widths
 from mvssl.evaluation.features.inputs import TrainableEncoder
-from mvssl.evaluation.probes.few_label import draw, members
+from mvssl.evaluation.probes.few_label import draw_shots, rows_of_classes
 from mvssl.evaluation.probes.fine_tune import finetune
 
 
@@ -93,7 +93,7 @@ def test_few_shots_use_no_label_but_those_drawn():
     found = finetune(trainable(seen=seen), shots=3, epochs=1, least_steps=10, seed=1)
     used = torch.cat([rows for rows, _ in seen]).unique()
     labels = checkers(500, 0)[1]
-    assert set(used.tolist()) <= set(draw(members(labels), 3, 1, 0).tolist())
+    assert set(used.tolist()) <= set(draw_shots(rows_of_classes(labels), 3, 1, 0).tolist())
     assert torch.bincount(labels[used]).max() <= 3
     assert (found.what, found.protocol["labelled"]) == ("3 labels/class", 6)
 

@@ -14,7 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from mvssl.evaluation import Labelled, cluster, fewlabel, knn, linear, mlp
 from mvssl.evaluation.features.labelled import Standard
-from mvssl.evaluation.probes.few_label import draw, logistic_regression, members
+from mvssl.evaluation.probes.few_label import draw_shots, logistic_regression, rows_of_classes
 from mvssl.evaluation.probes.fitting import hold_out
 from mvssl.evaluation.probes.knn import votes
 from mvssl.evaluation.probes.linear import PAIRS, fit, select
@@ -156,7 +156,7 @@ def test_few_labels_of_many_classes_hold_the_labels_that_are_drawn_and_the_score
 
 @pytest.mark.parametrize("labels", [torch.tensor([2, 0, 2, 4, 0, 2]), (torch.rand(30, 3) < 0.3).float()])
 def test_the_members_of_a_class_are_where_the_labels_name_it(labels):
-    found = members(labels)
+    found = rows_of_classes(labels)
     assert len(found) == (5 if labels.ndim == 1 else 3)
     for kind, rows in enumerate(found):
         named = labels == kind if labels.ndim == 1 else labels[:, kind] > 0
@@ -166,29 +166,32 @@ def test_the_members_of_a_class_are_where_the_labels_name_it(labels):
 def test_draws_hold_the_same_number_of_every_class():
     labels = torch.tensor([0] * 50 + [1] * 20 + [2] * 3)
     for number in range(5):
-        drawn = draw(members(labels), 3, seed=0, number=number)
+        drawn = draw_shots(rows_of_classes(labels), 3, seed=0, number=number)
         assert torch.bincount(labels[drawn]).tolist() == [3, 3, 3]
-    assert torch.bincount(labels[draw(members(labels), 10, seed=0, number=0)]).tolist() == [10, 10, 3]
+    assert torch.bincount(labels[draw_shots(rows_of_classes(labels), 10, seed=0, number=0)]).tolist() == [10, 10, 3]
 
 
 def test_draws_of_multi_hot_labels_hold_at_least_so_many_positives_of_every_class():
     labels = several(300).labels
-    drawn = labels[draw(members(labels), 5, seed=0, number=0)]
+    drawn = labels[draw_shots(rows_of_classes(labels), 5, seed=0, number=0)]
     assert (drawn.sum(0) >= 5).all()
     assert len(drawn) <= 15
 
 
 def test_draws_differ_from_each_other_and_depend_on_seed_and_labels_alone():
     labels = torch.arange(200) % 4
-    a, again = draw(members(labels), 5, seed=0, number=0), draw(members(labels.clone()), 5, seed=0, number=0)
+    a, again = (
+        draw_shots(rows_of_classes(labels), 5, seed=0, number=0),
+        draw_shots(rows_of_classes(labels.clone()), 5, seed=0, number=0),
+    )
     assert a.equal(again)
-    assert not a.equal(draw(members(labels), 5, seed=0, number=1))
-    assert not a.equal(draw(members(labels), 5, seed=1, number=0))
+    assert not a.equal(draw_shots(rows_of_classes(labels), 5, seed=0, number=1))
+    assert not a.equal(draw_shots(rows_of_classes(labels), 5, seed=1, number=0))
 
 
 def test_two_encoders_are_given_the_same_labels(monkeypatch):
     seen = []
-    monkeypatch.setattr(module("few_label"), "draw", lambda *a: seen.append(draw(*a)) or seen[-1])
+    monkeypatch.setattr(module("few_label"), "draw", lambda *a: seen.append(draw_shots(*a)) or seen[-1])
     for width in (8, 12):
         fewlabel(clusters(100, 3, width=width), clusters(40, 3, width=width, seed=1), shots=2, draws=3)
     assert all(a.equal(b) for a, b in zip(seen[:3], seen[3:], strict=True))
@@ -197,7 +200,7 @@ def test_two_encoders_are_given_the_same_labels(monkeypatch):
 def test_few_labels_use_no_label_but_those_drawn():
     train, test = clusters(100, 3), clusters(40, 3, seed=1)
     before = fewlabel(train, test, shots=2, draws=1)
-    kept = draw(members(train.labels), 2, 0, 0)
+    kept = draw_shots(rows_of_classes(train.labels), 2, 0, 0)
     x, y = Standard.of(train.features)(train.features)[kept] * 8**-0.5, train.labels[kept]
     alone = logistic_regression(x, torch.eye(4)[y], c=10, multi=False)
     scores = Standard.of(train.features)(test.features) * 8**-0.5 @ alone.weight + alone.bias

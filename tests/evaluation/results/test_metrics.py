@@ -14,11 +14,11 @@ from mvssl.evaluation.results.metrics import (
     Result,
     average_precision,
     interval,
-    judge,
-    judge_draws,
     mean_average_precision,
-    over_draws,
+    mean_over_draws,
     paired,
+    score_classifier,
+    score_draws,
 )
 from mvssl.evaluation.results.records import build_record, compare, gain_of, merge_into, save
 from mvssl.evaluation.results.tables import edges, full_name, tables
@@ -46,25 +46,25 @@ def test_a_class_without_a_positive_does_not_count():
 
 def test_the_error_of_an_accuracy_is_binomial():
     scores, labels = torch.eye(4)[[0, 1, 2, 0]], torch.arange(4)  # three of four right
-    result = judge(scores, labels, {})
+    result = score_classifier(scores, labels, {})
     assert (result.value, result.standard_error) == (0.75, pytest.approx(math.sqrt(0.75 * 0.25 / 4)))
 
 
 def test_what_uneven_classes_hide_is_scikit_learns_and_stands_in_the_record():
     labels, scores = torch.tensor([0] * 80 + [1] * 15 + [6] * 5), torch.randn(100, 7)
-    found, said = judge(scores, labels, {}).also, scores.argmax(1)
+    found, said = score_classifier(scores, labels, {}).also, scores.argmax(1)
     assert found["balanced_accuracy"] == pytest.approx(recall_score(labels, said, labels=[0, 1, 6], average="macro"))
     assert found["macro_f1"] == pytest.approx(f1_score(labels, said, average="macro"))
     assert found["top_5"] == pytest.approx(top_k_accuracy_score(labels, scores, k=5, labels=range(7)))
     assert [r is None for r in found["recall_per_class"]] == [False, False, True, True, True, True, False]
-    assert build_record(judge(scores, labels, {}))["also"] == found
-    assert judge(scores[:, :6], labels, {}).also["recall_per_class"][6] == 0  # a class that train never showed
+    assert build_record(score_classifier(scores, labels, {}))["also"] == found
+    assert score_classifier(scores[:, :6], labels, {}).also["recall_per_class"][6] == 0  # not in train
 
 
 @pytest.mark.parametrize("right", [50, 0])
 def test_a_whole_share_is_as_sure_as_wilsons_interval(right):
     scores = torch.eye(2)[torch.zeros(50, dtype=torch.long)]
-    result = judge(scores, torch.full((50,), int(right == 0)), {})
+    result = score_classifier(scores, torch.full((50,), int(right == 0)), {})
     wilson = binomtest(right, 50).proportion_ci(2 * norm.cdf(1) - 1, "wilson")
     assert (result.value, result.standard_error) == (right / 50, pytest.approx(wilson.high - wilson.low))
     wilson = binomtest(right, 50).proportion_ci(0.95, "wilson")
@@ -74,7 +74,7 @@ def test_a_whole_share_is_as_sure_as_wilsons_interval(right):
 
 
 def test_the_error_over_draws_is_std_over_root_n():
-    result = over_draws([0.5, 0.7, 0.9, 0.5], {})
+    result = mean_over_draws([0.5, 0.7, 0.9, 0.5], {})
     by_hand = math.sqrt(((0.15**2) * 2 + 0.05**2 + 0.25**2) / 3) / math.sqrt(4)
     assert result.value == pytest.approx(0.65)
     assert result.standard_error == pytest.approx(by_hand)
@@ -88,7 +88,7 @@ def world(several: bool, ahead: float = 0.0) -> list[Result]:
     truth, ease = labels if several else torch.eye(4)[labels], torch.randn(80, 4)
     skills = 1 + 0.4 * torch.randn(8)  # of the labels that were drawn, the same for both encoders
     return [
-        judge_draws([(skill + more) * truth + ease + 0.5 * torch.randn(80, 4) for skill in skills], labels, {})
+        score_draws([(skill + more) * truth + ease + 0.5 * torch.randn(80, 4) for skill in skills], labels, {})
         for more in (ahead, 0.0)
     ]
 
@@ -121,8 +121,8 @@ def test_records_of_draws_are_compared_no_surer_than_results():
 
 def test_the_error_of_a_difference_forgets_what_is_hard_for_both():
     hard = torch.rand(20).double()
-    behind = over_draws(hard.tolist(), {})
-    ahead = over_draws((hard + 0.1).tolist(), {})
+    behind = mean_over_draws(hard.tolist(), {})
+    ahead = mean_over_draws((hard + 0.1).tolist(), {})
     assert paired(ahead, behind).difference == pytest.approx(0.1)
     assert paired(ahead, behind).standard_error == pytest.approx(0, abs=1e-12)
     assert ahead.standard_error > 0.01
@@ -132,8 +132,8 @@ def test_the_error_of_a_difference_of_accuracies_is_mcnemars():
     labels = torch.zeros(100, dtype=torch.long)
     right = torch.tensor([[1.0, 0.0]])
     wrong = right.flip(1)
-    ahead = judge(torch.cat([right.expand(90, 2), wrong.expand(10, 2)]), labels, {})
-    behind = judge(torch.cat([right.expand(80, 2), wrong.expand(20, 2)]), labels, {})  # wrong on ten more, never better
+    ahead = score_classifier(torch.cat([right.expand(90, 2), wrong.expand(10, 2)]), labels, {})
+    behind = score_classifier(torch.cat([right.expand(80, 2), wrong.expand(20, 2)]), labels, {})  # ten more wrong
     found = paired(ahead, behind)
     assert found.difference == pytest.approx(0.1)
     assert found.standard_error == pytest.approx(math.sqrt(0.1 * 0.9 / 99))
@@ -147,27 +147,27 @@ def test_the_bootstrap_finds_the_error_of_a_mean_average_precision():
         return labels + torch.randn(n, 3), labels
 
     spread = torch.tensor([mean_average_precision(*sample(200)) for _ in range(300)]).std().item()
-    found = sum(judge(*sample(200), {}).standard_error for _ in range(10)) / 10
+    found = sum(score_classifier(*sample(200), {}).standard_error for _ in range(10)) / 10
     assert found == pytest.approx(spread, rel=0.2)
 
 
 def test_results_of_different_kinds_have_no_difference():
     with pytest.raises(ValueError, match="no paired difference"):
-        paired(over_draws([0.1, 0.2], {}), over_draws([0.1, 0.2, 0.3], {}))
+        paired(mean_over_draws([0.1, 0.2], {}), mean_over_draws([0.1, 0.2, 0.3], {}))
 
 
 def made(scores: list[float], encoder: str, **changes) -> dict:
     facts = {"probe": "fewlabel", "view": "a", "encoder": encoder, "layer": "vector"}
     facts |= {"n_train": 10, "n_test": 10, "protocol": {"seed": 0, "data": "same", "label": "cls"}}
     what = changes.pop("what", "1 label/class")
-    return build_record(over_draws(scores, {"C": 1}, what=what), **(facts | changes))
+    return build_record(mean_over_draws(scores, {"C": 1}, what=what), **(facts | changes))
 
 
 def test_records_alone_say_how_far_the_trained_encoder_is_ahead():
     trained, untrained = [0.6, 0.8, 0.7], [0.5, 0.6, 0.4]
     ahead, behind = made(trained, "trained"), made(untrained, "untrained")
     found = compare(ahead, behind)
-    written = gain_of(over_draws(trained, {}), over_draws(untrained, {}))
+    written = gain_of(mean_over_draws(trained, {}), mean_over_draws(untrained, {}))
     assert found.difference == pytest.approx(0.2) == pytest.approx(written["difference"])
     assert found.standard_error == pytest.approx(0.1 / math.sqrt(3)) == pytest.approx(written["standard_error"])
     assert written["ahead_by"] == pytest.approx(2 * math.sqrt(3))

@@ -1,6 +1,6 @@
-"""The verbs of the command line that make shards and look into them; `mvssl.cli.commands` lists them.
+"""The verbs of the command line that make, index and verify shards; `mvssl.cli.commands` registers them.
 
-Not in `mvssl.data`, whose import brings torch: `mvssl --help` is to be quick.
+They are not in `mvssl.data`, whose import takes seconds: `mvssl --help` must be quick.
 """
 
 from pathlib import Path
@@ -17,14 +17,14 @@ ShardPatterns = Annotated[list[str], typer.Argument(metavar="SHARDS...", help="p
 def pack(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="digits, torchvision:NAME, a folder, an .npz file")],
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="new folder, for DEST/train and DEST/val")],
-    val: Annotated[float, typer.Option(help="share held out where the source has no split of its own")] = 0.1,
-    seed: Annotated[int, typer.Option(help="order of the samples")] = 0,
+    val: Annotated[float, typer.Option(help="held-out share, where the source has no split of its own")] = 0.1,
+    seed: Annotated[int, typer.Option(help="seed of the order of samples")] = 0,
     per_shard: Annotated[int, typer.Option(help="samples per shard")] = 10_000,
     root: Annotated[Path | None, typer.Option(help="where torchvision keeps its downloads")] = None,
 ) -> None:
     """Make shards from an image folder, a folder of paired sensors, arrays, or a set that torchvision knows.
 
-    What is not packed is told by reason, and listed file by file in DEST/left_out.tsv.
+    What is not packed is counted by reason, and listed file by file in DEST/left_out.tsv.
     """
     from mvssl.data import pack as write
 
@@ -34,7 +34,7 @@ def pack(
 
 def index(
     shards: ShardPatterns,
-    digests: Annotated[bool, typer.Option("--digests", help="read every body and keep its CRC-32, too")] = False,
+    digests: Annotated[bool, typer.Option("--digests", help="also read every file and keep its CRC-32")] = False,
 ) -> None:
     """Read the headers of shards strictly, cache the index, and say what they hold."""
     from mvssl.data import summarize_shards
@@ -53,7 +53,7 @@ def index(
 
 
 def verify(shards: ShardPatterns) -> None:
-    """Read headers anew, decode every field, hold bodies against digests; exits with 65 where anything is wrong."""
+    """Check shards: read headers again, decode every field, compare digests; exit with 65 where anything is wrong."""
     from mvssl.data import verify_shards
 
     seen = verify_shards(shards)

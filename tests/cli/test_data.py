@@ -26,7 +26,7 @@ def test_control_characters_of_keys_and_fields_reach_no_terminal(tmp_path, capsy
     assert all(line.isprintable() for line in err.splitlines())
 
 
-def test_digests_are_made_told_and_verified(tmp_path, capsys):
+def test_digests_are_made_reported_and_verified(tmp_path, capsys):
     (path,) = write_digits(tmp_path, [3])
     assert "digests of all" not in run(capsys, "index", path)[1]
     assert "digests of all bodies: in the index of 1 of 1 shard" in run(capsys, "index", "--digests", path)[1]
