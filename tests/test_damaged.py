@@ -142,7 +142,7 @@ def test_a_shard_that_is_lost_during_a_run_is_counted_sample_by_sample(root, los
 
         def prepared(*given):
             trainer, earlier = plain(*given)
-            trainer.source._files = type(trainer.source._files)()  # or an open shard is read to the end of the run
+            trainer.source._reader = type(trainer.source._reader)()  # or an open shard is read to the end of the run
             os.truncate(shard, 0) if loss == "empty" else shard.unlink()
             return trainer, earlier
 
