@@ -14,7 +14,7 @@ from typing import Any
 import pydantic
 
 from mvssl.errors import RecipeError
-from mvssl.recipe.consistency import crossed
+from mvssl.recipe.consistency import find_inconsistencies
 from mvssl.recipe.messages import sentences, unknown_keys
 from mvssl.recipe.schema import Recipe, expand
 from mvssl.recipe.yaml_text import LARGEST, as_yaml, override_all, parse_yaml
@@ -78,7 +78,7 @@ def parse_recipe(tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
         except pydantic.ValidationError as error:
             faults = sentences(error, expand(tables))
         else:
-            faults = list(crossed(recipe))
+            faults = list(find_inconsistencies(recipe))
             if not faults:
                 return recipe
     raise RecipeError("\n".join(f"{where}: {fault}" for fault in faults))
