@@ -82,7 +82,7 @@ def test_a_protocol_that_does_not_fit_says_what_does(loaded, tmp_path):
     with pytest.raises(RecipeError, match=r"protocol mib.*--probe fewlabel"):
         evaluate(loaded, protocol="mib")
     flat = make_run(tmp_path, encoder={"name": "mlp", "options": {"widths": [8]}})
-    with pytest.raises(RecipeError, match=r"has none; --protocol amdim"):
+    with pytest.raises(RecipeError, match=r"--protocol amdim"):
         evaluate(flat, protocol="dim")
     with pytest.raises(RecipeError, match=r"no protocol 'dym'; did you mean 'dim'\? \(accepted: dim, amdim,"):
         evaluate(loaded, protocol="dym")
