@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow
 import pytest
 import torch
+from full_disk import files_of_at_most
 from matplotlib.figure import Figure
 from PIL import Image
 from pyarrow import parquet
 from safetensors.torch import save_file
-from storage import files_of_at_most
 
 from mvssl.bench import bench_reader, bench_train, bench_views
 from mvssl.bench.rivals import draw

@@ -2,7 +2,7 @@
 
 import re
 
-import tiny
+import small_runs
 
 from mvssl.cli.main import main
 from mvssl.text import counted
@@ -14,7 +14,7 @@ def test_one_is_singular_and_thousands_have_a_comma():
 
 
 def test_a_shard_of_one_sample_is_reported_in_the_singular(tmp_path, capsys):
-    tiny.write_shards(tmp_path / "one", (1,))
+    small_runs.write_shards(tmp_path / "one", (1,))
     for verb in ("index", "verify"):
         main([verb, str(tmp_path / "one")])
     said = capsys.readouterr().out

@@ -222,7 +222,7 @@ def test_a_tilde_in_the_data_folder_is_expanded(monkeypatch, root, variable):
 def test_the_later_of_steps_and_epochs_wins_and_is_reported_once(good: Path, caplog):
     recipe = load_recipe(good, ["train.epochs=3"])
     assert (recipe.train.epochs, recipe.train.steps) == (3, None)
-    assert caplog.messages == ["train.steps=10 of the recipe gives way to train.epochs=3 of the command line"]
+    assert caplog.messages == ["train.steps=10 of the recipe is replaced by train.epochs=3 of the command line"]
 
 
 def test_only_the_main_process_reports_which_override_wins(good: Path, caplog, monkeypatch):

@@ -75,15 +75,15 @@ def overridden(tables, *words):
 def test_the_later_of_two_overrides_of_one_key_wins_and_is_reported():
     told, tables = overridden({}, "optim.lr=1", "optim.lr=2", "optim.lr=3")
     assert tables == {"optim": {"lr": 3}}
-    assert told == ["optim.lr=1 gives way to the later optim.lr=2", "optim.lr=2 gives way to the later optim.lr=3"]
+    assert told == ["optim.lr=1 is replaced by the later optim.lr=2", "optim.lr=2 is replaced by the later optim.lr=3"]
 
 
 def test_an_override_of_a_table_replaces_those_of_its_keys():
     told, tables = overridden({}, "optim.lr=1", "optim={lr: 2, clip: 1}", "optim.clip=3", "optim.eps=1")
     assert tables == {"optim": {"lr": 2, "clip": 3, "eps": 1}}
     assert told == [
-        "optim.lr=1 gives way to the later optim={lr: 2, clip: 1}",
-        "clip of optim={lr: 2, clip: 1} gives way to the later optim.clip=3",
+        "optim.lr=1 is replaced by the later optim={lr: 2, clip: 1}",
+        "clip of optim={lr: 2, clip: 1} is replaced by the later optim.clip=3",
     ]
 
 
@@ -93,10 +93,10 @@ def test_an_override_of_a_table_replaces_those_of_its_keys():
 def test_steps_replace_epochs_and_epochs_replace_steps(before, word, left):
     told, tables = overridden({"train": {before: 1}}, f"train.{word}=4")
     assert tables == {"train": left}
-    assert told == [f"train.{before}=1 of the recipe gives way to train.{word}=4 of the command line"]
+    assert told == [f"train.{before}=1 of the recipe is replaced by train.{word}=4 of the command line"]
     told, tables = overridden({"train": {}}, f"train.{before}=1", f"train.{word}=4")
     assert tables == {"train": left}
-    assert told == [f"train.{before}=1 gives way to train.{word}=4 of the command line"]
+    assert told == [f"train.{before}=1 is replaced by train.{word}=4 of the command line"]
 
 
 def test_null_takes_no_other_words_place():
