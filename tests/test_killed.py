@@ -1,4 +1,4 @@
-"""Processes that are killed, starved or cut off from each other: the others end, and the same command goes on."""
+"""Processes that are killed, starved or cut off from each other: the others end, and the same command continues."""
 
 import ctypes
 import faulthandler
