@@ -1,7 +1,8 @@
-"""Embed: features, keys and labels of every sample, in files that other programs read.
+"""Embed: write features, keys and labels of every sample to files that other programs read.
 
-in   a subject as `mvssl evaluate` takes it, shards, and a path that does not exist
-out  FILE.npz, FILE.parquet or a folder of shards; `Embedded` says what is in it
+in   a subject as for `mvssl evaluate`, shards, and a path that does not exist
+out  FILE.npz, FILE.parquet or a folder of shards;
+     an `Embedded` with its contents, and lines for the user (`summary_lines`)
 """
 
 from mvssl.embedding.embedding import embed

@@ -1,11 +1,10 @@
-"""Embed: a subject and shards to a file of features, on any number of processes, each sample once.
+"""Embed: write the features of each sample of some shards once, on any number of processes.
 
-in   a subject as `mvssl evaluate` takes it, shards (default data.val, else data.train), a path where nothing is
-out  the file, written by the main process; `Embedded` says what is in it
+in   a subject as for `mvssl evaluate`, shards (default data.val, else data.train), a path that does not exist
+out  the file, written by the main process, and an `Embedded` with its contents
 
-All processes compute, as an evaluation does, and keep the features in the cache (`mvssl.evaluation.features`). What was
-computed before is read from there. The file is then written by one process, so that its bytes do not depend on their
-number.
+All processes compute features, as in an evaluation, and keep them in the cache (`mvssl.evaluation.features`). Earlier
+features are read from there. One process writes the file, so that its bytes do not depend on the number of processes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,7 @@ from mvssl.data import ShardSource, pattern_list
 from mvssl.distributed import collectives
 from mvssl.distributed.devices import arithmetic, enough_memory
 from mvssl.embedding.formats import writer_of
-from mvssl.embedding.place import placed, refuse
+from mvssl.embedding.place import check_new, renamed_at_end
 from mvssl.embedding.summary import Embedded
 from mvssl.embedding.table import Table, check_names
 from mvssl.errors import RecipeError
@@ -32,11 +31,11 @@ from mvssl.runs.load import LoadedRun
 from mvssl.runs.versions import versions
 from mvssl.views import ViewSet, build_matching_views
 
-CHANGES = (*OVERRIDES, "data.columns.", "data.missing=")  # what may be said anew of a run's recipe
+CHANGES = (*OVERRIDES, "data.columns.", "data.missing=")  # keys of a run's recipe that may be overridden
 
 
 @enough_memory(LESS)
-@arithmetic("fp32")  # but for the encoder's own passes, which are as `evaluate.precision` says
+@arithmetic("fp32")  # except for passes through the encoder, which use `evaluate.precision`
 def embed(
     subject: str | Path | LoadedRun | Subject,
     out: str | Path,
@@ -52,17 +51,18 @@ def embed(
     trust: Iterable[str] = (),
     batch_size: int = 256,
 ) -> Embedded | None:
-    """Write the features of every sample of `data` by a subject, at `layer` of each of `views`.
+    """Write the features of every sample of `data` at `layer` for each of `views`, and return what was written.
 
-    The subject is a run folder, an export folder, `timm:NAME`, a `LoadedRun` or an open `Subject`. `recipe`,
-    `overrides`, `weights`, `checkpoint` and `trust` say how to open it: see `mvssl.evaluation.open_subject`. Of a run,
-    `overrides` may change the data that are read: `data.root`, `data.columns`, `data.missing` and the like.
+    The subject is a run folder, an export folder, `timm:NAME`, a `LoadedRun` or an open `Subject`. It is opened with
+    `recipe`, `overrides`, `weights`, `checkpoint` and `trust`: see `mvssl.evaluation.open_subject`. For a run,
+    `overrides` may change the data that are read: `data.root`, `data.columns`, `data.missing` and some others.
 
-    `out` decides on the format: FILE.npz, FILE.parquet, or a folder of shards. Under a launcher every process must call
-    it; the main one writes, and the others get None. Only columns that the views need are read: `data.missing` of the
-    recipe says what happens to samples that lack one, and one without a label is kept. Raises `RecipeError` for a
-    suffix, view or layer that does not exist, `DataError` where the data do not fit or no sample can be used,
-    `OutputError` where `out` exists, `StorageError` where writing fails.
+    `out` determines the format: FILE.npz, FILE.parquet, or a folder of shards. Under a launcher every process must call
+    the function; the main one writes, and the others get None. Only columns that the views need are read.
+    `data.missing` of the recipe decides about samples that lack one. Samples without a label are kept.
+
+    Raise `RecipeError` for an unknown suffix, view or layer, `DataError` if the data do not fit or no sample can be
+    used, `OutputError` if `out` exists, and `StorageError` if writing fails.
     """
     device, out = collectives.join(), Path(out)
     views = None if views is None else list(views)
@@ -70,35 +70,35 @@ def embed(
         subject, recipe=recipe, overrides=overrides, weights=weights, views=views, trust=trust, checkpoint=checkpoint,
         changes=CHANGES,
     )  # fmt: skip
-    used, tables = subject.recipe, _tables(subject, views)
+    used, tables = subject.recipe, _view_tables(subject, views)
     layer = str(used.evaluate.layer if layer is None else layer)
     write = writer_of(out, list(tables))
-    collectives.run_on_main(lambda: refuse(out))
+    collectives.run_on_main(lambda: check_new(out))
     patterns = pattern_list(data or used.data.val or used.data.train)
-    source = collectives.run_main_first(lambda: _opened(used, tables, patterns))
+    source = collectives.run_main_first(lambda: _open_source(used, tables, patterns))
     seen = build_matching_views(tables, source.shapes, subject.views.shapes, subject.name)
     home = next(subject.model.parameters()).device
     try:
         (own,) = encoders_under_test(subject, baselines=False)
         subject.model.to(device).eval()
-        found = _collected(source, own, layer, seen, tables, used, device, batch_size)
+        found = _collect(source, own, layer, view_set, tables, used, device, batch_size)
     finally:
         subject.model.to(home)
     if found is None:
         return None
     columns = {view: table.source for view, table in tables.items()}
     table = Table(source, columns, *found.entries, half=half)
-    about = _about(subject, own, layer, table, patterns)
-    with placed(out) as aside:
-        write(table, aside, about)
+    about = _describe(subject, own, layer, table, patterns)
+    with renamed_at_end(out) as beside:
+        write(table, beside, about)
     shape = table.label and table.label[0]
     return Embedded(out, len(table), table.widths, table.dtype.name, shape, found.computed, about)
 
 
-def _tables(subject: Subject, wanted: Iterable[str] | None) -> dict[str, View]:
-    """The views to embed. Nothing is drawn, so that none follows another's crop."""
+def _view_tables(subject: Subject, views: Iterable[str] | None) -> dict[str, View]:
+    """Return the tables of the views to embed, without `geometry`, because no crop is drawn. Raise `RecipeError`."""
     known = subject.recipe.views
-    names = list(dict.fromkeys(wanted or known))
+    names = list(dict.fromkeys(views or known))
     for name in names:
         if name not in known:
             raise RecipeError(f"no view {name!r}{nearest(name, known)}")
@@ -106,8 +106,8 @@ def _tables(subject: Subject, wanted: Iterable[str] | None) -> dict[str, View]:
     return {name: known[name].model_copy(update={"geometry": None}) for name in names}
 
 
-def _opened(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> ShardSource:
-    """The samples with what the views are made from, and their labels where they have some."""
+def _open_source(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> ShardSource:
+    """Return the samples with the columns that the views need, and with labels if there are any."""
     needed = {table.source for table in tables.values()}
     columns = {name: column for name, column in recipe.data.columns.items() if name in needed}
     source = open_labelled(recipe.data, patterns, columns, keep_unlabelled=True, missing=recipe.data.missing)
@@ -115,11 +115,11 @@ def _opened(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> 
     return source
 
 
-def _collected(
+def _collect(
     source: ShardSource,
     own: EncoderUnderTest,
     layer: str,
-    seen: ViewSet,
+    view_set: ViewSet,
     tables: Mapping[str, View],
     recipe: Recipe,
     device: Any,
@@ -129,12 +129,13 @@ def _collected(
     return collect(
         source,
         [describe_features(spec, source, tables, device, precision) for spec in specs],
-        lambda batch, numbers: compute_features(batch, [specs[n] for n in numbers], seen, device, precision),
+        lambda batch, numbers: compute_features(batch, [specs[n] for n in numbers], view_set, device, precision),
         batch_size=batch_size, workers=recipe.data.workers, device=device, label="embedding",
     )  # fmt: skip
 
 
-def _about(subject: Subject, own: EncoderUnderTest, layer: str, table: Table, patterns: list[str]) -> dict[str, Any]:
+def _describe(subject: Subject, own: EncoderUnderTest, layer: str, table: Table, patterns: list[str]) -> dict[str, Any]:
+    """Return the metadata of an embedding: the subject, the views, the data, and the samples that were left out."""
     source, unusable, first = table.source, len(table.source) - len(table), None
     if unusable:
         gaps = np.flatnonzero(table.rows != np.arange(len(table)))

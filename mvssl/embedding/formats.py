@@ -1,6 +1,6 @@
-"""A table as npz, parquet or shards, block by block. Equal tables give equal bytes.
+"""Write a table as npz, parquet or shards, block by block. Equal tables give equal bytes.
 
-in   a `Table`, a path that does not exist yet, what is said about the table (JSON)
+in   a `Table`, a path that does not exist yet, metadata of the table (JSON)
 out  FILE.npz      key [n], shard int32 [n] into shards [s], label [n] or [n, c], VIEW [n, d], about (JSON text)
      FILE.parquet  columns key, shard, label, VIEW (lists); about in the schema's metadata as `mvssl`
      FOLDER        a tar for each shard of the source, with VIEW.npy and cls (or label.npy) of each sample; about.json
@@ -28,24 +28,24 @@ Write = Callable[[Table, Path, dict[str, Any]], None]
 
 
 def writer_of(out: Path, views: Iterable[str]) -> Write:
-    """What writes `out`, by its suffix. Raises `RecipeError` for an unknown one, and where a library is missing."""
+    """Return the function that writes `out`. Raise `RecipeError` for an unknown suffix or a missing library."""
     if out.suffix not in WRITERS:
         raise RecipeError(
-            f"--out {out}: nothing writes {out.suffix}; FILE.npz, FILE.parquet, or a folder (a name without a dot) for "
-            "shards are written"
+            f"--out {out}: {out.suffix} is not accepted; accepted are FILE.npz, FILE.parquet, or a folder of shards "
+            "(a name without a dot)"
         )
     if out.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise RecipeError(
-            f"--out {out}: parquet is written by pyarrow, which is not installed: pip install pyarrow; .npz "
-            "and a folder of shards need nothing more"
+            f"--out {out}: parquet needs pyarrow, which is not installed: pip install pyarrow; .npz and a folder of "
+            "shards need no further library"
         )
     if out.suffix == "" and len({view.lower() for view in views}) < len(list(views)):
-        raise RecipeError(f"--out {out}: fields of shards know no capitals, so that of {', '.join(views)} two are one")
+        raise RecipeError(f"--out {out}: fields of shards ignore case, so two views of {', '.join(views)} collide")
     return WRITERS[out.suffix]
 
 
 def write_npz(table: Table, out: Path, about: dict[str, Any]) -> None:
-    """Like numpy.savez, and like it without compression; array by array, as a zip keeps them."""
+    """Write a file as numpy.savez does, without compression, array by array."""
     blocks = list(table.blocks())
     names = np.array(about["data"]["shards"])
     longest = max(len(key) for block in blocks for key in table.keys(block))
@@ -70,11 +70,11 @@ def write_npz(table: Table, out: Path, about: dict[str, Any]) -> None:
 
 
 def write_parquet(table: Table, out: Path, about: dict[str, Any]) -> None:
-    """A row group for each block; what a sample lacks is null."""
+    """Write a parquet file with a row group for each block; missing values are null."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    lacking = table.absent()  # few versions of pyarrow can write lists of fixed size some of which are null
+    lacking = table.absent()  # few versions of pyarrow can write lists of fixed size with nulls
 
     def number(name: str, kind: np.dtype, shape: tuple[int, ...]) -> Any:
         one = pa.from_numpy_dtype(kind)
@@ -104,7 +104,7 @@ def write_parquet(table: Table, out: Path, about: dict[str, Any]) -> None:
 
 
 def write_shards(table: Table, out: Path, about: dict[str, Any]) -> None:
-    """A tar for each of the source's, of the same name where these differ; a field for what a sample has."""
+    """Write a tar for each shard of the source, with a field for each value that a sample has."""
     out.mkdir()
     (out / "about.json").write_text(json.dumps(about, indent=1))
     files, blocks = _file_names(table), list(table.blocks())
@@ -119,25 +119,25 @@ def write_shards(table: Table, out: Path, about: dict[str, Any]) -> None:
 
 
 def _member(key: str, field: str) -> tarfile.TarInfo:
-    """Raises `DataError` for a name that no reader of shards would take."""
+    """Return the tar member of a field. Raise `DataError` if its name is too long for readers of shards."""
     name = f"{key}.{field}"
     if len(name.encode()) > LONGEST_NAME:
         raise DataError(
-            f"shards hold names of at most {LONGEST_NAME} bytes, and {name[:40]}...{name[-40:]} has "
-            f"{len(name.encode())}; .npz and .parquet keep keys of any length, and what was computed is in the cache"
+            f"shards accept names of at most {LONGEST_NAME} bytes, and {name[:40]}...{name[-40:]} has "
+            f"{len(name.encode())}; .npz and .parquet keep keys of any length, and the cache has the computed features"
         )
     return tarfile.TarInfo(name)
 
 
 def _file_names(table: Table) -> list[str]:
-    """Those of the source's shards, or numbers where two share one."""
+    """Return the file names of the source's shards, or numbers if two shards share a name."""
     names = [path.name for path in table.source.paths]
-    whole = len({name.lower() for name in names}) == len(names) and all(name.endswith(".tar") for name in names)
-    return names if whole else [f"{number:06d}.tar" for number in range(len(names))]
+    usable = len({name.lower() for name in names}) == len(names) and all(name.endswith(".tar") for name in names)
+    return names if usable else [f"{number:06d}.tar" for number in range(len(names))]
 
 
 def _samples(table: Table, block: slice) -> Iterator[tuple[int, str, dict[str, bytes]]]:
-    """Shard, key and fields of each row."""
+    """Yield the shard, the key and the fields of each row."""
     columns = {f"{view}.npy": table.features(view, block) for view in table.views}
     if table.label is not None:
         labels = table.labels(block)

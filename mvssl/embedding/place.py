@@ -1,4 +1,4 @@
-"""A new file or folder that appears whole or not at all, and never in place of another."""
+"""Make a new file or folder completely or not at all, and never in place of another."""
 
 import contextlib
 import errno
@@ -11,8 +11,8 @@ from mvssl.errors import OutputError
 from mvssl.files import write_errors, written_beside
 
 
-def refuse(out: Path) -> None:
-    """Raises `OutputError` where `out` exists already or its folder cannot be written; makes that folder."""
+def check_new(out: Path) -> None:
+    """Make the folder of `out`. Raise `OutputError` if `out` exists already or its folder cannot be written."""
     try:
         if os.path.lexists(out) and not (out.suffix == "" and out.is_dir() and not any(out.iterdir())):
             raise OutputError(_exists(out))
@@ -24,14 +24,14 @@ def refuse(out: Path) -> None:
 
 
 @contextlib.contextmanager
-def placed(out: Path) -> Iterator[Path]:
-    """Give a path beside `out` to write to, which is renamed to `out` at the end; a failure leaves nothing behind."""
+def renamed_at_end(out: Path) -> Iterator[Path]:
+    """Yield a path beside `out` and rename it to `out` at the end. A failure leaves no files."""
     with write_errors(out, hint="; nothing was kept of it"), written_beside(out.absolute(), put=_put_new) as beside:
         yield beside
 
 
 def _put_new(beside: Path, out: Path) -> None:
-    """Rename a file or folder. Raise `OutputError` where `out` was made meanwhile."""
+    """Rename a file or folder. Raise `OutputError` if `out` was made in the meantime."""
     try:
         _rename(beside, out)
     except OSError as error:
@@ -42,10 +42,10 @@ def _put_new(beside: Path, out: Path) -> None:
 
 def _rename(beside: Path, out: Path) -> None:
     if beside.is_dir():
-        os.rename(beside, out)  # which fails where something lies in it
+        os.rename(beside, out)  # fails if `out` is not empty
         return
     try:
-        os.link(beside, out)  # a rename would write over what came meanwhile
+        os.link(beside, out)  # a rename would replace a file that was made in the meantime
     except FileExistsError:
         raise
     except OSError:  # a file system without links
@@ -55,4 +55,4 @@ def _rename(beside: Path, out: Path) -> None:
 
 
 def _exists(out: Path) -> str:
-    return f"{out} exists already and is not written over; choose another --out, or remove it"
+    return f"{out} exists already and is not replaced; choose another --out, or remove it"

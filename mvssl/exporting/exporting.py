@@ -1,7 +1,7 @@
-"""Export: each encoder of a run as a timm / Hugging Face folder, reloaded and compared before it counts.
+"""Export each encoder of a run as a timm / Hugging Face folder. It is reloaded and compared before it is put in place.
 
 in   a run folder
-out  config.json, model.safetensors and README.md per encoder; stock models load where mvssl is not installed:
+out  config.json, model.safetensors and README.md per encoder; timm's own models load without mvssl:
      timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)
 """
 
@@ -32,26 +32,26 @@ TOLERANCE = 1e-5
 
 
 class Report(NamedTuple):
-    """One exported encoder: where it is and how far the reloaded model's output is from the original's."""
+    """One exported encoder: its folder, and the largest difference of its output after reloading."""
 
     folder: Path
     name: str
     width: int
     max_difference: float
-    imports: str  # what loading it needs: timm, or mvssl as well
-    weights: str = ""  # which of the run's, in words
+    imports: str  # the modules to import before loading: timm, or mvssl as well
+    weights: str = ""  # a text that says which weights of the run these are
 
     @property
     def load(self) -> str:
-        """A line of shell that loads it."""
+        """A shell command that loads the encoder."""
         place = f"local-dir:{self.folder}"
         code = f"import {self.imports}; print(timm.create_model({place!r}, pretrained=True, num_classes=0))"
         return f'python -c "{code}"' if not set(code) & set('"$`\\!') else f"python -c {shlex.quote(code)}"
 
     def __str__(self) -> str:
         checked = f"reloaded in timm, largest difference {self.max_difference:.1e}"
-        said = filter(None, [self.name, f"{self.width} features", self.weights, checked])
-        return f"{self.folder}: {', '.join(said)}"
+        parts = filter(None, [self.name, f"{self.width} features", self.weights, checked])
+        return f"{self.folder}: {', '.join(parts)}"
 
 
 @enough_memory("the encoders must fit into memory twice; export on a larger machine")
@@ -62,26 +62,26 @@ def export(
     checkpoint: str | int = "last",
     trust: Iterable[str] = (),
 ) -> list[Report]:
-    """Export every encoder of a run: one to `destination`, several to its subfolders.
+    """Export every encoder of a run: one to `destination`, several to its subfolders. Return a report of each.
 
-    A run folder is opened by `load_run` with `trust` and `checkpoint`; a `LoadedRun` is taken as it is.
+    A run folder is opened by `load_run` with `trust` and `checkpoint`; a `LoadedRun` is used as it is. Either all
+    encoders are exported or none.
 
-    All of them are there in the end, or none. Raises `OutputError` where the destination holds something else, cannot
-    be made, or the reloaded model differs, `DataError` where an encoder has diverged, `StorageError` where writing
-    fails, and what `load_run` raises.
+    Raise `OutputError` if the destination holds other files, cannot be made, or a reloaded model differs. Raise
+    `DataError` if an encoder has diverged, `StorageError` if writing fails, and the errors of `load_run`.
     """
     run = load_run(run, trust, checkpoint) if isinstance(run, str | Path) else run
     encoders, folders = run.model.encoders, folders_of(list(run.model.encoders), Path(destination))
     cards = {group: Card.of_run(run, group) for group in folders}
-    with _placed(Path(destination)) as aside:
+    with _put_at_end(Path(destination)) as beside:
         return [
-            _write(encoders[group], aside / folder.relative_to(destination), cards[group], folder)  # pyright: ignore[reportArgumentType]
+            _write(encoders[group], beside / folder.relative_to(destination), cards[group], folder)  # pyright: ignore[reportArgumentType]
             for group, folder in folders.items()
         ]
 
 
 def folders_of(groups: list[str], destination: Path) -> dict[str, Path]:
-    """Where each encoder goes: one to `destination`, several to its subfolders. Raises `OutputError`."""
+    """Return the folder of each encoder: one at `destination`, several in its subfolders. Raise `OutputError`."""
     folders = {group: destination / group if len(groups) > 1 else destination for group in groups}
     for folder in folders.values():
         check_destination(folder)
@@ -89,19 +89,19 @@ def folders_of(groups: list[str], destination: Path) -> dict[str, Path]:
 
 
 def export_encoder(encoder: Encoder, destination: Path, card: Card) -> Report:
-    """Write one encoder as a timm folder, reload it from there, compare, and only then put it at `destination`."""
+    """Write one encoder as a timm folder, reload it, compare it, and then put it at `destination`."""
     check_destination(destination)
-    with _placed(destination) as aside:
-        return _write(encoder, aside, card, destination)
+    with _put_at_end(destination) as beside:
+        return _write(encoder, beside, card, destination)
 
 
 def _write(encoder: Encoder, folder: Path, card: Card, destination: Path) -> Report:
-    """Write a new folder, for `destination`, and reload it. Raises `OutputError` where the reloaded model differs."""
+    """Write a new folder, for `destination`, and reload it. Raise `OutputError` if the reloaded model differs."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {key: value.detach().cpu().contiguous() for key, value in encoder.model.state_dict().items()}
     (folder / "config.json").write_text(json.dumps(config(encoder, card), indent=2))
-    save_file(_separate(weights), folder / "model.safetensors", metadata={"format": "pt"})
-    shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors makes private files
+    save_file(_copy_tied(weights), folder / "model.safetensors", metadata={"format": "pt"})
+    shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors writes private files
     difference = compare(encoder, folder)
     if math.isnan(difference):
         raise DataError(
@@ -125,8 +125,8 @@ def _write(encoder: Encoder, folder: Path, card: Card, destination: Path) -> Rep
 
 
 @contextlib.contextmanager
-def _placed(destination: Path) -> Iterator[Path]:
-    """Give a new folder beside `destination`, whose files are put there at the end; a failure leaves nothing behind."""
+def _put_at_end(destination: Path) -> Iterator[Path]:
+    """Yield a new folder beside `destination`, and move its files there at the end. A failure leaves no files."""
     place = Path(os.path.realpath(destination))
     missing = [folder for folder in place.parents if not folder.exists()]
     try:
@@ -143,14 +143,14 @@ def _placed(destination: Path) -> Iterator[Path]:
 
 
 def _put(beside: Path, place: Path) -> None:
-    """Put a folder at `place`: by a rename where that is new, else file by file, as other files there stay."""
+    """Move a folder to `place`: by a rename if `place` is new, else file by file, because other files there stay."""
     if not place.exists():
         os.rename(beside, place)
         return
     files = [file for file in beside.rglob("*") if file.is_file()]
     try:
         _replace(files, beside, place)
-    finally:  # also where a signal ended the work between two files: an old one and a new one do not fit
+    finally:  # a signal may have come between two files, and an old file does not fit a new one
         _replace(files, beside, place)
 
 
@@ -163,11 +163,11 @@ def _replace(files: list[Path], beside: Path, place: Path) -> None:
 
 
 def check_destination(folder: Path) -> None:
-    """Refuse to write where something other than an earlier export lies. Raises `OutputError`."""
+    """Raise `OutputError` if the folder holds anything but an earlier export."""
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file; name a new folder")
     if folder.is_dir() and any(folder.iterdir()) and not _is_export(folder):
-        raise OutputError(f"{folder} is not empty and no earlier export; name a new folder")
+        raise OutputError(f"{folder} is not empty and holds no earlier export; name a new folder")
 
 
 def _is_export(folder: Path) -> bool:
@@ -176,7 +176,7 @@ def _is_export(folder: Path) -> bool:
 
 
 def config(encoder: Encoder, card: Card) -> dict[str, Any]:
-    """config.json as timm reads it: what builds the model, and what its input is."""
+    """Return the content of config.json for timm: how to build the model, and its input."""
     source = dict(encoder.model.default_cfg)
     arguments = {key: value for key, value in encoder.arguments.items() if not key.startswith("drop")}
     c, h, w = encoder.image
@@ -195,7 +195,7 @@ def config(encoder: Encoder, card: Card) -> dict[str, Any]:
             "mean": per_channel(card.mean, c, "mean"),
             "std": per_channel(card.std, c, "std"),
             "num_classes": 0,
-            # earlier timm (seen: 1.0.20) takes every source for 3 channels and redraws a first layer that has others
+            # earlier timm (observed: 1.0.20) assumes 3 channels and draws a new first layer for other numbers
             "first_conv": source.get("first_conv") if c == 3 else None,
             "classifier": source.get("classifier"),
         },
@@ -210,24 +210,24 @@ def config(encoder: Encoder, card: Card) -> dict[str, Any]:
 
 
 def per_channel(values: Sequence[float], channels: int, what: str) -> list[float]:
-    """A number for each channel: as given, or a single one repeated. Raises `OutputError` for any other count."""
+    """Return a number for each channel: the given ones, or a single one repeated. Raise `OutputError` otherwise."""
     if len(values) not in (1, channels):
         raise OutputError(f"{what} has {len(values)} numbers for {channels} channels; one or {channels} are needed")
     return [float(values[i % len(values)]) for i in range(channels)]
 
 
 def compare(encoder: Encoder, folder: Path) -> float:
-    """Largest difference between the encoder's vector and the output of the model that timm loads from `folder`."""
+    """Return the largest difference between the encoder's vector and the output of the model in `folder`."""
     reloaded = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0)
-    some = next(encoder.parameters())
+    parameter = next(encoder.parameters())
     x = torch.randn(4, *encoder.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        ours = _in_eval(encoder, x.to(some.device, some.dtype)).vector.double().cpu()
-        theirs = _in_eval(reloaded, x).double()
+        ours = _run_in_eval(encoder, x.to(parameter.device, parameter.dtype)).vector.double().cpu()
+        theirs = _run_in_eval(reloaded, x).double()
     return float((ours - theirs).abs().max()) if ours.shape == theirs.shape else float("inf")
 
 
-def _in_eval(model: nn.Module, x: Tensor) -> Any:
+def _run_in_eval(model: nn.Module, x: Tensor) -> Any:
     training = model.training
     try:
         return model.eval()(x)
@@ -235,7 +235,7 @@ def _in_eval(model: nn.Module, x: Tensor) -> Any:
         model.train(training)
 
 
-def _separate(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tied weights as copies: safetensors refuses tensors that share memory."""
+def _copy_tied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights with copies of tied ones, because safetensors refuses tensors that share memory."""
     seen: set[int] = set()
     return {key: t.clone() if t.data_ptr() in seen or seen.add(t.data_ptr()) else t for key, t in weights.items()}

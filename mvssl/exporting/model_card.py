@@ -1,7 +1,7 @@
-"""The model card of an exported encoder: what it is, how to load it, what it saw, what it scored.
+"""The model card of an exported encoder: the model, how to load it, its input, and its scores.
 
 in   a `Card` of facts
-out  README.md, as the Hugging Face hub shows it
+out  README.md in the format of the Hugging Face hub
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from mvssl.text import counted, split_names
 
 @dataclass(frozen=True)
 class Card:
-    """Facts about an encoder that its weights do not tell.
+    """Facts about an encoder that its weights do not contain.
 
-    `views` says by view what the encoder saw, `mean` and `std` normalise its input (one number per channel, or
-    one for all), `interpolation` is how images were resized, `bands` names the channels of views that have names for
-    them, `source` is the run, `results` are records of `mvssl evaluate`.
+    `views` describes the input of each view. `mean` and `std` normalise it: one number per channel, or one for all.
+    `interpolation` is the method that resized images. `bands` are the channel names of views that have them. `source`
+    is the name of the run. `results` are records of `mvssl evaluate`.
     """
 
     views: dict[str, str] = field(default_factory=dict)
@@ -37,45 +37,45 @@ class Card:
     recipe: str = ""
     source: str = ""
     step: int | None = None
-    checkpoint: str | None = None  # last, best or a step, as it was asked for
+    checkpoint: str | None = None  # the choice of the caller: last, best or a step
     results: list[Record] = field(default_factory=list)
 
     @classmethod
     def of_run(cls, run: Any, group: str) -> Self:
-        """The facts about one encoder of a `mvssl.runs.load.LoadedRun`; the normalisation is its first view's."""
+        """Return the facts about one encoder of a `LoadedRun`, with the normalisation of its first view."""
         recipe, bases = run.recipe, split_names(group)
         first = run.views.view(bases[0])
         return cls(
-            views={base: _saw(recipe.views[base], run.views.view(base).shape) for base in bases},
+            views={base: _describe_view(recipe.views[base], run.views.view(base).shape) for base in bases},
             bands={base: list(names) for base in bases if (names := run.views.view(base).bands)},
             mean=tuple(float(value) for value in first.mean),
             std=tuple(float(value) for value in first.std),
             interpolation=first.interpolation,
             data=str(recipe.data.train),
             objective=", ".join(term.name for term in recipe.objective),
-            recipe=public(recipe, run.folder.name),
+            recipe=publishable_recipe(recipe, run.folder.name),
             source=run.folder.name,
             step=run.step,
             checkpoint=run.which,
-            results=_results(run),
+            results=_matching_records(run),
         )
 
 
-def public(recipe: Recipe, run: str) -> str:
-    """The recipe without this machine's folders: a card is made to be published."""
+def publishable_recipe(recipe: Recipe, run: str) -> str:
+    """Return the recipe as YAML without folders of this machine, because cards are published."""
     data, train = recipe.data.model_copy(update={"root": None}), recipe.train.model_copy(update={"out": run})
     return to_yaml(recipe.model_copy(update={"data": data, "train": train}))
 
 
-def _saw(table: View, shape: Sequence[int]) -> str:
+def _describe_view(table: View, shape: Sequence[int]) -> str:
     options = [f"{key} {value}" for key, value in table.options.items() if key != "normalize"]
-    said = [f"column {table.source}", str(list(shape)), *options]
-    return ", ".join([*said, f"augment {table.augment}"] if table.augment else said)
+    parts = [f"column {table.source}", str(list(shape)), *options]
+    return ", ".join([*parts, f"augment {table.augment}"] if table.augment else parts)
 
 
 def write_card(file: Path, encoder: Encoder, card: Card, difference: float) -> None:
     """Write README.md."""
-    parts = [_head(card), _what(encoder, card), _use(encoder), _input(encoder, card), _scores(card)]
+    parts = [_head(card), _summary(encoder, card), _use(encoder), _input(encoder, card), _scores(card)]
     parts.append(f"## Check\n\nReloaded in timm and compared on random input: largest difference {difference:.1e}.")
     if card.recipe:
         parts.append(f"## Recipe\n\n```yaml\n{card.recipe.strip()}\n```")
@@ -89,7 +89,7 @@ def _head(card: Card) -> str:
     return f"---\nlibrary_name: timm\npipeline_tag: image-feature-extraction\ntags:{tags}\n---"
 
 
-def _what(encoder: Encoder, card: Card) -> str:
+def _summary(encoder: Encoder, card: Card) -> str:
     count = sum(p.numel() for p in encoder.model.parameters()) / 1e6
     trained = f", trained without labels by mvssl with the objective {card.objective}" if card.objective else ""
     steps = f" for {counted(card.step, 'step')}" if card.step is not None else ""
@@ -100,7 +100,7 @@ def _what(encoder: Encoder, card: Card) -> str:
 
 
 def imports(encoder: Encoder) -> str:
-    """What must be imported to load the export: mvssl as well where timm learns the architecture from it."""
+    """Return the modules to import before loading: mvssl too if it registers the architecture in timm."""
     return "mvssl, timm" if type(encoder.model).__module__.startswith("mvssl.") else "timm"
 
 
@@ -114,7 +114,7 @@ def _use(encoder: Encoder) -> str:
 
 
 def _input(encoder: Encoder, card: Card) -> str:
-    rows = "\n".join(f"| {view} | {said} |" for view, said in card.views.items())
+    rows = "\n".join(f"| {view} | {text} |" for view, text in card.views.items())
     table = f"| view | from |\n|---|---|\n{rows}\n\n" if rows else ""
     mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (card.mean, card.std))
     named = list(dict.fromkeys(", ".join(names) for names in card.bands.values()))
@@ -129,20 +129,20 @@ def _scores(card: Card) -> str:
     for result in card.results:
         unit = result.get("unit", "")
         score = f"{format_value(result['value'], result.get('standard_error'), unit)} {unit}".strip()
-        told = [full_name(result), *(str(result.get(key, "")) for key in ("view", "layer", "encoder", "metric")), score]
-        lines.append(f"| {' | '.join(told)} |")
+        cells = [str(result.get(key, "")) for key in ("view", "layer", "encoder", "metric")]
+        lines.append(f"| {' | '.join([full_name(result), *cells, score])} |")
     return "## Numbers\n\nBy `mvssl evaluate`, with the standard error.\n\n" + "\n".join(lines)
 
 
-def _results(run: Any) -> list[Record]:
-    """The records of the very weights that are exported, measured on the recipe's own shards and label.
+def _matching_records(run: Any) -> list[Record]:
+    """Return the records of the exported weights that were measured on the recipe's own shards and label.
 
-    Those of raw inputs and of the untrained encoder stand beside one of the trained encoder, and never alone: an
-    evaluation that ended early leaves such.
+    Records of raw inputs and of the untrained encoder are included only beside one of the trained encoder, which is
+    missing after an evaluation that ended early.
     """
     own = {"train": pattern_list(run.recipe.data.train), "test": pattern_list(run.recipe.data.val)}
-    said = describe_label(run.recipe)
-    found = [r for r in read(Path(run.folder) / "evaluation.json") if r["protocol"].get("label", said) == said]
+    label = describe_label(run.recipe)
+    found = [r for r in read(Path(run.folder) / "evaluation.json") if r["protocol"].get("label", label) == label]
     found = [r for r in found if r.get("subject", {}).get("step") == run.step and r.get("shards") == own]
     rows = [[r.get(key) for key in ("probe", "what", "metric", "view")] for r in found]
     trained = [row for row, r in zip(rows, found, strict=True) if r.get("encoder") == "trained"]

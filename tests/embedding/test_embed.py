@@ -314,7 +314,7 @@ def test_a_key_too_long_for_shards_is_kept_in_other_formats(root, tmp_path):
 
 def test_unknown_suffixes_views_and_layers_are_refused_first(root, tmp_path, monkeypatch):
     loaded = paired_runs.make_run(root, tmp_path / "run")
-    with pytest.raises(RecipeError, match=r"nothing writes \.csv; FILE\.npz, FILE\.parquet, or a folder"):
+    with pytest.raises(RecipeError, match=r"\.csv is not accepted.*FILE\.npz, FILE\.parquet, or a folder"):
         embed(loaded, tmp_path / "a.csv")
     with pytest.raises(RecipeError, match=r"no view 'depth'.*Depth"):
         embed(loaded, tmp_path / "a.npz", views=["depth"])

@@ -144,6 +144,6 @@ def test_features_that_are_not_finite_are_refused_with_the_sample(loaded, tmp_pa
 def test_names_of_views_that_collide_in_a_file_are_refused(tmp_path):
     with pytest.raises(RecipeError, match="Label"):
         table.check_names(["rgb", "Label"])
-    with pytest.raises(RecipeError, match="of a, A two are one"):
+    with pytest.raises(RecipeError, match="of a, A collide"):
         formats.writer_of(tmp_path / "folder", ["a", "A"])
     assert formats.writer_of(tmp_path / "a.npz", ["a", "A"]) is formats.write_npz

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from mvssl.exporting.model_card import public
+from mvssl.exporting.model_card import publishable_recipe
 from mvssl.reporting.content import Section
 from mvssl.reporting.facts import Facts, short_path
 from mvssl.training.next_commands import overriding
@@ -26,7 +26,7 @@ class Origin(Section):
 
 def show_origin(facts: Facts) -> Origin:
     """Return the resolved recipe without the folders of this machine, the versions, and the content of bad.jsonl."""
-    recipe = compact_recipe(public(facts.recipe, facts.name))
+    recipe = compact_recipe(publishable_recipe(facts.recipe, facts.name))
     return Origin(
         recipe,
         recipe.count("\n") <= MAX_LINES,
