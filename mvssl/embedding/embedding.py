@@ -76,7 +76,7 @@ def embed(
     collectives.run_on_main(lambda: check_new(out))
     patterns = pattern_list(data or used.data.val or used.data.train)
     source = collectives.run_main_first(lambda: _open_source(used, tables, patterns))
-    seen = build_matching_views(tables, source.shapes, subject.views.shapes, subject.name)
+    view_set = build_matching_views(tables, source.shapes, subject.views.shapes, subject.name)
     home = next(subject.model.parameters()).device
     try:
         (own,) = encoders_under_test(subject, baselines=False)
