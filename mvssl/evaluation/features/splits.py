@@ -99,6 +99,17 @@ def open_splits(
     return Sources(shards, named)
 
 
+def open_samples(recipe: Recipe) -> tuple[ShardSource, str]:
+    """Return the shards of data.val, else of data.train, with labels if they have any, and the name of the split.
+
+    Raises `DataError`, and `RecipeError` if the recipe names no shards.
+    """
+    patterns, split = (recipe.data.val, "held-out") if recipe.data.val else (recipe.data.train, "training")
+    if not patterns:
+        raise RecipeError("the recipe names no shards; a run on a dataset of one's own is shown without samples")
+    return open_labelled(recipe.data, patterns, required=False, progress=False), split
+
+
 def refuse_pictures(source: ShardSource) -> None:
     """Raise `RecipeError` where labels are neither numbers nor lists of numbers, before anything is computed."""
     shape = source.shapes.get("label", ())
