@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from storage import files_of_at_most
 
 from mvssl.bench import bench_reader, bench_train, bench_views
-from mvssl.bench.rivals import draw
+from mvssl.bench.rivals import draw_curves
 from mvssl.errors import OutputError, StorageError
 from mvssl.files import PICTURE, RECORDS, check_output, write_errors, write_file, write_picture
 
@@ -79,7 +79,7 @@ def test_a_benchmark_tries_the_place_of_its_result_before_anything_else(pipe):
 def test_the_picture_of_a_race_that_cannot_be_drawn_is_a_sentence(tmp_path):
     found = {"curves": {"ours": [{"minutes": 1.0, "accuracy": 0.5}]}, "minutes": 1.0}
     with pytest.raises(OutputError, match=r"nowhere/race\.png cannot be written: No such file"):
-        draw(found, tmp_path / "nowhere" / "race.png")
+        draw_curves(found, tmp_path / "nowhere" / "race.png")
 
 
 def test_a_full_disk_is_a_failed_write_whatever_else_would_be(tmp_path):

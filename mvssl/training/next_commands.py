@@ -1,7 +1,7 @@
-"""What one would type after a run: commands of the shell that work when they are pasted.
+"""The commands that are useful after a run, as lines to paste into a shell.
 
-in   a run, opened; what was exported and evaluated already
-out  lines of shell, each tried as far as the command itself would look before it computes
+in   an opened run; whether its export and evaluation are done
+out  lines of shell; each command is checked first, as far as it would check its own inputs
 """
 
 import shlex
@@ -19,12 +19,12 @@ from mvssl.runs.load import LoadedRun, packages
 from mvssl.text import shell_word
 
 FEATURES = "features.npz"
-FEW = 16  # samples that are looked at
+FEW = 16  # samples that are read for these checks
 Evaluation = tuple[str, list[str], str | None]  # what to add to `mvssl evaluate RUN`: probes, and a layer
 
 
 def next_commands(run: LoadedRun, loads: list[str], failed: bool) -> list[str]:
-    """Lines to type after the run; `loads` load what was exported, `failed` says that its evaluation did not end."""
+    """Return lines to type after the run; `loads` load the exports, `failed` says that its evaluation failed."""
     then, folder = run.recipe.train.then, shell_word(run.folder)
     trust = "".join(f" --trust {shlex.quote(package)}" for package in dict.fromkeys(packages(run.recipe)))
     lines = [f"mvssl evaluate {folder}{added}{trust}" for added in _evaluations(run, failed)][:1]
@@ -42,21 +42,21 @@ def next_commands(run: LoadedRun, loads: list[str], failed: bool) -> list[str]:
 
 
 def _evaluations(run: LoadedRun, failed: bool) -> Iterator[str]:
-    """What may be added to `mvssl evaluate RUN`, the most telling first."""
-    said, done = run.recipe.evaluate, "evaluate" in run.recipe.train.then
-    wanted: list[Evaluation] = [(" --layer head", said.probes, "head")] if done else [("", said.probes, None)]
+    """Yield options for `mvssl evaluate RUN` that are possible, the most useful first."""
+    table, done = run.recipe.evaluate, "evaluate" in run.recipe.train.then
+    wanted: list[Evaluation] = [(" --layer head", table.probes, "head")] if done else [("", table.probes, None)]
     wanted = [*([] if failed else wanted), (" --probe retrieval --layer head", ["retrieval"], "head")]
     for added, probes, layer in wanted:
         try:
-            refuse_impossible(said.model_copy(update={"probes": probes}))
-            if _is_possible(run, probes, layer or said.layer):
+            refuse_impossible(table.model_copy(update={"probes": probes}))
+            if _is_possible(run, probes, layer or table.layer):
                 yield added
         except MvsslError:
             continue
 
 
 def _is_possible(run: LoadedRun, probes: list[str], layer: str) -> bool:
-    """Whether an evaluation finds its layer, shards, labels, and views that differ. Raises `MvsslError` where not."""
+    """Return whether there are samples and distinct views. Raises `MvsslError` without layer, shards or labels."""
     jobs = plan_probes(run.recipe.evaluate, probes, layer)
     for view in run.views.bases:
         refuse_layer(run.model, view, layer, len(run.model.encoder_of(view).widths.maps))
@@ -71,7 +71,7 @@ def _is_possible(run: LoadedRun, probes: list[str], layer: str) -> bool:
 
 
 def _can_embed(run: LoadedRun) -> bool:
-    """Whether there are shards, with labels that can be written if any, and no such file yet."""
+    """Return whether there are shards whose labels can be written, and RUN/features.npz does not exist."""
     try:
         refuse_pictures(open_samples(run.recipe)[0])
     except MvsslError:
@@ -80,7 +80,7 @@ def _can_embed(run: LoadedRun) -> bool:
 
 
 def _can_export(run: LoadedRun) -> bool:
-    """Whether RUN/backbone is free, or holds an earlier export."""
+    """Return whether RUN/backbone does not exist, or holds an earlier export."""
     try:
         folders_of(list(run.model.encoders), run.folder / "backbone")
     except MvsslError:
