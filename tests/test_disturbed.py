@@ -59,7 +59,7 @@ def test_sigusr1_saves_and_goes_on_to_the_same_weights(root):
     assert same_weights(root / "run", root / "straight", 12)
 
 
-def test_a_hang_up_that_nohup_ignores_changes_nothing(root):
+def test_sighup_under_nohup_changes_nothing(root):
     def prepare(rank: int) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         at_step(4, send(signal.SIGHUP))(rank)

@@ -48,7 +48,7 @@ def curve(run: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("rank", [0, 1, None])
-def test_kill_9_of_one_or_all_processes_costs_a_second_and_no_bit(root, straight, rank):
+def test_after_kill_9_the_others_end_at_once_and_the_run_is_bit_equal(root, straight, rank):
     file = recipe_file(root, train__save_every=3, train__log_every=1)
     killed = forks.start(["train", file], root, 2, at_step(4, send(signal.SIGKILL), rank))
     codes = killed.wait(grace=None)
@@ -60,7 +60,7 @@ def test_kill_9_of_one_or_all_processes_costs_a_second_and_no_bit(root, straight
 
 
 @pytest.mark.parametrize("call", [(Path, "rename"), (shutil, "rmtree")])
-def test_a_kill_between_rename_and_cleanup_leaves_nothing_after_the_next_save(root, call):
+def test_the_next_save_removes_what_a_kill_before_cleanup_left(root, call):
     def prepare(_: int) -> None:
         owner, name = call
         plain = getattr(owner, name)
@@ -79,7 +79,7 @@ def test_a_kill_between_rename_and_cleanup_leaves_nothing_after_the_next_save(ro
     assert sorted(os.listdir(root / "run" / "checkpoints")) == ["step-00000010", "step-00000012"]
 
 
-def test_a_signal_during_a_save_leaves_one_whole_checkpoint_of_that_step(root):
+def test_a_signal_during_a_save_leaves_a_complete_checkpoint(root):
     def prepare(_: int) -> None:
         sync, calls = os.fsync, []
 
@@ -148,7 +148,7 @@ def test_processes_whose_network_is_cut_end_on_both_sides(root, spaces):
     assert exit_record.read_exit(root / "run").code == 75
 
 
-def test_processes_that_exchange_other_sizes_end_at_once(root):
+def test_processes_that_exchange_different_sizes_end_at_once(root):
     def act() -> None:
         faulthandler.disable()  # pytest's, which this process has inherited
         dist.all_reduce(torch.ones(1000 * (1 + dist.get_rank())))
@@ -174,7 +174,7 @@ def test_a_clock_that_jumps_changes_nothing(root, straight):
     assert same_weights(root / "run", straight, 12)
 
 
-def test_memory_that_the_system_does_not_give_is_74_and_the_run_goes_on_later(root):
+def test_a_failed_allocation_is_74_and_the_run_can_continue(root):
     def starve() -> None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 2**24, resource.RLIM_INFINITY))
