@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
+import small_runs
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
@@ -31,9 +31,9 @@ def launch(recipe: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    tiny.write_shards(tmp_path / "data" / "train")
+    small_runs.write_shards(tmp_path / "data" / "train")
     file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(tiny.tables(tmp_path / "data", tmp_path / "run", train__steps=2)))
+    file.write_text(yaml.safe_dump(small_runs.tables(tmp_path / "data", tmp_path / "run", train__steps=2)))
     return file
 
 

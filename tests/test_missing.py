@@ -71,7 +71,7 @@ def one_step(given):
     trainer = prepare_trainer(parse_recipe(given), make_accelerator(parse_recipe(given)))
     batch = next(iter(trainer.batches(0, 1)))
     seen = trainer.views(batch, 0)
-    loss, _ = trainer.wrapped(seen, trainer.context(batch, 0, 0))
+    loss, _ = trainer.wrapped(seen, trainer.context(batch, 0))
     trainer.accelerator.backward(loss)
     gradients = {name: p.grad.clone() for name, p in trainer.model.named_parameters()}
     return collectives.world(), batch, loss.detach(), gradients, trainer
@@ -175,7 +175,7 @@ def test_what_stands_in_an_absent_row_reaches_nothing(root):
     spoilt = {name: column.clone() for name, column in batch.columns.items()}
     for name, there in batch.present.items():
         spoilt[name][~there] = 1e6
-    context = trainer.context(batch, 0, 0)
+    context = trainer.context(batch, 0)
     again, _ = trainer.model(trainer.views(batch._replace(columns=spoilt), 0), context)
     again.backward()
     assert_close(again.detach(), loss)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-import tiny
+import small_runs
 import yaml
 from disturbing import newest_step
 from test_launch import ACCELERATE, LAUNCH
@@ -62,11 +62,11 @@ def test_a_command_that_never_wrote_how_it_ended_is_judged_by_its_own_code(tmp_p
 
 @pytest.fixture
 def recipe(tmp_path):
-    tiny.write_shards(tmp_path / "data" / "train")
+    small_runs.write_shards(tmp_path / "data" / "train")
     file = tmp_path / "recipe.yaml"
-    views = {"image": {"from": "image", "name": "spies:Killer", "count": 2, "position": 4 * tiny.BATCH}}
+    views = {"image": {"from": "image", "name": "fault_views:Killer", "count": 2, "position": 4 * small_runs.BATCH}}
     views["image"] |= {"signal": int(signal.SIGKILL), "marker": str(tmp_path / "was killed")}
-    file.write_text(yaml.safe_dump(tiny.tables(tmp_path / "data", tmp_path / "run", views=views, train__steps=8)))
+    file.write_text(yaml.safe_dump(small_runs.tables(tmp_path / "data", tmp_path / "run", views=views, train__steps=8)))
     return file
 
 
@@ -86,10 +86,10 @@ def test_sigterm_to_the_launcher_loses_no_step_and_its_code_is_in_the_run_folder
     run = tmp_path / "run"
     words = ["-m", "mvssl", "train", str(recipe), "train.steps=100000", "train.save_every=100000", "train.log_every=1"]
     with subprocess.Popen([LAUNCH / "until_done.sh", run, *ACCELERATE, *words], stderr=subprocess.DEVNULL) as loop:
-        while not (run / "metrics.jsonl").is_file() or len(tiny.metrics(run)) < 5:
+        while not (run / "metrics.jsonl").is_file() or len(small_runs.metrics(run)) < 5:
             time.sleep(0.05)
             assert loop.poll() is None
         loop.send_signal(signal.SIGTERM)
         assert loop.wait(60) == 143
     assert exit_record.read_exit(run).code == 143
-    assert newest_step(run) == tiny.metrics(run)[-1]["step"]
+    assert newest_step(run) == small_runs.metrics(run)[-1]["step"]

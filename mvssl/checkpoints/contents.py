@@ -78,7 +78,7 @@ def _read(file: Path) -> bytes | None:
 
 
 def _unreadable(file: Path, error: OSError) -> StorageError:
-    return StorageError(f"{file} cannot be read: {error.strerror}; once it can be, the same command goes on")
+    return StorageError(f"{file} cannot be read: {error.strerror}; once it can be, the same command continues the run")
 
 
 def digest(checkpoint: Path) -> str:

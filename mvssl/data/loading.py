@@ -232,7 +232,7 @@ class _SequentialReader(_Reader):
 
 
 def _storage_error(error: ReadError) -> StorageError:
-    return StorageError(f"{error}; once it can be read again, the same command goes on")
+    return StorageError(f"{error}; once it can be read again, the same command continues the run")
 
 
 def _identity(batch: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Backbones that are no run: folders that `mvssl export` or timm wrote, and timm's models by name.
+"""Open backbones that are not runs: folders written by `mvssl export` or timm, and timm models by name.
 
 in   a folder, or timm:NAME with or without weights; a recipe for the data and the views (its encoder is not used)
-out  a `Subject` like that of a run, without an objective
+out  a `Subject` as for a run, but without an objective
 """
 
 import json
@@ -30,24 +30,24 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Source(NamedTuple):
-    """One network with its weights: what builds it, the views that it was trained on if that is known, its input."""
+    """One network with its weights."""
 
-    table: recipes.Encoder
-    views: list[str]
-    channels: int | None = None
-    normalize: dict[str, list[float]] | None = None  # of the first of its views
+    table: recipes.Encoder  # builds the network and names its start weights
+    views: list[str]  # the views that it was trained on; empty if they are not known
+    channels: int | None = None  # of its input
+    normalize: dict[str, list[float]] | None = None  # statistics of the first of its views
     step: int | None = None
-    which: str | None = None  # last, best or a step, as the export has it
+    which: str | None = None  # the checkpoint that was exported: last, best or a step
 
 
 def is_export(folder: Path) -> bool:
-    """Whether a folder, or folders in it, are timm's: config.json beside model.safetensors."""
+    """Return whether a folder, or a folder in it, has both config.json and model.safetensors."""
     return bool(_folders(folder))
 
 
 def open_export(folder: Path, recipe: Recipe, only: Iterable[str] | None = None) -> Subject:
-    """An exported encoder, or the folder that holds those of a run. Raises `RecipeError`, `DataError`."""
-    sources = {str(found): _of_folder(found) for found in _folders(folder)}
+    """Open an exported encoder, or a folder of several. Raise `RecipeError` or `DataError` if it cannot be used."""
+    sources = {str(each): _read_folder(each) for each in _folders(folder)}
     facts = {"kind": "export", "architecture": ", ".join(source.table.name for source in sources.values())}
     first = next(iter(sources.values()))
     facts |= {"step": first.step, "which": first.which} | ({"chosen": CHOSEN_BY} if first.which == "best" else {})
@@ -55,7 +55,10 @@ def open_export(folder: Path, recipe: Recipe, only: Iterable[str] | None = None)
 
 
 def open_timm(given: str, recipe: Recipe, weights: str | None = None, only: Iterable[str] | None = None) -> Subject:
-    """`timm:NAME`: untrained, or with `weights`: `pretrained` for timm's own, or a folder or file of start weights."""
+    """Open the model `timm:NAME`.
+
+    Without `weights` it is untrained. `pretrained` loads the weights of timm; a path loads start weights from there.
+    """
     name = given.removeprefix(TIMM)
     pretrained = weights == "pretrained"
     table = recipes.Encoder(name=name, pretrained=pretrained, init_from=None if pretrained else weights)
@@ -66,13 +69,13 @@ def open_timm(given: str, recipe: Recipe, weights: str | None = None, only: Iter
 
 
 def _folders(folder: Path) -> list[Path]:
-    there = [folder, *sorted(inside for inside in folder.iterdir() if inside.is_dir())] if folder.is_dir() else []
-    found = [f for f in there if (f / "config.json").is_file() and (f / "model.safetensors").is_file()]
-    return found[:1] if found[:1] == [folder] else found
+    places = [folder, *sorted(inside for inside in folder.iterdir() if inside.is_dir())] if folder.is_dir() else []
+    exports = [f for f in places if (f / "config.json").is_file() and (f / "model.safetensors").is_file()]
+    return exports[:1] if exports[:1] == [folder] else exports
 
 
-def _of_folder(folder: Path) -> Source:
-    """Raises `DataError` where config.json is not what timm or `mvssl export` writes."""
+def _read_folder(folder: Path) -> Source:
+    """Return the network of a folder. Raise `DataError` if its config.json is not one of timm or `mvssl export`."""
     try:
         config = json.loads((folder / "config.json").read_text())
         name, about = config["architecture"], config.get("pretrained_cfg", {})
@@ -85,7 +88,7 @@ def _of_folder(folder: Path) -> Source:
         return Source(table, views, channels, numbers or None, ours.get("step"), ours.get("checkpoint"))
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise DataError(
-            f"{folder / 'config.json'} is not what timm writes: it needs an architecture, and numbers for its input"
+            f"{folder / 'config.json'} is not a config of timm: it needs an architecture, and numbers for its input"
         ) from None
 
 
@@ -98,11 +101,11 @@ def _subject(
     trained: bool = True,
 ) -> Subject:
     source = open_shards(recipe.data.train, recipe.data.folder, recipe.data.columns, missing="drop")
-    tables = _chosen(recipe, only)
+    tables = _select_views(recipe, only)
     measured = {view for view, table in tables.items() if needs_measuring(view, table, source)}
     plain = {v: t.model_copy(update={"normalize": "none"}) if v in measured else t for v, t in tables.items()}
     shapes = build_views(plain, source.shapes).shapes
-    groups = _groups(sources, shapes, name)
+    groups = _assign_views(sources, shapes, name)
     tables = {view: tables[view] for group in groups for view in split_names(group)}
     for group, own in groups.items():
         first = split_names(group)[0]
@@ -124,8 +127,8 @@ def _subject(
     return Subject(name, resolved, views, build(True), facts, lambda: build(False), trained=trained)
 
 
-def _chosen(recipe: Recipe, only: Iterable[str] | None) -> dict[str, View]:
-    """The views to measure, each once: what is drawn several times is one clean view, whatever it follows."""
+def _select_views(recipe: Recipe, only: Iterable[str] | None) -> dict[str, View]:
+    """Return the views to measure, each drawn once: all draws of a view are equal without augmentation."""
     wanted = [view for view in only or recipe.views if view != "all"] or list(recipe.views)
     for view in wanted:
         if view not in recipe.views:
@@ -133,10 +136,11 @@ def _chosen(recipe: Recipe, only: Iterable[str] | None) -> dict[str, View]:
     return {view: recipe.views[view].model_copy(update={"count": 1, "geometry": None}) for view in wanted}
 
 
-def _groups(sources: list[Source], shapes: Shapes, name: str) -> dict[str, Source]:
-    """Which network sees which views ("left,right"): those it was trained on, else those of its channels and shape.
+def _assign_views(sources: list[Source], shapes: Shapes, name: str) -> dict[str, Source]:
+    """Return the network for each group of views, such as `left,right`.
 
-    A timm model by name is built once for each kind of view. Raises `RecipeError` where a network fits no view.
+    A network gets the views that it was trained on. If they are not known, it gets the views of its channels and shape.
+    A timm model by name is built once for each shape of view. Raise `RecipeError` if a network fits no view.
     """
     groups: dict[str, Source] = {}
     for source in sources:
@@ -147,6 +151,8 @@ def _groups(sources: list[Source], shapes: Shapes, name: str) -> dict[str, Sourc
             alike.setdefault(shapes[view][:1] if source.channels else shapes[view], []).append(view)
         if not alike:
             listed = ", ".join(f"{view} {list(shape)}" for view, shape in shapes.items())
-            raise RecipeError(f"{name}: {source.table.name} of {source.channels} channels fits no view of ({listed})")
+            raise RecipeError(
+                f"{name}: {source.table.name} has {source.channels} channels and fits none of the views ({listed})"
+            )
         groups |= {",".join(views): source for views in alike.values()}
     return groups

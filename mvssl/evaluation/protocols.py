@@ -1,9 +1,9 @@
-"""The papers' own protocols: which classifier of which layer, for how long, and where ours are not theirs.
+"""The evaluation protocols of papers: their classifiers, layers and epochs, and how ours deviate.
 
-in   the name of a protocol, a subject, a number of passes over train in place of the paper's
-out  `PlannedProbe`s; records then say the protocol and its deviations, and what the paper calls the layer
+in   the name of a protocol, a subject, a number of epochs in place of the paper's
+out  `PlannedProbe`s. Records hold the protocol, its deviations, and the paper's name of the layer
 
-The classifiers are in `classifiers` and `fewlabel`, as the papers' public code has them.
+`probes.classifiers` and `probes.few_label` hold the classifiers of the papers' public code.
 """
 
 import math
@@ -23,47 +23,43 @@ from mvssl.text import counted
 
 FROZEN = "the encoder is in eval mode and sees no augmentation"
 
-Rows = list[tuple[str, dict[str, Any]]]  # probes and the keywords that they are called with
+Rows = list[tuple[str, dict[str, Any]]]  # names of probes, with their options
 
 
 class Protocol(NamedTuple):
-    """What a paper measures; `layers` gives the name of each layer by what the paper calls it.
-
-    `epochs` are the paper's passes over train, or None, and `draws` its label sets of each size. `rows` is called with
-    the recipe's `evaluate` and the passes to train for.
-    """
+    """What a paper measures, and with which settings."""
 
     source: str
-    layers: Callable[[Subject], dict[str, str]]
-    rows: Callable[[Evaluate, int | None], Rows]
-    epochs: int | None
-    draws: int | None
-    deviations: tuple[str, ...]
+    layers: Callable[[Subject], dict[str, str]]  # the paper's name of a layer -> our name
+    rows: Callable[[Evaluate, int | None], Rows]  # (evaluate table of the recipe, epochs) -> probes
+    epochs: int | None  # the paper's passes over train; None: nothing is trained by epochs
+    draws: int | None  # the paper's label sets of each size
+    deviations: tuple[str, ...]  # differences from the paper, for people
 
 
 def plan_protocol(name: str, subject: Subject, epochs: int | None = None) -> list[PlannedProbe]:
-    """Layer by layer, the paper's rows. Raises `RecipeError` for a protocol that there is not, or that does not fit."""
+    """Plan the probes of a protocol. Raise `RecipeError` if it is unknown or does not fit the subject."""
     if name not in PROTOCOLS:
         raise RecipeError(f"no protocol {name!r}{nearest(name, PROTOCOLS)}")
-    paper, said = PROTOCOLS[name], subject.recipe.evaluate
+    paper, table = PROTOCOLS[name], subject.recipe.evaluate
     if epochs is not None and paper.epochs is None:
-        raise RecipeError(f"--epochs: protocol {name} trains nothing by epochs; evaluate.draws shortens it")
+        raise RecipeError(f"--epochs: protocol {name} has no epochs; use evaluate.draws to shorten it")
     epochs = epochs or paper.epochs
-    told = [*paper.deviations]
+    deviations = [*paper.deviations]
     if epochs != paper.epochs:
-        told.append(f"{counted(epochs or 0, 'epoch')} in place of {paper.epochs}, the milestones in proportion")
-    if paper.draws and said.draws != paper.draws:
-        told.append(f"{said.draws} draws of labels in place of {paper.draws} (evaluate.draws)")
-    preset = {"name": name, "source": paper.source, "deviations": told}
+        deviations.append(f"{counted(epochs or 0, 'epoch')} in place of {paper.epochs}, the milestones in proportion")
+    if paper.draws and table.draws != paper.draws:
+        deviations.append(f"{table.draws} draws of labels in place of {paper.draws} (evaluate.draws)")
+    preset = {"name": name, "source": paper.source, "deviations": deviations}
     return [
         PlannedProbe(probe, PROBES[probe], options, layer, preset, called if called != layer else "")
         for called, layer in paper.layers(subject).items()
-        for probe, options in paper.rows(said, epochs)
+        for probe, options in paper.rows(table, epochs)
     ]
 
 
 def _of_dim(_: Evaluate, epochs: int | None) -> Rows:
-    """DIM's network, and our own linear classifier, chosen on train."""
+    """Return DIM's network, and our own linear classifier, whose settings are chosen on train."""
     return [("mlp", _papers("dim", epochs, rates=None, standardised=False)), ("linear", {})]
 
 
@@ -76,8 +72,8 @@ def _of_cmc(_: Evaluate, epochs: int | None) -> Rows:
     return [("linear", _papers("cmc", epochs))]
 
 
-def _of_mib(said: Evaluate, _: int | None) -> Rows:
-    return [("fewlabel", {"head": "mib", "shots": n, "draws": said.draws}) for n in (1, 2, 5, 10, 100, 1000)]
+def _of_mib(table: Evaluate, _: int | None) -> Rows:
+    return [("fewlabel", {"head": "mib", "shots": n, "draws": table.draws}) for n in (1, 2, 5, 10, 100, 1000)]
 
 
 def _papers(head: str, epochs: int | None, **options: Any) -> dict[str, Any]:
@@ -85,25 +81,29 @@ def _papers(head: str, epochs: int | None, **options: Any) -> dict[str, Any]:
 
 
 def _widths(subject: Subject, name: str) -> Widths:
-    """Sizes of the maps and the vector, if all encoders have as many of them."""
-    found = {view: subject.model.encoder_of(view).widths for view in subject.views.shapes}
-    if len({tuple(math.prod(m[1:]) > 1 for m in w.maps) for w in found.values()}) > 1:
-        counts = ", ".join(f"{view} {len(w.maps)}" for view, w in found.items())
+    """Return the sizes of the maps and the vector. Raise `RecipeError` if the encoders differ in their maps."""
+    by_view = {view: subject.model.encoder_of(view).widths for view in subject.views.shapes}
+    if len({tuple(math.prod(m[1:]) > 1 for m in w.maps) for w in by_view.values()}) > 1:
+        counts = ", ".join(f"{view} {len(w.maps)}" for view, w in by_view.items())
         raise RecipeError(
-            f"protocol {name} names layers by depth, and the encoders of this subject have other maps each ({counts}); "
-            "measure them by number: --probe linear --layer N"
+            f"protocol {name} names layers by depth, but the encoders of this subject have different maps ({counts}); "
+            "name a layer by its number instead: --probe linear --layer N"
         )
-    return next(iter(found.values()))
+    return next(iter(by_view.values()))
 
 
 def _conv_fc_y(subject: Subject) -> dict[str, str]:
-    """The deepest map with places; after it the last layer without, unless it is the vector; the vector."""
+    """Return DIM's layers: `conv`, `fc` and `Y`.
+
+    `conv` is the deepest map with more than one place, and `Y` is the vector. `fc` is the last map of one place after
+    `conv`. It is left out if there is none, or if it is the vector.
+    """
     maps, vector, _ = _widths(subject, "dim")
     places = [number for number, (_, h, w) in enumerate(maps) if h * w > 1]
     if not places:
         raise RecipeError(
-            "protocol dim reads the last map of a convolutional encoder, and this subject's has none; "
-            "--protocol amdim measures a vector"
+            "protocol dim reads the last map of a convolutional encoder, but this subject has no such map; "
+            "use --protocol amdim to measure a vector"
         )
     flat = [n for n in _distinct(maps, vector) if n > places[-1]]
     return {"conv": str(places[-1])} | ({"fc": str(flat[-1])} if flat else {}) | {"Y": "vector"}
@@ -114,13 +114,13 @@ def _global(_: Subject) -> dict[str, str]:
 
 
 def _all_layers(subject: Subject) -> dict[str, str]:
-    """Every map, shallow to deep, and the vector."""
+    """Return every map, shallow to deep, and the vector."""
     maps, vector, _ = _widths(subject, "cmc")
     return {layer: layer for layer in (*map(str, _distinct(maps, vector)), "vector")}
 
 
 def _distinct(maps: tuple[tuple[int, int, int], ...], vector: int) -> range:
-    """The numbers of the maps, without a last one that is the vector under another name."""
+    """Return the numbers of the maps. A last map that equals the vector is left out."""
     return range(len(maps) - bool(maps and maps[-1] == (vector, 1, 1)))
 
 
@@ -129,8 +129,8 @@ def _posterior_mean(subject: Subject) -> dict[str, str]:
         if layer != "head" and objective.has_posterior:
             return {"posterior mean": layer}
     raise RecipeError(
-        "protocol mib reads the mean of a posterior, and no objective of this subject has one (mib and infomax do; an "
-        "export has none: give the run); --probe fewlabel measures few labels on any features"
+        "protocol mib reads the mean of a posterior, but no objective of this subject has one. The objectives mib and "
+        "infomax have one; an export has none, so give the run. --probe fewlabel measures few labels on any features"
     )
 
 

@@ -28,8 +28,8 @@ from mvssl.checkpoints import store
 from mvssl.distributed import collectives
 from mvssl.errors import HANG, ElsewhereError, Interrupted, OutputError, RecipeError, StorageError
 from mvssl.files import read_json, write_file
-from mvssl.process.signals import Stopped, StopSignal, exit_code
-from mvssl.process.system_errors import as_known
+from mvssl.process.signals import Stopped, StopRequest, exit_code
+from mvssl.process.system_errors import as_storage_error
 from mvssl.recipe import Recipe, load_recipe, to_yaml
 from mvssl.runs import exit_record
 from mvssl.runs.json_forms import is_file_of_a_run
@@ -199,7 +199,7 @@ def other_versions(folder: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def exit_recorded(folder: Path, stop: StopSignal) -> Iterator[None]:
+def exit_recorded(folder: Path, stop: StopRequest) -> Iterator[None]:
     """Write to RUN/exit.json how the work inside ends."""
     try:
         yield
@@ -210,7 +210,7 @@ def exit_recorded(folder: Path, stop: StopSignal) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def errors_explained(stop: StopSignal) -> Iterator[None]:
+def errors_explained(stop: StopRequest) -> Iterator[None]:
     """Errors of the machine, and of processes that are gone, become sentences."""
     try:
         yield
@@ -219,16 +219,18 @@ def errors_explained(stop: StopSignal) -> Iterator[None]:
         raise error from raised.__cause__ if error is raised else raised
 
 
-def _explained(error: BaseException, stop: StopSignal) -> BaseException:
+def _explained(error: BaseException, stop: StopRequest) -> BaseException:
     """The `MvsslError` for a full disk, memory that has run out, or a process that is gone; else the error itself."""
     if isinstance(error, Stopped):
-        return Interrupted("stopped between two parts of the run; the same command goes on", exit_code(error.number))
+        return Interrupted(
+            "stopped between two parts of the run; the same command continues the run", exit_code(error.number)
+        )
     if _is_of_a_lost_process(error):
-        if stop.received is not None:  # all were asked to stop, and another was quicker
-            return Interrupted("stopped with the other processes; the same command goes on", stop.code)
+        if stop.signal is not None:  # all were asked to stop, and another was quicker
+            return Interrupted("stopped with the other processes; the same command continues the run", stop.code)
         first = str(error).strip().partition("\n")[0]
         return error if isinstance(error, ElsewhereError) else ElsewhereError(f"another process is gone: {first[:200]}")
-    known = as_known(error)
+    known = as_storage_error(error)
     if known is None or collectives.world() == 1:
         return known or error
     return StorageError(f"process {collectives.rank()} of {collectives.world()}: {known}")

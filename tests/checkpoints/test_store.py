@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import trained
+from small_runs import trained
 
 from mvssl.checkpoints import store
 from mvssl.errors import DataError, StorageError
@@ -111,7 +111,7 @@ def test_a_new_run_has_no_checkpoint(tmp_path: Path):
 SAVER = """
     import sys; sys.path.insert(0, {tests!r})
     from pathlib import Path
-    from tiny import trained
+    from small_runs import trained
     from mvssl.checkpoints import store
     model, optimizer = trained(0)
     for step in range(1, 100000):

@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from gloo import processes
+from gloo_processes import processes
 from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 from torch.testing import assert_close

@@ -8,10 +8,10 @@ import math
 
 import pytest
 import torch
-from gloo import processes
+from gloo_processes import processes
+from small_features import WIDTHS, SmallEncoder, context
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
-from toy import WIDTHS, ToyEncoder, context
 
 from mvssl.distributed import collectives
 from mvssl.distributed.batch_norm import convert_batchnorm
@@ -141,7 +141,7 @@ CASES = {
 
 
 def built(cls, views, options):
-    """An objective on toy encoders; one that reads views is told their size as that of map 0."""
+    """An objective on small encoders; one that reads views is told their size as that of map 0."""
     widths = WIDTHS._replace(maps=((3, 9, 9), *WIDTHS.maps)) if cls.reads_views else WIDTHS
     return cls(dict.fromkeys(views, widths), **options)
 
@@ -150,7 +150,7 @@ def run(terms, views, present):
     """Loss, metrics and gradients of a case, on however many processes there are."""
     torch.manual_seed(7)
     made = [Term(cls.__name__.lower(), weight, built(cls, views, options)) for weight, cls, options in terms]
-    model = MultiView({view: ToyEncoder() for view in views}, made).double()
+    model = MultiView({view: SmallEncoder() for view in views}, made).double()
     whole = {view: torch.randn(N, 3, 9, 9, dtype=torch.float64) for view in views}
     n = N // collectives.world()
     rows = collectives.own_rows(n)

@@ -5,8 +5,8 @@ import sys
 from dataclasses import replace
 
 import pytest
+import small_runs
 import timm
-import tiny
 import torch
 from torch import nn
 
@@ -82,12 +82,12 @@ def test_settings_by_torchs_older_switches_come_back_too(monkeypatch):
 
 
 def test_every_command_of_one_python_process_computes_as_its_recipe_says(tmp_path, seen, capsys):
-    tiny.write_shards(tmp_path / "train")
+    small_runs.write_shards(tmp_path / "train")
     before = settings()
     for precision, inside in (("tf32", TF32), ("fp32", IEEE), ("bf16", TF32)):
         for of in seen.values():
             of.clear()
-        train(tiny.recipe(tmp_path, tmp_path / precision, train__steps=2, train__precision=precision))
+        train(small_runs.recipe(tmp_path, tmp_path / precision, train__steps=2, train__precision=precision))
         steps = [found for found in seen["encode"] if found[2] == (precision == "bf16")]
         assert set(map(str, steps)) == {str((inside, True, precision == "bf16"))}
         assert set(map(str, seen["views"])) == {str((IEEE, False, False))}
@@ -107,13 +107,13 @@ def test_every_command_of_one_python_process_computes_as_its_recipe_says(tmp_pat
 
 def test_where_the_number_of_rows_changes_cudnn_is_not_tuned(tmp_path):
     for missing, tuned in (("drop", True), ("mask", False)):
-        with arithmetic_of(tiny.recipe(tmp_path, tmp_path / "run", data__missing=missing)):
+        with arithmetic_of(small_runs.recipe(tmp_path, tmp_path / "run", data__missing=missing)):
             assert torch.backends.cudnn.benchmark is tuned
 
 
 def test_no_other_precision_is_known(tmp_path):
     with pytest.raises(RecipeError, match=r"train\.precision.*fp32.*tf32.*bf16"):
-        parse_recipe(tiny.tables(tmp_path, tmp_path / "run", train__precision="fp16"))
+        parse_recipe(small_runs.tables(tmp_path, tmp_path / "run", train__precision="fp16"))
 
 
 def layout(*layers: nn.Module, device: str = "cpu") -> torch.memory_format:

@@ -3,12 +3,12 @@
 import os
 
 import numpy as np
-import paired
+import paired_runs
 import pytest
-import tiny
+import small_runs
 import torch
+from full_disk import files_of_at_most
 from pyarrow import parquet
-from storage import files_of_at_most
 
 from mvssl.embedding import embed, formats, place, table
 from mvssl.errors import DataError, OutputError, RecipeError, StorageError
@@ -18,8 +18,8 @@ NAMES = "a.npz", "a.parquet", "a"
 
 @pytest.fixture
 def loaded(tmp_path):
-    tiny.write_shards(tmp_path / "data" / "train")
-    return paired.make_run(tmp_path / "data", tmp_path / "run")
+    small_runs.write_shards(tmp_path / "data" / "train")
+    return paired_runs.make_run(tmp_path / "data", tmp_path / "run")
 
 
 def whole(out):

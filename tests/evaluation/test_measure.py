@@ -5,7 +5,7 @@ import json
 from dataclasses import replace
 
 import pytest
-import tiny
+import small_runs
 import torch
 import webdataset
 from PIL import Image
@@ -287,7 +287,7 @@ def test_a_model_card_shows_what_its_weights_scored_on_the_recipes_own_data(digi
 
 
 def test_shards_with_other_channels_than_the_encoder_learned_are_refused(loaded, tmp_path):
-    tiny.write_shards(tmp_path / "colour", counts=(20,), size=8)
+    small_runs.write_shards(tmp_path / "colour", counts=(20,), size=8)
     colour = str(tmp_path / "colour" / "*.tar")
     for shards in ({"test": colour, "data": colour}, {"other": colour, "probes": ["ood"]}):
         with pytest.raises(DataError, match=r"view whole is \[3, 8, 8\] in these shards, but \[1, 8, 8\] where"):

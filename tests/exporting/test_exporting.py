@@ -7,11 +7,11 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import small_runs
 import timm
-import tiny
 import torch
+from full_disk import files_of_at_most
 from safetensors.torch import load_file, save_file
-from storage import files_of_at_most
 from torch.testing import assert_close
 
 from mvssl import recipe
@@ -305,8 +305,8 @@ def test_an_encoder_that_has_diverged_is_not_exported(tmp_path):
 
 
 def test_the_command_ends_with_74_on_a_full_disk_and_leaves_nothing(tmp_path):
-    tiny.write_shards(tmp_path / "train")
-    train(tiny.recipe(tmp_path, tmp_path / "run", train__steps=1))
+    small_runs.write_shards(tmp_path / "train")
+    train(small_runs.recipe(tmp_path, tmp_path / "run", train__steps=1))
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({2**12}, {2**12}))"
     code = f"{limited}; from mvssl.cli.main import main; main(['export', 'run', 'new/bb'])"
     ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -1,11 +1,11 @@
-"""Dense probe: which class each pixel belongs to, read off local maps by a linear classifier (a 1x1 convolution).
+"""Dense probe: a linear classifier (a 1x1 convolution) predicts the class of each pixel from local maps.
 
 in   maps of train and of test, one or several [n, c, h, w], and the class of each pixel [n, H, W]
 out  mean intersection over union and pixel accuracy over every labelled pixel of test
 
-The scores of each map are upsampled bilinearly to the size of the labels and added. Both steps are linear, so this is a
-linear classifier of interpolated features, and as such it is trained: by the linear probe's fit, on pixels drawn from
-each image. Learning rate and weight decay are those with the best mIoU on images of train that were held out.
+The scores of each map are upsampled bilinearly to the size of the labels, then added. Both steps are linear, so the
+probe is a linear classifier of interpolated features. The fit of the linear probe trains it on pixels sampled from each
+image. Learning rate and weight decay are those with the best mIoU on held-out images of train.
 """
 
 from collections.abc import Sequence
@@ -25,28 +25,28 @@ from mvssl.recipe import Evaluate
 
 MIOU, PIXEL_ACCURACY = Metric("miou"), Metric("pixel_accuracy")
 SCHEDULE: dict[str, Any] = {"epochs": 5, "batch_size": 512, "least_steps": 500}
-PIXELS = 64  # drawn of each image of train
-NUMBERS = 2**26  # features held for training: 256 MB; of very many images fewer pixels each are drawn
-IMAGES = 16  # whose scores are held at once
+PIXELS = 64  # pixels sampled from each image of train
+NUMBERS = 2**26  # largest number of floats held for training: 256 MB; many images give fewer pixels each
+IMAGES = 16  # images whose scores are in memory at once
 
 
-class Drawn(NamedTuple):
+class PixelSample(NamedTuple):
     """Some pixels of some images: features [m, p, c] and classes int64 [m, p]."""
 
     features: Tensor
     classes: Tensor
 
     def labelled(self, images: Tensor, device: torch.device) -> Labelled:
-        """The pixels of these images, one after the other."""
+        """Return the pixels of these images as one table."""
         return Labelled(self.features[images].flatten(0, 1).to(device), self.classes[images].flatten().to(device))
 
 
 class Counts(NamedTuple):
-    """Pixels of each class in each image, float64 [n, c]: rightly predicted, predicted, and there."""
+    """Numbers of pixels by image and class, float64 [n, c]."""
 
-    right: Tensor
-    predicted: Tensor
-    there: Tensor
+    correct: Tensor  # pixels of the class that are predicted as it
+    predicted: Tensor  # pixels that are predicted as the class
+    actual: Tensor  # pixels of the class
 
 
 def dense(
@@ -58,24 +58,24 @@ def dense(
     share: float = 0.2,
     seed: int = 0,
 ) -> list[Result]:
-    """mIoU and pixel accuracy; pixels of class `ignore` are neither trained on nor scored.
+    """Return mIoU and pixel accuracy. Pixels of class `ignore` are neither trained on nor scored.
 
-    The mean runs over the classes that test shows; a pixel that is said to be of a class that test does not show counts
-    against the class it is of. Raises `NotPossible` where no pixel is labelled.
+    The mean is over the classes that test contains. A pixel that is predicted as another class counts as an error of
+    its own class. Raise `NotPossible` if no pixel is labelled.
     """
-    kinds = max(highest(labels, ignore) for _, labels in (train, test)) + 1
-    drawn = draw(*train, ignore=ignore, seed=seed)
+    kinds = max(highest_class(labels, ignore) for _, labels in (train, test)) + 1
+    drawn = sample_pixels(*train, ignore=ignore, seed=seed)
     chosen = select(drawn, kinds, device, share=share, seed=seed)
     pair = chosen["learning_rate"], chosen["weight_decay"]
     model = fit(drawn.labelled(torch.arange(len(drawn.classes)), device), [pair], width=kinds, seed=seed, **SCHEDULE)
-    counts = count(model, *test, ignore=ignore, device=device)
-    if not counts.there.any():
+    counts = count_pixels(model, *test, ignore=ignore, device=device)
+    if not counts.actual.any():
         raise NotPossible("no image of test has a labelled pixel")
     protocol = {
         "classifier": "linear (1x1 convolution) on each map, scores upsampled bilinearly and added, softmax",
         "label_size": list(test[1].shape[1:]),
         "ignored_class": ignore,
-        "classes": int(counts.there.any(0).sum()),
+        "classes": int(counts.actual.any(0).sum()),
         "averaged_over": "classes that test shows",
         "images": len(drawn.classes),
         "pixels_per_image": drawn.classes.shape[1],
@@ -90,16 +90,16 @@ def dense(
     return _results(counts, drawn.classes, protocol, chosen, seed)
 
 
-def highest(labels: Tensor, ignore: int | None) -> int:
-    """The largest class of any pixel that counts. Raises `NotPossible` where none does."""
+def highest_class(labels: Tensor, ignore: int | None) -> int:
+    """Return the largest class of any pixel that is not ignored. Raise `NotPossible` if all are ignored."""
     counted = labels if ignore is None else labels[labels != ignore]
     if not counted.numel():
         raise NotPossible("no image has a labelled pixel")
     return int(counted.max())
 
 
-def draw(maps: Sequence[Tensor], labels: Tensor, *, ignore: int | None, seed: int) -> Drawn:
-    """`PIXELS` labelled pixels of every image that has one, with replacement."""
+def sample_pixels(maps: Sequence[Tensor], labels: Tensor, *, ignore: int | None, seed: int) -> PixelSample:
+    """Sample `PIXELS` labelled pixels with replacement from every image that has any."""
     flat = labels.flatten(1)
     usable = torch.ones_like(flat, dtype=torch.bool) if ignore is None else flat != ignore
     images = usable.any(1).nonzero()[:, 0]
@@ -113,32 +113,38 @@ def draw(maps: Sequence[Tensor], labels: Tensor, *, ignore: int | None, seed: in
     ]
     size = (labels.shape[1], labels.shape[2])
     features = [
-        at_pixels([m[rows] for m in maps], place, size) for rows, place in zip(images.split(256), places, strict=True)
+        interpolate_at([m[rows] for m in maps], place, size)
+        for rows, place in zip(images.split(256), places, strict=True)
     ]
-    return Drawn(torch.cat(features), flat[images].gather(1, torch.cat(places)).long())
+    return PixelSample(torch.cat(features), flat[images].gather(1, torch.cat(places)).long())
 
 
-def at_pixels(maps: Sequence[Tensor], places: Tensor, size: tuple[int, int]) -> Tensor:
-    """What maps [n, c, h, w] are at pixels `places` [n, p] (row * W + column) once upsampled to `size`: [n, p, c]."""
+def interpolate_at(maps: Sequence[Tensor], places: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the values [n, p, c] of maps [n, c, h, w] at some pixels, as after upsampling to `size`.
+
+    `places` [n, p] are the pixels as row * W + column.
+    """
     height, width = size
     centre = torch.stack([places % width / width, places // width / height], -1) * 2
     grid = (centre + torch.tensor([1 / width, 1 / height]) - 1).float()[:, None]  # [n, 1, p, 2], x first
-    found = [F.grid_sample(m.float(), grid, padding_mode="border", align_corners=False)[:, :, 0] for m in maps]
-    return torch.cat(found, 1).transpose(1, 2)
+    values = [F.grid_sample(m.float(), grid, padding_mode="border", align_corners=False)[:, :, 0] for m in maps]
+    return torch.cat(values, 1).transpose(1, 2)
 
 
-def select(drawn: Drawn, kinds: int, device: torch.device, *, share: float, seed: int) -> dict:
-    """The pair of learning rate and weight decay with the best mIoU on the pixels of held-out images."""
+def select(drawn: PixelSample, kinds: int, device: torch.device, *, share: float, seed: int) -> dict:
+    """Return the pair of learning rate and weight decay with the best mIoU on the pixels of held-out images."""
     kept, held = hold_out(len(drawn.classes), share, seed)
     model = fit(drawn.labelled(kept, device), PAIRS, width=kinds, seed=seed, **SCHEDULE)
     features, classes = drawn.labelled(held, device)
-    said = model(features).argmax(2)  # [m, k]
-    found = [miou(tally(said[None, :, k], classes[None], kinds)).item() for k in range(len(PAIRS))]
-    return {**best_of(found), "held_out_images": len(held)}
+    predicted = model(features).argmax(2)  # [m, k]
+    scores = [miou(count_by_class(predicted[None, :, k], classes[None], kinds)).item() for k in range(len(PAIRS))]
+    return {**best_of(scores), "held_out_images": len(held)}
 
 
-def count(model: Linear, maps: Sequence[Tensor], labels: Tensor, *, ignore: int | None, device: torch.device) -> Counts:
-    """Score every pixel of [n, H, W] and count, image by image."""
+def count_pixels(
+    model: Linear, maps: Sequence[Tensor], labels: Tensor, *, ignore: int | None, device: torch.device
+) -> Counts:
+    """Predict every pixel of [n, H, W], and return the counts of each image."""
     weight = model.weight[0] * model.standard.scale
     bias = model.bias[0] - weight @ model.standard.mean
     kernels = weight[:, :, None, None].split([m.shape[1] for m in maps], dim=1)
@@ -148,44 +154,49 @@ def count(model: Linear, maps: Sequence[Tensor], labels: Tensor, *, ignore: int 
         for m, kernel in zip(maps, kernels, strict=True):
             local = F.conv2d(m[rows].float().to(device), kernel)
             scores = scores + F.interpolate(local, size, mode="bilinear", align_corners=False)
-        parts.append(tally(scores.argmax(1).flatten(1), labels[rows].flatten(1).to(device).long(), len(bias), ignore))
+        parts.append(
+            count_by_class(scores.argmax(1).flatten(1), labels[rows].flatten(1).to(device).long(), len(bias), ignore)
+        )
     return Counts(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def tally(said: Tensor, truth: Tensor, kinds: int, ignore: int | None = None) -> Counts:
-    """Count by class in each row of [n, p]."""
+def count_by_class(predicted: Tensor, truth: Tensor, kinds: int, ignore: int | None = None) -> Counts:
+    """Return the counts of each row of [n, p], predicted and true classes. Pixels of class `ignore` do not count."""
     counted = torch.ones_like(truth, dtype=torch.float64) if ignore is None else (truth != ignore).double()
     truth = truth.masked_fill(counted == 0, 0)  # any class: its weight is 0
     empty = torch.zeros(len(truth), kinds, dtype=torch.float64, device=truth.device)
-    right = empty.scatter_add(1, truth, counted * (said == truth))
+    correct = empty.scatter_add(1, truth, counted * (predicted == truth))
     return Counts(
-        *(x.cpu() for x in (right, empty.scatter_add(1, said, counted), empty.scatter_add(1, truth, counted)))
+        *(x.cpu() for x in (correct, empty.scatter_add(1, predicted, counted), empty.scatter_add(1, truth, counted)))
     )
 
 
 def miou(counts: Counts, weights: Tensor | None = None) -> Tensor:
-    """Mean over the classes that are there of right / union; `weights` [b, n] count images that often and give [b]."""
-    w = torch.ones(1, len(counts.there), dtype=torch.float64) if weights is None else weights.double()
-    right, predicted, there = (w @ x for x in counts)
-    union = predicted + there - right
-    found = torch.where(there > 0, right / union.clamp(min=1e-12), torch.nan).nanmean(1)
-    return found[0] if weights is None else found
+    """Return the mean of correct / union over the classes that occur.
+
+    `weights` [b, n] count each image several times and give [b].
+    """
+    w = torch.ones(1, len(counts.actual), dtype=torch.float64) if weights is None else weights.double()
+    correct, predicted, actual = (w @ x for x in counts)
+    union = predicted + actual - correct
+    mean = torch.where(actual > 0, correct / union.clamp(min=1e-12), torch.nan).nanmean(1)
+    return mean[0] if weights is None else mean
 
 
 def pixel_accuracy(counts: Counts, weights: Tensor | None = None) -> Tensor:
-    """Share of the labelled pixels that are right."""
-    w = torch.ones(1, len(counts.there), dtype=torch.float64) if weights is None else weights.double()
-    found = (w @ counts.right.sum(1)) / (w @ counts.there.sum(1))
-    return found[0] if weights is None else found
+    """Return the share of labelled pixels that are predicted correctly; `weights` as in `miou`."""
+    w = torch.ones(1, len(counts.actual), dtype=torch.float64) if weights is None else weights.double()
+    share = (w @ counts.correct.sum(1)) / (w @ counts.actual.sum(1))
+    return share[0] if weights is None else share
 
 
 def _results(counts: Counts, classes: Tensor, protocol: dict, chosen: dict, seed: int) -> list[Result]:
-    """Both numbers with bootstrap over images, beside the commonest class of train everywhere."""
-    n, common = len(counts.there), int(classes.flatten().bincount().argmax())
+    """Return both results with a bootstrap over images. Chance predicts the most frequent class of train everywhere."""
+    n, common = len(counts.actual), int(classes.flatten().bincount().argmax())
     weights = resampled(n, torch.Generator().manual_seed(seed))
-    everywhere = torch.zeros_like(counts.there)
+    everywhere = torch.zeros_like(counts.actual)
     everywhere[:, common] = 1
-    blind = Counts(counts.there * everywhere, counts.there.sum(1, keepdim=True) * everywhere, counts.there)
+    blind = Counts(counts.actual * everywhere, counts.actual.sum(1, keepdim=True) * everywhere, counts.actual)
     results = []
     for metric, measure in ((MIOU, miou), (PIXEL_ACCURACY, pixel_accuracy)):
         value, parts, chance = measure(counts).item(), measure(counts, weights), measure(blind).item()

@@ -8,7 +8,17 @@ import torch
 import torch.nn.functional as F
 
 from mvssl.evaluation.features.labelled import Standard
-from mvssl.evaluation.probes.dense import Counts, at_pixels, count, dense, draw, highest, miou, pixel_accuracy, tally
+from mvssl.evaluation.probes.dense import (
+    Counts,
+    count_by_class,
+    count_pixels,
+    dense,
+    highest_class,
+    interpolate_at,
+    miou,
+    pixel_accuracy,
+    sample_pixels,
+)
 from mvssl.evaluation.probes.linear import Linear
 from mvssl.evaluation.results.metrics import NotPossible
 
@@ -54,38 +64,39 @@ def test_features_at_pixels_are_those_of_the_upsampled_map():
     maps, size = [torch.randn(2, 3, 4, 5), torch.randn(2, 2, 7, 3)], (12, 10)
     places = torch.arange(120).expand(2, -1)
     whole = torch.cat([F.interpolate(m, size, mode="bilinear", align_corners=False) for m in maps], 1)
-    assert torch.allclose(at_pixels(maps, places, size), whole.flatten(2).transpose(1, 2), atol=1e-5)
+    assert torch.allclose(interpolate_at(maps, places, size), whole.flatten(2).transpose(1, 2), atol=1e-5)
 
 
 def test_scores_of_upsampled_features_are_upsampled_scores(monkeypatch):
     monkeypatch.setattr(module, "IMAGES", 2)
     maps, labels = [torch.randn(5, 3, 4, 4), torch.randn(5, 2, 2, 2)], torch.randint(3, (5, 8, 8))
     model = Linear(Standard(torch.randn(5), torch.rand(5) + 0.5), torch.randn(1, 3, 5), torch.randn(1, 3))
-    features = at_pixels(maps, torch.arange(64).expand(5, -1), (8, 8))
-    said = model(features.flatten(0, 1))[:, 0].argmax(1).view(5, 64)
-    expected = tally(said, labels.flatten(1), 3)
-    for ours, theirs in zip(count(model, maps, labels, ignore=None, device=CPU), expected, strict=True):
+    features = interpolate_at(maps, torch.arange(64).expand(5, -1), (8, 8))
+    predicted = model(features.flatten(0, 1))[:, 0].argmax(1).view(5, 64)
+    expected = count_by_class(predicted, labels.flatten(1), 3)
+    for ours, theirs in zip(count_pixels(model, maps, labels, ignore=None, device=CPU), expected, strict=True):
         assert ours.equal(theirs)
 
 
 def test_counts_and_scores_by_hand():
-    """Truth 0 0 1 2, said 0 1 1 0: class 0 has 1 of 3, class 1 has 1 of 2, class 2 has 0 of 1."""
-    counts = tally(torch.tensor([[0, 1, 1, 0]]), torch.tensor([[0, 0, 1, 2]]), 4)
-    assert counts.right.tolist() == [[1, 1, 0, 0]]
+    """Truth 0 0 1 2, predicted 0 1 1 0: class 0 has 1 of 3, class 1 has 1 of 2, class 2 has 0 of 1."""
+    counts = count_by_class(torch.tensor([[0, 1, 1, 0]]), torch.tensor([[0, 0, 1, 2]]), 4)
+    assert counts.correct.tolist() == [[1, 1, 0, 0]]
     assert counts.predicted.tolist() == [[2, 2, 0, 0]]
-    assert counts.there.tolist() == [[2, 1, 1, 0]]
+    assert counts.actual.tolist() == [[2, 1, 1, 0]]
     assert miou(counts).item() == pytest.approx((1 / 3 + 1 / 2 + 0) / 3)
     assert pixel_accuracy(counts).item() == 0.5
 
 
-def test_a_class_that_test_does_not_show_is_not_averaged_but_counts_where_it_is_said():
-    counts = tally(torch.tensor([[0, 3]]), torch.tensor([[0, 0]]), 4)
+def test_a_class_that_test_lacks_counts_only_as_an_error():
+    counts = count_by_class(torch.tensor([[0, 3]]), torch.tensor([[0, 0]]), 4)
     assert miou(counts).item() == 0.5
 
 
-def test_ignored_pixels_are_as_if_they_were_not_there():
-    said, truth = torch.tensor([[0, 1, 2, 2]]), torch.tensor([[0, 1, 9, 9]])
-    for ours, theirs in zip(tally(said, truth, 10, ignore=9), tally(said[:, :2], truth[:, :2], 10), strict=True):
+def test_ignored_pixels_change_nothing():
+    predicted, truth = torch.tensor([[0, 1, 2, 2]]), torch.tensor([[0, 1, 9, 9]])
+    expected = count_by_class(predicted[:, :2], truth[:, :2], 10)
+    for ours, theirs in zip(count_by_class(predicted, truth, 10, ignore=9), expected, strict=True):
         assert ours.equal(theirs)
 
 
@@ -94,7 +105,7 @@ def test_a_class_that_is_ignored_is_neither_drawn_nor_scored():
     hidden = labels.clone()
     hidden[:, :, :8] = 2
     hidden[0] = 2  # an image without any labelled pixel
-    drawn = draw([maps], hidden, ignore=2, seed=0)
+    drawn = sample_pixels([maps], hidden, ignore=2, seed=0)
     assert len(drawn.classes) == 39
     assert not (drawn.classes == 2).any()
     iou, _ = run((maps, hidden), (maps, hidden), ignore=2)
@@ -116,7 +127,7 @@ def test_chance_is_the_commonest_class_everywhere():
     assert iou.chance == pytest.approx(share / 3)
 
 
-def test_errors_are_bootstrapped_over_images_the_same_for_every_encoder():
+def test_the_bootstrap_over_images_is_equal_for_every_encoder():
     train, test = scenes(30), scenes(25, seed=1)
     first, again = run(train, test)[1], run(train, test)[1]
     assert first.parts.equal(again.parts)
@@ -129,9 +140,9 @@ def test_errors_are_bootstrapped_over_images_the_same_for_every_encoder():
 
 
 @pytest.mark.parametrize("ignore", [-1, 255])
-def test_an_ignored_class_may_have_any_number_and_makes_no_class_of_its_own(ignore):
+def test_an_ignored_class_may_have_any_number(ignore):
     truth = torch.tensor([[0, 1, ignore, 1]])
-    assert highest(truth, ignore) == 1
-    counts = tally(torch.tensor([[0, 1, 0, 0]]), truth, kinds=2, ignore=ignore)
-    assert counts.right.tolist() == [[1, 1]]
-    assert counts.there.tolist() == [[1, 2]]
+    assert highest_class(truth, ignore) == 1
+    counts = count_by_class(torch.tensor([[0, 1, 0, 0]]), truth, kinds=2, ignore=ignore)
+    assert counts.correct.tolist() == [[1, 1]]
+    assert counts.actual.tolist() == [[1, 2]]

@@ -22,7 +22,7 @@ def context(n, step=0, present=None, start=0):
     return Context(step=step, index=position, draws=Draws(0, position), present=present or {})
 
 
-class ToyEncoder(nn.Module):
+class SmallEncoder(nn.Module):
     """[n, 3, 9, 9] -> maps [n, 6, 7, 7] and [n, 8, 5, 5], vector [n, 12]; with batch norm."""
 
     widths = WIDTHS
