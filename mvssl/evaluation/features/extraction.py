@@ -220,7 +220,7 @@ def _take_rounds(parts: Iterator[Part], take: Callable[[Part], None], batch_size
 
 
 def _exchange(part: Part | None, failure: MvsslError | None) -> list[dict[str, Any] | None]:
-    """Return the message of every process: its rows and the shapes of its arrays, or its failure, or None at its end."""
+    """Return the message of every process: its rows and array shapes, or its failure, or None at its end."""
     message = None
     if failure is not None:
         message = {"failure": (str(failure), failure.code)}
