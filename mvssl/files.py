@@ -1,11 +1,10 @@
-"""Write files: checked before the work, then complete or not at all; hash them; paths that begin with ~.
+"""Write files completely or not at all, hash them, read JSON, and expand paths that begin with ~.
 
 in   a path, and the content of the file or folder
-out  the file or folder, or an error that says what is in the way and what to do
+out  the file or folder, or an error that says why it cannot be written and what to do
 
-One rule for all commands: missing folders are made, and a link is followed. Only a plain file that begins like the new
-content is replaced. A folder, a device or a pipe is refused: the file takes its place by a rename, which would replace
-/dev/null by a file.
+One rule holds for all commands: missing folders are made, and a link is followed. Only a plain file that begins like
+the new content is replaced. A folder, a device or a pipe is refused, because a rename would replace even /dev/null.
 """
 
 import contextlib
@@ -27,13 +26,13 @@ from mvssl.errors import MvsslError, OutputError, RecipeError, StorageError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# None: numpy gives no number where it wrote less than it should
+# None: numpy sets no number when it wrote only a part
 HALF_WAY = (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM)
 WRITERS = ("safetensors", "safetensors_rust", "pyarrow")  # packages whose writing errors are not OSError
 
 
 class Kind(NamedTuple):
-    """A kind of output file: its name in messages, the bytes that it begins with, how to choose another path."""
+    """A kind of output file: its name in messages, its first bytes, and how to choose another path."""
 
     what: str
     begins: bytes
@@ -50,7 +49,7 @@ PICTURE = Kind("PNG picture", b"\x89PNG", "; choose another with --out FILE")
 def check_output(file: str | Path, kind: Kind) -> None:
     """Check before the work that `file` can be written, and make its folder. Raise `OutputError`.
 
-    An older file of the same kind is replaced, also a damaged or an empty one. Anything else is kept, and an error.
+    An older file of the same kind may be replaced, also if it is damaged or empty. Any other file is an error.
     """
     file = Path(file)
     try:
@@ -74,7 +73,7 @@ def _head(file: Path) -> bytes:
 
 
 def refuse_special(file: Path, failure: type[MvsslError], hint: str) -> None:
-    """Raise `failure` where `file` exists and is no plain file."""
+    """Raise `failure` if `file` exists and is no plain file."""
     if file.exists() and not file.is_file():
         what = "a folder" if file.is_dir() else "a device or a pipe, and no plain file"
         raise failure(f"{file} cannot be written: it is {what}{hint}")
@@ -83,10 +82,10 @@ def refuse_special(file: Path, failure: type[MvsslError], hint: str) -> None:
 def write_file(
     file: str | Path, content: str | bytes, failure: type[MvsslError] = StorageError, hint: str = ""
 ) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part; it outlives a power failure.
+    """Write a file so that a reader sees the old or the new content, never a part, also after a power failure.
 
-    A link is followed; what is no plain file is refused. Raise `StorageError` on a full disk, else `failure`, whose
-    message ends with `hint`.
+    A link is followed. A folder, a device or a pipe is refused. Raise `StorageError` on a full disk, else `failure`;
+    the message ends with `hint`.
     """
     with write_errors(file, failure, hint):
         refuse_special(Path(file), failure, hint)
@@ -95,16 +94,16 @@ def write_file(
 
 
 def name_beside(place: Path, prefix: str = ".") -> Path:
-    """Return a path beside `place`, hidden, that no other process uses."""
-    # short, as a name has at most 255 bytes; random, as processes of several containers may have one number
+    """Return a hidden path in the folder of `place` that no other process uses."""
+    # cut, because a name has at most 255 bytes; random, because processes of several containers may share a number
     return place.with_name(f"{prefix}{place.name[:40]}.{secrets.token_hex(4)}")
 
 
 @contextlib.contextmanager
 def written_beside(place: Path, prefix: str = ".", put: Callable[[Path, Path], None] | None = None) -> Iterator[Path]:
-    """Give a path beside `place` for a new file or folder, which at the end takes its place by a rename.
+    """Yield a temporary path beside `place` for a new file or folder, and rename it to `place` at the end.
 
-    `put(new, place)` may do something else than a rename. Where anything fails, nothing is left beside `place`.
+    `put(new, place)` replaces the rename. After an error nothing is left beside `place`.
     """
     beside = name_beside(place, prefix)
     try:
@@ -115,7 +114,7 @@ def written_beside(place: Path, prefix: str = ".", put: Callable[[Path, Path], N
 
 
 def write_durably(file: Path, content: bytes) -> None:
-    """Write a file that is on the disk when this returns; otherwise a power failure may leave it empty."""
+    """Write a file and return when it is on the disk. Without this a power failure may leave it empty."""
     with file.open("wb") as opened:
         opened.write(content)
         opened.flush()
@@ -123,7 +122,7 @@ def write_durably(file: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Return when the names in a folder are on the disk."""
+    """Write the names in a folder to the disk, and return when they are there."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -132,7 +131,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder where it can be removed; errors of the operating system are ignored."""
+    """Remove a file or a folder if possible; errors of the operating system are ignored."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -153,10 +152,10 @@ def hash_file(file: Path, algorithm: Callable[[], "hashlib._Hash"] = hashlib.sha
 
 @contextlib.contextmanager
 def write_errors(file: str | Path, failure: type[MvsslError] = StorageError, hint: str = "") -> Iterator[None]:
-    """Turn errors of writing `file` inside the block into errors of mvssl that say why.
+    """Turn errors of writing `file` inside the block into errors of mvssl that give the reason.
 
-    Raise `StorageError` where writing ended half-way, as on a full disk or at a limit of file sizes, and `failure` for
-    other errors of the operating system. Errors that do not come from writing are raised unchanged.
+    Raise `StorageError` if writing ended half-way, for example on a full disk. Raise `failure` for other errors of the
+    operating system. Errors that do not come from writing are raised unchanged.
     """
     try:
         yield
@@ -173,7 +172,7 @@ def write_errors(file: str | Path, failure: type[MvsslError] = StorageError, hin
 
 
 def write_picture(figure: "Figure", file: str | Path, hint: str = "") -> Path:
-    """Write a matplotlib figure as a PNG, whatever the suffix of `file`. Raise `OutputError`, `StorageError`."""
+    """Write a matplotlib figure as a PNG for any suffix of `file`. Raise `OutputError` or `StorageError`."""
     image = io.BytesIO()
     figure.savefig(image, format="png")
     write_file(file, image.getvalue(), OutputError, hint)
@@ -181,10 +180,10 @@ def write_picture(figure: "Figure", file: str | Path, hint: str = "") -> Path:
 
 
 def parse_json(text: str) -> Any:
-    """Return what the text holds; None where it is no JSON, too deep, or holds a number of thousands of digits."""
+    """Return the value of a JSON text, or None if it is not valid, too deep, or has a number of thousands of digits."""
     try:
         value = json.loads(text)
-        if "\\ud" in text.lower():  # half a character, which no file and no terminal takes, becomes ?
+        if "\\ud" in text.lower():  # a lone surrogate becomes ?, because it cannot be written or printed
             value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
         return value
     except (ValueError, RecursionError):
@@ -192,7 +191,7 @@ def parse_json(text: str) -> Any:
 
 
 def read_json(file: Path) -> Any:
-    """Return what a JSON file holds; None where it cannot be read, or as in `parse_json`."""
+    """Return the value of a JSON file, or None if it cannot be read or `parse_json` returns None."""
     try:
         return parse_json(file.read_text(errors="replace"))
     except OSError:
@@ -200,7 +199,7 @@ def read_json(file: Path) -> Any:
 
 
 def expand_home(path: str) -> str:
-    """Return the path with ~ or ~USER written out. Raise `ValueError` for an unknown user, or without a home."""
+    """Return the path with ~ or ~USER expanded. Raise `ValueError` if the user or the home folder is unknown."""
     kind, rest = re.fullmatch(r"((?:[a-z]+:)?)(.*)", path, re.DOTALL).groups()  # pyright: ignore[reportOptionalMemberAccess]
     if not rest.startswith("~"):
         return path
@@ -208,18 +207,18 @@ def expand_home(path: str) -> str:
     if expanded.startswith("~"):
         user = rest.partition("/")[0]
         why = "no home folder is known; set HOME" if user == "~" else f"there is no user {user[1:]!r}"
-        raise ValueError(f"{path}: {why}; write {kind}./{rest} for what is really named so")
+        raise ValueError(f"{path}: {why}; write {kind}./{rest} if ~ is part of the name")
     return kind + expanded
 
 
 def check_home(path: str) -> str:
-    """Return the path unchanged. Raise `ValueError` where `expand_home` would."""
+    """Return the path unchanged. Raise `ValueError` if `expand_home` would raise it."""
     expand_home(path)
     return path
 
 
 def home_path(path: str | Path) -> Path:
-    """Return the path with ~ or ~USER written out. Raise `RecipeError`."""
+    """Return the path with ~ or ~USER expanded. Raise `RecipeError`."""
     try:
         return Path(expand_home(str(path)))
     except ValueError as error:
@@ -227,10 +226,10 @@ def home_path(path: str | Path) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where mvssl keeps what it can make again: $MVSSL_CACHE, else ~/.cache/mvssl.
+    """Return the folder for files that mvssl can compute again: $MVSSL_CACHE, else ~/.cache/mvssl.
 
-    Where there is no home, as in some containers, it is a folder of the user's own among the temporary files. Raises
-    `OutputError` where somebody else made it.
+    Without a home folder, as in some containers, it is a private folder of the user in the folder of temporary files.
+    Raise `OutputError` if another user made that folder or can read it.
     """
     if os.environ.get("MVSSL_CACHE"):
         return home_path(os.environ["MVSSL_CACHE"])
@@ -246,5 +245,5 @@ def cache_folder() -> Path:
             f"{folder} cannot be made: {error.strerror}; choose another with MVSSL_CACHE=FOLDER"
         ) from None
     if folder.is_symlink() or stat.st_uid != os.getuid() or stat.st_mode & 0o077:
-        raise OutputError(f"{folder} is not this user's alone; choose another with MVSSL_CACHE=FOLDER")
+        raise OutputError(f"{folder} is open to other users; choose another with MVSSL_CACHE=FOLDER")
     return folder

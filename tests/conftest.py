@@ -1,11 +1,11 @@
-"""What every test may use: gloo processes (see gloo.py), one thread, and torch seeded alike before each test."""
+"""Fixtures of every test: gloo processes, one thread, and the same torch seed before each test."""
 
 import atexit
 import os
 import shutil
 import tempfile
 
-import gloo
+import gloo_processes
 import pytest
 import torch
 
@@ -17,8 +17,8 @@ torch.set_num_threads(1)
 
 @pytest.fixture
 def processes():
-    """`processes(function, *arguments, world=2)` runs a top-level function in real gloo processes; see gloo.py."""
-    return gloo.processes
+    """`processes(function, *arguments, world=2)` runs a function in gloo processes; see gloo_processes.py."""
+    return gloo_processes.processes
 
 
 @pytest.fixture(autouse=True)

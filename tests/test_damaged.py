@@ -8,12 +8,12 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-import forks
+import forked_commands
 import pytest
-import tiny
+import small_runs
 import torch
 from disturbing import at_step, newest_step, recipe_file
-from tiny import trained
+from small_runs import trained
 
 from mvssl.checkpoints import store
 from mvssl.data import loader, open_shards
@@ -26,7 +26,7 @@ from mvssl.training.step import Trainer
 
 @pytest.fixture
 def root(tmp_path):
-    tiny.write_shards(tmp_path / "data" / "train")
+    small_runs.write_shards(tmp_path / "data" / "train")
     return tmp_path
 
 
@@ -59,26 +59,26 @@ def test_a_full_disk_ends_a_run_only_if_it_stays_full(root, small_disk, for_good
             at_step(9, lambda: (small_disk / ".ballast").unlink())(rank)
 
     file = recipe_file(root, train__save_every=2, train__log_every=1)
-    run = forks.start(["train", file], root, prepare=prepare)
+    run = forked_commands.start(["train", file], root, prepare=prepare)
     assert run.wait() == {0: 74 if for_good else 0}, run.stderr()
     assert newest_step(small_disk) == (4 if for_good else 12)
     assert exit_record.read_exit(small_disk).code == (74 if for_good else 0)
     assert not list((small_disk / "checkpoints").glob(".*"))
     if for_good:
         (small_disk / ".ballast").unlink()
-        assert forks.start(["train", file], root).wait() == {0: 0}
-    assert [line["step"] for line in tiny.metrics(small_disk)] == list(range(1, 13))
+        assert forked_commands.start(["train", file], root).wait() == {0: 0}
+    assert [line["step"] for line in small_runs.metrics(small_disk)] == list(range(1, 13))
 
 
-def test_a_read_only_folder_is_73_before_the_data_are_looked_at(root, small_disk):
+def test_a_read_only_folder_exits_with_73_before_data_are_read(root, small_disk):
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     (root / "data" / "train" / "000000.tar").unlink()
-    refused = forks.start(["train", recipe_file(root)], root)
+    refused = forked_commands.start(["train", recipe_file(root)], root)
     assert refused.wait() == {0: 73}
     assert "Read-only file system" in refused.stderr()
 
 
-def test_any_byte_of_a_checkpoint_that_changes_is_found(tmp_path):
+def test_any_changed_byte_of_a_checkpoint_is_detected(tmp_path):
     model, optimizer = trained(0)
     for step in (1, 2):
         found = store.save_checkpoint(tmp_path, step, model, optimizer, {}, keep=2, recipe="a: 1\n")
@@ -91,7 +91,7 @@ def test_any_byte_of_a_checkpoint_that_changes_is_found(tmp_path):
     assert not store.faults(found)
 
 
-def test_each_missing_or_empty_file_of_a_checkpoint_is_found(tmp_path):
+def test_each_missing_or_empty_file_of_a_checkpoint_is_detected(tmp_path):
     model, optimizer = trained(0)
     found = store.save_checkpoint(tmp_path, 1, model, optimizer, {}, keep=2, recipe="a: 1\n")
     for file in list(found.iterdir()):
@@ -112,8 +112,8 @@ class Sentinel:
         return open, (self.file, "w")
 
 
-def test_a_pickle_in_the_place_of_weights_is_refused_and_not_run(root):
-    train(tiny.recipe(root / "data", root / "run", train__steps=2))
+def test_a_pickle_in_place_of_weights_is_refused_and_not_run(root):
+    train(small_runs.recipe(root / "data", root / "run", train__steps=2))
     found = store.newest(root / "run")
     torch.save(Sentinel(root / "was run"), root / "weights.pt")
     bodies = [pickle.dumps(Sentinel(root / "was run")), (root / "weights.pt").read_bytes()]
@@ -125,7 +125,7 @@ def test_a_pickle_in_the_place_of_weights_is_refused_and_not_run(root):
             entries[name] = {"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)}
             (found / store.MANIFEST).write_bytes(json.dumps(entries, indent=1).encode())
             with pytest.raises(DataError):
-                train(tiny.recipe(root / "data", root / "run", train__steps=4))
+                train(small_runs.recipe(root / "data", root / "run", train__steps=4))
         (found / name).write_bytes(before)
         (found / store.MANIFEST).write_bytes(manifest)
     assert not (root / "was run").exists()
@@ -133,8 +133,8 @@ def test_a_pickle_in_the_place_of_weights_is_refused_and_not_run(root):
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("loss", ["empty", "gone"])
-def test_a_shard_that_is_lost_during_a_run_is_counted_sample_by_sample(root, loss, workers):
-    given = tiny.tables(root / "data", root / "run", data__workers=workers, train__steps=5)
+def test_samples_of_a_shard_lost_during_a_run_are_counted(root, loss, workers):
+    given = small_runs.tables(root / "data", root / "run", data__workers=workers, train__steps=5)
     shard = root / "data/train/000002.tar"
 
     def prepare(_: int) -> None:
@@ -148,11 +148,13 @@ def test_a_shard_that_is_lost_during_a_run_is_counted_sample_by_sample(root, los
 
         loop.prepare = prepared
 
-    source = open_shards("train", root / "data", tiny.parse_recipe(given).data.columns)
+    source = open_shards("train", root / "data", small_runs.parse_recipe(given).data.columns)
     lost = {
         source.key(i) for b in loader(source, batch_size=8, seed=0, stop_step=5) for i in b.index.tolist() if i > 32
     }
-    run = forks.start(["train", recipe_file(root, data__workers=workers, train__steps=5)], root, prepare=prepare)
+    run = forked_commands.start(
+        ["train", recipe_file(root, data__workers=workers, train__steps=5)], root, prepare=prepare
+    )
     assert run.wait() == {0: 0}, run.stderr()
     lines = [json.loads(line) for line in (root / "run/bad.jsonl").read_text().splitlines()]
     assert sorted(line["key"] for line in lines) == sorted(lost)
@@ -160,10 +162,10 @@ def test_a_shard_that_is_lost_during_a_run_is_counted_sample_by_sample(root, los
 
 
 @pytest.mark.parametrize("loss", ["empty", "gone"])
-def test_a_shard_that_is_lost_before_a_run_ends_it_with_its_name(root, loss):
+def test_a_shard_lost_before_a_run_ends_it_with_its_name(root, loss):
     shard = root / "data/train/000001.tar"
     shard.write_bytes(b"") if loss == "empty" else shard.unlink()
-    run = forks.start(["train", recipe_file(root, data__train="train/{000000..000002}.tar")], root)
+    run = forked_commands.start(["train", recipe_file(root, data__train="train/{000000..000002}.tar")], root)
     assert run.wait() == {0: 65}
     assert "000001.tar" in run.stderr()
 
@@ -186,7 +188,7 @@ def test_too_many_bad_samples_end_all_processes_after_the_same_step(root):
 
         Trainer.step = stepped
 
-    run = forks.start(["train", recipe_file(root, data__max_bad=0.0001)], root, 2, prepare)
+    run = forked_commands.start(["train", recipe_file(root, data__max_bad=0.0001)], root, 2, prepare)
     assert run.wait(grace=None) == {0: 65, 1: 65}
     assert (root / "step-0").read_text() == (root / "step-1").read_text()
     assert newest_step(root / "run") == int((root / "step-0").read_text()) + 1
@@ -195,17 +197,17 @@ def test_too_many_bad_samples_end_all_processes_after_the_same_step(root):
 
 @pytest.mark.parametrize("change", ["added", "header", "body"])
 def test_shards_that_changed_are_refused(root, change):
-    train(tiny.recipe(root / "data", root / "run", train__steps=2))
+    train(small_runs.recipe(root / "data", root / "run", train__steps=2))
     shard = root / "data/train/000001.tar"
     if change == "added":
-        tiny.rename_samples(shard, shard.with_name("000003.tar"), "x")
+        small_runs.rename_samples(shard, shard.with_name("000003.tar"), "x")
     else:
         with tarfile.open(shard) as tar:
             member = next(member for member in tar if member.name.endswith(".cls"))
         with open(shard, "r+b") as file:
             file.seek(member.offset_data if change == "body" else 0)
             file.write(b"3" if change == "body" else b"9")
-    again = tiny.recipe(root / "data", root / "run", train__steps=4)
+    again = small_runs.recipe(root / "data", root / "run", train__steps=4)
     if change == "header":
         with pytest.raises(DataError, match="000001"):
             train(again)
@@ -214,11 +216,11 @@ def test_shards_that_changed_are_refused(root, change):
             train(again)
 
 
-def test_other_versions_than_a_run_had_are_told_and_written_down(root, capsys):
-    train(tiny.recipe(root / "data", root / "run", train__steps=2))
+def test_changed_versions_are_reported_and_recorded(root, capsys):
+    train(small_runs.recipe(root / "data", root / "run", train__steps=2))
     file = root / "run" / "versions.json"
     now = json.loads(file.read_text())
     file.write_text(json.dumps({**now, "torch": "1.0"}))
-    train(tiny.recipe(root / "data", root / "run", train__steps=4))
+    train(small_runs.recipe(root / "data", root / "run", train__steps=4))
     assert f"version of torch: 1.0 -> {now['torch']}" in capsys.readouterr().err
     assert json.loads(file.read_text()) == now

@@ -7,10 +7,10 @@ import subprocess
 import sys
 import time
 
-import forks
+import forked_commands
 import psutil
 import pytest
-import tiny
+import small_runs
 import torch
 from disturbing import at_step, newest_step, recipe_file, same_weights, send
 
@@ -26,45 +26,47 @@ CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
 @pytest.fixture
 def root(tmp_path):
-    tiny.write_shards(tmp_path / "data" / "train")
+    small_runs.write_shards(tmp_path / "data" / "train")
     return tmp_path
 
 
 @pytest.mark.parametrize(("number", "code"), CODES.items())
 def test_many_signals_save_once_and_the_run_can_continue(root, number, code):
     file = recipe_file(root)
-    first = forks.start(["train", file], root, prepare=at_step(4, send(number, number, signal.SIGTERM, number)))
+    first = forked_commands.start(
+        ["train", file], root, prepare=at_step(4, send(number, number, signal.SIGTERM, number))
+    )
     assert first.wait() == {0: code}, first.stderr()
     assert newest_step(root / "run") == 7  # the step under way, the one that votes, and the one that reads the vote
     assert exit_record.read_exit(root / "run").code == code
-    assert forks.start(["train", file], root).wait() == {0: 0}
-    train(tiny.recipe(root / "data", root / "straight", train__steps=12, train__save_every=100))
+    assert forked_commands.start(["train", file], root).wait() == {0: 0}
+    train(small_runs.recipe(root / "data", root / "straight", train__steps=12, train__save_every=100))
     assert same_weights(root / "run", root / "straight", 12)
 
 
 @pytest.mark.parametrize("rank", [None, 0, 1])
 def test_a_signal_to_one_process_stops_and_saves_all(root, rank):
     act = at_step(4, send(signal.SIGTERM, signal.SIGTERM), rank)
-    stopped = forks.start(["train", recipe_file(root)], root, world=2, prepare=act)
+    stopped = forked_commands.start(["train", recipe_file(root)], root, world=2, prepare=act)
     assert stopped.wait() == {0: 143, 1: 143}, stopped.stderr()
     assert newest_step(root / "run") == 7
 
 
-def test_sigusr1_saves_and_goes_on_to_the_same_weights(root):
-    asked = forks.start(["train", recipe_file(root)], root, prepare=at_step(4, send(signal.SIGUSR1)))
+def test_a_run_with_sigusr1_gives_the_same_weights(root):
+    asked = forked_commands.start(["train", recipe_file(root)], root, prepare=at_step(4, send(signal.SIGUSR1)))
     assert asked.wait() == {0: 0}, asked.stderr()
     steps = [store.step_of(found) for found in store.candidates(root / "run")]
     assert steps == [12, 7]
-    train(tiny.recipe(root / "data", root / "straight", train__steps=12, train__save_every=100))
+    train(small_runs.recipe(root / "data", root / "straight", train__steps=12, train__save_every=100))
     assert same_weights(root / "run", root / "straight", 12)
 
 
-def test_a_hang_up_that_nohup_ignores_changes_nothing(root):
+def test_sighup_under_nohup_changes_nothing(root):
     def prepare(rank: int) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         at_step(4, send(signal.SIGHUP))(rank)
 
-    assert forks.start(["train", recipe_file(root)], root, prepare=prepare).wait() == {0: 0}
+    assert forked_commands.start(["train", recipe_file(root)], root, prepare=prepare).wait() == {0: 0}
 
 
 def test_a_signal_ends_an_endless_wait_for_the_first_batch(root):
@@ -72,7 +74,7 @@ def test_a_signal_ends_an_endless_wait_for_the_first_batch(root):
         mvssl.data.workers.POLL = 0.2
         Trainer.batches = lambda *_: waiting_forever(send(signal.SIGTERM))
 
-    stopped = forks.start(["train", recipe_file(root, data__workers=1)], root, prepare=prepare)
+    stopped = forked_commands.start(["train", recipe_file(root, data__workers=1)], root, prepare=prepare)
     assert stopped.wait() == {0: 143}, stopped.stderr()
 
 
@@ -99,11 +101,11 @@ def test_a_signal_during_train_then_leaves_the_rest_for_later(root):
         curves.save_curves = lambda *_: send(signal.SIGTERM, signal.SIGTERM)() or time.sleep(60)
 
     file = recipe_file(root, train__then=["curves"])
-    stopped = forks.start(["train", file], root, prepare=prepare)
+    stopped = forked_commands.start(["train", file], root, prepare=prepare)
     assert stopped.wait() == {0: 143}, stopped.stderr()
     assert exit_record.read_exit(root / "run").code == 143
     assert newest_step(root / "run") == 12
-    assert forks.start(["train", file], root).wait() == {0: 0}
+    assert forked_commands.start(["train", file], root).wait() == {0: 0}
     assert (root / "run" / "curves.png").is_file()
     assert exit_record.read_exit(root / "run").code == 0
 
@@ -114,7 +116,7 @@ def test_processes_whose_launcher_is_killed_save_and_stop(root, world):
     launcher = os.fork()
     if not launcher:
         os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # as `accelerate launch` does
-        forks.start(["train", file], root, world)
+        forked_commands.start(["train", file], root, world)
         signal.pause()
     run = root / "run"
     while not (run / "metrics.jsonl").is_file():
@@ -125,16 +127,16 @@ def test_processes_whose_launcher_is_killed_save_and_stop(root, world):
     _, alive = psutil.wait_procs(ranks, timeout=30)
     assert not alive
     assert exit_record.read_exit(run).code == 143
-    assert newest_step(run) >= tiny.metrics(run)[-1]["step"]
+    assert newest_step(run) >= small_runs.metrics(run)[-1]["step"]
 
 
 def test_an_interrupted_log_interval_has_the_same_metrics(root):
     for out, act in (("legs", send(signal.SIGTERM)), ("straight", send())):
         file = recipe_file(root, out, train__log_every=5)
-        forks.start(["train", file], root, prepare=at_step(4, act)).wait()
+        forked_commands.start(["train", file], root, prepare=at_step(4, act)).wait()
     assert newest_step(root / "legs") == 7
-    assert forks.start(["train", file.with_name("legs.yaml")], root).wait() == {0: 0}
-    legs, straight = (tiny.metrics(root / out) for out in ("legs", "straight"))
+    assert forked_commands.start(["train", file.with_name("legs.yaml")], root).wait() == {0: 0}
+    legs, straight = (small_runs.metrics(root / out) for out in ("legs", "straight"))
     pace = {"samples_per_second": 0, "data_wait": 0}
     assert [{**line, **pace} for line in legs] == [{**line, **pace} for line in straight]
 
@@ -152,11 +154,11 @@ def test_an_interrupted_check_is_repeated_and_no_checkpoint_rewritten(root):
         Checks._measure = looked
 
     file = recipe_file(root, train__check_every=4, train__steps=6)
-    stopped = forks.start(["train", file], root, prepare=prepare)
+    stopped = forked_commands.start(["train", file], root, prepare=prepare)
     assert stopped.wait() == {0: 143}, stopped.stderr()
     saved = root / "run/checkpoints/step-00000004"
     before = {path.name: (path.stat().st_ino, path.read_bytes()) for path in saved.iterdir()}
-    assert forks.start(["train", file], root).wait() == {0: 0}
+    assert forked_commands.start(["train", file], root).wait() == {0: 0}
     assert {path.name: (path.stat().st_ino, path.read_bytes()) for path in saved.iterdir()} == before
     assert store.best(root / "run") in store.candidates(root / "run")
     assert set(json.loads((root / "run/checkpoints/held_out.json").read_text())) == {"4", "6"}
@@ -181,5 +183,7 @@ def test_a_run_continues_when_nobody_reads_its_messages(root):
         os.dup2(write, 2)
         os.close(read)
 
-    assert forks.start(["train", recipe_file(root, train__log_every=1)], root, prepare=prepare).wait() == {0: 0}
-    assert len(tiny.metrics(root / "run")) == 12
+    assert forked_commands.start(["train", recipe_file(root, train__log_every=1)], root, prepare=prepare).wait() == {
+        0: 0
+    }
+    assert len(small_runs.metrics(root / "run")) == 12

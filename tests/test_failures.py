@@ -6,9 +6,9 @@ import os
 import shutil
 import signal
 
-import forks
+import forked_commands
 import pytest
-import tiny
+import small_runs
 from disturbing import at_step, newest_step, recipe_file, send
 
 from mvssl.checkpoints import store
@@ -20,7 +20,7 @@ from mvssl.training.loop import train
 
 @pytest.fixture
 def root(tmp_path):
-    tiny.write_shards(tmp_path / "data" / "train")
+    small_runs.write_shards(tmp_path / "data" / "train")
     return tmp_path
 
 
@@ -34,16 +34,18 @@ def test_the_third_failed_save_in_a_row_ends_the_run(root, monkeypatch, capsys):
         return save(*given, **keywords)
 
     monkeypatch.setattr(store, "save_checkpoint", failing)
-    train(tiny.recipe(root / "data", root / "run", train__steps=12, train__save_every=3, train__keep=9))
+    train(small_runs.recipe(root / "data", root / "run", train__steps=12, train__save_every=3, train__keep=9))
     assert [store.step_of(found) for found in store.candidates(root / "run")] == [12, 9]
     assert "training goes on" in capsys.readouterr().err
     left[0] = 3
     with pytest.raises(StorageError):
-        train(tiny.recipe(root / "data", root / "other", train__steps=12, train__save_every=3))
+        train(small_runs.recipe(root / "data", root / "other", train__steps=12, train__save_every=3))
 
 
 def test_a_removed_run_folder_ends_the_run(root):
-    gone = forks.start(["train", recipe_file(root)], root, prepare=at_step(4, lambda: shutil.rmtree(root / "run")))
+    gone = forked_commands.start(
+        ["train", recipe_file(root)], root, prepare=at_step(4, lambda: shutil.rmtree(root / "run"))
+    )
     assert gone.wait() == {0: 74}, gone.stderr()
     assert "Traceback" not in gone.stderr()
 
@@ -54,7 +56,7 @@ def test_exhausted_memory_names_the_key_to_lower(root):
 
     for world in (1, 2):
         file = recipe_file(root, f"run{world}")
-        ended = forks.start(["train", file], root, world=world, prepare=at_step(4, starve, rank=world - 1))
+        ended = forked_commands.start(["train", file], root, world=world, prepare=at_step(4, starve, rank=world - 1))
         assert ended.wait(grace=5)[world - 1] == 74, ended.stderr()
         reason = exit_record.read_exit(root / f"run{world}").reason
         assert "data.batch_size" in reason
@@ -63,7 +65,7 @@ def test_exhausted_memory_names_the_key_to_lower(root):
 
 def test_a_killed_run_is_noticed_later(root, capsys):
     file = recipe_file(root)
-    killed = forks.start(["train", file], root, prepare=at_step(4, send(signal.SIGKILL)))
+    killed = forked_commands.start(["train", file], root, prepare=at_step(4, send(signal.SIGKILL)))
     killed.wait()
     record = exit_record.read_exit(root / "run")
     assert (record.code, record.process, record.alive) == (None, killed.children[0], False)
@@ -86,25 +88,25 @@ def test_a_folder_with_other_files_is_not_changed(tmp_path, name):
 
 
 def test_a_run_of_an_earlier_version_continues(root):
-    train(tiny.recipe(root / "data", root / "run", train__steps=2))
+    train(small_runs.recipe(root / "data", root / "run", train__steps=2))
     for name in (".mvssl", "checkpoints/step-00000002/recipe.yaml"):
         (root / "run" / name).unlink()
     manifest = root / "run/checkpoints/step-00000002/MANIFEST.json"
     entries = json.loads(manifest.read_text())
     del entries["recipe.yaml"]
     manifest.write_text(json.dumps(entries, indent=1))
-    assert train(tiny.recipe(root / "data", root / "run", train__steps=4)).step == 4
+    assert train(small_runs.recipe(root / "data", root / "run", train__steps=4)).step == 4
 
 
 @pytest.mark.parametrize("text", ["", "data: {", "a: 1\n"])
 def test_a_damaged_recipe_is_replaced_by_the_copy_in_the_checkpoint(root, text, capsys):
     from mvssl.runs.load import load_run
 
-    train(tiny.recipe(root / "data", root / "run", train__steps=2))
+    train(small_runs.recipe(root / "data", root / "run", train__steps=2))
     (root / "run" / "recipe.yaml").write_text(text)
     assert load_run(root / "run").step == 2
     assert "recipe.yaml" in capsys.readouterr().err
-    assert train(tiny.recipe(root / "data", root / "run", train__steps=4)).step == 4
+    assert train(small_runs.recipe(root / "data", root / "run", train__steps=4)).step == 4
 
 
 def test_a_failed_first_batch_leaves_no_checkpoint(root):
@@ -116,9 +118,9 @@ def test_a_failed_first_batch_leaves_no_checkpoint(root):
 
         ShardSource.__getitem__ = fails
 
-    assert forks.start(["train", recipe_file(root)], root, prepare=prepare).wait() == {0: 74}
+    assert forked_commands.start(["train", recipe_file(root)], root, prepare=prepare).wait() == {0: 74}
     assert store.candidates(root / "run") == []
-    assert forks.start(["train", recipe_file(root, data__batch_size=4)], root).wait() == {0: 0}
+    assert forked_commands.start(["train", recipe_file(root, data__batch_size=4)], root).wait() == {0: 0}
 
 
 def test_checks_on_a_full_disk_cost_no_step(root, monkeypatch, capsys):
@@ -128,6 +130,6 @@ def test_checks_on_a_full_disk_cost_no_step(root, monkeypatch, capsys):
         raise StorageError(os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(check, "write_file", full)
-    train(tiny.recipe(root / "data", root / "run", train__steps=6, train__check_every=3, train__save_every=3))
+    train(small_runs.recipe(root / "data", root / "run", train__steps=6, train__check_every=3, train__save_every=3))
     assert newest_step(root / "run") == 6
     assert "training goes on" in capsys.readouterr().err

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow
 import pytest
 import torch
+from full_disk import files_of_at_most
 from matplotlib.figure import Figure
 from PIL import Image
 from pyarrow import parquet
 from safetensors.torch import save_file
-from storage import files_of_at_most
 
 from mvssl.bench import bench_reader, bench_train, bench_views
 from mvssl.bench.rivals import draw
@@ -25,7 +25,7 @@ def pipe(tmp_path):
     return tmp_path / "pipe"
 
 
-def test_a_pipe_a_device_or_a_folder_is_refused_before_the_work_and_after_it_and_stays(tmp_path, pipe):
+def test_pipes_devices_and_folders_are_refused_and_kept(tmp_path, pipe):
     (tmp_path / "link").symlink_to(pipe)
     for place, said in ((pipe, "pipe"), (tmp_path / "link", "pipe"), (tmp_path, "a folder")):
         with pytest.raises(OutputError, match=f"it is .*{said}.*--json FILE"):
@@ -40,7 +40,7 @@ def test_a_pipe_a_device_or_a_folder_is_refused_before_the_work_and_after_it_and
     assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
 
 
-def test_only_an_older_file_of_the_kind_or_an_empty_one_is_written_over(tmp_path):
+def test_only_an_older_file_of_the_kind_or_an_empty_file_is_replaced(tmp_path):
     for kind, content, allowed in (
         (RECORDS, b'\n[{"probe"', True), (RECORDS, b"", True), (RECORDS, b"data:\n", False), (RECORDS, b"{}", False),
         (PICTURE, b"\x89PNG\r\n", True), (PICTURE, b"data:\n", False), (PICTURE, b"\xff\xd8\xff", False),
@@ -54,7 +54,7 @@ def test_only_an_older_file_of_the_kind_or_an_empty_one_is_written_over(tmp_path
         assert (tmp_path / "x").read_bytes() == content
 
 
-def test_the_folder_is_made_a_link_followed_and_a_name_as_long_as_names_can_be_written(tmp_path):
+def test_folders_are_made_links_followed_and_long_names_written(tmp_path):
     check_output(tmp_path / "a" / "b" / "x.json", RECORDS)
     assert (tmp_path / "a" / "b").is_dir()
     (tmp_path / "link").symlink_to("x")
@@ -65,24 +65,24 @@ def test_the_folder_is_made_a_link_followed_and_a_name_as_long_as_names_can_be_w
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "link", "n" * 255, "x"]
 
 
-def test_a_picture_is_a_png_whatever_its_name(tmp_path):
+def test_a_picture_is_a_png_for_any_suffix(tmp_path):
     write_picture(Figure(), tmp_path / "a.pdf")
     assert (tmp_path / "a.pdf").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_benchmark_tries_the_place_of_its_result_before_anything_else(pipe):
+def test_a_benchmark_checks_its_output_file_first(pipe):
     for bench in (lambda **given: bench_train(None, **given), lambda **given: bench_reader(None, **given), bench_views):
         with pytest.raises(OutputError, match="--json FILE"):
             bench(json_file=pipe)
 
 
-def test_the_picture_of_a_race_that_cannot_be_drawn_is_a_sentence(tmp_path):
+def test_a_race_picture_that_cannot_be_written_is_an_output_error(tmp_path):
     found = {"curves": {"ours": [{"minutes": 1.0, "accuracy": 0.5}]}, "minutes": 1.0}
     with pytest.raises(OutputError, match=r"nowhere/race\.png cannot be written: No such file"):
         draw(found, tmp_path / "nowhere" / "race.png")
 
 
-def test_a_full_disk_is_a_failed_write_whatever_else_would_be(tmp_path):
+def test_a_full_disk_is_a_storage_error_whatever_the_failure_class(tmp_path):
     write_file(tmp_path / "a.json", "[]")
     with files_of_at_most(10), pytest.raises(StorageError, match=r"a\.json cannot be written: File too large; choose"):
         write_file(tmp_path / "a.json", "[" + 20 * " " + "]", OutputError, "; choose another")
@@ -92,7 +92,7 @@ def test_a_full_disk_is_a_failed_write_whatever_else_would_be(tmp_path):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
-def test_errors_of_libraries_that_write_are_failed_writes_and_others_pass(tmp_path):
+def test_errors_of_writing_libraries_are_storage_errors_others_pass(tmp_path):
     for write in (
         lambda file: save_file({"x": torch.zeros(99)}, file),
         lambda file: parquet.write_table(pyarrow.table({"x": range(99)}), file),

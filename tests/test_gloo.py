@@ -4,7 +4,7 @@ import time
 
 import pytest
 import torch
-from gloo import processes
+from gloo_processes import processes
 
 from mvssl.distributed import collectives
 

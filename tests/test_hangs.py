@@ -6,10 +6,10 @@ import signal
 import threading
 import time
 
-import forks
+import forked_commands
 import psutil
 import pytest
-import tiny
+import small_runs
 from disturbing import at_step, newest_step, recipe_file, send
 
 import mvssl.data.workers
@@ -21,14 +21,14 @@ from mvssl.training.loop import train
 
 @pytest.fixture
 def root(tmp_path):
-    tiny.write_shards(tmp_path / "data" / "train")
+    small_runs.write_shards(tmp_path / "data" / "train")
     return tmp_path
 
 
 @pytest.mark.parametrize("step", [0, 4])
 def test_a_suspended_process_is_named_and_ends_the_run_with_75(root, step):
     file = recipe_file(root, train__hang_timeout=2)
-    hung = forks.start(["train", file], root, world=2, prepare=at_step(step, send(signal.SIGSTOP), rank=1))
+    hung = forked_commands.start(["train", file], root, world=2, prepare=at_step(step, send(signal.SIGSTOP), rank=1))
     begin = time.monotonic()
     assert hung.wait(grace=0) == {0: 75, 1: -9}, hung.stderr()
     assert time.monotonic() - begin < 20
@@ -39,14 +39,14 @@ def test_a_suspended_process_is_named_and_ends_the_run_with_75(root, step):
 
 def test_a_process_whose_main_thread_hangs_is_named(root):
     file = recipe_file(root, train__hang_timeout=2)
-    hung = forks.start(["train", file], root, world=2, prepare=at_step(4, lambda: time.sleep(600), rank=1))
+    hung = forked_commands.start(["train", file], root, world=2, prepare=at_step(4, lambda: time.sleep(600), rank=1))
     assert set(hung.wait().values()) <= {75, -15}
     assert "process 1 (" in exit_record.read_exit(root / "run").reason
 
 
 def test_a_pause_of_a_whole_run_is_no_hang(root):
     file = recipe_file(root, train__hang_timeout=1, data__workers=1)
-    run = forks.start(["train", file], root, prepare=at_step(4, lambda: time.sleep(0.5)))
+    run = forked_commands.start(["train", file], root, prepare=at_step(4, lambda: time.sleep(0.5)))
     tree = [run.children[0]]
     time.sleep(1)
     tree += [child.pid for child in psutil.Process(tree[0]).children(recursive=True)]
@@ -65,12 +65,12 @@ def test_a_lost_loader_process_is_named_and_the_steps_are_saved(root, number, co
             worker.send_signal(number)
 
     file = recipe_file(root, data__workers=2, train__steps=30, train__hang_timeout=2)
-    ended = forks.start(["train", file], root, prepare=at_step(10, act))
+    ended = forked_commands.start(["train", file], root, prepare=at_step(10, act))
     assert ended.wait() == {0: code}, ended.stderr()
     assert "Traceback" not in ended.stderr()
     assert "loader process " in exit_record.read_exit(root / "run").reason
     assert newest_step(root / "run") > 10
-    assert forks.start(["train", file], root).wait() == {0: 0}
+    assert forked_commands.start(["train", file], root).wait() == {0: 0}
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGSTOP, 75), (signal.SIGKILL, 74)])
@@ -90,7 +90,7 @@ def test_lost_loader_processes_in_a_check_end_the_run_saved(root, number, code):
         held_out._encode_clean = seen
 
     changes = {"train__check_every": 4, "train__hang_timeout": 2, "data__workers": 1, "data__label": None}
-    ended = forks.start(["train", recipe_file(root, **changes)], root, prepare=prepare)
+    ended = forked_commands.start(["train", recipe_file(root, **changes)], root, prepare=prepare)
     assert ended.wait() == {0: code}, ended.stderr()
     assert newest_step(root / "run") == 4
     assert "Traceback" not in ended.stderr()
@@ -99,7 +99,7 @@ def test_lost_loader_processes_in_a_check_end_the_run_saved(root, number, code):
 def test_a_stall_that_ends_by_itself_is_no_hang(root):
     """All processes stand still for longer than half the limit, and for a moment beyond the look at each other."""
     file = recipe_file(root, train__hang_timeout=4)
-    run = forks.start(["train", file], root, world=2, prepare=at_step(4, lambda: time.sleep(3.4)))
+    run = forked_commands.start(["train", file], root, world=2, prepare=at_step(4, lambda: time.sleep(3.4)))
     assert run.wait() == {0: 0, 1: 0}, run.stderr()
 
 
@@ -113,11 +113,11 @@ def test_a_process_that_waits_for_its_data_is_named(root):
         if rank == 1:
             ShardSource.__getitem__ = lambda self, i: time.sleep(0.02) or read(self, i)
 
-    run = forks.start(["train", file], root, world=2, prepare=prepare)
+    run = forked_commands.start(["train", file], root, world=2, prepare=prepare)
     assert run.wait() == {0: 0, 1: 0}, run.stderr()
     assert "process 1 waits for data" in run.stderr()
-    train(tiny.recipe(root / "data", root / "straight", train__steps=12, train__log_every=4))
-    runs = [[line["loss"] for line in tiny.metrics(root / out)] for out in ("run", "straight")]
+    train(small_runs.recipe(root / "data", root / "straight", train__steps=12, train__log_every=4))
+    runs = [[line["loss"] for line in small_runs.metrics(root / out)] for out in ("run", "straight")]
     assert runs[0] == pytest.approx(runs[1], abs=1e-3)
 
 
@@ -132,7 +132,7 @@ def test_a_child_process_of_the_user_is_no_loader_process():
         child.join()
 
 
-def test_a_dead_copier_of_pinned_memory_is_no_endless_wait():
+def test_a_dead_pin_memory_thread_causes_no_endless_wait():
     class Stuck:
         _pin_memory_thread = threading.Thread()  # not started: not alive
 
@@ -160,7 +160,7 @@ def test_an_error_of_the_reader_is_no_failure_of_loader_processes():
 
 def test_lingering_workers_of_a_killed_run_hold_no_lock(root):
     file = recipe_file(root, data__workers=1)
-    run = forks.start(["train", file], root, prepare=at_step(4, lambda: time.sleep(30)))
+    run = forked_commands.start(["train", file], root, prepare=at_step(4, lambda: time.sleep(30)))
     while not (children := psutil.Process(run.children[0]).children()):
         time.sleep(0.01)
     time.sleep(0.5)

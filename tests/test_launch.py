@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
+import small_runs
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
@@ -31,9 +31,9 @@ def launch(recipe: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    tiny.write_shards(tmp_path / "data" / "train")
+    small_runs.write_shards(tmp_path / "data" / "train")
     file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(tiny.tables(tmp_path / "data", tmp_path / "run", train__steps=2)))
+    file.write_text(yaml.safe_dump(small_runs.tables(tmp_path / "data", tmp_path / "run", train__steps=2)))
     return file
 
 
@@ -51,7 +51,7 @@ def test_a_mistake_under_the_launcher_leaves_its_code_in_the_run_folder(recipe, 
     assert yaml.safe_load((tmp_path / "run" / "exit.json").read_text())["code"] == 64
 
 
-def test_missing_shards_end_all_processes_with_a_sentence_and_no_stack_trace(recipe, tmp_path):
+def test_missing_shards_end_all_processes_without_a_trace(recipe, tmp_path):
     done = launch(recipe, "data.train=nowhere/*.tar")
     assert done.returncode != 0
     assert "mvssl: no shards match" in done.stderr
@@ -69,7 +69,7 @@ def test_accelerate_reads_every_configuration(name, processes, machines):
 
 
 @pytest.mark.parametrize(("processes", "lonely"), [("2", True), ("1", False)])
-def test_a_launcher_that_starts_one_process_of_two_is_told(processes, lonely, monkeypatch):
+def test_a_launcher_that_starts_one_process_of_two_is_reported(processes, lonely, monkeypatch):
     words = [
         "--cpu",
         "--num_processes",

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
+import small_runs
 import typer.main
 
 import mvssl
@@ -87,9 +87,9 @@ def test_a_function_takes_every_option_of_its_command(name):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("public")
-    tiny.write_shards(root / "train")
+    small_runs.write_shards(root / "train")
     file = root / "recipe.yaml"
-    file.write_text(to_yaml(tiny.recipe(root, root / "run")))
+    file.write_text(to_yaml(small_runs.recipe(root, root / "run")))
     return train(file, ["train.steps=2", "train.then=[export]"]).folder
 
 
@@ -107,7 +107,7 @@ def test_train_changes_an_open_recipe_by_overrides(run, tmp_path):
 
 @pytest.mark.parametrize("then", ["evaluate", "views"])
 def test_a_dataset_in_place_of_shards_refuses_what_reads_shards(run, tmp_path, then):
-    recipe = tiny.recipe(run.parent, tmp_path, train__then=[then], train__steps=1)
+    recipe = small_runs.recipe(run.parent, tmp_path, train__then=[then], train__steps=1)
     with pytest.raises(RecipeError, match=r"^train\.then"):
         train(recipe, data=[{"image": None}])
 

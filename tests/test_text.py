@@ -2,7 +2,7 @@
 
 import re
 
-import tiny
+import small_runs
 
 from mvssl.cli.main import main
 from mvssl.text import counted
@@ -13,8 +13,8 @@ def test_one_is_singular_and_thousands_have_a_comma():
     assert (counted(1, "class", "classes"), counted(2, "class", "classes")) == ("1 class", "2 classes")
 
 
-def test_a_shard_of_one_sample_is_told_in_the_singular(tmp_path, capsys):
-    tiny.write_shards(tmp_path / "one", (1,))
+def test_a_shard_of_one_sample_is_reported_in_the_singular(tmp_path, capsys):
+    small_runs.write_shards(tmp_path / "one", (1,))
     for verb in ("index", "verify"):
         main([verb, str(tmp_path / "one")])
     said = capsys.readouterr().out

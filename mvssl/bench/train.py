@@ -24,7 +24,7 @@ from mvssl.checkpoints import store
 from mvssl.data import Batch
 from mvssl.distributed import collectives
 from mvssl.objectives import Context
-from mvssl.process.signals import StopSignal
+from mvssl.process.signals import StopRequest
 from mvssl.random import Draws
 from mvssl.recipe import Recipe
 from mvssl.training.ledger import Ledger
@@ -62,7 +62,7 @@ def run_loop(trainer: Trainer, folder: Path, watch: Stopwatch) -> Iterator[int]:
     log.console.quiet = True
     ledger = Ledger(folder / "bad.jsonl", table.data.batch_size, table.data.max_bad)
     batches = _copied(trainer.batches(0, FOREVER), trainer.accelerator.device, watch)
-    return run_steps(trainer, batches, ledger, log, StopSignal(), watch.enter)
+    return run_steps(trainer, batches, ledger, log, StopRequest(), watch.enter)
 
 
 def _copied(batches: Iterable[Batch], device: torch.device, watch: Stopwatch) -> Iterator[Batch]:

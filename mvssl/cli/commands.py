@@ -66,7 +66,7 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
     """
     from mvssl.process.signals import BEFORE_FIRST_STEP, stop_signals
 
-    with stop_signals() as stop, stop.at_once(BEFORE_FIRST_STEP):
+    with stop_signals() as stop, stop.interruptible(BEFORE_FIRST_STEP):
         from mvssl.recipe import load_recipe
 
         loaded = load_recipe(recipe, overrides or [])  # a mistake in it shows before torch is imported

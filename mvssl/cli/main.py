@@ -13,16 +13,16 @@ from typing import Any
 from mvssl.errors import BROKEN_PIPE, BUG, MvsslError, RecipeError
 from mvssl.files import expand_home
 from mvssl.process.signals import Stopped, exit_code, stop_signals
-from mvssl.process.streams import complain, flushed, open_streams
-from mvssl.process.system_errors import as_known
+from mvssl.process.streams import flush_stdout, print_error, reopen_closed_streams
+from mvssl.process.system_errors import as_storage_error
 from mvssl.text import printable
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `mvssl` and `python -m mvssl`."""
-    open_streams()
+    reopen_closed_streams()
     # Nothing changes how a process ends once that is decided: a second signal may come within the same second.
-    code = flushed(_run(sys.argv[1:] if arguments is None else arguments, restore_signals=arguments is not None))
+    code = flush_stdout(_run(sys.argv[1:] if arguments is None else arguments, restore_signals=arguments is not None))
     if code:
         sys.exit(code)
 
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(arguments: list[str], restore_signals: bool) -> int:
     """Do what the words say; the exit code, when the sentence is written."""
     try:
-        with stop_signals(restore_signals) as stop, stop.at_once("interrupted"):
+        with stop_signals(restore_signals) as stop, stop.interruptible("interrupted"):
             from mvssl.cli.commands import app  # here, so that a signal during the import is no stack trace
 
             code = app(_readable(arguments), prog_name="mvssl", standalone_mode=False)
@@ -39,12 +39,12 @@ def _run(arguments: list[str], restore_signals: bool) -> int:
             return BROKEN_PIPE
         raise
     except Stopped as stopped:  # between two parts of the work
-        complain("interrupted")
+        print_error("interrupted")
         return exit_code(stopped.number)
     except Exception as error:
         return _told(error)
     if isinstance(code, int) and code:  # typer makes an exit code of Ctrl-C
-        complain("interrupted")
+        print_error("interrupted")
         return code
     return 0
 
@@ -52,11 +52,11 @@ def _run(arguments: list[str], restore_signals: bool) -> int:
 def _told(error: Exception) -> int:
     """Say what ended the command; its exit code."""
     usage = _usage_error(error)
-    known = error if isinstance(error, MvsslError) else RecipeError(usage) if usage else as_known(error)
+    known = error if isinstance(error, MvsslError) else RecipeError(usage) if usage else as_storage_error(error)
     if known:
-        complain(printable(str(known), keep="\n"))
+        print_error(printable(str(known), keep="\n"))
         return known.code
-    complain(
+    print_error(
         "".join(traceback.format_exception(error)).rstrip()
         + "\nmvssl: this is a bug in mvssl, or in a class of yours that the recipe names; please report it"
     )

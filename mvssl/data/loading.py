@@ -203,7 +203,7 @@ class _ShuffledReader(_Reader):
         """Return number and content of the first good substitute at a position, or of the last one that was tried."""
         index, sample = 0, SampleError("not tried")
         for attempt in range(1, SUBSTITUTES + 1):
-            index = self.order.stand_in(position, attempt)
+            index = self.order.substitute(position, attempt)
             sample = self._read(index)
             if not isinstance(sample, SampleError):
                 break
@@ -232,7 +232,7 @@ class _SequentialReader(_Reader):
 
 
 def _storage_error(error: ReadError) -> StorageError:
-    return StorageError(f"{error}; once it can be read again, the same command goes on")
+    return StorageError(f"{error}; once it can be read again, the same command continues the run")
 
 
 def _identity(batch: Any) -> Any:

@@ -109,8 +109,8 @@ def _worker_error(error: Exception, workers: list[BaseProcess]) -> StorageError:
         code = dead[0].exitcode
         end = f"signal {-code}" if code is not None and code < 0 else f"code {code}"
         return StorageError(
-            f"loader process {dead[0].pid} ended with {end}, perhaps because memory ran out; the same command goes on "
-            "from the last checkpoint; data.workers=0 loads in the training process"
+            f"loader process {dead[0].pid} ended with {end}, perhaps because memory ran out; the same command "
+            "continues from the last checkpoint; data.workers=0 loads in the training process"
         )
     first = str(error).partition("\n")[0] or type(error).__name__
     return StorageError(f"a loader process failed: {first}; try fewer data.workers, or a larger `ulimit -n`")

@@ -31,7 +31,7 @@ from mvssl.evaluation.results.tables import tables, with_lines
 from mvssl.evaluation.subject import Subject, encoders_under_test, open_subject
 from mvssl.files import RECORDS, check_output
 from mvssl.runs.load import LoadedRun, which_weights
-from mvssl.views import build_alike
+from mvssl.views import build_matching_views
 
 
 @enough_memory(LESS)
@@ -85,7 +85,7 @@ def evaluate(
     needs = {"labels": need_labels(planned), "segments": need_segments(planned)}
     sources = collectives.run_main_first(lambda: open_splits(subject.recipe, data, test, other, **needs))
     for source in sources.shards.values():
-        build_alike(subject.recipe.views, source.shapes, subject.views.shapes, subject.name)
+        build_matching_views(subject.recipe.views, source.shapes, subject.views.shapes, subject.name)
     shared = Measurement(subject, sources, seed, batch_size, subject.recipe.evaluate.precision, device)
     home = next(subject.model.parameters()).device
     try:

@@ -1,5 +1,6 @@
-"""The process of a command: signals, standard streams, and errors of the operating system.
+"""The process of a command: signals, standard streams, progress bars, errors of the operating system.
 
 in   signals from outside, streams that may be closed, exceptions
-out  a request to stop or to save, output that never fails a run, an `MvsslError` that says what to do
+out  a request to stop or to save (`signals`), output that never ends a run (`stderr`, `streams`),
+     a `StorageError` that says what to do (`system_errors`)
 """

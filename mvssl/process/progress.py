@@ -1,4 +1,4 @@
-"""A progress bar on standard error. It shows on a terminal only, and only for work that takes more than a second."""
+"""A progress bar on standard error. It appears on a terminal only, and only if the work takes more than a second."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 
 
 def progress_bar(items: Iterable[Item], label: str, total: int, shown: bool = True) -> Iterator[Item]:
-    """Yield `items`, with a bar that shows `label` and counts to `total`."""
+    """Yield `items` and show a progress bar with `label` that counts to `total`."""
     if not (shown and sys.stderr.isatty()):
         yield from items
         return

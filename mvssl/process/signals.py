@@ -1,11 +1,11 @@
 """Signals that ask a process to stop, or to save.
 
-in   SIGTERM, SIGINT (Ctrl-C) and SIGHUP ask to save and stop; SIGUSR1 asks to save and go on
-out  `StopSignal`: flags that the training loop reads between steps; elsewhere the work ends at once with `Interrupted`
+in   SIGTERM, SIGINT (Ctrl-C) and SIGHUP request to save and stop; SIGUSR1 requests to save and continue
+out  `StopRequest`: flags that the training loop reads between steps; other work is interrupted with `Interrupted`
 
-The first request to stop counts, and later ones change nothing: launchers, schedulers and terminals send several. A
-signal that was ignored when the process started stays ignored, as `nohup` wants it.
-The module needs neither torch nor timm. Their imports take seconds, in which a signal may come as well.
+The first request to stop counts. Later ones change nothing, because launchers, schedulers and terminals send several.
+A signal that was ignored when the process started stays ignored: `nohup` relies on this.
+The module imports neither torch nor timm. Their imports take seconds, and a signal may come during them.
 """
 
 import contextlib
@@ -17,99 +17,103 @@ from types import FrameType
 
 from mvssl.errors import Interrupted
 
-BEFORE_FIRST_STEP = "stopped before the first step, so there was nothing to save; the same command goes on"
+BEFORE_FIRST_STEP = "stopped before the first step, so there was nothing to save; the same command continues the run"
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 _HANDLED = (*CODES, signal.SIGUSR1)
 
 
 def exit_code(number: int) -> int:
-    """143, 130 or 129: 128 and the number of the signal, as shells have it."""
+    """Return 143, 130 or 129: 128 plus the number of the signal, as shells do."""
     return CODES[signal.Signals(number)]
 
 
 class Stopped(BaseException):
-    """A signal came during work that may end at once. Not an `Exception`, so that no handler for errors catches it."""
+    """A signal came during interruptible work. It is no `Exception`, so that no error handler catches it."""
 
     def __init__(self, number: int):
         super().__init__(number)
         self.number = number
 
 
-class StopSignal:
-    """What the signals of this process have asked for so far."""
+class StopRequest:
+    """The requests to stop or to save that signals have made to this process."""
 
     def __init__(self):
-        self.received: int | None = None  # the first signal that asked to stop
-        self.save_asked = False  # SIGUSR1 came; whoever has saved sets it back
-        self._ends_at_once = False
+        self.signal: int | None = None  # the number of the first signal that requested to stop
+        self.save_requested = False  # set by SIGUSR1; the code that saves resets it
+        self._interrupts = False
         self._process = os.getpid()
 
-    def is_asked(self) -> bool:
-        """Return whether a signal asked this process to stop."""
-        return self.received is not None
+    def is_requested(self) -> bool:
+        """Return whether a signal requested this process to stop."""
+        return self.signal is not None
 
     @property
     def code(self) -> int:
-        """The exit code that belongs to the signal: 143, 130 or 129."""
-        return exit_code(self.received or signal.SIGTERM)
+        """The exit code of the signal: 143, 130 or 129."""
+        return exit_code(self.signal or signal.SIGTERM)
 
     @contextlib.contextmanager
-    def at_once(self, text: str) -> Iterator[None]:
-        """Inside, a signal ends the work at once: `Interrupted` with `text`, after its `finally` clauses have run."""
-        if self.received is None:
-            with contextlib.suppress(Stopped), self._ending_at_once(True):
+    def interruptible(self, text: str) -> Iterator[None]:
+        """End the work in the block when a signal comes. Raise `Interrupted` with `text` after its `finally` clauses.
+
+        A request that came before the block raises at the end of the block.
+        """
+        if self.signal is None:
+            with contextlib.suppress(Stopped), self._set_interrupts(True):
                 yield
-        if self.received is not None:
+        if self.signal is not None:
             raise Interrupted(text, self.code)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside, a signal only sets a flag."""
-        with self._ending_at_once(False):
+        """Inside the block, a signal only sets a flag."""
+        with self._set_interrupts(False):
             yield
 
     @contextlib.contextmanager
-    def _ending_at_once(self, value: bool) -> Iterator[None]:
-        before, self._ends_at_once = self._ends_at_once, value
+    def _set_interrupts(self, value: bool) -> Iterator[None]:
+        before, self._interrupts = self._interrupts, value
         try:
             yield
         finally:
-            self._ends_at_once = before
+            self._interrupts = before
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if os.getpid() != self._process:
-            return  # a child process between its fork and its own handlers: its parent decides
+            return  # a forked child that has no handlers of its own yet; its parent decides
         if number == signal.SIGUSR1:
-            self.save_asked = True
-            self._say("SIGUSR1 received: saves after this step and goes on")
+            self.save_requested = True
+            self._print("SIGUSR1 received: saving after this step, then continuing")
             return
-        if self.received is not None:
+        if self.signal is not None:
             return
-        self.received = number
-        if self._ends_at_once:
+        self.signal = number
+        if self._interrupts:
             raise Stopped(number)
-        self._say(f"{signal.Signals(number).name} received: saves and stops")
+        self._print(f"{signal.Signals(number).name} received: saving, then stopping")
 
-    def _say(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # not print: the signal may have interrupted another print
+    def _print(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # not print(): the signal may have interrupted another print()
             os.write(2, f"mvssl: {text}\n".encode())
 
 
-_active: StopSignal | None = None
+_active: StopRequest | None = None
 
 
 @contextlib.contextmanager
-def stop_signals(restore: bool = True) -> Iterator[StopSignal]:
-    """Install the handlers. Afterwards the earlier ones are back or, without `restore`, the signals are ignored.
+def stop_signals(restore: bool = True) -> Iterator[StopRequest]:
+    """Install signal handlers and yield the `StopRequest` that they set.
 
-    Inside another `stop_signals` it gives that one's `StopSignal`. Outside the main thread, where Python allows no
-    handlers, the flags stay unset.
+    At the end the earlier handlers are restored; without `restore` the signals are ignored from then on.
+    A nested call yields the `StopRequest` of the outer call. Python allows handlers in the main thread only, so in
+    other threads the flags stay unset.
     """
     global _active
     if _active is not None:
         yield _active
         return
-    stop, before = StopSignal(), {}
+    stop, before = StopRequest(), {}
     if threading.current_thread() is threading.main_thread():
         _active = stop
         for number in _HANDLED:
@@ -124,6 +128,6 @@ def stop_signals(restore: bool = True) -> Iterator[StopSignal]:
 
 
 def ignore_signals() -> None:
-    """From here on no signal ends this process: for loader processes, and for the last moments of others."""
+    """Ignore the signals from now on: for loader processes, and for other processes that are about to end."""
     for number in _HANDLED:
         signal.signal(number, signal.SIG_IGN)

@@ -1,7 +1,7 @@
-"""Standard error of a long run: whoever reads it may go away, and the run goes on.
+"""Standard error of a long run: the run continues when nobody can read it any more.
 
-`mvssl train ... 2>&1 | tee log` loses its reader when tee is killed, a log file may fill its disk, and a terminal may
-hang up. What a run did stands in its folder in any case.
+`mvssl train ... 2>&1 | tee log` loses its reader when tee is killed. A log file may fill its disk, and a terminal may
+be closed. The run folder records what the run did in any case.
 """
 
 import contextlib
@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from mvssl.process.streams import give_up
+from mvssl.process.streams import discard_output
 
 
-class _Forgiving:
-    """A text stream whose errors are dropped: after the first one nothing more is written."""
+class _TolerantStream:
+    """A text stream that ignores errors of writing. After the first error it writes nothing more."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -32,17 +32,17 @@ class _Forgiving:
         try:
             yield
         except OSError:
-            give_up(self._stream)  # also what is still in the buffer, and what torch's own code prints
+            discard_output(self._stream)  # also the text in the buffer, and what torch's C++ code prints
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
 @contextlib.contextmanager
-def forgiving_stderr() -> Iterator[None]:
-    """Inside, standard error never fails."""
+def tolerant_stderr() -> Iterator[None]:
+    """Inside the block, writing to standard error never raises."""
     before = sys.stderr
-    sys.stderr = _Forgiving(before)  # pyright: ignore[reportAttributeAccessIssue]
+    sys.stderr = _TolerantStream(before)  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:

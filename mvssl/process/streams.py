@@ -1,4 +1,4 @@
-"""Standard streams that can be written to the end, whatever the caller closed."""
+"""Standard streams of a command: they stay usable when the caller closed one or stopped reading."""
 
 import contextlib
 import os
@@ -8,42 +8,42 @@ from typing import IO
 from mvssl.errors import BROKEN_PIPE, StorageError
 
 
-def open_streams() -> None:
-    """Put /dev/null where the caller closed a standard stream, lest the next file that is opened takes its place."""
+def reopen_closed_streams() -> None:
+    """Open /dev/null for each standard stream that the caller closed. Otherwise the next open file gets its number."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this stream's
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 to the end
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 stays open
 
 
-def flushed(code: int) -> int:
-    """The exit code once all that was printed is written: `code`, or another where that fails."""
+def flush_stdout(code: int) -> int:
+    """Flush standard output and return the exit code: `code`, or the code of the error if flushing fails."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         code = code or BROKEN_PIPE
-        give_up(sys.stdout)
+        discard_output(sys.stdout)
     except OSError as error:
         code = code or StorageError.code
-        give_up(sys.stdout)
-        complain(f"standard output cannot be written: {error.strerror}")
+        discard_output(sys.stdout)
+        print_error(f"standard output cannot be written: {error.strerror}")
     return code
 
 
-def complain(text: str) -> None:
-    """On standard error, with the process's number where it is not the main one; silent where nobody reads it."""
+def print_error(text: str) -> None:
+    """Print a message on standard error, with the rank unless it is 0. If nobody can read it, do nothing."""
     rank = os.environ.get("RANK", "0")
     try:
         print(f"mvssl{'' if rank == '0' else f' (process {rank})'}: {text}", file=sys.stderr, flush=True)
     except OSError:
-        give_up(sys.stderr)
+        discard_output(sys.stderr)
 
 
-def give_up(stream: IO) -> None:
-    """Send what is still to be printed nowhere; Python would complain of it at its end."""
+def discard_output(stream: IO) -> None:
+    """Send the rest of a stream's output to /dev/null; otherwise Python reports an error when it exits."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

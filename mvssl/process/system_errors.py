@@ -1,7 +1,7 @@
-"""Errors of the operating system and of memory as an `MvsslError` that says what to do.
+"""Turn errors of the operating system and of memory into a `StorageError` that says what to do.
 
 in   an exception
-out  a `StorageError`, or None for a bug
+out  a `StorageError`, or None for any other exception
 """
 
 import errno
@@ -18,8 +18,8 @@ NO_MEMORY = re.compile("out of memory|can.t allocate memory|cannot allocate memo
 NO_FILES = re.compile("too many open files", re.IGNORECASE)
 
 
-def as_known(error: BaseException) -> MvsslError | None:
-    """The sentence for a machine that gave out: disk, files, rights, memory. None for anything else."""
+def as_storage_error(error: BaseException) -> MvsslError | None:
+    """Return the `StorageError` for an error of disk, open files, permissions or memory, else None."""
     first = str(error).strip().partition("\n")[0]
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError | OSError) and NO_MEMORY.search(str(error))):
         return StorageError(
@@ -31,6 +31,6 @@ def as_known(error: BaseException) -> MvsslError | None:
         return StorageError("too many open files; raise the limit, as with `ulimit -n 4096`, or lower data.workers")
     if isinstance(error, OSError) and number in (*FULL, *OTHER):
         place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        way_out = "; make room and start again" if number in FULL else ""
-        return StorageError(f"reading or writing failed: {place}{error.strerror}{way_out}")
+        hint = "; free some space and start again" if number in FULL else ""
+        return StorageError(f"reading or writing failed: {place}{error.strerror}{hint}")
     return None

@@ -1,7 +1,7 @@
 """Recipes: YAML and dotted overrides in, typed tables out.
 
-in   a file, or tables of Python, and overrides such as `optim.lr=1e-3`
-out  a `Recipe`, checked; every mistake is a `RecipeError` with its place and what is accepted
+in   a file, or Python dicts, and overrides such as `optim.lr=1e-3`
+out  a checked `Recipe`; every mistake is a `RecipeError` with its place and the accepted values
 """
 
 from mvssl.recipe.loading import load_recipe, parse_recipe, tell, to_yaml, with_overrides

@@ -1,7 +1,7 @@
-"""What must fit between the tables of a recipe: views and columns, encoders and views.
+"""Check that the tables of a recipe fit each other: views and columns, encoders and views.
 
-in   a `Recipe` whose tables are right, each for itself
-out  a sentence for each fault, with its place
+in   a `Recipe` whose single tables are valid
+out  a message for each fault, with its place
 """
 
 from collections.abc import Iterable
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from mvssl.recipe import Recipe
 
 
-def crossed(recipe: "Recipe") -> Iterable[str]:
-    """Faults that only show between tables."""
+def find_inconsistencies(recipe: "Recipe") -> Iterable[str]:
+    """Yield a message for each fault between tables."""
     for name, view in recipe.views.items():
         if not name.isidentifier():
-            yield f"views.{name}: a view's name is letters, digits and _"
+            yield f"views.{name}: a view's name consists of letters, digits and _, and begins with no digit"
         if recipe.data.columns and view.source not in recipe.data.columns:
             yield f"views.{name}.from: no column {view.source!r}{nearest(view.source, recipe.data.columns)}"
         column = recipe.data.columns.get(view.source)
@@ -26,8 +26,8 @@ def crossed(recipe: "Recipe") -> Iterable[str]:
             yield f"views.{name}.rate: {view.options['rate']}, but the rate of column {view.source} is {column.rate}"
         if column and column.size and view.options.get("nodata") is not None:
             yield (
-                f"views.{name}.nodata: the size of column {view.source} blends what was not measured with the rest; "
-                "give the size to the view"
+                f"views.{name}.nodata: column {view.source} has a size, and resizing mixes nodata pixels with others; "
+                "give the size to the view instead"
             )
         if view.geometry is not None and view.geometry not in recipe.views:
             yield f"views.{name}.geometry: no view {view.geometry!r}{nearest(view.geometry, recipe.views)}"

@@ -1,7 +1,7 @@
 """Read a recipe: a YAML file or plain tables, changed by dotted overrides, checked before anything is built.
 
-in   a YAML file, or tables of Python, and `table.key=value` pairs
-out  a `Recipe`; or a `RecipeError` that names the place, what is accepted and the nearest match
+in   a YAML file, or Python dicts, and `table.key=value` pairs
+out  a `Recipe`; or a `RecipeError` that names the place, the accepted values and the nearest match
 """
 
 import codecs
@@ -14,24 +14,24 @@ from typing import Any
 import pydantic
 
 from mvssl.errors import RecipeError
-from mvssl.recipe.consistency import crossed
+from mvssl.recipe.consistency import find_inconsistencies
 from mvssl.recipe.messages import sentences, unknown_keys
 from mvssl.recipe.schema import Recipe, expand
 from mvssl.recipe.yaml_text import LARGEST, as_yaml, override_all, parse_yaml
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe and apply `table.key=value` overrides; the later of two words for one thing wins, and is logged.
+    """Return the recipe in a file, changed by `table.key=value` overrides. Raise `RecipeError`.
 
-    Raises `RecipeError`.
+    If two overrides set the same key, the later one wins, and a log message reports it.
     """
     overrides = [overrides] if isinstance(overrides, str) else overrides
     tables = parse_yaml(_text(path), str(path))
     if not isinstance(tables, dict):
         what = "is empty" if tables is None else "is no table"
         raise RecipeError(f"{path} {what}: a recipe has the tables {', '.join(Recipe.model_fields)}")
-    for told in override_all(tables, overrides):
-        tell(told)
+    for message in override_all(tables, overrides):
+        tell(message)
     return parse_recipe(tables, str(path))
 
 
@@ -47,13 +47,13 @@ def with_overrides(recipe: Recipe, overrides: Iterable[str] = (), where: str = "
 
 
 def tell(text: str) -> None:
-    """Log a sentence that a user is to see, in the main process alone."""
+    """Log a message for the user, in the main process only."""
     if os.environ.get("RANK", "0") == "0":
         logging.getLogger("mvssl").warning(text)
 
 
 def _text(path: str | Path) -> str:
-    """A file as text, UTF-8 or what its first bytes say. Raises `RecipeError`."""
+    """Return a file as text: UTF-8, or the encoding of its byte order mark. Raise `RecipeError`."""
     try:
         with open(path, "rb") as file:
             content = file.read(4 * LARGEST + 1)
@@ -70,7 +70,7 @@ def _text(path: str | Path) -> str:
 
 
 def parse_recipe(tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
-    """Check tables and build the `Recipe`. Raises a `RecipeError` that lists every fault."""
+    """Check tables and return the `Recipe`. Raise a `RecipeError` that lists every fault."""
     faults = list(unknown_keys(Recipe, expand(tables), ""))
     if not faults:
         try:
@@ -78,12 +78,12 @@ def parse_recipe(tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
         except pydantic.ValidationError as error:
             faults = sentences(error, expand(tables))
         else:
-            faults = list(crossed(recipe))
+            faults = list(find_inconsistencies(recipe))
             if not faults:
                 return recipe
     raise RecipeError("\n".join(f"{where}: {fault}" for fault in faults))
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """The recipe with every value written out, as the run folder keeps it."""
+    """Return the recipe as YAML with every value, defaults included, as the run folder keeps it."""
     return as_yaml(recipe.model_dump(mode="json", by_alias=True))

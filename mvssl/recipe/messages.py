@@ -1,4 +1,4 @@
-"""How a mistake in a recipe is told: its place, what is accepted, and the nearest match."""
+"""Messages for mistakes in a recipe: the place, the accepted values, and the nearest match."""
 
 import difflib
 import re
@@ -27,7 +27,7 @@ SWITCHES |= {"true": True, "false": False}
 
 
 def nearest(word: str, accepted: Iterable[str]) -> str:
-    """'; did you mean X?' where something accepted is near, and the list of what is."""
+    """Return '; did you mean X?' if an accepted word is near, and the list of accepted words."""
     accepted = list(accepted)
     close = difflib.get_close_matches(word, accepted, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -35,7 +35,7 @@ def nearest(word: str, accepted: Iterable[str]) -> str:
 
 
 def unknown_keys(table: type[BaseModel], given: Any, place: str) -> Iterable[str]:
-    """Every key of `given`, at any depth, that the tables do not have."""
+    """Yield a message for every key of `given`, at any depth, that the tables do not have."""
     if not isinstance(given, Mapping):
         return
     fields = {field.alias or name: field.annotation for name, field in table.model_fields.items()}
@@ -48,7 +48,10 @@ def unknown_keys(table: type[BaseModel], given: Any, place: str) -> Iterable[str
 
 
 def _tables_in(annotation: Any, value: Any) -> Iterable[tuple[type[BaseModel], Any, str]]:
-    """The tables inside a value, as its annotation has them: itself, values of a dict, items of a list."""
+    """Yield the tables in a value by its annotation: the value itself, values of a dict, items of a list.
+
+    Each comes with its model and its place, relative to the value.
+    """
     origin, inside = typing.get_origin(annotation), typing.get_args(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation, value, ""
@@ -64,29 +67,29 @@ def _tables_in(annotation: Any, value: Any) -> Iterable[tuple[type[BaseModel], A
 
 
 def sentences(error: pydantic.ValidationError, tables: Any) -> list[str]:
-    """What is wrong with `tables`, a line per place: what was expected there, what is there, the way out."""
+    """Return the faults of `tables`, a line per place: what was expected, the value, and a hint."""
     faults: dict[str, list[Any]] = {}
     for fault in error.errors(include_url=False):
         faults.setdefault(".".join(_place(fault["loc"], tables)), []).append(fault)
-    # of two readings of a value, such as a number or a list, the one that came further says more
+    # a value may be validated as a number or as a list; the fault at the deeper place is more precise
     inner = [place for place in faults if not any(other.startswith(f"{place}.") for other in faults)]
     return [_sentence(place, faults[place]) for place in inner]
 
 
 def _place(loc: tuple[int | str, ...], tables: Any) -> Iterable[str]:
-    """The keys and numbers on the way to a fault, without the names that pydantic gives to readings of a value."""
+    """Yield the keys and indices of a fault's place, without pydantic's names for the types of a union."""
     here = tables
     for step in loc:
         try:
             here = here[step]
-        except (LookupError, TypeError):  # a key that is missing, or no key
-            if _is_reading(step):
+        except (LookupError, TypeError):  # a missing key, or no key
+            if _is_type_name(step):
                 continue
         yield str(step)
 
 
-def _is_reading(step: int | str) -> bool:
-    """Whether this names a reading of a value, such as list[str] or function-before[_text(), str]."""
+def _is_type_name(step: int | str) -> bool:
+    """Return whether this is pydantic's name for a type, such as list[str] or function-before[_text(), str]."""
     return isinstance(step, str) and (step in PLAIN or bool(re.search(r"[\[(-]", step)))
 
 
@@ -104,7 +107,7 @@ def _sentence(place: str, faults: list[Any]) -> str:
         wanted = f"at least {least}" if last["type"] == "too_short" else f"at most {most}"
         return f"{place}: expected {wanted} {'entry' if (most or least) == 1 else 'entries'}, got {_shown(given)}"
     wanted = list(dict.fromkeys(_wanted(fault) for fault in faults))
-    return f"{place}: expected {' or '.join(wanted)}, got {_shown(given)}{_way_out(kinds, given)}"
+    return f"{place}: expected {' or '.join(wanted)}, got {_shown(given)}{_hint(kinds, given)}"
 
 
 def _wanted(fault: Any) -> str:
@@ -116,7 +119,7 @@ def _wanted(fault: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as it is written in a recipe, cut where it is long."""
+    """Return a value as it is written in a recipe, cut if it is long."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, list | tuple | Mapping):
@@ -129,8 +132,8 @@ def _shown(value: Any) -> str:
     return f"{value!r}"[:MOST]
 
 
-def _way_out(kinds: set[str], given: Any) -> str:
-    """What to write instead, where that can be told."""
+def _hint(kinds: set[str], given: Any) -> str:
+    """Return what to write instead, or "" if that is not known."""
     if "needs_quotes" in kinds:
         text = str(given).lower() if isinstance(given, bool) else str(given)
         return f"""; put it in quotes: "{text}", on a command line '"{text}"'"""
@@ -149,7 +152,7 @@ def _way_out(kinds: set[str], given: Any) -> str:
 
 
 def _as_decimal(text: str) -> str | None:
-    """How a number with leading zeros, a plus, underscores, another base or in quotes is written in a recipe."""
+    """Return the recipe's notation of a number with leading zeros, a plus, underscores, another base or quotes."""
     plain = text.strip().replace("_", "").removeprefix("+")
     if re.fullmatch(r"0[xXoObB][0-9a-fA-F]{1,15}", plain):
         try:

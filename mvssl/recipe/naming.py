@@ -1,4 +1,4 @@
-"""The names of draws: a view `a` with `count: 2` is drawn as a_0 and a_1, with `count: 1` as a."""
+"""Names of the draws of a view: a_0 and a_1 for a view `a` with `count: 2`, and a with `count: 1`."""
 
 from collections.abc import Container
 

@@ -1,6 +1,6 @@
-"""Composition by name: a class from a recipe's name, built with options that its own signature checks.
+"""Find a class by the name in a recipe, and build it with options that its own signature checks.
 
-A class's keyword-only arguments are its options: their names, types and defaults. There is no config twin per class.
+The keyword-only arguments of a class are its options, with names, types and defaults. No class needs a config class.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from mvssl.recipe.strict import Strict
 
 
 def find_class(name: str, builtin: Mapping[str, type], where: str) -> type:
-    """The class for a recipe's name: one of `builtin`, or an import path package.module:Class."""
+    """Return the class of a name: one of `builtin`, or an import path package.module:Class. Raise `RecipeError`."""
     if name in builtin:
         return builtin[name]
     module, colon, attribute = name.partition(":")
@@ -35,7 +35,7 @@ def find_class(name: str, builtin: Mapping[str, type], where: str) -> type:
 
 
 class Options(Strict):
-    """The options of a class or a function; those of `options_of` have its fields."""
+    """Base of the tables that `options_of` makes: the options of a class or a function."""
 
     model_config = ConfigDict(
         extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, protected_namespaces=()
@@ -43,7 +43,7 @@ class Options(Strict):
 
 
 def options_of(made: Callable[..., Any]) -> type[BaseModel]:
-    """The keyword-only arguments of a class's constructor, or of a function, as a table: names, types, defaults."""
+    """Return the keyword-only arguments of a constructor or a function as a table of names, types and defaults."""
     hints = typing.get_type_hints(made.__init__ if isinstance(made, type) else made, include_extras=True)
     keywords = [p for p in inspect.signature(made).parameters.values() if p.kind is p.KEYWORD_ONLY]
     fields = {p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default) for p in keywords}
@@ -51,7 +51,7 @@ def options_of(made: Callable[..., Any]) -> type[BaseModel]:
 
 
 def checked(table: type[BaseModel], options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Those `options` that were given, as their types have them. Raises `RecipeError` for each that does not fit."""
+    """Return the given `options`, converted to their types. Raise a `RecipeError` that lists all that do not fit."""
     faults = list(unknown_keys(table, options, f"{where}."))
     if faults:
         raise RecipeError("\n".join(faults))
@@ -63,11 +63,11 @@ def checked(table: type[BaseModel], options: Mapping[str, Any], where: str) -> d
 
 
 def construct(made: type, options: Mapping[str, Any], where: str, *arguments: Any) -> Any:
-    """Build `made(*arguments, **options)` with its options checked against its signature. Raises `RecipeError`."""
+    """Return `made(*arguments, **options)`, with the options checked by its signature. Raise `RecipeError`."""
     given = checked(options_of(made), options, where)
     try:
         return made(*arguments, **given)
     except (RuntimeError, TypeError) as error:
-        if not re.search("memory|overflow", str(error), re.IGNORECASE):  # as torch says of tensors that are too large
+        if not re.search("memory|overflow", str(error), re.IGNORECASE):  # torch's words for too large tensors
             raise
         raise RecipeError(f"{where}: there is not enough memory to build it with {dict(options)}") from None

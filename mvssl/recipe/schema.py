@@ -1,9 +1,9 @@
 """The tables of a recipe: every key with its type, limits, default and description.
 
-in   plain tables
-out  a frozen `Recipe`, whose values were checked one by one (`mvssl.recipe.loading` checks what must fit together)
+in   plain dicts
+out  a frozen `Recipe` with valid values (`mvssl.recipe.consistency` checks that they fit each other)
 
-Views and objectives have no tables of their own: a class's keyword-only signature is its schema (see `options`).
+Options of views and objectives have no tables here: the signature of a class is its schema (see `options`).
 """
 
 import os
@@ -19,17 +19,17 @@ from mvssl.recipe.strict import Strict
 Count = Annotated[int, Field(gt=0, le=10**9)]
 Size = Count | tuple[Count, Count]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Place = Annotated[str, AfterValidator(check_home)]  # a path, a pattern or a source; ~ is written out where it is used
+Place = Annotated[str, AfterValidator(check_home)]  # a path, a pattern or a source; ~ is expanded when it is used
 
 
 class Table(Strict):
-    """A part of a recipe: unknown keys are errors, values do not change once read."""
+    """A part of a recipe. Unknown keys are errors, and values do not change after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
 class Column(Table):
-    """One column of the batch: which field of a sample it is decoded from, and to what shape."""
+    """One column of the batch: the field of a sample that it is decoded from, and its shape."""
 
     field: str = Field(description='field of the sample: jpg, rgb.jpg, cls, json; "jpg;png" takes either')
     size: Size | None = Field(
@@ -88,12 +88,12 @@ class Data(Table):
 
     @property
     def folder(self) -> Path:
-        """The folder that shard patterns are relative to, ~ written out. Raises `RecipeError`."""
+        """The folder that shard patterns are relative to, with ~ expanded. Raise `RecipeError`."""
         return home_path(self.root or os.environ.get("MVSSL_DATA") or "data")
 
 
 class View(Table):
-    """One view: the column it is drawn from and, as further keys, the options of its class."""
+    """One view: the column that it is drawn from. Further keys are the options of its class."""
 
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
@@ -110,7 +110,7 @@ class View(Table):
 
 
 class Encoder(Table):
-    """A timm model, by name, for one view or several."""
+    """A timm model by name, for one or several views."""
 
     name: str = Field(description="timm model name, one of mvssl's own included")
     taps: list[int] | None = Field(default=None, description="which intermediate maps to keep; default all")
@@ -122,7 +122,7 @@ class Encoder(Table):
 
 
 class Objective(Table):
-    """One term of the loss: its class by name, its weight and, as further keys, the options of its class."""
+    """One term of the loss: the name of its class and its weight. Further keys are the options of its class."""
 
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
@@ -187,7 +187,7 @@ class Finetune(Table):
 
 
 class Evaluate(Table):
-    """What `mvssl evaluate` measures when the command line does not say."""
+    """Defaults of `mvssl evaluate`; the command line overrides them."""
 
     probes: list[str] = Field(
         default=["fewlabel", "knn", "linear"],
@@ -208,21 +208,21 @@ class Evaluate(Table):
 
 
 def expand(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the short forms out: one encoder table for all views, one objective table for a list of one."""
-    whole = dict(tables)
-    encoder, views = whole.get("encoder"), whole.get("views")
+    """Return tables without short forms: one encoder table means all views, one objective table a list of one."""
+    full = dict(tables)
+    encoder, views = full.get("encoder"), full.get("views")
     if isinstance(encoder, Mapping) and "name" in encoder and isinstance(views, Mapping):
-        whole["encoder"] = {",".join(map(str, views)): encoder}
-    if isinstance(whole.get("objective"), Mapping):
-        whole["objective"] = [whole["objective"]]
-    return whole
+        full["encoder"] = {",".join(map(str, views)): encoder}
+    if isinstance(full.get("objective"), Mapping):
+        full["objective"] = [full["objective"]]
+    return full
 
 
 class Recipe(Table):
-    """A whole run.
+    """All tables of a run.
 
-    A file may give `encoder` as one table, meaning all views, and `objective` as one table, meaning a single term; here
-    they are always a dict by view, or group of views ("left,right"), and a list.
+    In a file `encoder` may be one table for all views, and `objective` one table for a single term. Here `encoder` is
+    always a dict by view or group of views ("left,right"), and `objective` a list.
     """
 
     data: Data

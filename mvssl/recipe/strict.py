@@ -1,9 +1,9 @@
-"""Tables whose values are what was written: no boolean for a number, no text for a number, no fraction cut off.
+"""Strict tables: a boolean or a text is no number, and a fraction is no whole number.
 
 in   the annotations of a pydantic model
-out  the same model, which refuses what pydantic would turn into something else in silence
+out  the same model, which refuses values that pydantic would convert silently
 
-A list still counts as a tuple, `1e3` as the whole number 1000, and a whole number as a text where text is wanted.
+Three conversions stay: a list to a tuple, `1e3` to the whole number 1000, and a whole number to a text.
 """
 
 from typing import Any
@@ -11,12 +11,12 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticCustomError, core_schema
 
-# keys of a dict are texts in YAML, so they are left to pydantic, as is what is no schema
+# left to pydantic: keys of a dict, which are texts in YAML, and entries that are no schema
 LEFT = {"metadata", "serialization", "default", "keys_schema", "cls", "config"}
 
 
 def _strict(schema: Any, inside: bool = True) -> Any:
-    """The schema with strict numbers and booleans; models inside it see to themselves."""
+    """Return the schema with strict numbers and booleans; models inside it make their own schema strict."""
     if isinstance(schema, list):
         return [_strict(part, inside) for part in schema]
     if not isinstance(schema, dict) or (inside and schema.get("type") == "model"):
@@ -34,12 +34,12 @@ def _strict(schema: Any, inside: bool = True) -> Any:
 
 
 def _whole(value: Any) -> Any:
-    """1e3 is a whole number, 1.5 is none."""
+    """Return a whole number for 1e3; other values stay, and pydantic refuses 1.5."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _text(value: Any) -> Any:
-    """2024 is a name as well; how 1.10 was written is no longer known."""
+    """Return a text for a whole number such as 2024. Refuse 1.10, because YAML loses its last digit."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, bool | float):
@@ -57,7 +57,7 @@ def _is_writable(text: str) -> bool:
 
 
 class Strict(BaseModel):
-    """A pydantic model that takes numbers, booleans and texts for nothing else."""
+    """A pydantic model that does not convert between numbers, booleans and texts."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:

@@ -1,10 +1,10 @@
-"""Recipes as plain tables: YAML read as people mean it, and dotted overrides.
+"""Recipes as plain dicts: YAML text and dotted overrides.
 
-in   YAML text; words `table.key=value`
+in   YAML text; overrides `table.key=value`
 out  dicts with text keys, lists, texts, numbers, true, false, None; or a `RecipeError` that names the line
 
-Only true and false are booleans, and only decimal digits are numbers (YAML 1.2's core schema). So `on`, `no`, `010`,
-`0x10`, `1_000`, `1:30` and `2024-01-01` are texts, and a key that wants a number refuses them. A key is always text.
+Only true and false are booleans, and only decimal digits are numbers (YAML 1.2, core schema). So `on`, `no`, `010`,
+`0x10`, `1_000`, `1:30` and `2024-01-01` are texts, and a key that needs a number refuses them. A key is always text.
 """
 
 import re
@@ -19,7 +19,7 @@ LARGEST = 1_000_000  # characters of a recipe
 DEEPEST = 32  # tables and lists inside each other
 LONGEST = 100  # digits of a whole number
 SHOWN = 80  # characters of an override that are repeated
-RIVALS = {"train.steps": "train.epochs", "train.epochs": "train.steps"}  # two words for one thing
+RIVALS = {"train.steps": "train.epochs", "train.epochs": "train.steps"}  # two keys of which only one may be set
 
 _NOTHING = {"", "~", "null", "Null", "NULL"}
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -29,7 +29,7 @@ _ENDLESS = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without aliases, which can blow up, without tags, and not too deep."""
+    """YAML without tags, without deep nesting, and without aliases, which can expand to a huge document."""
 
     depth = 0
 
@@ -50,19 +50,19 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what either YAML 1.1 or `parse_yaml` would take for something else than text."""
+    """Writes a text in quotes if YAML 1.1 or `parse_yaml` would read it as another type."""
 
 
 _Dumper.add_implicit_resolver("tag:mvssl,number", re.compile(f"^({_DECIMAL.pattern})$"), list("-.0123456789"))
 
 
 def as_yaml(tables: Any) -> str:
-    """Plain tables as YAML that `parse_yaml` reads back as the same."""
+    """Return plain dicts as YAML; `parse_yaml` reads the same values from it."""
     return yaml.dump(tables, Dumper=_Dumper, sort_keys=False, width=120)
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """YAML as data only; errors name `where` and the line."""
+    """Return the values in a YAML text. Raise a `RecipeError` that names `where` and the line."""
     if len(text) > LARGEST:
         raise RecipeError(f"{where}: larger than {LARGEST:,} characters")
     try:
@@ -72,11 +72,11 @@ def parse_yaml(text: str, where: str) -> Any:
     except RecipeError as error:
         raise RecipeError(f"{where}: {error}") from None
     except yaml.YAMLError as error:
-        raise RecipeError(f"{where}: {_what_is_wrong(error, text)}") from None
+        raise RecipeError(f"{where}: {_describe_error(error, text)}") from None
 
 
-def _what_is_wrong(error: yaml.YAMLError, text: str) -> str:
-    """A fault that PyYAML found, with its line."""
+def _describe_error(error: yaml.YAMLError, text: str) -> str:
+    """Return a message for an error of PyYAML, with its line."""
     if isinstance(error, yaml.reader.ReaderError):
         position = error.position if isinstance(error.position, int) else 0
         line = text.count("\n", 0, position) + 1
@@ -87,7 +87,7 @@ def _what_is_wrong(error: yaml.YAMLError, text: str) -> str:
     place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
     problem = str(getattr(error, "problem", None) or "not understood")
     if problem == "but found another document":
-        return f"{place}a second document begins (---); a recipe is one"
+        return f"{place}a second document begins (---); a recipe has only one"
     hint = "; indent with spaces, not with tabs" if "\\t" in problem else ""
     return f"{place}not valid YAML: {problem}{hint}"
 
@@ -120,7 +120,7 @@ def _mapping(node: yaml.MappingNode) -> dict[str, Any]:
 
 
 def _plain(node: yaml.ScalarNode) -> Any:
-    """What a word without quotes stands for."""
+    """Return the value of a scalar without quotes."""
     text = node.value
     if text in _NOTHING:
         return None
@@ -138,34 +138,34 @@ def _plain(node: yaml.ScalarNode) -> Any:
 
 
 def override_all(tables: dict[str, Any], overrides: Iterable[str]) -> list[str]:
-    """Set each `table.key=value` in plain tables, in order, making tables on the way.
+    """Set each `table.key=value` in plain dicts, in order, and add missing tables. Raise `RecipeError`.
 
-    The later of two words for one thing wins. Returns a sentence for each word that gives way. Raises `RecipeError`.
+    If two overrides set the same key, the later one wins. Return a message for each override without effect.
     """
-    told: list[str] = []
-    earlier: dict[str, str] = {}  # dotted key -> the word that set it
+    messages: list[str] = []
+    earlier: dict[str, str] = {}  # dotted key -> the override that set it
     for given in overrides:
         dotted, replaced = _override(tables, given)
         for other, word in earlier.items():
             if _is_inside(other, dotted):
-                told.append(f"{word} gives way to the later {given}")
+                messages.append(f"{word} is replaced by the later {given}")
             elif _is_inside(dotted, other) and replaced is not None:
-                told.append(f"{dotted[len(other) + 1 :]} of {word} gives way to the later {given}")
+                messages.append(f"{dotted[len(other) + 1 :]} of {word} is replaced by the later {given}")
         earlier = {other: word for other, word in earlier.items() if not _is_inside(other, dotted)} | {dotted: given}
         if dotted in RIVALS:
-            told += _drop_rival(tables, dotted, given, earlier)
-    return told
+            messages += _drop_rival(tables, dotted, given, earlier)
+    return messages
 
 
 def _drop_rival(tables: dict[str, Any], dotted: str, given: str, earlier: dict[str, str]) -> list[str]:
-    """Remove the other word for what `given` has just set; what to tell of it."""
+    """Remove the rival of the key that `given` has set. Return the messages about it."""
     (table, _, now), key = dotted.partition("."), RIVALS[dotted].partition(".")[2]
     value = tables[table].get(key)
     if tables[table][now] is None or value is None:
         return []
     del tables[table][key]
     word = earlier.pop(RIVALS[dotted], f"{RIVALS[dotted]}={value} of the recipe")
-    return [f"{word} gives way to {given} of the command line"]
+    return [f"{word} is replaced by {given} of the command line"]
 
 
 def _is_inside(dotted: str, table: str) -> bool:
@@ -173,7 +173,7 @@ def _is_inside(dotted: str, table: str) -> bool:
 
 
 def _override(tables: dict[str, Any], given: str) -> tuple[str, Any]:
-    """Set one `table.key=value`; returns the dotted key, and what stood there."""
+    """Set one `table.key=value`. Return the dotted key and the earlier value."""
     dotted, equals, value = given.partition("=")
     *parents, last = dotted.split(".")
     if not equals or not all((*parents, last)):
@@ -189,16 +189,16 @@ def _override(tables: dict[str, Any], given: str) -> tuple[str, Any]:
         _inside(here, last, dotted)
     place: Any = int(last) if isinstance(here, list) else last
     before = here[place] if isinstance(here, list) else here.get(place)
-    here[place] = _worth(value, given)
+    here[place] = _parse_value(value, given)
     return dotted, before
 
 
-def _worth(value: str, given: str) -> Any:
-    """The value of an override. Raises `RecipeError` with how to quote it."""
+def _parse_value(value: str, given: str) -> Any:
+    """Return the value of an override. Raise a `RecipeError` that says how to quote it."""
     quoted = f"; put the value in quotes if it is a text: '{given.partition('=')[0]}=\"...\"'"
     shown = given[:SHOWN] + "..." * (len(given) > SHOWN)
     if re.search(r"(^|\s)#", value) and not re.search("[\"']", value):
-        raise RecipeError(f"{shown}: what follows # would be a comment{quoted}")
+        raise RecipeError(f"{shown}: the text after # would be a comment{quoted}")
     try:
         return parse_yaml(value, shown)
     except RecipeError as error:
@@ -206,6 +206,7 @@ def _worth(value: str, given: str) -> Any:
 
 
 def _inside(table: Any, name: str, dotted: str) -> Any:
+    """Return the entry `name` of a table, or the item of a list with that index. Raise `RecipeError`."""
     if isinstance(table, dict):
         return table.get(name)
     if not (name.isascii() and name.isdigit() and len(name) < 10) or int(name) >= len(table):

@@ -16,8 +16,8 @@ from mvssl.monitoring.check import Checks
 from mvssl.monitoring.diagnosis import Diagnosis
 from mvssl.monitoring.held_out import open_held_out
 from mvssl.monitoring.mispairing import start_tracking
-from mvssl.process.signals import BEFORE_FIRST_STEP, StopSignal, stop_signals
-from mvssl.process.stderr import forgiving_stderr
+from mvssl.process.signals import BEFORE_FIRST_STEP, StopRequest, stop_signals
+from mvssl.process.stderr import tolerant_stderr
 from mvssl.recipe import Recipe, load_recipe, with_overrides
 from mvssl.runs import folder as runfolder
 from mvssl.runs.line_files import cut_lines_after
@@ -32,7 +32,7 @@ from mvssl.training.summary import plan
 from mvssl.training.trackers import start_trackers
 from mvssl.training.watchdog import Watchdog
 
-AFTER_LAST_STEP = "stopped in train.then; all steps are done and saved, and the same command goes on with the rest"
+AFTER_LAST_STEP = "stopped in train.then; all steps are done and saved, and the same command continues with the rest"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Run:
     checks: Checks
     saver: Saver
     watchdog: Watchdog
-    stop: StopSignal
+    stop: StopRequest
     diagnosis: Diagnosis | None = None  # of the last check
 
 
@@ -81,11 +81,11 @@ def train(
     if then and data is not None:
         afterwards.refuse_without_shards(recipe)
     folder, launcher = Path(recipe.train.out), os.getppid()
-    with forgiving_stderr(), arithmetic_of(recipe), stop_signals() as stop, runfolder.errors_explained(stop):
-        with stop.at_once(BEFORE_FIRST_STEP):
+    with tolerant_stderr(), arithmetic_of(recipe), stop_signals() as stop, runfolder.errors_explained(stop):
+        with stop.interruptible(BEFORE_FIRST_STEP):
             accelerator = make_accelerator(recipe)
         with runfolder.claimed(folder), runfolder.exit_recorded(folder, stop):
-            with stop.at_once(BEFORE_FIRST_STEP):
+            with stop.interruptible(BEFORE_FIRST_STEP):
                 trainer, earlier = prepare(recipe, accelerator, data)
                 if then:
                     afterwards.check_then(recipe, folder, trainer.model)
@@ -93,12 +93,12 @@ def train(
             with stop.deferred():
                 outcome = _loop(run)
             if then:
-                with stop.at_once(AFTER_LAST_STEP):
+                with stop.interruptible(AFTER_LAST_STEP):
                     afterwards.run_then(recipe, folder)
             return outcome
 
 
-def _start(trainer: Trainer, earlier: Earlier | None, val: Any, stop: StopSignal, launcher: int) -> Run:
+def _start(trainer: Trainer, earlier: Earlier | None, val: Any, stop: StopRequest, launcher: int) -> Run:
     """Restore the earlier checkpoint, open what the loop reads and writes, and print what the run will do."""
     recipe, accelerator, folder = trainer.recipe, trainer.accelerator, Path(trainer.recipe.train.out)
     if recipe.train.check_every != 0:
@@ -106,7 +106,7 @@ def _start(trainer: Trainer, earlier: Earlier | None, val: Any, stop: StopSignal
     state, lines = restore(trainer, earlier)
     batches = trainer.batches(trainer.done, trainer.steps)
     # A process that is alone need not wait for a batch when it is asked to stop. Several must stop at the same step.
-    batches.stopped = stop.is_asked if collectives.world() == 1 else batches.stopped
+    batches.stopped = stop.is_requested if collectives.world() == 1 else batches.stopped
     monitored = trainer.monitored()
     checks = Checks(monitored, folder, open_held_out(monitored, val) if recipe.train.check_every != 0 else None)
     collectives.run_on_main(lambda: _write_folder(folder, recipe, trainer.done))
@@ -144,14 +144,14 @@ def _loop(run: Run) -> Outcome:
             if collectives.world() == 1:
                 saver.save_unsaved()
             raise HangError(run.watchdog.loader_hang) if run.watchdog.loader_hang else error from None
-        if reason is None and collectives.is_any(run.stop.is_asked(), trainer.accelerator.device):
+        if reason is None and collectives.is_any(run.stop.is_requested(), trainer.accelerator.device):
             reason = REQUESTED
         if reason is not None:
             saver.save_unsaved()
     if reason is not None and reason.is_fault:
         raise DataError(reason.message)
     if reason is not None:
-        saved = f"stopped at step {trainer.done} of {trainer.steps}, saved; the same command goes on"
+        saved = f"stopped at step {trainer.done} of {trainer.steps}, saved; the same command continues the run"
         raise Interrupted(saved if trainer.done else BEFORE_FIRST_STEP, run.stop.code)
     for tracker in trainer.accelerator.trackers:
         tracker.finish()

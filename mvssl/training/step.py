@@ -20,7 +20,7 @@ from mvssl.monitoring.held_out import MonitoredRun
 from mvssl.monitoring.mispairing import MispairingTracker
 from mvssl.objectives import Context
 from mvssl.optim import learning_rate
-from mvssl.process.signals import StopSignal
+from mvssl.process.signals import StopRequest
 from mvssl.random import hash_name
 from mvssl.recipe import Recipe
 from mvssl.training import guard
@@ -119,7 +119,7 @@ class Trainer:
 
 
 def run_steps(
-    trainer: Trainer, batches: Iterable[Batch], ledger: Ledger, log: Log, stop: StopSignal, enter: Enter = ignore
+    trainer: Trainer, batches: Iterable[Batch], ledger: Ledger, log: Log, stop: StopRequest, enter: Enter = ignore
 ) -> Iterator[int]:
     """Take one step for each batch, count its vote and log its metrics; yield how many steps are done."""
     waiting = iter(batches)
@@ -130,8 +130,8 @@ def run_steps(
         waited = time.perf_counter() - begin
         if batch is None:  # after the last step, or when a process that is alone was asked to stop
             return
-        save, stop.save_asked = stop.save_asked, False
-        result = trainer.step(batch, number, stop=stop.is_asked(), save=save, enter=enter)
+        save, stop.save_requested = stop.save_requested, False
+        result = trainer.step(batch, number, stop=stop.is_requested(), save=save, enter=enter)
         enter("log")
         ledger.note(trainer.done, result.vote, batch.bad)
         log.add(trainer.done, result.metrics, result.vote.vetoed, waited, result.learning_rate)

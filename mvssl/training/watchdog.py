@@ -26,7 +26,7 @@ from typing import Any
 from mvssl.data import kill_workers
 from mvssl.distributed import collectives
 from mvssl.errors import HangError
-from mvssl.process.signals import StopSignal
+from mvssl.process.signals import StopRequest
 from mvssl.runs import exit_record
 
 FOLDER = ".alive"
@@ -46,7 +46,7 @@ _DOING = {
 class Watchdog:
     """Watches this process, and by their files the others, from `with` on."""
 
-    def __init__(self, folder: Path, limit: float, stop: StopSignal, launcher: int, step: int = 0):
+    def __init__(self, folder: Path, limit: float, stop: StopRequest, launcher: int, step: int = 0):
         self.folder, self.limit, self.stop = folder, limit, stop
         self.loader_hang = ""  # what is known of loader processes that hung, once they are killed
         self.tick = min(_TICK, limit / 10)
@@ -68,7 +68,7 @@ class Watchdog:
     def is_stop_asked(self) -> bool:
         """Return whether this process was asked to stop; a check calls it after every batch."""
         self.beat(self.step, IN_A_CHECK)
-        return self.stop.is_asked()
+        return self.stop.is_requested()
 
     def __enter__(self) -> "Watchdog":
         if collectives.world() > 1:
@@ -107,7 +107,7 @@ class Watchdog:
         """Kill loader processes that the main thread waits for in vain."""
         if self.doing not in (FOR_DATA, IN_A_CHECK):
             return
-        if collectives.world() == 1 and self.stop.received and idle > _LAST_WAIT:
+        if collectives.world() == 1 and self.stop.signal and idle > _LAST_WAIT:
             kill_workers()
         if idle > self.limit and not self.loader_hang:
             states = kill_workers()

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
+import small_runs
 import yaml
 
 from mvssl.cli.main import main
@@ -19,14 +19,14 @@ from mvssl.runs.folder import claimed
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    tiny.write_shards(tmp_path / "data" / "train")
+    small_runs.write_shards(tmp_path / "data" / "train")
     return tmp_path / "data"
 
 
 @pytest.fixture
 def recipe(data: Path, tmp_path: Path) -> Path:
     file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(tiny.tables(data, tmp_path / "run", train__steps=2)))
+    file.write_text(yaml.safe_dump(small_runs.tables(data, tmp_path / "run", train__steps=2)))
     return file
 
 
@@ -119,11 +119,11 @@ def test_another_objective_on_an_existing_run_is_64_and_harms_nothing(capsys, re
 
 
 def test_a_run_read_back_names_no_foreign_code_unless_trusted(capsys, recipe, tmp_path):
-    view = "views.image={from: image, name: 'spies:Poison', count: 2, positions: []}"
+    view = "views.image={from: image, name: 'fault_views:Poison', count: 2, positions: []}"
     assert says(capsys, "train", recipe, view)[0] == 0
     code, text = says(capsys, "evaluate", tmp_path / "run", "--probe", "knn")
-    assert (code, "--trust spies" in text) == (64, True)
-    assert says(capsys, "evaluate", tmp_path / "run", "--probe", "knn", "--trust", "spies")[0] == 0
+    assert (code, "--trust fault_views" in text) == (64, True)
+    assert says(capsys, "evaluate", tmp_path / "run", "--probe", "knn", "--trust", "fault_views")[0] == 0
 
 
 def test_train_evaluate_export_views_in_a_row(capsys, recipe, tmp_path):

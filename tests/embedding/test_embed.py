@@ -5,9 +5,9 @@ import json
 import tarfile
 
 import numpy as np
-import paired
+import paired_runs
 import pytest
-import tiny
+import small_runs
 from pyarrow import parquet
 
 from mvssl.cli.main import main
@@ -20,7 +20,7 @@ from mvssl.runs import load
 from mvssl.views import build_views
 
 NAMES = "a.npz", "a.parquet", "a"
-KEYS = [f"{number:08d}" for number in range(paired.SAMPLES)]
+KEYS = [f"{number:08d}" for number in range(paired_runs.SAMPLES)]
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def root(tmp_path):
-    tiny.write_shards(tmp_path / "data" / "train")
+    small_runs.write_shards(tmp_path / "data" / "train")
     return tmp_path / "data"
 
 
@@ -54,19 +54,19 @@ def read(out):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_file_holds_what_the_encoder_makes_of_every_sample_in_order(root, tmp_path, name):
-    loaded = paired.make_run(root, tmp_path / "run")
+def test_the_file_holds_the_features_of_every_sample_in_order(root, tmp_path, name):
+    loaded = paired_runs.make_run(root, tmp_path / "run")
     made = embed(loaded, tmp_path / name)
     found = read(tmp_path / name)
     assert found["key"] == KEYS
-    assert found["label"] == [i % 4 for i in range(paired.SAMPLES)]
-    for view, vectors in paired.features(loaded).items():
+    assert found["label"] == [i % 4 for i in range(paired_runs.SAMPLES)]
+    for view, vectors in paired_runs.features(loaded).items():
         assert np.array_equal(np.array(found[view], np.float32), vectors)
-    assert (made.samples, made.widths, made.label) == (paired.SAMPLES, {"rgb": 8, "Depth": 8}, ())
+    assert (made.samples, made.widths, made.label) == (paired_runs.SAMPLES, {"rgb": 8, "Depth": 8}, ())
 
 
-def test_what_an_evaluation_computed_is_not_computed_again(root, tmp_path):
-    loaded = paired.make_run(root, tmp_path / "run")
+def test_features_of_an_evaluation_are_not_computed_again(root, tmp_path):
+    loaded = paired_runs.make_run(root, tmp_path / "run")
     evaluate(loaded, probes=["knn"], show=False, baselines=False)
     assert embed(loaded, tmp_path / "a.npz").computed == 0
     assert embed(loaded, tmp_path / "b.npz", layer="head").computed == 1
@@ -79,8 +79,8 @@ def embedded(folder, out):
         return [embed(load.load_run(folder), out / name, batch_size=8) for name in NAMES]
 
 
-def test_two_processes_write_the_bytes_that_one_writes(root, tmp_path, processes):
-    paired.make_run(root, tmp_path / "run")
+def test_two_processes_write_the_same_bytes_as_one(root, tmp_path, processes):
+    paired_runs.make_run(root, tmp_path / "run")
     one = embedded(tmp_path / "run", tmp_path / "one")
     main, other = processes(embedded, tmp_path / "run", tmp_path / "two")
     assert [made.about for made in main] == [made.about for made in one]
@@ -91,19 +91,19 @@ def test_two_processes_write_the_bytes_that_one_writes(root, tmp_path, processes
     assert len(files) == 4  # a tar for each of the source's, and about.json
 
 
-def test_shards_come_back_whole_as_columns_of_a_recipe(root, tmp_path):
-    loaded = paired.make_run(root, tmp_path / "run")
+def test_shards_of_features_are_read_as_columns_of_a_recipe(root, tmp_path):
+    loaded = paired_runs.make_run(root, tmp_path / "run")
     embed(loaded, tmp_path / "a")
     checked = verify_shards(str(tmp_path / "a"), progress=False)
     assert (checked.samples, checked.decoded, checked.faults, checked.lacking) == (40, 3 * 40, [], {})
     data = {"root": str(tmp_path), "train": "a", "columns": {"d": {"field": "Depth.npy"}}, "label": {"field": "cls"}}
-    recipe = tiny.recipe(
+    recipe = small_runs.recipe(
         tmp_path, tmp_path / "next", data=data, views={"d": {"from": "d", "name": "vector"}},
         encoder={"name": "mlp", "options": {"widths": [8]}},
     )  # fmt: skip
     source = open_shards(recipe.data.train, recipe.data.folder, recipe.data.columns, progress=False)
     assert build_views({"d": recipe.views["d"].model_copy(update={"normalize": "none"})}, source.shapes).shapes
-    assert np.array_equal(np.stack([source[i]["d"] for i in range(40)]), paired.features(loaded)["Depth"])
+    assert np.array_equal(np.stack([source[i]["d"] for i in range(40)]), paired_runs.features(loaded)["Depth"])
     shards = summarize_shards(str(tmp_path / "a"), progress=False).shards
     assert [(path.rpartition("/")[2], count) for path, count, _ in shards] == [
         ("000000.tar", 20), ("000001.tar", 13), ("000002.tar", 7),
@@ -112,13 +112,13 @@ def test_shards_come_back_whole_as_columns_of_a_recipe(root, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sample_that_lacks_a_sensor_is_left_out_or_masked(tmp_path, name):
-    tiny.write_shards(tmp_path / "data" / "train", without_depth=3)
-    loaded = paired.make_run(tmp_path / "data", tmp_path / "run")
+    small_runs.write_shards(tmp_path / "data" / "train", without_depth=3)
+    loaded = paired_runs.make_run(tmp_path / "data", tmp_path / "run")
     dropped = embed(loaded, tmp_path / name)
     assert read(tmp_path / name)["key"] == KEYS[3:]
     assert dropped.about["left_out"]["without_view"] == 3
 
-    masked = paired.make_run(tmp_path / "data", tmp_path / "run2", missing="mask")
+    masked = paired_runs.make_run(tmp_path / "data", tmp_path / "run2", missing="mask")
     made = embed(masked, tmp_path / f"masked_{name}")
     found = read(tmp_path / f"masked_{name}")
     assert found["key"] == KEYS
@@ -132,10 +132,10 @@ def test_a_sample_that_lacks_a_sensor_is_left_out_or_masked(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sample_without_a_label_is_kept_and_has_none(root, tmp_path, name):
+def test_a_sample_without_a_label_is_kept(root, tmp_path, name):
     shard = root / "train" / "000001.tar"
     rewrite(shard, lambda member, data: None if member == "00000021.cls" else data)
-    loaded = paired.make_run(root, tmp_path / "run")
+    loaded = paired_runs.make_run(root, tmp_path / "run")
     assert embed(loaded, tmp_path / name).about["absent"] == {"label": 1}
     found = read(tmp_path / name)
     assert found["key"] == KEYS
@@ -143,17 +143,17 @@ def test_a_sample_without_a_label_is_kept_and_has_none(root, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_label_that_a_samples_json_lacks_is_none_and_the_sample_is_not_bad(root, tmp_path, name):
+def test_a_sample_whose_json_lacks_the_label_is_not_bad(root, tmp_path, name):
     others = {"00000021": "{}", "00000022": '{"digit": null}'}
     for shard in (root / "train").glob("*.tar"):
         rewrite_as_json(shard, others)
-    loaded = paired.make_run(root, tmp_path / "run", label={"field": "json", "path": "digit"})
+    loaded = paired_runs.make_run(root, tmp_path / "run", label={"field": "json", "path": "digit"})
     evaluate(loaded, probes=["knn"], show=False, baselines=False)  # which leaves these samples out of its own entries
     about = embed(loaded, tmp_path / name).about
     assert (about["absent"], about["left_out"]["undecodable"]) == ({"label": 2}, 0)
     found = read(tmp_path / name)
     assert found["key"] == KEYS
-    assert found["label"] == [None if i in (21, 22) else i % 4 for i in range(paired.SAMPLES)]
+    assert found["label"] == [None if i in (21, 22) else i % 4 for i in range(paired_runs.SAMPLES)]
 
 
 def rewrite_as_json(shard, others):
@@ -173,9 +173,9 @@ def rewrite_as_json(shard, others):
 @pytest.mark.parametrize("name", NAMES)
 def test_several_labels_of_a_sample_are_a_vector(root, tmp_path, name):
     rewrite(root / "train" / "000001.tar", lambda member, data: None if member == "00000021.cls" else data)
-    loaded = paired.make_run(root, tmp_path / "run", label={"field": "cls", "classes": 4})
+    loaded = paired_runs.make_run(root, tmp_path / "run", label={"field": "cls", "classes": 4})
     assert embed(loaded, tmp_path / name).label == (4,)
-    expected = [None if i == 21 else np.eye(4)[i % 4].tolist() for i in range(paired.SAMPLES)]
+    expected = [None if i == 21 else np.eye(4)[i % 4].tolist() for i in range(paired_runs.SAMPLES)]
     if name == "a.npz":
         with np.load(tmp_path / name) as file:
             assert [None if np.isnan(x).all() else x.tolist() for x in file["label"]] == expected
@@ -188,16 +188,16 @@ def test_several_labels_of_a_sample_are_a_vector(root, tmp_path, name):
 
 
 def test_labels_that_are_pictures_are_refused(root, tmp_path):
-    loaded = paired.make_run(root, tmp_path / "run", label={"field": "depth.png"})
+    loaded = paired_runs.make_run(root, tmp_path / "run", label={"field": "depth.png"})
     with pytest.raises(RecipeError, match=r"data.label: \[1, 8, 8\]"):
         embed(loaded, tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_without_any_label_there_is_no_such_column(root, tmp_path, name):
+def test_without_any_label_there_is_no_label_column(root, tmp_path, name):
     for shard in (root / "train").glob("*.tar"):
         rewrite(shard, lambda member, data: None if member.endswith("cls") else data)
-    loaded = paired.make_run(root, tmp_path / "run")
+    loaded = paired_runs.make_run(root, tmp_path / "run")
     assert embed(loaded, tmp_path / name).label is None
     assert read(tmp_path / name).keys() == {"key", "rgb", "Depth"}
 
@@ -205,7 +205,7 @@ def test_without_any_label_there_is_no_such_column(root, tmp_path, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_damaged_sample_is_left_out_and_named(root, tmp_path, name):
     rewrite(root / "train" / "000001.tar", lambda member, data: b"not an image" if member == "00000025.png" else data)
-    made = embed(paired.make_run(root, tmp_path / "run"), tmp_path / name)
+    made = embed(paired_runs.make_run(root, tmp_path / "run"), tmp_path / name)
     assert read(tmp_path / name)["key"] == KEYS[:25] + KEYS[26:]
     left_out = made.about["left_out"]
     assert left_out["undecodable"] == 1
@@ -224,10 +224,10 @@ def rewrite(shard, change):
                 new.addfile(member, io.BytesIO(data))
 
 
-def test_shards_that_use_the_same_keys_stay_apart(tmp_path):
+def test_shards_with_the_same_keys_are_told_apart_by_shard(tmp_path):
     for half in "ab":
-        tiny.write_shards(tmp_path / "data" / half, (5,))
-    loaded = paired.make_run(tmp_path / "data", tmp_path / "run")
+        small_runs.write_shards(tmp_path / "data" / half, (5,))
+    loaded = paired_runs.make_run(tmp_path / "data", tmp_path / "run")
     embed(loaded, tmp_path / "x.npz", data=["a", "b"])
     with np.load(tmp_path / "x.npz") as file:
         assert file["key"].tolist() == KEYS[:5] * 2
@@ -238,9 +238,9 @@ def test_shards_that_use_the_same_keys_stay_apart(tmp_path):
     assert verify_shards(str(tmp_path / "x"), progress=False).faults == []
 
 
-def test_images_of_another_size_are_refused_with_what_mends_it(root, tmp_path):
-    tiny.write_shards(root / "large", (5,), size=12)
-    loaded = paired.make_run(root, tmp_path / "run")
+def test_images_of_another_size_are_refused_with_a_hint(root, tmp_path):
+    small_runs.write_shards(root / "large", (5,), size=12)
+    loaded = paired_runs.make_run(root, tmp_path / "run")
     with pytest.raises(
         DataError, match=r"view rgb is \[3, 12, 12\] in these shards, but \[3, 8, 8\].*data.columns.image.size"
     ):
@@ -251,9 +251,9 @@ def test_images_of_another_size_are_refused_with_what_mends_it(root, tmp_path):
     assert (tmp_path / "x.npz").is_file()
 
 
-def test_the_command_says_what_it_wrote_what_is_missing_and_how_to_load_it(tmp_path, capsys):
-    tiny.write_shards(tmp_path / "data" / "train", without_depth=3)
-    paired.make_run(tmp_path / "data", tmp_path / "run")
+def test_the_command_reports_contents_missing_samples_and_loading(tmp_path, capsys):
+    small_runs.write_shards(tmp_path / "data" / "train", without_depth=3)
+    paired_runs.make_run(tmp_path / "data", tmp_path / "run")
     out = tmp_path / "new" / "a.npz"
     main(["embed", str(tmp_path / "run"), "train/000000.tar", "--half", "--layer", "head", "--out", str(out)])
     said = capsys.readouterr().out
@@ -270,8 +270,8 @@ def test_the_command_says_what_it_wrote_what_is_missing_and_how_to_load_it(tmp_p
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_exists_is_never_written_over(root, tmp_path, name, capsys):
-    paired.make_run(root, tmp_path / "run")
+def test_an_existing_path_is_never_overwritten(root, tmp_path, name, capsys):
+    paired_runs.make_run(root, tmp_path / "run")
     out = tmp_path / name
     if out.suffix:
         out.write_text("mine")
@@ -285,9 +285,9 @@ def test_what_exists_is_never_written_over(root, tmp_path, name, capsys):
     assert out.read_text() == "mine" if out.suffix else [path.name for path in out.iterdir()] == ["mine"]
 
 
-def test_a_word_with_an_equals_sign_is_a_change_of_the_recipe_and_no_shard(root, tmp_path, capsys):
-    paired.make_run(root, tmp_path / "run")
-    tiny.write_shards(root / "split=new", (5,))
+def test_a_word_with_an_equals_sign_is_an_override_and_no_shard(root, tmp_path, capsys):
+    paired_runs.make_run(root, tmp_path / "run")
+    small_runs.write_shards(root / "split=new", (5,))
     for word, said in (("foo=bar", "foo"), ("split=new/*.tar", "split"), ("a.b=c", "a")):
         with pytest.raises(SystemExit, match="64"):
             main(["embed", str(tmp_path / "run"), word, "--out", str(tmp_path / "x.npz")])
@@ -296,12 +296,12 @@ def test_a_word_with_an_equals_sign_is_a_change_of_the_recipe_and_no_shard(root,
     assert "5 samples of ./split=new" in capsys.readouterr().out
 
 
-def test_a_key_too_long_for_the_name_of_a_field_is_refused_in_shards_and_kept_elsewhere(root, tmp_path):
-    loaded = paired.make_run(root, tmp_path / "run")
-    tiny.write_shards(root / "short", (3,), without_depth=3)
+def test_a_key_too_long_for_shards_is_kept_in_other_formats(root, tmp_path):
+    loaded = paired_runs.make_run(root, tmp_path / "run")
+    small_runs.write_shards(root / "short", (3,), without_depth=3)
     for length in (247, 248):  # with .rgb.npy 255 and 256 bytes; .png is shorter
         (root / str(length)).mkdir()
-        tiny.rename_samples(root / "short" / "000000.tar", root / str(length) / "0.tar", "k" * (length - 8))
+        small_runs.rename_samples(root / "short" / "000000.tar", root / str(length) / "0.tar", "k" * (length - 8))
     embed(loaded, tmp_path / "a", data="247", views=["rgb"])
     assert verify_shards(str(tmp_path / "a"), progress=False).faults == []
     with pytest.raises(DataError, match=r"at most 255 bytes, and kkk.* has 256; \.npz and \.parquet keep"):
@@ -312,8 +312,8 @@ def test_a_key_too_long_for_the_name_of_a_field_is_refused_in_shards_and_kept_el
         assert file["key"].tolist() == ["k" * 240 + f"{number:08d}" for number in range(3)]
 
 
-def test_an_unknown_suffix_view_or_layer_and_a_run_without_pyarrow_are_refused_first(root, tmp_path, monkeypatch):
-    loaded = paired.make_run(root, tmp_path / "run")
+def test_unknown_suffixes_views_and_layers_are_refused_first(root, tmp_path, monkeypatch):
+    loaded = paired_runs.make_run(root, tmp_path / "run")
     with pytest.raises(RecipeError, match=r"nothing writes \.csv; FILE\.npz, FILE\.parquet, or a folder"):
         embed(loaded, tmp_path / "a.csv")
     with pytest.raises(RecipeError, match=r"no view 'depth'.*Depth"):

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-import tiny
+import small_runs
 import torch
 from digit_runs import make_run
 
@@ -147,7 +147,7 @@ def test_a_model_card_shows_the_records_of_its_own_step_and_data(digits, tmp_pat
 
 
 def test_shards_with_other_channels_than_in_training_are_refused(loaded, tmp_path):
-    tiny.write_shards(tmp_path / "colour", counts=(20,), size=8)
+    small_runs.write_shards(tmp_path / "colour", counts=(20,), size=8)
     colour = str(tmp_path / "colour" / "*.tar")
     for shards in ({"test": colour, "data": colour}, {"other": colour, "probes": ["ood"]}):
         with pytest.raises(DataError, match=r"view whole is \[3, 8, 8\] in these shards, but \[1, 8, 8\] where"):

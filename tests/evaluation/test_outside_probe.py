@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-import tiny
+import small_runs
 
 from mvssl.cli.main import main
 from mvssl.errors import RecipeError
@@ -48,9 +48,9 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("outside")
     (root / "nearest_mean_probe.py").write_text(SOURCE)
     sys.path.insert(0, str(root))
-    tiny.write_shards(root / "train")
+    small_runs.write_shards(root / "train")
     evaluation = {"probes": ["knn", NAME], "options": {NAME: {"norm": 1}}}
-    train(tiny.recipe(root, root / "run", evaluate=evaluation, data__val="train/*.tar", train__steps=2))
+    train(small_runs.recipe(root, root / "run", evaluate=evaluation, data__val="train/*.tar", train__steps=2))
     yield root
     sys.path.remove(str(root))
 

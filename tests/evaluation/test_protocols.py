@@ -5,9 +5,9 @@ import json
 from types import SimpleNamespace
 
 import pytest
-import tiny
+import small_runs
 import torch
-from clouds import clusters
+from labelled_points import clusters
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import minmax_scale
 
@@ -30,9 +30,9 @@ DIM32 = {"name": "dim_conv32", "options": {"img_size": 8, "channels": [8, 8, 8],
 
 
 def make_run(folder, **changes):
-    """A run of the tiny recipe at its start."""
-    tiny.write_shards(folder / "train")
-    recipe = tiny.recipe(folder, folder / "run", **changes)
+    """An untrained run of the recipe of `small_runs`."""
+    small_runs.write_shards(folder / "train")
+    recipe = small_runs.recipe(folder, folder / "run", **changes)
     shapes = open_shards("train/*.tar", folder, recipe.data.columns, progress=False).shapes
     torch.manual_seed(0)
     model = build_model(recipe, build_views(recipe.views, shapes).shapes)

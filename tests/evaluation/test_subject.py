@@ -3,7 +3,7 @@
 import json
 
 import pytest
-import tiny
+import small_runs
 import torch
 import yaml
 from safetensors.torch import save_file
@@ -35,8 +35,8 @@ def of(records, **keys):
 @pytest.fixture
 def recipe(tmp_path):
     """A recipe of two sensors in a file, over shards that are there."""
-    tiny.write_shards(tmp_path / "train")
-    given = tiny.tables(tmp_path, tmp_path / "run", **TWO)
+    small_runs.write_shards(tmp_path / "train")
+    given = small_runs.tables(tmp_path, tmp_path / "run", **TWO)
     given["data"]["columns"]["depth"] = {"field": "depth.png"}
     file = tmp_path / "recipe.yaml"
     file.write_text(json.dumps(given))

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-import tiny
+import small_runs
 import webdataset
 
 from mvssl.data import open_shards
@@ -26,7 +26,7 @@ def shards(root, labels, split="train", field="y.npy"):
     (root / split).mkdir(parents=True, exist_ok=True)
     with webdataset.TarWriter(str(root / split / "000000.tar")) as writer:
         for key, label in enumerate(labels):
-            sample = {"__key__": f"{key:04d}", "png": tiny._png(numbers.integers(0, 255, (8, 8, 3)))}
+            sample = {"__key__": f"{key:04d}", "png": small_runs._png(numbers.integers(0, 255, (8, 8, 3)))}
             if label is not None:
                 held = io.BytesIO()
                 np.save(held, np.asarray(label))
@@ -37,7 +37,7 @@ def shards(root, labels, split="train", field="y.npy"):
 
 def recipe(root, out, **changes) -> Recipe:
     label = {"field": "y.npy"}
-    return tiny.recipe(root, out, data__label=label, train__steps=2, train__save_every=2, **changes)
+    return small_runs.recipe(root, out, data__label=label, train__steps=2, train__save_every=2, **changes)
 
 
 def trained(root, out, **changes) -> LoadedRun:
@@ -81,7 +81,7 @@ def test_numbers_for_labels_train_are_evaluated_where_no_label_is_needed_and_ref
     shards(tmp_path, np.linspace(0, 1, 24, dtype=np.float32))
     run = trained(tmp_path, tmp_path / "run", train__check_every=1)
     assert capsys.readouterr().err.count("the labels are no classes, so checks go without kNN") == 1
-    assert "val/loss" in next(iter(tiny.checks(tmp_path / "run").values()))
+    assert "val/loss" in next(iter(small_runs.checks(tmp_path / "run").values()))
     for given in ({}, {"data": "train/*.tar", "test": "train/*.tar"}):
         with pytest.raises(DataError, match=r"data.label: 0\.\d+ is no class"):
             evaluate(run, probes=["knn"], **given)

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-import tiny
+import small_runs
 import torch
 from PIL import Image
 from torch.testing import assert_close
@@ -15,9 +15,9 @@ from mvssl.training.loop import train
 
 
 def run(folder, **objective):
-    root = tiny.write_shards(folder / "train").parent
+    root = small_runs.write_shards(folder / "train").parent
     table = {"name": "amdim", "embed": 8, "scales": [["vector", 0]], **objective}
-    train(tiny.recipe(root, folder / "run", objective=table, train__steps=1, train__save_every=1))
+    train(small_runs.recipe(root, folder / "run", objective=table, train__steps=1, train__save_every=1))
     return load_run(folder / "run")
 
 
@@ -33,7 +33,7 @@ def test_a_run_with_a_mixture_is_drawn_and_described(tmp_path):
     with Image.open(tmp_path / "segments.png") as picture:
         assert picture.height > picture.width
         assert len(picture.convert("RGB").getcolors(maxcolors=10**6)) > 100
-    other = str(tiny.write_shards(tmp_path / "other", counts=(5,)))
+    other = str(small_runs.write_shards(tmp_path / "other", counts=(5,)))
     assert draw_segments(loaded, tmp_path / "segments.png", data=[other]) != lines
     with pytest.raises(OutputError):
         draw_segments(loaded, tmp_path / "segments.png" / "segments.png")

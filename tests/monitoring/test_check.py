@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-import tiny
+import small_runs
 import torch
 import yaml
 
@@ -30,21 +30,21 @@ DROPPING = {"name": "resnet18", "options": {"channels": [8, 8, 8, 8], "drop_path
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    tiny.write_shards(folder / "train")
-    tiny.write_shards(folder / "val", counts=(17, 12), size=8)
+    small_runs.write_shards(folder / "train")
+    small_runs.write_shards(folder / "val", counts=(17, 12), size=8)
     return folder
 
 
 def tables(root: Path, out: Path, **changes) -> dict:
     given = {"data__val": "val/*.tar", "encoder": DROPPING, "optim__schedule": "constant", "train__check_every": 2}
-    return tiny.tables(root, out, **{**given, **changes})
+    return small_runs.tables(root, out, **{**given, **changes})
 
 
 def run_on(processes, world: int, given: dict) -> None:
     if world == 1:
-        train(tiny.parse_recipe(given))
+        train(small_runs.parse_recipe(given))
     else:
-        assert processes(tiny.train_as_rank, given, world=world) == [(world, "")] * world
+        assert processes(small_runs.train_as_rank, given, world=world) == [(world, "")] * world
 
 
 @pytest.mark.parametrize("world", [1, 2])
@@ -54,15 +54,15 @@ def test_a_run_with_checks_trains_the_weights_of_one_without_bit_for_bit(root, t
     for steps in (3, 6):  # and one that was interrupted
         run_on(processes, world, tables(root, tmp_path / "halves", train__steps=steps))
     for name in ("model", "optimizer"):
-        without = tiny.weights(tmp_path / "0", 6, name)
+        without = small_runs.weights(tmp_path / "0", 6, name)
         for other in ("1", "halves"):
-            found = tiny.weights(tmp_path / other, 6, name)
+            found = small_runs.weights(tmp_path / other, 6, name)
             assert all(torch.equal(without[key], found[key]) for key in without | found)
-    assert not tiny.checks(tmp_path / "0")
-    assert list(tiny.checks(tmp_path / "1")) == [0, 1, 2, 3, 4, 5, 6]
-    assert tiny.checks(tmp_path / "halves")[6] == tiny.checks(tmp_path / "1")[6]
-    assert [line["loss"] for line in tiny.metrics(tmp_path / "0")] == [
-        line["loss"] for line in tiny.metrics(tmp_path / "1")
+    assert not small_runs.checks(tmp_path / "0")
+    assert list(small_runs.checks(tmp_path / "1")) == [0, 1, 2, 3, 4, 5, 6]
+    assert small_runs.checks(tmp_path / "halves")[6] == small_runs.checks(tmp_path / "1")[6]
+    assert [line["loss"] for line in small_runs.metrics(tmp_path / "0")] == [
+        line["loss"] for line in small_runs.metrics(tmp_path / "1")
     ]
 
 
@@ -70,14 +70,16 @@ def test_two_processes_find_what_one_finds(root, tmp_path, processes):
     plain = {"name": "resnet18", "options": {"channels": [8, 8, 8, 8]}}
     for world in (1, 2):
         run_on(processes, world, tables(root, tmp_path / str(world), encoder=plain, train__steps=4))
-    one, two = (tiny.checks(tmp_path / str(world)) for world in (1, 2))
+    one, two = (small_runs.checks(tmp_path / str(world)) for world in (1, 2))
     assert one.keys() == two.keys()
     for step, values in one.items():
         assert two[step] == pytest.approx(values, rel=2e-3, abs=2e-3)
 
 
 def test_a_check_moves_with_the_weights_alone_and_leaves_modes_and_buffers(root, tmp_path):
-    trainer = prepare_trainer(recipe := tiny.parse_recipe(tables(root, tmp_path / "run")), make_accelerator(recipe))
+    trainer = prepare_trainer(
+        recipe := small_runs.parse_recipe(tables(root, tmp_path / "run")), make_accelerator(recipe)
+    )
     run = trainer.monitored()
     held = open_held_out(run)
     trainer.model.encoders["image"].model.layer1.eval()  # someone wanted this part at rest
@@ -113,7 +115,7 @@ def test_buffers_are_restored_even_where_eval_mode_changes_them():
 
 def watched(root: Path, folder: Path, out: str, time: int, number: int) -> dict:
     caller = {"time": time, "signal": number, "marker": str(folder / f"marker-{out}"), "from": "image"}
-    views = {"image": {**caller, "name": "spies:Caller", "count": 2}}
+    views = {"image": {**caller, "name": "fault_views:Caller", "count": 2}}
     return tables(root, folder / out, views=views, train__save_every=2)
 
 
@@ -121,7 +123,7 @@ def watched(root: Path, folder: Path, out: str, time: int, number: int) -> dict:
 def straight(root, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("straight")
     (folder / "marker-run").touch()
-    train(tiny.parse_recipe(watched(root, folder, "run", 1, 0)))
+    train(small_runs.parse_recipe(watched(root, folder, "run", 1, 0)))
     return folder / "run"
 
 
@@ -142,11 +144,11 @@ def test_a_signal_in_the_middle_of_a_check_is_honoured_and_the_check_made_up_for
     assert said in left.stderr
     if said:
         assert json.loads((tmp_path / "run" / "exit.json").read_text())["code"] == 143
-    train(tiny.parse_recipe(given))
-    assert tiny.checks(tmp_path / "run") == tiny.checks(straight)
-    stopped, whole = tiny.weights(tmp_path / "run", 6), tiny.weights(straight, 6)
+    train(small_runs.parse_recipe(given))
+    assert small_runs.checks(tmp_path / "run") == small_runs.checks(straight)
+    stopped, whole = small_runs.weights(tmp_path / "run", 6), small_runs.weights(straight, 6)
     assert all(torch.equal(stopped[name], whole[name]) for name in whole)
-    assert load_run(tmp_path / "run", ["spies"], "best").step == load_run(straight, ["spies"], "best").step
+    assert load_run(tmp_path / "run", ["fault_views"], "best").step == load_run(straight, ["fault_views"], "best").step
 
 
 def in_a_process(given: dict, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -161,8 +163,8 @@ def in_a_process(given: dict, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_best_checkpoint_survives_and_can_be_asked_for(root, tmp_path):
     given = tables(root, tmp_path / "run", train__steps=12, train__check_every=1, train__save_every=12, optim__lr=0.03)
-    train(tiny.parse_recipe(given))
-    losses = {step: line["val/loss"] for step, line in tiny.checks(tmp_path / "run").items() if step}
+    train(small_runs.parse_recipe(given))
+    losses = {step: line["val/loss"] for step, line in small_runs.checks(tmp_path / "run").items() if step}
     best = min(losses, key=losses.__getitem__)
     assert best < 11, "the run is no example: its best step is among the last two"
     run = load_run(tmp_path / "run", checkpoint="best")
@@ -179,20 +181,20 @@ def test_the_best_checkpoint_survives_and_can_be_asked_for(root, tmp_path):
     main(["export", str(tmp_path / "run"), str(tmp_path / "backbone"), "--checkpoint", "best"])
     assert json.loads((tmp_path / "backbone" / "config.json").read_text())["mvssl"]["step"] == best
     given["train"]["steps"] = 13  # going on does not lose it
-    train(tiny.parse_recipe(given))
+    train(small_runs.parse_recipe(given))
     assert load_run(tmp_path / "run", checkpoint="best").step == best
 
 
 def test_a_run_without_checks_has_no_best_and_says_so(root, tmp_path):
-    train(tiny.parse_recipe(tables(root, tmp_path / "run", train__check_every=0, train__steps=2)))
+    train(small_runs.parse_recipe(tables(root, tmp_path / "run", train__check_every=0, train__steps=2)))
     assert not (tmp_path / "run" / "verdict.json").exists()
-    with pytest.raises(DataError, match="take --checkpoint last"):
+    with pytest.raises(DataError, match="--checkpoint last"):
         load_run(tmp_path / "run", checkpoint="best")
 
 
 def test_without_held_out_shards_features_alone_are_looked_at(root, tmp_path):
-    outcome = train(tiny.parse_recipe(tables(root, tmp_path / "run", data__val=[])))
-    line = tiny.checks(tmp_path / "run")[6]
+    outcome = train(small_runs.parse_recipe(tables(root, tmp_path / "run", data__val=[])))
+    line = small_runs.checks(tmp_path / "run")[6]
     assert {"rank/image", "spread/image"} < line.keys()
     assert not any(name.startswith("val/") for name in line)
     assert outcome.diagnosis is not None
@@ -201,19 +203,20 @@ def test_without_held_out_shards_features_alone_are_looked_at(root, tmp_path):
 
 @pytest.mark.parametrize("label", [None, {"field": "cls"}, {"field": "nothing.cls"}])
 def test_knn_is_measured_where_there_are_labels(root, tmp_path, label):
-    train(tiny.parse_recipe(tables(root, tmp_path / "run", data__label=label, train__steps=2)))
+    train(small_runs.parse_recipe(tables(root, tmp_path / "run", data__label=label, train__steps=2)))
     assert all(
-        ("val/knn/image" in line) == (label == {"field": "cls"}) for line in tiny.checks(tmp_path / "run").values()
+        ("val/knn/image" in line) == (label == {"field": "cls"})
+        for line in small_runs.checks(tmp_path / "run").values()
     )
 
 
 def test_held_out_samples_without_a_label_count_in_the_loss_and_not_in_the_accuracy(tmp_path):
-    tiny.write_shards(tmp_path / "train")
-    tiny.write_shards(tmp_path / "val", counts=(17, 12), unlabelled=20)
+    small_runs.write_shards(tmp_path / "train")
+    small_runs.write_shards(tmp_path / "val", counts=(17, 12), unlabelled=20)
     lines = {}
     for name, label in (("with", {"field": "cls"}), ("without", None)):
-        train(tiny.parse_recipe(tables(tmp_path, tmp_path / name, data__label=label, train__steps=2)))
-        lines[name] = tiny.checks(tmp_path / name)[2]
+        train(small_runs.parse_recipe(tables(tmp_path, tmp_path / name, data__label=label, train__steps=2)))
+        lines[name] = small_runs.checks(tmp_path / name)[2]
     assert lines["with"]["val/loss"] == lines["without"]["val/loss"]
     accuracy = lines["with"]["val/knn/image"]  # a share of the at most nine that have a label
     assert any(abs(accuracy * n - round(accuracy * n)) < 1e-6 for n in range(1, 10))
@@ -223,7 +226,7 @@ def test_labels_inside_json_may_be_few_on_both_sides(tmp_path):
     """One sample in five has one: as bad samples they would use up what stands in for them, and end the run."""
     for folder in ("train", "val"):
         (tmp_path / folder).mkdir()
-        for shard in tiny.write_shards(tmp_path / "plain").glob("*.tar"):
+        for shard in small_runs.write_shards(tmp_path / "plain").glob("*.tar"):
             with tarfile.open(shard) as old, tarfile.open(tmp_path / folder / shard.name, "w") as new:
                 for member in old.getmembers():
                     data = old.extractfile(member).read()
@@ -233,8 +236,8 @@ def test_labels_inside_json_may_be_few_on_both_sides(tmp_path):
                         member.name, member.size = member.name.replace("cls", "json"), len(data)
                     new.addfile(member, io.BytesIO(data))
     label = {"field": "json", "path": "digit"}
-    train(tiny.parse_recipe(tables(tmp_path, tmp_path / "run", data__label=label, train__steps=2)))
-    accuracy = tiny.checks(tmp_path / "run")[2]["val/knn/image"]
+    train(small_runs.parse_recipe(tables(tmp_path, tmp_path / "run", data__label=label, train__steps=2)))
+    accuracy = small_runs.checks(tmp_path / "run")[2]["val/knn/image"]
     assert any(abs(accuracy * n - round(accuracy * n)) < 1e-6 for n in range(1, 9))
 
 
@@ -244,27 +247,27 @@ def test_a_python_dataset_can_be_held_out(tmp_path):
         [{"image": torch.randint(256, (3, 8, 8), generator=generator).byte(), "label": n % 3} for n in range(size)]
         for size in (32, 21)
     )
-    recipe = tiny.recipe(tmp_path, tmp_path / "run", data={"batch_size": 8, "workers": 0}, train__check_every=3)
+    recipe = small_runs.recipe(tmp_path, tmp_path / "run", data={"batch_size": 8, "workers": 0}, train__check_every=3)
     train(recipe, data=data, val=val)
-    assert {"val/loss", "val/knn/image"} < tiny.checks(tmp_path / "run")[6].keys()
+    assert {"val/loss", "val/knn/image"} < small_runs.checks(tmp_path / "run")[6].keys()
 
 
 def test_held_out_shards_that_do_not_fit_are_refused_in_words(root, tmp_path):
-    tiny.write_shards(tmp_path / "large", counts=(9,), size=12)
+    small_runs.write_shards(tmp_path / "large", counts=(9,), size=12)
     with pytest.raises(DataError, match=r"column image is \(3, 12, 12\), in the training data it is \(3, 8, 8\)"):
-        train(tiny.parse_recipe(tables(root, tmp_path / "run", data__val=str(tmp_path / "large/*.tar"))))
+        train(small_runs.parse_recipe(tables(root, tmp_path / "run", data__val=str(tmp_path / "large/*.tar"))))
     with pytest.raises(DataError, match=r"data\.val=\[\] to train without"):
-        train(tiny.parse_recipe(tables(root, tmp_path / "run", data__val="nowhere/*.tar")))
+        train(small_runs.parse_recipe(tables(root, tmp_path / "run", data__val="nowhere/*.tar")))
 
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_samples_that_lack_a_sensor_are_left_out_of_its_features(tmp_path, processes, world):
-    tiny.write_shards(tmp_path / "train", without_depth=15)
-    given = tiny.tables(
+    small_runs.write_shards(tmp_path / "train", without_depth=15)
+    given = small_runs.tables(
         tmp_path, tmp_path / "run", data__missing="mask", train__steps=2,
         data__columns={"image": {"field": "png"}, "depth": {"field": "depth.png"}},
         views={"image": {"from": "image"}, "depth": {"from": "depth"}},
         encoder={name: {"name": "mlp", "options": {"widths": [16]}} for name in ("image", "depth")},
     )  # fmt: skip
     run_on(processes, world, given)
-    assert all(line["val/rank/depth"] > 1 for line in tiny.checks(tmp_path / "run").values())
+    assert all(line["val/rank/depth"] > 1 for line in small_runs.checks(tmp_path / "run").values())

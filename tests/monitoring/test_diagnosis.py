@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from tiny import CONTRAST, sensors
+from small_runs import CONTRAST, sensors
 
 from mvssl.monitoring.diagnosis import ORDER, TOP, Bound, Evidence, diagnose, find_bounds
 from mvssl.recipe import parse_recipe

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from tiny import CONTRAST, sensors
+from small_runs import CONTRAST, sensors
 
 from mvssl.monitoring.outliers import CHANCE, LEAST, VISITS, find_outliers, stands_out
 from mvssl.recipe import parse_recipe

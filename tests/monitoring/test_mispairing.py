@@ -1,7 +1,7 @@
 """The tracker of mispaired samples: a fading mean, equal on every process, part of every checkpoint."""
 
 import pytest
-import tiny
+import small_runs
 import torch
 from safetensors.torch import load_file
 
@@ -74,19 +74,19 @@ SENSORS = {
 
 
 def test_a_resumed_run_and_two_processes_track_the_same(tmp_path, processes):
-    tiny.write_shards(tmp_path / "train", without_depth=6)
+    small_runs.write_shards(tmp_path / "train", without_depth=6)
     runs = {"straight": [(1, 9)], "legs": [(1, 3), (1, 9)], "two": [(2, 9)], "unwatched": [(1, 9)]}
     for out, legs in runs.items():
-        given = tiny.tables(tmp_path, tmp_path / out, data__missing="mask", **SENSORS)
+        given = small_runs.tables(tmp_path, tmp_path / out, data__missing="mask", **SENSORS)
         if out == "unwatched":
             given["train"]["check_every"] = 0
         for world, steps in legs:
             given["train"]["steps"] = steps
             if world == 1:
-                train(tiny.parse_recipe(given))
+                train(small_runs.parse_recipe(given))
             else:
-                assert processes(tiny.train_as_rank, given) == [(2, "")] * 2
-    watched, unwatched = (tiny.weights(tmp_path / out, 9) for out in ("straight", "unwatched"))
+                assert processes(small_runs.train_as_rank, given) == [(2, "")] * 2
+    watched, unwatched = (small_runs.weights(tmp_path / out, 9) for out in ("straight", "unwatched"))
     assert all(torch.equal(watched[name], unwatched[name]) for name in watched)
     assert not list((tmp_path / "unwatched").glob(f"checkpoints/*/{FILE}"))
     kept = ("straight", "legs", "two")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toy import WIDTHS, context, features
+from small_features import WIDTHS, context, features
 
 from mvssl.monitoring.mispairing import MispairingTracker, outscored_share
 from mvssl.objectives import AMDIM, CMC, MIB

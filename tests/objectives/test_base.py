@@ -1,8 +1,8 @@
 """The contract of objectives: defaults, classes from other packages, and what is refused."""
 
 import pytest
+import small_features
 import torch
-import toy
 from torch import nn
 from torch.distributions import Normal
 
@@ -11,7 +11,7 @@ from mvssl.objectives import CMC, DIM, MIB, OBJECTIVES, InfoMax, Objective, Pred
 from mvssl.objectives.base import as_objective, build_objective, choose_pairs
 from mvssl.objectives.estimators import Estimator
 
-WIDTHS = {"a": toy.WIDTHS, "b": toy.WIDTHS}
+WIDTHS = {"a": small_features.WIDTHS, "b": small_features.WIDTHS}
 
 
 class Plain(nn.Module):
@@ -47,7 +47,7 @@ def test_an_objective_without_optional_members_has_the_defaults():
         assert objective.candidates(8) == {}
         assert objective.beta(3) is None
         with pytest.raises(RecipeError):
-            objective.segments("a", toy.features(2))
+            objective.segments("a", small_features.features(2))
 
 
 def test_a_module_of_another_class_keeps_its_weights_names_and_members():
@@ -59,9 +59,9 @@ def test_a_module_of_another_class_keeps_its_weights_names_and_members():
     assert objective.has_head
     assert objective.has_posterior
     assert objective.estimator_name == "jsd"
-    features = toy.features(2)
+    features = small_features.features(2)
     assert objective.represent("a", features) is features.vector
-    loss, _ = objective({"a": features}, toy.context(2))
+    loss, _ = objective({"a": features}, small_features.context(2))
     assert loss.shape == ()
 
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
+from small_features import WIDTHS, context, features
 from torch.testing import assert_close
-from toy import WIDTHS, context, features
 
 from mvssl.encoders import Features, Widths
 from mvssl.errors import RecipeError

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from spies import exchanges
+from fault_views import exchanges
 from torch.testing import assert_close
 
 from mvssl.objectives import estimators

@@ -3,11 +3,11 @@
 import math
 
 import pytest
-import tiny
+import small_runs
 import torch
+from small_features import WIDTHS, context, features
 from torch import nn
 from torch.testing import assert_close
-from toy import WIDTHS, context, features
 
 from mvssl.distributed import collectives
 from mvssl.objectives import DIM, MIB, estimators
@@ -183,13 +183,13 @@ def test_two_processes_have_the_averages_and_gradients_of_one(processes, name):
 
 
 def test_a_resumed_run_has_the_averages_of_an_uninterrupted_one(tmp_path):
-    root = tiny.write_shards(tmp_path / "train").parent
+    root = small_runs.write_shards(tmp_path / "train").parent
     objective = {"name": "dim", "estimator": "mine", "units": 8, "layer": 0}
     for out, legs in (("straight", [6]), ("halves", [3, 6])):
         for steps in legs:
             changes = {"objective": objective, "train__steps": steps, "optim__schedule": "constant"}
-            train(tiny.recipe(root, tmp_path / out, **changes))
-    straight, halves = (tiny.weights(tmp_path / out, 6) for out in ("straight", "halves"))
+            train(small_runs.recipe(root, tmp_path / out, **changes))
+    straight, halves = (small_runs.weights(tmp_path / out, 6) for out in ("straight", "halves"))
     kept = [name for name in straight if "log_average" in name]
     assert kept == [
         "objective.0.estimator.log_average/image_0/local",

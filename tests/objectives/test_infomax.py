@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
+from small_features import WIDTHS, context
 from torch.testing import assert_close
-from toy import WIDTHS, context
 
 from mvssl.encoders import Features, Widths
 from mvssl.objectives import InfoMax

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from small_features import context
 from torch import nn
-from toy import context
 
 from mvssl.encoders import Features, Widths
 from mvssl.objectives import AMDIM, CMC, DIM, MIB

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+from small_features import WIDTHS, context
 from torch.distributions import Normal
 from torch.testing import assert_close
-from toy import WIDTHS, context
 
 from mvssl.encoders import Features
 from mvssl.errors import RecipeError

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from toy import WIDTHS
+from small_features import WIDTHS
 
 from mvssl.errors import RecipeError
 from mvssl.objectives import OBJECTIVES

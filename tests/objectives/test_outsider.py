@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-import tiny
+import small_runs
 
 from mvssl import evaluate, export, load_run, report, train
 
@@ -59,14 +59,14 @@ def package(tmp_path, monkeypatch):
 
 
 def test_an_objective_of_another_package_goes_from_training_to_export(package):
-    tiny.write_shards(package / "train")
+    small_runs.write_shards(package / "train")
     objective = [{"name": "agreeing:Agree", "spread": 2.0}, {"name": "agreeing:Module", "weight": 0.1}]
-    run = train(tiny.recipe(package, package / "run", objective=objective, train__check_every=3)).folder
+    run = train(small_runs.recipe(package, package / "run", objective=objective, train__check_every=3)).folder
 
-    held_out = tiny.checks(run)[6]
+    held_out = small_runs.checks(run)[6]
     keys = {"loss", "Agree/loss", "Agree/distance", "Agree/variance", "Module/loss", "Module/distance"}
     assert {f"val/{key}" for key in keys} <= held_out.keys()
-    assert keys <= tiny.metrics(run)[-1].keys()
+    assert keys <= small_runs.metrics(run)[-1].keys()
     assert json.loads((run / "verdict.json").read_text())["step"] == 6
 
     loaded = load_run(run, trust=["agreeing"])

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from small_features import context
 from torch.testing import assert_close
-from toy import context
 
 from mvssl.encoders import Features, Widths
 from mvssl.errors import RecipeError

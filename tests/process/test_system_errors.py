@@ -10,7 +10,7 @@ import torch
 
 from mvssl.cli import main
 from mvssl.errors import RecipeError, StorageError
-from mvssl.process.system_errors import as_known
+from mvssl.process.system_errors import as_storage_error
 from mvssl.text import printable
 
 
@@ -35,7 +35,7 @@ def ended(command: str) -> tuple[int, str]:
         ("nonsense <&- >&- 2>&-", 64),
     ],
 )
-def test_streams_that_cannot_be_written_end_in_a_code_and_no_trace(command, code):
+def test_unwritable_streams_give_an_exit_code_and_no_trace(command, code):
     found, text = ended(command)
     assert (found, "Traceback" in text, "Exception ignored" in text) == (code, False, False)
     assert len(text.splitlines()) == (code == 74)
@@ -54,7 +54,7 @@ def test_streams_that_cannot_be_written_end_in_a_code_and_no_trace(command, code
         MemoryError(),
     ],
 )  # fmt: skip
-def test_a_machine_that_gives_out_is_74_and_says_what_did(monkeypatch, capsys, error):
+def test_errors_of_the_machine_exit_with_74_and_name_the_cause(monkeypatch, capsys, error):
     monkeypatch.setattr("mvssl.cli.commands.app", raising(error))
     with pytest.raises(SystemExit) as done:
         main.main(["schema"])
@@ -72,16 +72,16 @@ def raising(error):
     return command
 
 
-def test_memory_that_torch_really_does_not_get_is_known():
+def test_a_failed_allocation_of_torch_is_a_storage_error():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**45, dtype=torch.float64)
-    assert isinstance(as_known(caught.value), StorageError)
+    assert isinstance(as_storage_error(caught.value), StorageError)
 
 
 @pytest.mark.parametrize(
     "error", [ValueError("x"), OSError("no number"), KeyError(3), RuntimeError("shape"), TypeError()]
 )
-def test_a_bug_is_70_with_its_trace(monkeypatch, capsys, error):
+def test_a_bug_exits_with_70_and_a_trace(monkeypatch, capsys, error):
     monkeypatch.setattr("mvssl.cli.commands.app", raising(error))
     with pytest.raises(SystemExit) as done:
         main.main(["schema"])
@@ -97,7 +97,7 @@ def test_each_process_of_a_launch_says_its_number(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("mvssl (process 3): out of memory")
 
 
-def test_what_steers_a_terminal_is_escaped(monkeypatch, capsys):
+def test_control_characters_are_escaped(monkeypatch, capsys):
     monkeypatch.setattr("mvssl.cli.commands.app", raising(RecipeError("key \x1b[31m\u202e\x07 é 犬\nnext")))
     with pytest.raises(SystemExit, match="64"):
         main.main(["schema"])
@@ -122,7 +122,7 @@ def test_a_tilde_on_the_command_line_is_the_home_folder(monkeypatch, words, seen
     assert given == seen
 
 
-def test_a_home_that_does_not_exist_is_64(capsys):
+def test_a_home_folder_that_does_not_exist_exits_with_64(capsys):
     with pytest.raises(SystemExit, match="64"):
         main.main(["verify", "~no-such-user/a.tar"])
     assert "write ./~no-such-user/a.tar" in capsys.readouterr().err

@@ -33,7 +33,7 @@ def test_three_e_minus_four_is_a_number(good: Path):
     assert load_recipe(good, ["optim.lr=3e-5"]).optim.lr == 3e-5
 
 
-def test_an_override_reaches_any_depth_and_makes_missing_tables(good: Path):
+def test_an_override_may_be_nested_and_creates_missing_tables(good: Path):
     recipe = load_recipe(good, ["views.a.count=2", "objective.0.temperature=0.1", "evaluate.draws=5"])
     assert recipe.views["a"].count == 2
     assert recipe.objective[0].options == {"temperature": 0.1}
@@ -45,7 +45,7 @@ def test_one_encoder_table_is_shared_by_all_views(good: Path):
     assert list(recipe.encoder) == ["a,b"]
 
 
-def test_what_is_written_out_reads_back_as_the_same_recipe(good: Path, tmp_path: Path):
+def test_a_written_recipe_reads_back_as_the_same_recipe(good: Path, tmp_path: Path):
     recipe = load_recipe(good)
     (tmp_path / "again.yaml").write_text(to_yaml(recipe))
     assert load_recipe(tmp_path / "again.yaml") == recipe
@@ -77,7 +77,7 @@ def test_a_null_that_was_written_is_read_back_as_null(good: Path, tmp_path: Path
         ("data=4", "data: expected a table"),
     ],
 )
-def test_a_mistake_is_told_with_its_place_and_the_way_out(good: Path, override: str, said: str):
+def test_a_mistake_is_reported_with_its_place_and_a_hint(good: Path, override: str, said: str):
     with pytest.raises(RecipeError) as caught:
         load_recipe(good, [override])
     assert said in str(caught.value)
@@ -106,7 +106,7 @@ def test_only_a_whole_number_is_a_whole_number(good: Path, key: str, value: str)
 
 
 @pytest.mark.parametrize(("value", "way_out"), [("010", "10"), ("0x10", "16"), ("1_000", "1000"), ("'12'", "12")])
-def test_a_number_written_otherwise_is_told_how_to_write_it(good: Path, value: str, way_out: str):
+def test_a_number_in_another_notation_gets_a_hint(good: Path, value: str, way_out: str):
     with pytest.raises(RecipeError, match=f"train.steps: expected a whole number, got the text .*; write {way_out}$"):
         load_recipe(good, [f"train.steps={value}"])
 
@@ -126,7 +126,7 @@ def test_only_true_and_false_are_booleans(good: Path, value: str, way_out: str):
 
 
 @pytest.mark.parametrize("text", ["2024", "2024-01-01", "010", "no", "1:30", "1e", "./~"])
-def test_what_is_text_where_text_is_wanted_stays_as_it_was_written(good: Path, tmp_path: Path, text: str):
+def test_text_where_text_is_expected_stays_as_written(good: Path, tmp_path: Path, text: str):
     recipe = load_recipe(good, [f"train.out={text}", f"data.columns.image.names=[{text}, 1]"])
     assert (recipe.train.out, recipe.data.columns["image"].names) == (text, [text, "1"])
     (tmp_path / "again.yaml").write_text(to_yaml(recipe))
@@ -134,7 +134,7 @@ def test_what_is_text_where_text_is_wanted_stays_as_it_was_written(good: Path, t
 
 
 @pytest.mark.parametrize("value", ["1.10", "true", "1e3"])
-def test_a_text_that_is_no_longer_known_as_it_was_written_needs_quotes(good: Path, value: str):
+def test_numbers_and_booleans_where_text_is_expected_need_quotes(good: Path, value: str):
     with pytest.raises(RecipeError, match=r"train\.out: expected a text, got .*; put it in quotes"):
         load_recipe(good, [f"train.out={value}"])
     assert load_recipe(good, [f'train.out="{value}"']).train.out == value
@@ -184,7 +184,7 @@ def test_options_of_a_class_are_as_strict_as_the_tables():
 
 
 @pytest.mark.parametrize("key", ["data.root", "data.train", "data.val", "data.pack", "encoder.a.init_from"])
-def test_a_path_of_a_recipe_stays_as_written_so_that_it_holds_in_another_home(good: Path, monkeypatch, key: str):
+def test_paths_of_a_recipe_keep_the_tilde_as_written(good: Path, monkeypatch, key: str):
     written = []
     for home in ("/home/me", "/users/me"):
         monkeypatch.setenv("HOME", home)
@@ -201,7 +201,7 @@ def test_the_run_folder_is_written_out(good: Path, monkeypatch):
 @pytest.mark.parametrize(
     "key", ["data.root", "data.train", "data.val", "data.pack", "train.out", "encoder.a.init_from"]
 )
-def test_a_home_that_nobody_has_is_refused_with_its_key(good: Path, key: str):
+def test_an_unknown_home_folder_is_refused_with_its_key(good: Path, key: str):
     with pytest.raises(RecipeError, match=f"{key}: ~nobody-here/x: there is no user"):
         load_recipe(good, [f"{key}=~nobody-here/x"])
 
@@ -213,19 +213,19 @@ def test_each_pattern_of_a_list_is_looked_at(good: Path):
 
 
 @pytest.mark.parametrize(("root", "variable"), [("~/data", ""), (None, "~/data")])
-def test_the_data_folder_is_in_the_home_folder_wherever_it_is_named(monkeypatch, root, variable):
+def test_a_tilde_in_the_data_folder_is_expanded(monkeypatch, root, variable):
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("MVSSL_DATA", variable)
     assert Data(root=root).folder == Path("/home/me/data")
 
 
-def test_the_later_of_steps_and_epochs_wins_and_is_told_once(good: Path, caplog):
+def test_the_later_of_steps_and_epochs_wins_and_is_reported_once(good: Path, caplog):
     recipe = load_recipe(good, ["train.epochs=3"])
     assert (recipe.train.epochs, recipe.train.steps) == (3, None)
-    assert caplog.messages == ["train.steps=10 of the recipe gives way to train.epochs=3 of the command line"]
+    assert caplog.messages == ["train.steps=10 of the recipe is replaced by train.epochs=3 of the command line"]
 
 
-def test_of_several_processes_the_main_one_tells_which_word_wins(good: Path, caplog, monkeypatch):
+def test_only_the_main_process_reports_which_override_wins(good: Path, caplog, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     load_recipe(good, ["train.epochs=3"])
     assert caplog.messages == []
@@ -238,7 +238,7 @@ def test_steps_and_epochs_at_one_place_are_refused(good: Path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
-def test_files_of_other_editors_are_read_where_their_first_bytes_say_how(good: Path, tmp_path: Path, encoding: str):
+def test_utf16_and_byte_order_marks_are_read(good: Path, tmp_path: Path, encoding: str):
     (tmp_path / "x.yaml").write_bytes(GOOD.replace("\n", "\r\n").encode(encoding))
     if encoding == "utf-16-le":  # without a mark
         with pytest.raises(RecipeError, match=r"x\.yaml: line 1: not valid YAML"):

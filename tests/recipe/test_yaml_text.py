@@ -15,7 +15,7 @@ READ = {
 
 
 @pytest.mark.parametrize("text", AS_TEXT)
-def test_what_is_no_decimal_number_and_not_true_or_false_is_text(text):
+def test_all_but_decimal_numbers_true_and_false_is_text(text):
     assert parse_yaml(text, "x") == text
     assert parse_yaml(f"{text}: {text}", "x") == {text: text}
 
@@ -33,7 +33,7 @@ def test_every_key_is_text():
 
 
 @pytest.mark.parametrize("text", [*AS_TEXT, *READ, "1e3", "1e5", "a: b", "#", "*x", " a ", "\u2028", "a\nb", "\x1b"])
-def test_a_text_that_is_written_out_reads_back_as_that_text(text):
+def test_a_written_text_reads_back_as_the_same_text(text):
     assert parse_yaml(as_yaml({"a": [text], text: 1}), "x") == {"a": [text], text: 1}
 
 
@@ -56,7 +56,7 @@ def test_a_text_that_is_written_out_reads_back_as_that_text(text):
         ("- " * 100_000, f"line 1: nested deeper than {DEEPEST}"),
     ],
 )
-def test_what_has_no_one_meaning_is_refused_with_its_line(text, said):
+def test_ambiguous_yaml_is_refused_with_its_line(text, said):
     with pytest.raises(RecipeError, match=f"^x: {said}"):
         parse_yaml(text, "x")
 
@@ -72,31 +72,31 @@ def overridden(tables, *words):
     return override_all(tables, words), tables
 
 
-def test_of_two_overrides_of_one_key_the_later_wins_and_that_is_told():
+def test_the_later_of_two_overrides_of_one_key_wins_and_is_reported():
     told, tables = overridden({}, "optim.lr=1", "optim.lr=2", "optim.lr=3")
     assert tables == {"optim": {"lr": 3}}
-    assert told == ["optim.lr=1 gives way to the later optim.lr=2", "optim.lr=2 gives way to the later optim.lr=3"]
+    assert told == ["optim.lr=1 is replaced by the later optim.lr=2", "optim.lr=2 is replaced by the later optim.lr=3"]
 
 
-def test_a_table_takes_what_was_set_in_it_and_a_key_what_its_table_said():
+def test_an_override_of_a_table_replaces_those_of_its_keys():
     told, tables = overridden({}, "optim.lr=1", "optim={lr: 2, clip: 1}", "optim.clip=3", "optim.eps=1")
     assert tables == {"optim": {"lr": 2, "clip": 3, "eps": 1}}
     assert told == [
-        "optim.lr=1 gives way to the later optim={lr: 2, clip: 1}",
-        "clip of optim={lr: 2, clip: 1} gives way to the later optim.clip=3",
+        "optim.lr=1 is replaced by the later optim={lr: 2, clip: 1}",
+        "clip of optim={lr: 2, clip: 1} is replaced by the later optim.clip=3",
     ]
 
 
 @pytest.mark.parametrize(
     ("before", "word", "left"), [("epochs", "steps", {"steps": 4}), ("steps", "epochs", {"epochs": 4})]
 )
-def test_steps_take_the_place_of_epochs_and_the_reverse(before, word, left):
+def test_steps_replace_epochs_and_epochs_replace_steps(before, word, left):
     told, tables = overridden({"train": {before: 1}}, f"train.{word}=4")
     assert tables == {"train": left}
-    assert told == [f"train.{before}=1 of the recipe gives way to train.{word}=4 of the command line"]
+    assert told == [f"train.{before}=1 of the recipe is replaced by train.{word}=4 of the command line"]
     told, tables = overridden({"train": {}}, f"train.{before}=1", f"train.{word}=4")
     assert tables == {"train": left}
-    assert told == [f"train.{before}=1 gives way to train.{word}=4 of the command line"]
+    assert told == [f"train.{before}=1 is replaced by train.{word}=4 of the command line"]
 
 
 def test_null_takes_no_other_words_place():

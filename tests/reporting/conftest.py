@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
+import small_runs
 import webdataset
 from PIL import Image
 
@@ -21,9 +21,9 @@ NETWORK = {"name": "dim_conv32", "options": {"img_size": 8, "channels": [8, 8, 8
 def images(tmp_path_factory) -> Path:
     """A finished run on labelled images, with its evaluation; not to be written into."""
     root = tmp_path_factory.mktemp("images")
-    tiny.write_shards(root / "train")
+    small_runs.write_shards(root / "train")
     (root / "classes.txt").write_text("ant\nbee\n<i>cat</i>\ndog\n")
-    run = train(tiny.recipe(root, root / "run", train__log_every=1)).folder
+    run = train(small_runs.recipe(root, root / "run", train__log_every=1)).folder
     evaluate(load_run(run), probes=["knn"], show=False)
     return run
 
@@ -54,7 +54,7 @@ def kinds(tmp_path_factory) -> Path:
     views["vector"] = {"from": "vector", "name": "vector"}
     mlp = {"name": "mlp", "options": {"widths": [16]}}
     encoder = {"image": NETWORK, "imu": mlp, "vector": mlp}
-    return train(tiny.recipe(root, root / "run", data=data, views=views, encoder=encoder, train__steps=2)).folder
+    return train(small_runs.recipe(root, root / "run", data=data, views=views, encoder=encoder, train__steps=2)).folder
 
 
 def _npy(array: np.ndarray) -> bytes:

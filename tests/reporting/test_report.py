@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import tiny
+import small_runs
 import torch
 import yaml
 
@@ -345,9 +345,9 @@ def test_no_run_or_an_unwritable_page_is_an_error_with_its_code(run, tmp_path, c
 
 def test_classes_of_other_packages_need_trust(run):
     tables = yaml.safe_load((run / "recipe.yaml").read_text())
-    tables["views"]["image"]["name"] = "spies:Poison"
+    tables["views"]["image"]["name"] = "fault_views:Poison"
     (run / "recipe.yaml").write_text(yaml.safe_dump(tables))
-    with pytest.raises(RecipeError, match="--trust spies"):
+    with pytest.raises(RecipeError, match="--trust fault_views"):
         report(run)
 
 
@@ -359,8 +359,8 @@ def test_the_command_prints_the_page_and_what_it_lacks(run, capsys):
 
 
 def test_a_recipe_may_ask_for_a_report_after_the_last_step(tmp_path, capsys):
-    tiny.write_shards(tmp_path / "train")
-    recipe = tiny.recipe(tmp_path, tmp_path / "run", train__steps=1, train__then=["report"])
+    small_runs.write_shards(tmp_path / "train")
+    recipe = small_runs.recipe(tmp_path, tmp_path / "run", train__steps=1, train__then=["report"])
     train(recipe)
     assert (tmp_path / "run" / "report.html").is_file()
     assert "report.html" in capsys.readouterr().err

@@ -1,14 +1,14 @@
 """What tests of disturbed runs share: a recipe in a file, acts in the middle of a step, and what the run left.
 
 in   a folder with shards in data/train; what to do at which step in which process
-out  a recipe file for `forks.start`; a `prepare` for it; the newest step that is saved, and whether weights are equal
+out  a recipe file and a `prepare` for `forked_commands.start`; the newest saved step; whether weights are equal
 """
 
 import os
 import time
 from pathlib import Path
 
-import tiny
+import small_runs
 import torch
 import yaml
 
@@ -19,12 +19,12 @@ from mvssl.training.step import Trainer
 def recipe_file(root: Path, out: str = "run", **changes) -> Path:
     file = root / f"{out}.yaml"
     changes = {"train__steps": 12, "train__save_every": 100, **changes}
-    file.write_text(yaml.safe_dump(tiny.tables(root / "data", root / out, **changes)))
+    file.write_text(yaml.safe_dump(small_runs.tables(root / "data", root / out, **changes)))
     return file
 
 
 def at_step(number: int, act, rank: int | None = None):
-    """For `forks.start`: call `act()` in the middle of the step of that number, from 0."""
+    """For `forked_commands.start`: call `act()` in the middle of the step of that number, from 0."""
 
     def prepare(own: int) -> None:
         step = Trainer.step
@@ -54,5 +54,5 @@ def newest_step(run: Path) -> int:
 
 
 def same_weights(one: Path, other: Path, step: int) -> bool:
-    a, b = tiny.weights(one, step), tiny.weights(other, step)
+    a, b = small_runs.weights(one, step), small_runs.weights(other, step)
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

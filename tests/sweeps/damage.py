@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-import tiny
-from tiny import trained
+import small_runs
+from small_runs import trained
 
 from mvssl.checkpoints import store
 from mvssl.data.shards.index import body_digest
@@ -62,7 +62,7 @@ def flips(whole: bytes, places: Iterator[int]) -> Iterator[tuple[str, bytes]]:
 
 
 def of_shards(folder: Path) -> list[dict]:
-    shard = tiny.write_shards(folder, counts=(6,)) / "000000.tar"
+    shard = small_runs.write_shards(folder, counts=(6,)) / "000000.tar"
     whole = shard.read_bytes()
     with tarfile.open(shard) as tar:
         members = tar.getmembers()

@@ -25,8 +25,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-import forks
-import tiny
+import forked_commands
+import small_runs
 import torch
 import yaml
 
@@ -50,7 +50,7 @@ class Try:
             if inject and rank == 0:
                 _inject(*inject)
 
-        self.forked = forks.start(["train", recipe], recipe.parent, world, prepare)
+        self.forked = forked_commands.start(["train", recipe], recipe.parent, world, prepare)
         os.close(write)
 
     def reports(self) -> dict[str, int]:
@@ -129,10 +129,10 @@ class Run:
 
     def __init__(self, folder: Path, world: int):
         self.folder, self.world = folder, world
-        tiny.write_shards(folder / "data" / "train")
+        small_runs.write_shards(folder / "data" / "train")
         self.recipe = folder / "recipe.yaml"
         changes = {"train__steps": STEPS, "train__save_every": SAVE_EVERY, "train__check_every": 4}
-        tables = tiny.tables(folder / "data", folder / "run", data__workers=world - 1, **changes)
+        tables = small_runs.tables(folder / "data", folder / "run", data__workers=world - 1, **changes)
         self.recipe.write_text(yaml.safe_dump(tables))
 
     def step(self) -> int:
@@ -172,7 +172,7 @@ class Run:
         started.reports()
         if set(codes.values()) != {0}:
             return [f"could not be completed: {codes}"]
-        mine = tiny.weights(self.folder / "run", STEPS)
+        mine = small_runs.weights(self.folder / "run", STEPS)
         same = all(torch.equal(mine[name], weights[name]) for name in weights)
         return [] if same else ["weights differ from the undisturbed run's"]
 
@@ -185,7 +185,7 @@ def straight(world: int) -> dict:
         started.reports()
         if set(codes.values()) != {0}:
             sys.exit(started.forked.stderr())
-        return tiny.weights(Path(folder) / "run", STEPS)
+        return small_runs.weights(Path(folder) / "run", STEPS)
 
 
 def random_disturbance(numbers: random.Random, world: int):

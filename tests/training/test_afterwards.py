@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-import tiny
+import small_runs
 
 from mvssl.errors import DataError, OutputError, RecipeError
 from mvssl.evaluation.plan import refuse_impossible
@@ -18,7 +18,7 @@ THEN = ["evaluate", "export"]
 
 @pytest.fixture
 def root(tmp_path):
-    tiny.write_shards(tmp_path / "train")
+    small_runs.write_shards(tmp_path / "train")
     return tmp_path
 
 
@@ -32,7 +32,7 @@ def root(tmp_path):
     ],
 )
 def test_an_evaluation_that_cannot_be_is_told_before_the_run(root, table, error, said):
-    tables = tiny.tables(root, root / "run", train__then=THEN)
+    tables = small_runs.tables(root, root / "run", train__then=THEN)
     tables["data"] |= table
     with pytest.raises(error, match=said):
         afterwards.check_inputs(parse_recipe(tables), root / "run")
@@ -41,13 +41,13 @@ def test_an_evaluation_that_cannot_be_is_told_before_the_run(root, table, error,
 
 
 def test_a_probe_that_does_not_exist_is_told_before_the_run(root):
-    recipe = tiny.recipe(root, root / "run", train__then=THEN, evaluate={"probes": ["lineer"]})
+    recipe = small_runs.recipe(root, root / "run", train__then=THEN, evaluate={"probes": ["lineer"]})
     with pytest.raises(RecipeError, match=r"evaluate\.probes: no probe 'lineer'; did you mean 'linear'"):
         afterwards.check_inputs(recipe, root / "run")
 
 
 def test_a_layer_that_the_encoder_does_not_have_is_told_before_the_first_step(root):
-    recipe = tiny.recipe(root, root / "run", train__then=["evaluate"], evaluate={"layer": 9})
+    recipe = small_runs.recipe(root, root / "run", train__then=["evaluate"], evaluate={"layer": 9})
     with pytest.raises(RecipeError, match=r"evaluate\.layer: view 'image' has no layer '9' \(accepted: vector, head, "):
         train(recipe)
     assert not (root / "run" / "checkpoints").exists()
@@ -55,7 +55,7 @@ def test_a_layer_that_the_encoder_does_not_have_is_told_before_the_first_step(ro
 
 
 def test_probes_that_need_no_labels_ask_for_none_before_the_run(root):
-    tables = tiny.tables(root, root / "run", train__then=THEN, evaluate={"probes": ["spectrum"]})
+    tables = small_runs.tables(root, root / "run", train__then=THEN, evaluate={"probes": ["spectrum"]})
     tables["data"] |= {"label": None}
     afterwards.check_inputs(parse_recipe(tables), root / "run")
     tables["evaluate"] = {"probes": ["spectrum", "knn"]}
@@ -64,7 +64,7 @@ def test_probes_that_need_no_labels_ask_for_none_before_the_run(root):
 
 
 def test_a_backbone_folder_that_holds_something_else_is_told_before_the_run(root):
-    recipe = tiny.recipe(root, root / "run", train__then=THEN)
+    recipe = small_runs.recipe(root, root / "run", train__then=THEN)
     afterwards.check_inputs(recipe, root / "run")
     (root / "run/backbone").mkdir(parents=True)
     (root / "run/backbone/thesis.tex").write_text("")
@@ -78,7 +78,7 @@ def test_what_is_said_to_be_next_can_be_typed(root, name, capsys):
     options = {} if name == "resnet18" else {"img_size": 8, "channels": [8, 8, 8], "hidden": 16, "code": 8}
     table = {"name": name, "options": options}
     views = {"a": {"from": "image"}, "b": {"from": "image", "channels": [0]}}
-    recipe = tiny.recipe(
+    recipe = small_runs.recipe(
         root, root / "run", views=views, encoder={"a": table, "b": table},
         train__steps=1, train__then=["export"], train__trackers=[],
     )  # fmt: skip
@@ -94,12 +94,12 @@ def test_what_is_said_to_be_next_can_be_typed(root, name, capsys):
 
 
 def train_as_rank(given):
-    assert tiny.train_as_rank(given) == (2, "")
+    assert small_runs.train_as_rank(given) == (2, "")
 
 
 def test_all_processes_evaluate_and_the_main_one_does_the_rest(root, processes):
     then = ["evaluate", "export", "views"]
-    given = tiny.tables(root, root / "run", train__steps=1, train__then=then, evaluate={"probes": ["knn"]})
+    given = small_runs.tables(root, root / "run", train__steps=1, train__then=then, evaluate={"probes": ["knn"]})
     processes(train_as_rank, given)
     assert all((root / "run" / name).exists() for name in ("evaluation.json", "backbone", "views.png"))
 

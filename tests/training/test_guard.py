@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from spies import operations
+from fault_views import operations
 from torch import nn
 
 from mvssl.training import guard

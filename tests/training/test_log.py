@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from accelerate import Accelerator
-from spies import operations
+from fault_views import operations
 
 from mvssl.training.log import Log
 from mvssl.training.log import bounds_in_words as told

@@ -8,23 +8,23 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
+import small_runs
 import torch
 import yaml
-from spies import witnessed
+from fault_views import witnessed
 
 from mvssl.checkpoints import store
 from mvssl.data import open_shards
 from mvssl.errors import DataError, OutputError, RecipeError
 from mvssl.training.loop import train
 
-WITNESS = {"from": "image", "name": "spies:Witness", "count": 2}
+WITNESS = {"from": "image", "name": "fault_views:Witness", "count": 2}
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    tiny.write_shards(folder / "train")
+    small_runs.write_shards(folder / "train")
     return folder
 
 
@@ -34,9 +34,9 @@ LEGS = ("straight", "halves")
 def run_on(processes, world: int, given: dict) -> None:
     """Train on `world` processes; one is this one."""
     if world == 1:
-        train(tiny.parse_recipe(given))
+        train(small_runs.parse_recipe(given))
     else:
-        assert processes(tiny.train_as_rank, given, world=world) == [(world, "")] * world
+        assert processes(small_runs.train_as_rank, given, world=world) == [(world, "")] * world
 
 
 def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
@@ -50,7 +50,7 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(root, tmp_path, proc
     # a constant rate, as the cosine of a shorter run is another one; drop-path, which draws from torch's generator
     dropping = {"name": "resnet18", "options": {"channels": [8, 8, 8, 8], "drop_path_rate": 0.5}}
     straight, halves = (
-        tiny.tables(
+        small_runs.tables(
             root,
             tmp_path / out,
             data__workers=workers,
@@ -65,16 +65,19 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(root, tmp_path, proc
         halves["train"]["steps"] = steps
         run_on(processes, world, halves)
     for name in ("model", "optimizer"):
-        assert_same_bits(tiny.weights(tmp_path / "straight", 6, name), tiny.weights(tmp_path / "halves", 6, name))
+        assert_same_bits(
+            small_runs.weights(tmp_path / "straight", 6, name), small_runs.weights(tmp_path / "halves", 6, name)
+        )
     told = [
-        [{**line, "samples_per_second": 0, "data_wait": 0} for line in tiny.metrics(tmp_path / out)] for out in LEGS
+        [{**line, "samples_per_second": 0, "data_wait": 0} for line in small_runs.metrics(tmp_path / out)]
+        for out in LEGS
     ]
     assert told[0] == told[1]
 
 
 def test_resuming_on_another_number_of_processes_keeps_samples_and_draws(root, tmp_path, processes):
     views = {"image": {**WITNESS, "file": str(tmp_path / "one")}}
-    given = tiny.tables(root, tmp_path / "straight", views=views, train__steps=9)
+    given = small_runs.tables(root, tmp_path / "straight", views=views, train__steps=9)
     run_on(processes, 1, given)
     given["views"]["image"]["file"] = str(tmp_path / "many")
     # the run's recipe names the witness's file, so all three legs keep it
@@ -82,55 +85,57 @@ def test_resuming_on_another_number_of_processes_keeps_samples_and_draws(root, t
     for world, steps in ((1, 3), (2, 6), (1, 9)):
         given["train"]["steps"] = steps
         run_on(processes, world, given)
-    assert len(witnessed(tmp_path / "one_0")) == 9 * tiny.BATCH
+    assert len(witnessed(tmp_path / "one_0")) == 9 * small_runs.BATCH
     assert witnessed(tmp_path / "one_0") == witnessed(tmp_path / "many_0")
     assert witnessed(tmp_path / "one_1") == witnessed(tmp_path / "many_1")
 
 
 def test_a_batch_of_nan_on_one_process_changes_nothing_on_either(root, tmp_path, processes):
-    second_half = list(range(3 * tiny.BATCH + tiny.BATCH // 2, 4 * tiny.BATCH))  # process 1's rows of step 4
-    views = {"image": {"from": "image", "name": "spies:Poison", "count": 2, "positions": second_half}}
-    given = tiny.tables(root, tmp_path / "run", views=views, train__steps=4, train__keep=4)
+    second_half = list(
+        range(3 * small_runs.BATCH + small_runs.BATCH // 2, 4 * small_runs.BATCH)
+    )  # process 1's rows of step 4
+    views = {"image": {"from": "image", "name": "fault_views:Poison", "count": 2, "positions": second_half}}
+    given = small_runs.tables(root, tmp_path / "run", views=views, train__steps=4, train__keep=4)
     given["optim"]["schedule"] = "constant"
     run_on(processes, 2, given)
     for name in ("model", "optimizer"):
-        before, after = tiny.weights(tmp_path / "run", 3, name), tiny.weights(tmp_path / "run", 4, name)
+        before, after = small_runs.weights(tmp_path / "run", 3, name), small_runs.weights(tmp_path / "run", 4, name)
         assert_same_bits(before, after)
     assert store.load_state(store.newest(tmp_path / "run"))["skipped"] == 1
     given["train"]["steps"] = 5
     run_on(processes, 2, given)
-    assert not torch.equal(*(tiny.weights(tmp_path / "run", step)[KERNEL] for step in (4, 5)))
+    assert not torch.equal(*(small_runs.weights(tmp_path / "run", step)[KERNEL] for step in (4, 5)))
 
 
 KERNEL = "encoders.image.model.fc.weight"
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(root, tmp_path):
-    killer = {"from": "image", "name": "spies:Killer", "count": 2, "position": 4 * tiny.BATCH}
+    killer = {"from": "image", "name": "fault_views:Killer", "count": 2, "position": 4 * small_runs.BATCH}
     for out, number in (("killed", signal.SIGKILL), ("stopped", signal.SIGTERM), ("straight", signal.SIGUSR1)):
         views = {"image": {**killer, "signal": int(number), "marker": str(tmp_path / f"marker-{out}")}}
         if out == "straight":
             Path(views["image"]["marker"]).touch()
-        given = tiny.tables(root, tmp_path / out, views=views, train__steps=8)
+        given = small_runs.tables(root, tmp_path / out, views=views, train__steps=8)
         first = in_a_process(given, tmp_path)
         assert first.returncode == {"killed": -9, "stopped": 143, "straight": 0}[out], first.stderr
         if out == "stopped":
-            assert "the same command goes on" in first.stderr
+            assert "the same command" in first.stderr
             assert json.loads((tmp_path / out / "exit.json").read_text())["code"] == 143
             assert store.newest(tmp_path / out).name == "step-00000006"  # the step under way and one more
         if out != "straight":
             assert in_a_process(given, tmp_path).returncode == 0
     for out in ("killed", "stopped"):
-        assert_same_bits(tiny.weights(tmp_path / out, 8), tiny.weights(tmp_path / "straight", 8))
-        assert [line["step"] for line in tiny.metrics(tmp_path / out)] == sorted(
-            {line["step"] for line in tiny.metrics(tmp_path / out)}
+        assert_same_bits(small_runs.weights(tmp_path / out, 8), small_runs.weights(tmp_path / "straight", 8))
+        assert [line["step"] for line in small_runs.metrics(tmp_path / out)] == sorted(
+            {line["step"] for line in small_runs.metrics(tmp_path / out)}
         )
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_run_that_is_stopped_before_its_first_step_says_so(root, tmp_path, number, code):
-    views = {"image": {"from": "image", "name": "spies:Leaver", "count": 2, "signal": int(number)}}
-    left = in_a_process(tiny.tables(root, tmp_path / "run", views=views), tmp_path)
+    views = {"image": {"from": "image", "name": "fault_views:Leaver", "count": 2, "signal": int(number)}}
+    left = in_a_process(small_runs.tables(root, tmp_path / "run", views=views), tmp_path)
     assert left.returncode == code
     assert "before the first step" in left.stderr
     assert "Traceback" not in left.stderr
@@ -161,36 +166,36 @@ def in_a_process(given: dict, folder: Path) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_a_change_of_samples_model_or_loss_is_refused_and_shown(root, tmp_path, table, key, value, said):
-    given = tiny.tables(root, tmp_path / "run", train__steps=2)
-    train(tiny.parse_recipe(given))
-    before = tiny.weights(tmp_path / "run", 2)
+    given = small_runs.tables(root, tmp_path / "run", train__steps=2)
+    train(small_runs.parse_recipe(given))
+    before = small_runs.weights(tmp_path / "run", 2)
     given[table][key] = value
     with pytest.raises(RecipeError, match="alter its samples, model or loss") as caught:
-        train(tiny.parse_recipe(given))
+        train(small_runs.parse_recipe(given))
     assert said in str(caught.value)
-    assert_same_bits(before, tiny.weights(tmp_path / "run", 2))
+    assert_same_bits(before, small_runs.weights(tmp_path / "run", 2))
 
 
 def test_other_data_under_the_same_name_are_refused(tmp_path):
-    tiny.write_shards(tmp_path / "train")
-    train(tiny.recipe(tmp_path, tmp_path / "run", train__steps=2))
-    tiny.write_shards(tmp_path / "train", counts=(20, 13, 9))
+    small_runs.write_shards(tmp_path / "train")
+    train(small_runs.recipe(tmp_path, tmp_path / "run", train__steps=2))
+    small_runs.write_shards(tmp_path / "train", counts=(20, 13, 9))
     with pytest.raises(RecipeError, match="trained on other data"):
-        train(tiny.recipe(tmp_path, tmp_path / "run", train__steps=4))
+        train(small_runs.recipe(tmp_path, tmp_path / "run", train__steps=4))
 
 
 def test_rate_and_length_may_change_and_are_told(root, tmp_path, capsys):
-    train(tiny.recipe(root, tmp_path / "run", train__steps=2))
-    train(tiny.recipe(root, tmp_path / "run", train__steps=4, optim__lr=1e-4))
+    train(small_runs.recipe(root, tmp_path / "run", train__steps=2))
+    train(small_runs.recipe(root, tmp_path / "run", train__steps=4, optim__lr=1e-4))
     assert "optim.lr: 0.001 -> 0.0001" in capsys.readouterr().err
-    assert tiny.metrics(tmp_path / "run")[-1]["step"] == 4
+    assert small_runs.metrics(tmp_path / "run")[-1]["step"] == 4
 
 
 def test_bad_samples_are_replaced_counted_and_written_down(tmp_path):
-    tiny.write_shards(tmp_path / "train")
+    small_runs.write_shards(tmp_path / "train")
     damage(tmp_path / "train" / "000001.tar", b"\x89PNG", 2)
-    given = tiny.tables(tmp_path, tmp_path / "run", train__steps=5)  # 40 samples: each once
-    train(tiny.parse_recipe(given))
+    given = small_runs.tables(tmp_path, tmp_path / "run", train__steps=5)  # 40 samples: each once
+    train(small_runs.parse_recipe(given))
     lines = [json.loads(line) for line in (tmp_path / "run" / "bad.jsonl").read_text().splitlines()]
     assert len(lines) == 2
     assert {line["column"] for line in lines} == {"image"}
@@ -198,11 +203,11 @@ def test_bad_samples_are_replaced_counted_and_written_down(tmp_path):
 
 
 def test_too_many_bad_samples_end_the_run_with_their_names(tmp_path):
-    tiny.write_shards(tmp_path / "train")
+    small_runs.write_shards(tmp_path / "train")
     damage(tmp_path / "train" / "000001.tar", b"\x89PNG", 4)
-    given = tiny.tables(tmp_path, tmp_path / "run", train__steps=10, data__max_bad=0.0001)
+    given = small_runs.tables(tmp_path, tmp_path / "run", train__steps=10, data__max_bad=0.0001)
     with pytest.raises(DataError, match=r"000001\.tar key \d+ image"):
-        train(tiny.parse_recipe(given))
+        train(small_runs.parse_recipe(given))
     assert store.newest(tmp_path / "run") is not None
 
 
@@ -229,17 +234,17 @@ SENSORS = {
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_samples_that_lack_a_sensor_are_left_out_or_masked(tmp_path, processes, world):
-    tiny.write_shards(tmp_path / "train", without_depth=15)
+    small_runs.write_shards(tmp_path / "train", without_depth=15)
     for missing, seen in (("drop", 25), ("mask", 40)):
-        given = tiny.tables(tmp_path, tmp_path / missing, data__missing=missing, **SENSORS)
+        given = small_runs.tables(tmp_path, tmp_path / missing, data__missing=missing, **SENSORS)
         run_on(processes, world, given)
-        assert all(line["loss"] == line["loss"] for line in tiny.metrics(tmp_path / missing))
-        assert len(open_shards("train", tmp_path, tiny.parse_recipe(given).data.columns, missing=missing)) == seen
+        assert all(line["loss"] == line["loss"] for line in small_runs.metrics(tmp_path / missing))
+        assert len(open_shards("train", tmp_path, small_runs.parse_recipe(given).data.columns, missing=missing)) == seen
 
 
 def test_a_python_dataset_of_dicts_trains_like_shards(tmp_path):
     data = [{"image": torch.full((3, 8, 8), n, dtype=torch.uint8)} for n in range(32)]
-    outcome = train(tiny.recipe(tmp_path, tmp_path / "run", data={"batch_size": 8, "workers": 0}), data=data)
+    outcome = train(small_runs.recipe(tmp_path, tmp_path / "run", data={"batch_size": 8, "workers": 0}), data=data)
     assert outcome.step == 6
     assert outcome.metrics["loss"] > 0
 
@@ -247,30 +252,30 @@ def test_a_python_dataset_of_dicts_trains_like_shards(tmp_path):
 def test_a_run_folder_that_cannot_be_made_is_told_before_data_are_read(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"choose another with train\.out"):
-        train(tiny.recipe(tmp_path / "nowhere", tmp_path / "file" / "run"))
+        train(small_runs.recipe(tmp_path / "nowhere", tmp_path / "file" / "run"))
 
 
 def test_a_batch_that_processes_do_not_divide_is_refused_with_legal_ones(root, tmp_path, processes):
-    answers = processes(tiny.train_as_rank, tiny.tables(root, tmp_path / "run", data__batch_size=7))
+    answers = processes(small_runs.train_as_rank, small_runs.tables(root, tmp_path / "run", data__batch_size=7))
     assert all(text.startswith("64: ") and "7" in text for _, text in answers)
 
 
 def test_fewer_samples_than_a_batch_are_refused(root, tmp_path):
     with pytest.raises(DataError, match="40"):
-        train(tiny.recipe(root, tmp_path / "run", data__batch_size=64))
+        train(small_runs.recipe(root, tmp_path / "run", data__batch_size=64))
 
 
 def test_bf16_trains_and_keeps_weights_in_float32(root, tmp_path):
     losses = []
     for precision in ("fp32", "bf16"):
-        train(tiny.recipe(root, tmp_path / precision, train__precision=precision))
-        losses.append(tiny.metrics(tmp_path / precision)[0]["loss"])
+        train(small_runs.recipe(root, tmp_path / precision, train__precision=precision))
+        losses.append(small_runs.metrics(tmp_path / precision)[0]["loss"])
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
-    assert all(t.dtype in (torch.float32, torch.int64) for t in tiny.weights(tmp_path / "bf16", 6).values())
+    assert all(t.dtype in (torch.float32, torch.int64) for t in small_runs.weights(tmp_path / "bf16", 6).values())
 
 
 def test_an_interval_of_vetoed_steps_has_no_loss_rather_than_a_loss_of_nothing(root, tmp_path):
-    views = {"image": {"from": "image", "name": "spies:Poison", "count": 2, "positions": list(range(16))}}
-    train(tiny.recipe(root, tmp_path / "run", views=views, train__steps=4, train__log_every=2))
-    assert [line["loss"] is None for line in tiny.metrics(tmp_path / "run")] == [True, False]
+    views = {"image": {"from": "image", "name": "fault_views:Poison", "count": 2, "positions": list(range(16))}}
+    train(small_runs.recipe(root, tmp_path / "run", views=views, train__steps=4, train__log_every=2))
+    assert [line["loss"] is None for line in small_runs.metrics(tmp_path / "run")] == [True, False]

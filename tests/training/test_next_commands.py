@@ -4,7 +4,7 @@ import contextlib
 import shlex
 
 import pytest
-import tiny
+import small_runs
 
 from mvssl.cli.main import main
 from mvssl.recipe import parse_recipe
@@ -30,10 +30,10 @@ CASES = {
         "evaluate RUN --probe retrieval --layer head",
     ),
     "exported, its page written": ({"train": {"then": ["export", "report"]}}, "evaluate"),
-    "an objective of one's own": ({"objective": {"name": "spies:Own"}}, "evaluate RUN --trust spies"),
+    "an objective of one's own": ({"objective": {"name": "fault_views:Own"}}, "evaluate RUN --trust fault_views"),
     "an objective of one's own, no labels": (
-        {"objective": {"name": "spies:Own"}, "data": {"label": None}},
-        "embed RUN --out RUN/features.npz --trust spies",
+        {"objective": {"name": "fault_views:Own"}, "data": {"label": None}},
+        "embed RUN --out RUN/features.npz --trust fault_views",
     ),
 }
 
@@ -45,9 +45,9 @@ NAMED = [(case, name) for case in ("two sensors without labels", "exported, its 
 @pytest.mark.parametrize(("case", "name"), [*((case, "run") for case in CASES), *NAMED])
 def test_what_is_said_to_be_next_ends_well(case, name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tiny.write_shards(tmp_path / "train")
+    small_runs.write_shards(tmp_path / "train")
     changes, first = CASES[case]
-    tables = tiny.tables(tmp_path, f"./{name}", train__steps=1, evaluate={"probes": ["knn"]})
+    tables = small_runs.tables(tmp_path, f"./{name}", train__steps=1, evaluate={"probes": ["knn"]})
     for table, values in changes.items():
         tables[table] = values if table in ("views", "encoder", "objective") else {**tables[table], **values}
     recipe = parse_recipe(tables)
@@ -69,8 +69,8 @@ def test_what_is_said_to_be_next_ends_well(case, name, tmp_path, capsys, monkeyp
 
 
 def test_tensorboard_is_named_only_where_it_ran_and_is_installed(tmp_path, monkeypatch):
-    tiny.write_shards(tmp_path / "train")
-    recipe = tiny.recipe(tmp_path, tmp_path / "run", train__steps=1, train__trackers=["tensorboard"])
+    small_runs.write_shards(tmp_path / "train")
+    recipe = small_runs.recipe(tmp_path, tmp_path / "run", train__steps=1, train__trackers=["tensorboard"])
     run = load_run(train(recipe).folder)
 
     def boards():
@@ -86,8 +86,8 @@ def test_tensorboard_is_named_only_where_it_ran_and_is_installed(tmp_path, monke
 
 
 def test_nothing_is_offered_that_would_be_refused(tmp_path):
-    tiny.write_shards(tmp_path / "train")
-    run = load_run(train(tiny.recipe(tmp_path, tmp_path / "run", train__steps=1)).folder)
+    small_runs.write_shards(tmp_path / "train")
+    run = load_run(train(small_runs.recipe(tmp_path, tmp_path / "run", train__steps=1)).folder)
     (tmp_path / "run" / "backbone").write_text("a file of someone's")
     assert not any("export" in line for line in next_commands(run, [], False))
     assert any(line.startswith("mvssl evaluate") for line in next_commands(run, [], False))

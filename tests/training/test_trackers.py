@@ -1,7 +1,7 @@
 """Trackers are known and installed, or refused with the package before any data is read."""
 
 import pytest
-import tiny
+import small_runs
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
 from mvssl.errors import RecipeError
@@ -42,7 +42,7 @@ def test_an_unknown_tracker_is_told_the_nearest(installed):
 def test_a_missing_tracker_is_refused_before_data_and_run_folder_are_touched(installed, tmp_path):
     installed()
     with pytest.raises(RecipeError, match="pip install wandb"):
-        train(tiny.recipe(tmp_path / "no data", tmp_path / "run", train__trackers=["wandb"]))
+        train(small_runs.recipe(tmp_path / "no data", tmp_path / "run", train__trackers=["wandb"]))
     assert not (tmp_path / "run").exists()
 
 
@@ -50,7 +50,7 @@ def test_a_tracker_that_cannot_start_is_told_by_its_own_first_line(monkeypatch, 
     def refuse(*_):
         raise ConnectionRefusedError("no login\nmany lines")
 
-    tiny.write_shards(tmp_path / "train")
+    small_runs.write_shards(tmp_path / "train")
     monkeypatch.setattr("accelerate.Accelerator.init_trackers", refuse)
     with pytest.raises(RecipeError, match="could not be started: no login; leave"):
-        train(tiny.recipe(tmp_path, tmp_path / "run"))
+        train(small_runs.recipe(tmp_path, tmp_path / "run"))

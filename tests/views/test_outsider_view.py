@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-import tiny
+import small_runs
 from PIL import Image
 
 from mvssl.errors import RecipeError
@@ -77,9 +77,9 @@ def module(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["Speckle", "NamedSpeckle"])
 def test_an_outside_view_trains_and_is_evaluated_reported_and_exported(tmp_path, name):
-    tiny.write_shards(tmp_path / "train")
+    small_runs.write_shards(tmp_path / "train")
     views = {"image": {"from": "image", "name": f"{MODULE}:{name}", "strength": 0.1, "count": 2}}
-    recipe = tiny.recipe(tmp_path, tmp_path / "run", views=views, train__check_every=3)
+    recipe = small_runs.recipe(tmp_path, tmp_path / "run", views=views, train__check_every=3)
     folder = train(recipe).folder
     checked = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert any("val/loss" in line for line in checked)

@@ -5,7 +5,7 @@ import tarfile
 
 import numpy as np
 import pytest
-import tiny
+import small_runs
 import torch
 
 from mvssl.data import open_shards
@@ -16,7 +16,7 @@ from mvssl.evaluation.features.extraction import collect
 from mvssl.recipe import Column
 
 COLUMNS = {"image": Column(field="png"), "label": Column(field="cls")}
-SAMPLES = 40  # tiny's
+SAMPLES = 40  # those of `small_runs`
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def shards(tmp_path):
-    return tiny.write_shards(tmp_path / "train")
+    return small_runs.write_shards(tmp_path / "train")
 
 
 def network() -> torch.nn.Module:
@@ -136,7 +136,7 @@ def test_samples_that_cannot_be_decoded_are_left_out_on_any_number_of_processes(
 
 def gone(folder):
     """For `processes`: what is said where all shards were cut short since they were opened."""
-    own = tiny.write_shards(folder / str(collectives.rank()))
+    own = small_runs.write_shards(folder / str(collectives.rank()))
     source = open_shards(str(own), own, COLUMNS, progress=False)
     for path in source.paths:
         os.truncate(path, 0)
@@ -216,7 +216,7 @@ def test_a_feature_that_is_no_number_names_its_sample_before_anything_is_probed(
 
 
 def test_blanks_in_place_of_a_sensor_may_be_no_numbers(tmp_path):
-    shards = tiny.write_shards(tmp_path / "train", (9,), without_depth=3)
+    shards = small_runs.write_shards(tmp_path / "train", (9,), without_depth=3)
     columns = {"image": Column(field="png"), "depth": Column(field="depth.png")}
     source = open_shards(str(shards), shards, columns, missing="mask", progress=False)
 

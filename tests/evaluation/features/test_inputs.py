@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tiny
+import small_runs
 import torch
 import webdataset
 from PIL import Image
@@ -139,7 +139,7 @@ def test_what_is_no_image_has_no_pixels_to_be_of_a_class(tmp_path):
         for key in range(20):
             sample = {"npy": np.full(6, key % 2, np.float32), "seg.png": png(np.zeros((4, 4)))}
             writer.write({"__key__": f"{key:08d}", "cls": str(key % 2).encode(), **sample})
-    tables = tiny.tables(tmp_path, tmp_path / "run", views={"x": {"from": "x", "name": "vector", "count": 2}})
+    tables = small_runs.tables(tmp_path, tmp_path / "run", views={"x": {"from": "x", "name": "vector", "count": 2}})
     tables["data"] |= {"train": "x/*.tar", "val": "x/*.tar", "columns": {"x": {"field": "npy"}}}
     tables |= {"encoder": {"name": "mlp"}, "evaluate": {"segments": {"field": "seg.png"}}}
     train(parse_recipe(tables | {"train": tables["train"] | {"steps": 1}}))

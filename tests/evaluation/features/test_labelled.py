@@ -3,7 +3,7 @@
 import importlib
 
 import torch
-from clouds import clusters, largest_made
+from labelled_points import clusters, largest_made
 
 from mvssl.evaluation.features.labelled import (
     Labelled,

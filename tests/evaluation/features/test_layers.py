@@ -5,7 +5,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-import tiny
+import small_runs
 import torch
 
 import mvssl
@@ -54,7 +54,9 @@ def test_a_change_of_the_code_between_shard_and_feature_is_another_feature(tmp_p
 
 
 def test_code_decides_on_labels_as_on_features(tmp_path, monkeypatch):
-    source = open_shards("*.tar", tiny.write_shards(tmp_path, (5,)), {"label": Column(field="cls")}, progress=False)
+    source = open_shards(
+        "*.tar", small_runs.write_shards(tmp_path, (5,)), {"label": Column(field="cls")}, progress=False
+    )
     for spec in (FeatureSpec(None), FeatureSpec(EncoderUnderTest("pixels", None), "pixels")):
         before = describe_features(spec, source, {}, torch.device("cpu"), "fp32")
         with monkeypatch.context() as patch:

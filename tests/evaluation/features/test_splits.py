@@ -1,7 +1,7 @@
 """Which samples count, and how their classes are numbered."""
 
 import pytest
-import tiny
+import small_runs
 import torch
 
 from mvssl.errors import DataError, RecipeError
@@ -77,20 +77,20 @@ def test_classes_without_a_positive_in_both_splits_are_left_out_and_counted():
 
 
 def test_labels_that_are_pictures_are_refused_before_anything_is_computed(tmp_path):
-    tiny.write_shards(tmp_path / "train", (5,))
-    recipe = tiny.recipe(tmp_path, tmp_path / "run", data__label={"field": "depth.png"})
+    small_runs.write_shards(tmp_path / "train", (5,))
+    recipe = small_runs.recipe(tmp_path, tmp_path / "run", data__label={"field": "depth.png"})
     with pytest.raises(RecipeError, match=r"data\.label.*\[1, 8, 8\]"):
         open_splits(recipe)
 
 
 def test_what_no_probe_needs_need_not_be_there(tmp_path):
     """Retrieval without labels, kNN where no sample has the class of every pixel."""
-    tiny.write_shards(tmp_path / "train", counts=(8,), unlabelled=8)
-    given = tiny.recipe(tmp_path, tmp_path / "run", evaluate={"segments": {"field": "seg.png"}})
+    small_runs.write_shards(tmp_path / "train", counts=(8,), unlabelled=8)
+    given = small_runs.recipe(tmp_path, tmp_path / "run", evaluate={"segments": {"field": "seg.png"}})
     assert "label" not in open_splits(given, labels=False).shards["test"].shapes
     with pytest.raises(DataError, match=r"columns\.label: no sample has the field 'cls'"):
         open_splits(given)
-    tiny.write_shards(tmp_path / "train", counts=(8,))
+    small_runs.write_shards(tmp_path / "train", counts=(8,))
     assert "label" in open_splits(given, labels=False).shards["test"].shapes
     with pytest.raises(DataError, match=r"columns\.segments: no sample has the field 'seg\.png'"):
         open_splits(given, segments=True)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from clouds import clusters, several
+from labelled_points import clusters, several
 
 from mvssl.evaluation import Labelled
 from mvssl.evaluation.probes.clustering import cluster

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from clouds import largest_made
+from labelled_points import largest_made
 
 from mvssl.evaluation import Labelled
 from mvssl.evaluation.features.inputs import ByView

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from clouds import clusters, largest_made, several
+from labelled_points import clusters, largest_made, several
 from sklearn.metrics import average_precision_score
 
 from mvssl.evaluation import Labelled, linear, mlp

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from clouds import clusters, largest_made, several
+from labelled_points import clusters, largest_made, several
 from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import roc_auc_score
 

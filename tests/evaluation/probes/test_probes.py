@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from clouds import clusters, largest_made, several
+from labelled_points import clusters, largest_made, several
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import KNeighborsClassifier

@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 
 import pytest
-import tiny
+import small_runs
 
 from mvssl.cli.main import main
 from mvssl.errors import DataError, RecipeError
@@ -34,7 +34,7 @@ def record(encoder, value, *, step=6, untrained=None, **protocol):
 def evaluated(folder: Path, records, **changes) -> Path:
     """A run folder with its recipe and what was measured of it."""
     folder.mkdir()
-    (folder / "recipe.yaml").write_text(to_yaml(tiny.recipe(folder, folder, **changes)))
+    (folder / "recipe.yaml").write_text(to_yaml(small_runs.recipe(folder, folder, **changes)))
     (folder / "evaluation.json").write_text(json.dumps(records))
     return folder
 
@@ -70,7 +70,7 @@ def test_runs_that_differ_by_seed_alone_become_their_mean_and_standard_deviation
 
 
 def test_a_recipe_of_its_own_is_a_column_of_its_own_that_says_what_is_other(seeds, tmp_path):
-    colder = tiny.tables(tmp_path, tmp_path)["objective"] | {"temperature": 0.2}
+    colder = small_runs.tables(tmp_path, tmp_path)["objective"] | {"temperature": 0.2}
     other = evaluated(tmp_path / "cold", [record("trained", 0.5)], objective=colder, optim__lr=0.5)
     found = read_columns([*seeds, other])
     assert [column.name for column in found] == ["cmc", "cold"]

@@ -1,6 +1,6 @@
 """Run a function in real gloo processes and get back what each returned.
 
-    from gloo import processes          # tests/ is on sys.path; or take the fixture of the same name
+    from gloo_processes import processes          # tests/ is on sys.path; or take the fixture of the same name
 
     def value(scale):                   # at the top level of the test module, so that it can be pickled
         return distributed.total(torch.ones(3) * scale)

@@ -1,9 +1,9 @@
-"""A run of two sensors, untrained and small, on tiny's shards, and what it makes of them without any cache."""
+"""An untrained run of two sensors on the shards of `small_runs`, and its features computed without a cache."""
 
 from pathlib import Path
 
 import numpy as np
-import tiny
+import small_runs
 import torch
 
 from mvssl.checkpoints import store
@@ -13,12 +13,12 @@ from mvssl.recipe import parse_recipe, to_yaml
 from mvssl.runs import load
 from mvssl.views import build_views
 
-SAMPLES = 40  # tiny's
+SAMPLES = 40  # those of `small_runs`
 
 
 def make_run(root: Path, folder: Path, **data) -> load.LoadedRun:
     """Views `rgb` and `Depth` of 8 numbers each; `data` replaces what the recipe says of the data."""
-    tables = tiny.tables(
+    tables = small_runs.tables(
         root,
         folder,
         views={

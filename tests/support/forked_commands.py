@@ -82,7 +82,7 @@ def _fork(words, folder: Path, rank: int, world: int, port: int, prepare) -> int
         os.dup2(os.open(folder / f"stderr-{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), 2)
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # pytest has put its own in their place
         AcceleratorState._reset_state(reset_partial_state=True)  # of a run of the parent
-        multiprocessing.process._children.clear()  # the parent's, among them those of gloo.py
+        multiprocessing.process._children.clear()  # the parent's, among them those of gloo_processes.py
         if world > 1:
             names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
             os.environ |= {name: str(value) for name, value in names.items()}
