@@ -132,7 +132,7 @@ def test_a_child_process_of_the_user_is_not_a_loader_process():
         child.join()
 
 
-def test_a_dead_pin_memory_thread_is_an_error():
+def test_a_dead_pin_memory_thread_causes_no_endless_wait():
     class Stuck:
         _pin_memory_thread = threading.Thread()  # not started: not alive
 

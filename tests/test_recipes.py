@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_features import SampleList
 
 from mvssl.model import build_model, find_idle_parameters
 from mvssl.objectives import Context
@@ -44,7 +45,7 @@ def test_a_recipe_builds_and_every_parameter_learns(path: Path):
     shapes = SHAPES.get(path.stem, CIFAR)
     numbers = np.random.default_rng(0)
     samples = [{name: numbers.integers(0, 256, s).astype(np.uint8) for name, s in shapes.items()} for _ in range(4)]
-    views = build_views(resolve_statistics(recipe.views, shapes, samples), shapes)
+    views = build_views(resolve_statistics(recipe.views, shapes, SampleList(samples)), shapes)
     model = build_model(recipe, views.shapes)
     batch = Batch(samples)
     context = Context(step=0, index=batch.position, draws=Draws(0, batch.position))

@@ -203,7 +203,7 @@ class _ShuffledReader(_Reader):
         """Return number and content of the first good substitute at a position, or of the last one that was tried."""
         index, sample = 0, SampleError("not tried")
         for attempt in range(1, SUBSTITUTES + 1):
-            index = self.order.stand_in(position, attempt)
+            index = self.order.substitute(position, attempt)
             sample = self._read(index)
             if not isinstance(sample, SampleError):
                 break

@@ -47,7 +47,7 @@ class Order:
             right = (right + _remainder(mix((left + self._keys[k + 1]) ^ key), b)) % b
         return left * b + right
 
-    def stand_in(self, position: int, attempt: int) -> int:
+    def substitute(self, position: int, attempt: int) -> int:
         """Return the sample to read in place of one at `position` that cannot be decoded."""
         number = np.array([position], np.int64) * GOLDEN + hash_name("stand-in", self.seed) + attempt
         return int(_remainder(mix(number), self.samples)[0])

@@ -30,7 +30,7 @@ from mvssl.recipe import Recipe, View
 from mvssl.recipe.messages import nearest
 from mvssl.runs.load import LoadedRun
 from mvssl.runs.versions import versions
-from mvssl.views import ViewSet, build_alike
+from mvssl.views import ViewSet, build_matching_views
 
 CHANGES = (*OVERRIDES, "data.columns.", "data.missing=")  # what may be said anew of a run's recipe
 
@@ -76,7 +76,7 @@ def embed(
     collectives.run_on_main(lambda: refuse(out))
     patterns = pattern_list(data or used.data.val or used.data.train)
     source = collectives.run_main_first(lambda: _opened(used, tables, patterns))
-    seen = build_alike(tables, source.shapes, subject.views.shapes, subject.name)
+    seen = build_matching_views(tables, source.shapes, subject.views.shapes, subject.name)
     home = next(subject.model.parameters()).device
     try:
         (own,) = encoders_under_test(subject, baselines=False)

@@ -28,7 +28,7 @@ from mvssl.files import PICTURE, check_output, write_picture
 from mvssl.objectives import Objective
 from mvssl.recipe.naming import first_drawn
 from mvssl.runs.load import LoadedRun
-from mvssl.views import build_alike
+from mvssl.views import build_matching_views
 
 BATCH_SIZE = 64  # images that are each other's negatives
 TINT = 0.55  # share of a component's colour; the rest is the image in gray
@@ -97,7 +97,7 @@ def _find_mixture(run: LoadedRun) -> Objective:
 def _read_batch(run: LoadedRun, count: int, data: list[str] | None) -> Batch:
     table = run.recipe.data
     source = open_shards(data or table.val or table.train, table.folder, table.columns, missing="drop")
-    build_alike(run.recipe.views, source.shapes, run.views.shapes, str(run.folder))
+    build_matching_views(run.recipe.views, source.shapes, run.views.shapes, str(run.folder))
     return next(iter(loader(source, batch_size=min(count, len(source)), seed=run.recipe.train.seed, stop_step=1)))
 
 

@@ -22,7 +22,7 @@ from mvssl.evaluation.features.layers import build_encode
 from mvssl.evaluation.features.splits import open_samples
 from mvssl.runs.load import LoadedRun, load_run
 from mvssl.text import counted
-from mvssl.views import build_alike
+from mvssl.views import build_matching_views
 from mvssl.views.normalize import spread_indices
 
 BATCH_SIZE = 64  # samples encoded together
@@ -59,7 +59,7 @@ def encode_samples(folder: Path, trust: Iterable[str], samples: int, checkpoint:
     run = _load(folder, trust, checkpoint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     source, split = open_samples(run.recipe)
-    build_alike(run.recipe.views, source.shapes, run.views.shapes, str(folder))
+    build_matching_views(run.recipe.views, source.shapes, run.views.shapes, str(folder))
     encode = build_encode(run.model.to(device), run.views, run.recipe.evaluate.layer, device)
     indices: list[int] = []
     labels: list[Tensor] = []

@@ -12,7 +12,7 @@ from mvssl.views.logmel import LogMelView
 from mvssl.views.presets import PRESETS
 from mvssl.views.signal import SignalView
 from mvssl.views.vector import VectorView
-from mvssl.views.view_set import VIEWS, ViewSet, build_alike, build_views, resolve_statistics
+from mvssl.views.view_set import VIEWS, ViewSet, build_matching_views, build_views, resolve_statistics
 
 __all__ = [
     "PRESETS",
@@ -26,7 +26,7 @@ __all__ = [
     "VectorView",
     "View",
     "ViewSet",
-    "build_alike",
+    "build_matching_views",
     "build_views",
     "resolve_statistics",
 ]

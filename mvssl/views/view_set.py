@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvssl.data import SampleError
+from mvssl.data import SampleError, Source
 from mvssl.distributed.devices import arithmetic
 from mvssl.errors import DataError, RecipeError
 from mvssl.random import Draws
@@ -111,7 +111,7 @@ def build_views(recipe_views: Mapping[str, ViewTable], shapes: Shapes) -> ViewSe
     return ViewSet(recipe_views, views, _find_leaders(recipe_views, views))
 
 
-def build_alike(
+def build_matching_views(
     recipe_views: Mapping[str, ViewTable], shapes: Shapes, known: Mapping[str, tuple[int, ...]], whose: str
 ) -> ViewSet:
     """Return the views for columns of other shards. Raises `DataError` if their shapes are not those of `whose` run.
@@ -131,19 +131,19 @@ def build_alike(
     return views
 
 
-def resolve_statistics(recipe_views: Mapping[str, ViewTable], shapes: Shapes, source: Any) -> dict[str, ViewTable]:
+def resolve_statistics(recipe_views: Mapping[str, ViewTable], shapes: Shapes, source: Source) -> dict[str, ViewTable]:
     """Return the same views with `normalize: data` replaced by numbers, as the resolved recipe should hold them.
 
-    They are measured on at most 2048 samples evenly spaced over `source` (`len` and `source[i]`, a dict of arrays), on
-    the clean view, for each channel or feature. Samples that cannot be decoded, missing columns, values that are not
-    finite and `nodata` are left out. Images of floats are measured by default, because each instrument has its range.
+    They are measured on at most 2048 samples evenly spaced over `source`, on the clean view, for each channel or
+    feature. Samples that cannot be decoded, missing columns, values that are not finite and `nodata` are left out.
+    Images of floats are measured by default, because each instrument has its range.
     """
     resolved, moments = dict(recipe_views), {}
     for name, view in recipe_views.items():
         if needs_measuring(name, view, source):
             resolved[name] = view.model_copy(update={"normalize": "none"})
             moments[name] = _build(name, resolved[name], shapes), Moments()
-    for sample in _readable(source) if moments else ():
+    for sample in _readable_samples(source) if moments else ():
         for name, (view, running) in moments.items():
             column = sample.get(recipe_views[name].source)
             if column is not None:
@@ -153,14 +153,14 @@ def resolve_statistics(recipe_views: Mapping[str, ViewTable], shapes: Shapes, so
     return resolved
 
 
-def needs_measuring(name: str, view: ViewTable, source: Any) -> bool:
+def needs_measuring(name: str, view: ViewTable, source: Source) -> bool:
     """Whether the mean and standard deviation of a view are measured on `source`."""
     made, options = _options(name, view)
-    form = getattr(source, "specs", {}).get(view.source)
-    return made.needs_statistics(options, form is not None and form.dtype.kind == "f")
+    spec = source.specs.get(view.source)
+    return made.needs_statistics(options, spec is not None and spec.dtype.kind == "f")
 
 
-def _readable(source: Any) -> Iterator[Mapping[str, Any]]:
+def _readable_samples(source: Source) -> Iterator[Mapping[str, Any]]:
     for index in spread_indices(len(source)):
         with contextlib.suppress(SampleError):
             yield source[int(index)]

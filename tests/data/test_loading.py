@@ -221,7 +221,8 @@ class Numbers:
 
 if __name__ == "__main__":
     batches = iter(loader(DatasetSource(Numbers()), batch_size=8, seed=0, stop_step=1000, workers=2))
-    next(batches)
+    for _ in range(2):
+        next(batches)  # one from each worker, so both have started
     listed = [open(f"/proc/self/task/{thread}/children").read() for thread in os.listdir("/proc/self/task")]
     children = [int(child) for line in listed for child in line.split()]
     assert len(children) >= 2

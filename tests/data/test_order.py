@@ -56,9 +56,9 @@ def test_a_place_far_away_needs_no_places_before_it():
     assert len(np.unique(order(far))) == 4096
 
 
-def test_a_stand_in_is_a_sample_and_another_one_at_each_attempt():
+def test_each_attempt_gives_another_substitute():
     order = Order(1000, seed=0)
-    drawn = {order.stand_in(position=5, attempt=k) for k in range(1, 9)}
+    drawn = {order.substitute(position=5, attempt=k) for k in range(1, 9)}
     assert len(drawn) == 8
     assert all(0 <= i < 1000 for i in drawn)
-    assert order.stand_in(5, 1) == Order(1000, seed=0).stand_in(5, 1)
+    assert order.substitute(5, 1) == Order(1000, seed=0).substitute(5, 1)

@@ -186,7 +186,7 @@ def test_the_best_checkpoint_is_kept_and_can_be_loaded(root, tmp_path):
 def test_loading_the_best_of_a_run_without_checks_is_an_error(root, tmp_path):
     train(small_runs.parse_recipe(tables(root, tmp_path / "run", train__check_every=0, train__steps=2)))
     assert not (tmp_path / "run" / "verdict.json").exists()
-    with pytest.raises(DataError, match="take --checkpoint last"):
+    with pytest.raises(DataError, match="--checkpoint last"):
         load_run(tmp_path / "run", checkpoint="best")
 
 

@@ -1,8 +1,9 @@
-"""Small made-up features, encoders and contexts for tests of objectives."""
+"""Small random features, encoders and contexts for tests of objectives; a list of samples for tests of views."""
 
 import torch
 from torch import nn
 
+from mvssl.data import ArraySpec
 from mvssl.encoders import Features, Widths
 from mvssl.objectives import Context
 from mvssl.random import Draws
@@ -37,3 +38,11 @@ class SmallEncoder(nn.Module):
         shallow = self.first(x)
         deep = self.second(shallow)
         return Features((shallow, deep), self.last(deep.mean(dim=(2, 3))))
+
+
+class SampleList(list):
+    """Samples, dicts of arrays, with the `specs` of a source."""
+
+    @property
+    def specs(self):
+        return {name: ArraySpec(array.shape, array.dtype) for name, array in self[-1].items()}

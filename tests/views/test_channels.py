@@ -1,12 +1,12 @@
 """Images of many bands: chosen by name, measured apart, with holes, and known to whoever loads the backbone."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import webdataset
+from small_features import SampleList
 from torch.testing import assert_close
 
 from mvssl import recipe
@@ -131,18 +131,10 @@ def test_bytes_know_nodata_in_stored_units_and_contrast_does_not_see_it():
     assert (view(x, draws(2))[..., :4] == 0).all()
 
 
-class Source(list):
-    """Samples with the specs that a source has."""
-
-    @property
-    def specs(self):
-        return {name: SimpleNamespace(dtype=array.dtype) for name, array in self[0].items()}
-
-
 def test_floats_are_measured_by_default_each_band_apart_and_without_nodata():
     x = scenes(20) * torch.arange(1, 7)[:, None, None]
     x[:, :, :3] = 0
-    source = Source({"s2": a.numpy(), "rgb": np.zeros((3, 4, 4), np.uint8)} for a in x)
+    source = SampleList({"s2": a.numpy(), "rgb": np.zeros((3, 4, 4), np.uint8)} for a in x)
     tables = {"s2": {"from": "s2", "augment": "crop_flip", "nodata": 0}, "rgb": {"from": "rgb", "augment": "crop_flip"}}
     views = {name: View.model_validate(table) for name, table in tables.items()}
     resolved = resolve_statistics(views, {"s2": (6, 16, 16), "rgb": (3, 4, 4)}, source)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from small_features import SampleList
 
 from mvssl.data import SampleError
 from mvssl.errors import RecipeError
@@ -15,14 +16,14 @@ from mvssl.views.normalize import STATISTICS, spread_indices
 
 def source(n=50):
     rng = np.random.default_rng(0)
-    return [
+    return SampleList(
         {
             "rgb": rng.integers(0, 256, (3, 8, 8), dtype=np.uint8),
             "bands": (rng.normal(size=(4, 8, 8)) * [[[1]], [[2]], [[3]], [[0]]] + 100).astype(np.float32),
             "vector": rng.normal(5, 2, 6).astype(np.float32),
         }
         for _ in range(n)
-    ]
+    )
 
 
 def test_arrays_that_cannot_be_written_are_measured_too():
@@ -91,7 +92,7 @@ def test_resolved_views_are_plain_numbers_and_the_rest_stays():
 
 
 def test_bad_samples_absent_columns_and_values_that_are_not_finite_are_left_out():
-    class Damaged(list):
+    class Damaged(SampleList):
         def __getitem__(self, i):
             if i == 3:
                 raise SampleError("damaged", "rgb")

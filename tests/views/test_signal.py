@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from small_features import SampleList
 
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
@@ -211,7 +212,7 @@ def test_measured_channels_have_mean_zero_and_deviation_one():
     from mvssl.views import resolve_statistics
 
     rng = signals(40) * torch.arange(1, 7)[:, None] + 5
-    source = [{"imu": x.numpy()} for x in rng]
+    source = SampleList({"imu": x.numpy()} for x in rng)
     table = View.model_validate({"from": "imu", "name": "signal"})
     resolved = resolve_statistics({"x": table}, SHAPES, source)
     seen = build_views(resolved, SHAPES).clean(SimpleNamespace(columns={"imu": rng}, position=torch.arange(40)))["x"]

@@ -143,7 +143,7 @@ def test_what_is_no_image_has_no_pixels_to_be_of_a_class(tmp_path):
     tables["data"] |= {"train": "x/*.tar", "val": "x/*.tar", "columns": {"x": {"field": "npy"}}}
     tables |= {"encoder": {"name": "mlp"}, "evaluate": {"segments": {"field": "seg.png"}}}
     train(parse_recipe(tables | {"train": tables["train"] | {"steps": 1}}))
-    with pytest.raises(DataError, match="nothing could be measured: dense: view 'x' is no image"):
+    with pytest.raises(DataError, match="nothing could be measured: dense: view 'x'"):
         evaluate(load.load_run(tmp_path / "run"), probes=["dense"], show=False)
     assert evaluate(load.load_run(tmp_path / "run"), probes=["dense", "knn"], show=False)
 
