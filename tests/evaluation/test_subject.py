@@ -69,7 +69,7 @@ def test_an_export_scores_what_its_run_scores(recipe, tmp_path):
     assert not (tmp_path / "out" / "evaluation.json").exists()
 
 
-def test_one_encoder_of_an_export_is_measured_on_the_views_that_it_was_trained_on(recipe, tmp_path):
+def test_an_exported_encoder_is_measured_on_its_own_views(recipe, tmp_path):
     export(make_run(recipe, tmp_path / "run"), tmp_path / "out")
     found = evaluate(open_subject(str(tmp_path / "out" / "b"), recipe=recipe), probes=["knn"], show=False)
     assert {r["view"] for r in found} == {"b"}
