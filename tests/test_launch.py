@@ -13,7 +13,7 @@ from accelerate.commands.launch import launch_command_parser
 from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
 from mvssl.checkpoints import store
-from mvssl.training.summary import is_lonely
+from mvssl.training.summary import is_launched_alone
 
 LAUNCH = Path(__file__).parent.parent / "launch"
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCH / "cpu_2.yaml")]
@@ -87,5 +87,5 @@ def test_a_launcher_that_starts_one_process_of_two_is_reported(processes, lonely
     for name in ("MASTER_ADDR", "ACCELERATE_MIXED_PRECISION"):
         if name in environment:
             monkeypatch.setenv(name, environment[name])
-    assert is_lonely(world=1) is lonely
-    assert not is_lonely(world=2)
+    assert is_launched_alone(world=1) is lonely
+    assert not is_launched_alone(world=2)
