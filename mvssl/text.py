@@ -2,7 +2,9 @@
 
 import os
 import re
+import shlex
 import sys
+from pathlib import Path
 
 # control characters, lone surrogates, line separators, and marks that change the direction of writing
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -27,3 +29,9 @@ def warn(text: str) -> None:
 def split_names(listed: str) -> list[str]:
     """Return the names in a list such as `left, right`: the views of an encoder group."""
     return [name.strip() for name in listed.split(",")]
+
+
+def shell_word(path: Path | str) -> str:
+    """Return a path as a word of the shell that is neither an option nor a home folder."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith(("-", "~")) else text)

@@ -70,7 +70,7 @@ def test_a_full_disk_ends_a_run_only_if_it_stays_full(root, small_disk, for_good
     assert [line["step"] for line in small_runs.metrics(small_disk)] == list(range(1, 13))
 
 
-def test_a_read_only_folder_is_73_before_the_data_are_looked_at(root, small_disk):
+def test_a_read_only_folder_exits_with_73_before_data_are_read(root, small_disk):
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     (root / "data" / "train" / "000000.tar").unlink()
     refused = forked_commands.start(["train", recipe_file(root)], root)
@@ -78,7 +78,7 @@ def test_a_read_only_folder_is_73_before_the_data_are_looked_at(root, small_disk
     assert "Read-only file system" in refused.stderr()
 
 
-def test_any_byte_of_a_checkpoint_that_changes_is_found(tmp_path):
+def test_any_changed_byte_of_a_checkpoint_is_detected(tmp_path):
     model, optimizer = trained(0)
     for step in (1, 2):
         found = store.save_checkpoint(tmp_path, step, model, optimizer, {}, keep=2, recipe="a: 1\n")
@@ -91,7 +91,7 @@ def test_any_byte_of_a_checkpoint_that_changes_is_found(tmp_path):
     assert not store.faults(found)
 
 
-def test_each_missing_or_empty_file_of_a_checkpoint_is_found(tmp_path):
+def test_each_missing_or_empty_file_of_a_checkpoint_is_detected(tmp_path):
     model, optimizer = trained(0)
     found = store.save_checkpoint(tmp_path, 1, model, optimizer, {}, keep=2, recipe="a: 1\n")
     for file in list(found.iterdir()):
@@ -112,7 +112,7 @@ class Sentinel:
         return open, (self.file, "w")
 
 
-def test_a_pickle_in_the_place_of_weights_is_refused_and_not_run(root):
+def test_a_pickle_in_place_of_weights_is_refused_and_not_run(root):
     train(small_runs.recipe(root / "data", root / "run", train__steps=2))
     found = store.newest(root / "run")
     torch.save(Sentinel(root / "was run"), root / "weights.pt")
@@ -133,7 +133,7 @@ def test_a_pickle_in_the_place_of_weights_is_refused_and_not_run(root):
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("loss", ["empty", "gone"])
-def test_a_shard_that_is_lost_during_a_run_is_counted_sample_by_sample(root, loss, workers):
+def test_samples_of_a_shard_lost_during_a_run_are_counted(root, loss, workers):
     given = small_runs.tables(root / "data", root / "run", data__workers=workers, train__steps=5)
     shard = root / "data/train/000002.tar"
 
@@ -162,7 +162,7 @@ def test_a_shard_that_is_lost_during_a_run_is_counted_sample_by_sample(root, los
 
 
 @pytest.mark.parametrize("loss", ["empty", "gone"])
-def test_a_shard_that_is_lost_before_a_run_ends_it_with_its_name(root, loss):
+def test_a_shard_lost_before_a_run_ends_it_with_its_name(root, loss):
     shard = root / "data/train/000001.tar"
     shard.write_bytes(b"") if loss == "empty" else shard.unlink()
     run = forked_commands.start(["train", recipe_file(root, data__train="train/{000000..000002}.tar")], root)
@@ -216,7 +216,7 @@ def test_shards_that_changed_are_refused(root, change):
             train(again)
 
 
-def test_other_versions_than_a_run_had_are_told_and_written_down(root, capsys):
+def test_changed_versions_are_reported_and_recorded(root, capsys):
     train(small_runs.recipe(root / "data", root / "run", train__steps=2))
     file = root / "run" / "versions.json"
     now = json.loads(file.read_text())

@@ -52,7 +52,7 @@ def test_a_signal_to_one_process_stops_and_saves_all(root, rank):
     assert newest_step(root / "run") == 7
 
 
-def test_sigusr1_saves_and_goes_on_to_the_same_weights(root):
+def test_a_run_with_sigusr1_gives_the_same_weights(root):
     asked = forked_commands.start(["train", recipe_file(root)], root, prepare=at_step(4, send(signal.SIGUSR1)))
     assert asked.wait() == {0: 0}, asked.stderr()
     steps = [store.step_of(found) for found in store.candidates(root / "run")]
@@ -61,7 +61,7 @@ def test_sigusr1_saves_and_goes_on_to_the_same_weights(root):
     assert same_weights(root / "run", root / "straight", 12)
 
 
-def test_a_hang_up_that_nohup_ignores_changes_nothing(root):
+def test_sighup_under_nohup_changes_nothing(root):
     def prepare(rank: int) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         at_step(4, send(signal.SIGHUP))(rank)

@@ -133,7 +133,7 @@ def spoiled(file: Path) -> Iterator[str]:
         yield whole
 
 
-def test_what_a_run_folder_tells_is_reported_compared_and_gone_on_from(run, capsys):
+def test_odd_run_folders_are_reported_compared_and_continued(run, capsys):
     for texts in zip(*[list(spoiled(run / name)) for name in FILES], strict=True):
         for name, text in zip(FILES, texts, strict=True):
             spoil(run / name, text)
@@ -150,7 +150,7 @@ def test_what_a_run_folder_tells_is_reported_compared_and_gone_on_from(run, caps
 @pytest.mark.parametrize(
     "text", ["[" * TOO_DEEP, "9" * 5001, "\0", "", "null", '{"a": ' * TOO_DEEP, "[1]", '"x"', "\x1b[31m"]
 )
-def test_texts_that_json_cannot_take_are_passed_over(run, name, text):
+def test_texts_that_are_no_json_are_skipped(run, name, text):
     spoil(run / name, text)
     facts = read_facts(run)
     assert bool(facts.left_out) == (text != "")
@@ -179,7 +179,7 @@ def test_checkpoints_whose_state_or_manifest_is_odd(run):
             store.best(run)
 
 
-def test_the_odd_values_are_what_they_are_said_to_be():
+def test_the_odd_values_are_as_described():
     assert (len(ODD), DEEP) == (28, 40)
     assert len(list(documents(full(), 10))) == 10
     assert list(documents(full(), 10)) == list(documents(full(), 10))

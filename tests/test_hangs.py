@@ -44,7 +44,7 @@ def test_a_process_whose_main_thread_hangs_is_named(root):
     assert "process 1 (" in exit_record.read_exit(root / "run").reason
 
 
-def test_a_pause_of_a_whole_run_is_no_hang(root):
+def test_suspending_all_processes_is_not_a_hang(root):
     file = recipe_file(root, train__hang_timeout=1, data__workers=1)
     run = forked_commands.start(["train", file], root, prepare=at_step(4, lambda: time.sleep(0.5)))
     tree = [run.children[0]]
@@ -96,7 +96,7 @@ def test_lost_loader_processes_in_a_check_end_the_run_saved(root, number, code):
     assert "Traceback" not in ended.stderr()
 
 
-def test_a_stall_that_ends_by_itself_is_no_hang(root):
+def test_a_short_stall_is_not_a_hang(root):
     """All processes stand still for longer than half the limit, and for a moment beyond the look at each other."""
     file = recipe_file(root, train__hang_timeout=4)
     run = forked_commands.start(["train", file], root, world=2, prepare=at_step(4, lambda: time.sleep(3.4)))
@@ -121,7 +121,7 @@ def test_a_process_that_waits_for_its_data_is_named(root):
     assert runs[0] == pytest.approx(runs[1], abs=1e-3)
 
 
-def test_a_child_process_of_the_user_is_no_loader_process():
+def test_a_child_process_of_the_user_is_not_a_loader_process():
     child = multiprocessing.Process(target=time.sleep, args=(60,))
     child.start()
     try:
@@ -132,7 +132,7 @@ def test_a_child_process_of_the_user_is_no_loader_process():
         child.join()
 
 
-def test_a_dead_copier_of_pinned_memory_is_no_endless_wait():
+def test_a_dead_pin_memory_thread_causes_no_endless_wait():
     class Stuck:
         _pin_memory_thread = threading.Thread()  # not started: not alive
 
@@ -149,7 +149,7 @@ def test_a_dead_copier_of_pinned_memory_is_no_endless_wait():
         worker.join()
 
 
-def test_an_error_of_the_reader_is_no_failure_of_loader_processes():
+def test_a_reader_error_is_not_reported_as_a_loader_failure():
     def broken():
         raise RuntimeError("a bug")
         yield

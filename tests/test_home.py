@@ -23,11 +23,11 @@ def home(monkeypatch):
         ("", ""),
     ],
 )
-def test_a_leading_tilde_is_the_home_folder(path, whole):
+def test_a_leading_tilde_means_the_home_folder(path, whole):
     assert expand_home(path) == whole
 
 
 @pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "~*.tar"])
-def test_a_user_who_does_not_exist_is_refused_with_the_way_to_mean_a_name(path):
+def test_an_unknown_user_after_a_tilde_is_refused_with_a_hint(path):
     with pytest.raises(ValueError, match=r"there is no user .*; write \./~"):
         expand_home(path)

@@ -48,7 +48,7 @@ def curve(run: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("rank", [0, 1, None])
-def test_kill_9_of_one_or_all_processes_costs_a_second_and_no_bit(root, straight, rank):
+def test_kill_9_of_one_or_all_processes_changes_no_bit(root, straight, rank):
     file = recipe_file(root, train__save_every=3, train__log_every=1)
     killed = forked_commands.start(["train", file], root, 2, at_step(4, send(signal.SIGKILL), rank))
     codes = killed.wait(grace=None)
@@ -60,7 +60,7 @@ def test_kill_9_of_one_or_all_processes_costs_a_second_and_no_bit(root, straight
 
 
 @pytest.mark.parametrize("call", [(Path, "rename"), (shutil, "rmtree")])
-def test_a_kill_between_rename_and_cleanup_leaves_nothing_after_the_next_save(root, call):
+def test_the_next_save_cleans_up_after_a_kill(root, call):
     def prepare(_: int) -> None:
         owner, name = call
         plain = getattr(owner, name)
@@ -79,7 +79,7 @@ def test_a_kill_between_rename_and_cleanup_leaves_nothing_after_the_next_save(ro
     assert sorted(os.listdir(root / "run" / "checkpoints")) == ["step-00000010", "step-00000012"]
 
 
-def test_a_signal_during_a_save_leaves_one_whole_checkpoint_of_that_step(root):
+def test_a_signal_during_a_save_leaves_one_complete_checkpoint(root):
     def prepare(_: int) -> None:
         sync, calls = os.fsync, []
 
@@ -97,7 +97,7 @@ def test_a_signal_during_a_save_leaves_one_whole_checkpoint_of_that_step(root):
     assert newest_step(root / "run") >= 4
 
 
-def test_sigusr1_to_each_of_two_processes_saves_once_and_goes_on(root, straight):
+def test_sigusr1_to_each_of_two_processes_saves_once(root, straight):
     asked = forked_commands.start(["train", recipe_file(root)], root, 2, at_step(4, send(signal.SIGUSR1)))
     assert asked.wait() == {0: 0, 1: 0}, asked.stderr()
     assert [store.step_of(found) for found in store.candidates(root / "run")] == [12, 7]
@@ -148,7 +148,7 @@ def test_processes_whose_network_is_cut_end_on_both_sides(root, spaces):
     assert exit_record.read_exit(root / "run").code == 75
 
 
-def test_processes_that_exchange_other_sizes_end_at_once(root):
+def test_processes_that_exchange_unequal_sizes_end_soon(root):
     def act() -> None:
         faulthandler.disable()  # pytest's, which this process has inherited
         dist.all_reduce(torch.ones(1000 * (1 + dist.get_rank())))
@@ -174,7 +174,7 @@ def test_a_clock_that_jumps_changes_nothing(root, straight):
     assert same_weights(root / "run", straight, 12)
 
 
-def test_memory_that_the_system_does_not_give_is_74_and_the_run_goes_on_later(root):
+def test_a_lack_of_memory_exits_with_74_and_the_run_can_continue(root):
     def starve() -> None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 2**24, resource.RLIM_INFINITY))
@@ -198,7 +198,7 @@ def test_two_processes_have_the_losses_of_one(root):
     assert max(abs(a / b - 1) for a, b in zip(*runs, strict=True)) < 1e-5
 
 
-def test_a_second_run_in_a_folder_is_refused_by_the_name_of_the_first(root):
+def test_a_second_run_in_a_folder_is_refused_with_the_first_process(root):
     file = recipe_file(root)
     first = forked_commands.start(
         ["train", file], root, prepare=at_step(4, lambda: (root / "asleep").touch() or time.sleep(60))

@@ -13,7 +13,7 @@ from accelerate.commands.launch import launch_command_parser
 from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
 from mvssl.checkpoints import store
-from mvssl.training.summary import is_lonely
+from mvssl.training.summary import is_launched_alone
 
 LAUNCH = Path(__file__).parent.parent / "launch"
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCH / "cpu_2.yaml")]
@@ -51,7 +51,7 @@ def test_a_mistake_under_the_launcher_leaves_its_code_in_the_run_folder(recipe, 
     assert yaml.safe_load((tmp_path / "run" / "exit.json").read_text())["code"] == 64
 
 
-def test_missing_shards_end_all_processes_with_a_sentence_and_no_stack_trace(recipe, tmp_path):
+def test_missing_shards_end_all_processes_without_a_trace(recipe, tmp_path):
     done = launch(recipe, "data.train=nowhere/*.tar")
     assert done.returncode != 0
     assert "mvssl: no shards match" in done.stderr
@@ -69,7 +69,7 @@ def test_accelerate_reads_every_configuration(name, processes, machines):
 
 
 @pytest.mark.parametrize(("processes", "lonely"), [("2", True), ("1", False)])
-def test_a_launcher_that_starts_one_process_of_two_is_told(processes, lonely, monkeypatch):
+def test_a_launcher_that_starts_one_process_of_two_is_reported(processes, lonely, monkeypatch):
     words = [
         "--cpu",
         "--num_processes",
@@ -87,5 +87,5 @@ def test_a_launcher_that_starts_one_process_of_two_is_told(processes, lonely, mo
     for name in ("MASTER_ADDR", "ACCELERATE_MIXED_PRECISION"):
         if name in environment:
             monkeypatch.setenv(name, environment[name])
-    assert is_lonely(world=1) is lonely
-    assert not is_lonely(world=2)
+    assert is_launched_alone(world=1) is lonely
+    assert not is_launched_alone(world=2)

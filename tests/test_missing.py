@@ -149,7 +149,7 @@ def root(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_loss_and_gradients_are_those_of_the_present_rows_on_one_process_and_on_two(root, processes, name):
+def test_loss_and_gradients_use_the_present_rows_only(root, processes, name):
     given = tables(root, OBJECTIVES[name])
     world, batch, loss, gradients, trainer = one_step(given)
     buffers = {key: buffer.clone() for key, buffer in trainer.model.named_buffers()}
@@ -168,7 +168,7 @@ def test_loss_and_gradients_are_those_of_the_present_rows_on_one_process_and_on_
     assert all(gradient.abs().max() > 0 for gradient in gradients.values())
 
 
-def test_what_stands_in_an_absent_row_reaches_nothing(root):
+def test_the_values_of_absent_rows_have_no_effect(root):
     given = tables(root, CMC)
     _, batch, loss, gradients, trainer = one_step(given)
     trainer.model.zero_grad()
@@ -182,7 +182,7 @@ def test_what_stands_in_an_absent_row_reaches_nothing(root):
     assert_close({name: p.grad for name, p in trainer.model.named_parameters()}, gradients)
 
 
-def test_drop_leaves_out_before_the_order_as_if_the_rest_had_never_been(root, tmp_path):
+def test_dropped_samples_have_no_effect_on_the_order(root, tmp_path):
     complete = [key for key in range(SAMPLES) if not lacks(key)]
     write_kept(tmp_path / "kept", root / "shards" / "000.tar", complete)
     columns = parse_recipe(tables(root, CMC)).data.columns

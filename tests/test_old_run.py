@@ -64,7 +64,7 @@ def test_an_old_checkpoint_verifies_and_gives_the_same_features(run):
     assert read_exit(run).code == 0
 
 
-def test_an_old_run_goes_on_with_the_same_losses(run):
+def test_an_old_run_continues_with_the_same_losses(run):
     outcome = train(run / "recipe.yaml", ["train.steps=6"])
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = {str(line["step"]): line["loss"] for line in lines if "loss" in line}
@@ -91,7 +91,7 @@ def test_an_old_run_is_exported_with_its_old_scores(run):
     assert "knn" in Path("backbone/README.md").read_text()
 
 
-def test_the_report_on_an_old_run_lacks_nothing_that_it_has(run):
+def test_the_report_on_an_old_run_is_complete(run):
     written = report(run)
     assert not written.left_out
     text = written.file.read_text()

@@ -49,12 +49,12 @@ def until_done(run: Path, *command: str) -> subprocess.CompletedProcess[str]:
         *((["75/on", f"{code}/"], code, 2) for code in (64, 65, 70, 73, 74, 130)),
     ],
 )
-def test_what_may_end_otherwise_next_time_is_started_again_and_the_rest_not(tmp_path, ends, code, starts):
+def test_only_ends_that_may_differ_next_time_are_started_again(tmp_path, ends, code, starts):
     done = until_done(tmp_path / "run", sys.executable, "-c", FAKE, str(tmp_path / "run"), *ends)
     assert (done.returncode, len((tmp_path / "run" / "starts").read_text())) == (code, starts), done.stderr
 
 
-def test_a_command_that_never_wrote_how_it_ended_is_judged_by_its_own_code(tmp_path):
+def test_a_command_without_an_exit_record_counts_by_its_own_code(tmp_path):
     (tmp_path / "exit.json").write_text(json.dumps({"code": 75}, indent=1))  # of an earlier command
     time.sleep(0.02)
     assert until_done(tmp_path, "bash", "-c", "exit 3").returncode == 3
@@ -79,7 +79,7 @@ def test_a_run_that_is_killed_is_completed(recipe, tmp_path, monkeypatch):
     assert exit_record.read_exit(tmp_path / "run").code == 0
 
 
-def test_sigterm_to_the_launcher_loses_no_step_and_its_code_is_in_the_run_folder(recipe, tmp_path, monkeypatch):
+def test_sigterm_to_the_launcher_loses_no_step_and_is_recorded(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent / "support"), *sys.path]))
     (tmp_path / "was killed").touch()

@@ -1,7 +1,7 @@
 """Benchmarks: samples per second of the training loop, the views and the reader; accuracy against CPU minutes.
 
-in   a recipe; for the rivals also lightly
-out  the measurements with the machine and the versions, as JSON and as lines
+in   a recipe; to compare with other methods also lightly
+out  the measurements with machine and versions, as JSON and as lines for the terminal
 """
 
 from mvssl.bench.parts import bench_reader, bench_views

@@ -1,11 +1,12 @@
-"""lightly's SimCLR, BYOL and VICReg, put together as its CIFAR-10 benchmark does, for `mvssl bench rivals`.
+"""lightly's SimCLR, BYOL and VICReg, built as in its CIFAR-10 benchmark, for `mvssl bench rivals`.
 
 in   a recipe's encoder, optimizer, precision, batch size and seed, and the images
-out  a `Method`: lightly's transforms, heads and loss, trained with what the recipe says
+out  a `Method`: lightly's transforms, heads and loss, trained with the settings of the recipe
 
 Heads and transforms of https://docs.lightly.ai/self-supervised-learning/getting_started/benchmarks.html (CIFAR-10):
-jitter 0.5, no blur. It has no VICReg, whose projector is narrowed here from the paper's 8192 to 2048, as the encoder is
-narrow. The optimizer there, SGD at 0.06 for 128 images, is for hundreds of epochs; see docs/results.md.
+jitter 0.5, no blur. That benchmark has no VICReg. The projector of VICReg is 2048 wide here, not 8192 as in the
+paper, because the encoder is narrow. The optimizer there, SGD at 0.06 for 128 images, is for hundreds of epochs; see
+docs/results.md.
 """
 
 import copy
@@ -21,67 +22,70 @@ from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from mvssl.bench.timing import FOREVER, planned
+from mvssl.bench.timing import FOREVER, estimate_steps
 from mvssl.data import Batch, ShardSource, loader
 from mvssl.distributed.devices import memory_format_for
 from mvssl.errors import RecipeError
 from mvssl.optim import build_optimizer, learning_rate
 from mvssl.recipe import Recipe
 
-Loss = Callable[[Tensor, Tensor, float], Tensor]  # two views and the share of the time that is spent
+Loss = Callable[[Tensor, Tensor, float], Tensor]  # two views, and the share of the time that is used
 
 
 class Method(NamedTuple):
-    """A network in training: `step(share)` is one step when `share` of the time is spent, `encode` gives [n, d]."""
+    """A network in training: `step(share)` takes one step after `share` of the time; `encode` returns [n, d]."""
 
     step: Callable[[float], None]
     encode: Callable[[Batch], Tensor]
 
 
-def part(module: str, name: str) -> Any:
-    """A class or function of lightly. Raises `RecipeError` where it is not installed."""
+def import_lightly(module: str, name: str) -> Any:
+    """Return a class or function of lightly. Raises `RecipeError` if lightly is not installed."""
     try:
         return getattr(importlib.import_module(f"lightly.{module}"), name)
     except ImportError as error:
         raise RecipeError(f"bench rivals needs lightly: pip install lightly ({error})") from None
 
 
-def simclr(encoder: nn.Module, width: int) -> tuple[nn.Module, Loss]:
-    """Chen et al., 2020, arXiv:2002.05709."""
-    head = part("models.modules.heads", "SimCLRProjectionHead")(width, 512, 128)
-    criterion = part("loss", "NTXentLoss")(temperature=0.5)
+def build_simclr(encoder: nn.Module, width: int) -> tuple[nn.Module, Loss]:
+    """Return SimCLR and its loss: Chen et al., 2020, arXiv:2002.05709."""
+    head = import_lightly("models.modules.heads", "SimCLRProjectionHead")(width, 512, 128)
+    criterion = import_lightly("loss", "NTXentLoss")(temperature=0.5)
     return nn.ModuleList([encoder, head]), lambda a, b, _: criterion(head(encoder(a)), head(encoder(b)))
 
 
-def vicreg(encoder: nn.Module, width: int) -> tuple[nn.Module, Loss]:
-    """Bardes et al., 2022, arXiv:2105.04906."""
-    head = part("models.modules.heads", "VICRegProjectionHead")(width, 2048, 2048, num_layers=2)
-    criterion = part("loss", "VICRegLoss")()
+def build_vicreg(encoder: nn.Module, width: int) -> tuple[nn.Module, Loss]:
+    """Return VICReg and its loss: Bardes et al., 2022, arXiv:2105.04906."""
+    head = import_lightly("models.modules.heads", "VICRegProjectionHead")(width, 2048, 2048, num_layers=2)
+    criterion = import_lightly("loss", "VICRegLoss")()
     return nn.ModuleList([encoder, head]), lambda a, b, _: criterion(head(encoder(a)), head(encoder(b)))
 
 
-def byol(encoder: nn.Module, width: int) -> tuple[nn.Module, Loss]:
-    """Grill et al., 2020, arXiv:2006.07733."""
-    head = part("models.modules.heads", "BYOLProjectionHead")(width, 1024, 256)
-    predict = part("models.modules.heads", "BYOLPredictionHead")(256, 1024, 256)
+def build_byol(encoder: nn.Module, width: int) -> tuple[nn.Module, Loss]:
+    """Return BYOL and its loss: Grill et al., 2020, arXiv:2006.07733."""
+    head = import_lightly("models.modules.heads", "BYOLProjectionHead")(width, 1024, 256)
+    predict = import_lightly("models.modules.heads", "BYOLPredictionHead")(256, 1024, 256)
     online = nn.Sequential(encoder, head)
     target = copy.deepcopy(online).requires_grad_(False)
-    criterion, update = part("loss", "NegativeCosineSimilarity")(), part("models.utils", "update_momentum")
+    criterion, update = (
+        import_lightly("loss", "NegativeCosineSimilarity")(),
+        import_lightly("models.utils", "update_momentum"),
+    )
 
     def loss(a: Tensor, b: Tensor, share: float) -> Tensor:
         update(online, target, 1 - 0.01 * (1 + math.cos(math.pi * share)) / 2)  # 0.99 to 1
         with torch.no_grad():
-            aims = target(a), target(b)
-        return (criterion(predict(online(a)), aims[1]) + criterion(predict(online(b)), aims[0])) / 2
+            targets = target(a), target(b)
+        return (criterion(predict(online(a)), targets[1]) + criterion(predict(online(b)), targets[0])) / 2
 
     return nn.ModuleList([online, predict, target]), loss
 
 
-RIVALS = {"simclr": simclr, "byol": byol, "vicreg": vicreg}
+RIVALS = {"simclr": build_simclr, "byol": build_byol, "vicreg": build_vicreg}
 
 
-def rival(name: str, recipe: Recipe, images: ShardSource, column: str) -> Method:
-    """The rival on the recipe's encoder. Raises `RecipeError` where lightly is not installed."""
+def build_rival(name: str, recipe: Recipe, images: ShardSource, column: str) -> Method:
+    """Return a method of lightly on the recipe's encoder. Raises `RecipeError` if lightly is not installed."""
     table = next(iter(recipe.encoder.values()))
     encoder: Any = timm.create_model(table.name, num_classes=0, **table.options)
     networks, loss = RIVALS[name](encoder, encoder.num_features)
@@ -89,7 +93,7 @@ def rival(name: str, recipe: Recipe, images: ShardSource, column: str) -> Method
     networks.to(memory_format=layout)
     optimizer, numbers = build_optimizer(networks, recipe.optim), itertools.count()
     size = images.specs[column].shape[-1]
-    transform = part("transforms", "SimCLRTransform")(input_size=size, cj_strength=0.5, gaussian_blur=0.0)
+    transform = import_lightly("transforms", "SimCLRTransform")(input_size=size, cj_strength=0.5, gaussian_blur=0.0)
     batches = iter(loader(images, batch_size=recipe.data.batch_size, seed=recipe.train.seed, stop_step=FOREVER))
     mean, std = (torch.tensor(value)[:, None, None] for value in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
 
@@ -100,7 +104,7 @@ def rival(name: str, recipe: Recipe, images: ShardSource, column: str) -> Method
         a, b = (torch.stack(side).to(memory_format=layout) for side in zip(*drawn, strict=True))
         number = next(numbers)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe.optim, number, planned(number, share, recipe.optim.warmup))
+            group["lr"] = learning_rate(recipe.optim, number, estimate_steps(number, share, recipe.optim.warmup))
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.train.precision == "bf16"):
             value = loss(a, b, share)

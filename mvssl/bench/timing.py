@@ -1,4 +1,4 @@
-"""Measuring: blocks and calls in seconds, rates with their spread, and the machine that they were measured on."""
+"""Time blocks of steps and calls, compute rates with their spread, and describe the machine."""
 
 import contextlib
 import json
@@ -17,62 +17,62 @@ from mvssl.errors import OutputError
 from mvssl.files import MEASURED, check_output, write_file
 from mvssl.runs.versions import versions
 
-FOREVER = 10**9  # steps; the order of samples runs on across epochs
+FOREVER = 10**9  # steps of a loop that ends earlier
 
 
-def planned(number: int, share: float, warmup: int) -> int:
-    """Steps that fit into all of the time, by the pace of the `number` steps that took a `share` of it."""
+def estimate_steps(number: int, share: float, warmup: int) -> int:
+    """Return how many steps fit into all of the time, if `number` steps took a `share` of it."""
     return max(number + 1, round(number / share)) if number > warmup and share else FOREVER
 
 
-def block(step: Iterator[Any], settle: int, steps: int, accelerator: Accelerator) -> float:
-    """Seconds per step over `steps` steps, after `settle` that are not timed; all processes begin together."""
+def time_steps(step: Iterator[Any], settle: int, steps: int, accelerator: Accelerator) -> float:
+    """Return seconds per step over `steps` steps, after `settle` untimed steps. All processes start together."""
     for _ in range(settle):
         next(step)
-    wait(accelerator.device)
+    synchronize(accelerator.device)
     accelerator.wait_for_everyone()
     begin = time.perf_counter()
     for _ in range(steps):
         next(step)
-    wait(accelerator.device)
+    synchronize(accelerator.device)
     return (time.perf_counter() - begin) / steps
 
 
-def repeat(work: Callable[[], Any], seconds: float, device: torch.device) -> list[float]:
-    """Seconds of each call, for as long as asked and at least three calls after one that is not timed."""
+def time_calls(work: Callable[[], Any], seconds: float, device: torch.device) -> list[float]:
+    """Return the seconds of each call: at least three calls and `seconds` in all, after one call that is not timed."""
     work()
-    wait(device)
+    synchronize(device)
     spent: list[float] = []
     while len(spent) < 3 or sum(spent) < seconds:
         begin = time.perf_counter()
         work()
-        wait(device)
+        synchronize(device)
         spent.append(time.perf_counter() - begin)
     return spent
 
 
-def rates(seconds: list[float], samples: int) -> dict[str, Any]:
-    """Samples per second: the median over blocks and their spread."""
+def compute_rates(seconds: list[float], samples: int) -> dict[str, Any]:
+    """Return samples per second: the median over blocks, and their spread."""
     pace = [samples / s for s in seconds]
     return {"samples_per_second": statistics.median(pace), "spread": [min(pace), max(pace)]}
 
 
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was told."""
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def try_file(json_file: str | Path | None) -> None:
-    """See that the result can be written, before anything is measured. Raises `OutputError`."""
+def check_json_file(json_file: str | Path | None) -> None:
+    """Raise `OutputError` before anything is measured, if the result cannot be written."""
     if json_file and _main():
         check_output(json_file, MEASURED)
 
 
-def write(found: dict[str, Any], device: torch.device, json_file: str | Path | None) -> dict[str, Any]:
-    """`found` with hardware and versions, and in a file if one is named. Raises `OutputError`."""
-    whole = {
-        **found,
+def finish_result(result: dict[str, Any], device: torch.device, json_file: str | Path | None) -> dict[str, Any]:
+    """Return `result` with hardware and versions; write it to `json_file`, if given. Raises `OutputError`."""
+    result = {
+        **result,
         "hardware": {
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "cpu": _cpu(),
@@ -82,17 +82,17 @@ def write(found: dict[str, Any], device: torch.device, json_file: str | Path | N
         "versions": versions(),
     }
     if json_file and _main():
-        write_file(json_file, json.dumps(whole, indent=1) + "\n", OutputError, MEASURED.hint)
-    return whole
+        write_file(json_file, json.dumps(result, indent=1) + "\n", OutputError, MEASURED.hint)
+    return result
 
 
 def _main() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def show(found: dict[str, Any]) -> None:
-    """Print what was measured, a line per number."""
-    for name, value in found.items():
+def show(result: dict[str, Any]) -> None:
+    """Print a result, one line per number."""
+    for name, value in result.items():
         if isinstance(value, dict):
             inner = ", ".join(f"{key} {_short(one)}" for key, one in value.items())
             print(f"{name:18} {inner}")

@@ -1,11 +1,11 @@
-"""The training loop against its own model on random tensors, and where the rest of the time goes.
+"""Compare the training loop with its model on random tensors, and measure each part of the loop.
 
 in   a recipe
 out  samples per second of both, their ratio, and the share of each part of the loop
 
-Blocks of the whole loop and of the bare model alternate in one run, so that a clock that drifts or a noisy neighbour
-meets both. Every block begins with steps that are not timed: they drain what loader workers had ready, or let the
-workers fill up again and fall idle.
+Blocks of the full loop and of the model alone alternate in one run, so that other load on the machine slows both. Every
+block begins with steps that are not timed. They use up the batches that loader workers have ready, or let the workers
+fill their queues again.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from mvssl.bench.timing import FOREVER, block, rates, try_file, wait, write
+from mvssl.bench.timing import FOREVER, check_json_file, compute_rates, finish_result, synchronize, time_steps
 from mvssl.checkpoints import store
 from mvssl.data import Batch
 from mvssl.distributed import collectives
@@ -34,7 +34,7 @@ from mvssl.training.step import Trainer, run_steps
 
 
 class Stopwatch:
-    """Seconds by part of the loop; idle unless `on`, since on a GPU every measurement waits for the device."""
+    """Seconds by part of the loop. Idle unless `on`, since on a GPU every measurement waits for the device."""
 
     def __init__(self, device: torch.device):
         self.device, self.on = device, False
@@ -42,10 +42,10 @@ class Stopwatch:
         self._part, self._begin = "", 0.0
 
     def enter(self, part: str) -> None:
-        """End the part that was measured and begin the next; an empty name begins none."""
+        """End the current part and begin the next; an empty name begins none."""
         if not self.on:
             return
-        wait(self.device)
+        synchronize(self.device)
         now = time.perf_counter()
         if self._part:
             self.seconds[self._part] += now - self._begin
@@ -61,12 +61,12 @@ def run_loop(trainer: Trainer, folder: Path, watch: Stopwatch) -> Iterator[int]:
     )  # fmt: skip
     log.console.quiet = True
     ledger = Ledger(folder / "bad.jsonl", table.data.batch_size, table.data.max_bad)
-    batches = _copied(trainer.batches(0, FOREVER), trainer.accelerator.device, watch)
+    batches = _copy_batches(trainer.batches(0, FOREVER), trainer.accelerator.device, watch)
     return run_steps(trainer, batches, ledger, log, StopRequest(), watch.enter)
 
 
-def _copied(batches: Iterable[Batch], device: torch.device, watch: Stopwatch) -> Iterator[Batch]:
-    """Yield batches; while `watch` is on, copy them first, as a step would copy and draw views at once."""
+def _copy_batches(batches: Iterable[Batch], device: torch.device, watch: Stopwatch) -> Iterator[Batch]:
+    """Yield batches; while `watch` is on, copy them to the device first, to time copy and views separately."""
     for batch in batches:
         if watch.on:
             watch.enter("copy")
@@ -74,15 +74,15 @@ def _copied(batches: Iterable[Batch], device: torch.device, watch: Stopwatch) ->
         yield batch
 
 
-def bare(trainer: Trainer) -> Iterator[None]:
-    """Each `next` is forward, backward and step of the same model on random tensors that lie on the device."""
+def run_model(trainer: Trainer) -> Iterator[None]:
+    """Run forward, backward and step of the same model at each `next`, on random tensors on the device."""
     device, optimizer = trainer.accelerator.device, trainer.optimizer
     rows = trainer.recipe.data.batch_size // trainer.accelerator.num_processes
-    seen = {name: torch.randn(rows, *shape, device=device) for name, shape in trainer.views.shapes.items()}
+    inputs = {name: torch.randn(rows, *shape, device=device) for name, shape in trainer.views.shapes.items()}
     index = torch.arange(rows)
     for number in itertools.count():
         draws = Draws(0, index + number * rows, device, scope="objective")
-        loss, _ = trainer.wrapped(seen, Context(step=number, index=index, present={}, draws=draws))
+        loss, _ = trainer.wrapped(inputs, Context(step=number, index=index, present={}, draws=draws))
         trainer.accelerator.backward(loss)
         optimizer.found_inf = None  # pyright: ignore[reportAttributeAccessIssue]
         optimizer.step()
@@ -93,13 +93,13 @@ def bare(trainer: Trainer) -> Iterator[None]:
 def bench_train(
     recipe: Recipe, *, blocks: int = 6, steps: int = 20, json_file: str | Path | None = None
 ) -> dict[str, Any]:
-    """Samples per second of the whole loop and of the bare model, `ratio` of the two, and `shares` of the loop's time.
+    """Return samples per second of the full loop and of the bare model, their `ratio`, and `shares` of the loop's time.
 
-    `blocks` pairs of blocks of `steps` timed steps; `ratio` is the median over pairs. Checkpoints count as `save_every`
-    spreads them. Shares come from blocks of their own, in which every part waits for the device. Raises what `train`
-    raises, and `OutputError`.
+    It times `blocks` pairs of blocks of `steps` steps; `ratio` is the median over pairs. The cost of a checkpoint is
+    spread over `train.save_every` steps. Shares come from separate blocks, in which every part waits for the device.
+    Raises the errors of `train`, and `OutputError`.
     """
-    try_file(json_file)
+    check_json_file(json_file)
     trainer = prepare_trainer(recipe, make_accelerator(recipe))
     trainer.steps = FOREVER
     accelerator, batch = trainer.accelerator, recipe.data.batch_size
@@ -107,23 +107,23 @@ def bench_train(
     watch = Stopwatch(accelerator.device)
     seconds: dict[str, list[float]] = {"whole": [], "bare": []}
     with arithmetic_of(recipe), tempfile.TemporaryDirectory() as folder:
-        loop, model = run_loop(trainer, Path(folder), watch), bare(trainer)
+        loop, model = run_loop(trainer, Path(folder), watch), run_model(trainer)
         for _ in range(blocks):
-            seconds["whole"].append(block(loop, settle, steps, accelerator))
+            seconds["whole"].append(time_steps(loop, settle, steps, accelerator))
             watch.on = True
-            block(loop, 0, max(2, steps // 4), accelerator)
+            time_steps(loop, 0, max(2, steps // 4), accelerator)
             watch.enter("")
             watch.on = False
-            seconds["bare"].append(block(model, settle, steps, accelerator))
-        saving = save_seconds(trainer, Path(folder)) / recipe.train.save_every
+            seconds["bare"].append(time_steps(model, settle, steps, accelerator))
+        saving = time_save(trainer, Path(folder)) / recipe.train.save_every
     ratios = [bare / (loop + saving) for loop, bare in zip(seconds["whole"], seconds["bare"], strict=True)]
-    found = {
+    result = {
         "bench": "train",
         "ratio": statistics.median(ratios),
         "ratio_spread": [min(ratios), max(ratios)],
-        "whole": rates([s + saving for s in seconds["whole"]], batch),
-        "bare": rates(seconds["bare"], batch),
-        "shares": shares(watch.seconds, saving, statistics.median(seconds["whole"])),
+        "whole": compute_rates([s + saving for s in seconds["whole"]], batch),
+        "bare": compute_rates(seconds["bare"], batch),
+        "shares": compute_shares(watch.seconds, saving, statistics.median(seconds["whole"])),
         "blocks": blocks,
         "steps_per_block": steps,
         "batch_size": batch,
@@ -134,11 +134,11 @@ def bench_train(
         "encoders": {group: table.name for group, table in recipe.encoder.items()},
         "objectives": [term.name for term in recipe.objective],
     }
-    return write(found, accelerator.device, json_file)
+    return finish_result(result, accelerator.device, json_file)
 
 
-def save_seconds(trainer: Trainer, folder: Path) -> float:
-    """Return what one checkpoint costs the loop."""
+def time_save(trainer: Trainer, folder: Path) -> float:
+    """Return the seconds that one checkpoint takes."""
     begin = time.perf_counter()
     collectives.run_on_main(
         lambda: store.save_checkpoint(folder, 1, trainer.model, trainer.optimizer, {}, keep=2), share=False
@@ -146,8 +146,8 @@ def save_seconds(trainer: Trainer, folder: Path) -> float:
     return time.perf_counter() - begin
 
 
-def shares(seconds: dict[str, float], saving: float, step: float) -> dict[str, float]:
-    """Parts of a step's time that add up to 1, a step taking `step` seconds and `saving` seconds for its checkpoint."""
+def compute_shares(seconds: dict[str, float], saving: float, step: float) -> dict[str, float]:
+    """Return shares of time that sum to 1, for a step of `step` seconds and `saving` seconds for its checkpoint."""
     saved = saving / (step + saving)
     measured = sum(seconds.values())
     return {**{name: part / measured * (1 - saved) for name, part in seconds.items()}, "checkpoint": saved}

@@ -1,5 +1,6 @@
 """Checkpoints of a run: written completely or not at all, verified when read.
 
 in   a model, an optimizer and the state of a run; or a run folder
-out  RUN/checkpoints/step-N; or the newest, the best or a given checkpoint that verifies, and its tensors
+out  a folder RUN/checkpoints/step-N (`store.save_checkpoint`);
+     or the newest, the best or a given checkpoint that verifies (`store`), and its tensors (`contents`)
 """

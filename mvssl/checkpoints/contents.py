@@ -1,7 +1,7 @@
-"""The files of one checkpoint: whether they are as they were written, and what they hold.
+"""The files of one checkpoint: verify them and read them.
 
 in   the folder of a checkpoint
-out  what is wrong with it; its state, its tensors, a model and an optimizer with its values
+out  its faults; its state, its tensors, a model and an optimizer with its values
 """
 
 import contextlib
@@ -22,13 +22,13 @@ from mvssl.files import hash_file, parse_json
 MANIFEST, RECIPE = "MANIFEST.json", "recipe.yaml"
 FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
 STEP = re.compile(r"step-(\d{8,})")
-REPLACED = re.compile(r"\.old-(\d{8,})-\d+")  # where versions before 0.2 put a checkpoint while they replaced it
+REPLACED = re.compile(r"\.old-(\d{8,})-\d+")  # versions before 0.2 moved a checkpoint there while they replaced it
 
 
 def faults(checkpoint: Path) -> list[str]:
-    """What is wrong with a checkpoint's files; nothing, if it verifies.
+    """Return a message for each damaged file of a checkpoint; no message means that it verifies.
 
-    Raises `StorageError` where the disk or the network fails, since that says nothing about the files.
+    Raise `StorageError` if the disk or the network fails, because the files may still be intact.
     """
     text = _read(checkpoint / MANIFEST)
     manifest = _manifest(text)
@@ -54,21 +54,22 @@ def faults(checkpoint: Path) -> list[str]:
 
 
 def _manifest(text: bytes | None) -> dict[str, dict[str, Any]] | None:
-    """The manifest, or None where a byte of it differs from what `save_checkpoint` writes."""
+    """Return the manifest, or None if a byte of it differs from the text that `save_checkpoint` writes."""
     found = parse_json((text or b"").decode(errors="replace"))
-    # "in" and "/": a manifest never names a file outside its folder
-    whole = isinstance(found, dict) and found.keys() >= FILES and not any("/" in name for name in found)
-    whole = whole and all(isinstance(entry, dict) and entry.keys() == {"sha256", "bytes"} for entry in found.values())
-    whole = whole and all(type(entry["bytes"]) is int and isinstance(entry["sha256"], str) for entry in found.values())
-    return found if whole and manifest_text(found) == text else None
+    # no name may hold "/", so that a manifest names no file outside its folder
+    valid = isinstance(found, dict) and found.keys() >= FILES and not any("/" in name for name in found)
+    valid = valid and all(isinstance(entry, dict) and entry.keys() == {"sha256", "bytes"} for entry in found.values())
+    valid = valid and all(type(entry["bytes"]) is int and isinstance(entry["sha256"], str) for entry in found.values())
+    return found if valid and manifest_text(found) == text else None
 
 
 def manifest_text(manifest: dict[str, dict[str, Any]]) -> bytes:
+    """Return the text of MANIFEST.json."""
     return json.dumps(manifest, indent=1).encode()
 
 
 def _read(file: Path) -> bytes | None:
-    """The bytes of a small file, None where it is not there. Raises `StorageError`."""
+    """Return the bytes of a small file, or None if there is none. Raise `StorageError`."""
     try:
         return file.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -78,23 +79,23 @@ def _read(file: Path) -> bytes | None:
 
 
 def _unreadable(file: Path, error: OSError) -> StorageError:
-    return StorageError(f"{file} cannot be read: {error.strerror}; once it can be, the same command continues the run")
+    return StorageError(f"{file} cannot be read: {error.strerror}; repeat the same command when the disk works again")
 
 
 def digest(checkpoint: Path) -> str:
-    """sha256 of the manifest, which holds those of the files; empty where there is none."""
+    """Return the sha256 of the manifest, which holds those of the files, or "" if there is no manifest."""
     with contextlib.suppress(OSError):
         return hash_file(checkpoint / MANIFEST)
     return ""
 
 
 def load_model(checkpoint: Path) -> dict[str, Tensor]:
-    """The model's state dict, on the CPU. Raises `DataError`."""
+    """Return the model's state dict, on the CPU. Raise `DataError`."""
     return load_tensors(checkpoint / "model.safetensors")
 
 
 def load_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file of a checkpoint, on the CPU. Raises `DataError`."""
+    """Return the tensors of a file of a checkpoint, on the CPU. Raise `DataError`."""
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:
@@ -102,7 +103,7 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """Step, seed, fingerprint and counts. Raises `DataError` where it is not what a run writes."""
+    """Return step, seed, fingerprint and counts. Raise `DataError` if state.json is damaged."""
     where = f"{checkpoint.name}/state.json"
     try:
         state = parse_json((checkpoint / "state.json").read_text(errors="replace"))
@@ -114,7 +115,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put weights, buffers and moments back as they were; returns the state. Raises `DataError`."""
+    """Load weights, buffers and moments into `model` and `optimizer`, and return the state. Raise `DataError`."""
     try:
         model.load_state_dict(load_model(checkpoint))
         kept: dict[str, dict[str, Tensor]] = {}
@@ -128,23 +129,25 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
     except RuntimeError as error:
         raise DataError(f"{checkpoint} does not fit the model: {str(error).splitlines()[0]}") from None
     if kept:
-        raise DataError(f"{checkpoint}/optimizer.safetensors holds {next(iter(kept))!r}, which the model does not")
+        raise DataError(f"{checkpoint}/optimizer.safetensors holds {next(iter(kept))!r}, which the model lacks")
     return load_state(checkpoint)
 
 
 def _laid_out_as(parameter: nn.Parameter, moment: Tensor) -> Tensor:
-    """On the parameter's device and, as the fused optimizer walks memory, with its strides."""
+    """Return the moment on the parameter's device, with its strides: the fused optimizer needs equal memory formats."""
     if moment.shape != parameter.shape:
         return moment.to(parameter.device)
     return torch.empty_like(parameter, requires_grad=False).copy_(moment)
 
 
 def step_of(checkpoint: Path) -> int:
+    """Return the step in a checkpoint's name, or -1 if the name has none."""
     match = STEP.fullmatch(checkpoint.name) or REPLACED.fullmatch(checkpoint.name)
     return int(match[1]) if match else -1
 
 
 def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the optimizer's tensors by `KIND/PARAMETER`, for example exp_avg/encoders.left.model.conv1.weight."""
     return {
         f"{key}/{name}": value
         for name, parameter in model.named_parameters()

@@ -1,7 +1,7 @@
-"""What state.json of a checkpoint must hold, so that a run can go on from it.
+"""Check state.json of a checkpoint: whether a run can continue from it.
 
-in   what the file holds
-out  whether it can be used; never an exception
+in   the value of the JSON file
+out  whether it is valid; never an exception
 """
 
 from typing import Annotated, Any
@@ -15,7 +15,7 @@ Size = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 class OpenTable(BaseModel):
-    """A JSON object whose further keys may hold anything."""
+    """A JSON object that may have further keys with any values."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -30,21 +30,21 @@ def is_valid(model: type[BaseModel], value: Any) -> bool:
 
 
 class _HeldOut(OpenTable):
-    """The held-out loss of the step, and what it was measured on."""
+    """The held-out loss of the step, and which samples and schedules it was measured with."""
 
     loss: Number
     of: Text
 
 
 class _Sums(OpenTable):
-    """Metrics, summed up over the steps of an interval."""
+    """Metrics, summed over the steps of an interval."""
 
     names: list[Text]
     values: list[float]
 
 
 class _Interval(OpenTable):
-    """What a log holds of an interval that is not over."""
+    """The sums of a log interval that is not complete."""
 
     steps: Annotated[int, Field(ge=0)]
     sums: list[_Sums]
@@ -65,5 +65,5 @@ class _State(OpenTable):
 
 
 def is_state(value: Any) -> bool:
-    """Return whether this is the state of a checkpoint that a run can go on from."""
+    """Return whether this is the state of a checkpoint from which a run can continue."""
     return is_valid(_State, value)

@@ -1,16 +1,17 @@
-"""Checkpoints that are whole or not there: written aside, hashed, renamed; the newest that verifies is loaded.
+"""Write checkpoints completely or not at all, and find the one to load.
 
     RUN/checkpoints/step-00000500/model.safetensors       weights and buffers
                                   optimizer.safetensors   moments and step counts by parameter name
                                   state.json              step, seed, data fingerprint, counts
-                                  recipe.yaml             what the run was trained with
-                                  ...                     further tensors that a run keeps, by file name
+                                  recipe.yaml             the recipe of the run
+                                  ...                     further files of tensors, by name
                                   MANIFEST.json           sha256 and size of each of these
     RUN/checkpoints/held_out.json                         held-out losses that were measured after the step was saved
 
-A checkpoint that verifies is never written again, so no kill can take away what was saved. The state of a step that was
-checked on held-out samples holds their loss; the best of them is never deleted. Folders of other names are left alone.
-There is no loader, sampler or generator state: position and draws are functions of the step.
+A checkpoint is written to a temporary folder, hashed and renamed. One that verifies is never written again, so no kill
+can destroy it. If held-out samples were checked at a step, its state holds their loss, and the checkpoint with the best
+loss is never deleted. Folders of other names stay as they are. There is no state of loader, sampler or generator:
+position and draws are functions of the step.
 """
 
 import contextlib
@@ -56,7 +57,7 @@ __all__ = [
     "load_tensors", "newest", "record_held_out", "restore", "save_checkpoint", "step_of", "would_be_best",
 ]  # fmt: skip
 HELD_OUT = "held_out.json"
-_WRITING, _DELETING = ".writing-", ".deleting-"  # how folders begin that a kill may leave behind
+_WRITING, _DELETING = ".writing-", ".deleting-"  # prefixes of folders that a kill may leave behind
 _DEBRIS = (f"{_WRITING}*", f"{_DELETING}*")
 
 
@@ -70,10 +71,10 @@ def save_checkpoint(
     more: Mapping[str, dict[str, Tensor]] | None = None,
     recipe: str = "",
 ) -> Path:
-    """Write the checkpoint of `step`, then delete all but the newest `keep` and the best.
+    """Write the checkpoint of `step`, then delete all but the newest `keep` and the best. Return its folder.
 
-    `more` are further tensors by file name, `recipe` is the text of the recipe. A checkpoint of the step that verifies
-    already stays as it is. Raises `StorageError`, leaving the earlier checkpoints and no debris.
+    `more` are further tensors by file name, `recipe` is the text of the recipe. If a checkpoint of the step verifies
+    already, it stays as it is. Raise `StorageError`; the earlier checkpoints then stay, and no temporary files.
     """
     folder = run / "checkpoints"
     final = folder / f"step-{step:08d}"
@@ -98,43 +99,43 @@ def save_checkpoint(
             for name, body in files.items():
                 write_durably(beside / name, body)
             sync_folder(beside)
-            if final.exists():  # it is damaged, or it would have been kept
+            if final.exists():  # a damaged one; one that verifies was returned above
                 _remove(final)
         sync_folder(folder)
     except OSError as error:
         why = f"checkpoint {final} could not be written: {error.strerror}; earlier ones are intact"
         raise StorageError(why) from error
-    # What is newer than this step did not verify, or the run would have gone on from there: it must not count as kept.
+    # Newer checkpoints did not verify, or the run would have continued from there. They must not count as kept.
     damaged = [other for other in candidates(run) if step_of(other) > step]
-    whole = [other for other in candidates(run) if other not in damaged]
-    first = next(iter(_ranked(whole)), None)
-    for old in [*damaged, *(other for other in whole[keep:] if other != first)]:
+    intact = [other for other in candidates(run) if other not in damaged]
+    first = next(iter(_ranked(intact)), None)
+    for old in [*damaged, *(other for other in intact[keep:] if other != first)]:
         _remove(old)
     return final
 
 
 def newest(run: Path) -> Path | None:
-    """The newest checkpoint whose files are as their manifest says, or None where there is none at all.
+    """Return the newest checkpoint that verifies, or None if there is no checkpoint.
 
-    Warns of each newer one that is passed over. Raises `DataError` when there are checkpoints but none verifies,
-    `StorageError` when one cannot be read for the moment.
+    Print a warning for each newer one that is damaged. Raise `DataError` if there are checkpoints but none verifies,
+    and `StorageError` if one cannot be read at the moment.
     """
     found = candidates(run)
-    passed_over: list[str] = []
+    skipped: list[str] = []
     for checkpoint in found:
         wrong = faults(checkpoint)
         if not wrong:
-            for text in passed_over:
-                warn(f"{text}; passed over for {checkpoint.name} of {run}")
+            for text in skipped:
+                warn(f"{text}; using {checkpoint.name} of {run} instead")
             return checkpoint
-        passed_over.append(wrong[0])
+        skipped.append(wrong[0])
     if found:
-        raise DataError(f"no checkpoint in {run} verifies: " + "; ".join(passed_over))
+        raise DataError(f"no checkpoint in {run} verifies: " + "; ".join(skipped))
     return None
 
 
 def candidates(run: Path) -> list[Path]:
-    """The checkpoints of a run, the newest first, whether they verify or not."""
+    """Return the checkpoints of a run, verified or not, the newest first."""
     found: dict[int, Path] = {}
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for entry in (run / "checkpoints").iterdir():
@@ -145,23 +146,23 @@ def candidates(run: Path) -> list[Path]:
 
 
 def best(run: Path) -> Path:
-    """The checkpoint with the lowest held-out loss among those that verify. Raises `DataError` if none has one.
+    """Return the checkpoint with the lowest held-out loss that verifies. Raise `DataError` if none has such a loss.
 
-    Losses are compared where they are of the same samples under the same schedules as the newest.
+    Only losses on the same samples under the same schedules as the newest one are compared.
     """
     for found in _ranked(candidates(run)):
         wrong = faults(found)
         if not wrong:
             return found
-        warn(f"{wrong[0]}; passed over for the next best checkpoint of {run}")
+        warn(f"{wrong[0]}; trying the next best checkpoint of {run}")
     raise DataError(
-        f"no checkpoint in {run} has a held-out loss: checks measure it where the recipe names data.val; "
-        "take --checkpoint last"
+        f"no checkpoint in {run} has a held-out loss: checks measure it if the recipe has data.val; "
+        "use --checkpoint last"
     )
 
 
 def at_step(run: Path, step: int) -> Path:
-    """The checkpoint of a step. Raises `DataError` where it is not there or damaged, and says which are."""
+    """Return the checkpoint of a step. Raise a `DataError` that lists the others if it is missing or damaged."""
     found = next((other for other in candidates(run) if step_of(other) == step), None)
     if found is None:
         there = ", ".join(str(step_of(other)) for other in reversed(candidates(run)))
@@ -172,20 +173,23 @@ def at_step(run: Path, step: int) -> Path:
 
 
 def would_be_best(run: Path, held_out: dict[str, Any]) -> bool:
-    """Whether no checkpoint of the run has as low a held-out loss, measured on the same."""
+    """Return whether the loss is below those of all checkpoints that were measured on the same samples."""
     losses = [other["loss"] for other in map(_held_out, candidates(run)) if other and other["of"] == held_out["of"]]
     return all(held_out["loss"] < loss for loss in losses)
 
 
 def _ranked(checkpoints: list[Path]) -> list[Path]:
-    """Those with a held-out loss that compares with the newest one's, the lowest first, of equals the earlier."""
+    """Return the checkpoints with a held-out loss, the lowest first, of equal losses the earlier step first.
+
+    Losses that were measured on other samples than the newest one are left out.
+    """
     known = [(found, held_out) for found in checkpoints if (held_out := _held_out(found))]
     alike = [(held_out["loss"], found.name, found) for found, held_out in known if held_out["of"] == known[0][1]["of"]]
     return [found for _, _, found in sorted(alike)]
 
 
 def record_held_out(run: Path, step: int, held_out: dict[str, Any]) -> None:
-    """Keep a held-out loss that was measured after the checkpoint of its step was written. Raises `StorageError`."""
+    """Write a held-out loss that was measured after the checkpoint of its step was saved. Raise `StorageError`."""
     known = _recorded(run)
     write_file(run / "checkpoints" / HELD_OUT, json.dumps({**known, str(step): held_out}, indent=1))
 
@@ -196,7 +200,7 @@ def _recorded(run: Path) -> dict[str, Any]:
 
 
 def _held_out(checkpoint: Path) -> dict[str, Any] | None:
-    """The held-out loss of a checkpoint and what it was measured on."""
+    """Return the held-out loss of a checkpoint with what it was measured on, or None."""
     try:
         held_out = load_state(checkpoint).get("held_out")
     except (OSError, DataError):
@@ -207,7 +211,7 @@ def _held_out(checkpoint: Path) -> dict[str, Any] | None:
 
 
 def _remove(checkpoint: Path) -> None:
-    """Delete a checkpoint; it loses its name first, so that a kill leaves no half of one."""
+    """Delete a checkpoint. It is renamed first, so that a kill leaves no half of a checkpoint under its name."""
     gone = name_beside(checkpoint, _DELETING)
     with contextlib.suppress(OSError):
         checkpoint.rename(gone)
@@ -215,5 +219,5 @@ def _remove(checkpoint: Path) -> None:
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, one copy each: safetensors refuses tensors that share memory."""
+    """Return copies on the CPU, because safetensors refuses tensors that share memory."""
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}

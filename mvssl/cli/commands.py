@@ -1,4 +1,4 @@
-"""The verbs of the command line: thin, with heavy imports inside them. Those about shards are in `mvssl.cli.data`."""
+"""The verbs of the command line, except those for shards (`mvssl.cli.data`); heavy imports stand inside them."""
 
 import json
 import re
@@ -259,12 +259,12 @@ def bench(
         bench_rivals(load_recipe(recipe, overrides or []), minutes=minutes, json_file=json_file)
         return
     if what == "views":
-        found = bench_views(json_file=json_file)
+        result = bench_views(json_file=json_file)
     else:
         measure = bench_train if what == "train" else bench_reader
-        found = measure(load_recipe(recipe, overrides or []), json_file=json_file)
+        result = measure(load_recipe(recipe, overrides or []), json_file=json_file)
     if collectives.rank() == 0:
-        show(found)
+        show(result)
 
 
 @app.command()

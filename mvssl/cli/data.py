@@ -39,45 +39,47 @@ def index(
     """Read the headers of shards strictly, cache the index, and say what they hold."""
     from mvssl.data import summarize_shards
 
-    found = summarize_shards(shards, digests=digests)
-    for path, samples, size in found.shards:
-        _say(f"{path}: {counted(samples, 'sample')}, {counted(size, 'byte')}")
-    _say(f"{counted(found.samples, 'sample')} in {counted(len(found.shards), 'shard')}, {found.bytes:,} bytes")
-    for field, (count, size) in found.fields.items():
-        _say(f"  {field}: in {counted(count, 'sample')}, {counted(size, 'byte')}")
-    _say_checked(found.checked, len(found.shards))
-    if found.renewed:
-        _say(f"  look: {counted(found.renewed, 'body', 'bodies')} had another digest in the index before")
-    for hint in found.hints:
-        _say(f"  look: {hint}")
+    summary = summarize_shards(shards, digests=digests)
+    for path, samples, size in summary.shards:
+        _print_line(f"{path}: {counted(samples, 'sample')}, {counted(size, 'byte')}")
+    _print_line(
+        f"{counted(summary.samples, 'sample')} in {counted(len(summary.shards), 'shard')}, {summary.bytes:,} bytes"
+    )
+    for field, (count, size) in summary.fields.items():
+        _print_line(f"  {field}: in {counted(count, 'sample')}, {counted(size, 'byte')}")
+    _print_digests(summary.checked, len(summary.shards))
+    if summary.renewed:
+        _print_line(f"  look: {counted(summary.renewed, 'body', 'bodies')} had another digest in the index before")
+    for hint in summary.hints:
+        _print_line(f"  look: {hint}")
 
 
 def verify(shards: ShardPatterns) -> None:
     """Check shards: read headers again, decode every field, compare digests; exit with 65 where anything is wrong."""
     from mvssl.data import verify_shards
 
-    seen = verify_shards(shards)
-    whole = (seen.shards, "shard"), (seen.samples, "sample"), (seen.decoded, "field")
-    _say(", ".join(counted(*each) for each in whole) + f" decoded, {seen.bytes:,} bytes")
-    for field, count in seen.lacking.items():
-        _say(f"  {field}: lacking in {counted(count, 'sample')}")
-    for field, count in seen.unknown.items():
-        _say(f"  {field}: {count:,} not looked into, as mvssl has no decoder for it")
-    _say_checked(seen.checked, seen.shards)
-    for hint in seen.hints:
-        _say(f"  look: {hint}")
-    for fault in seen.faults:
+    verified = verify_shards(shards)
+    totals = (verified.shards, "shard"), (verified.samples, "sample"), (verified.decoded, "field")
+    _print_line(", ".join(counted(*each) for each in totals) + f" decoded, {verified.bytes:,} bytes")
+    for field, count in verified.lacking.items():
+        _print_line(f"  {field}: lacking in {counted(count, 'sample')}")
+    for field, count in verified.unknown.items():
+        _print_line(f"  {field}: {count:,} not checked, as mvssl has no decoder for it")
+    _print_digests(verified.checked, verified.shards)
+    for hint in verified.hints:
+        _print_line(f"  look: {hint}")
+    for fault in verified.faults:
         place = " ".join(part for part in (fault.shard, fault.key, fault.field) if part)
-        _say(f"  bad: {place}: {fault.reason}")
-    if seen.faults:
-        raise DataError(counted(len(seen.faults), "fault"))
+        _print_line(f"  bad: {place}: {fault.reason}")
+    if verified.faults:
+        raise DataError(counted(len(verified.faults), "fault"))
 
 
-def _say_checked(checked: int, shards: int) -> None:
+def _print_digests(checked: int, shards: int) -> None:
     if checked:
-        _say(f"  digests of all bodies: in the index of {checked:,} of {counted(shards, 'shard')}")
+        _print_line(f"  digests of all bodies: in the index of {checked:,} of {counted(shards, 'shard')}")
 
 
-def _say(line: str) -> None:
-    """Print what may quote keys, fields and names of files."""
+def _print_line(line: str) -> None:
+    """Print a line that may contain keys, fields and names of files; control characters are escaped."""
     print(printable(line))

@@ -9,14 +9,14 @@ from mvssl.views import VIEWS
 
 
 def schema() -> dict[str, Any]:
-    """JSON schema of a recipe, with the options of the built-in views and objectives."""
-    whole = Recipe.model_json_schema()
+    """Return the JSON schema of a recipe, with the options of the built-in views and objectives."""
+    schema_of_recipe = Recipe.model_json_schema()
     for kind, classes in (("View", VIEWS), ("Objective", OBJECTIVES)):
         options = {name: options_of(made).model_json_schema() for name, made in classes.items()}
-        whole["$defs"][kind]["anyOf"] = [
+        schema_of_recipe["$defs"][kind]["anyOf"] = [
             {"title": name, "properties": {"name": {"const": name}, **table.get("properties", {})}}
             for name, table in options.items()
         ]
         for table in options.values():
-            whole["$defs"].update(table.get("$defs", {}))
-    return whole
+            schema_of_recipe["$defs"].update(table.get("$defs", {}))
+    return schema_of_recipe

@@ -1,7 +1,7 @@
-"""The command line: every end is a sentence and an exit code.
+"""The entry point of the command line: every error becomes a message and an exit code.
 
 in   the words of the command line
-out  an exit code; of a bug in mvssl, and of nothing else, the stack trace
+out  an exit code; a stack trace only for a bug in mvssl
 """
 
 import os
@@ -21,36 +21,36 @@ from mvssl.text import printable
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `mvssl` and `python -m mvssl`."""
     reopen_closed_streams()
-    # Nothing changes how a process ends once that is decided: a second signal may come within the same second.
+    # the exit code is final here, even if a second signal arrives
     code = flush_stdout(_run(sys.argv[1:] if arguments is None else arguments, restore_signals=arguments is not None))
     if code:
         sys.exit(code)
 
 
 def _run(arguments: list[str], restore_signals: bool) -> int:
-    """Do what the words say; the exit code, when the sentence is written."""
+    """Run the command, write its message, and return the exit code."""
     try:
         with stop_signals(restore_signals) as stop, stop.interruptible("interrupted"):
-            from mvssl.cli.commands import app  # here, so that a signal during the import is no stack trace
+            from mvssl.cli.commands import app  # here, so that a signal during the import prints no stack trace
 
-            code = app(_readable(arguments), prog_name="mvssl", standalone_mode=False)
+            code = app(_check_words(arguments), prog_name="mvssl", standalone_mode=False)
     except SystemExit as done:
-        if isinstance(done.__context__, BrokenPipeError):  # typer's own way to end then
+        if isinstance(done.__context__, BrokenPipeError):  # typer exits so after a broken pipe
             return BROKEN_PIPE
         raise
     except Stopped as stopped:  # between two parts of the work
         print_error("interrupted")
         return exit_code(stopped.number)
     except Exception as error:
-        return _told(error)
-    if isinstance(code, int) and code:  # typer makes an exit code of Ctrl-C
+        return _report_error(error)
+    if isinstance(code, int) and code:  # typer turns Ctrl-C into an exit code
         print_error("interrupted")
         return code
     return 0
 
 
-def _told(error: Exception) -> int:
-    """Say what ended the command; its exit code."""
+def _report_error(error: Exception) -> int:
+    """Write the message of an error; return its exit code."""
     usage = _usage_error(error)
     known = error if isinstance(error, MvsslError) else RecipeError(usage) if usage else as_storage_error(error)
     if known:
@@ -63,21 +63,21 @@ def _told(error: Exception) -> int:
     return BUG
 
 
-def _readable(arguments: list[str]) -> list[str]:
-    """The words with ~ written out. Raises `RecipeError` for one that is empty or no UTF-8.
+def _check_words(arguments: list[str]) -> list[str]:
+    """Return the words with ~ replaced by the home folder. Raises `RecipeError` for a word that is empty or no UTF-8.
 
-    An empty word is a variable of the shell that is not set; the libraries below open UTF-8 names alone.
+    An empty word is often a variable of the shell that is not set. The libraries used here open only UTF-8 names.
     """
     for number, word in enumerate(arguments, 1):
         if not word:
-            raise RecipeError(f"word {number} of the command line is empty; is a variable of the shell not set?")
-        if any("\udc80" <= letter <= "\udcff" for letter in word):  # how Python holds bytes that are no UTF-8
+            raise RecipeError(f"word {number} of the command line is empty; check the variables of the shell")
+        if any("\udc80" <= letter <= "\udcff" for letter in word):  # Python stores bytes that are no UTF-8 so
             raise RecipeError(f"word {number} of the command line is no UTF-8: {os.fsencode(word)!r}; rename the file")
-    return [_at_home(word) for word in arguments]
+    return [_expand_word(word) for word in arguments]
 
 
-def _at_home(word: str) -> str:
-    """A path, or an option with one, as in --out=~/x. What follows a recipe's key is the recipe's affair."""
+def _expand_word(word: str) -> str:
+    """Replace ~ in a path or in an option such as --out=~/x; the value of a recipe's key stays as it is."""
     option, path = re.fullmatch(r"(--[\w-]+=)?(.*)", word, re.DOTALL).groups(default="")  # pyright: ignore[reportOptionalMemberAccess]
     try:
         return option + expand_home(path)
@@ -86,7 +86,7 @@ def _at_home(word: str) -> str:
 
 
 def _usage_error(error: Exception) -> str | None:
-    """The text of what typer says of a wrong command line, or None for any other exception."""
+    """Return typer's message about a wrong command line; None for any other exception."""
     format_message: Any = getattr(error, "format_message", None)
     if format_message is None:
         return None

@@ -1,7 +1,8 @@
-"""Work spread over processes and devices: collectives, batch norm over processes, and the memory of a device.
+"""Processes and devices of a run: collectives, batch norm over processes, settings and memory of a device.
 
-in   tensors of this process
-out  what all processes have together, with gradient; the identity on one process
+in   tensors and Python objects of this process
+out  sums, means and rows of all processes, with gradient (`collectives`); the identity on one process;
+     batch norm over all processes (`batch_norm`); transfers and arithmetic of a device (`devices`)
 """
 
 from mvssl.distributed.collectives import gather, logsumexp, mean, own_rows, rank, total, world

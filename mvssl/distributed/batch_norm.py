@@ -1,11 +1,12 @@
-"""Batch norm whose statistics are those of the whole batch, whatever number of processes holds it.
+"""Batch norm with the statistics of the global batch, for any number of processes.
 
-in   [n, c, ...] on each process, n may differ and may be 0
-out  what one process with all rows would give: value, gradient, running statistics
-torch.nn.SyncBatchNorm does this on CUDA and refuses CPU tensors, so on CPU the class below takes its place. So it does
-where rows can be absent: a batch may then hold one value per channel, or none, which torch refuses on one process and
-answers with running variances of NaN on several. A single value is its own mean and comes out as the bias; the running
-mean learns from it, the running variance does not.
+in   [n, c, ...] on each process; n may differ and may be 0
+out  value, gradient and running statistics as on one process with all rows
+
+torch.nn.SyncBatchNorm does this on CUDA only, so the class below replaces it on CPUs. It also replaces it if rows can
+be absent. A batch may then hold one value per channel or none: torch raises on one process, and its running variances
+become NaN on several. Here the output for a single value is the bias; it updates the running mean, but not the running
+variance.
 Ioffe and Szegedy, 2015, https://arxiv.org/abs/1502.03167
 """
 
@@ -22,7 +23,7 @@ Converted = TypeVar("Converted", bound=nn.Module)
 
 
 class SyncBatchNorm(_BatchNorm):
-    """Batch norm over processes, on any device. Not torch's class, which DDP refuses to wrap on CPUs."""
+    """Batch norm over processes, on any device. It is no subclass of torch's class, which DDP refuses on CPUs."""
 
     def forward(self, input: Tensor) -> Tensor:
         alone = world() == 1 and input.numel() > input.shape[1]
@@ -42,7 +43,7 @@ class SyncBatchNorm(_BatchNorm):
         count = both[-1].detach()
         mean = both[:-1] / count.clamp(min=1)
         centred = x - _on_channels(mean, x)
-        # squares of the centred values: E[x^2] - E[x]^2 would lose the digits that a large mean takes
+        # squares of the centred values, because E[x^2] - E[x]^2 loses digits if the mean is large
         var = total(centred.square().sum(axes)) / count.clamp(min=1)
         if self.training and self.track_running_stats:
             self._track(mean.detach(), var.detach(), count)
@@ -56,7 +57,7 @@ class SyncBatchNorm(_BatchNorm):
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        seen = (count > 0).to(mean)  # without a row anywhere nothing was learned
+        seen = (count > 0).to(mean)  # without rows on any process the mean stays
         self.num_batches_tracked += (count > 0).long()
         share = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.clamp(min=1)
         unbiased = var * count / (count - 1).clamp(min=1)
@@ -65,7 +66,7 @@ class SyncBatchNorm(_BatchNorm):
 
 
 class SyncBatchNormAct(SyncBatchNorm):
-    """The same for timm's BatchNormAct2d: dropout and activation follow."""
+    """The same for timm's BatchNormAct2d: dropout and activation follow the norm."""
 
     drop: nn.Module
     act: nn.Module
@@ -81,11 +82,11 @@ def _on_channels(statistic: Tensor, x: Tensor) -> Tensor:
 def convert_batchnorm(
     module: Converted, device: torch.device | str | None = None, *, rows_absent: bool = False
 ) -> Converted:
-    """`module` with every batch norm replaced by one over processes; state-dict keys stay.
+    """Return `module` with every batch norm replaced by one over processes; keys of the state dict stay.
 
-    `device` is where the module will run, by default where its parameters are: torch's own SyncBatchNorm on several
-    CUDA processes, unless `rows_absent` says that a batch may hold fewer than two rows; else ours, which on one process
-    is torch's BatchNorm wherever that accepts the batch. Replacements share parameters and buffers with the replaced.
+    `device` is where the module will run; default: the device of its parameters. Several CUDA processes get torch's
+    SyncBatchNorm, unless a batch may hold fewer than two rows (`rows_absent`). All others get the class above. On one
+    process it equals torch's BatchNorm if that accepts the batch. Parameters and buffers are shared with the old norms.
     """
     if device is None:
         device = next((p.device for p in module.parameters()), torch.device("cpu"))

@@ -1,8 +1,8 @@
-"""What the processes of a run say to each other, with gradient; everything here is the identity on one process.
+"""Communication between the processes of a run, with gradient. On one process every function is the identity.
 
-The rule that makes N processes one: **every process computes the same global loss** (from `mean`, `logsumexp` and
-`gather`, whose backward passes are exact adjoints), and DDP averages gradients over processes. The average is then
-exactly the gradient that one process would get from the whole batch.
+N processes give the result of one by this rule: **every process computes the same global loss**, and DDP averages the
+gradients over processes. The loss uses `mean`, `logsumexp` and `gather`, whose backward passes are exact adjoints.
+The average is then exactly the gradient that one process would get from the global batch.
 
 Derivation: with V = f(sum_p s_p) on each of W processes, the adjoint of the sum gives every process
 sum over W of dV/ds = W dV/ds, and DDP's average divides by W.
@@ -21,19 +21,19 @@ from mvssl.errors import ElsewhereError, MvsslError
 
 Made = TypeVar("Made")
 
-# How long processes wait for the main one, which may index or pack shards over a network, or hash a cache, for hours.
-# It ends the wait for a process that hangs: one that is gone closes its connections, which the others see at once.
+# How long processes wait for the main one, which may take hours to index or pack shards or to hash a cache.
+# The limit is for a process that hangs. If a process ends, its connections close, and the others notice it at once.
 PATIENCE = timedelta(hours=12)
-_waiting: tuple[Any, Any] | None = None  # the default group, and the one that was made beside it
+_waiting: tuple[Any, Any] | None = None  # the default group, and the CPU group that belongs to it
 
 
 def world() -> int:
-    """Number of processes in this run."""
+    """Return the number of processes in this run."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Return the number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -67,39 +67,39 @@ class _Sum(torch.autograd.Function):
 
 
 def gather(x: Tensor) -> Tensor:
-    """Rows of every process in rank order, [n, ...] -> [world * n, ...]; gradients return to the row's owner.
+    """Return the rows of every process in rank order, [n, ...] -> [world * n, ...], with gradient.
 
-    Every process must bring the same number of rows.
+    n must be equal on every process.
     """
     return x if world() == 1 else _Gather.apply(x)  # pyright: ignore[reportReturnType]
 
 
 def own_rows(n: int) -> slice:
-    """Where this process's n rows stand in the result of `gather`."""
+    """Return the slice of this process's n rows in the result of `gather`."""
     return slice(rank() * n, (rank() + 1) * n)
 
 
 def total(x: Tensor) -> Tensor:
-    """Sum over processes, element by element, with gradient."""
+    """Return the sum over processes, element by element, with gradient."""
     return x if world() == 1 else _Sum.apply(x)  # pyright: ignore[reportReturnType]
 
 
 def is_any(value: bool, device: torch.device) -> bool:
-    """Return whether the value is true on any process; every process must call it, and the host waits."""
+    """Return whether the value is true on any process. Every process must call it, and the host waits."""
     return total(torch.tensor(float(value), device=device)).item() > 0
 
 
 def mean(sum: Tensor, count: Tensor) -> Tensor:
-    """Mean of a quantity of which this process holds `sum` over `count` terms (scalars); 0 where nobody has a term.
+    """Return the mean over the terms of all processes, or 0 without any term. `sum` and `count` are scalars.
 
-    The counts may differ between processes: the result is the mean over all terms, not the mean of means.
+    This process has `count` terms with that `sum`. The counts may differ between processes.
     """
     both = total(torch.stack([sum, count.to(sum)]))
     return both[0] / both[1].detach().clamp(min=1)
 
 
 def safe_logsumexp(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """torch.logsumexp, with gradient 0 instead of NaN where every term is -inf."""
+    """Return torch.logsumexp, with gradient 0 instead of NaN if every term is -inf."""
     top = x.detach().amax(dim, keepdim=True).clamp(min=torch.finfo(x.dtype).min)
     sum = (x - top).exp().sum(dim)
     none = sum == 0
@@ -107,15 +107,15 @@ def safe_logsumexp(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
 
 
 def logsumexp(x: Tensor) -> Tensor:
-    """Combine per-process log-sum-exps, element by element, with gradient; -inf where no process has a term."""
+    """Return the logsumexp over processes, element by element, with gradient; -inf if no process has a term."""
     return x if world() == 1 else safe_logsumexp(gather(x[None]), 0)
 
 
 def cpu_group() -> Any:
-    """Processes that exchange what lies on CPUs and wait for each other with PATIENCE; all must call it together.
+    """Return a group for objects and tensors on CPUs with the time limit PATIENCE; None on one process.
 
-    None on one process. Not the default group: in NCCL's a wait of ten minutes would end the run, and a wait occupies
-    the device.
+    All processes must call it together. The default group cannot wait that long: NCCL ends the run after ten minutes,
+    and its waits occupy the device.
     """
     global _waiting
     if world() == 1:
@@ -130,10 +130,10 @@ def run_on_main(work: Callable[[], Made]) -> Made: ...
 @overload
 def run_on_main(work: Callable[[], Made], *, share: Literal[False]) -> Made | None: ...
 def run_on_main(work: Callable[[], Made], *, share: bool = True) -> Made | None:
-    """Run `work` on the main process and return its result on every process; where it fails, all fail together.
+    """Run `work` on the main process and return its result on every process. Every process must call it.
 
-    A shared result must pickle. Without `share` it stays on the main process, and the others get None. Every process
-    must call it. The others raise `ElsewhereError` with the main process's message and exit code, and do not hang.
+    A shared result must pickle. Without `share` the other processes get None. If `work` raises an `MvsslError`, the
+    others do not hang: they raise `ElsewhereError` with the same message and exit code.
     """
     made, failure, group = None, None, cpu_group()
     if rank() == 0:
@@ -155,13 +155,13 @@ def run_on_main(work: Callable[[], Made], *, share: bool = True) -> Made | None:
 
 
 def run_main_first(work: Callable[[], Made]) -> Made:
-    """Run `work` on the main process, then on the others, which find what the first run left in files."""
+    """Run `work` on the main process, then on the others, which reuse the files that it wrote. Return its result."""
     made = run_on_main(work, share=False)
     return work() if rank() else made  # pyright: ignore[reportReturnType]
 
 
 def gather_objects(value: Made) -> list[Made]:
-    """Return the value of every process, by rank. It must pickle, and every process must call it."""
+    """Return the values of all processes, by rank. They must pickle, and every process must call it."""
     everyone: list[Made] = [value] * world()
     if world() > 1:
         dist.all_gather_object(everyone, value, group=cpu_group())
@@ -169,7 +169,7 @@ def gather_objects(value: Made) -> list[Made]:
 
 
 def join() -> torch.device:
-    """The device of this process, after meeting the others that a launcher started, if there are any."""
+    """Join the processes that a launcher started, if any, and return the device of this process."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ and not dist.is_initialized():
         from accelerate import PartialState
 

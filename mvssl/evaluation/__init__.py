@@ -1,11 +1,11 @@
-"""What the features of a frozen encoder can do: features, probes, and records with their protocol.
+"""Evaluate frozen encoders: compute features, run probes, and keep records with their protocol.
 
 in   a run, an export or a timm model; labelled shards
 out  records, kept in the run's evaluation.json, and tables of them
 
-`evaluate(run)` does everything. The probes also work alone on any features: `knn(train, test)`, `linear(train, test)`,
-`fewlabel(train, test, shots=10)`, each with two `Labelled(features, labels)`. `Probe` is the contract for a probe of
-another package. See docs/guides/evaluate.md.
+`evaluate(run)` does everything. Every probe also works on features from elsewhere: `knn(train, test)`,
+`linear(train, test)` and `fewlabel(train, test, shots=10)` take two `Labelled(features, labels)`. `Probe` is the
+contract for a probe of another package. See docs/guides/evaluate.md.
 """
 
 from mvssl.evaluation.api import evaluate

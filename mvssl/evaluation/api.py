@@ -1,9 +1,9 @@
-"""Evaluate a subject: labelled shards to frozen features to probes to records.
+"""Evaluate a subject: compute frozen features of labelled shards, run probes, write records.
 
 in   a subject, shards to fit probes on (default data.train) and to test on (default data.val)
 out  records (see `mvssl.evaluation.results.records`), written to the subject's evaluation.json and shown as tables
 
-Beside the trained encoder it measures the untrained one and raw pixels.
+It measures the trained encoder, and as baselines the untrained encoder and raw pixels.
 """
 
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ from mvssl.views import build_matching_views
 
 
 @enough_memory(LESS)
-@arithmetic("fp32")  # probes compute in IEEE float32; the passes of the encoder are as `evaluate.precision` says
+@arithmetic("fp32")  # for probes; the encoder runs in `evaluate.precision`
 def evaluate(
     subject: str | Path | LoadedRun | Subject,
     *,
@@ -58,20 +58,19 @@ def evaluate(
     batch_size: int = 256,
     show: bool = True,
 ) -> list[Record]:
-    """Measure a subject and return its records. What is not given is as its recipe says.
+    """Measure a subject and return its records. The recipe gives the defaults.
 
     The subject is a run folder, an export folder, `timm:NAME`, a `LoadedRun` or an open `Subject`. `recipe`,
-    `overrides`, `weights`, `checkpoint` and `trust` say how to open it: see `open_subject`.
+    `overrides`, `weights`, `checkpoint` and `trust` decide how it is opened: see `open_subject`.
     `probes` are names in `mvssl.evaluation.probes`, or import paths package.module:Class. `protocol` is the name of a
-    paper's own in `mvssl.evaluation.protocols`, in place of probes and a layer; `epochs` shortens it.
+    paper's protocol in `mvssl.evaluation.protocols`. It replaces `probes` and `layer`; `epochs` shortens it.
 
-    Under a launcher every process must call it. All compute features; the main one runs the probes and returns the
-    records, the others return []. Records are written to RUN/evaluation.json, where they replace earlier ones of the
-    same identity, or to `json_file`. Each is written as soon as it is made, so that it survives if the evaluation ends
-    early.
+    Under a launcher every process must call it. All processes compute features. The main process runs the probes and
+    returns the records; the others return []. Records are written to RUN/evaluation.json, where they replace earlier
+    records of the same identity, or to `json_file`. Each record is written at once, so it survives an early end.
 
-    Raises `RecipeError` for a probe, view, layer or protocol that does not exist, and without shards to test on;
-    `DataError` where samples have no labels; `OutputError` where the file cannot be written.
+    Raise `RecipeError` for an unknown probe, view, layer or protocol, and without shards to test on. Raise `DataError`
+    if samples have no labels, and `OutputError` if the file cannot be written.
     """
     device = collectives.join()
     views = None if views is None else list(views)
@@ -125,16 +124,16 @@ def _plan(
 ) -> list[PlannedProbe]:
     if protocol is not None:
         if probes or layer is not None:
-            raise RecipeError("--protocol decides the probes and layers; give it without --probe and --layer")
+            raise RecipeError("--protocol decides the probes and the layers; use it without --probe and --layer")
         return plan_protocol(protocol, subject, epochs)
     if epochs is not None:
-        raise RecipeError("--epochs shortens a --protocol; the length of a probe is in evaluate.options")
+        raise RecipeError("--epochs shortens a --protocol; set the epochs of a probe in evaluate.options")
     table = subject.recipe.evaluate
     return plan_probes(table, probes or table.probes, str(layer or table.layer))
 
 
 def _show(subject: Subject, planned: list[PlannedProbe], records: list[Record], notes: Iterable[str]) -> None:
-    """Print the tables, where the protocol differs from the paper's, and what could not be measured."""
+    """Print the tables, the deviations from the paper, and what could not be measured."""
     deviations = (planned[0].preset or {}).get("deviations", ())
     lines = ["other than in the paper:", *(f"- {line}" for line in deviations)] if deviations else []
     lines += [f"left out: {note}" for note in notes]

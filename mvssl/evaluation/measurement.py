@@ -1,7 +1,7 @@
-"""Run the planned probes on every encoder: the features first, then record by record.
+"""Run the planned probes on every encoder: compute all features, then yield record by record.
 
 in   a subject and its opened shards; planned probes
-out  records, each made as soon as its probe ends
+out  records, each as soon as its probe ends
 """
 
 import math
@@ -29,7 +29,7 @@ from mvssl.runs.versions import versions
 
 @dataclass(frozen=True)
 class Measurement:
-    """What all records of one evaluation share."""
+    """The settings that all records of one evaluation share."""
 
     subject: Subject
     sources: Sources
@@ -39,12 +39,12 @@ class Measurement:
     device: torch.device
 
     def facts(self, splits: dict[str, Split], classes: Classes) -> dict[str, Any]:
-        """The keys of a record that are equal in all records of this evaluation."""
+        """Return the keys that are equal in all records of this evaluation."""
         facts = {"n_train": len(splits["train"]), "n_test": len(splits["test"]), "classes_left_out": classes.left_out}
         return facts | {"shards": self.sources.patterns, "versions": versions(), "device": str(self.device)}
 
     def protocol(self, splits: dict[str, Split]) -> dict[str, Any]:
-        """What must agree with the numbers that those of this evaluation are compared with."""
+        """Return the shared entries of the protocol. They must be equal for numbers that are compared."""
         return {
             "seed": self.seed,
             "label": describe_label(self.subject.recipe),
@@ -54,9 +54,9 @@ class Measurement:
 
 
 def collect_splits(shared: Measurement, specs: list[FeatureSpec], labels: bool) -> dict[str, Split]:
-    """Return what the probes read of every split, from the cache or computed by all processes.
+    """Return every split with its features, from the cache or computed by all processes.
 
-    On other processes than the main one it returns {}. `labels` says whether a probe needs them.
+    Return {} on all processes but the main one. `labels`: whether a probe needs labels.
     """
     subject, device, precision = shared.subject, shared.device, shared.precision
     sources, entries, computed = shared.sources.shards, {}, 0
@@ -72,9 +72,9 @@ def collect_splits(shared: Measurement, specs: list[FeatureSpec], labels: bool) 
         )  # fmt: skip
         if collected is not None:
             entries[name], computed = collected.entries, computed + collected.computed
-    # not in the loop: where samples cannot be used the main process raises, and the others would wait for it
+    # not in the loop: the main process raises if no sample can be used, and the others would wait for it
     splits = collectives.run_on_main(
-        lambda: {name: Split(sources[name], specs, found, needed=labels) for name, found in entries.items()},
+        lambda: {name: Split(sources[name], specs, own, needed=labels) for name, own in entries.items()},
         share=False,
     )
     if splits:
@@ -94,9 +94,9 @@ def measure(
     wanted: list[str] | None,
     notes: dict[str, None],
 ) -> Iterator[Record]:
-    """Yield the records of every probe on every view of every encoder; the trained one last, with its gain.
+    """Yield the records of every probe on every view of every encoder. The trained encoder is last, with its gain.
 
-    `wanted` are the views to measure, or None. What could not be measured is added to `notes`.
+    `wanted` are the views to measure, or None for all. Measurements that are not possible are added to `notes`.
     """
     subject = shared.subject
     own = FeatureSpec(encoders[-1], planned[0].layer)
@@ -131,7 +131,7 @@ def measure(
 def _list_runs(
     encoders: list[EncoderUnderTest], planned: list[PlannedProbe], names: list[str]
 ) -> Iterator[tuple[EncoderUnderTest, PlannedProbe, str]]:
-    """Encoder by encoder and view by view. Raw pixels are the same at every layer, so they are measured once."""
+    """Yield encoder, probe and view. Raw pixels are equal at every layer, so they are measured once."""
     done = set()
     for encoder in encoders:
         for view in dict.fromkeys([*names, ALL]):
@@ -143,7 +143,7 @@ def _list_runs(
 
 
 def _run(each: PlannedProbe, inputs: ProbeInputs, notes: dict[str, None]) -> list[Result]:
-    """The finite results of a probe; what is not possible goes to `notes`."""
+    """Return the finite results of a probe, and add a reason to `notes` for each that is missing."""
     place = f"of {inputs.encoder.name} on {inputs.view}"
     try:
         returned = each.probe(**each.options).run(inputs)
@@ -157,23 +157,23 @@ def _run(each: PlannedProbe, inputs: ProbeInputs, notes: dict[str, None]) -> lis
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        # what is measured next may fit, and the trained encoder comes last
+        # the next measurement may fit, and the trained encoder comes last
         notes[
-            f"{each.name} {place}: it needs more memory than the device has; measure "
-            "fewer views or a smaller layer at once (--view, --layer), or evaluate on a larger device"
+            f"{each.name} {place}: it needs more memory than the device has; measure fewer views or a smaller layer "
+            "at once (--view, --layer), or use a device with more memory"
         ] = None
     return []
 
 
 def _with_chance(result: Result, splits: dict[str, Split], classes: Classes) -> Result:
-    """The result with the score of guessing, where it is a classifier's and has none of its own."""
+    """Return the result with the score of guessing, if it is of a classifier and has no chance yet."""
     labels = splits["test"].labels
-    guessed = result.chance is None and len(labels) and result.metric == metric_of(labels)
-    return result._replace(chance=classes.chance) if guessed else result
+    guessing = result.chance is None and len(labels) and result.metric == metric_of(labels)
+    return result._replace(chance=classes.chance) if guessing else result
 
 
 def choose_views(features: dict[str, Tensor], wanted: list[str] | None) -> list[str]:
-    """The views to measure: those that are wanted, else all views without duplicates, and `all` where several."""
+    """Return the wanted views; by default all views without duplicates, and `all` if there are several."""
     if wanted is not None:
         return list(dict.fromkeys(wanted))
     names = distinct_views(features)

@@ -1,7 +1,7 @@
-"""Which probes an evaluation runs, with which options, on which layer.
+"""Plan an evaluation: its probes, their options, and the layer.
 
 in   names of probes, a layer, the recipe's `evaluate` table
-out  `PlannedProbe`s, and what must be computed of every sample before they can run
+out  `PlannedProbe`s, and the features that they need of every sample
 """
 
 from collections.abc import Iterable
@@ -26,11 +26,11 @@ class PlannedProbe(NamedTuple):
     probe: type[Probe]
     options: dict[str, Any]
     layer: str
-    preset: dict[str, Any] | None = None  # name and deviations, where a paper's protocol asks for it
-    paper_layer: str = ""  # what that paper calls the layer
+    preset: dict[str, Any] | None = None  # name, source and deviations of a paper's protocol
+    paper_layer: str = ""  # the paper's name of the layer
 
     def protocol(self, recipe: Recipe) -> dict[str, Any]:
-        """What the plan adds to the protocol of a record: the paper, and where the classes of pixels are."""
+        """Return the entries for the protocol of a record: the paper, and where the classes of pixels come from."""
         segments = recipe.evaluate.segments if self.probe.needs_local_maps else None
         added = {
             "preset": self.preset,
@@ -40,9 +40,9 @@ class PlannedProbe(NamedTuple):
 
 
 def plan_probes(evaluate: Evaluate, names: Iterable[str], layer: str) -> list[PlannedProbe]:
-    """Plan each probe with each of its settings, in the order of PROBES, then those of other packages as they come.
+    """Plan each probe with each of its settings: first in the order of PROBES, then probes of other packages.
 
-    Raises `RecipeError` for a probe or an option that does not exist.
+    Raise `RecipeError` for an unknown probe or option.
     """
     wanted = {name: find_probe(name, "evaluate.probes") for name in names}
     options = {name: check_options(name, evaluate) for name in evaluate.options}
@@ -55,7 +55,7 @@ def plan_probes(evaluate: Evaluate, names: Iterable[str], layer: str) -> list[Pl
 
 
 def check_options(name: str, evaluate: Evaluate) -> dict[str, Any]:
-    """Return the options of a probe as `evaluate.options` gives them: those that nothing else decides."""
+    """Return the options of a probe in `evaluate.options`. Raise `RecipeError` for one that is decided elsewhere."""
     probe = find_probe(name, "evaluate.options")
     decided = {*probe.decided, *(key for settings in probe.settings(evaluate) for key in settings)}
     fields = {key: (f.annotation, f) for key, f in probe.options().model_fields.items() if key not in decided}
@@ -63,19 +63,19 @@ def check_options(name: str, evaluate: Evaluate) -> dict[str, Any]:
 
 
 def need_labels(planned: list[PlannedProbe]) -> bool:
-    """Whether any of the probes needs labels."""
+    """Return whether any probe needs labels."""
     return any(each.probe.needs_labels for each in planned)
 
 
 def need_segments(planned: list[PlannedProbe]) -> bool:
-    """Whether any of the probes needs the class of every pixel."""
+    """Return whether any probe needs the class of every pixel."""
     return any(each.probe.needs_local_maps for each in planned)
 
 
 def collect_specs(
     planned: list[PlannedProbe], encoders: list[EncoderUnderTest], *, images: bool = True
 ) -> list[FeatureSpec]:
-    """List what the probes read of every sample, each once, and the labels. `images`: whether any view is an image."""
+    """List the labels and all features that the probes read, each once. `images`: whether any view is an image."""
     specs = [
         spec for encoder in encoders for each in planned
         for spec in each.probe.features(encoder, each.layer, images=images)
@@ -84,7 +84,7 @@ def collect_specs(
 
 
 def refuse_impossible(evaluate: Evaluate) -> None:
-    """Raise `RecipeError` for a probe of the recipe that needs more than a recipe can give, or that does not exist."""
+    """Raise `RecipeError` for a probe of the recipe that is unknown, or needs more than a recipe can give."""
     for name in evaluate.probes:
         find_probe(name, "evaluate.probes").refuse_recipe(name, evaluate)
 

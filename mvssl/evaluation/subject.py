@@ -1,4 +1,4 @@
-"""What is measured: encoders with their weights, their views, and the facts that name them.
+"""The subject of an evaluation: encoders with their weights, their views, and the facts that identify them.
 
 in   a run, an exported encoder, or a timm model
 out  a `Subject`, and its encoders: raw pixels, the network before its first step, the trained one
@@ -27,7 +27,7 @@ OVERRIDES = ("evaluate.", "data.root=", "data.train=", "data.val=", "data.label"
 
 @dataclass(frozen=True)
 class Subject:
-    """What an evaluation measures. `name` heads its column in a table; `facts` go into every record of it."""
+    """What an evaluation measures. `name` is the head of its column in a table. `facts` go into each of its records."""
 
     name: str
     recipe: Recipe
@@ -63,38 +63,38 @@ def open_subject(
     checkpoint: str | int = "last",
     changes: tuple[str, ...] = OVERRIDES,
 ) -> Subject:
-    """Open a run folder, a folder that `mvssl export` or timm wrote, or `timm:NAME`; all but a run need a recipe.
+    """Open a run folder, a folder of `mvssl export` or timm, or `timm:NAME`. All but a run need a recipe.
 
-    A `LoadedRun` or a `Subject` is taken as it is: `trust` and `checkpoint` are for folders. `overrides` change the
-    recipe. Of a run they may change only keys that begin as one of `changes`: its data, and how it is evaluated.
-    `weights` are those of `timm:NAME`. Raises `RecipeError`, `DataError`.
+    A `LoadedRun` or a `Subject` is already open: `trust` and `checkpoint` are for folders. `overrides` change the
+    recipe. For a run they may change only keys with a prefix in `changes`: its data and its evaluation. `weights` are
+    for `timm:NAME`. Raise `RecipeError` or `DataError` if it cannot be opened.
     """
     from mvssl.evaluation import external  # which imports this module
 
     overrides = list(overrides)
     if isinstance(given, Subject | LoadedRun):
         if recipe is not None or weights is not None:
-            raise RecipeError("recipe and weights are for the name of a subject, not for one that is open")
+            raise RecipeError("recipe and weights are accepted for the name of a subject, not for an open one")
         if isinstance(given, LoadedRun):
             return Subject.of_run(_changed(given, overrides, changes))
         return _changed(given, overrides, changes)
     folder, given = Path(given), str(given)
-    known = given.startswith(external.TIMM)
-    if weights is not None and not known:
-        raise RecipeError(f"--weights are for timm:NAME; {given} has its own")
+    is_timm = given.startswith(external.TIMM)
+    if weights is not None and not is_timm:
+        raise RecipeError(f"--weights are for timm:NAME; {given} has its own weights")
     if (folder / "recipe.yaml").is_file():
         if recipe is not None:
-            raise RecipeError(f"{given} is a run, which brings its own recipe; --recipe is for exports and timm:NAME")
+            raise RecipeError(f"{given} is a run with its own recipe; --recipe is for exports and timm:NAME")
         return Subject.of_run(_changed(load_run(folder, trust, checkpoint), overrides, changes))
-    if not known and not external.is_export(folder):
+    if not is_timm and not external.is_export(folder):
         raise DataError(
-            f"{given} is no run folder (with recipe.yaml), no export or timm folder (with config.json and "
-            f"model.safetensors), and no timm model (timm:NAME)"
+            f"{given} is not a run folder (with recipe.yaml), an export or timm folder (with config.json and "
+            f"model.safetensors), or a timm model (timm:NAME)"
         )
     if recipe is None:
-        raise RecipeError(f"{given} does not know the data and views to measure it on: give --recipe RECIPE")
+        raise RecipeError(f"{given} holds no data and views to measure it on; add --recipe RECIPE")
     table = load_recipe(recipe, overrides)
-    if known:
+    if is_timm:
         return external.open_timm(given, table, weights, views)
     return external.open_export(folder, table, views)
 
@@ -109,12 +109,12 @@ def _changed(opened: Opened, overrides: list[str], changes: tuple[str, ...]) -> 
         if table not in Recipe.model_fields:
             raise RecipeError(f"{given}: unknown key {table}{nearest(table, Recipe.model_fields)}")
         if not given.startswith(changes):
-            raise RecipeError(f"{given}: of a run only {', '.join(changes)}... may be overridden here")
+            raise RecipeError(f"{given}: for a run, overrides must begin with one of {', '.join(changes)}")
     return replace(opened, recipe=with_overrides(opened.recipe, overrides, name))
 
 
 def encoders_under_test(subject: Subject, baselines: bool) -> Iterator[EncoderUnderTest]:
-    """Yield raw pixels, the encoder as training began (its seed and start weights), and the encoder itself."""
+    """Yield raw pixels, the encoder before its first training step, and the encoder itself."""
     if baselines:
         yield EncoderUnderTest(PIXELS, None)
     if baselines and subject.trained:
@@ -131,9 +131,9 @@ def _with_digest(name: str, model: MultiView, subject: Subject) -> EncoderUnderT
 def origin(
     subject: Subject, encoder: EncoderUnderTest, layer: str, view: str, *, standardised: bool = True
 ) -> dict[str, str]:
-    """Return how features were made (`features`), and where the layer is a head, of which `objective`.
+    """Return how the features were made (`features`), and for a head its `objective`.
 
-    `standardised`: whether views that are joined were standardised by train.
+    `standardised`: whether joined views were standardised by train.
     """
     if first_drawn(view, subject.views.shapes) is None:
         facts = {"features": "all views side by side" + ", each standardised by train" * standardised}
@@ -144,7 +144,7 @@ def origin(
 
 
 def _describe(subject: Subject, encoder: EncoderUnderTest, layer: str, view: str) -> str:
-    """In words, how the features of one view were made."""
+    """Return in words how the features of one view were made."""
     drawn = first_drawn(view, subject.views.shapes) or view
     if encoder.model is None:
         shape = tuple(subject.views.shapes[drawn])

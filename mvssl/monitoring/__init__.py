@@ -1,1 +1,7 @@
-"""What a run knows of itself while it trains: held-out loss and bounds, a verdict in words, mispaired samples."""
+"""Monitoring: how well a run learns, measured while it trains.
+
+in   the model after some steps, held-out shards, and the critic's scores of the training pairs
+out  held-out losses and bounds, a diagnosis in words (verdict.json), and likely mispaired samples (mispaired.jsonl)
+
+`check.Checks` does everything at the intervals of `train.check_every`; it never changes a weight or a draw of training.
+"""

@@ -7,7 +7,10 @@ Only true and false are booleans, and only decimal digits are numbers (YAML 1.2,
 `0x10`, `1_000`, `1:30` and `2024-01-01` are texts, and a key that needs a number refuses them. A key is always text.
 """
 
+import contextlib
+import json
 import re
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -73,6 +76,14 @@ def parse_yaml(text: str, where: str) -> Any:
         raise RecipeError(f"{where}: {error}") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{where}: {_describe_error(error, text)}") from None
+
+
+def shell_override(key: str, text: str) -> str:
+    """Return a word of the shell that sets `key` of a recipe to `text`, quoted where YAML would read no text."""
+    with contextlib.suppress(RecipeError):
+        if parse_yaml(text, key) == text and "#" not in text:
+            return shlex.quote(f"{key}={text}")
+    return shlex.quote(f"{key}={json.dumps(text)}")
 
 
 def _describe_error(error: yaml.YAMLError, text: str) -> str:

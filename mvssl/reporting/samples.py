@@ -16,11 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mvssl.data import Batch, ShardSource, as_class_labels
-from mvssl.errors import DataError, RecipeError
+from mvssl.errors import DataError
 from mvssl.evaluation.features.extraction import DIVERGED, not_finite
 from mvssl.evaluation.features.layers import build_encode
-from mvssl.evaluation.features.splits import open_labelled
-from mvssl.recipe import Recipe
+from mvssl.evaluation.features.splits import open_samples
 from mvssl.runs.load import LoadedRun, load_run
 from mvssl.text import counted
 from mvssl.views import build_matching_views
@@ -49,7 +48,7 @@ class EncodedSamples:
 
     def decode(self, numbers: Iterable[int]) -> Batch:
         """Return the samples with these numbers among the n."""
-        return decode_batch(self.source, [self.indices[number] for number in numbers])
+        return self.source.read_batch([self.indices[number] for number in numbers])
 
     def class_name(self, label: int) -> str:
         return self.classes[label] if 0 <= label < len(self.classes) else str(label)
@@ -67,7 +66,7 @@ def encode_samples(folder: Path, trust: Iterable[str], samples: int, checkpoint:
     features: dict[str, list[Tensor]] = {}
     chosen = spread_indices(len(source), samples).tolist()
     for begin in range(0, len(chosen), BATCH_SIZE):
-        batch = decode_batch(source, chosen[begin : begin + BATCH_SIZE])
+        batch = source.read_batch(chosen[begin : begin + BATCH_SIZE])
         with torch.inference_mode():
             encoded = encode(batch) if len(batch.index) else {}
         for view, x in encoded.items():
@@ -102,22 +101,6 @@ def _load(folder: Path, trust: Iterable[str], checkpoint: str) -> LoadedRun:
         with contextlib.suppress(FileNotFoundError):
             return load_run(folder, trust, checkpoint)
     raise DataError(f"{folder} removes its checkpoints while they are read; try again")
-
-
-def open_samples(recipe: Recipe) -> tuple[ShardSource, str]:
-    """Return the shards of data.val, else of data.train, with labels if they have any, and the name of the split.
-
-    Raises `DataError`, and `RecipeError` if the recipe names no shards.
-    """
-    patterns, split = (recipe.data.val, "held-out") if recipe.data.val else (recipe.data.train, "training")
-    if not patterns:
-        raise RecipeError("the recipe names no shards; a run on a dataset of one's own is shown without samples")
-    return open_labelled(recipe.data, patterns, required=False, progress=False), split
-
-
-def decode_batch(source: ShardSource, indices: Iterable[int]) -> Batch:
-    """Return samples as a batch, without those that cannot be decoded."""
-    return source.read_batch(indices)
 
 
 def read_class_names(paths: Iterable[Path]) -> list[str]:

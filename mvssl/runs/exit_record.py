@@ -1,10 +1,10 @@
-"""RUN/exit.json: how the last command on a run ended, or which process is still at it.
+"""RUN/exit.json: how the last command on a run ended, or which process still runs.
 
 in   the run folder, and the error that ended the command, if any
 out  `{"code": 143, "reason": "...", "host": "...", "process": 17, "started": 1.7e9}`; `code` is null while it runs
 
-Launchers swallow exit codes, and a killed process writes nothing. So the file says "running" from the start, and who
-reads it looks whether that process is still there.
+Launchers hide exit codes, and a killed process writes nothing. So the file says "running" from the start, and a reader
+checks whether that process still exists.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ NAME = "exit.json"
 
 
 class ExitRecord(NamedTuple):
-    """What exit.json says; `code` is None while the command runs."""
+    """The content of exit.json. `code` is None while the command runs."""
 
     code: int | None
     reason: str
@@ -36,7 +36,7 @@ class ExitRecord(NamedTuple):
 
     @property
     def alive(self) -> bool | None:
-        """Whether the process that wrote it is still there; None where another host would have to be asked."""
+        """Whether the process that wrote the record still exists; None if it ran on another host."""
         if self.host != socket.gethostname():
             return None
         try:
@@ -53,22 +53,22 @@ class ExitRecord(NamedTuple):
         where = f"process {self.process} on {self.host}"
         return {
             True: f"running as {where}",
-            False: f"killed: {where} ended without a word",
+            False: f"killed: {where} ended and left no exit code",
             None: f"running as {where}, unless it was killed there",
         }[self.alive]
 
 
 def write_running(folder: Path, reason: str = "running") -> None:
-    """Say that this process is at work in the run folder. Raises `StorageError`."""
+    """Write that this process works in the run folder. Raise `StorageError`."""
     process = psutil.Process()
     _write(folder, ExitRecord(None, reason, socket.gethostname(), process.pid, process.create_time()))
 
 
 def write_end(folder: Path, error: BaseException | None, first: bool = True) -> None:
-    """Say how the command ended.
+    """Write how the command ended.
 
-    Of several processes the one that knows the reason writes. One that only lost its peers (not `first`, or an
-    `ElsewhereError`) does not replace a reason that is there already.
+    Of several processes, the one that knows the reason writes it. A process that only lost the others (`first` is
+    false, or the error is an `ElsewhereError`) does not replace a reason that is already there.
     """
     if not folder.is_dir() or (error is None and collectives.rank()):
         return
@@ -86,15 +86,15 @@ def write_end(folder: Path, error: BaseException | None, first: bool = True) -> 
 
 
 def read_exit(folder: Path) -> ExitRecord | None:
-    """What exit.json says; None where there is none, or nothing that can be read."""
+    """Return the content of exit.json, or None if it is missing or damaged."""
     return parse_exit(read_json(folder / NAME))
 
 
-def parse_exit(found: Any) -> ExitRecord | None:
-    """The record in a JSON document; None where it is no such document."""
-    if not is_file_of_a_run(NAME, found):
+def parse_exit(value: Any) -> ExitRecord | None:
+    """Return the record in a value of JSON, or None if it is not valid."""
+    if not is_file_of_a_run(NAME, value):
         return None
-    return ExitRecord(**{name: found[name] for name in ExitRecord._fields if name in found})
+    return ExitRecord(**{name: value[name] for name in ExitRecord._fields if name in value})
 
 
 def _write(folder: Path, record: ExitRecord) -> None:
@@ -102,7 +102,7 @@ def _write(folder: Path, record: ExitRecord) -> None:
 
 
 def _write_over(file: Path, record: ExitRecord) -> None:
-    """Into the blocks that the file has already, as a full disk has none for a second file."""
+    """Overwrite the file in place, because a full disk has no room for a second file."""
     text = json.dumps(record._asdict(), indent=1).encode()
     with open(file, "r+b", buffering=0) as handle:
         handle.truncate(handle.write(text))

@@ -1,13 +1,13 @@
-"""A run folder: what it holds, who may write in it, and whether a recipe may continue it.
+"""A run folder: its files, which process may write in it, and whether a recipe may continue it.
 
-RUN/.mvssl          the mark of a run folder: mvssl writes into no other folder that holds something
+RUN/.mvssl          the mark of a run folder: mvssl writes into no other folder that is not empty
     recipe.yaml     the recipe, with the statistics that were measured from the data
     metrics.jsonl   one line per log interval, and one per check
-    verdict.json    what the last check thought of the run
+    verdict.json    the diagnosis of the last check
     mispaired.*     samples whose views do not seem to show one thing: lines and a picture
-    bad.jsonl       samples that could not be decoded, and what took their place
-    versions.json   of Python and the libraries
-    exit.json       how the last command ended, or which process is at work: see mvssl.runs.exit_record
+    bad.jsonl       samples that could not be decoded, and the samples that replaced them
+    versions.json   versions of Python and the libraries
+    exit.json       how the last command ended, or which process runs: see mvssl.runs.exit_record
     checkpoints/    see mvssl.checkpoints.store
     trackers/       TensorBoard's files
 """
@@ -37,7 +37,7 @@ from mvssl.runs.versions import versions
 from mvssl.text import warn
 
 MARK = ".mvssl"
-# A change here alters neither the samples, nor the model, nor the loss, so a run may be continued with it.
+# A change of these keys alters neither samples, model nor loss, so a run may be continued with it.
 FREE = ("data.root", "data.pack", "data.train", "data.val", "data.label", "data.workers", "data.max_bad", "optim")
 FREE += ("evaluate", "train.epochs", "train.steps", "train.out", "train.save_every", "train.keep", "train.log_every")
 FREE += ("train.check_every", "train.check_samples", "train.trackers", "train.then", "train.hang_timeout")
@@ -49,9 +49,9 @@ os.register_at_fork(after_in_child=lambda: [lock.close() for lock in _locks])
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Make the run folder, mark it, see that it can be written, and hold it: one process at a time writes a run.
+    """Make and mark the run folder, and lock it inside the block, so that only one command writes a run.
 
-    Raises `OutputError` where it cannot be written, holds something else than a run, or is held by another process.
+    Raise `OutputError` if it cannot be written, holds other files than a run's, or is locked by another process.
     """
     lock = collectives.run_on_main(lambda: _lock(folder), share=False)
     if lock is None:  # not the main process
@@ -62,7 +62,7 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
     finally:
         _locks.discard(lock)
-        lock.close()  # a kill closes it as well
+        lock.close()  # a killed process releases it too
 
 
 def _lock(folder: Path) -> IO:
@@ -82,7 +82,7 @@ def _lock(folder: Path) -> IO:
     except BlockingIOError:
         lock.close()
         raise _held_by(folder, before) from None
-    except OSError:  # a file system without locks: exit.json has to do
+    except OSError:  # a file system without locks: rely on exit.json
         if before is not None and before.code is None and before.alive:
             lock.close()
             raise _held_by(folder, before) from None
@@ -99,7 +99,7 @@ def _held_by(folder: Path, record: exit_record.ExitRecord | None) -> OutputError
 
 
 def refuse_other_folder(folder: Path) -> None:
-    """Raise `OutputError` where a folder holds files and is no run folder. Hidden files do not count."""
+    """Raise `OutputError` if a folder holds files and is no run folder. Hidden files do not count."""
     if is_run_folder(folder):
         return
     others = sorted(entry.name for entry in folder.iterdir() if not (entry.name.startswith(".") and entry.is_file()))
@@ -107,41 +107,41 @@ def refuse_other_folder(folder: Path) -> None:
     if others:
         named = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         raise OutputError(
-            f"{folder} is no run folder and holds {named}, which a run might write over; choose a new folder with "
-            f"train.out=FOLDER, or make the empty file {folder / MARK} if the run is to live there"
+            f"{folder} is no run folder and holds {named}, which a run might overwrite; choose a new folder with "
+            f"train.out=FOLDER, or make the empty file {folder / MARK} to use this folder"
         )
 
 
 def is_run_folder(folder: Path) -> bool:
-    """Whether mvssl made the folder: it has the mark, or what runs had before there was one."""
+    """Return whether mvssl made the folder: it has the mark, or the files of runs from before the mark existed."""
     if (folder / MARK).is_file():
         return True
     written = (folder / "recipe.yaml").is_file() or exit_record.read_exit(folder) is not None
     return ((folder / ".lock").is_file() and written) or bool(store.candidates(folder))
 
 
-def recipe_of(folder: Path, found: Path) -> Recipe:
-    """What the checkpoint `found` of a run was trained with: RUN/recipe.yaml, or the checkpoint's own copy.
+def recipe_of(folder: Path, checkpoint: Path) -> Recipe:
+    """Return the recipe that a checkpoint of a run was trained with: RUN/recipe.yaml, or the checkpoint's own copy.
 
-    The copy is taken, with a warning, where recipe.yaml is damaged or describes another run. Raises `RecipeError`,
-    `DataError` where neither can be read.
+    If recipe.yaml is damaged or describes another run, the copy is used, with a warning. Raise `RecipeError` or
+    `DataError` if neither can be read.
     """
-    copy = found / store.RECIPE
+    copy = checkpoint / store.RECIPE
     try:
         recipe = load_recipe(folder / "recipe.yaml")
         if not copy.is_file() or not differences(load_recipe(copy), recipe)[1]:
             return recipe
-        why = "describes another run than the checkpoint does"
+        why = "does not describe the run of the checkpoint"
     except RecipeError as error:
         if not copy.is_file():
             raise
         why = f"is missing or damaged ({str(error).splitlines()[0]})"
-    warn(f"{folder / 'recipe.yaml'} {why}; the copy in {found.name} is used")
+    warn(f"{folder / 'recipe.yaml'} {why}; the copy in {checkpoint.name} is used")
     return load_recipe(copy)
 
 
 def with_statistics(recipe: Recipe, before: Recipe | None) -> Recipe:
-    """The recipe with `normalize: data` as the run measured it; another decoder may differ in the last digit."""
+    """Return the recipe with the run's statistics for `normalize: data`, as another decoder may give other digits."""
     views = dict(recipe.views)
     for name, view in views.items():
         known = before.views.get(name) if before else None
@@ -151,19 +151,19 @@ def with_statistics(recipe: Recipe, before: Recipe | None) -> Recipe:
 
 
 def refuse_changes(folder: Path, before: Recipe, recipe: Recipe) -> list[str]:
-    """The harmless differences between a run's recipe and `recipe`; raises `RecipeError` listing the harmful ones."""
+    """Return the allowed differences between a run's recipe and `recipe`. Raise a `RecipeError` that lists others."""
     free, harmful = differences(before, recipe)
     if harmful:
         raise RecipeError(
             f"{folder} holds a run of another recipe; these changes alter its samples, model or loss:\n"
             + "\n".join(f"  {line}" for line in harmful)
-            + "\ncontinue it with the values it had, or start a new one with train.out=FOLDER"
+            + "\ncontinue it with the old values, or start a new run with train.out=FOLDER"
         )
     return free
 
 
 def differences(before: Recipe, now: Recipe) -> tuple[list[str], list[str]]:
-    """Lines `key: old -> new` of what may differ in a continued run, and of what may not."""
+    """Return two lists of lines `key: old -> new`: changes that a continued run allows, and others."""
     old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
     free, harmful = [], []
     for key in old | new:
@@ -186,7 +186,7 @@ def describe(folder: Path, recipe: Recipe) -> None:
 
 
 def other_versions(folder: Path) -> list[str]:
-    """What to tell where the run was trained with other versions: defaults and rounding may differ."""
+    """Return a line for each version that differs from the run's: defaults and rounding may have changed."""
     before = read_json(folder / "versions.json")
     if not is_file_of_a_run("versions.json", before):
         return []
@@ -200,7 +200,7 @@ def other_versions(folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def exit_recorded(folder: Path, stop: StopRequest) -> Iterator[None]:
-    """Write to RUN/exit.json how the work inside ends."""
+    """Write to RUN/exit.json how the block ends."""
     try:
         yield
     except BaseException as raised:
@@ -211,7 +211,7 @@ def exit_recorded(folder: Path, stop: StopRequest) -> Iterator[None]:
 
 @contextlib.contextmanager
 def errors_explained(stop: StopRequest) -> Iterator[None]:
-    """Errors of the machine, and of processes that are gone, become sentences."""
+    """Turn errors of the machine and of lost processes inside the block into errors of mvssl."""
     try:
         yield
     except BaseException as raised:
@@ -220,13 +220,13 @@ def errors_explained(stop: StopRequest) -> Iterator[None]:
 
 
 def _explained(error: BaseException, stop: StopRequest) -> BaseException:
-    """The `MvsslError` for a full disk, memory that has run out, or a process that is gone; else the error itself."""
+    """Return the `MvsslError` for a full disk, a lack of memory, a lost process or a signal, else the error itself."""
     if isinstance(error, Stopped):
         return Interrupted(
             "stopped between two parts of the run; the same command continues the run", exit_code(error.number)
         )
     if _is_of_a_lost_process(error):
-        if stop.signal is not None:  # all were asked to stop, and another was quicker
+        if stop.signal is not None:  # all processes were requested to stop, and another one was quicker
             return Interrupted("stopped with the other processes; the same command continues the run", stop.code)
         first = str(error).strip().partition("\n")[0]
         return error if isinstance(error, ElsewhereError) else ElsewhereError(f"another process is gone: {first[:200]}")
@@ -237,7 +237,7 @@ def _explained(error: BaseException, stop: StopRequest) -> BaseException:
 
 
 def _is_of_a_lost_process(error: BaseException) -> bool:
-    """Whether a peer ended without saying why: its connections, or the meeting point that it kept, are closed."""
+    """Return whether another process ended without a reason: its connections or its rendezvous store are closed."""
     if isinstance(error, ElsewhereError):
         return error.code == HANG
     if collectives.world() == 1 and os.environ.get("WORLD_SIZE", "1") == "1":

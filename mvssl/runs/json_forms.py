@@ -1,7 +1,7 @@
-"""What the JSON files of a run folder must hold: a kill, a person or another version may have written them.
+"""Check the JSON files of a run folder: a kill, a person or another version may have changed them.
 
-in   what a file, or one of its lines, holds
-out  whether it can be used; never an exception
+in   the value of a JSON file, or of one of its lines
+out  whether it is valid; never an exception
 """
 
 from typing import Any
@@ -12,13 +12,13 @@ from mvssl.checkpoints.state import Number, OpenTable, Text, is_valid
 
 
 def step_of_line(line: Any) -> int | None:
-    """The step of a line of metrics, or None where it has none."""
+    """Return the step of a line of metrics, or None if it has none."""
     step = line.get("step") if isinstance(line, dict) else None
     return step if isinstance(step, int) and not isinstance(step, bool) and 0 <= step < 2**63 else None
 
 
 def is_value(value: Any) -> bool:
-    """Whether this is a number that can be drawn, or null; JSON knows integers beyond every float."""
+    """Return whether this is null or a number that can be plotted; integers of JSON may exceed every float."""
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300)
 
 
@@ -61,5 +61,5 @@ FORMS: dict[str, type[BaseModel]] = {"verdict.json": _Verdict, "exit.json": _Exi
 
 
 def is_file_of_a_run(name: str, value: Any) -> bool:
-    """Whether this is what the file of that name in a run folder holds."""
+    """Return whether the value is valid for the file of that name in a run folder."""
     return is_valid(FORMS[name], value)

@@ -1,7 +1,7 @@
 """Files of JSON lines that grow during a run: metrics.jsonl and bad.jsonl.
 
 in   records, one line each
-out  whole lines in the file; while the disk is full they wait in memory, and training goes on
+out  complete lines in the file; while the disk is full they wait in memory, and training goes on
 """
 
 import errno
@@ -25,10 +25,10 @@ class LineFile:
     def __init__(self, file: Path):
         self.file = file
         self._waiting: list[str] = []
-        self._told = False
+        self._warned = False
 
     def append(self, records: list[dict[str, Any]]) -> None:
-        """Write these and the lines that wait. Raises `StorageError` where waiting is of no use."""
+        """Write these records and the waiting lines. Raise `StorageError` if waiting cannot help."""
         self._waiting += [json.dumps(record) + "\n" for record in records]
         try:
             _append("".join(self._waiting).encode(), self.file)
@@ -36,15 +36,15 @@ class LineFile:
             if error.errno not in _MAY_PASS or len(self._waiting) > _MOST_WAITING:
                 removed = "; was it removed?" if error.errno == errno.ENOENT else ""
                 raise StorageError(f"{self.file} cannot be written: {error.strerror}{removed}") from None
-            if not self._told:
+            if not self._warned:
                 warn(f"{self.file} cannot be written: {error.strerror}; training goes on, and the lines wait")
-            self._told = True
+            self._warned = True
         else:
-            self._waiting, self._told = [], False
+            self._waiting, self._warned = [], False
 
 
 def _append(text: bytes, file: Path) -> None:
-    """All of `text`, or nothing."""
+    """Append all of `text`, or nothing."""
     handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     before = os.fstat(handle).st_size
     try:
@@ -58,7 +58,7 @@ def _append(text: bytes, file: Path) -> None:
 
 
 def cut_lines_after(file: Path, step: int) -> None:
-    """Drop the lines that a resumed run is about to write again, and those that a kill cut short."""
+    """Drop the lines that a resumed run will write again, and lines that a kill cut short."""
     if file.is_file():
         kept = [line for line in file.read_text(errors="replace").splitlines() if _step_of(line) <= step]
         write_file(file, "".join(f"{line}\n" for line in kept))

@@ -1,7 +1,7 @@
-"""A run opened for use: the recipe, the views and the model with the weights of one of its checkpoints.
+"""Open a run: the recipe, the views and the model with the weights of one of its checkpoints.
 
-in   a run folder
-out  a `LoadedRun`; code that its recipe names is loaded only from packages that the caller trusts
+in   a run folder, and which checkpoint
+out  a `LoadedRun`; classes outside mvssl are imported only from packages that the caller trusts
 """
 
 from collections.abc import Iterable
@@ -21,44 +21,44 @@ CHOSEN_BY = "by held-out loss on data.val"
 
 
 def which_weights(step: int | None, which: str | None) -> str:
-    """Weights of a run in words: `step 300, the newest checkpoint that verifies`; nothing where no step is known."""
+    """Return a text such as `step 300, the newest checkpoint that verifies`; "" if the step is not known."""
     kinds = {"last": ", the newest checkpoint that verifies", "best": f", the best checkpoint {CHOSEN_BY}"}
     return "" if step is None else f"step {step:,}{kinds.get(which or '', '')}"
 
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run opened for use: the model in eval mode with the weights of `checkpoint`."""
+    """An opened run: the model in eval mode with the weights of `checkpoint`."""
 
     folder: Path
     recipe: Recipe
     model: MultiView
     views: ViewSet
     checkpoint: Path
-    step: int  # optimizer steps that the weights have seen
-    which: str = "last"  # as it was asked for: last, best, or a step
+    step: int  # optimizer steps that the weights were trained for
+    which: str = "last"  # the choice of the caller: last, best, or a step
 
     @property
     def weights(self) -> str:
-        """Which weights these are, in words."""
+        """A text that says which weights these are."""
         return which_weights(self.step, self.which)
 
 
 def load_run(folder: str | Path, trust: Iterable[str] = (), checkpoint: str | int = "last") -> LoadedRun:
-    """Open a run with one of its checkpoints: last, the newest that verifies; best, by held-out loss; or a step's.
+    """Return a run with one of its checkpoints: `last` (the newest that verifies), `best` (by held-out loss) or a step.
 
-    A recipe read back may name classes outside mvssl only from packages listed in `trust`. Raises `DataError` when the
-    folder is no run or has no such checkpoint that verifies, `RecipeError` when a class is not trusted.
+    The recipe may name classes outside mvssl only from the packages in `trust`. Raise `DataError` if the folder is no
+    run or has no such checkpoint that verifies, and `RecipeError` if a class is not trusted.
     """
     folder = Path(folder)
     if not (folder / "recipe.yaml").is_file() and not checkpoints.candidates(folder):
         raise DataError(f"{folder} is no run folder: it has no recipe.yaml")
-    found = _find(folder, str(checkpoint))
+    found = _find_checkpoint(folder, str(checkpoint))
     recipe = recipe_of(folder, found)
     refuse_untrusted(recipe, trust)
     state = checkpoints.load_state(found)
     if "columns" not in state:
-        raise DataError(f"{found}/state.json does not say what columns the run was trained on")
+        raise DataError(f"{found}/state.json does not name the columns that the run was trained on")
     shapes = {name: tuple(shape) for name, shape in state["columns"].items()}
     views = build_views(recipe.views, shapes)
     torch.manual_seed(recipe.train.seed)
@@ -66,20 +66,20 @@ def load_run(folder: str | Path, trust: Iterable[str] = (), checkpoint: str | in
     try:
         model.load_state_dict(checkpoints.load_model(found))
     except RuntimeError as error:
-        said = str(error).strip().splitlines()
+        lines = str(error).strip().splitlines()
         raise DataError(
-            f"{found} does not fit {folder / 'recipe.yaml'}: {said[min(1, len(said) - 1)].strip()}"
+            f"{found} does not fit {folder / 'recipe.yaml'}: {lines[min(1, len(lines) - 1)].strip()}"
         ) from None
     return LoadedRun(folder, recipe, model.eval(), views, found, state["step"], str(checkpoint))
 
 
-def _find(folder: Path, which: str) -> Path:
+def _find_checkpoint(folder: Path, which: str) -> Path:
     if which == "best":
         return checkpoints.best(folder)
     if which.isdecimal():
         return checkpoints.at_step(folder, int(which))
     if which != "last":
-        raise RecipeError(f"checkpoint {which!r}: it takes last, best, or the number of a step")
+        raise RecipeError(f"checkpoint {which!r}: expected last, best, or the number of a step")
     found = checkpoints.newest(folder)
     if found is None:
         raise DataError(f"{folder} holds no checkpoint yet")
@@ -87,20 +87,20 @@ def _find(folder: Path, which: str) -> Path:
 
 
 def refuse_untrusted(recipe: Recipe, trust: Iterable[str]) -> None:
-    """Raise `RecipeError` if the recipe names code outside mvssl and the packages of `trust`."""
-    for place, name in _foreign(recipe).items():
+    """Raise `RecipeError` if the recipe names a class outside mvssl and outside the packages of `trust`."""
+    for place, name in _foreign_classes(recipe).items():
         package = _package(name)
         if package not in trust:
-            raise RecipeError(f"{place} names {name!r}, code outside mvssl; add --trust {package} if you know it")
+            raise RecipeError(f"{place} names {name!r}, code outside mvssl; add --trust {package} if you trust it")
 
 
 def packages(recipe: Recipe) -> list[str]:
-    """The packages outside mvssl that the recipe names classes of."""
-    return [_package(name) for name in _foreign(recipe).values()]
+    """Return the packages outside mvssl from which the recipe names classes."""
+    return [_package(name) for name in _foreign_classes(recipe).values()]
 
 
-def _foreign(recipe: Recipe) -> dict[str, str]:
-    """Classes outside mvssl, by where the recipe names them."""
+def _foreign_classes(recipe: Recipe) -> dict[str, str]:
+    """Return the classes outside mvssl, by their place in the recipe."""
     tables = {f"views.{name}": view.name for name, view in recipe.views.items()}
     tables |= {f"objective.{number}": term.name for number, term in enumerate(recipe.objective)}
     tables |= {f"evaluate.probes.{number}": name for number, name in enumerate(recipe.evaluate.probes)}

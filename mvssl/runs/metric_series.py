@@ -1,7 +1,7 @@
 """The metrics of a run over its steps, and other files of JSON lines.
 
 in   a run folder, finished or still in training
-out  a `Series` for each key of metrics.jsonl; what is damaged is left out and reported in a list
+out  a `Series` for each key of metrics.jsonl; damaged lines are left out and reported in a list
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ MAX_BYTES = 256 * 2**20  # of a file; the rest is left out
 
 
 class Series(NamedTuple):
-    """The finite values of one metric; `steps` rise and are as many as `values`."""
+    """The finite values of one metric; `steps` increase, one for each value."""
 
     steps: list[int]
     values: list[float]
@@ -34,7 +34,7 @@ Metrics = dict[str, Series]  # by key, see `mvssl.objectives.metric_names`
 
 
 def read_text(file: Path, damage: list[str]) -> str:
-    """Return the text of a file, or "" if there is none; a file over the limit is cut. Raises `DataError`."""
+    """Return the text of a file, or "" if there is none; a file over the limit is cut. Raise `DataError`."""
     try:
         with open(file, "rb") as opened:
             text = opened.read(MAX_BYTES).decode(errors="replace")
@@ -48,7 +48,7 @@ def read_text(file: Path, damage: list[str]) -> str:
 
 
 def read_json_lines(file: Path, damage: list[str]) -> list[dict[str, Any]]:
-    """Return the objects of a file of JSON lines; other lines are reported in `damage`. Raises `DataError`."""
+    """Return the objects of a file of JSON lines; other lines are reported in `damage`. Raise `DataError`."""
     objects, damaged = [], []
     for number, line in enumerate(read_text(file, damage).split("\n"), 1):
         value = parse_json(line)
@@ -63,12 +63,12 @@ def read_json_lines(file: Path, damage: list[str]) -> list[dict[str, Any]]:
 
 
 def read_metrics(folder: Path, damage: list[str]) -> Metrics:
-    """Return the series of a run folder by metric key. Raises `DataError` if metrics.jsonl cannot be opened."""
+    """Return the series of a run folder by metric key. Raise `DataError` if metrics.jsonl cannot be opened."""
     return build_series(read_json_lines(folder / "metrics.jsonl", damage))
 
 
 def build_series(lines: list[dict[str, Any]]) -> Metrics:
-    """Return the series in lines of metrics by key; if two lines have one step, the later line counts."""
+    """Return the series in lines of metrics by key. If two lines have the same step, the later line counts."""
     values: dict[str, dict[int, float]] = {}
     for step, key, value in _finite_values(lines):
         values.setdefault(key, {})[step] = value

@@ -1,4 +1,4 @@
-"""The versions that decide what is computed: Python's and the libraries'."""
+"""The versions of Python and of the libraries that may change results."""
 
 import importlib.metadata
 import platform
@@ -10,5 +10,5 @@ LIBRARIES = (
 
 
 def versions() -> dict[str, str]:
-    """By name, Python first."""
+    """Return the versions by name, Python first."""
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES}

@@ -12,6 +12,12 @@ from rich.console import Console
 from mvssl.data import loader, open_shards
 from mvssl.distributed import collectives
 from mvssl.errors import MvsslError, RecipeError
+from mvssl.evaluation import evaluate
+from mvssl.evaluation.features.layers import refuse_layer
+from mvssl.evaluation.features.splits import open_splits
+from mvssl.evaluation.plan import need_labels, need_segments, plan_probes, refuse_impossible
+from mvssl.exporting import export
+from mvssl.exporting.exporting import folders_of
 from mvssl.files import write_picture
 from mvssl.recipe import Recipe
 from mvssl.runs.load import load_run, packages
@@ -45,8 +51,6 @@ def check_then(recipe: Recipe, folder: Path, model: "MultiView") -> None:
 
 def check_layer(recipe: Recipe, model: "MultiView") -> None:
     """Raise `RecipeError` where the recipe evaluates a layer that `model` does not have."""
-    from mvssl.evaluation.features.layers import refuse_layer
-
     for view in recipe.views:
         refuse_layer(model, view, recipe.evaluate.layer, len(model.encoder_of(view).widths.maps))
 
@@ -54,15 +58,10 @@ def check_layer(recipe: Recipe, model: "MultiView") -> None:
 def check_inputs(recipe: Recipe, folder: Path) -> None:
     """Raise `MvsslError` for a wrong probe, missing labels or test shards, or an export folder that is taken."""
     if "evaluate" in recipe.train.then:
-        from mvssl.evaluation.features.splits import open_splits
-        from mvssl.evaluation.plan import need_labels, need_segments, plan_probes, refuse_impossible
-
         refuse_impossible(recipe.evaluate)
         jobs = plan_probes(recipe.evaluate, recipe.evaluate.probes, recipe.evaluate.layer)
         open_splits(recipe, labels=need_labels(jobs), segments=need_segments(jobs))
     if "export" in recipe.train.then:
-        from mvssl.exporting.exporting import folders_of
-
         folders_of(list(recipe.encoder), folder / "backbone")
 
 
@@ -75,8 +74,6 @@ def run_then(recipe: Recipe, folder: Path) -> None:
     trust = packages(recipe)  # the user named them just now
     loaded = load_run(folder, trust)
     if "evaluate" in then:
-        from mvssl.evaluation import evaluate
-
         try:
             evaluate(loaded)
         except MvsslError as error:  # raised below, after the rest is done
@@ -89,16 +86,14 @@ def run_then(recipe: Recipe, folder: Path) -> None:
     if "views" in then:
         places["contact sheet"] = draw_views(recipe, folder / "views.png")
     if "curves" in then:
-        from mvssl.figures import curves
+        from mvssl.figures import curves  # loads matplotlib
 
         places |= {file.stem: file for file in curves.save_curves(folder)}
     if "export" in then:
-        from mvssl.exporting.exporting import export
-
         places["backbone"] = folder / "backbone"
         reports = export(loaded, places["backbone"])
     if "report" in then:  # last, as it shows what the others found
-        from mvssl.reporting import report
+        from mvssl.reporting import report  # loads matplotlib
 
         places["report"] = report(folder, trust=trust).file
     console = Console(stderr=True)
@@ -112,7 +107,7 @@ def run_then(recipe: Recipe, folder: Path) -> None:
 
 def draw_views(recipe: Recipe, out: Path, samples: int = 8) -> Path:
     """Draw the views of the first batch of the run to `out`, with the code that training uses; return `out`."""
-    from mvssl.figures.contact_sheet import draw_contact_sheet
+    from mvssl.figures.contact_sheet import draw_contact_sheet  # loads matplotlib
     from mvssl.training.preparation import pack_once
 
     table = recipe.data

@@ -1,7 +1,9 @@
-"""What a person sees while it trains, and what a program reads afterwards.
+"""The metrics of training: shown on the terminal, and written to metrics.jsonl and the trackers.
 
-A bar on a terminal, a plain line per interval elsewhere; metrics.jsonl and Accelerate's trackers in either case. Only
-the main process speaks. Metrics stay tensors until they are shown.
+in   the metrics of each step, as tensors on the device; the values of each check
+out  means over intervals: a progress bar on a terminal, else one line per interval; a line of metrics.jsonl
+
+Only the main process prints and writes. Metrics stay tensors until they are reported.
 """
 
 import contextlib
@@ -27,7 +29,7 @@ from mvssl.text import counted, warn
 
 
 class Log:
-    """Collects metrics over an interval; reports their means, samples per second and the share of time lost to data."""
+    """Collects metrics over an interval; reports means, samples per second and the share of time spent on data."""
 
     def __init__(
         self, accelerator: Accelerator, run: Path, *, start: int, steps: int, every: int, batch_size: int,
@@ -48,11 +50,11 @@ class Log:
             expand=True,
         )
         self.task = self.bar.add_task("training", total=steps, completed=start, line="")
-        self.sums: dict[tuple[str, ...], Tensor] = {}  # of metrics that come together; last: steps not vetoed
+        self.sums: dict[tuple[str, ...], Tensor] = {}  # by names of metrics; last value: steps not vetoed
         self.one = torch.ones((), device=accelerator.device)
-        self.steps_since = 0  # of the interval
-        self.steps_timed = 0  # of those, what this process itself has seen
-        self.slow: set[int] = set()  # processes that were said to wait for data longer than the others
+        self.steps_since = 0  # steps of the interval
+        self.steps_timed = 0  # steps of the interval that this process itself took
+        self.slow: set[int] = set()  # processes already reported as slow
         self.tracked = True
         self.last: dict[str, float | None] = {}
         self.waited, self.since = 0.0, time.perf_counter()
@@ -82,12 +84,12 @@ class Log:
             self._report(done, rate)
 
     def _report(self, done: int, rate: float) -> None:
-        numbers = iter(torch.cat(list(self.sums.values())).tolist())  # the one read
+        numbers = iter(torch.cat(list(self.sums.values())).tolist())  # the only copy to the CPU
         sums, counted = dict.fromkeys(itertools.chain(*self.sums), 0.0), 0.0
         for names in self.sums:
             sums |= {name: sums[name] + next(numbers) for name in names}
             counted += next(numbers)
-        # Nothing to say of an interval in which every step was vetoed, and JSON knows no NaN.
+        # None if every step of the interval was vetoed: a mean of nothing has no value, and JSON has no NaN.
         means = {name: total / counted if counted and math.isfinite(total) else None for name, total in sums.items()}
         seconds = time.perf_counter() - self.since
         pace = {"samples_per_second": self.steps_timed * self.batch_size / seconds, "data_wait": self.waited / seconds}
@@ -103,12 +105,12 @@ class Log:
                 self.console.print(f"step {done}/{self.steps}  {text}", highlight=False, soft_wrap=True)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of an interval that is not over: its sums so far."""
+        """Return the sums of the unfinished interval, for a checkpoint."""
         sums = [{"names": list(names), "values": values.tolist()} for names, values in self.sums.items()]
         return {"steps": self.steps_since, "sums": sums}
 
     def _restore(self, state: dict[str, Any]) -> None:
-        """Go on with the interval in which a checkpoint was written."""
+        """Continue the interval in which a checkpoint was written."""
         self.steps_since = state["steps"]
         self.sums = {tuple(sums["names"]): torch.tensor(sums["values"]).to(self.one) for sums in state["sums"]}
 
@@ -117,12 +119,12 @@ class Log:
             return
         try:
             self.accelerator.log({name: value for name, value in values.items() if value is not None}, step=done)
-        except OSError as error:  # its disk or its server; metrics.jsonl has the same numbers
+        except OSError as error:  # of the tracker's disk or server; metrics.jsonl has the same numbers
             self.tracked = False
-            warn(f"a tracker failed ({error}) and is left out from step {done} on; metrics.jsonl goes on")
+            warn(f"a tracker failed ({error}) and gets no values from step {done} on; metrics.jsonl still gets them")
 
     def _warn_of_slow(self, share: float) -> None:
-        """Name a process that waits for data much longer than the others, which then wait for it in every step."""
+        """Warn of a process that waits for data much longer than the others, since they wait for it in every step."""
         if collectives.world() == 1:
             return
         shares = collectives.gather(torch.full((1,), share, device=self.one.device)).tolist()
@@ -137,11 +139,11 @@ class Log:
     def _line(self, means: dict[str, float | None], samples_per_second: float, data_wait: float) -> str:
         loss = "no step was taken" if means["loss"] is None else f"loss {means['loss']:.3f}"
         pace = [f"{samples_per_second:,.0f} samples/s", f"data wait {data_wait:.0%}"]
-        return "  ".join([loss, *bounds_in_words(means), *pace])
+        return "  ".join([loss, *format_bounds(means), *pace])
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Time that is not the steps': what passes inside counts neither for the pace nor as waiting for data."""
+        """Return a context whose time counts neither for samples per second nor as waiting for data."""
         begin = time.perf_counter()
         yield
         self.since += time.perf_counter() - begin
@@ -152,44 +154,44 @@ class Log:
         if self.accelerator.is_main_process:
             self.lines.append([{"step": done, **values}])
             self.console.print(
-                f"check at step {done}  {_checked(values)}", highlight=False, markup=False, soft_wrap=True
+                f"check at step {done}  {_format_check(values)}", highlight=False, markup=False, soft_wrap=True
             )
             lines = [f"  {finding.sentence}; {finding.advice}" for finding in diagnosis.findings]
             lines += [f"  {line}" for line in more]
             self.console.print(f"  {diagnosis.name}", *lines, sep="\n", highlight=False, markup=False, soft_wrap=True)
 
 
-def bounds_in_words(metrics: Mapping[str, float | None]) -> list[str]:
-    """Each bound beside its ceiling; of more than three their mean and the least, nats and Jensen-Shannon apart."""
+def format_bounds(metrics: Mapping[str, float | None]) -> list[str]:
+    """Return each bound with its ceiling in words; of more than three only mean and minimum, by unit."""
     found = find_bounds(metrics)
     if len(found) <= 3:
         return [f"{name} {bound}" for name, bound in found.items()]
     nats = {name: bound for name, bound in found.items() if bound.divergence is None}
     rest = {name: bound for name, bound in found.items() if name not in nats}
-    return [_together(part) for part in (nats, rest) if part]
+    return [_summarize_bounds(part) for part in (nats, rest) if part]
 
 
-def _together(found: Mapping[str, Bound]) -> str:
+def _summarize_bounds(found: Mapping[str, Bound]) -> str:
     columns = zip(*found.values(), strict=True)
     mean = Bound(*(None if None in column else fmean(column) for column in columns))  # pyright: ignore[reportArgumentType]
     least = min(found, key=lambda name: found[name].score)
     return f"{counted(len(found), 'bound')}, mean {mean}, least {found[least].score:.2f} ({least})"
 
 
-def _checked(values: Mapping[str, float | None]) -> str:
-    """The values of a check in one line."""
+def _format_check(values: Mapping[str, float | None]) -> str:
+    """Return the values of a check as one line."""
     held = {name.removeprefix("val/"): value for name, value in values.items() if value is not None}
-    told = [f"loss {held['loss']:.3f}"] if "loss" in held else []
-    told += bounds_in_words(held)
+    parts = [f"loss {held['loss']:.3f}"] if "loss" in held else []
+    parts += format_bounds(held)
     for name, form in (("knn", "{:.1%}"), ("rank", "{:.1f}"), ("plane", "{:.2f}")):
         found = {key.partition("/")[2]: value for key, value in held.items() if key.partition("/")[0] == name}
         if found:
-            told.append(f"{name} " + ", ".join(f"{view} {form.format(value)}" for view, value in found.items()))
-    return "  ".join(told)
+            parts.append(f"{name} " + ", ".join(f"{view} {form.format(value)}" for view, value in found.items()))
+    return "  ".join(parts)
 
 
-def say(accelerator: Accelerator, *lines: Any) -> None:
-    """Print to the person at the terminal, from the main process."""
+def print_lines(accelerator: Accelerator, *lines: Any) -> None:
+    """Print lines or tables on standard error, from the main process only."""
     if accelerator.is_main_process:
         console = Console(stderr=True)
         for line in lines:

@@ -23,7 +23,7 @@ from mvssl.runs import folder as runfolder
 from mvssl.runs.line_files import cut_lines_after
 from mvssl.training import afterwards
 from mvssl.training.ledger import REQUESTED, Ledger, StopReason
-from mvssl.training.log import Log, say
+from mvssl.training.log import Log, print_lines
 from mvssl.training.preparation import arithmetic_of, make_accelerator, prepare
 from mvssl.training.resume import Earlier, restore
 from mvssl.training.saving import Saver
@@ -111,7 +111,7 @@ def _start(trainer: Trainer, earlier: Earlier | None, val: Any, stop: StopReques
     checks = Checks(monitored, folder, open_held_out(monitored, val) if recipe.train.check_every != 0 else None)
     collectives.run_on_main(lambda: _write_folder(folder, recipe, trainer.done))
     start_trackers(accelerator)
-    say(accelerator, plan(trainer, checks), *lines)
+    print_lines(accelerator, plan(trainer, checks), *lines)
     counts = {name: state.get(name, 0) for name in ("bad", "skipped", "in_a_row")}
     ledger = Ledger(folder / "bad.jsonl", recipe.data.batch_size, recipe.data.max_bad, **counts)
     log = Log(

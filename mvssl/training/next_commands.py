@@ -1,87 +1,67 @@
-"""What one would type after a run: commands of the shell that work when they are pasted.
+"""The commands that are useful after a run, as lines to paste into a shell.
 
-in   a run, opened; what was exported and evaluated already
-out  lines of shell, each tried as far as the command itself would look before it computes
+in   an opened run; whether its export and evaluation are done
+out  lines of shell; each command is checked first, as far as it would check its own inputs
 """
 
-import contextlib
-import json
 import shlex
 import shutil
 from collections.abc import Iterator
-from typing import Any
 
-from mvssl.errors import MvsslError, RecipeError
-from mvssl.recipe.yaml_text import parse_yaml
+from mvssl.data import as_class_labels
+from mvssl.errors import MvsslError
+from mvssl.evaluation.features.inputs import distinct_views
+from mvssl.evaluation.features.layers import refuse_layer
+from mvssl.evaluation.features.splits import open_samples, open_splits, refuse_pictures
+from mvssl.evaluation.plan import need_labels, need_segments, plan_probes, refuse_impossible
+from mvssl.exporting.exporting import folders_of
 from mvssl.runs.load import LoadedRun, packages
+from mvssl.text import shell_word
 
 FEATURES = "features.npz"
-FEW = 16  # samples that are looked at
+FEW = 16  # samples that are read for these checks
 Evaluation = tuple[str, list[str], str | None]  # what to add to `mvssl evaluate RUN`: probes, and a layer
 
 
-def typed(path: Any) -> str:
-    """A path as a word of the shell that is neither an option nor a home folder."""
-    text = str(path)
-    return shlex.quote(f"./{text}" if text.startswith(("-", "~")) else text)
-
-
-def overriding(key: str, text: str) -> str:
-    """A word of the shell that sets a key of a recipe to a text, in YAML's quotes where it would read otherwise."""
-    with contextlib.suppress(RecipeError):
-        if parse_yaml(text, key) == text and "#" not in text:
-            return shlex.quote(f"{key}={text}")
-    return shlex.quote(f"{key}={json.dumps(text)}")
-
-
 def next_commands(run: LoadedRun, loads: list[str], failed: bool) -> list[str]:
-    """Lines to type after the run; `loads` load what was exported, `failed` says that its evaluation did not end."""
-    then, folder = run.recipe.train.then, typed(run.folder)
+    """Return lines to type after the run; `loads` load the exports, `failed` says that its evaluation failed."""
+    then, folder = run.recipe.train.then, shell_word(run.folder)
     trust = "".join(f" --trust {shlex.quote(package)}" for package in dict.fromkeys(packages(run.recipe)))
     lines = [f"mvssl evaluate {folder}{added}{trust}" for added in _evaluations(run, failed)][:1]
     if not lines and _can_embed(run):
-        lines.append(f"mvssl embed {folder} --out {typed(run.folder / FEATURES)}{trust}")
+        lines.append(f"mvssl embed {folder} --out {shell_word(run.folder / FEATURES)}{trust}")
     if "report" not in then:
         lines.append(f"mvssl report {folder}{trust}")
     if loads:
         lines += loads
     elif _can_export(run):
-        lines.append(f"mvssl export {folder} {typed(run.folder / 'backbone')}{trust}")
+        lines.append(f"mvssl export {folder} {shell_word(run.folder / 'backbone')}{trust}")
     if (run.folder / "trackers").is_dir() and {"tensorboard", "all"} & {*run.recipe.train.trackers}:
         lines += [f"tensorboard --logdir {folder}"] * (shutil.which("tensorboard") is not None)
     return lines
 
 
 def _evaluations(run: LoadedRun, failed: bool) -> Iterator[str]:
-    """What may be added to `mvssl evaluate RUN`, the most telling first."""
-    from mvssl.evaluation.plan import refuse_impossible
-
-    said, done = run.recipe.evaluate, "evaluate" in run.recipe.train.then
-    wanted: list[Evaluation] = [(" --layer head", said.probes, "head")] if done else [("", said.probes, None)]
+    """Yield options for `mvssl evaluate RUN` that are possible, the most useful first."""
+    table, done = run.recipe.evaluate, "evaluate" in run.recipe.train.then
+    wanted: list[Evaluation] = [(" --layer head", table.probes, "head")] if done else [("", table.probes, None)]
     wanted = [*([] if failed else wanted), (" --probe retrieval --layer head", ["retrieval"], "head")]
     for added, probes, layer in wanted:
         try:
-            refuse_impossible(said.model_copy(update={"probes": probes}))
-            if _is_possible(run, probes, layer or said.layer):
+            refuse_impossible(table.model_copy(update={"probes": probes}))
+            if _is_possible(run, probes, layer or table.layer):
                 yield added
         except MvsslError:
             continue
 
 
 def _is_possible(run: LoadedRun, probes: list[str], layer: str) -> bool:
-    """Whether an evaluation finds its layer, shards, labels, and views that differ. Raises `MvsslError` where not."""
-    from mvssl.data import as_class_labels
-    from mvssl.evaluation.features.inputs import distinct_views
-    from mvssl.evaluation.features.layers import refuse_layer
-    from mvssl.evaluation.features.splits import open_splits
-    from mvssl.evaluation.plan import need_labels, need_segments, plan_probes
-    from mvssl.reporting.samples import decode_batch
-
+    """Return whether there are samples and distinct views. Raises `MvsslError` without layer, shards or labels."""
     jobs = plan_probes(run.recipe.evaluate, probes, layer)
     for view in run.views.bases:
         refuse_layer(run.model, view, layer, len(run.model.encoder_of(view).widths.maps))
     sources = open_splits(run.recipe, labels=need_labels(jobs), segments=need_segments(jobs)).shards
-    some = decode_batch(sources["test"], range(min(len(sources["test"]), FEW)))
+    some = sources["test"].read_batch(range(min(len(sources["test"]), FEW)))
     if not len(some.index):
         return False
     if need_labels(jobs):
@@ -91,10 +71,7 @@ def _is_possible(run: LoadedRun, probes: list[str], layer: str) -> bool:
 
 
 def _can_embed(run: LoadedRun) -> bool:
-    """Whether there are shards, with labels that can be written if any, and no such file yet."""
-    from mvssl.evaluation.features.splits import refuse_pictures
-    from mvssl.reporting.samples import open_samples
-
+    """Return whether there are shards whose labels can be written, and RUN/features.npz does not exist."""
     try:
         refuse_pictures(open_samples(run.recipe)[0])
     except MvsslError:
@@ -103,9 +80,7 @@ def _can_embed(run: LoadedRun) -> bool:
 
 
 def _can_export(run: LoadedRun) -> bool:
-    """Whether RUN/backbone is free, or holds an earlier export."""
-    from mvssl.exporting.exporting import folders_of
-
+    """Return whether RUN/backbone does not exist, or holds an earlier export."""
     try:
         folders_of(list(run.model.encoders), run.folder / "backbone")
     except MvsslError:

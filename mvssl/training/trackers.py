@@ -1,4 +1,4 @@
-"""The trackers that a recipe names: known, installed and started, or refused before anything is read.
+"""Check and start the trackers that a recipe names, before any data are read.
 
 in   train.trackers
 out  nothing; or a `RecipeError` that names the package to install
@@ -13,7 +13,7 @@ from mvssl.errors import RecipeError
 from mvssl.recipe.messages import nearest
 
 ALL = "all"  # accelerate's word for every tracker that is installed
-PACKAGES = {"comet_ml": "comet-ml", "aim": "'aim<4'"}  # where the package is called otherwise than the tracker
+PACKAGES = {"comet_ml": "comet-ml", "aim": "'aim<4'"}  # trackers whose package has another name
 
 
 def refuse_trackers(names: Iterable[str]) -> None:
@@ -26,14 +26,16 @@ def refuse_trackers(names: Iterable[str]) -> None:
             package = "tensorboard" if name == ALL else PACKAGES.get(name, name)
             have = ", ".join(installed) or "none"
             raise RecipeError(
-                f"train.trackers: {name} is not installed; `pip install {package}`, or name another (installed: {have})"
+                f"train.trackers: {name} is not installed; `pip install {package}` or name another (installed: {have})"
             )
 
 
 def start_trackers(accelerator: Accelerator) -> None:
-    """Start them, on every process. Raises `RecipeError` where one refuses, for example without a login."""
+    """Start the trackers; every process must call it. Raises `RecipeError` if one fails, as without a login."""
     try:
         accelerator.init_trackers("trackers")
-    except Exception as error:  # each package has exceptions of its own
-        said = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise RecipeError(f"train.trackers: a tracker could not be started: {said}; leave it out to go on") from error
+    except Exception as error:  # each package raises its own classes
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise RecipeError(
+            f"train.trackers: a tracker could not be started: {reason}; leave it out of the list, or mend it"
+        ) from error

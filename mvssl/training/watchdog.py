@@ -1,12 +1,12 @@
-"""Finds a process that hangs, and ends the run with a sentence that names it.
+"""The watchdog: it finds a process that hangs and ends the run with a message that names this process.
 
-in   a beat from the training loop whenever it begins something; the seconds without one after which a process hangs
-out  RUN/.alive/N, what process N of several is doing; after a hang RUN/hang-N.txt with the stacks, exit.json, code 75
+in   a beat from the training loop whenever it begins a part of a step; the seconds without a beat that count as a hang
+out  RUN/.alive/N, the state of process N of several; after a hang RUN/hang-N.txt with the stacks, exit.json, code 75
 
-A thread watches, since a main thread that waits in a collective, for a disk or for a device, can do nothing itself. A
-run that was suspended and continued as a whole does not count as hanging. Loader processes that hang are killed, so
-that the main thread, which may be reading from one, gets an error and can save. The thread also notices when the
-launcher is gone, and then asks the run to save and stop.
+A thread watches, because the main thread can do nothing while it waits in a collective, for a disk or for a device.
+It does not count as a hang if all processes of a run are suspended and continued. Loader processes that hang are
+killed: the main thread, which may be reading from one, then gets an error and can save. If the launcher has ended, the
+thread asks the run to save and stop.
 """
 
 import contextlib
@@ -30,9 +30,9 @@ from mvssl.process.signals import StopRequest
 from mvssl.runs import exit_record
 
 FOLDER = ".alive"
-_TICK = 1.0  # seconds between looks at the launcher
-_MARGIN = 20.0  # seconds for the main thread to save, once the loader processes that it waits for are killed
-_LAST_WAIT = 5.0  # seconds for the next batch, once a single process is asked to stop
+_TICK = 1.0  # seconds between two checks
+_MARGIN = 20.0  # seconds for the main thread to save, after its loader processes are killed
+_LAST_WAIT = 5.0  # seconds for the next batch, after a single process is asked to stop
 FOR_DATA, IN_A_CHECK = "waiting for data", "in a check"
 _DOING = {
     "data": FOR_DATA,
@@ -44,11 +44,11 @@ _DOING = {
 
 
 class Watchdog:
-    """Watches this process, and by their files the others, from `with` on."""
+    """Watches this process, and the other processes through their files, inside a `with` block."""
 
     def __init__(self, folder: Path, limit: float, stop: StopRequest, launcher: int, step: int = 0):
         self.folder, self.limit, self.stop = folder, limit, stop
-        self.loader_hang = ""  # what is known of loader processes that hung, once they are killed
+        self.loader_hang = ""  # the message about loader processes that hung and were killed
         self.tick = min(_TICK, limit / 10)
         self.doing, self.step, self.beats = "starting", step, 0
         self._over = threading.Event()
@@ -57,12 +57,12 @@ class Watchdog:
         self._launcher = launcher if launched else None  # process number
 
     def beat(self, step: int, doing: str) -> None:
-        """The loop is about to do something after `step` steps: wait for data, run the model, save, check."""
+        """Record that the loop, after `step` steps, begins to wait for data, run the model, save or check."""
         self.step, self.doing = step, doing
         self.beats += 1
 
     def enter(self, part: str) -> None:
-        """A part of the step after the last one begins, see `mvssl.training.step`."""
+        """Record that the next step begins a part, see `mvssl.training.step`."""
         self.beat(self.step, _DOING.get(part, "in the model"))
 
     def is_stop_asked(self) -> bool:
@@ -72,7 +72,7 @@ class Watchdog:
 
     def __enter__(self) -> "Watchdog":
         if collectives.world() > 1:
-            self._write()  # now, as a process may be stopped before its thread first looks
+            self._write()  # now, as a process may be suspended before its thread first runs
         self._thread.start()
         return self
 
@@ -87,7 +87,7 @@ class Watchdog:
         earlier: dict[int, dict[str, Any]] | None = None  # of all processes, some time before the limit
         while not self._over.wait(self.tick):
             now = time.monotonic()
-            # of a pause of the whole process only a tick counts
+            # if the process itself was suspended, at most two ticks count
             idle, before = idle + min(now - before, 2 * self.tick), now
             if self.beats != seen:
                 idle, seen, earlier = 0.0, self.beats, None
@@ -104,32 +104,32 @@ class Watchdog:
                 self._end(earlier or {})
 
     def _help_main_thread(self, idle: float) -> None:
-        """Kill loader processes that the main thread waits for in vain."""
+        """Kill loader processes that hang while the main thread waits for them."""
         if self.doing not in (FOR_DATA, IN_A_CHECK):
             return
         if collectives.world() == 1 and self.stop.signal and idle > _LAST_WAIT:
             kill_workers()
         if idle > self.limit and not self.loader_hang:
             states = kill_workers()
-            self.loader_hang = self._sentence(states) if states else ""
+            self.loader_hang = self._format_reason(states) if states else ""
 
-    def _sentence(self, cause: str) -> str:
+    def _format_reason(self, cause: str) -> str:
         return f"no progress for {self.limit:g} s (train.hang_timeout): {cause}; start the same command again"
 
     def _write(self) -> None:
-        at, waits = _main_thread()
+        at, waits = _locate_main_thread()
         state = {"step": self.step, "doing": self.doing, "beats": self.beats, "at": at, "waits": waits}
         state |= {"host": socket.gethostname(), "process": os.getpid(), "written": time.time()}
         with contextlib.suppress(OSError):
             file = self.folder / FOLDER / str(collectives.rank())
             file.parent.mkdir(exist_ok=True)
-            aside = file.with_suffix(".new")
-            aside.write_text(json.dumps(state))
-            aside.replace(file)
+            temporary = file.with_suffix(".new")
+            temporary.write_text(json.dumps(state))
+            temporary.replace(file)
 
     def _end(self, earlier: dict[int, dict[str, Any]]) -> None:
-        """Name who hangs, keep the stacks, and leave without waiting for anybody."""
-        reason = self.loader_hang or self._sentence(self._culprit(earlier))
+        """Report which process hangs, write the stacks, and exit without waiting for other processes."""
+        reason = self.loader_hang or self._format_reason(self._find_hanging(earlier))
         with contextlib.suppress(OSError), open(self.folder / f"hang-{collectives.rank()}.txt", "w") as file:
             faulthandler.dump_traceback(file, all_threads=True)
         exit_record.write_end(self.folder, HangError(reason))
@@ -139,34 +139,34 @@ class Watchdog:
         sys.stderr.flush()
         os._exit(HangError.code)
 
-    def _culprit(self, earlier: dict[int, dict[str, Any]]) -> str:
-        """The process that stands still while the others wait for it, as far as this one can tell."""
+    def _find_hanging(self, earlier: dict[int, dict[str, Any]]) -> str:
+        """Return in words which process hangs, as far as this one can see."""
         now = self._read()
         if collectives.world() == 1 or not now:
-            return f"process {os.getpid()} stands still {self.doing}, after step {self.step}, at {_main_thread()[0]}"
+            return f"process {os.getpid()} hangs {self.doing}, after step {self.step}, at {_locate_main_thread()[0]}"
         absent = [n for n in range(collectives.world()) if n not in now]
         if absent:
             return f"process {', '.join(map(str, absent))} wrote nothing to {self.folder / FOLDER}"
         stopped = [n for n in now if now[n] == earlier.get(n) and n != collectives.rank()]
         if stopped:  # their watchdogs do not run either
-            return "; ".join(f"{_named(n, now[n])} does not run at all" for n in stopped)
+            return "; ".join(f"{_describe_process(n, now[n])} does not run" for n in stopped)
         behind = min(now, key=lambda n: (now[n].get("beats", 0), now[n].get("waits", False), n))
         return (
-            f"{_named(behind, now[behind])} stands still {now[behind].get('doing')}, at {now[behind].get('at')}; "
+            f"{_describe_process(behind, now[behind])} hangs {now[behind].get('doing')}, at {now[behind].get('at')}; "
             "the others wait for it"
         )
 
     def _read(self) -> dict[int, dict[str, Any]]:
-        found = {}
+        states = {}
         for n in range(collectives.world()):
             with contextlib.suppress(OSError, ValueError):
                 state = json.loads((self.folder / FOLDER / str(n)).read_text())
-                found[n] = state if isinstance(state, dict) else {}
-        return found
+                states[n] = state if isinstance(state, dict) else {}
+        return states
 
 
-def _main_thread() -> tuple[str, bool]:
-    """Where the main thread is, and whether it waits there for other processes."""
+def _locate_main_thread() -> tuple[str, bool]:
+    """Return file and line of the main thread, and whether it waits there for other processes."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     if frame is None:
         return "an unknown place", False
@@ -176,5 +176,5 @@ def _main_thread() -> tuple[str, bool]:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}", waits
 
 
-def _named(n: int, state: dict[str, Any]) -> str:
+def _describe_process(n: int, state: dict[str, Any]) -> str:
     return f"process {n} ({state.get('process')} on {state.get('host')}, after step {state.get('step')})"

@@ -1,4 +1,4 @@
-"""Benchmarks run, add up and say where they ran; how fast anything is is no test."""
+"""Benchmarks run, their shares sum to 1, and they record the machine; no speed is tested."""
 
 import itertools
 import json
@@ -6,7 +6,7 @@ import json
 import pytest
 
 from mvssl.bench import bench_reader, bench_rivals, bench_train, bench_views
-from mvssl.bench.train import shares
+from mvssl.bench.train import compute_shares
 from mvssl.data import pack
 from mvssl.errors import RecipeError
 from mvssl.recipe import Column, parse_recipe
@@ -41,13 +41,13 @@ def test_the_loop_is_measured_against_its_own_model(recipe, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_takes_its_share_of_the_steps_it_stands_for():
-    assert shares({"model": 3.0, "data": 1.0}, saving=1.0, step=9.0) == pytest.approx(
+def test_a_checkpoint_counts_for_its_share_of_steps():
+    assert compute_shares({"model": 3.0, "data": 1.0}, saving=1.0, step=9.0) == pytest.approx(
         {"model": 0.75 * 0.9, "data": 0.25 * 0.9, "checkpoint": 0.1}
     )
 
 
-def test_views_and_reader_state_samples_per_second(recipe, tmp_path):
+def test_views_and_reader_report_samples_per_second(recipe, tmp_path):
     views = bench_views(sizes=(8, 16), batch_size=32, seconds=0.01)
     assert all(views["sizes"][size]["samples_per_second"] > 0 for size in ("8", "16"))
     assert bench_reader(recipe, seconds=0.01)["samples_per_second"] > 0
@@ -56,29 +56,29 @@ def test_views_and_reader_state_samples_per_second(recipe, tmp_path):
 @pytest.fixture
 def labelled(recipe, monkeypatch):
     monkeypatch.setattr("torch.set_num_threads", lambda _: None)  # for the tests that follow
-    told = {"val": "digits/val/*.tar", "label": Column(field="cls")}
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update=told)})
+    changes = {"val": "digits/val/*.tar", "label": Column(field="cls")}
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
 
 
-def test_methods_of_a_race_have_the_same_minutes_and_points(labelled, tmp_path):
-    found = bench_rivals(labelled, minutes=0.01, methods=("ours",), neighbours=64, json_file=tmp_path / "race.json")
+def test_every_method_trains_equally_long_and_has_all_points(labelled, tmp_path):
+    found = bench_rivals(labelled, minutes=0.01, methods=("ours",), neighbours=64, json_file=tmp_path / "rivals.json")
     points = found["curves"]["ours"]
     assert len(points) == 8
     assert all(a["minutes"] < b["minutes"] and a["images"] < b["images"] for a, b in itertools.pairwise(points))
     assert points[-1]["minutes"] >= 0.01
     assert all(0 <= point["accuracy"] <= 1 for point in points)
-    assert (tmp_path / "race.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "rivals.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"data": {"label": None}}, r"data\.label and data\.val"),
         ({"data": {"val": None}}, r"data\.label and data\.val"),
         ({"optim": {"clip": 1.0}}, r"optim\.clip"),
     ],
 )
-def test_a_race_that_could_not_be_fair_is_refused(labelled, changes, said):
+def test_a_recipe_without_a_fair_comparison_is_refused(labelled, changes, message):
     tables = {name: getattr(labelled, name).model_copy(update=values) for name, values in changes.items()}
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(RecipeError, match=message):
         bench_rivals(labelled.model_copy(update=tables))

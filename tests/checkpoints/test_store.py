@@ -16,7 +16,7 @@ from mvssl.checkpoints import store
 from mvssl.errors import DataError, StorageError
 
 
-def test_what_is_restored_is_what_was_saved_bit_for_bit(tmp_path: Path):
+def test_a_restored_checkpoint_equals_the_saved_one_bit_for_bit(tmp_path: Path):
     model, optimizer = trained(0)
     saved = store.save_checkpoint(tmp_path, 5, model, optimizer, {"bad": 3}, keep=2)
     other, other_optimizer = trained(1)
@@ -38,7 +38,7 @@ def test_the_newest_are_kept_and_the_rest_deleted(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", store.MANIFEST])
 @pytest.mark.parametrize("harm", ["flip", "cut", "delete"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, name: str, harm: str):
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path: Path, name: str, harm: str):
     model, optimizer = trained(0)
     for step in (1, 2):
         store.save_checkpoint(tmp_path, step, model, optimizer, {}, keep=2)
@@ -90,7 +90,7 @@ def test_a_loss_on_other_samples_does_not_compare(tmp_path: Path):
     assert store.best(tmp_path).name == "step-00000002"
 
 
-def test_a_run_that_was_cut_back_has_the_best_of_what_is_left(tmp_path: Path):
+def test_the_best_is_chosen_among_the_remaining_checkpoints(tmp_path: Path):
     assert checked(tmp_path, {1: 3.0, 2: 2.0, 3: 1.0}) == [2, 3]
     (tmp_path / "checkpoints" / "step-00000003" / "model.safetensors").unlink()
     assert store.best(tmp_path).name == store.newest(tmp_path).name == "step-00000002"
@@ -100,7 +100,7 @@ def test_a_run_that_was_cut_back_has_the_best_of_what_is_left(tmp_path: Path):
 
 def test_a_run_that_was_never_checked_has_no_best(tmp_path: Path):
     checked(tmp_path, {1: None})
-    with pytest.raises(DataError, match="take --checkpoint last"):
+    with pytest.raises(DataError, match="--checkpoint last"):
         store.best(tmp_path)
 
 

@@ -60,7 +60,7 @@ def test_an_unknown_verb_or_option_is_64(capsys, recipe):
     assert (code, "--fast" in text) == (64, True)
 
 
-def test_missing_shards_are_65_with_the_way_to_make_them(capsys, recipe):
+def test_missing_shards_are_65_with_a_hint(capsys, recipe):
     code, text = says(capsys, "train", recipe, "data.train=nowhere/*.tar")
     assert code == 65
     assert "nowhere/*.tar" in text
@@ -91,13 +91,13 @@ def test_an_output_folder_that_cannot_be_written_is_73(capsys, recipe, tmp_path)
     assert (code, "choose another with train.out" in text) == (73, True)
 
 
-def test_what_is_to_follow_the_run_is_checked_before_it(capsys, recipe, tmp_path):
+def test_train_then_is_checked_before_the_run(capsys, recipe, tmp_path):
     code, text = says(capsys, "train", recipe, "train.then=[evaluate]", "data.val=nowhere/*.tar")
     assert (code, "nowhere/*.tar" in text) == (65, True)
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_a_run_that_is_training_is_not_joined_by_another(capsys, recipe, tmp_path):
+def test_a_second_run_in_a_folder_is_73(capsys, recipe, tmp_path):
     with claimed(tmp_path / "run"):
         code, text = says(capsys, "train", recipe)
     assert (code, f"process {os.getpid()} on" in text) == (73, True)
@@ -109,7 +109,7 @@ def test_no_number_of_a_recipe_is_nan_or_infinite(capsys, recipe):
         assert (code, "finite" in text) == (64, True)
 
 
-def test_another_objective_on_an_existing_run_is_64_and_harms_nothing(capsys, recipe, tmp_path):
+def test_another_objective_on_an_existing_run_is_64_and_changes_nothing(capsys, recipe, tmp_path):
     assert says(capsys, "train", recipe)[0] == 0
     before = {p: p.read_bytes() for p in (tmp_path / "run" / "checkpoints").rglob("*") if p.is_file()}
     code, text = says(capsys, "train", recipe, "objective={name: dim, units: 8}")
@@ -118,7 +118,7 @@ def test_another_objective_on_an_existing_run_is_64_and_harms_nothing(capsys, re
     assert json.loads((tmp_path / "run" / "exit.json").read_text())["code"] == 64
 
 
-def test_a_run_read_back_names_no_foreign_code_unless_trusted(capsys, recipe, tmp_path):
+def test_a_saved_run_loads_foreign_classes_only_if_trusted(capsys, recipe, tmp_path):
     view = "views.image={from: image, name: 'fault_views:Poison', count: 2, positions: []}"
     assert says(capsys, "train", recipe, view)[0] == 0
     code, text = says(capsys, "evaluate", tmp_path / "run", "--probe", "knn")
@@ -139,14 +139,14 @@ def test_train_evaluate_export_views_in_a_row(capsys, recipe, tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_run_that_is_stopped_while_python_still_loads_it_says_so(capsys, recipe, monkeypatch, number, code):
+def test_a_run_stopped_during_imports_reports_it(capsys, recipe, monkeypatch, number, code):
     before = signal.getsignal(number)
     monkeypatch.setattr("mvssl.recipe.load_recipe", lambda *_: os.kill(os.getpid(), number))
     assert says(capsys, "train", recipe) == (code, f"mvssl: {BEFORE_FIRST_STEP}\n")
     assert signal.getsignal(number) == before
 
 
-def test_words_that_name_nothing_or_are_no_utf_8_are_64_with_their_place(capsys, recipe):
+def test_empty_words_and_words_without_utf_8_are_64_with_their_place(capsys, recipe):
     code, text = says(capsys, "report", "")
     assert (code, "word 2 of the command line is empty" in text) == (64, True)
     code, text = says(capsys, "train", recipe, f"train.out={os.fsdecode(b'run' + bytes([255]))}")
@@ -154,12 +154,12 @@ def test_words_that_name_nothing_or_are_no_utf_8_are_64_with_their_place(capsys,
 
 
 @pytest.mark.parametrize("zeros", [15, 18, 25])
-def test_a_head_too_large_for_any_memory_is_64_with_its_size(capsys, recipe, zeros):
+def test_a_head_larger_than_memory_is_64_with_its_size(capsys, recipe, zeros):
     code, text = says(capsys, "train", recipe, f"objective.embed=1{'0' * zeros}")
     assert (code, "objective.0: there is not enough memory to build it with {'embed': 1000" in text) == (64, True)
 
 
-def test_a_run_folder_that_is_a_file_is_73_and_called_so(capsys, recipe):
+def test_a_run_folder_that_is_a_file_is_73(capsys, recipe):
     code, text = says(capsys, "train", recipe, f"train.out={recipe}")
     assert (code, "recipe.yaml cannot be written: it is no folder" in text) == (73, True)
 

@@ -73,7 +73,7 @@ def averaged_by_ddp(cut):
     return {name: p.grad for name, p in wrapped.module[0].named_parameters()}
 
 
-def test_ddp_takes_it_and_averages_to_the_gradient_of_one_process():
+def test_ddp_with_the_batch_norm_gives_the_gradient_of_one_process():
     x, w = batch(2)
     whole = train(make(2), [x], [w])[2]
     for grads in processes(averaged_by_ddp, 5):
@@ -88,7 +88,7 @@ def one_value():
     return train(norm, [mine], [torch.ones_like(mine)]), x
 
 
-def test_one_value_is_its_own_mean_and_teaches_no_variance():
+def test_a_single_value_updates_the_running_mean_only():
     (one, x), ((two, _), (other, _)) = one_value(), processes(one_value)
     y, grad, parameters, buffers = one
     bias = dict(make(0).named_parameters())["bias"]
@@ -108,7 +108,7 @@ def nothing_anywhere():
     return y.shape, dict(norm.named_buffers())
 
 
-def test_a_batch_that_is_empty_everywhere_teaches_nothing():
+def test_a_batch_without_rows_updates_no_statistics():
     for shape, buffers in processes(nothing_anywhere):
         assert shape == (0, 4, 3, 3)
         assert_close(buffers, dict(nn.BatchNorm2d(4).named_buffers()))
@@ -127,7 +127,7 @@ def convert_a_network():
     assert_close(made(x), before)
 
 
-def test_a_network_keeps_its_weights_keys_mode_and_eval_output():
+def test_a_converted_network_keeps_weights_keys_mode_and_eval_output():
     processes(convert_a_network)
 
 
@@ -147,12 +147,12 @@ def half():
     return norm(torch.randn(4, 3, dtype=torch.bfloat16)).dtype, norm.running_mean.dtype
 
 
-def test_half_precision_comes_back_as_it_went_in_with_full_statistics():
+def test_half_precision_is_kept_with_statistics_in_float32():
     assert processes(half) == [(torch.bfloat16, torch.float32)] * 2
 
 
 @pytest.mark.parametrize("dims", MAKERS)
-def test_on_one_process_it_is_torchs_bit_for_bit(dims):
+def test_on_one_process_it_equals_torchs_bit_for_bit(dims):
     x, w = batch(dims)
     assert_close(
         train(convert_batchnorm(make(dims)), [x, x], [w, w]), train(make(dims), [x, x], [w, w]), atol=0, rtol=0
@@ -160,7 +160,7 @@ def test_on_one_process_it_is_torchs_bit_for_bit(dims):
 
 
 @pytest.mark.parametrize("rows_absent", [False, True])
-def test_on_several_cuda_processes_torchs_takes_its_place_unless_rows_are_absent(rows_absent, monkeypatch):
+def test_several_cuda_processes_use_torchs_unless_rows_are_absent(rows_absent, monkeypatch):
     monkeypatch.setattr("mvssl.distributed.batch_norm.world", lambda: 2)
     made = convert_batchnorm(nn.Sequential(nn.BatchNorm1d(3)), "cuda", rows_absent=rows_absent)
     assert type(made[0]) is (SyncBatchNorm if rows_absent else nn.SyncBatchNorm)

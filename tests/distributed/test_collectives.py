@@ -192,7 +192,7 @@ def test_two_processes_give_the_value_and_gradient_of_one(two, name):
 
 
 @pytest.mark.parametrize("name", [name for name, (*_, present) in CASES.items() if present is NOWHERE])
-def test_a_view_that_nobody_has_gets_gradient_zero(two, name):
+def test_a_view_without_samples_gets_gradient_zero(two, name):
     _, _, _, gradients = two[0][name]
     assert all((g == 0).all() for key, g in gradients.items() if key.startswith("encoders.b."))
 
@@ -222,7 +222,7 @@ def two_uneven():
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_an_estimator_on_unequal_counts_is_that_of_all_pairs(two_uneven, name):
+def test_an_estimator_on_unequal_counts_uses_all_pairs(two_uneven, name):
     value, gradient, _ = uneven(name, torch.float64)
     for rank in two_uneven:
         two_value, two_gradient, own = rank[name]
@@ -268,14 +268,14 @@ def test_the_collectives_and_their_adjoints_by_hand():
             assert (found[name][1] / 2).tolist() == pytest.approx(gradient), name
 
 
-def test_on_one_process_everything_is_the_identity():
+def test_on_one_process_collectives_are_the_identity():
     x = torch.randn(3)
     assert collectives.world() == 1
     assert collectives.gather(x) is collectives.total(x) is collectives.logsumexp(x) is x
     assert collectives.mean(torch.tensor(0.0), torch.tensor(0)).item() == 0
 
 
-def test_safe_logsumexp_is_torchs_and_has_gradient_zero_where_torchs_is_nan():
+def test_safe_logsumexp_equals_torchs_with_zero_for_nan_gradients():
     x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
     assert_close(collectives.safe_logsumexp(x, (0, 1)), torch.logsumexp(x, (0, 1)))
     assert_close(collectives.safe_logsumexp(x + 1e4, 1), torch.logsumexp(x, 1) + 1e4)
@@ -299,6 +299,6 @@ def waited():
     return made, groups[0] is groups[1] is collectives.cpu_group(), groups[0].name(), options._timeout
 
 
-def test_processes_wait_for_the_main_one_for_hours_in_one_group_beside_the_default_one():
+def test_the_cpu_group_is_made_once_and_waits_for_hours():
     assert collectives.cpu_group() is None
     assert processes(waited) == [([0, 1], True, "gloo", collectives.PATIENCE)] * 2

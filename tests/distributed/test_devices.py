@@ -55,7 +55,7 @@ def seen(monkeypatch):
 
 
 @pytest.mark.parametrize(("precision", "inside"), [("fp32", IEEE), ("tf32", TF32), ("bf16", TF32)])
-def test_inside_all_kinds_of_operations_agree_and_outside_nothing_has_changed(precision, inside):
+def test_arithmetic_sets_all_operations_and_restores_the_settings(precision, inside):
     before = settings()
     with arithmetic(precision, tune=True):
         assert flags() == (inside, True)
@@ -68,7 +68,7 @@ def test_inside_all_kinds_of_operations_agree_and_outside_nothing_has_changed(pr
     assert settings() == before
 
 
-def test_settings_by_torchs_older_switches_come_back_too(monkeypatch):
+def test_settings_by_torchs_older_switches_are_restored(monkeypatch):
     before = settings()
     torch.backends.cuda.matmul.allow_tf32 = True
     try:
@@ -81,7 +81,7 @@ def test_settings_by_torchs_older_switches_come_back_too(monkeypatch):
     assert settings() == before
 
 
-def test_every_command_of_one_python_process_computes_as_its_recipe_says(tmp_path, seen, capsys):
+def test_each_command_of_a_process_uses_the_precision_of_its_recipe(tmp_path, seen, capsys):
     small_runs.write_shards(tmp_path / "train")
     before = settings()
     for precision, inside in (("tf32", TF32), ("fp32", IEEE), ("bf16", TF32)):
@@ -105,7 +105,7 @@ def test_every_command_of_one_python_process_computes_as_its_recipe_says(tmp_pat
         assert settings() == before
 
 
-def test_where_the_number_of_rows_changes_cudnn_is_not_tuned(tmp_path):
+def test_cudnn_is_not_tuned_if_the_number_of_rows_varies(tmp_path):
     for missing, tuned in (("drop", True), ("mask", False)):
         with arithmetic_of(small_runs.recipe(tmp_path, tmp_path / "run", data__missing=missing)):
             assert torch.backends.cudnn.benchmark is tuned
@@ -132,7 +132,7 @@ def test_ordinary_networks_are_channels_last_everywhere():
         assert layout(timm.create_model(name)) == torch.channels_last, name
 
 
-def test_a_contiguous_model_sees_contiguous_images_in_every_layer():
+def test_a_contiguous_model_gets_contiguous_images_in_every_layer():
     table = recipe.Encoder(name="resnet10_small", options={"channels": [4, 8, 8, 16]})
     model, seen = MultiView({"a": Encoder(table, (3, 16, 16))}, []), []
     for module in model.modules():

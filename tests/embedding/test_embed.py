@@ -54,7 +54,7 @@ def read(out):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_file_holds_what_the_encoder_makes_of_every_sample_in_order(root, tmp_path, name):
+def test_the_file_holds_the_features_of_every_sample_in_order(root, tmp_path, name):
     loaded = paired_runs.make_run(root, tmp_path / "run")
     made = embed(loaded, tmp_path / name)
     found = read(tmp_path / name)
@@ -65,7 +65,7 @@ def test_the_file_holds_what_the_encoder_makes_of_every_sample_in_order(root, tm
     assert (made.samples, made.widths, made.label) == (paired_runs.SAMPLES, {"rgb": 8, "Depth": 8}, ())
 
 
-def test_what_an_evaluation_computed_is_not_computed_again(root, tmp_path):
+def test_features_of_an_evaluation_are_not_computed_again(root, tmp_path):
     loaded = paired_runs.make_run(root, tmp_path / "run")
     evaluate(loaded, probes=["knn"], show=False, baselines=False)
     assert embed(loaded, tmp_path / "a.npz").computed == 0
@@ -79,7 +79,7 @@ def embedded(folder, out):
         return [embed(load.load_run(folder), out / name, batch_size=8) for name in NAMES]
 
 
-def test_two_processes_write_the_bytes_that_one_writes(root, tmp_path, processes):
+def test_two_processes_write_the_same_bytes_as_one(root, tmp_path, processes):
     paired_runs.make_run(root, tmp_path / "run")
     one = embedded(tmp_path / "run", tmp_path / "one")
     main, other = processes(embedded, tmp_path / "run", tmp_path / "two")
@@ -91,7 +91,7 @@ def test_two_processes_write_the_bytes_that_one_writes(root, tmp_path, processes
     assert len(files) == 4  # a tar for each of the source's, and about.json
 
 
-def test_shards_come_back_whole_as_columns_of_a_recipe(root, tmp_path):
+def test_shards_of_features_are_read_as_columns_of_a_recipe(root, tmp_path):
     loaded = paired_runs.make_run(root, tmp_path / "run")
     embed(loaded, tmp_path / "a")
     checked = verify_shards(str(tmp_path / "a"), progress=False)
@@ -132,7 +132,7 @@ def test_a_sample_that_lacks_a_sensor_is_left_out_or_masked(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sample_without_a_label_is_kept_and_has_none(root, tmp_path, name):
+def test_a_sample_without_a_label_is_kept(root, tmp_path, name):
     shard = root / "train" / "000001.tar"
     rewrite(shard, lambda member, data: None if member == "00000021.cls" else data)
     loaded = paired_runs.make_run(root, tmp_path / "run")
@@ -143,7 +143,7 @@ def test_a_sample_without_a_label_is_kept_and_has_none(root, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_label_that_a_samples_json_lacks_is_none_and_the_sample_is_not_bad(root, tmp_path, name):
+def test_a_sample_whose_json_lacks_the_label_is_not_bad(root, tmp_path, name):
     others = {"00000021": "{}", "00000022": '{"digit": null}'}
     for shard in (root / "train").glob("*.tar"):
         rewrite_as_json(shard, others)
@@ -194,7 +194,7 @@ def test_labels_that_are_pictures_are_refused(root, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_without_any_label_there_is_no_such_column(root, tmp_path, name):
+def test_without_any_label_there_is_no_label_column(root, tmp_path, name):
     for shard in (root / "train").glob("*.tar"):
         rewrite(shard, lambda member, data: None if member.endswith("cls") else data)
     loaded = paired_runs.make_run(root, tmp_path / "run")
@@ -224,7 +224,7 @@ def rewrite(shard, change):
                 new.addfile(member, io.BytesIO(data))
 
 
-def test_shards_that_use_the_same_keys_stay_apart(tmp_path):
+def test_shards_with_the_same_keys_are_told_apart_by_shard(tmp_path):
     for half in "ab":
         small_runs.write_shards(tmp_path / "data" / half, (5,))
     loaded = paired_runs.make_run(tmp_path / "data", tmp_path / "run")
@@ -238,7 +238,7 @@ def test_shards_that_use_the_same_keys_stay_apart(tmp_path):
     assert verify_shards(str(tmp_path / "x"), progress=False).faults == []
 
 
-def test_images_of_another_size_are_refused_with_what_mends_it(root, tmp_path):
+def test_images_of_another_size_are_refused_with_a_hint(root, tmp_path):
     small_runs.write_shards(root / "large", (5,), size=12)
     loaded = paired_runs.make_run(root, tmp_path / "run")
     with pytest.raises(
@@ -251,7 +251,7 @@ def test_images_of_another_size_are_refused_with_what_mends_it(root, tmp_path):
     assert (tmp_path / "x.npz").is_file()
 
 
-def test_the_command_says_what_it_wrote_what_is_missing_and_how_to_load_it(tmp_path, capsys):
+def test_the_command_reports_contents_missing_samples_and_loading(tmp_path, capsys):
     small_runs.write_shards(tmp_path / "data" / "train", without_depth=3)
     paired_runs.make_run(tmp_path / "data", tmp_path / "run")
     out = tmp_path / "new" / "a.npz"
@@ -270,7 +270,7 @@ def test_the_command_says_what_it_wrote_what_is_missing_and_how_to_load_it(tmp_p
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_exists_is_never_written_over(root, tmp_path, name, capsys):
+def test_an_existing_path_is_never_overwritten(root, tmp_path, name, capsys):
     paired_runs.make_run(root, tmp_path / "run")
     out = tmp_path / name
     if out.suffix:
@@ -285,7 +285,7 @@ def test_what_exists_is_never_written_over(root, tmp_path, name, capsys):
     assert out.read_text() == "mine" if out.suffix else [path.name for path in out.iterdir()] == ["mine"]
 
 
-def test_a_word_with_an_equals_sign_is_a_change_of_the_recipe_and_no_shard(root, tmp_path, capsys):
+def test_a_word_with_an_equals_sign_is_an_override_and_no_shard(root, tmp_path, capsys):
     paired_runs.make_run(root, tmp_path / "run")
     small_runs.write_shards(root / "split=new", (5,))
     for word, said in (("foo=bar", "foo"), ("split=new/*.tar", "split"), ("a.b=c", "a")):
@@ -296,7 +296,7 @@ def test_a_word_with_an_equals_sign_is_a_change_of_the_recipe_and_no_shard(root,
     assert "5 samples of ./split=new" in capsys.readouterr().out
 
 
-def test_a_key_too_long_for_the_name_of_a_field_is_refused_in_shards_and_kept_elsewhere(root, tmp_path):
+def test_a_key_too_long_for_shards_is_kept_in_other_formats(root, tmp_path):
     loaded = paired_runs.make_run(root, tmp_path / "run")
     small_runs.write_shards(root / "short", (3,), without_depth=3)
     for length in (247, 248):  # with .rgb.npy 255 and 256 bytes; .png is shorter
@@ -312,7 +312,7 @@ def test_a_key_too_long_for_the_name_of_a_field_is_refused_in_shards_and_kept_el
         assert file["key"].tolist() == ["k" * 240 + f"{number:08d}" for number in range(3)]
 
 
-def test_an_unknown_suffix_view_or_layer_and_a_run_without_pyarrow_are_refused_first(root, tmp_path, monkeypatch):
+def test_unknown_suffixes_views_and_layers_are_refused_first(root, tmp_path, monkeypatch):
     loaded = paired_runs.make_run(root, tmp_path / "run")
     with pytest.raises(RecipeError, match=r"nothing writes \.csv; FILE\.npz, FILE\.parquet, or a folder"):
         embed(loaded, tmp_path / "a.csv")

@@ -29,7 +29,7 @@ def whole(out):
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a"])
-def test_piece_by_piece_gives_the_bytes_of_all_at_once(loaded, tmp_path, monkeypatch, name):
+def test_several_blocks_give_the_bytes_of_a_single_block(loaded, tmp_path, monkeypatch, name):
     embed(loaded, tmp_path / "once" / name)
     monkeypatch.setattr(table.Table, "blocks", lambda rows: (slice(i, min(i + 7, 40)) for i in range(0, 40, 7)))
     embed(loaded, tmp_path / "pieces" / name)
@@ -47,7 +47,7 @@ def test_a_parquet_of_many_row_groups_holds_the_same_table(loaded, tmp_path, mon
     assert b"run" in one.schema.metadata[b"mvssl"]
 
 
-def test_blocks_fit_into_memory_whatever_the_width():
+def test_blocks_fit_into_memory_for_any_width():
     rows = table.Table.__new__(table.Table)
     rows.rows, rows.widths = np.arange(10_000_000), {"a": 2048, "b": 6144}
     blocks = list(rows.blocks())
@@ -76,7 +76,7 @@ def test_a_write_that_stops_half_way_leaves_nothing(loaded, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("size", [0, 100, 500, 2000])
 @pytest.mark.parametrize("name", ["x.npz", "x.parquet", "x"])
-def test_a_disk_that_is_full_at_any_place_is_a_failed_write_and_leaves_nothing(loaded, tmp_path, name, size):
+def test_a_disk_that_is_full_at_any_byte_leaves_no_files(loaded, tmp_path, name, size):
     embed(loaded, tmp_path / "first.npz")  # what is computed lies in the cache
     there = sorted(place.name for place in tmp_path.iterdir())
     with files_of_at_most(size), pytest.raises(StorageError, match=rf"{name} cannot be written.*nothing was kept"):
@@ -86,7 +86,7 @@ def test_a_disk_that_is_full_at_any_place_is_a_failed_write_and_leaves_nothing(l
 
 @pytest.mark.parametrize("links", [True, False])
 @pytest.mark.parametrize("name", NAMES)
-def test_what_came_while_it_was_written_is_kept(loaded, tmp_path, monkeypatch, name, links):
+def test_a_file_that_appears_during_writing_is_kept(loaded, tmp_path, monkeypatch, name, links):
     real = formats.WRITERS[(tmp_path / name).suffix]
 
     def slow(*given):
@@ -117,7 +117,7 @@ def test_without_links_a_file_is_renamed(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
-def test_an_empty_folder_is_filled_and_a_folder_that_cannot_be_is_refused(loaded, tmp_path):
+def test_an_empty_folder_is_filled_and_an_impossible_one_refused(loaded, tmp_path):
     (tmp_path / "a").mkdir()
     embed(loaded, tmp_path / "a")
     assert len(whole(tmp_path / "a")) == 4
@@ -127,7 +127,7 @@ def test_an_empty_folder_is_filled_and_a_folder_that_cannot_be_is_refused(loaded
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_features_that_are_no_numbers_are_refused_with_the_sample(loaded, tmp_path, name):
+def test_features_that_are_not_finite_are_refused_with_the_sample(loaded, tmp_path, name):
     with torch.no_grad():
         for parameter in loaded.model.encoder_of("Depth").parameters():
             parameter.mul_(40)
@@ -141,7 +141,7 @@ def test_features_that_are_no_numbers_are_refused_with_the_sample(loaded, tmp_pa
     assert not (tmp_path / f"nan_{name}").exists()
 
 
-def test_views_that_cannot_stand_together_in_a_file_are_refused(tmp_path):
+def test_names_of_views_that_collide_in_a_file_are_refused(tmp_path):
     with pytest.raises(RecipeError, match="Label"):
         table.check_names(["rgb", "Label"])
     with pytest.raises(RecipeError, match="of a, A two are one"):

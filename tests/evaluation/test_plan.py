@@ -27,7 +27,7 @@ def test_a_recipe_gives_keywords_to_the_probes_that_it_names():
         ({"linear": {"seed": 3}}, r"evaluate.options.linear.seed: unknown key"),  # and --seed that
     ],
 )
-def test_options_that_a_probe_does_not_have_or_that_stand_elsewhere_are_refused(options, said):
+def test_unknown_and_already_decided_options_are_refused(options, said):
     with pytest.raises(RecipeError, match=said):
         plan_probes(Evaluate(options=options), ["knn"], "vector")
 

@@ -64,7 +64,7 @@ def of_widths(*maps, vector: int):
     return SimpleNamespace(model=SimpleNamespace(encoder_of=lambda view: encoder), views=SimpleNamespace(shapes=["x"]))
 
 
-def test_a_network_without_a_full_layer_has_no_fc_and_a_last_map_that_is_the_vector_is_not_measured_twice():
+def test_a_last_map_that_equals_the_vector_is_measured_once():
     pooled = of_widths((64, 8, 8), (128, 4, 4), vector=128)
     assert PROTOCOLS["dim"].layers(pooled) == {"conv": "1", "Y": "vector"}
     assert list(PROTOCOLS["cmc"].layers(pooled)) == ["0", "1", "vector"]
@@ -101,7 +101,7 @@ def test_only_what_trains_by_epochs_can_be_shortened_by_epochs(loaded, tmp_path)
         evaluate(make_run(tmp_path, objective={"name": "mib", "latent": 4}), protocol="mib", epochs=2)
 
 
-def test_the_records_say_whose_protocol_it_was_and_where_ours_is_another(loaded, capsys):
+def test_records_name_the_protocol_and_its_deviations(loaded, capsys):
     records = evaluate(loaded, protocol="amdim", epochs=1)
     assert {(r["probe"], r["encoder"]) for r in records if r["layer"] != "pixels"} == {
         (probe, encoder) for probe in ("linear", "mlp") for encoder in ("untrained", "trained")
@@ -123,12 +123,12 @@ def test_the_records_say_whose_protocol_it_was_and_where_ours_is_another(loaded,
     assert kept == [*records, *own]
 
 
-def test_a_protocol_says_for_which_data_and_networks_the_papers_settings_are():
+def test_deviations_name_the_data_of_the_papers_settings():
     assert "15 and 25 of 30 for ImageNet" in " ".join(PROTOCOLS["amdim"].deviations)
     assert "50 (for ResNet v3)" in " ".join(PROTOCOLS["cmc"].deviations)
 
 
-def test_the_papers_join_views_as_they_are_and_so_does_their_protocol(tmp_path, monkeypatch):
+def test_protocols_join_views_without_standardising_them(tmp_path, monkeypatch):
     """CMC's first view of two has far larger features, which standardising would hide."""
     views = {"a": {"from": "image", "size": 8, "normalize": "none"}, "b": {"from": "image", "size": 4}}
     given = make_run(tmp_path, views=views, encoder={"name": "test_resnet"})
@@ -158,7 +158,7 @@ def test_layers_stand_in_one_table_by_the_papers_names(loaded, capsys):
     assert "vector" in shown
 
 
-def test_cmcs_classifier_is_a_line_from_small_weights_at_the_rate_that_held_out_samples_like():
+def test_cmcs_classifier_chooses_its_rate_on_held_out_samples():
     model = build(LINEARS["cmc"], 4096, 4)
     assert model[1].weight.std().item() == pytest.approx(0.01, rel=0.05)
     assert not model[1].bias.any()
@@ -173,7 +173,7 @@ def test_amdims_line_has_neither_dropout_nor_hidden_units():
     assert [type(layer).__name__ for layer in build(LINEARS["amdim"], 8, 3)] == ["Identity", "Linear"]
 
 
-def test_mibs_few_labels_are_scikit_learns_stopped_early_on_features_scaled_by_the_labelled_ones():
+def test_mibs_few_labels_equal_scikit_learn_stopped_early():
     train, test = clusters(400, 2), clusters(200, 2, seed=1)
     found = fewlabel(train, test, shots=5, draws=2, head="mib")
     for number, value in enumerate(found.draws.tolist()):

@@ -69,7 +69,7 @@ def test_an_export_scores_what_its_run_scores(recipe, tmp_path):
     assert not (tmp_path / "out" / "evaluation.json").exists()
 
 
-def test_one_encoder_of_an_export_is_measured_on_the_views_that_it_was_trained_on(recipe, tmp_path):
+def test_an_exported_encoder_is_measured_on_its_own_views(recipe, tmp_path):
     export(make_run(recipe, tmp_path / "run"), tmp_path / "out")
     found = evaluate(open_subject(str(tmp_path / "out" / "b"), recipe=recipe), probes=["knn"], show=False)
     assert {r["view"] for r in found} == {"b"}
@@ -117,20 +117,20 @@ def test_views_may_be_chosen_by_name(recipe):
 @pytest.mark.parametrize(
     ("given", "options", "error", "said"),
     [
-        ("nowhere", {}, DataError, "no run folder"),
-        ("timm:test_resnet", {"recipe": None}, RecipeError, "give --recipe RECIPE"),
+        ("nowhere", {}, DataError, "not a run folder"),
+        ("timm:test_resnet", {"recipe": None}, RecipeError, "--recipe RECIPE"),
         ("timm:resnet19", {}, RecipeError, "did you mean"),
         ("timm:test_resnet", {"views": ["c"]}, RecipeError, "no view 'c'"),
         ("timm:test_resnet", {"weights": "nowhere"}, RecipeError, "neither a run"),
-        ("RUN", {"weights": "x"}, RecipeError, "has its own"),
-        ("RUN", {}, RecipeError, "is a run, which brings its own recipe; --recipe is for exports and timm:NAME"),
+        ("RUN", {"weights": "x"}, RecipeError, "--weights are for timm:NAME"),
+        ("RUN", {}, RecipeError, "--recipe is for exports and timm:NAME"),
         (
             "RUN",
             {"recipe": None, "overrides": ["evalute.draws=3"]},
             RecipeError,
             "evalute; did you mean 'evaluate'",
         ),
-        ("RUN", {"recipe": None, "overrides": ["objective.temperature=1"]}, RecipeError, "only evaluate"),
+        ("RUN", {"recipe": None, "overrides": ["objective.temperature=1"]}, RecipeError, "objective.temperature=1"),
         ("EXPORT", {"overrides": ["views.a.channels=[0]"]}, RecipeError, "fits none of the views"),
     ],
 )

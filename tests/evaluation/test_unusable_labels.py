@@ -77,7 +77,7 @@ def test_classes_that_train_or_test_lacks_are_named(tmp_path, capsys):
     assert "test: 1 class (7) of which train has no sample" in told
 
 
-def test_numbers_for_labels_train_are_evaluated_where_no_label_is_needed_and_refused_elsewhere(tmp_path, capsys):
+def test_labels_that_are_not_classes_only_stop_probes_with_labels(tmp_path, capsys):
     shards(tmp_path, np.linspace(0, 1, 24, dtype=np.float32))
     run = trained(tmp_path, tmp_path / "run", train__check_every=1)
     assert capsys.readouterr().err.count("the labels are no classes, so checks go without kNN") == 1
@@ -90,14 +90,14 @@ def test_numbers_for_labels_train_are_evaluated_where_no_label_is_needed_and_ref
     assert report(tmp_path / "run").file.is_file()
 
 
-def test_a_run_that_is_to_be_evaluated_is_told_before_training_that_its_labels_are_no_classes(tmp_path):
+def test_labels_that_are_not_classes_are_refused_before_training(tmp_path):
     shards(tmp_path, np.linspace(0, 1, 24, dtype=np.float32))
     check_inputs(recipe(tmp_path, tmp_path / "run", train__then=["report"]), tmp_path / "run")
     with pytest.raises(DataError, match="is no class"):
         check_inputs(recipe(tmp_path, tmp_path / "run", train__then=["evaluate"]), tmp_path / "run")
 
 
-def test_memory_that_runs_out_in_a_probe_leaves_the_others_and_elsewhere_is_one_sentence(tmp_path, monkeypatch, capsys):
+def test_a_probe_out_of_memory_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     run = trained(shards(tmp_path, [0, 1, 2] * 8), tmp_path / "run")
 
     def raising(error):

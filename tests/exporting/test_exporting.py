@@ -118,7 +118,7 @@ def test_an_export_is_a_start_for_the_next_run(tmp_path):
     assert_close(Encoder(table, (3, 16, 16)).model.state_dict(), encoder.model.state_dict())
 
 
-def test_a_head_for_new_classes_stands_on_the_exported_weights(tmp_path):
+def test_a_head_for_new_classes_uses_the_exported_weights(tmp_path):
     encoder = trained("resnet18", (3, 32, 32))
     export_encoder(encoder, tmp_path / "x", Card())
     model = timm.create_model(f"local-dir:{tmp_path / 'x'}", pretrained=True, num_classes=7).eval()
@@ -145,7 +145,7 @@ def test_a_model_that_reloads_differently_is_not_exported(tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_is_full_leaves_no_export_nor_a_folder_made_for_it(tmp_path):
+def test_a_full_disk_leaves_neither_an_export_nor_its_folder(tmp_path):
     encoder = trained("mlp", (30,), widths=[40])
     for size in (0, 100, 3000):  # of config.json nothing, of config.json a part, of the weights a part
         with files_of_at_most(size), pytest.raises(StorageError, match=r"new/x cannot be written.*too large"):
@@ -160,7 +160,7 @@ def test_a_disk_that_is_full_leaves_no_export_nor_a_folder_made_for_it(tmp_path)
 
 
 @pytest.mark.parametrize("signal", [KeyboardInterrupt, SystemExit])
-def test_an_export_that_is_interrupted_is_whole_or_absent(tmp_path, monkeypatch, signal):
+def test_an_interrupted_export_is_complete_or_absent(tmp_path, monkeypatch, signal):
     old, new = trained("mlp", (30,), widths=[40]), trained("mlp", (30,), widths=[40])
 
     def interrupted(*_):
@@ -188,7 +188,7 @@ def test_an_export_that_is_interrupted_is_whole_or_absent(tmp_path, monkeypatch,
     assert [place.name for place in tmp_path.iterdir()] == ["x"]
 
 
-def test_of_several_encoders_all_are_exported_or_none(tmp_path, monkeypatch):
+def test_either_all_encoders_are_exported_or_none(tmp_path, monkeypatch):
     folder = tmp_path / "out"
     monkeypatch.setattr(Card, "of_run", lambda run, group: Card() if group == "a" else Card(mean=(1.0, 2.0)))
     run = SimpleNamespace(
@@ -202,13 +202,13 @@ def test_of_several_encoders_all_are_exported_or_none(tmp_path, monkeypatch):
     assert sorted(file.name for file in (folder / "b").iterdir()) == ["README.md", "config.json", "model.safetensors"]
 
 
-def test_a_folder_that_cannot_be_made_is_no_failed_write(tmp_path):
+def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"file/x cannot be written: .*file is no folder"):
         export_encoder(trained("mlp", (3,), widths=[4]), tmp_path / "file" / "x", Card())
 
 
-def test_only_an_earlier_export_is_written_over(tmp_path):
+def test_only_an_earlier_export_is_replaced(tmp_path):
     encoder = trained("mlp", (3,), widths=[4])
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").write_text('{"architecture": "resnet18"}')
@@ -256,7 +256,7 @@ def a_run(folder, groups):
     )
 
 
-def test_one_encoder_goes_to_the_folder_itself_with_a_card_that_says_what_it_is(tmp_path):
+def test_one_encoder_goes_to_the_folder_itself_with_a_model_card(tmp_path):
     record = {"probe": "knn", "view": "left", "encoder": "trained", "metric": "accuracy", "unit": "%", "value": 0.8125}
     record |= {"layer": "vector", "n_train": 1, "n_test": 1, "higher_is_better": True}
     record |= {"standard_error": 0.004, "protocol": {}, "subject": {"step": 1234}}
@@ -289,7 +289,7 @@ def test_one_encoder_goes_to_the_folder_itself_with_a_card_that_says_what_it_is(
     assert parse_recipe(parse_yaml(card.split("```yaml\n")[1].split("```")[0], "card")).train.steps == 5
 
 
-def test_several_encoders_go_to_folders_of_their_own(tmp_path):
+def test_several_encoders_go_to_subfolders(tmp_path):
     reports = export(a_run(tmp_path, ["left", "right"]), tmp_path / "out")
     assert [r.folder for r in reports] == [tmp_path / "out" / "left", tmp_path / "out" / "right"]
     assert all((r.folder / "model.safetensors").is_file() for r in reports)
@@ -304,7 +304,7 @@ def test_an_encoder_that_has_diverged_is_not_exported(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_ends_with_74_on_a_full_disk_and_leaves_nothing(tmp_path):
+def test_a_full_disk_exits_with_74_and_leaves_no_files(tmp_path):
     small_runs.write_shards(tmp_path / "train")
     train(small_runs.recipe(tmp_path, tmp_path / "run", train__steps=1))
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({2**12}, {2**12}))"

@@ -76,7 +76,7 @@ def test_two_processes_find_what_one_finds(root, tmp_path, processes):
         assert two[step] == pytest.approx(values, rel=2e-3, abs=2e-3)
 
 
-def test_a_check_moves_with_the_weights_alone_and_leaves_modes_and_buffers(root, tmp_path):
+def test_a_check_depends_on_weights_only_and_keeps_modes_and_buffers(root, tmp_path):
     trainer = prepare_trainer(
         recipe := small_runs.parse_recipe(tables(root, tmp_path / "run")), make_accelerator(recipe)
     )
@@ -97,7 +97,7 @@ def test_a_check_moves_with_the_weights_alone_and_leaves_modes_and_buffers(root,
     assert held_out.measure(run, held)[0]["loss"] != first["loss"]
 
 
-def test_buffers_are_restored_even_where_eval_mode_changes_them():
+def test_buffers_are_restored_even_if_eval_mode_changes_them():
     class Counting(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -135,9 +135,7 @@ def straight(root, tmp_path_factory) -> Path:
         (13, signal.SIGKILL, ""),
     ],
 )
-def test_a_signal_in_the_middle_of_a_check_is_honoured_and_the_check_made_up_for(
-    root, tmp_path, straight, time, number, said
-):
+def test_a_signal_during_a_check_stops_the_run_and_the_check_is_repeated(root, tmp_path, straight, time, number, said):
     given = watched(root, tmp_path, "run", time, int(number))
     left = in_a_process(given, tmp_path)
     assert left.returncode == (143 if number == signal.SIGTERM else -9), left.stderr
@@ -161,7 +159,7 @@ def in_a_process(given: dict, folder: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_the_best_checkpoint_survives_and_can_be_asked_for(root, tmp_path):
+def test_the_best_checkpoint_is_kept_and_can_be_loaded(root, tmp_path):
     given = tables(root, tmp_path / "run", train__steps=12, train__check_every=1, train__save_every=12, optim__lr=0.03)
     train(small_runs.parse_recipe(given))
     losses = {step: line["val/loss"] for step, line in small_runs.checks(tmp_path / "run").items() if step}
@@ -185,14 +183,14 @@ def test_the_best_checkpoint_survives_and_can_be_asked_for(root, tmp_path):
     assert load_run(tmp_path / "run", checkpoint="best").step == best
 
 
-def test_a_run_without_checks_has_no_best_and_says_so(root, tmp_path):
+def test_loading_the_best_of_a_run_without_checks_is_an_error(root, tmp_path):
     train(small_runs.parse_recipe(tables(root, tmp_path / "run", train__check_every=0, train__steps=2)))
     assert not (tmp_path / "run" / "verdict.json").exists()
-    with pytest.raises(DataError, match="take --checkpoint last"):
+    with pytest.raises(DataError, match="--checkpoint last"):
         load_run(tmp_path / "run", checkpoint="best")
 
 
-def test_without_held_out_shards_features_alone_are_looked_at(root, tmp_path):
+def test_without_held_out_shards_only_features_are_checked(root, tmp_path):
     outcome = train(small_runs.parse_recipe(tables(root, tmp_path / "run", data__val=[])))
     line = small_runs.checks(tmp_path / "run")[6]
     assert {"rank/image", "spread/image"} < line.keys()
@@ -210,7 +208,7 @@ def test_knn_is_measured_where_there_are_labels(root, tmp_path, label):
     )
 
 
-def test_held_out_samples_without_a_label_count_in_the_loss_and_not_in_the_accuracy(tmp_path):
+def test_samples_without_a_label_count_in_the_loss_only(tmp_path):
     small_runs.write_shards(tmp_path / "train")
     small_runs.write_shards(tmp_path / "val", counts=(17, 12), unlabelled=20)
     lines = {}
@@ -252,7 +250,7 @@ def test_a_python_dataset_can_be_held_out(tmp_path):
     assert {"val/loss", "val/knn/image"} < small_runs.checks(tmp_path / "run")[6].keys()
 
 
-def test_held_out_shards_that_do_not_fit_are_refused_in_words(root, tmp_path):
+def test_unusable_held_out_shards_are_refused(root, tmp_path):
     small_runs.write_shards(tmp_path / "large", counts=(9,), size=12)
     with pytest.raises(DataError, match=r"column image is \(3, 12, 12\), in the training data it is \(3, 8, 8\)"):
         train(small_runs.parse_recipe(tables(root, tmp_path / "run", data__val=str(tmp_path / "large/*.tar"))))

@@ -17,13 +17,13 @@ def seen(held=SOUND, **changes) -> Evidence:
     return Evidence(**{"step": 100, "early": 10, "held": held, **WELL, **changes})
 
 
-def test_a_run_with_sound_numbers_is_healthy_and_says_its_numbers():
+def test_a_run_with_good_numbers_is_healthy_and_reports_them():
     found = diagnose(seen(first={"bound/a-b": 0.01}, trained={"bound/a-b": 2.2}))
     assert (found.name, found.findings) == ("healthy", [])
     assert found.summary == "a-b 2.00 of 4.85 nats; a fills 60.0 of 128 directions"
 
 
-def test_of_one_sample_alone_nothing_is_said_of_bounds_and_nothing_advised():
+def test_one_sample_gives_no_finding_on_bounds_and_no_advice():
     blind = {"loss": 0.0, "bound/a-b": 0.0, "ceiling/a-b": 0.0}
     found = diagnose(seen(blind, batch=1, samples=1, first=blind, trained={"bound/a-b": 3.0}))
     assert (found.name, found.findings) == ("too few held-out samples to say", [])
@@ -46,42 +46,42 @@ def test_of_one_sample_alone_nothing_is_said_of_bounds_and_nothing_advised():
         ("bound not to be believed", {"held": {"bound/a-b": 9.0, "jsd/a-b": 1.3}}, "6.93"),
     ],
 )
-def test_each_ill_has_a_word_its_number_and_something_to_try(word, changes, number):
+def test_each_fault_has_a_name_its_number_and_advice(word, changes, number):
     found = diagnose(seen(**changes))
     assert found.name == word
     assert number in found.findings[0].sentence
     assert len(found.findings[0].advice) > 20
 
 
-def test_a_critic_that_tells_samples_apart_is_well_however_low_one_score_makes_its_bound_in_nats():
+def test_a_good_critic_is_healthy_despite_a_low_bound_in_nats():
     well = {"loss": -1.0, "bound/a-b": -3e5, "jsd/a-b": 1.0}
     assert diagnose(seen(held=well, trained=well)).name == "healthy"
 
 
-def test_an_interval_without_a_step_is_no_healthy_run():
+def test_an_interval_without_a_step_is_not_healthy():
     found = diagnose(seen(trained={"loss": None, "skipped": 20}))
     assert found.name == "diverged"
     assert "no step" in found.findings[0].sentence
 
 
-def test_every_word_is_in_the_order_from_worst_to_best_once():
+def test_every_diagnosis_is_ranked_once():
     assert len(set(ORDER)) == len(ORDER)
     both = diagnose(seen(held={**SOUND, "bound/a-b": 0.0}, spread={"a": 0.001}))
     assert [finding.what for finding in both.findings] == ["collapsed", "critic uninformative"]
 
 
-def test_before_the_warm_up_is_over_only_collapse_is_called():
+def test_during_warm_up_only_collapse_is_reported():
     early = {"step": 5, "held": {**SOUND, "bound/a-b": 0.0}, "rank": {"a": 3.5}}
     assert diagnose(seen(**early)).name == "too early to say"
     assert diagnose(seen(**early, spread={"a": 0.0})).name == "collapsed"
 
 
 @pytest.mark.parametrize(("samples", "word"), [(9, "too few held-out samples to say"), (50, "healthy")])
-def test_nothing_found_among_a_handful_of_samples_is_no_health(samples, word):
+def test_few_samples_without_a_finding_are_not_healthy(samples, word):
     assert diagnose(seen(samples=samples)).name == word
 
 
-def test_where_one_of_several_is_ill_the_whole_is_partly_so():
+def test_a_fault_of_one_view_or_bound_is_reported_as_partly():
     two = {"rank": {"a": 60.0, "b": 1.0}, "spread": {"a": 0.7, "b": 0.001}, "width": {"a": 128, "b": 128}}
     assert diagnose(seen(**two)).name == "partly collapsed"
     three = {**SOUND, "bound/a-c": 0.01, "ceiling/a-c": 4.85}
@@ -93,7 +93,7 @@ def test_small_encoders_are_not_asked_for_ten_directions():
     assert diagnose(seen(rank={"a": 4.0}, width={"a": 512}, samples=12)).findings == []
 
 
-def test_bounds_are_found_beside_their_ceilings_under_any_label():
+def test_bounds_are_found_with_their_ceilings_under_any_label():
     metrics = {
         "loss": 1.0,
         "cmc/loss": 1.0,
@@ -128,7 +128,7 @@ BOTTLENECK |= {"negatives": "all", "estimator": "infonce"}
 
 
 @pytest.mark.parametrize("objective", [CONTRAST, BOTTLENECK])
-def test_a_run_left_alone_is_healthy(tmp_path, objective):
+def test_an_unchanged_run_is_healthy(tmp_path, objective):
     assert run(tmp_path, objective, sensors(2000, 1, noise=1.0), sensors(500, 2, noise=1.0)).name == "healthy"
 
 
@@ -138,7 +138,7 @@ def test_weights_that_decay_to_nothing_are_a_collapse(tmp_path):
     assert {"a", "b"} <= {finding.view for finding in found.findings}
 
 
-def test_a_rate_of_nothing_learns_nothing(tmp_path):
+def test_a_learning_rate_of_zero_learns_nothing(tmp_path):
     found = run(tmp_path, CONTRAST, lr=1e-9)
     assert found.name in ("critic uninformative", "learned nothing")
 
@@ -167,7 +167,7 @@ def test_views_that_are_the_same_put_the_bound_at_its_ceiling(tmp_path):
     assert run(tmp_path, CONTRAST, *alike).name == "bound at its ceiling"
 
 
-def test_few_samples_seen_often_are_memorised(tmp_path):
+def test_few_samples_used_often_are_memorised(tmp_path):
     noisy = sensors(64, 1, noise=20.0), sensors(500, 2, noise=20.0)
     assert run(tmp_path, CONTRAST, *noisy, weight_decay=0.0).name == "memorised"
 

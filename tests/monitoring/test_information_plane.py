@@ -27,13 +27,13 @@ def test_the_bounds_enclose_the_information_of_a_gaussian_channel(dims, noise):
     assert found.upper == pytest.approx(truth, abs=0.1)
 
 
-def test_far_above_its_ceiling_the_lower_bound_reads_log_n_and_the_upper_more():
+def test_above_its_ceiling_the_lower_bound_is_log_n_and_the_upper_is_more():
     found = information_plane.of_input(*gaussian(256, 16, 0.01))
     assert found.lower == pytest.approx(math.log(256), abs=1e-6)
     assert found.upper > 16 / 2 * math.log(1 + 1e4)
 
 
-def test_codes_that_do_not_look_at_the_input_hold_nothing():
+def test_codes_independent_of_the_input_have_no_information():
     zeros = torch.zeros(512, 3)
     found = information_plane.of_input(zeros, zeros + 1, torch.randn(512, 3))
     assert abs(found.lower) < 1e-9
@@ -48,14 +48,14 @@ def test_densities_are_those_of_torch():
     assert torch.allclose(information_plane.log_density(mean, scale, z), expected)
 
 
-def test_blocks_of_rows_give_what_one_block_gives(monkeypatch):
+def test_blocks_of_rows_give_the_result_of_one_block(monkeypatch):
     given = gaussian(100, 3, 0.5)
     whole = information_plane.of_input(*given)
     monkeypatch.setattr(information_plane, "CELLS", 700)
     assert information_plane.of_input(*given) == pytest.approx(whole)
 
 
-def test_a_code_that_is_the_label_holds_all_of_its_entropy_and_noise_holds_none():
+def test_a_code_equal_to_the_label_has_its_entropy_and_noise_has_none():
     labels, fit_labels = torch.arange(400) % 4, torch.arange(2000) % 4
     codes = torch.eye(4) * 20
     told = information_plane.of_label(codes[labels], labels, codes[fit_labels], fit_labels)
@@ -63,19 +63,19 @@ def test_a_code_that_is_the_label_holds_all_of_its_entropy_and_noise_holds_none(
     assert information_plane.of_label(torch.randn(400, 4), labels, torch.randn(2000, 4), fit_labels) < 0.02
 
 
-def test_half_of_the_bits_of_a_label_are_half_of_its_entropy():
+def test_half_of_the_bits_of_a_label_have_half_of_its_entropy():
     labels, fit_labels = torch.arange(400) % 4, torch.arange(2000) % 4
     told = information_plane.of_label((labels % 2)[:, None] * 9.0, labels, (fit_labels % 2)[:, None] * 9.0, fit_labels)
     assert told == pytest.approx(math.log(2), abs=0.02)
 
 
-def test_a_label_that_the_probe_never_saw_is_no_infinite_surprise():
+def test_a_label_unknown_to_the_probe_has_a_finite_loss():
     labels = torch.tensor([0, 1, 7])
     told = information_plane.of_label(torch.randn(3, 2), labels, torch.randn(20, 2), torch.arange(20) % 2)
     assert math.isfinite(told)
 
 
-def test_codes_that_are_no_numbers_have_no_plane():
+def test_codes_that_are_not_finite_have_no_plane():
     term = SimpleNamespace(
         posterior=lambda _, found: Normal(found.vector, torch.ones_like(found.vector), validate_args=False)
     )

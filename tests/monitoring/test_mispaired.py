@@ -47,7 +47,7 @@ def test_the_view_that_fits_no_other_view_is_named():
     assert found.listed[0].score == pytest.approx(0.5)
 
 
-def test_views_that_were_never_seen_together_list_no_sample():
+def test_views_that_never_occur_together_list_no_sample():
     means = torch.stack([ordinary(), torch.full((N,), torch.nan, dtype=torch.float64)])
     means[0, 3] = torch.nan
     found = told(means, pairs=("a-b", "b-c"))

@@ -13,7 +13,7 @@ from mvssl.runs import exit_record
 from mvssl.runs.exit_record import ExitRecord, read_exit, write_end, write_running
 
 
-def test_a_command_at_work_is_running_and_later_has_its_code(tmp_path):
+def test_a_record_is_running_during_a_command_and_then_has_its_code(tmp_path):
     write_running(tmp_path)
     found = read_exit(tmp_path)
     assert (found.code, found.process, found.alive) == (None, os.getpid(), True)
@@ -21,7 +21,7 @@ def test_a_command_at_work_is_running_and_later_has_its_code(tmp_path):
     assert read_exit(tmp_path)[:2] == (65, "no shards")
 
 
-def test_a_process_that_is_gone_was_killed_also_where_its_number_is_in_use_again(tmp_path):
+def test_a_missing_process_counts_as_killed_also_if_its_number_is_reused(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     started = psutil.Process(child.pid).create_time()
     child.wait()
@@ -31,7 +31,7 @@ def test_a_process_that_is_gone_was_killed_also_where_its_number_is_in_use_again
     assert gone._replace(host="elsewhere").alive is None
 
 
-def test_a_process_that_lost_its_peers_does_not_hide_their_reason(tmp_path):
+def test_a_process_that_lost_its_peers_keeps_their_reason(tmp_path):
     write_running(tmp_path)
     write_end(tmp_path, DataError("the reason"))
     write_end(tmp_path, ElsewhereError("a peer is gone"))
@@ -42,7 +42,7 @@ def test_a_process_that_lost_its_peers_does_not_hide_their_reason(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"code": "0", "reason": 1}', "[" * 100_000, '{"code": 0}', "\x00"])
-def test_what_is_no_record_reads_as_none(tmp_path, text):
+def test_an_invalid_record_reads_as_none(tmp_path, text):
     (tmp_path / "exit.json").write_text(text)
     assert read_exit(tmp_path) is None
 
@@ -52,7 +52,7 @@ def test_a_record_of_an_earlier_version_is_read(tmp_path):
     assert read_exit(tmp_path)[:2] == (143, "stopped")
 
 
-def test_the_end_is_written_over_the_beginning_where_there_is_no_room_for_a_second_file(tmp_path, monkeypatch):
+def test_on_a_full_disk_the_end_overwrites_the_running_record(tmp_path, monkeypatch):
     write_running(tmp_path, "running, " + "and so on, " * 20)
 
     def full(*_):

@@ -10,7 +10,7 @@ from mvssl.errors import StorageError
 from mvssl.runs.line_files import LineFile, cut_lines_after
 
 
-def test_lines_wait_for_a_full_disk_and_none_is_lost_or_cut(tmp_path, monkeypatch):
+def test_lines_wait_while_the_disk_is_full_and_none_is_lost(tmp_path, monkeypatch):
     file = tmp_path / "metrics.jsonl"
     lines = LineFile(file)
     lines.append([{"step": 1}])
@@ -38,7 +38,7 @@ def test_a_folder_that_was_removed_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("tail", ["", '{"step": 5, "lo', "garbage\n", "[]\n", '{"step": "6"}\n', "[" * 50_000 + "\n"])
-def test_a_resumed_run_drops_what_it_writes_again_and_what_is_no_line(tmp_path, tail):
+def test_a_resumed_run_drops_later_and_damaged_lines(tmp_path, tail):
     file = tmp_path / "metrics.jsonl"
     file.write_text("".join(json.dumps({"step": step}) + "\n" for step in (1, 2, 3, 4)) + tail)
     cut_lines_after(file, 3)

@@ -31,7 +31,7 @@ def root(tmp_path):
         ({"label": {"field": "json"}}, DataError, "no sample has the field"),
     ],
 )
-def test_an_evaluation_that_cannot_be_is_told_before_the_run(root, table, error, said):
+def test_an_impossible_evaluation_is_refused_before_the_run(root, table, error, said):
     tables = small_runs.tables(root, root / "run", train__then=THEN)
     tables["data"] |= table
     with pytest.raises(error, match=said):
@@ -40,13 +40,13 @@ def test_an_evaluation_that_cannot_be_is_told_before_the_run(root, table, error,
     afterwards.check_inputs(parse_recipe(tables), root / "run")
 
 
-def test_a_probe_that_does_not_exist_is_told_before_the_run(root):
+def test_an_unknown_probe_is_refused_before_the_run(root):
     recipe = small_runs.recipe(root, root / "run", train__then=THEN, evaluate={"probes": ["lineer"]})
     with pytest.raises(RecipeError, match=r"evaluate\.probes: no probe 'lineer'; did you mean 'linear'"):
         afterwards.check_inputs(recipe, root / "run")
 
 
-def test_a_layer_that_the_encoder_does_not_have_is_told_before_the_first_step(root):
+def test_an_unknown_layer_is_refused_before_the_first_step(root):
     recipe = small_runs.recipe(root, root / "run", train__then=["evaluate"], evaluate={"layer": 9})
     with pytest.raises(RecipeError, match=r"evaluate\.layer: view 'image' has no layer '9' \(accepted: vector, head, "):
         train(recipe)
@@ -63,7 +63,7 @@ def test_probes_that_need_no_labels_ask_for_none_before_the_run(root):
         afterwards.check_inputs(parse_recipe(tables), root / "run")
 
 
-def test_a_backbone_folder_that_holds_something_else_is_told_before_the_run(root):
+def test_a_backbone_folder_with_other_files_is_refused_before_the_run(root):
     recipe = small_runs.recipe(root, root / "run", train__then=THEN)
     afterwards.check_inputs(recipe, root / "run")
     (root / "run/backbone").mkdir(parents=True)
@@ -73,7 +73,7 @@ def test_a_backbone_folder_that_holds_something_else_is_told_before_the_run(root
 
 
 @pytest.mark.parametrize("name", ["dim_conv32", "resnet18"])
-def test_what_is_said_to_be_next_can_be_typed(root, name, capsys):
+def test_the_printed_next_commands_work(root, name, capsys):
     """Two encoders are two folders; only networks of mvssl's own need it imported."""
     options = {} if name == "resnet18" else {"img_size": 8, "channels": [8, 8, 8], "hidden": 16, "code": 8}
     table = {"name": name, "options": options}

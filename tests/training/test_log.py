@@ -7,8 +7,7 @@ import torch
 from accelerate import Accelerator
 from fault_views import operations
 
-from mvssl.training.log import Log
-from mvssl.training.log import bounds_in_words as told
+from mvssl.training.log import Log, format_bounds
 
 TAKEN, VETOED = torch.tensor(False), torch.tensor(True)
 
@@ -22,13 +21,16 @@ def metrics(pairs: dict[str, tuple[float, float]], jsd: dict[str, float]) -> dic
     return found
 
 
-def test_up_to_three_bounds_are_named_each():
-    assert told(metrics({"a-b": (1.0, 2.0)}, {"a-c": 0.5})) == ["a-b 1.00 of 2.00 nats", "a-c JSD 0.50 of 1.39"]
+def test_up_to_three_bounds_are_listed_by_name():
+    assert format_bounds(metrics({"a-b": (1.0, 2.0)}, {"a-c": 0.5})) == [
+        "a-b 1.00 of 2.00 nats",
+        "a-c JSD 0.50 of 1.39",
+    ]
 
 
-def test_of_many_the_mean_and_the_least_are_told_and_nats_never_meet_a_divergence():
+def test_many_bounds_are_summarized_by_unit_as_mean_and_minimum():
     pairs = {"a-b": (1.0, 4.0), "a-c": (2.0, 4.0), "b-c": (3.0, 4.0)}
-    assert told(metrics(pairs, {"x-y": 0.2, "x-z": 0.6})) == [
+    assert format_bounds(metrics(pairs, {"x-y": 0.2, "x-z": 0.6})) == [
         "3 bounds, mean 2.00 of 4.00 nats, least 1.00 (a-b)",
         "2 bounds, mean JSD 0.40 of 1.39, least 0.20 (x-y)",
     ]

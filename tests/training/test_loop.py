@@ -110,7 +110,7 @@ def test_a_batch_of_nan_on_one_process_changes_nothing_on_either(root, tmp_path,
 KERNEL = "encoders.image.model.fc.weight"
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(root, tmp_path):
+def test_a_killed_run_continues_bit_for_bit(root, tmp_path):
     killer = {"from": "image", "name": "fault_views:Killer", "count": 2, "position": 4 * small_runs.BATCH}
     for out, number in (("killed", signal.SIGKILL), ("stopped", signal.SIGTERM), ("straight", signal.SIGUSR1)):
         views = {"image": {**killer, "signal": int(number), "marker": str(tmp_path / f"marker-{out}")}}
@@ -133,7 +133,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(root, tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_run_that_is_stopped_before_its_first_step_says_so(root, tmp_path, number, code):
+def test_a_run_stopped_before_its_first_step_reports_it(root, tmp_path, number, code):
     views = {"image": {"from": "image", "name": "fault_views:Leaver", "count": 2, "signal": int(number)}}
     left = in_a_process(small_runs.tables(root, tmp_path / "run", views=views), tmp_path)
     assert left.returncode == code
@@ -184,14 +184,14 @@ def test_other_data_under_the_same_name_are_refused(tmp_path):
         train(small_runs.recipe(tmp_path, tmp_path / "run", train__steps=4))
 
 
-def test_rate_and_length_may_change_and_are_told(root, tmp_path, capsys):
+def test_a_changed_rate_or_length_is_accepted_and_reported(root, tmp_path, capsys):
     train(small_runs.recipe(root, tmp_path / "run", train__steps=2))
     train(small_runs.recipe(root, tmp_path / "run", train__steps=4, optim__lr=1e-4))
     assert "optim.lr: 0.001 -> 0.0001" in capsys.readouterr().err
     assert small_runs.metrics(tmp_path / "run")[-1]["step"] == 4
 
 
-def test_bad_samples_are_replaced_counted_and_written_down(tmp_path):
+def test_bad_samples_are_replaced_counted_and_recorded(tmp_path):
     small_runs.write_shards(tmp_path / "train")
     damage(tmp_path / "train" / "000001.tar", b"\x89PNG", 2)
     given = small_runs.tables(tmp_path, tmp_path / "run", train__steps=5)  # 40 samples: each once
@@ -249,13 +249,13 @@ def test_a_python_dataset_of_dicts_trains_like_shards(tmp_path):
     assert outcome.metrics["loss"] > 0
 
 
-def test_a_run_folder_that_cannot_be_made_is_told_before_data_are_read(tmp_path):
+def test_a_run_folder_that_cannot_be_made_is_refused_before_data_are_read(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"choose another with train\.out"):
         train(small_runs.recipe(tmp_path / "nowhere", tmp_path / "file" / "run"))
 
 
-def test_a_batch_that_processes_do_not_divide_is_refused_with_legal_ones(root, tmp_path, processes):
+def test_a_batch_size_that_processes_do_not_divide_is_refused(root, tmp_path, processes):
     answers = processes(small_runs.train_as_rank, small_runs.tables(root, tmp_path / "run", data__batch_size=7))
     assert all(text.startswith("64: ") and "7" in text for _, text in answers)
 
@@ -275,7 +275,7 @@ def test_bf16_trains_and_keeps_weights_in_float32(root, tmp_path):
     assert all(t.dtype in (torch.float32, torch.int64) for t in small_runs.weights(tmp_path / "bf16", 6).values())
 
 
-def test_an_interval_of_vetoed_steps_has_no_loss_rather_than_a_loss_of_nothing(root, tmp_path):
+def test_an_interval_of_vetoed_steps_has_no_loss(root, tmp_path):
     views = {"image": {"from": "image", "name": "fault_views:Poison", "count": 2, "positions": list(range(16))}}
     train(small_runs.recipe(root, tmp_path / "run", views=views, train__steps=4, train__log_every=2))
     assert [line["loss"] is None for line in small_runs.metrics(tmp_path / "run")] == [True, False]

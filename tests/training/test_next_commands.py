@@ -8,10 +8,11 @@ import small_runs
 
 from mvssl.cli.main import main
 from mvssl.recipe import parse_recipe
-from mvssl.recipe.yaml_text import parse_yaml
+from mvssl.recipe.yaml_text import parse_yaml, shell_override
 from mvssl.runs.load import load_run
+from mvssl.text import shell_word
 from mvssl.training.loop import train
-from mvssl.training.next_commands import next_commands, overriding, typed
+from mvssl.training.next_commands import next_commands
 
 SMALL = {"name": "dim_conv32", "options": {"img_size": 8, "channels": [8, 8, 8], "hidden": 16, "code": 8}}
 SENSORS = {
@@ -43,7 +44,7 @@ NAMED = [(case, name) for case in ("two sensors without labels", "exported, its 
 
 
 @pytest.mark.parametrize(("case", "name"), [*((case, "run") for case in CASES), *NAMED])
-def test_what_is_said_to_be_next_ends_well(case, name, tmp_path, capsys, monkeypatch):
+def test_every_next_command_ends_with_0(case, name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small_runs.write_shards(tmp_path / "train")
     changes, first = CASES[case]
@@ -55,7 +56,7 @@ def test_what_is_said_to_be_next_ends_well(case, name, tmp_path, capsys, monkeyp
     lines = [line[2:] for line in capsys.readouterr().err.partition("next:\n")[2].splitlines()]
     commands = [shlex.split(line) for line in lines]
     folder = f"./{name}" if name[0] in "-~" else name
-    assert lines[0].startswith(f"mvssl {first.replace('RUN', typed(name))}")
+    assert lines[0].startswith(f"mvssl {first.replace('RUN', shell_word(name))}")
     assert commands[0][2] == folder
     for program, *words in commands:
         with contextlib.ExitStack() as stack:
@@ -85,7 +86,7 @@ def test_tensorboard_is_named_only_where_it_ran_and_is_installed(tmp_path, monke
     assert boards() == []
 
 
-def test_nothing_is_offered_that_would_be_refused(tmp_path):
+def test_no_command_is_offered_that_would_fail(tmp_path):
     small_runs.write_shards(tmp_path / "train")
     run = load_run(train(small_runs.recipe(tmp_path, tmp_path / "run", train__steps=1)).folder)
     (tmp_path / "run" / "backbone").write_text("a file of someone's")
@@ -95,7 +96,7 @@ def test_nothing_is_offered_that_would_be_refused(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["runs/a", "a b", "1.5", "true", "a: b", "a #b", "*x", "it's", 'say "x"', "~/x", "no"])
-def test_a_word_that_overrides_a_key_reads_back_as_the_text(text):
-    (word,) = shlex.split(overriding("train.out", text))
+def test_shell_override_reads_back_as_the_same_text(text):
+    (word,) = shlex.split(shell_override("train.out", text))
     assert word.startswith("train.out=")
     assert parse_yaml(word.partition("=")[2], "x") == text

@@ -33,20 +33,20 @@ def test_all_means_at_least_one(installed):
     refuse_trackers([])
 
 
-def test_an_unknown_tracker_is_told_the_nearest(installed):
+def test_an_unknown_tracker_is_refused_with_the_nearest_name(installed):
     installed("tensorboard")
     with pytest.raises(RecipeError, match="no tracker 'wandbb'; did you mean 'wandb'"):
         refuse_trackers(["tensorboard", "wandbb"])
 
 
-def test_a_missing_tracker_is_refused_before_data_and_run_folder_are_touched(installed, tmp_path):
+def test_a_missing_tracker_is_refused_before_anything_is_read_or_written(installed, tmp_path):
     installed()
     with pytest.raises(RecipeError, match="pip install wandb"):
         train(small_runs.recipe(tmp_path / "no data", tmp_path / "run", train__trackers=["wandb"]))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_tracker_that_cannot_start_is_told_by_its_own_first_line(monkeypatch, tmp_path):
+def test_a_tracker_that_cannot_start_is_reported_with_its_first_line(monkeypatch, tmp_path):
     def refuse(*_):
         raise ConnectionRefusedError("no login\nmany lines")
 

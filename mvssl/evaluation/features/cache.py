@@ -1,10 +1,10 @@
-"""Arrays kept by a description of how they were made, so that what was computed once is read the next time.
+"""A cache of arrays, by a description of how they were computed.
 
-in   a description (JSON) of all that decides the values: weights, data, views, layer, precision
+in   a description (JSON) of everything that decides the values: weights, data, views, layer, precision
 out  CACHE/features/DIGEST: about.json, rows.npy, and one npy per array, mapped into memory
 
-CACHE is $MVSSL_CACHE, else ~/.cache/mvssl. An entry is written under another name and renamed; a damaged one counts as
-absent. Where entries together exceed $MVSSL_CACHE_LIMIT (GiB), the least recently used are removed, but none that this
+CACHE is $MVSSL_CACHE, else ~/.cache/mvssl. An entry is written under another name and renamed. A damaged entry counts
+as missing. If the entries exceed $MVSSL_CACHE_LIMIT (GiB), the least recently used are removed, but none that this
 process has mapped.
 """
 
@@ -29,20 +29,20 @@ from mvssl.errors import RecipeError, StorageError
 from mvssl.files import cache_folder
 
 LIMIT = 20.0  # GiB, without $MVSSL_CACHE_LIMIT
-_OLD = 24 * 3600  # seconds after which an unfinished entry is one of a process that was killed
-_VERSION = 3  # must rise when the code gives other values for the same description
+_OLD = 24 * 3600  # seconds; an older unfinished entry is of a process that was killed
+_VERSION = 3  # raise it when the code computes other values for the same description
 _ABOUT, _ROWS = "about.json", "rows.npy"
 _IN_USE: "weakref.WeakValueDictionary[str, np.ndarray]" = weakref.WeakValueDictionary()  # by the folder of the entry
 
 
 class Entry(NamedTuple):
-    """Arrays [n, ...] by name, n samples of a source; `rows` int64 [m] are those that could be used."""
+    """Arrays [n, ...] by name, for the n samples of a source. `rows` int64 [m] are the usable samples."""
 
     arrays: dict[str, Tensor]
     rows: Tensor
 
     def __getitem__(self, name: str) -> Tensor:
-        """The usable rows of an array, [m, ...]."""
+        """Return the usable rows of an array, [m, ...]."""
         array = self.arrays[name]
         return array if len(self.rows) == len(array) else array[self.rows]
 
@@ -59,7 +59,7 @@ def folder() -> Path:
 
 
 def limit() -> float:
-    """Return how many GiB the entries may take together. Raises `RecipeError` where the variable is no such number."""
+    """Return the limit of all entries in GiB. Raise `RecipeError` if the variable is not such a number."""
     given = os.environ.get("MVSSL_CACHE_LIMIT") or LIMIT
     with contextlib.suppress(ValueError):
         if (number := float(given)) >= 0:
@@ -68,7 +68,7 @@ def limit() -> float:
 
 
 def find(description: dict[str, Any]) -> Entry | None:
-    """Return the entry of this description, or None where there is none, or a damaged one."""
+    """Return the entry of this description, or None if it is missing or damaged."""
     place = folder() / digest(description)
     try:
         about = json.loads((place / _ABOUT).read_text())
@@ -87,15 +87,15 @@ def _hash(file: Path) -> str:
 
 
 def _open_entry(place: Path, files: dict[str, str]) -> Entry:
-    # copy on write: torch wants memory that it may write, and what it writes must not reach the file
+    # copy on write: torch needs writable memory, but its writes must not reach the file
     maps = {name: np.load(place / file, mmap_mode="c", allow_pickle=False) for name, file in files.items()}
     rows = np.load(place / _ROWS, mmap_mode="c", allow_pickle=False)
-    _IN_USE[str(place)] = rows  # which lives as long as the tensor over it
+    _IN_USE[str(place)] = rows  # it lives as long as its tensor
     return Entry({name: torch.from_numpy(array) for name, array in maps.items()}, torch.from_numpy(rows))
 
 
 class Writer:
-    """Writes one entry: rows in any order, then `close`. Where the cache cannot be written, in a temporary folder."""
+    """Write one entry: rows in any order, then `close`. Use a temporary folder if the cache is not writable."""
 
     def __init__(self, description: dict[str, Any], samples: int):
         self._description, self._samples = description, samples
@@ -109,7 +109,7 @@ class Writer:
             self._aside, self._kept = _temporary(), False
 
     def write(self, name: str, rows: np.ndarray, values: Tensor) -> None:
-        """Put `values` [k, ...] on the CPU at `rows` int64 [k] of the array `name`. Raises `StorageError`."""
+        """Write `values` [k, ...] at `rows` int64 [k] of the array `name`. Raise `StorageError` if the disk is full."""
         if name not in self._arrays:
             self._arrays[name] = self._create(f"{len(self._arrays)}.npy", values)
         self._arrays[name][rows] = values.numpy()
@@ -120,7 +120,7 @@ class Writer:
         try:
             made = np.lib.format.open_memmap(self._aside / file, mode="w+", dtype=kind, shape=shape)
             if hasattr(os, "posix_fallocate"):
-                # a mapped file that outgrows the disk ends the process; one whose place is taken beforehand does not
+                # without space reserved first, a mapped file on a full disk would kill the process
                 with open(self._aside / file, "r+b") as opened:
                     os.posix_fallocate(opened.fileno(), 0, os.stat(opened.fileno()).st_size)
             return made
@@ -133,7 +133,7 @@ class Writer:
             ) from None
 
     def close(self) -> Entry:
-        """Finish the entry and return it. Raises `StorageError`."""
+        """Finish the entry and return it. Raise `StorageError` if it cannot be written."""
         try:
             for array in self._arrays.values():
                 array.flush()
@@ -171,7 +171,7 @@ def _temporary() -> Path:
 
 
 def _move(aside: Path, place: Path) -> Path:
-    """Rename the entry to its place, where a damaged one, or that of another process, is removed."""
+    """Rename the entry to its place. An entry there, damaged or of another process, is removed."""
     with contextlib.suppress(FileNotFoundError):
         old = place.with_name(f".old-{place.name}.{secrets.token_hex(4)}")
         place.rename(old)
@@ -181,7 +181,7 @@ def _move(aside: Path, place: Path) -> Path:
 
 
 def entries() -> list[tuple[float, int, Path]]:
-    """Return when every entry was last used, its bytes and its folder, the most recent first."""
+    """Return the last use, the bytes and the folder of every entry, the most recent first."""
     listed = []
     for place in folder().glob("[0-9a-f]*"):
         with contextlib.suppress(OSError):
@@ -191,7 +191,7 @@ def entries() -> list[tuple[float, int, Path]]:
 
 
 def evict() -> float:
-    """Remove the entries beyond the limit, but none in use; return the GiB by which those in use exceed it."""
+    """Remove entries beyond the limit, but none in use. Return the GiB by which entries in use exceed it."""
     for unfinished in folder().glob(".*"):
         with contextlib.suppress(OSError):
             if time.time() - unfinished.stat().st_mtime > _OLD:

@@ -1,10 +1,10 @@
 """Frozen features of every sample once, on any number of processes, kept in the cache.
 
 in   a source, and descriptions of what is computed of each sample: layers of encoders, clean views, labels
-out  on the main process a `cache.Entry` for each, read where it was computed before; None on the others
+out  a `cache.Entry` for each on the main process, from the cache if possible; None on the others
 
-A process works on a contiguous block of full batches, so every batch is the one that a single process would make. It
-sends what it computed to the main process, which alone writes.
+A process works on a contiguous block of full batches, so batches are equal to those of a single process. It sends its
+features to the main process, which writes them.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ from mvssl.evaluation.features.layers import PIXELS
 from mvssl.process.progress import progress_bar
 from mvssl.text import counted
 
-DIVERGED = "the encoder has diverged; of a run, --checkpoint STEP takes an earlier one"
+DIVERGED = "the encoder has diverged; for a run, use an earlier checkpoint with --checkpoint STEP"
 
 LESS = (
     "take one view or a smaller layer at a time (--view, --layer), evaluate.precision=bf16, or a smaller batch "
@@ -45,7 +45,7 @@ class Part(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """Entries in the order in which they were asked for, and how many of them had to be computed."""
+    """Entries in the order of the descriptions, and how many of them were computed."""
 
     entries: list[Entry]
     computed: int
@@ -61,11 +61,10 @@ def collect(
     device: torch.device | None = None,
     label: str = "features",
 ) -> Collected | None:
-    """Return the entry of every description; those that the cache lacks are computed in one pass over `source`.
+    """Return the entry of every description. Entries that the cache lacks are computed in one pass over `source`.
 
-    `compute(batch, numbers)` gives the arrays of the descriptions of these numbers. Every process must call it; where
-    one fails all raise. Raises `DataError` where no sample can be used, or a feature is NaN or infinite, and what
-    reading, computing and writing raise.
+    `compute(batch, numbers)` returns the arrays of the descriptions with these numbers. Every process must call this
+    function; if one fails, all raise. Raise `DataError` if no sample can be used, or a feature is NaN or infinite.
     """
     names = [cache.digest(description) for description in descriptions]
     first = [names.index(name) for name in names]  # equal descriptions, as of an untrained encoder, share an entry
@@ -121,7 +120,7 @@ def _close(found: list[Any], writers: dict[int, cache.Writer]) -> int:
 def _own_batches(
     source: ShardSource, batch_size: int, workers: int, device: torch.device, label: str
 ) -> Iterator[Batch]:
-    """The batches of this process: full ones of a contiguous block."""
+    """Return the batches of this process: a contiguous block of full batches."""
     count, rank, world = -(-len(source) // batch_size), collectives.rank(), collectives.world()
     start, stop = count * rank // world, count * (rank + 1) // world
     batches = sequential_loader(
@@ -134,7 +133,7 @@ def _own_batches(
 def _compute_parts(
     batches: Iterator[Batch], compute: Compute, numbers: list[int], check: Check, device: torch.device
 ) -> Iterator[Part]:
-    """Yield a part for each batch; on a GPU the host waits for a batch while the device computes the next one."""
+    """Yield a part for each batch. On a GPU, the host waits for a batch while the device computes the next."""
     held: tuple[Batch, list[dict[str, Tensor]], Any] | None = None
     for batch in batches:
         with torch.inference_mode(), enough_memory(LESS):
@@ -150,7 +149,7 @@ def _compute_parts(
 
 
 def _to_cpu(x: Tensor) -> Tensor:
-    """On the CPU, float32 where it was a lower precision. From a GPU the copy is asynchronous."""
+    """Return a tensor on the CPU, in float32 at least. The copy from a GPU is asynchronous."""
     x = x.float() if x.is_floating_point() else x
     if not x.is_cuda:
         return x.contiguous()
@@ -167,9 +166,9 @@ def _finish(batch: Batch, arrays: list[dict[str, Tensor]], event: Any, check: Ch
 def _refuse_not_finite(
     source: ShardSource, description: dict[str, Any], batch: Batch, arrays: dict[str, Tensor]
 ) -> None:
-    """Raise `DataError` where an array of floats is not finite: no probe could measure it.
+    """Raise `DataError` if an array of floats is not finite, because no probe could measure it.
 
-    Samples that lack a view have a blank in its place, which is not checked.
+    Samples that lack a view hold a blank in its place, which is not checked.
     """
     needed = [there for name, there in batch.present.items() if name != "label"]
     whole = torch.stack(needed).all(0) if needed else torch.ones(len(batch.index), dtype=torch.bool)
@@ -181,16 +180,16 @@ def _refuse_not_finite(
 
 
 def not_finite(source: ShardSource, row: int, view: str, advice: str) -> DataError:
-    """Return the error to raise where features of a sample are NaN or infinite."""
+    """Return the error for a sample whose features are NaN or infinite."""
     return DataError(
         f"view {view}, sample {source.key(row)} of {source.shard(row)}: features are NaN or infinite; {advice}"
     )
 
 
 def _take_rounds(parts: Iterator[Part], take: Callable[[Part], None], batch_size: int) -> int:
-    """Pass the parts of all processes to `take` on the main one and return the number of samples.
+    """Pass the parts of all processes to `take` on the main process, and return the number of samples.
 
-    Where one process fails, all raise.
+    If one process fails, all raise.
     """
     failure: MvsslError | None = None
     group, samples = collectives.cpu_group(), 0
@@ -203,36 +202,38 @@ def _take_rounds(parts: Iterator[Part], take: Callable[[Part], None], batch_size
         everyone = _exchange(part, failure)
         if failure is not None:
             raise failure
-        for told in everyone:
-            if told is not None and told["failure"] is not None:
-                raise ElsewhereError(*told["failure"])
-        present = [told for told in everyone if told is not None]
+        for message in everyone:
+            if message is not None and message["failure"] is not None:
+                raise ElsewhereError(*message["failure"])
+        present = [message for message in everyone if message is not None]
         if not present:
             return samples
-        samples += sum(len(told["rows"]) for told in present)
-        whole = [part] if collectives.world() == 1 else _gather(part, everyone, present[0]["like"], batch_size, group)
+        samples += sum(len(message["rows"]) for message in present)
+        parts_here = (
+            [part] if collectives.world() == 1 else _gather(part, everyone, present[0]["like"], batch_size, group)
+        )
         try:
-            for one in whole:
+            for one in parts_here:
                 take(one)  # pyright: ignore[reportArgumentType]
-        except MvsslError as error:  # the others learn it in the next round
+        except MvsslError as error:  # the next round reports it to the others
             failure = error
 
 
 def _exchange(part: Part | None, failure: MvsslError | None) -> list[dict[str, Any] | None]:
-    """Of every process in this round: None at its end, or its rows and the shapes of its arrays, or its failure."""
-    told = None
+    """Return the message of every process: its rows and array shapes, or its failure, or None at its end."""
+    message = None
     if failure is not None:
-        told = {"failure": (str(failure), failure.code)}
+        message = {"failure": (str(failure), failure.code)}
     elif part is not None:
         like = [{name: (x.shape[1:], x.dtype) for name, x in arrays.items()} for arrays in part.arrays]
-        told = {"failure": None, "rows": part.rows, "like": like}
-    return collectives.gather_objects(told)
+        message = {"failure": None, "rows": part.rows, "like": like}
+    return collectives.gather_objects(message)
 
 
 def _gather(part: Part | None, everyone: list[Any], like: list[dict], size: int, group: Any) -> list[Part]:
-    """The round's parts in rank order on the main process, nothing on the others."""
+    """Return the parts of this round in rank order on the main process, and [] on the others."""
     main = collectives.rank() == 0
-    rows = [np.empty(0, np.int64) if told is None else told["rows"] for told in everyone]
+    rows = [np.empty(0, np.int64) if message is None else message["rows"] for message in everyone]
     parts = [Part(one, [{} for _ in like]) for one in rows]
     for number, arrays in enumerate(like):
         for name, (shape, kind) in arrays.items():

@@ -1,7 +1,7 @@
-"""What probes read: features of one view or of several, local maps with classes of pixels, an encoder to train.
+"""Inputs of probes: features of one or several views, local maps with classes of pixels, an encoder to train.
 
 in   the splits of an evaluation, one encoder at one layer, and a view
-out  `ProbeInputs`, whose methods give tensors on the device; local maps stay on the CPU, mapped from files
+out  `ProbeInputs`, whose methods return tensors on the device. Local maps stay on the CPU, mapped from files
 """
 
 import copy
@@ -21,7 +21,7 @@ from mvssl.evaluation.results.metrics import NotPossible
 from mvssl.recipe.naming import first_drawn
 from mvssl.views import ViewSet
 
-ALL = "all"  # the name for all views side by side
+ALL = "all"  # the name of all views joined
 COMPARED = 16  # samples that decide whether two views are equal
 
 Batches = Iterator[tuple[Tensor, Tensor]]  # a view [b, ...] and its labels
@@ -36,15 +36,15 @@ class ByView(NamedTuple):
 
 
 class LocalMaps(NamedTuple):
-    """Local maps of one view, shallow to deep, and the class of each pixel; on the CPU, mapped from files."""
+    """Local maps of one view, shallow to deep, and the class of each pixel, on the CPU and mapped from files."""
 
-    maps: tuple[Tensor, ...]  # each [n, c, h, w]: the map that --layer names, or the deepest ones
+    maps: tuple[Tensor, ...]  # each [n, c, h, w]: the map of --layer, or the deepest maps
     segments: Tensor  # uint8 or int64 [n, H, W]
 
 
 @dataclass(frozen=True)
 class TrainableEncoder:
-    """The encoder of one view, and the batches to train and to test it."""
+    """The encoder of one view, with batches to train and to test it."""
 
     view: str
     classes: int
@@ -81,25 +81,25 @@ class ProbeInputs:
     views: ViewSet
     device: torch.device
     seed: int
-    workers: int = 0  # loader processes that decode batches while a probe trains
-    standardise: bool = True  # `all`: standardise each view by train before they are joined; the papers do not
+    workers: int = 0  # processes that decode batches while a probe trains
+    standardise: bool = True  # standardise each view by train before views are joined; the papers do not
 
     def labelled(self) -> tuple[Labelled, Labelled]:
-        """Features [n, d] and labels of train and test."""
+        """Return features [n, d] and labels of train and test."""
         train, test = self._features("train"), self._features("test")
         pair = self._joined(train, test) if self.view == ALL else (train[self.view], test[self.view])
-        made = [Labelled(x.to(self.device), self._labels(s)) for x, s in zip(pair, ("train", "test"), strict=True)]
-        return made[0], made[1]
+        labels = self._labels("train"), self._labels("test")
+        return Labelled(pair[0].to(self.device), labels[0]), Labelled(pair[1].to(self.device), labels[1])
 
     def other(self) -> Tensor:
-        """Features [k, d] of the shards of another distribution. Raises `NotPossible` where none were named."""
+        """Return features [k, d] of the shards of another distribution. Raise `NotPossible` if none were given."""
         if "other" not in self.splits:
             raise NotPossible("it needs shards of another distribution: --other SHARDS")
         other = self._features("other")
         return (join_views(self._features("train"), other)[1] if self.view == ALL else other[self.view]).to(self.device)
 
     def by_view(self, *, clean_views: bool = False) -> tuple[ByView, ByView]:
-        """Train and test with every view on its own, duplicate views left out."""
+        """Return train and test with separate views, without duplicate views."""
         own, made = FeatureSpec(self.encoder, self.layer), []
         views = distinct_views(self.splits["test"].features(own, first=COMPARED))
         for split in ("train", "test"):
@@ -110,14 +110,14 @@ class ProbeInputs:
         return made[0], made[1]
 
     def local_maps(self) -> tuple[LocalMaps, LocalMaps]:
-        """Maps and classes of pixels of train and test. Raises `NotPossible` where the view or the recipe has none."""
+        """Return maps and pixel classes of train and test. Raise `NotPossible` if the view or the recipe has none."""
         view, made, column = self.view, [], self.views.source_of(self.view)
         for name in ("train", "test"):
             segments, shape = self.splits[name].segments, self.splits[name].source.shapes[column]
             if segments is None:
                 raise NotPossible("it needs the class of every pixel: evaluate.segments, such as {field: seg.png}")
             if len(self.views.shapes[first_drawn(view, self.views.names) or view]) != 3:
-                raise NotPossible(f"view {view!r} is no image, so it has no pixels with a class")
+                raise NotPossible(f"view {view!r} is not an image, so its pixels have no classes")
             refuse_other_sides(segments, shape, column)
             layers = [DENSE + layer for layer in local_map_layers(self.encoder, self.layer, view)]
             by_layer = [self.splits[name].features(FeatureSpec(self.encoder, layer), view) for layer in layers]
@@ -128,7 +128,7 @@ class ProbeInputs:
         return made[0], made[1]
 
     def trainable_encoder(self) -> TrainableEncoder:
-        """The encoder of the view, and batches of train and test. Raises `NotPossible` for raw pixels."""
+        """Return the encoder of the view, with batches of train and test. Raise `NotPossible` for raw pixels."""
         model, view = self.encoder.model, self.view
         if model is None:
             raise NotPossible("raw pixels have no encoder to train")
@@ -158,7 +158,7 @@ class ProbeInputs:
         return self.device.type == "cuda"
 
     def _pair(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """A view and its labels, without the samples that have none."""
+        """Return a view and its labels, without unlabelled samples."""
         labels = as_class_labels(batch.columns["label"])
         keep = labels >= 0 if labels.ndim == 1 else torch.ones(len(labels), dtype=torch.bool)
         return x[keep.to(x.device)], self.classes(labels[keep]).to(x.device)
@@ -180,10 +180,10 @@ class ProbeInputs:
 
 
 def distinct_views(features: dict[str, Tensor]) -> list[str]:
-    """The views without duplicates: a view is left out where its first rows equal those of an earlier view.
+    """Return the views without duplicates. A duplicate has the same first rows as an earlier view.
 
-    Without augmentation, two draws of one column are equal. Features that never vary come from a collapsed encoder and
-    do not show that views are equal, so these views are kept.
+    Without augmentation, two draws of one column are equal. Constant features come from a collapsed encoder and do not
+    show that views are equal, so these views are kept.
     """
     first, names = {view: x[:COMPARED] for view, x in features.items()}, []
     for view, x in first.items():
@@ -195,13 +195,13 @@ def distinct_views(features: dict[str, Tensor]) -> list[str]:
 
 
 def refuse_other_sides(segments: Tensor, shape: tuple[int, ...], column: str) -> None:
-    """Raise `NotPossible` where segments [n, H, W] have another aspect ratio than images (c, h, w).
+    """Raise `NotPossible` if segments [n, H, W] and images (c, h, w) differ in their aspect ratio.
 
-    They would show another part of the scene, or a distorted one, and classes would belong to other pixels.
+    The segments would show another or a distorted part of the scene, so classes would belong to other pixels.
     """
     (height, width), (h, w) = segments.shape[1:], shape[-2:]
-    if abs(height * w - width * h) > max(h, w):  # a side may be off by a pixel, as sizes are rounded
+    if abs(height * w - width * h) > max(h, w):  # sizes are rounded, so a side may differ by one pixel
         raise NotPossible(
             f"evaluate.segments are {height}x{width} and the images of column {column!r} {h}x{w}: they must show the "
-            f"same; give evaluate.segments the size of the column, and interpolation: nearest"
+            f"same area; give evaluate.segments the size of the column, and interpolation: nearest"
         )

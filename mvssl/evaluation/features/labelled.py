@@ -1,4 +1,4 @@
-"""Features as probes take them: flat rows, standardised by train, views side by side.
+"""Features in the form that probes read: flat, standardised by train, and views joined.
 
 in   maps [n, c, h, w] and vectors [n, d] of encoders, or clean views
 out  features [n, d] float32 with labels int64 [n] or multi-hot [n, c]
@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LIMIT = 8192  # numbers per feature; more are average-pooled
-BLOCK = 2**26  # numbers copied at once where some rows of a matrix are read
-CELLS = 2**22  # numbers copied at once where the lengths of rows are computed: 16 MB
-EPSILON = 1e-6  # times the mean: a feature that varies less in train varies by rounding, and is not scaled
+LIMIT = 8192  # most numbers of a sample; larger maps are average-pooled
+BLOCK = 2**26  # numbers copied at once when some rows of a matrix are read
+CELLS = 2**22  # numbers copied at once when the lengths of rows are computed: 16 MB
+EPSILON = 1e-6  # times the mean; a feature that varies less varies only by rounding, and is not scaled
 SAFE = 1e-15, 1e15  # the sum of squares of numbers in this range stays within float32
 
 
@@ -27,16 +27,16 @@ class Labelled(NamedTuple):
 
 
 class Standard(NamedTuple):
-    """Mean and inverse standard deviation [d] of a training set; called, it standardises [n, d]."""
+    """Mean and inverse standard deviation [d] of a training set. Call it to standardise [n, d]."""
 
     mean: Tensor
     scale: Tensor
 
     @classmethod
     def of(cls, features: Tensor, rows: Tensor | None = None) -> "Standard":
-        """Return the statistics of [n, d], or of some rows of it, which are never copied all at once.
+        """Return the statistics of [n, d], or of some of its rows, which are never copied all at once.
 
-        A constant feature keeps its scale. Features may have any size: 1e-20 and 1e20 are standardised like 1.
+        A constant feature keeps its scale. Features may have any magnitude, such as 1e-20 or 1e20.
         """
         if rows is None:
             deviation, mean = _deviation_and_mean(features)
@@ -52,7 +52,7 @@ class Standard(NamedTuple):
 
 
 def _deviation_and_mean(features: Tensor) -> tuple[Tensor, Tensor]:
-    """[d] each, of [n, d]. Features whose squares would leave float32 are scaled first."""
+    """Return both [d] of [n, d]. Features whose squares overflow or underflow float32 are scaled first."""
     deviation, mean = torch.std_mean(features, dim=0, correction=0)
     odd = ~((deviation > SAFE[0]) & (deviation < SAFE[1]) & (mean.abs() < SAFE[1]))
     for columns in odd.nonzero()[:, 0].split(max(1, BLOCK // max(1, len(features)))) if odd.any() else ():
@@ -65,13 +65,13 @@ def _deviation_and_mean(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _largest(features: Tensor, dim: int) -> Tensor:
-    """The largest absolute value along `dim`, without a copy."""
+    """Return the largest absolute value along `dim`, without a copy."""
     low, high = torch.aminmax(features, dim=dim)
     return torch.maximum(-low, high)
 
 
 def lengths(features: Tensor) -> Tensor:
-    """Return the Euclidean length of each row, [n, d] -> [n]; 1 for a row of zeros, so that one can divide by it."""
+    """Return the Euclidean length of each row, [n, d] -> [n]. It is 1 for a row of zeros, to divide by it."""
     parts = [_lengths(part) for part in features.split(max(1, CELLS // max(1, features.shape[1])))]
     return torch.cat(parts) if parts else features.new_zeros(0)
 
@@ -95,7 +95,7 @@ def unit(features: Tensor) -> Tensor:
 
 
 def chunks(features: Tensor, rows: Tensor | None = None) -> Iterator[Tensor]:
-    """Yield [n, d], or some rows of it, 4,096 rows at a time."""
+    """Yield [n, d], or some of its rows, 4,096 rows at a time."""
     if rows is None:
         yield from features.split(4096)
     else:
@@ -103,24 +103,24 @@ def chunks(features: Tensor, rows: Tensor | None = None) -> Iterator[Tensor]:
 
 
 def draw_rows(n: int, most: int, seed: int) -> Tensor:
-    """Return rows of n samples, int64: all in their order, or `most` of them drawn by the seed."""
+    """Return row numbers of n samples, int64: all in order, or `most` random ones if there are more."""
     return torch.arange(n) if n <= most else torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:most]
 
 
 def count_classes(labels: Tensor) -> int:
-    """Return the number of classes: the length of multi-hot labels, else one more than the largest class number."""
+    """Return the number of classes: the width of multi-hot labels, else the largest class number plus 1."""
     return labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
 
 
 def one_hot(labels: Tensor, width: int) -> Tensor:
-    """Return float32 [n, width]; multi-hot labels stay as they are."""
+    """Return labels as float32 [n, width]. Multi-hot labels do not change."""
     if labels.ndim == 2:
         return labels.float()
     return torch.zeros(len(labels), width, device=labels.device).scatter_(1, labels[:, None], 1.0)
 
 
 def pooled_shape(shape: tuple[int, ...], limit: int = LIMIT) -> tuple[int, ...]:
-    """Return the shape (c, ...) that `flatten` pools to: itself where it has at most `limit` numbers."""
+    """Return the shape (c, ...) that `flatten` pools to. A shape of at most `limit` numbers does not change."""
     if math.prod(shape) <= limit or len(shape) == 1:
         return shape
     c, *sides = shape
@@ -129,7 +129,7 @@ def pooled_shape(shape: tuple[int, ...], limit: int = LIMIT) -> tuple[int, ...]:
 
 
 def flatten(x: Tensor, limit: int = LIMIT) -> Tensor:
-    """Return [n, c, ...] as [n, d]. Where d would exceed `limit`, the one or two last dimensions are average-pooled."""
+    """Return [n, c, ...] as [n, d]. If d would exceed `limit`, the last dimensions are average-pooled first."""
     to = pooled_shape(tuple(x.shape[1:]), limit)
     if to != tuple(x.shape[1:]):
         x = F.adaptive_avg_pool1d(x, to[1]) if len(to) == 2 else F.adaptive_avg_pool2d(x, (to[1], to[2]))
@@ -137,7 +137,7 @@ def flatten(x: Tensor, limit: int = LIMIT) -> Tensor:
 
 
 def join_views(train: dict[str, Tensor], test: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return all views side by side, each standardised by its train: dicts of [n, d] -> [n, sum of d], twice."""
+    """Return train and test with all views joined, [n, sum of d]. Each view is standardised by its train features."""
     standards = {view: Standard.of(features) for view, features in train.items()}
     joined = [torch.cat([standards[v](x) for v, x in split.items()], dim=1) for split in (train, test)]
     return joined[0], joined[1]

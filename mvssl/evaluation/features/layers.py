@@ -1,6 +1,6 @@
-"""Which features are meant: layers of a model by name, what decides their values, and how a batch gives them.
+"""Layers of a model by name: how their features are computed, and what decides their values.
 
-in   a batch; `vector`, `head`, `head:LABEL`, the number of a map, `dense N` (that map with its places), `pixels`
+in   a batch; `vector`, `head`, `head:LABEL`, the number of a map, `dense N` (map N, not flattened), `pixels`
 out  [n, d] by view, or [n, c, h, w] of a dense layer
 """
 
@@ -31,15 +31,15 @@ from mvssl.text import split_names
 from mvssl.views import ViewSet
 
 PIXELS, DENSE = "pixels", "dense "
-DENSE_NUMBERS = 32_768  # most numbers of local maps per sample and view: 128 kB
+DENSE_NUMBERS = 32_768  # most numbers of local maps, for a sample and view: 128 kB
 
 Encode = Callable[[Batch], dict[str, Tensor]]
 
 
 class EncoderUnderTest(NamedTuple):
-    """A model that an evaluation measures, under its name in records: `pixels`, `untrained` or `trained`.
+    """A model to measure. Its name in records is `pixels`, `untrained` or `trained`.
 
-    `model` is None for raw pixels, whose features are the clean views. `digest` names the weights.
+    `model` is None for raw pixels, whose features are the clean views. `digest` identifies the weights.
     """
 
     name: str
@@ -47,19 +47,19 @@ class EncoderUnderTest(NamedTuple):
     digest: str = ""
 
     def layer(self, wanted: str) -> str:
-        """The layer to read where `wanted` is asked for: raw pixels have one layer only."""
+        """Return the layer to read if `wanted` is requested. Raw pixels have only one layer."""
         return PIXELS if self.model is None else wanted
 
 
 class FeatureSpec(NamedTuple):
-    """A layer of an encoder; without an encoder, the labels."""
+    """A layer of an encoder, or without an encoder the labels."""
 
     encoder: EncoderUnderTest | None
     layer: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
-        """What tells it from the other features of an evaluation."""
+        """The key of these features within an evaluation."""
         return (self.encoder.name if self.encoder else "", self.layer)
 
 
@@ -69,9 +69,9 @@ LABELS = FeatureSpec(None)
 def compute_features(
     batch: Batch, specs: list[FeatureSpec], views: ViewSet, device: torch.device, precision: str
 ) -> list[dict[str, Tensor]]:
-    """Arrays by name for each spec: features by view, or `label` and `segments` as the batch has them.
+    """Return the arrays of each spec by name: features by view, or `label` and `segments` of the batch.
 
-    Each model runs once, and the views are made once.
+    Each model runs once, and the views are computed once.
     """
     clean = views.clean(batch, device) if any(spec.encoder for spec in specs) else {}
     outputs: dict[str, dict[str, Features]] = {}
@@ -83,7 +83,7 @@ def compute_features(
                 view: x._replace(vector=at_least_float32(x.vector)) for view, x in features.items()
             }
     computed = []
-    # a view that is drawn several times is one clean view, and its objective knows it by its draws
+    # all draws of a view are one clean view, but objectives use the names of the draws
     drawn = {view: first_drawn(view, views.names) or view for view in clean}
     for encoder, layer in specs:
         if encoder is None:
@@ -101,7 +101,7 @@ def compute_features(
 def _local_maps(
     encoder: EncoderUnderTest, clean: dict[str, Tensor], outputs: dict[str, Features], layer: str
 ) -> dict[str, Tensor]:
-    """The maps [n, c, h, w] of the views that have them."""
+    """Return the maps [n, c, h, w] of the views that have this map."""
     if layer == PIXELS:
         return {view: x for view, x in clean.items() if x.ndim == 4}
     views = [view for view in outputs if layer in local_map_layers(encoder, layer, view)]
@@ -109,17 +109,17 @@ def _local_maps(
 
 
 def local_map_layers(encoder: EncoderUnderTest, layer: str, view: str | None = None) -> list[str]:
-    """The numbers of the maps that a dense probe reads, shallow to deep, of one view or of every view.
+    """Return the numbers of the maps that a dense probe reads, shallow to deep, for one view or all views.
 
-    Where `layer` is the number of a map, that one. Otherwise the deepest maps with more than one place that have
-    together at most DENSE_NUMBERS numbers, and at least one map.
+    If `layer` is the number of a map, it is this map. Otherwise these are the deepest maps with more than one place:
+    together at most DENSE_NUMBERS numbers, but at least one map.
     """
     if encoder.model is None:
         return [PIXELS]
     model, kept = encoder.model, []
     for name in [view] if view else [name for group in model.encoders for name in split_names(group)]:
         network, total = model.encoder_of(name), 0
-        maps = network.widths.maps if len(network.shape) == 3 else ()  # those of signals are one pixel high
+        maps = network.widths.maps if len(network.shape) == 3 else ()  # maps of signals are one pixel high
         for number in reversed(range(len(maps))):
             total += math.prod(maps[number])
             fits = layer == str(number) if layer.isdecimal() else total <= DENSE_NUMBERS or not kept
@@ -129,13 +129,13 @@ def local_map_layers(encoder: EncoderUnderTest, layer: str, view: str | None = N
 
 
 def build_encode(model: MultiView, views: ViewSet, layer: str, device: torch.device) -> Encode:
-    """Return a function from a batch to the features [n, d] by view of one model at one layer."""
+    """Return a function that computes the features [n, d] of a batch by view, for one model and layer."""
     spec = FeatureSpec(EncoderUnderTest("trained", model), layer)
     return lambda batch: compute_features(batch, [spec], views, device, "fp32")[0]
 
 
 def _labels(batch: Batch) -> dict[str, Tensor]:
-    """`label` and `segments` where the batch has them, `labelled` (whether a sample has a label), and `index`."""
+    """Return `index`, `labelled` (whether a sample has a label), and `label` and `segments` if the batch has them."""
     columns = {name: batch.columns[name] for name in ("label", "segments") if name in batch.columns}
     if "label" in batch.present:
         columns["labelled"] = batch.present["label"].to(torch.uint8)
@@ -145,11 +145,11 @@ def _labels(batch: Batch) -> dict[str, Tensor]:
 def describe_features(
     spec: FeatureSpec, source: ShardSource, tables: Mapping[str, View], device: torch.device, precision: str
 ) -> dict[str, Any]:
-    """All that decides the values of the arrays, as JSON; `tables` are the recipe's views by name."""
+    """Return as JSON everything that decides the values of the arrays. `tables` are the recipe's views by name."""
     data = {
         "fingerprint": source.fingerprint,
         "files": [[(stat := os.stat(path)).st_size, stat.st_mtime_ns] for path in source.paths],
-        "optional": sorted(source.optional),  # whether a sample that lacks one is among them
+        "optional": sorted(source.optional),  # samples that lack one of these are kept
         "columns": {name: column.model_dump(mode="json") for name, column in source.columns.items()},
         "samples": len(source),
     }
@@ -168,7 +168,7 @@ def describe_features(
 
 
 def digest_weights(model: MultiView, objective: str = "") -> str:
-    """Return a digest of a model: its networks by name and arguments, its objective, every weight and buffer."""
+    """Return a digest of a model: its networks, their arguments, its objective, every weight and buffer."""
     digest = hashlib.blake2b(digest_size=16)
     for group, encoder in model.encoders.items():
         digest.update(repr((group, encoder.name, encoder.taps, encoder.arguments)).encode())
@@ -180,11 +180,11 @@ def digest_weights(model: MultiView, objective: str = "") -> str:
 
 
 def _clean_table(table: View) -> dict[str, Any]:
-    """The keys of a view that may decide how it looks without augmentation."""
+    """Return the keys of a view that may decide its values without augmentation."""
     return table.model_dump(mode="json", exclude={"count", "geometry"})
 
 
-CODE = (  # folders and files of mvssl whose code lies between a shard and a feature or label
+CODE = (  # folders and files of mvssl whose code computes features or labels from a shard
     "data", "views", "encoders", "objectives", "model.py", "distributed", "evaluation/features",
 )  # fmt: skip
 
@@ -200,25 +200,25 @@ def _package_digest(root: Path = Path(__file__).parents[2]) -> str:
 
 
 def digest_source(name: str) -> str:
-    """Return a digest of the module of a view or objective outside mvssl: its text decides the features."""
+    """Return a digest of the source of a view or objective outside mvssl, because it decides the features."""
     if ":" not in name:
         return ""
     try:
         module, _, _ = name.partition(":")
         return hashlib.blake2b(inspect.getsource(importlib.import_module(module)).encode()).hexdigest()
     except (OSError, TypeError, ImportError):
-        return str(os.urandom(8))  # the text is not known, so the features are computed anew
+        return str(os.urandom(8))  # the source is not known, so the features are computed again
 
 
 def head_layers(model: MultiView) -> dict[str, tuple[str, Objective]]:
-    """Layers that objectives compare, with label and objective: `head:LABEL` of each, and `head`, the first of them."""
+    """Return the heads of the objectives, with label and objective: `head:LABEL`, and `head` for the first one."""
     heads = [(label, objective) for label, _, objective in model.terms if objective.has_head]
     first = {"head": heads[0]} if heads else {}
     return first | {f"head:{label}": (label, objective) for label, objective in heads}
 
 
 def select_layer(model: MultiView, view: str, features: Features, layer: str) -> Tensor:
-    """[n, d] of one view's `Features` at `layer`. Raises `RecipeError` that lists the layers there are."""
+    """Return the features [n, d] of one view at `layer`. Raise `RecipeError` if the layer does not exist."""
     if layer == "vector":
         return features.vector
     heads = head_layers(model)
@@ -229,7 +229,7 @@ def select_layer(model: MultiView, view: str, features: Features, layer: str) ->
 
 
 def refuse_layer(model: MultiView, view: str, layer: str, maps: int) -> None:
-    """Raise `RecipeError` that lists the layers there are, where a view with this number of maps lacks `layer`."""
+    """Raise `RecipeError` that lists the layers, if a view with this number of maps lacks `layer`."""
     accepted = ["vector", *head_layers(model), *map(str, range(maps))]
     if layer not in accepted:
         raise RecipeError(f"evaluate.layer: view {view!r} has no layer {layer!r} (accepted: {', '.join(accepted)})")

@@ -1,7 +1,7 @@
-"""The samples that an evaluation fits and tests on: opened, their features collected, their classes numbered alike.
+"""The samples that an evaluation fits and tests on: their shards, features, labels and classes.
 
-in   a recipe and patterns of shards; which features are needed of each sample
-out  a `Split` of each: features and labels of the samples that have every view, a label, and can be decoded
+in   a recipe, patterns of shards, and the features to read
+out  a `Split` for each: features and labels of all samples that have every view and a label and can be decoded
 """
 
 import contextlib
@@ -29,7 +29,7 @@ CHECKED = 16  # samples whose labels are checked before features are computed
 
 
 class Sources(NamedTuple):
-    """Opened shards by split (`train`, `test`, and `other` where asked for), and the patterns that named them."""
+    """Opened shards by split (`train`, `test`, and `other` if requested), and their patterns."""
 
     shards: dict[str, ShardSource]
     patterns: dict[str, list[str]]
@@ -47,8 +47,8 @@ def open_labelled(
 ) -> ShardSource:
     """Open shards with `columns`, by default the recipe's, and with the column `label` where the recipe names one.
 
-    Samples without a label are dropped, or kept with `keep_unlabelled`. Where the labels cannot be read, it raises
-    `DataError`; if they are not `required`, it opens the shards without them. `missing` is as in `open_shards`.
+    Samples without a label are dropped, or kept with `keep_unlabelled`. If the labels cannot be read, raise
+    `DataError`, or open the shards without labels if they are not `required`. `missing` is as in `open_shards`.
     """
     columns = dict(data.columns if columns is None else columns)
     open_with = partial(open_shards, patterns, data.folder, missing=missing, progress=progress)
@@ -67,17 +67,17 @@ def open_splits(
     labels: bool = True,
     segments: bool = False,
 ) -> Sources:
-    """Open the shards to fit on and to test on, with labels and segments where they are needed.
+    """Open the shards to fit on and to test on, with labels and segments if they are needed.
 
-    Labels that are not needed are read where all of these shards have them; `other` needs none. A sample that lacks any
-    view is dropped for every view, so that all views are measured on the same samples. Raises `RecipeError` and
-    `DataError`.
+    Labels that are not needed are read if all of these shards have them. `other` needs no labels. A sample that lacks a
+    view is dropped for every view, so all views are measured on the same samples. Raise `RecipeError` or `DataError` if
+    shards or labels cannot be used.
     """
     data = recipe.data
     if data.label is None and labels:
-        raise RecipeError("data.label: the recipe does not say where labels are; add for example label: {field: cls}")
+        raise RecipeError("data.label: the recipe names no labels; add for example label: {field: cls}")
     if train and not test:
-        raise RecipeError("other shards to fit probes on need other shards to test on: give both --data and --test")
+        raise RecipeError("--data needs --test: to fit probes on other shards, give both --data and --test")
     if not (test or data.val):
         raise RecipeError("no labelled shards to test on: name them in data.val, or give --test SHARDS")
     named = {"train": pattern_list(train or data.train), "test": pattern_list(test or data.val)}
@@ -99,15 +99,28 @@ def open_splits(
     return Sources(shards, named)
 
 
+def open_samples(recipe: Recipe) -> tuple[ShardSource, str]:
+    """Return the shards of data.val, else of data.train, with labels if they have any, and the name of the split.
+
+    Raises `DataError`, and `RecipeError` if the recipe names no shards.
+    """
+    patterns, split = (recipe.data.val, "held-out") if recipe.data.val else (recipe.data.train, "training")
+    if not patterns:
+        raise RecipeError("the recipe names no shards; a run on a dataset of one's own is shown without samples")
+    return open_labelled(recipe.data, patterns, required=False, progress=False), split
+
+
 def refuse_pictures(source: ShardSource) -> None:
-    """Raise `RecipeError` where labels are neither numbers nor lists of numbers, before anything is computed."""
+    """Raise `RecipeError` if labels are neither numbers nor lists of numbers."""
     shape = source.shapes.get("label", ())
     if len(shape) > 1:
-        raise RecipeError(f"data.label: {list(shape)} for each sample; labels are a number or a list of numbers")
+        raise RecipeError(
+            f"data.label: labels have shape {list(shape)} for each sample; a number or a list of numbers is accepted"
+        )
 
 
 def refuse_numbers(source: ShardSource) -> None:
-    """Raise `DataError` where the labels of some samples are no classes, before features are computed for hours."""
+    """Raise `DataError` if labels are not classes. A few samples are checked, before features are computed."""
     if "label" not in source.shapes:
         return
     last = CHECKED - 1
@@ -118,10 +131,10 @@ def refuse_numbers(source: ShardSource) -> None:
 
 
 class Split:
-    """One set of samples; features stay mapped from the cache until they are asked for.
+    """One set of samples. Features stay mapped from the cache until they are read.
 
-    With `needed` false, labels that are no classes count as none. Raises `DataError` where labels are needed and no
-    sample has one, or they are no classes.
+    Raise `DataError` if no sample has a label, or if labels are not classes. With `needed=False`, labels that are not
+    classes are ignored.
     """
 
     def __init__(self, source: ShardSource, specs: list[FeatureSpec], entries: list[Entry], *, needed: bool = True):
@@ -154,14 +167,14 @@ class Split:
 
     @property
     def segments(self) -> Tensor | None:
-        """The class of every pixel, [n, h, w]; None where the recipe does not say where they are."""
+        """The class of every pixel, [n, h, w], or None if the recipe has no segments."""
         labels = self._entries[LABELS.key]
         return self._select(labels, "segments")[:, 0] if "segments" in labels.arrays else None
 
     def features(self, spec: FeatureSpec, view: str | None = None, *, first: int | None = None) -> dict[str, Tensor]:
-        """By view, [n, d], or [n, c, h, w] of a dense layer: of every view that has it, or of one.
+        """Return features by view, [n, d], or [n, c, h, w] of a dense layer, for one view or all views.
 
-        Of all samples or of the `first` ones. Where samples are left out the result is a copy, else it is mapped.
+        `first` limits the number of samples. The result is a copy if samples are left out, else it is mapped.
         """
         entry = self._entries[spec.key]
         return {name: self._select(entry, name, first) for name in entry.arrays if view in (None, name)}
@@ -172,7 +185,7 @@ class Split:
 
 
 def _has_label(labels: Entry, rows: np.ndarray) -> np.ndarray:
-    """bool [len(rows)]: which of these samples have a label; all where there is no column of labels."""
+    """Return which of these samples have a label, bool [len(rows)]. Without a column of labels, all count."""
     has = np.ones(len(rows), dtype=bool)
     if "labelled" in labels.arrays:
         has &= labels.arrays["labelled"].numpy()[rows] > 0
@@ -182,17 +195,17 @@ def _has_label(labels: Entry, rows: np.ndarray) -> np.ndarray:
 
 
 class Classes(NamedTuple):
-    """Which labels count, and their numbers: `known` class numbers, or of multi-hot labels a mask of the classes."""
+    """The classes of an evaluation: `known` class numbers, or a mask of the classes for multi-hot labels."""
 
     known: Tensor
-    chance: float  # what guessing scores on test
+    chance: float  # the score of guessing on test
 
     @classmethod
     def of(cls, train: Tensor, test: Tensor) -> "Classes":
-        """The classes of both splits.
+        """Return the classes of both splits.
 
-        Multi-hot: classes without a positive in train or in test cannot be learned or measured. They are left out and
-        counted. Raises `DataError` where no class is left.
+        Multi-hot classes without a positive in train or in test cannot be learned or measured. They are left out and
+        counted. Raise `DataError` if no class is left.
         """
         if not len(train):
             return cls(train, math.nan)
@@ -212,7 +225,7 @@ class Classes(NamedTuple):
         return int(self.known.sum()) if self.known.dtype == torch.bool else len(self.known)
 
     def __call__(self, labels: Tensor) -> Tensor:
-        """Labels as probes take them: int64 [n] from 0, or float32 [n, c]."""
+        """Return labels in the form that probes read: int64 [n] from 0, or float32 [n, c]."""
         return labels[:, self.known] if labels.ndim == 2 else torch.searchsorted(self.known, labels)
 
     @property
@@ -222,7 +235,7 @@ class Classes(NamedTuple):
 
 
 def list_remarks(splits: dict[str, Split], classes: Classes) -> list[str]:
-    """Lines to read beside the numbers: how many samples are left out, and why; classes that are missing."""
+    """Return lines about the samples that are left out, with reasons, and about missing classes."""
     lines = []
     for name, split in splits.items():
         samples = counted(len(split) + sum(split.left_out.values()), "sample")

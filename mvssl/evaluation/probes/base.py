@@ -1,9 +1,9 @@
 """The contract of a probe: which inputs it needs, its options, and how it runs.
 
 in   `ProbeInputs`: one encoder at one layer on one view, with the samples to fit on and to test on
-out  one `Result` or several; `NotPossible` where the data do not allow the measurement
+out  one `Result` or several; `NotPossible` if the data do not allow the measurement
 
-A probe knows nothing of runs, shards, caches, processes or records. docs/guides/own_probe.md shows a complete one.
+A probe does not depend on runs, shards, caches, processes or records. docs/guides/own_probe.md has an example.
 """
 
 from abc import ABC, abstractmethod
@@ -29,10 +29,10 @@ class Probe(ABC):
     """
 
     runs_on: ClassVar[Literal["view or all", "view", "all views"]] = "view or all"
-    """`view or all`: each view, and `all`, the views side by side as one. `view`: each view. `all views`: once, on all
-    views of the samples; the record then has the view `all`."""
+    """`view or all`: on each view, and on all views joined. `view`: on each view. `all views`: once, on separate views;
+    the record then has the view `all`."""
     needs_labels: ClassVar[bool] = True
-    """Without labels the evaluation is refused. A probe that needs none gets empty ones where there are none."""
+    """Without labels the evaluation is refused. A probe that needs none may get empty labels."""
     needs_local_maps: ClassVar[bool] = False
     """Reads `inputs.local_maps()`: maps of the layer, and the class of every pixel (`evaluate.segments`)."""
     needs_encoder: ClassVar[bool] = False
@@ -46,46 +46,46 @@ class Probe(ABC):
 
     @abstractmethod
     def run(self, inputs: ProbeInputs) -> Result | Iterable[Result]:
-        """Measure. Each result has its `Metric`, and where a probe gives several results, `what` it is of.
+        """Measure. Each result has its `Metric`. With several results, each also has its `what`.
 
         `Result.protocol` holds the settings and how they were chosen. It must be equal for every encoder.
-        `Result.chosen` holds what the data of this encoder decided. Both are JSON. With `parts`, the difference of two
-        encoders is paired. Use `inputs.seed` for every random choice. Raise `NotPossible("why")` where the data do not
-        allow the measurement: the evaluation notes it and goes on.
+        `Result.chosen` holds the settings that the data of this encoder decided. Both are JSON. With `parts`, the
+        difference of two encoders is paired. Use `inputs.seed` for every random choice. Raise `NotPossible("why")` if
+        the data do not allow the measurement: the evaluation notes it and continues.
         """
 
     @classmethod
     def options(cls) -> type[BaseModel]:
-        """The table of options: names, types and defaults."""
+        """Return the table of options: names, types and defaults."""
         return options_of(cls)
 
     @classmethod
     def settings(cls, evaluate: Evaluate) -> list[dict[str, Any]]:
-        """Options that other keys of the recipe's `evaluate` table decide. The probe runs once for each dict."""
+        """Return the options that other keys of `evaluate` decide. The probe runs once for each dict."""
         return [{}]
 
     @classmethod
     def views(cls, names: list[str]) -> list[str]:
-        """The views to run on, where `names` are those of the evaluation and may hold `all`."""
+        """Return the views to run on; `names` are those of the evaluation and may hold `all`."""
         if cls.runs_on == "all views":
             return [ALL]
         return [name for name in names if name != ALL or cls.runs_on == "view or all"]
 
     @classmethod
     def can_run_on(cls, encoder: EncoderUnderTest) -> bool:
-        """Whether the probe can measure this encoder."""
+        """Return whether the probe can measure this encoder."""
         return encoder.model is not None or not cls.needs_encoder
 
     @classmethod
     def features(cls, encoder: EncoderUnderTest, layer: str, *, images: bool) -> list[FeatureSpec]:
-        """What must be computed of every sample before the probe runs. `images`: whether any view is an image."""
+        """Return the features that the probe reads. `images`: whether any view is an image."""
         maps = local_map_layers(encoder, layer) if cls.needs_local_maps and images else []
         specs = [FeatureSpec(encoder, encoder.layer(layer)), *(FeatureSpec(encoder, DENSE + name) for name in maps)]
         return [*specs, CLEAN_VIEWS] if cls.needs_clean_views else specs
 
     @classmethod
     def refuse_recipe(cls, name: str, evaluate: Evaluate) -> None:
-        """Raise `RecipeError` where the recipe alone cannot give what the probe needs."""
+        """Raise `RecipeError` if the probe needs more than the recipe gives."""
         if cls.needs_other:
             raise RecipeError(f"evaluate.probes: {name} needs other shards: `mvssl evaluate RUN --other SHARDS`")
         if cls.needs_local_maps and evaluate.segments is None:
@@ -106,7 +106,7 @@ class FunctionProbe(Probe):
         return options_of(cls.function)
 
     def arguments(self, inputs: ProbeInputs) -> tuple[Any, ...]:
-        """The positional arguments of the function."""
+        """Return the positional arguments of the function."""
         return inputs.labelled()
 
     def run(self, inputs: ProbeInputs) -> Result | Iterable[Result]:
@@ -114,7 +114,7 @@ class FunctionProbe(Probe):
 
 
 class ByViewProbe(FunctionProbe):
-    """A probe whose function takes train and test with every view on its own."""
+    """A probe whose function takes train and test with separate views."""
 
     runs_on = "all views"
 

@@ -1,4 +1,4 @@
-"""Results of probes: metrics with standard errors, records, tables, and runs side by side.
+"""Results of probes: metrics with standard errors, records, tables, and comparisons of runs.
 
 in   scores and labels
 out  `Result`s, JSON `Record`s, tables

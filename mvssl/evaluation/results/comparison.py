@@ -1,7 +1,7 @@
-"""Several runs side by side: runs that differ only by seed become one column, with their mean and standard deviation.
+"""Compare runs. Runs that differ only by seed become one column, with their mean and standard deviation.
 
 in   run folders that were evaluated, or files of records
-out  records whose value is a mean over runs, for `tables`; and in words how the recipes of the columns differ
+out  records whose value is a mean over runs, for `tables`; a description of how the recipes of the columns differ
 """
 
 import os
@@ -29,19 +29,19 @@ from mvssl.recipe import load_recipe
 from mvssl.runs.folder import FREE
 
 COMPARED = ("optim", "train.epochs", "train.steps", "data.train", "data.val")  # keys of FREE that change the training
-IGNORED = ("train.seed", *(name for name in FREE if name not in COMPARED))  # keys that change nothing but luck
+IGNORED = ("train.seed", *(name for name in FREE if name not in COMPARED))  # keys that change only random choices
 OF_ONE_RUN = ("draws", "interval_95", "chosen", "also")  # keys that the mean of several runs does not have
 MOST_CHANGES = 6  # of recipes, in a line
 
 
 @dataclass(frozen=True)
 class Run:
-    """The records of a run; or of an encoder that is no run, and has neither recipe nor seed."""
+    """The records of a run, or of an encoder that has neither recipe nor seed."""
 
     name: str
     recipe: dict[str, Any]  # without the keys IGNORED
     seed: int | None
-    records: list[Record]  # of the newest step that was measured
+    records: list[Record]  # of its newest measured step
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Column:
 
 
 def show(places: list[Path], json_file: Path | None = None) -> None:
-    """Print the tables of `places` and what each column is; `json_file` gets the records. Raises `DataError`."""
+    """Print the tables of `places` and a description of each column, and write the records to `json_file`."""
     columns = read_columns(places)
     records = merge_columns(columns)
     if json_file:
@@ -70,7 +70,7 @@ def show(places: list[Path], json_file: Path | None = None) -> None:
 
 
 def read_columns(places: list[Path]) -> list[Column]:
-    """The runs whose records `places` hold, those of one recipe together. Raises `DataError` where there are none."""
+    """Return the runs in `places`, grouped by recipe. Raise `DataError` if a place holds no records."""
     by_name: dict[str, dict[Any, Record]] = {}
     for place in places:
         for record in _read_place(place):
@@ -89,10 +89,10 @@ def read_columns(places: list[Path]) -> list[Column]:
 
 
 def merge_columns(columns: list[Column]) -> list[Record]:
-    """A record per column and row: `value` is the mean over runs, `standard_deviation` theirs, `runs` has each value.
+    """Return a record for each column and row: the mean over runs, their standard deviation, and each value.
 
-    Where no column has several runs, the records stay as they are. Several columns show trained encoders only, and raw
-    pixels, which no seed changes, once.
+    If every column is one run, the records do not change. Several columns show trained encoders only. Raw pixels do not
+    depend on the seed, so they are shown once.
     """
     single_runs = all(len(column.runs) == 1 for column in columns)
     merged: list[Record] = []
@@ -110,7 +110,7 @@ def merge_columns(columns: list[Column]) -> list[Record]:
 
 
 def describe_columns(columns: list[Column]) -> list[str]:
-    """A line per column: the seeds of its runs, and how its recipe differs from that of the first column."""
+    """Return a line for each column: its seeds, and how its recipe differs from that of the first column."""
     return [f"{column.name}: {'; '.join(_describe(column, columns[0])) or 'not a run'}" for column in columns]
 
 
@@ -125,7 +125,7 @@ def _describe(column: Column, first: Column) -> list[str]:
 
 
 def _change(place: str, before: Any, now: Any) -> str:
-    """A difference of two recipes, `optim.lr: 0.001 -> 0.0005`; of a table that only one has, its name."""
+    """Return a difference of two recipes in words: `optim.lr: 0.001 -> 0.0005`, or `with TABLE`, `without TABLE`."""
     if isinstance(now, dict) and before is None:
         return f"with {place}"
     if isinstance(before, dict) and now is None:
@@ -134,14 +134,14 @@ def _change(place: str, before: Any, now: Any) -> str:
 
 
 def _read_place(place: Path) -> list[Record]:
-    """The records of a run's folder, under the name that the folder has now, or of a file under the names there."""
+    """Return the records of a run folder under its present name, or the records of a file under their own names."""
     file = place / "evaluation.json" if place.is_dir() else place
     records = [r for r in read(file) if r.get("subject", {}).get("name")]
     if place.is_dir():
         records = [_rename(r, str(place), keep=True) for r in records]
     if not records:
         what = "holds no records" if file.exists() else "does not exist"
-        raise DataError(f"{file} {what}; `mvssl evaluate` writes them to a run's folder, or with --json")
+        raise DataError(f"{file} {what}; `mvssl evaluate` writes records to a run folder, or to --json FILE")
     return records
 
 
@@ -169,19 +169,19 @@ def _name(record: Record) -> str:
 
 
 def _rename(record: Record, name: str, keep: bool = False) -> Record:
-    """The record under another subject's name; `keep` keeps the other keys of the subject."""
+    """Return the record under another name; `keep` keeps the other keys of its subject."""
     subject = {**record.get("subject", {}), "name": name} if keep else {"name": name}
     return cast(Record, {**record, "subject": subject})
 
 
 def _common_name(names: list[str]) -> str:
-    """What the names of runs have in common: `cmc` of runs/cmc_0, runs/cmc_1, runs/cmc_2."""
+    """Return the common start of the names of runs: `cmc` for runs/cmc_0 and runs/cmc_1."""
     short = [Path(name).name for name in names]
     return os.path.commonprefix(short).rstrip("_-.=") if len(short) > 1 else short[0]  # noqa: RUF071 of letters
 
 
 def _group_runs(records: list[Record]) -> list[list[Record]]:
-    """Records of one row and one protocol, one of each run."""
+    """Group records of one row and one protocol; a group has at most one record of each run."""
     groups: list[list[Record]] = []
     for record in records:
         group = next((g for g in groups if _same_row(g[0], record) and _name(record) not in map(_name, g)), None)
@@ -197,7 +197,7 @@ def _same_row(one: Record, other: Record) -> bool:
 
 
 def _mean(records: list[Record], name: str) -> Record:
-    """The records of a row over runs as one. Without a standard deviation for a single run, and for raw pixels."""
+    """Return the mean record of a row over runs. A single run and raw pixels have no standard deviation."""
     first = records[0]
     mean, deviation = _moments([r["value"] for r in records])
     gains: dict[str, Gain] = {}
@@ -213,5 +213,5 @@ def _mean(records: list[Record], name: str) -> Record:
 
 
 def _moments(values: list[float]) -> tuple[float, float | None]:
-    """Mean, and standard deviation of the values among each other, or None of one value."""
+    """Return mean and standard deviation; the deviation of one value is None."""
     return fmean(values), stdev(values) if len(values) > 1 else None

@@ -1,10 +1,11 @@
 """Metrics of scores, their standard errors, and paired differences of two encoders.
 
 in   scores [n, c], labels [n] (class numbers) or [n, c] (multi-hot)
-out  a `Result`: a value with its metric, its standard error, and the parts that a paired difference is made from
+out  a `Result`: a value with its metric, its standard error, and the parts for a paired difference
 
-Parts are subtracted in pairs: both encoders have the same test samples, or the same draws of labels. What is hard for
-both cancels (McNemar's argument), so the error of the difference is far smaller than the two errors added.
+Parts are subtracted in pairs, because both encoders have the same test samples, or the same draws of labels. Samples
+that are hard for both cancel (McNemar's argument). So the error of the difference is far smaller than the two errors
+added.
 """
 
 import math
@@ -16,14 +17,14 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
-RESAMPLES = 200  # bootstrap resamples of the test set; the error of the error is then about 5 %
-FEW_RESAMPLES = 50  # where each of many draws of labels is resampled: about 10 %
+RESAMPLES = 200  # bootstrap resamples of the test set; they estimate the standard error to about 5 %
+FEW_RESAMPLES = 50  # if each of many draws of labels is resampled; about 10 %
 DRAWS, SAMPLES, BOOTSTRAP = "draws of labels", "test samples", "bootstrap resamples of the test set"
 NOTHING = "nothing"
 
 
 class Metric(NamedTuple):
-    """The kind of a number. Shares are from 0 to 1 in records, and shown in per cent where `unit` is %."""
+    """The kind of a number. With unit %, values are from 0 to 1 in records, and shown in per cent."""
 
     name: str
     unit: str = "%"
@@ -36,27 +37,27 @@ ACCURACY, MEAN_AVERAGE_PRECISION = Metric("accuracy"), Metric("mean_average_prec
 
 
 class Result(NamedTuple):
-    """One number, its error, and how it was made; without an error there are no parts."""
+    """One number, its error, and its settings. Without an error there are no parts."""
 
     value: float
     metric: Metric
-    protocol: dict[str, Any]  # settings, equal for all numbers that this one may be compared with
+    protocol: dict[str, Any]  # settings; they must be equal for numbers that are compared
     standard_error: float | None = None
-    parts: Tensor | None = None  # per test sample right or not, or per draw or resample the value; or [draws, those]
-    paired_over: str = NOTHING  # the kind of the parts, or of the columns of parts: DRAWS, SAMPLES or BOOTSTRAP
-    what: str = ""  # tells it from the other numbers of the probe: "10 labels/class", "rgb to depth"
-    chosen: Mapping[str, Any] = MappingProxyType({})  # what the data decided: learning rate, held-out score
-    chance: float | None = None  # the value of features without information, where it is known
+    parts: Tensor | None = None  # correct or not by sample, or values by draw or resample; or [draws, those]
+    paired_over: str = NOTHING  # the kind of the last dimension of parts: DRAWS, SAMPLES or BOOTSTRAP
+    what: str = ""  # distinguishes several numbers of one probe: "10 labels/class", "rgb to depth"
+    chosen: Mapping[str, Any] = MappingProxyType({})  # settings that the data decided: learning rate, held-out score
+    chance: float | None = None  # the value of features without information, if it is known
     draws: Tensor | None = None  # float64 [draws], the value of each draw of labels or seed
     also: Mapping[str, Any] = MappingProxyType({})  # further metrics of the same scores, for the record
 
 
 class NotPossible(Exception):
-    """A probe cannot measure these data; the message says why. The evaluation notes it and goes on."""
+    """A probe cannot measure these data, for the reason in the message. The evaluation notes it and continues."""
 
 
 class Difference(NamedTuple):
-    """How far one encoder is ahead of another on the same parts; without parts there is no error."""
+    """The difference of two encoders on the same parts. Without parts there is no error."""
 
     difference: float
     standard_error: float | None
@@ -64,10 +65,10 @@ class Difference(NamedTuple):
 
 
 def average_precision(scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Area under the precision-recall steps of each class: [n, c], [n, c] -> float64 [c]; NaN without a positive.
+    """Return the average precision of each class, float64 [c], for scores and labels [n, c]. NaN without a positive.
 
-    Samples of equal score enter together, as in scikit-learn. `weights` [b, n] counts each sample that often and
-    gives [b, c].
+    Samples of equal score enter together, as in scikit-learn. `weights` [b, n] count each sample several times and give
+    [b, c].
     """
     order = scores.argsort(dim=0, descending=True)
     ranked, positive = scores.gather(0, order), labels.gather(0, order).double()
@@ -78,7 +79,7 @@ def average_precision(scores: Tensor, labels: Tensor, weights: Tensor | None = N
 
 
 def _end_of_ties(ranked: Tensor) -> Tensor:
-    """For each place of a descending column, the last place with the same score: [n, c] -> int64 [n, c]."""
+    """Return for each place of a descending column the last place with the same score: [n, c] -> int64 [n, c]."""
     n = len(ranked)
     place = torch.arange(n, device=ranked.device)[:, None].expand_as(ranked)
     changes = torch.ones_like(ranked, dtype=torch.bool)
@@ -93,12 +94,15 @@ def _area(positive: Tensor, weight: Tensor, last: Tensor) -> Tensor:
 
 
 def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
-    """Mean over the classes that have a positive; scores, labels [n, c]."""
+    """Return the mean over the classes that have a positive; scores and labels are [n, c]."""
     return average_precision(scores, labels).nanmean().item()
 
 
 def expected_precision(right: int, n: int) -> float:
-    """Average precision of `right` of n candidates in random order: (r - 1) / (n - 1) + H_n (n - r) / (n (n - 1))."""
+    """Return the expected average precision if `right` of n candidates, in random order, are correct.
+
+    With r for `right` it is (r - 1) / (n - 1) + H_n (n - r) / (n (n - 1)).
+    """
     if n == 1:
         return 1.0
     harmonic = (1 / torch.arange(1, n + 1, dtype=torch.float64)).sum().item()
@@ -106,12 +110,12 @@ def expected_precision(right: int, n: int) -> float:
 
 
 def metric_of(labels: Tensor) -> Metric:
-    """The metric of a classifier: `accuracy`, or `mean_average_precision` for multi-hot labels."""
+    """Return the metric of a classifier: `accuracy`, or `mean_average_precision` for multi-hot labels."""
     return ACCURACY if labels.ndim == 1 else MEAN_AVERAGE_PRECISION
 
 
 def classifier_score(scores: Tensor, labels: Tensor) -> float:
-    """Return the accuracy, or the mean average precision; scores [n, c]."""
+    """Return the accuracy, or the mean average precision for multi-hot labels; scores are [n, c]."""
     if labels.ndim == 1:
         return (scores.argmax(1) == labels).double().mean().item()
     return mean_average_precision(scores, labels)
@@ -128,8 +132,8 @@ def score_classifier(
 ) -> Result:
     """Return the result of a classifier with scores [n, c] on the test set.
 
-    The standard error of an accuracy is binomial, and `error_at_edge` where all samples are right, or none is. That of
-    a mean average precision is bootstrapped.
+    The standard error of an accuracy is binomial, or `error_at_edge` if all samples are correct, or none. For a mean
+    average precision it is bootstrapped.
     """
     value, metric, over = (
         classifier_score(scores, labels),
@@ -137,7 +141,7 @@ def score_classifier(
         SAMPLES if labels.ndim == 1 else BOOTSTRAP,
     )
     parts = _parts(scores, labels, _counts(labels, RESAMPLES, seed)).double().cpu()
-    # the binomial error, not its estimate from n - 1: the same but for a factor near 1
+    # the binomial error; an estimate from n - 1 differs by a factor near 1
     error = math.sqrt(value * (1 - value) / len(labels)) or error_at_edge(len(labels)) if over == SAMPLES else None
     error = _error(parts, over) if error is None else error
     more = classwise(scores, labels) if labels.ndim == 1 else {}
@@ -145,16 +149,16 @@ def score_classifier(
 
 
 def classwise(scores: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Return further metrics for classes that are uneven or many; scores [n, c], labels [n].
+    """Return more metrics for imbalanced or many classes; scores [n, c], labels [n].
 
-    `recall_per_class` in the order of the classes, None for one that test lacks; `balanced_accuracy`, its mean;
-    `macro_f1`, the mean over classes that are true or predicted; `top_5` where there are more than five classes.
+    `recall_per_class` is in the order of the classes, with None for a class that test lacks. `balanced_accuracy` is its
+    mean. `macro_f1` is the mean over classes that are true or predicted. `top_5` needs more than five classes.
     """
     predicted = scores.argmax(1)
     kinds = max(scores.shape[1], int(labels.max()) + 1)  # test may have classes that train lacks
     table = torch.bincount(labels * kinds + predicted, minlength=kinds**2).view(kinds, kinds).double()
     right, of_class, of_prediction = table.diagonal(), table.sum(1), table.sum(0)
-    recall, f1 = right / of_class, 2 * right / (of_class + of_prediction)  # NaN where there is none
+    recall, f1 = right / of_class, 2 * right / (of_class + of_prediction)  # NaN for an empty class
     metrics: dict[str, Any] = {"balanced_accuracy": recall.nanmean().item(), "macro_f1": f1.nanmean().item()}
     if scores.shape[1] > 5:
         metrics["top_5"] = (scores.topk(5, dim=1).indices == labels[:, None]).any(1).double().mean().item()
@@ -164,7 +168,7 @@ def classwise(scores: Tensor, labels: Tensor) -> dict[str, Any]:
 def score_draws(
     scored: Iterable[Tensor], labels: Tensor, protocol: dict[str, Any], seed: int = 0, *, what: str = ""
 ) -> Result:
-    """Return the mean over classifiers, each fitted to another draw of labels; `scored` gives scores [n, c] of each.
+    """Return the mean over classifiers, each fitted to another draw of labels. `scored` yields their scores [n, c].
 
     The standard error covers both the draws and the test samples.
     """
@@ -180,24 +184,24 @@ def score_draws(
 
 
 def _counts(labels: Tensor, resamples: int, seed: int) -> Tensor | None:
-    """For multi-hot labels, how often each sample is in each bootstrap resample; the same for one seed."""
+    """Return how often each sample is in each bootstrap resample; None unless labels are multi-hot."""
     if labels.ndim == 1:
         return None
     return resampled(len(labels), torch.Generator().manual_seed(seed), resamples).to(labels.device)
 
 
 def _parts(scores: Tensor, labels: Tensor, counts: Tensor | None) -> Tensor:
-    """bool [n], whether each sample is right; or float64 [resamples], the mean average precision of each."""
+    """Return whether each sample is correct, bool [n], or the mean average precision of each resample, float64."""
     if counts is None:
         return scores.argmax(1) == labels
     return average_precision(scores, labels, counts).nanmean(dim=1)
 
 
 def error_at_edge(n: int, z: float = 1.0) -> float:
-    """Return how far Wilson's interval of z standard errors reaches from a share of 0 or 1 of n samples.
+    """Return the length of Wilson's interval of z standard errors, for a share of 0 or 1 of n samples.
 
-    The binomial error is 0 there, which is too small. Wilson, JASA 1927: the shares p with
-    (share - p)^2 <= z^2 p (1 - p) / n, which for a share of 1 are those of at least n / (n + z^2).
+    The binomial error is 0 there, which is too small. Wilson (JASA 1927) takes all p with
+    (share - p)^2 <= z^2 p (1 - p) / n. For a share of 1 this is p >= n / (n + z^2).
     """
     return z * z / (n + z * z)
 
@@ -209,15 +213,15 @@ def resampled(n: int, generator: torch.Generator, resamples: int = RESAMPLES) ->
 
 
 def mean_over_draws(scores: list[float], protocol: dict[str, Any], metric: Metric = ACCURACY, what: str = "") -> Result:
-    """Return the mean over seeds or draws; its error is std / sqrt(draws), and does not cover the test samples."""
+    """Return the mean over seeds or draws. Its error, std / sqrt(draws), does not cover the choice of test samples."""
     parts = torch.tensor(scores, dtype=torch.float64)
     return Result(parts.mean().item(), metric, protocol, _error(parts, DRAWS), parts, DRAWS, what, draws=parts)
 
 
 def interval(result: Result) -> tuple[float, float] | None:
-    """Return the 95 % interval, within the bounds of the metric; None without a standard error.
+    """Return the 95 % interval within the bounds of the metric, or None without a standard error.
 
-    Student's t over draws, the normal approximation otherwise, Wilson's where all samples are right or all are wrong.
+    It is Student's t over draws, Wilson's interval for a share of 0 or 1, and else the normal approximation.
     """
     if result.standard_error is None:
         return None
@@ -233,7 +237,7 @@ def interval(result: Result) -> tuple[float, float] | None:
 def paired(ahead: Result, behind: Result) -> Difference:
     """Return `ahead` minus `behind` with the standard error of the paired difference.
 
-    Both must be of the same test samples and draws. Raises `ValueError` where they cannot be.
+    Both must be of the same test samples and draws. Raise `ValueError` if they are not.
     """
     difference, parts, others = ahead.value - behind.value, ahead.parts, behind.parts
     if (ahead.paired_over, ahead.metric) != (behind.paired_over, behind.metric):
@@ -251,15 +255,15 @@ def _error(parts: Tensor, paired_over: str) -> float:
         return _two_way_error(parts, paired_over)
     if len(parts) < 2:
         return 0.0
-    # a bootstrap's spread is the standard error already
+    # the standard deviation over resamples is already the standard error
     return parts.std().item() / (1 if paired_over == BOOTSTRAP else math.sqrt(len(parts)))
 
 
 def _two_way_error(parts: Tensor, paired_over: str) -> float:
-    """The error of a mean over draws and samples, [draws, samples or resamples], where both are random.
+    """Return the standard error of a mean over random draws and random samples, [draws, samples or resamples].
 
-    The variances of the two means are added. The variance of their interaction is in both, so it is subtracted once
-    (the two-way layout with random effects; Scheffe, The Analysis of Variance, 1959, chapter 7).
+    The variances of the two means are added. Both contain the variance of the interaction, so it is subtracted once.
+    This is the two-way layout with random effects (Scheffe, The Analysis of Variance, 1959, chapter 7).
     """
     draws, columns = parts.shape
     of_draws, of_columns = _error(parts.mean(1), DRAWS) ** 2, _error(parts.mean(0), paired_over) ** 2

@@ -1,8 +1,8 @@
 """Results as JSON records.
 
-A `Record` is one number with all that is needed to read it. `protocol` holds what must be equal between numbers that
-are compared: the data, the labels, the seed, every setting of the probe. What belongs to one encoder stands beside it:
-`subject` (who it is), `chosen` (what its data decided), `versions`. `mvssl.evaluation.results.tables` draws tables.
+A `Record` is one number with all that is needed to read it. `protocol` holds the settings that must be equal for
+numbers that are compared: the data, the labels, the seed, every setting of the probe. Other keys belong to one encoder:
+`subject` identifies it, and `chosen` holds the settings that its data decided.
 """
 
 import json
@@ -19,12 +19,12 @@ from mvssl.evaluation.results.metrics import DRAWS, NOTHING, Difference, Result,
 from mvssl.files import RECORDS, write_file
 from mvssl.recipe import Recipe
 
-ROW = ("probe", "what", "metric", "view", "layer")  # what was measured, of any encoder
-SETTINGS = ("label", "segments", "mode")  # of a protocol: beside its numbers, they tell two evaluations of a run apart
+ROW = ("probe", "what", "metric", "view", "layer")  # keys that identify a row of a table
+SETTINGS = ("label", "segments", "mode")  # keys of a protocol that belong to the identity, as its numbers do
 
 
 class Gain(TypedDict):
-    """How far the trained encoder is ahead of a baseline, on the same samples or draws."""
+    """The difference of the trained encoder and a baseline, on the same samples or draws."""
 
     difference: FiniteFloat
     standard_error: NotRequired[FiniteFloat | None]
@@ -34,12 +34,12 @@ class Gain(TypedDict):
 
 
 class RecordSubject(TypedDict):
-    """Which encoder was measured; the keys beyond these depend on its kind."""
+    """The encoder that was measured. Further keys depend on its kind."""
 
     name: NotRequired[str]
     step: NotRequired[int | None]
     chosen: NotRequired[str]  # what decided the step
-    objective: NotRequired[str]  # where the layer is a head
+    objective: NotRequired[str]  # if the layer is a head
     features: NotRequired[str]  # how the features were made
 
 
@@ -50,7 +50,7 @@ class Preset(TypedDict):
 
 
 class RecordProtocol(TypedDict):
-    """What must be equal between numbers that are compared; each probe adds its settings."""
+    """The settings that must be equal for numbers that are compared. Each probe adds its own."""
 
     data: NotRequired[dict[str, dict[str, Any]]]
     preset: NotRequired[Preset | None]
@@ -60,7 +60,7 @@ class RecordProtocol(TypedDict):
 
 
 class Record(TypedDict):
-    """One number. Readers ask for these keys; a record in a file may hold more, and one of an older version fewer."""
+    """One number. Readers use these keys. A record in a file may hold more, and one of an older version fewer."""
 
     probe: str
     metric: str
@@ -77,7 +77,7 @@ class Record(TypedDict):
     standard_error: NotRequired[FiniteFloat | None]
     standard_deviation: NotRequired[FiniteFloat | None]  # over runs
     chance: NotRequired[FiniteFloat | None]
-    layer_called: NotRequired[str]  # by the paper
+    layer_called: NotRequired[str]  # the paper's name of the layer
     subject: NotRequired[RecordSubject]
     gain: NotRequired[dict[str, Gain]]
     draws: NotRequired[list[FiniteFloat]]  # the value of each draw
@@ -88,14 +88,14 @@ class Record(TypedDict):
     classes_left_out: NotRequired[Any]
     versions: NotRequired[Any]
     device: NotRequired[Any]
-    also: NotRequired[Any]  # what else the same scores say
+    also: NotRequired[Any]  # further metrics of the same scores
 
 
 _RECORD = TypeAdapter(Record)
 
 
 def is_record(value: Any) -> TypeGuard[Record]:
-    """Whether JSON is a record that every reader can use: a file may be another program's, damaged, or older."""
+    """Return whether a JSON value is a valid record. A file may be damaged, older, or of another program."""
     try:
         _RECORD.validate_python(value, strict=True)
     except ValidationError:
@@ -104,7 +104,7 @@ def is_record(value: Any) -> TypeGuard[Record]:
 
 
 def build_record(result: Result, **facts: Any) -> Record:
-    """Return a result as a record; `facts` are the keys that say what was measured."""
+    """Return a result as a record. `facts` are the keys that describe the measurement."""
     limits, metric = interval(result), result.metric
     record = {
         **facts,
@@ -127,9 +127,10 @@ def build_record(result: Result, **facts: Any) -> Record:
 
 
 def identity(record: Record) -> tuple[Any, ...]:
-    """What was measured, how and of what: two records of one identity are the same number, measured twice.
+    """Return the identity of a record: two records of equal identity are the same number, measured twice.
 
-    How: every number of the protocol (seed, epochs, draws, k, ...), its label and its precision.
+    It holds the row, the encoder, the subject, the data, every number of the protocol (seed, epochs, draws, k, ...),
+    the label and the precision.
     """
     row = [record.get(key) for key in (*ROW, "encoder")]
     protocol, subject = record["protocol"], record.get("subject", {})
@@ -146,7 +147,7 @@ def describe_label(recipe: Recipe) -> dict[str, Any] | None:
 
 
 def read(file: Path) -> list[Record]:
-    """Return the records in a file that readers can use; none where there is no such file."""
+    """Return the valid records of a file, or none if it does not exist."""
     try:
         records = json.loads(file.read_text())
     except (OSError, ValueError, RecursionError):
@@ -155,17 +156,17 @@ def read(file: Path) -> list[Record]:
 
 
 def merge_into(file: Path, records: list[Record]) -> list[Record]:
-    """Return the records of `file`, those of the same identity replaced by `records`, and the new ones after them."""
+    """Return the records of `file` and `records`. A new record replaces the old one of equal identity."""
     return list({identity(record): record for record in (*read(file), *records)}.values())
 
 
 def save(file: Path, records: list[Record]) -> None:
-    """Write `file`, completely or not at all, in a folder that exists. Raises `OutputError`."""
+    """Write `file` completely or not at all; its folder must exist. Raise `OutputError` if it cannot be written."""
     write_file(file, json.dumps(records, indent=1) + "\n", OutputError, RECORDS.hint)
 
 
 def gain_of(ahead: Result, behind: Result) -> Gain:
-    """Return the paired difference, with `ahead_by` in standard errors (None where there is none)."""
+    """Return the paired difference; `ahead_by` is in standard errors, or None without one."""
     difference, error, over = paired(ahead, behind)
     return {
         "difference": difference,
@@ -178,9 +179,9 @@ def gain_of(ahead: Result, behind: Result) -> Gain:
 def compare(ahead: Record, behind: Record) -> Difference:
     """Return the difference of two records, of one run or of two.
 
-    Draws of labels are paired where both records hold them. A record does not hold its test samples, only their share
-    of the standard error. The two shares are added in squares, which is larger than the paired error in `gain`.
-    Raises `RecipeError` that says what differs where the protocols do.
+    Draws of labels are paired if both records hold them. A record does not hold its test samples, only their part of
+    the standard error. The squares of the two parts are added, which is more than the paired error in `gain`. Raise
+    `RecipeError` with the differences if the protocols are not equal.
     """
     faults = [f"{name} is {a} and {b}" for name, a, b in protocol_differences(ahead, behind)]
     if faults:
@@ -205,13 +206,13 @@ def _variance_of_mean(values: list[float]) -> float:
 
 
 def protocol_differences(one: Record, other: Record) -> Iterator[tuple[str, Any, Any]]:
-    """Where the protocols of two records differ: dotted name and both values; nothing where they may be compared."""
+    """Yield the differences of two protocols: dotted name and both values. Without any, records may be compared."""
     keys = ("probe", "what", "metric", "n_train", "n_test", "classes_left_out", "protocol")
     yield from table_differences("", {key: one.get(key) for key in keys}, {key: other.get(key) for key in keys})
 
 
 def table_differences(place: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Where two nested tables differ: dotted name, and both values, None where there is none."""
+    """Yield the differences of two nested tables: dotted name and both values, with None for a missing value."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in dict.fromkeys([*one, *other]):
             yield from table_differences(f"{place}.{key}".lstrip("."), one.get(key), other.get(key))

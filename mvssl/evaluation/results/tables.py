@@ -1,7 +1,7 @@
-"""Records as tables: a row for what was measured, a column for each encoder.
+"""Records as tables: a row for each measurement, a column for each encoder.
 
 in   records, of one subject or several
-out  rich tables; records of different protocols never share one, and a later table says how its protocol differs
+out  rich tables. A table has one protocol; the title of a later table says how its protocol differs
 """
 
 import textwrap
@@ -21,7 +21,7 @@ MOST_DIFFERENCES = 6  # of two protocols, in the title of a table
 
 
 class Row(NamedTuple):
-    """What was measured. Raw pixels have no layer: they stand in the rows of every layer."""
+    """The key of a row. Raw pixels have no layer, so they are in the rows of every layer."""
 
     layer: str
     view: str
@@ -29,19 +29,19 @@ class Row(NamedTuple):
     metric: str
 
 
-Column = tuple[str, str]  # encoder, and the name of its subject; raw pixels are nobody's
+Column = tuple[str, str]  # encoder, and the name of its subject; raw pixels have none
 
 
 def tables(records: list[Record], width: int = 80) -> list[Table]:
     """Return as few tables as the protocols allow, for a screen of `width` characters.
 
-    Values ± standard error, in per cent where they are shares; the best of a row in bold.
+    Cells show value ± standard error, in per cent for shares. The best value of a row is bold.
     """
     return [_draw(group, difference, width) for group, difference in group_records(records)]
 
 
 def group_records(records: list[Record]) -> list[tuple[list[Record], str]]:
-    """Return the records of each table, and in words how its protocol differs from that of the first table."""
+    """Return the records of each table, and in words how its protocol differs from the first table's."""
     groups: list[list[Record]] = []
     for record in records:
         group = next((group for group in groups if _fits(record, group)), None)
@@ -52,13 +52,13 @@ def group_records(records: list[Record]) -> list[tuple[list[Record], str]]:
 
 
 def row_name(record: Record) -> str:
-    """`knn`, `10 labels/class`, `retrieval rgb to depth`, ..."""
+    """Return the name of a row: `knn`, `10 labels/class`, `retrieval rgb to depth`, ..."""
     what = record.get("what")
     return what if record["probe"] == "fewlabel" and what else f"{record['probe']} {what or ''}".strip()
 
 
 def full_name(record: Record) -> str:
-    """The row's name where no title shows the protocol: `linear, protocol amdim, 10 of 120 epochs, seed 1`."""
+    """Return the name of a row with its protocol: `linear, protocol amdim, 10 of 120 epochs, seed 1`."""
     protocol, parts = record["protocol"], [row_name(record)]
     preset, epochs, papers, seed = (
         protocol.get("preset"), protocol.get("epochs"), protocol.get("paper_epochs"), protocol.get("seed"),
@@ -70,43 +70,43 @@ def full_name(record: Record) -> str:
 
 
 def caveat(records: list[Record]) -> str:
-    """A warning where the step of the weights was chosen on data that may be the test set; else empty."""
+    """Return a warning if the checkpoint was chosen on data that may be the test set; else an empty text."""
     chosen = {subject["chosen"] for r in records if "chosen" in (subject := r.get("subject", {}))}
     return f"the checkpoint was chosen {' or '.join(sorted(chosen))}, by default the test set" if chosen else ""
 
 
 def edges(records: list[Record]) -> str:
-    """What the error of a share of 0 or 1 is (see `metrics.error_at_edge`); empty where there is none, or no error."""
+    """Return a note on the error of a share of 0 or 1 (see `metrics.error_at_edge`), or an empty text."""
     at_edge = any(r["value"] in (0, 1) and r["unit"] == "%" and r.get("standard_error") for r in records)
     return "at 0 and 100 % how far Wilson's interval reaches" if at_edge else ""
 
 
 def format_value(value: float, error: float | None, unit: str, sign: str = "") -> str:
-    """A number as tables show it: 61.2 ± 0.4 in per cent, 3.18 ± 0.02 in any other unit."""
+    """Return a number as tables show it: 61.2 ± 0.4 in per cent, 3.18 ± 0.02 in any other unit."""
     scale, digits = (100, 1) if unit == "%" else (1, 2)
     text = f"{scale * value:{sign}.{digits}f}"
     return text if error is None else f"{text} ± {scale * error:.{digits}f}"
 
 
 def columns_of(records: list[Record]) -> list[Column]:
-    """The columns of a table, raw pixels first."""
+    """Return the columns of a table, raw pixels first."""
     return sorted(dict.fromkeys(map(_column, records)), key=lambda c: (*ENCODERS, c[0]).index(c[0]))
 
 
 def rows_of(records: list[Record]) -> list[Row]:
-    """The rows of a table."""
+    """Return the rows of a table."""
     layered = any(r["layer"] != PIXELS for r in records)
     return list(dict.fromkeys(_row(r) for r in records if r["layer"] != PIXELS or not layered))
 
 
 def cell_at(records: list[Record], row: Row, column: Column) -> Record | None:
-    """The record in a row and a column of a table."""
+    """Return the record in a row and a column of a table."""
     fitting = (r for r in records if _column(r) == column and _row(r)[1:] == row[1:])
     return next((r for r in fitting if r["layer"] in (row.layer, PIXELS)), None)
 
 
 def title_of(records: list[Record], metrics: list[str], difference: str) -> str:
-    """The title of a table: metric and unit, samples, chance, and how its protocol differs from the first table's."""
+    """Return the title of a table: metric, unit, samples, chance, and how its protocol differs from the first."""
     first = records[0]
     units = sorted({r["unit"] for r in records})
     named, listed = _words(metrics[0]) if len(metrics) == 1 else "", ", ".join(filter(None, units))
@@ -121,7 +121,7 @@ def title_of(records: list[Record], metrics: list[str], difference: str) -> str:
 
 
 def with_lines(table: Table) -> Group:
-    """A table below its title and above its caption; inside the table, rich folds them to the table's width."""
+    """Return a table between its title and its caption. Inside the table, rich would fold them to its width."""
     above, below = f"[italic]{table.title}[/italic]", f"[dim italic]{table.caption}[/dim italic]"
     table.title = table.caption = None
     return Group(above, table, below)
@@ -136,7 +136,7 @@ def _column(record: Record) -> Column:
 
 
 def _fits(record: Record, group: list[Record]) -> bool:
-    """Whether a record may stand in a table: its setting is the table's, and in its row all protocols are equal."""
+    """Return whether a record fits a table: the setting is equal, and all protocols of its row are equal."""
     if _setting(record) != _setting(group[0]):
         return False
     row = [r for r in group if _row(r)[1:] == _row(record)[1:] and _same_layer(r, record)]
@@ -148,12 +148,12 @@ def _same_layer(one: Record, other: Record) -> bool:
 
 
 def _setting(record: Record) -> list[Any]:
-    """What all rows of a table share."""
+    """Return the parts of the protocol that all rows of a table share."""
     return [record["protocol"].get(key) for key in ("data", "label", "seed", "mode", "preset")]
 
 
 def _describe_difference(first: list[Record], group: list[Record]) -> str:
-    """In words, how the protocol of a later table differs from that of the first."""
+    """Return in words how the protocol of a later table differs from the first."""
     if first is group:
         return ""
     rows = {_row(r)[1:]: r for r in first}
@@ -193,7 +193,7 @@ def _draw(records: list[Record], difference: str, width: int) -> Table:
 
 
 def _number_heads(columns: list[Column]) -> list[str]:
-    """The names of the encoders; of several subjects their names, broken to the width of a number, and the encoder."""
+    """Return the heads of the columns: encoders, or with several subjects their names, wrapped to a number's width."""
     encoders, subjects = {encoder for encoder, name in columns if name}, {name for _, name in columns if name}
     if len(subjects) < 2:
         return [encoder for encoder, _ in columns]
@@ -202,9 +202,9 @@ def _number_heads(columns: list[Column]) -> list[str]:
 
 
 def _widths(heads: list[str], columns: list[list[str]], width: int) -> dict[str, int]:
-    """The widths of the columns of names, which are the first, on a screen of `width`: numbers are never broken.
+    """Return the widths of the first columns, which hold names, on a screen of `width` characters.
 
-    Where they must be narrow, names are broken between words first, then those of the user's, then those of probes.
+    Numbers are never wrapped. Names are wrapped between words first, then inside words: first views, probes last.
     """
     full = [
         max(len(line) for cell in column for line in Text.from_markup(cell).plain.splitlines() or [""])
@@ -228,13 +228,13 @@ def _texts(cells: list[Record | None]) -> list[str]:
 
 
 def _has_gains(records: list[Record]) -> bool:
-    """Whether there is a column of gains: of one subject only, beside several there is no room."""
+    """Return whether there is a column of gains. There is no room for it beside several subjects."""
     several = len({name for _, name in columns_of(records) if name}) > 1
     return any("untrained" in r.get("gain", {}) for r in records) and not several
 
 
 def _error(number: Record | Gain) -> float | None:
-    """What follows the ±: of a mean over runs their standard deviation, else the standard error."""
+    """Return the number after ±: the standard deviation for a mean over runs, else the standard error."""
     return number["standard_deviation"] if "standard_deviation" in number else number.get("standard_error")
 
 
@@ -244,7 +244,7 @@ def _gain_text(record: Record | None) -> str:
 
 
 def _layer_name(records: list[Record], layer: str) -> str:
-    """The name of a layer, and what the paper calls it where a protocol asked for it."""
+    """Return the name of a layer, after the paper's name if a protocol named it."""
     called = next((r["layer_called"] for r in records if r["layer"] == layer and "layer_called" in r), None)
     return f"{called} ({layer})" if called else layer
 

@@ -7,7 +7,6 @@ from mvssl.data import ShardSource
 from mvssl.reporting.content import Absent, Picture, Section, Table, describe_value
 from mvssl.reporting.facts import Facts, short_path
 from mvssl.reporting.pictures import encode_pixels, view_pixels
-from mvssl.reporting.samples import decode_batch
 from mvssl.runs.load import LoadedRun
 from mvssl.text import counted
 
@@ -55,7 +54,7 @@ def _draw_samples(run: LoadedRun, sources: list[ShardSource], rows: list[dict[st
 
 
 def _draw_sample(run: LoadedRun, source: ShardSource, index: int, row: dict[str, Any]) -> DrawnSample | None:
-    batch, views = decode_batch(source, [index]), run.views
+    batch, views = source.read_batch([index]), run.views
     if not len(batch.index):
         return None
     clean, key, named = views.clean(batch, "cpu"), str(row.get("key")), row.get("views")

@@ -6,9 +6,9 @@ from typing import Any
 import yaml
 
 from mvssl.exporting.model_card import public
+from mvssl.recipe.yaml_text import shell_override
 from mvssl.reporting.content import Section
 from mvssl.reporting.facts import Facts, short_path
-from mvssl.training.next_commands import overriding
 
 MAX_BAD, MAX_LINES = 20, 90  # undecodable samples listed; lines of a recipe that is shown unfolded
 
@@ -33,7 +33,7 @@ def show_origin(facts: Facts) -> Origin:
         ", ".join(f"{name} {version}" for name, version in facts.versions.items()),
         [_describe_bad(row) for row in facts.bad[:MAX_BAD]],
         len(facts.bad),
-        f"mvssl train recipe.yaml {overriding('train.out', f'runs/{facts.name}')}",
+        f"mvssl train recipe.yaml {shell_override('train.out', f'runs/{facts.name}')}",
     )
 
 

@@ -23,7 +23,7 @@ from mvssl.evaluation.results.tables import (
 )
 from mvssl.reporting.content import Absent, Section
 from mvssl.reporting.facts import Facts
-from mvssl.training.next_commands import typed
+from mvssl.text import shell_word
 
 MAX_ROWS = 16  # of one probe that are shown unfolded
 BEST = ("linear", "mlp", "knn", "fewlabel")  # probes whose score the summary quotes, the first that there is
@@ -76,7 +76,7 @@ def show_probes(facts: Facts) -> Probes | Absent:
     """Return all records; those of another protocol are in another table."""
     records = facts.records
     if not records:
-        command = f"`mvssl evaluate {typed(facts.folder)}`"
+        command = f"`mvssl evaluate {shell_word(facts.folder)}`"
         return Absent(Probes.title, f"no evaluation of this version; {command} makes one, if shards have labels")
     subjects = sorted({_subject(r) for r in records}, key=lambda one: (one[0] != str(facts.folder), -one[1]))
     weights: dict[str, list[ProbeTable]] = {}

@@ -68,7 +68,7 @@ def test_every_sample_is_computed_once_in_the_order_of_the_shards(shards):
     assert (computed, calls) == ([2], SAMPLES)
 
 
-def test_a_disk_that_fails_for_a_moment_leaves_no_sample_out_and_nothing_in_the_cache(shards, monkeypatch):
+def test_a_failing_disk_leaves_nothing_in_the_cache(shards, monkeypatch):
     real = os.pread
 
     def flaky(descriptor, size, offset):
@@ -124,7 +124,7 @@ def spoil(shards, *numbers):
             file.write(b"garbage!")
 
 
-def test_samples_that_cannot_be_decoded_are_left_out_on_any_number_of_processes(processes, shards, tmp_path):
+def test_undecodable_samples_are_left_out_on_all_processes(processes, shards, tmp_path):
     spoil(shards, 2, *range(7, 14), 19)  # the whole second batch among them
     features, labels, rows, *_ = gathered(shards)
     assert rows.tolist() == [i for i in range(SAMPLES) if i not in (2, *range(7, 14), 19)]
@@ -203,7 +203,7 @@ def diverged(folder, value):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
-def test_a_feature_that_is_no_number_names_its_sample_before_anything_is_probed(processes, shards, tmp_path, value):
+def test_a_non_finite_feature_is_an_error_with_its_sample(processes, shards, tmp_path, value):
     said = f"view rgb, sample 00000022 of {shards / '000001.tar'}: features are NaN or infinite; the encoder has diver"
     code, text, kept = diverged(shards, value)
     assert (code, kept) == (65, 0)
@@ -227,7 +227,7 @@ def test_blanks_in_place_of_a_sensor_may_be_no_numbers(tmp_path):
     assert collect(source, [{"of": "depth"}], compute, batch_size=4).entries[0]["depth"].isnan().any(1).sum() == 3
 
 
-def test_what_one_pass_computed_is_kept_whole_beyond_the_limit_and_said(shards, monkeypatch, capsys):
+def test_entries_in_use_beyond_the_limit_are_kept_and_reported(shards, monkeypatch, capsys):
     monkeypatch.setenv("MVSSL_CACHE_LIMIT", "1e-6")
     source, of = open_shards(str(shards), shards, COLUMNS, progress=False), [{"of": "x"}, {"of": "y"}]
     made = collect(source, of, lambda batch, numbers: [{"x": batch.columns["label"]} for _ in numbers], batch_size=7)

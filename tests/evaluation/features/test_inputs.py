@@ -143,12 +143,12 @@ def test_what_is_no_image_has_no_pixels_to_be_of_a_class(tmp_path):
     tables["data"] |= {"train": "x/*.tar", "val": "x/*.tar", "columns": {"x": {"field": "npy"}}}
     tables |= {"encoder": {"name": "mlp"}, "evaluate": {"segments": {"field": "seg.png"}}}
     train(parse_recipe(tables | {"train": tables["train"] | {"steps": 1}}))
-    with pytest.raises(DataError, match="nothing could be measured: dense: view 'x' is no image"):
+    with pytest.raises(DataError, match="nothing could be measured: dense: view 'x'"):
         evaluate(load.load_run(tmp_path / "run"), probes=["dense"], show=False)
     assert evaluate(load.load_run(tmp_path / "run"), probes=["dense", "knn"], show=False)
 
 
-def test_an_encoder_is_trained_on_a_few_labels_from_both_starts_and_stays_as_it_was(loaded):
+def test_fine_tuning_does_not_change_the_given_encoder(loaded):
     before = {name: x.clone() for name, x in loaded.model.state_dict().items()}
     records = evaluate(loaded, probes=["finetune"], views=["image"], show=False)
     assert {(r["encoder"], r["view"]) for r in records} == {("untrained", "image"), ("trained", "image")}
@@ -226,7 +226,7 @@ def test_the_recipe_decides_epochs_precision_and_shots_of_fine_tuning(loaded, mo
     assert settings(said) == [{"epochs": 3, "augment": True, "precision": "bf16", "shots": shots} for shots in (1, 5)]
 
 
-def test_batches_to_fine_tune_on_are_decoded_by_the_recipes_workers_and_are_the_same(loaded, monkeypatch):
+def test_loader_workers_do_not_change_fine_tuning(loaded, monkeypatch):
     given, asked = [], []
     measured = importlib.import_module("mvssl.evaluation.measurement")
     monkeypatch.setattr(measured, "_run", lambda planned, inputs, notes: given.append(inputs) or [])
@@ -250,7 +250,7 @@ def test_batches_to_fine_tune_on_are_decoded_by_the_recipes_workers_and_are_the_
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_a_probe_that_does_not_fit_the_device_is_a_note_and_the_others_go_on(loaded, monkeypatch, capsys):
+def test_a_probe_without_enough_memory_is_left_out(loaded, monkeypatch, capsys):
     def too_large(*given, **keywords):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 33.00 GiB")
 

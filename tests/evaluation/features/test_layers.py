@@ -35,7 +35,7 @@ def test_a_layer_that_does_not_exist_is_refused_with_those_that_do():
             select_layer(Model(), "a", features, layer)
 
 
-def test_a_head_is_that_of_the_first_objective_that_has_one_or_of_the_objective_named():
+def test_a_head_is_of_the_first_or_the_named_objective():
     model, features = Model(cmc="c", mib="m"), Features((), torch.zeros(2, 8))
     found = {layer: select_layer(model, "a", features, layer) for layer in ("head", "head:cmc", "head:mib")}
     assert found == {"head": "c", "head:cmc": "c", "head:mib": "m"}

@@ -76,10 +76,10 @@ def test_classes_without_a_positive_in_both_splits_are_left_out_and_counted():
         Classes.of(train[:, 1:2], test[:, 1:2])
 
 
-def test_labels_that_are_pictures_are_refused_before_anything_is_computed(tmp_path):
+def test_labels_that_are_images_are_refused(tmp_path):
     small_runs.write_shards(tmp_path / "train", (5,))
     recipe = small_runs.recipe(tmp_path, tmp_path / "run", data__label={"field": "depth.png"})
-    with pytest.raises(RecipeError, match=r"data.label: \[1, 8, 8\] for each sample; labels are a number or a list"):
+    with pytest.raises(RecipeError, match=r"data\.label.*\[1, 8, 8\]"):
         open_splits(recipe)
 
 

@@ -96,7 +96,7 @@ def test_the_same_seed_gives_the_same_head_and_leaves_the_generator_alone():
         assert a.equal(b)
 
 
-def test_an_epoch_shows_every_sample_at_most_once_and_none_is_left_out_for_ever():
+def test_an_epoch_shows_every_sample_at_most_once():
     steps = list(minibatches(130, batch_size=64, epochs=10, least_steps=1, seed=0))
     assert [len(rows) for rows in steps] == [64] * 20
     assert all(len(torch.cat(steps[e : e + 2]).unique()) == 128 for e in range(0, 20, 2))
@@ -142,7 +142,7 @@ def test_the_loss_of_multi_hot_labels_is_that_of_so_many_binary_classifiers():
 
 
 @pytest.mark.parametrize("head", ["dim", "amdim"])
-def test_a_fit_on_some_rows_standardised_as_they_are_read_is_that_on_a_copy_bit_for_bit(head):
+def test_a_fit_on_some_rows_equals_the_fit_on_a_copy(head):
     train = clusters(300, 1)
     (kept, held), standard = hold_out(300, 0.2, 0), Standard.of(train.features)
     copy = Labelled(standard(train.features)[kept], train.labels[kept])

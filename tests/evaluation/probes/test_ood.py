@@ -39,7 +39,7 @@ def test_a_weight_of_two_is_the_sample_twice():
         assert found.item() == pytest.approx(roc_auc_score(strange[twice], scores[twice]))
 
 
-def test_mahalanobis_is_the_distance_to_the_nearest_mean_in_scikit_learns_covariance():
+def test_mahalanobis_uses_the_covariance_of_scikit_learn():
     train, some = clusters(60, 4, width=5), clusters(20, 4, width=5, seed=1).features
     means = torch.stack([train.features[train.labels == c].mean(0) for c in range(4)]).double()
     within = train.features.double() - means[train.labels]
@@ -59,7 +59,7 @@ def test_neither_score_copies_all_of_train_or_depends_on_how_it_is_divided(monke
     assert torch.allclose(neighbour(train, some), whole[1], atol=1e-5)
 
 
-def test_mahalanobis_holds_with_fewer_samples_than_dimensions_and_with_dead_ones():
+def test_mahalanobis_with_few_samples_and_constant_dimensions():
     train = clusters(20, 3, width=50)
     train = Labelled(torch.cat([train.features, torch.zeros(20, 4)], 1), train.labels)
     assert mahalanobis(train, train.features).isfinite().all()
@@ -86,7 +86,7 @@ def test_the_same_resamples_serve_every_encoder():
     assert first.standard_error == pytest.approx(math.sqrt(1 / (6 * 45)), rel=0.5)
 
 
-def test_wide_features_give_scikit_learns_distances_without_a_matrix_of_all_pairs_of_features():
+def test_wide_features_need_no_square_covariance_matrix():
     train, some = clusters(24, 4, width=300), clusters(20, 4, width=300, seed=1).features
     means = torch.stack([train.features[train.labels == c].mean(0) for c in range(4)]).double()
     within = train.features.double() - means[train.labels]

@@ -54,7 +54,7 @@ def test_knn_with_fewer_samples_than_neighbours_asks_them_all():
     assert knn(train, train).protocol["k"] == 8
 
 
-def test_knn_on_multi_hot_labels_is_the_average_precision_of_the_neighbours_labels():
+def test_knn_on_multi_hot_labels_gives_an_average_precision():
     train, test = several(200), several(90, seed=1)
     neighbours = votes(train, test.features).numpy()
     assert knn(train, test).value == pytest.approx(average_precision_score(test.labels.numpy(), neighbours))
@@ -128,7 +128,7 @@ def test_the_same_seed_gives_the_same_linear_probe():
     assert linear(train, test, **QUICK).parts.equal(linear(train, test, **QUICK).parts)
 
 
-def test_logistic_regression_reaches_scikit_learns_optimum_for_wide_and_narrow_features():
+def test_logistic_regression_reaches_the_optimum_of_scikit_learn():
     for n, width in ((30, 80), (80, 10)):
         train = clusters(n, 1, width=width)
         x, y = train.features.double() * width**-0.5, train.labels
@@ -146,7 +146,7 @@ def test_logistic_regression_with_sigmoids_is_one_binary_regression_per_class():
         assert np.allclose(made.weight[:, c].numpy(), theirs.coef_[0], atol=1e-3)
 
 
-def test_few_labels_of_many_classes_hold_the_labels_that_are_drawn_and_the_scores_of_one_draw():
+def test_few_labels_of_many_classes_need_little_memory():
     """A row per class for all of train would be 1,000 x 50 numbers, the scores of all draws 12 x 100 x 50."""
     train, test = clusters(1000, 3, kinds=50, width=2), clusters(100, 3, kinds=50, width=2, seed=1)
     with largest_made() as largest:
@@ -171,7 +171,7 @@ def test_draws_hold_the_same_number_of_every_class():
     assert torch.bincount(labels[draw_shots(rows_of_classes(labels), 10, seed=0, number=0)]).tolist() == [10, 10, 3]
 
 
-def test_draws_of_multi_hot_labels_hold_at_least_so_many_positives_of_every_class():
+def test_draws_of_multi_hot_labels_hold_enough_positives():
     labels = several(300).labels
     drawn = labels[draw_shots(rows_of_classes(labels), 5, seed=0, number=0)]
     assert (drawn.sum(0) >= 5).all()

@@ -48,7 +48,7 @@ def test_singular_values_are_those_of_the_matrix_whether_it_is_wide_or_tall():
         assert torch.allclose(singular_values(x, centred=False), torch.linalg.svdvals(x.double()).flip(0), atol=1e-6)
 
 
-def test_rank_does_not_change_with_scale_rotation_or_a_dimension_that_never_varies():
+def test_rank_ignores_scale_rotation_and_constant_dimensions():
     x, (turn, _) = normal(50, 6), torch.linalg.qr(normal(6, 6, seed=1))
     same = effective_rank(x).item()
     assert effective_rank(1000 * x @ turn).item() == pytest.approx(same, rel=1e-5)
@@ -85,7 +85,7 @@ def test_squared_spread_is_what_the_mean_direction_leaves():
     assert spread(x).square().mean().item() == pytest.approx(1 - unit.mean(0).square().sum().item())
 
 
-def test_alignment_is_zero_for_equal_four_for_opposite_and_two_for_unrelated_vectors():
+def test_alignment_of_equal_opposite_and_unrelated_vectors():
     x, y = normal(2000, 64), normal(2000, 64, seed=1)
     assert alignment(x, 3 * x).item() == pytest.approx(0, abs=1e-12)
     assert alignment(x, -x).item() == pytest.approx(4)

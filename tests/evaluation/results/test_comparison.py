@@ -57,7 +57,7 @@ def value(records, encoder, name=None):
     return found
 
 
-def test_runs_that_differ_by_seed_alone_become_their_mean_and_standard_deviation(seeds):
+def test_runs_that_differ_only_by_seed_are_averaged(seeds):
     found = read_columns(seeds)
     trained = value(merge_columns(found), "trained", "cmc")
     assert trained["value"] == pytest.approx(statistics.mean(SCORES.values()))
@@ -69,7 +69,7 @@ def test_runs_that_differ_by_seed_alone_become_their_mean_and_standard_deviation
     assert describe_columns(found) == ["cmc: 3 runs, seeds 0, 1, 2"]
 
 
-def test_a_recipe_of_its_own_is_a_column_of_its_own_that_says_what_is_other(seeds, tmp_path):
+def test_another_recipe_is_another_described_column(seeds, tmp_path):
     colder = small_runs.tables(tmp_path, tmp_path)["objective"] | {"temperature": 0.2}
     other = evaluated(tmp_path / "cold", [record("trained", 0.5)], objective=colder, optim__lr=0.5)
     found = read_columns([*seeds, other])

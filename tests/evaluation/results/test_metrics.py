@@ -50,7 +50,7 @@ def test_the_error_of_an_accuracy_is_binomial():
     assert (result.value, result.standard_error) == (0.75, pytest.approx(math.sqrt(0.75 * 0.25 / 4)))
 
 
-def test_what_uneven_classes_hide_is_scikit_learns_and_stands_in_the_record():
+def test_classwise_metrics_equal_scikit_learn():
     labels, scores = torch.tensor([0] * 80 + [1] * 15 + [6] * 5), torch.randn(100, 7)
     found, said = score_classifier(scores, labels, {}).also, scores.argmax(1)
     assert found["balanced_accuracy"] == pytest.approx(recall_score(labels, said, labels=[0, 1, 6], average="macro"))
@@ -94,7 +94,7 @@ def world(several: bool, ahead: float = 0.0) -> list[Result]:
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_the_error_over_draws_of_labels_is_that_over_fresh_draws_and_fresh_test_samples(several):
+def test_the_error_covers_draws_of_labels_and_test_samples(several):
     worlds = [world(several) for _ in range(80 if several else 400)]
     spread = torch.tensor([one.value for one, _ in worlds]).std().item()
     told = math.sqrt(sum(one.standard_error**2 for one, _ in worlds) / len(worlds))
@@ -179,7 +179,7 @@ def test_records_of_different_protocols_are_not_compared(change):
         compare(made([0.1, 0.2], "trained"), made([0.1, 0.2], "untrained", **change))
 
 
-def test_the_table_has_a_row_per_view_and_probe_a_column_per_encoder_and_the_best_bold():
+def test_rows_columns_and_bold_values_of_a_table():
     ahead = {"untrained": {"difference": -0.1, "standard_error": 0.02}}
     records = [
         made([0.5, 0.7], "pixels"),
@@ -224,7 +224,7 @@ def test_words_of_probes_are_not_broken_on_a_narrow_screen():
         {"label": {"field": "json", "path": "speaker"}}, {"segments": {"field": "seg.png"}},
     ],
 )  # fmt: skip
-def test_other_settings_are_another_number_and_stand_in_a_table_of_their_own(changed, tmp_path):
+def test_other_settings_have_a_separate_table(changed, tmp_path):
     protocol = {"seed": 0, "data": {"test": {"fingerprint": "same"}}, "label": "cls"}
     first, again = (made([value, 0.7], "trained", protocol=protocol) for value in (0.5, 0.1))
     second = made([0.5, 0.7], "trained", protocol=protocol | changed)
@@ -240,7 +240,7 @@ def test_a_list_of_records_tells_those_of_one_probe_apart():
     assert full_name(made([0.5, 0.7], "trained")) == "1 label/class"
 
 
-def test_the_foot_of_the_table_says_that_the_checkpoint_was_chosen_on_what_may_be_the_test_set():
+def test_a_caption_warns_about_a_chosen_checkpoint():
     chosen = {"name": "a", "chosen": "by held-out loss on data.val"}
     assert "chosen by held-out loss on data.val, by default the test set" in " ".join(
         printed([made([0.5, 0.7], "trained", subject=chosen)]).split()
