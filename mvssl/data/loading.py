@@ -91,7 +91,7 @@ def sequential_loader(
 class Loader(DataLoader):
     """torch's `DataLoader` over steps. The reader makes each step into a complete `Batch`.
 
-    `stopped` is called once a second while a batch is awaited; when it returns true the batches end.
+    `stopped` is called once a second while the loop waits for a batch. When it returns true, the batches end.
     """
 
     def __init__(self, reader: "_Reader", steps: range, workers: int, pin_memory: bool):

@@ -9,7 +9,7 @@ from mvssl.text import printable
 
 
 class SampleError(DataError):
-    """One sample cannot be used. `column` says where, `reason` says why and how to mend it."""
+    """One sample cannot be used. `column` says where, `reason` says why and how to repair it."""
 
     def __init__(self, reason: str, column: str = "", where: str = ""):
         self.reason, self.column = printable(reason), column

@@ -16,7 +16,7 @@ class Source(ABC):
     specs: dict[str, ArraySpec]  # of the same columns
     optional: set[str]  # columns that a sample may lack
     dropped: int  # samples that were left out because they lack a column
-    fingerprint: str  # names the data, whichever folder they stand in; a run resumes only with the same
+    fingerprint: str  # names the data, whichever folder they are in; a run resumes only with the same
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -4,7 +4,8 @@ in   torch's iterator over a `DataLoader` with workers, and whether the run was 
 out  batches; a `StorageError` where a loader process was killed
 
 torch reports a dead worker by raising from a signal handler anywhere in the main thread, or not at all. So a batch is
-awaited one second at a time, and the workers are checked in between. A run's watchdog finds a worker that hangs.
+requested with a timeout of one second, and the workers are checked in between. A run's watchdog finds a hanging
+worker.
 """
 
 import contextlib

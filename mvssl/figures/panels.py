@@ -119,7 +119,7 @@ def _image_panel(title: str, pixels: Tensor) -> Panel:
 
 
 def _bands_panel(title: str, x: Tensor, names: Sequence[str], measured: bool) -> Panel:
-    """Images of any number of bands; two bands stand side by side."""
+    """Images of any number of bands; two bands are drawn side by side."""
     count, labels = x.shape[1], _channel_names(names, x.shape[1])
     if count == 2:
         pixels = torch.cat([rgb_pixels(band[:, None]) for band in x.unbind(1)], 3)
@@ -136,7 +136,7 @@ def _bands_panel(title: str, x: Tensor, names: Sequence[str], measured: bool) ->
 
 
 def _signal_panel(title: str, x: Tensor, names: Sequence[str], rate: float | None) -> Panel:
-    """A line for each channel of signals [n, c, t]: few channels on one scale, more in lanes; all rows alike."""
+    """A line for each channel of signals [n, c, t]: few on one scale, more in lanes; all rows have one layout."""
     x, labels = x.nan_to_num(0.0), _channel_names(names, x.shape[1])
     end = x.shape[2] / rate if rate else x.shape[2]
     time, unit = torch.linspace(0, end, x.shape[2] + 1)[:-1].numpy(), "s" if rate else "samples"
@@ -228,7 +228,7 @@ def _vector_panel(title: str, x: Tensor) -> Panel:
 
 
 def grid_width(d: int) -> int:
-    """Return how many of d features stand in a row: a divisor near the root, as of a flattened image, or the root."""
+    """Return how many of d features a row shows: a divisor near the root, as of a flattened image, or the root."""
     root = math.sqrt(d)
     divisor = max(n for n in range(1, int(root) + 1) if d % n == 0)
     return divisor if divisor > 0.75 * root else math.ceil(root)

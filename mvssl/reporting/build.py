@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class WrittenReport(NamedTuple):
-    """The page, the sections that it lacks, and what could not be read of the run's files."""
+    """The page, its absent sections, and the parts of the run's files that could not be read."""
 
     file: Path
     absent: list[Absent]

@@ -83,8 +83,8 @@ def draw_lines(chart: Chart, note: str = "") -> Drawing:
     return Drawing(chart.title, unit, Markup(chart_svg(chart)), description, legend, f"{note} {cut}".strip())
 
 
-def draw_way(plane: Plane) -> Drawing:
-    """Return the way of an objective through the information plane."""
+def draw_path(plane: Plane) -> Drawing:
+    """Return the path of an objective through the information plane."""
     title = f"Information plane{f' of {plane.term}' if plane.term else ''}"
     first, last = (plane.describe(step) for step in (plane.steps[0], plane.steps[-1]))
     description = f"{title}: I(x; z) against I(z; y), {len(plane.steps)} points from {first} to {last}"

@@ -20,7 +20,7 @@ from mvssl.runs.metric_series import Metrics, read_json_lines, read_metrics, rea
 
 @dataclass(frozen=True)
 class Facts:
-    """What the files of a run say."""
+    """The content of a run's files."""
 
     folder: Path
     recipe: Recipe

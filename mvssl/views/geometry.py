@@ -24,7 +24,7 @@ class Affine(Table):
     """Ranges of a random affine warp, named as in torchvision's RandomAffine."""
 
     degrees: float = 0.0  # rotation in -degrees .. degrees
-    translate: float = 0.0  # whole pixels, up to this share of width and height
+    translate: float = 0.0  # full pixels, up to this share of width and height
     scale: tuple[float, float] = (1.0, 1.0)
     shear: float = 0.0  # horizontal, in -shear .. shear degrees
 

@@ -1,4 +1,4 @@
-"""Views of images: geometry, then colour, then normalisation, for a whole batch on its device.
+"""Views of images: geometry, then colour, then normalisation, for a full batch on its device.
 
 in   a column [n, c, h, w], uint8 (divided by 255) or float32 (as stored), and the draws of its samples
 out  float32 [n, k, *size]: the kept channels of the colour space, normalised

@@ -1,4 +1,4 @@
-"""Views of sound: log-mel spectrograms, made on the device for a whole batch.
+"""Views of sound: log-mel spectrograms, made on the device for a full batch.
 
 in   a column [n, c, t] of sound in -1 .. 1 (a wav column, for example), and its rate
 out  float32 [n, c, mels, frames], low frequencies first: images, for any encoder of images; normalised

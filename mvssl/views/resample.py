@@ -1,4 +1,4 @@
-"""Crop, scale, flip, translation and affine warp of whole batches, equal to torchvision's antialiased operations.
+"""Crop, scale, flip, translation and affine warp of full batches, equal to torchvision's antialiased operations.
 
 in   images [n, c, h, w], any number of channels, and a `Placement`
 out  images [n, c, *size]; nearest only copies pixels

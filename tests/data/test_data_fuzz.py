@@ -139,7 +139,7 @@ COLUMNS = {
 def test_a_field_of_any_bytes_is_an_array_or_a_reason(kind, bounds):
     columns = [Column.model_validate({"field": kind, **options}) for options in COLUMNS.get(kind, [{}])]
     inputs = [*ODD.get(kind, []), *(data for n, sound in enumerate(FIELDS[kind]) for data in damaged(sound, n))]
-    said = []
+    messages = []
     for number, data in enumerate(inputs):
         with contextlib.suppress(SampleError):
             check_field(kind, data)
@@ -147,11 +147,11 @@ def test_a_field_of_any_bytes_is_an_array_or_a_reason(kind, bounds):
             try:
                 array = decode_field(column, kind, data)
             except SampleError as error:
-                said.append(str(error))
+                messages.append(str(error))
             else:
                 assert array.dtype in (np.uint8, np.float32, np.int64)
                 assert array.ndim <= 3
-    assert all(text and text.isprintable() for text in said)
+    assert all(text and text.isprintable() for text in messages)
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -159,16 +159,16 @@ def test_a_shard_of_any_bytes_is_an_index_or_an_error(tmp_path, format, bounds):
     names = ["a.cls", "b.cls", "n" * 90 + "/" + "ü" * 40 + ".cls", "README"]
     path = write_tar(tmp_path / "x.tar", [(name, b"1") for name in names], format)
     sound = path.read_bytes()[: 512 * 20]  # with less of tar's padding, damage strikes more
-    said = []
+    messages = []
     for data in damaged(sound, format):
         path.write_bytes(data)
         try:
             found = scan_shard(path)
         except DataError as error:
-            said.append(str(error))
+            messages.append(str(error))
         else:
             assert found.sizes.max() <= len(data)
-    assert all("x.tar" in text for text in said)
+    assert all("x.tar" in text for text in messages)
 
 
 def records_of_pax(text: bytes) -> bytes:
@@ -196,7 +196,7 @@ def test_extended_headers_that_make_no_sense_are_errors_or_nothing(tmp_path, tex
         assert scan_shard(tmp_path / "x.tar").keys.tolist() == [b"a"]
 
 
-def test_an_index_of_any_bytes_is_made_anew_and_never_believed(tmp_path, bounds):
+def test_an_index_of_random_bytes_is_rebuilt(tmp_path, bounds):
     (path,) = write_digits(tmp_path, [9])
     true = index_cache.load_index(path, digests=True)
     cache = index_cache.index_files(path)[0]
@@ -221,7 +221,7 @@ OTHER_ARRAYS = [
 ]  # fmt: skip
 
 
-def test_an_index_of_wrong_types_sizes_and_numbers_is_made_anew(tmp_path, bounds):
+def test_an_index_of_wrong_types_or_sizes_is_rebuilt(tmp_path, bounds):
     (path,) = write_digits(tmp_path, [9])
     true = index_cache.load_index(path, digests=True)
     cache = index_cache.index_files(path)[0]
@@ -238,7 +238,7 @@ def test_an_index_of_wrong_types_sizes_and_numbers_is_made_anew(tmp_path, bounds
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
-def test_an_index_or_npz_that_unpacks_to_gigabytes_is_refused_unread(tmp_path, method, monkeypatch):
+def test_an_index_or_npz_that_unpacks_to_gigabytes_is_refused(tmp_path, method, monkeypatch):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as archive, archive.open("x.npy", "w", force_zip64=True) as entry:
         entry.write(npy(np.zeros(0, np.int8)).replace(b"(0,)", b"(1073741824,)"))
@@ -288,7 +288,7 @@ def test_braces_are_counted_as_they_are_expanded():
 
 
 @pytest.mark.parametrize(
-    ("pattern", "said"),
+    ("pattern", "message"),
     [
         ("{0..100000000}.tar", "100,000,001 shards"),
         ("{{1..2000}..}{1..2000}.tar", "4,000,000 shards"),
@@ -301,7 +301,7 @@ def test_braces_are_counted_as_they_are_expanded():
         ("x\0.tar", "letters"),
     ],
 )
-def test_braces_that_name_too_many_shards_are_refused_at_once(tmp_path, pattern, said, bounds):
-    with pytest.raises(RecipeError, match=said) as error:
+def test_braces_that_name_too_many_shards_are_refused_at_once(tmp_path, pattern, message, bounds):
+    with pytest.raises(RecipeError, match=message) as error:
         find_shards(pattern, tmp_path)
     assert error.value.code == 64

@@ -78,7 +78,7 @@ def test_values_that_are_not_finite_are_bad():
 
 
 @pytest.mark.parametrize(
-    ("dataset", "error", "said"),
+    ("dataset", "error", "message"),
     [
         (Dataset([(1, 2)]), DataError, "must be dicts"),
         (Dataset([]), DataError, "empty"),
@@ -86,8 +86,8 @@ def test_values_that_are_not_finite_are_bad():
         (iter([]), RecipeError, "map-style"),
     ],
 )
-def test_other_datasets_than_of_dicts_are_refused(dataset, error, said):
-    with pytest.raises(error, match=said):
+def test_other_datasets_than_of_dicts_are_refused(dataset, error, message):
+    with pytest.raises(error, match=message):
         DatasetSource(dataset)
 
 

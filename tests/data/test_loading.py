@@ -32,7 +32,7 @@ def equal(one: Batch, two: Batch) -> bool:
     )
 
 
-def test_a_batch_is_what_the_order_says(source):
+def test_a_batch_has_the_samples_of_the_order(source):
     order = Order(22, seed=3)
     for step, batch in enumerate(loader(source, batch_size=4, seed=3, stop_step=8)):
         assert batch.position.tolist() == list(range(4 * step, 4 * step + 4))
@@ -52,7 +52,7 @@ def test_no_sample_is_lost_or_repeated_in_any_epoch(source):
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
-def test_the_blocks_of_all_processes_in_rank_order_are_the_batch_of_one(source, world):
+def test_blocks_in_rank_order_are_the_batch_of_one_process(source, world):
     whole = list(loader(source, batch_size=8, seed=1, stop_step=5))
     ranks = [loader(source, batch_size=8, seed=1, stop_step=5, rank=rank, world=world) for rank in range(world)]
     for batch, blocks in zip(whole, zip(*ranks, strict=True), strict=True):
@@ -62,7 +62,7 @@ def test_the_blocks_of_all_processes_in_rank_order_are_the_batch_of_one(source, 
 
 
 @pytest.mark.parametrize("start", [1, 3, 5, 6, 9])
-def test_a_run_resumed_at_any_step_sees_the_tail_of_the_whole_run(source, start):
+def test_a_run_resumed_at_any_step_reads_the_same_batches(source, start):
     whole = list(loader(source, batch_size=4, seed=0, stop_step=10))
     tail = list(loader(source, batch_size=4, seed=0, start_step=start, stop_step=10))
     assert len(tail) == 10 - start
@@ -90,7 +90,7 @@ def test_the_global_generator_is_not_moved(source):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_bad_sample_is_replaced_and_recorded_and_nothing_else_changes(tmp_path):
+def test_a_bad_sample_is_replaced_and_recorded(tmp_path):
     write_digits(tmp_path, [20, 20])
     before = list(loader(open_shards("*.tar", tmp_path, COLUMNS), batch_size=8, seed=0, stop_step=5))
     injected = {3, 11, 27}
@@ -138,7 +138,7 @@ def test_bad_substitutes_end_the_run_with_one_line_in_the_main_process(tmp_path,
         list(loader(source, batch_size=100, seed=0, stop_step=1, workers=workers))
     assert type(error.value) is DataError
     assert "\n" not in str(error.value)
-    assert all(said in str(error.value) for said in ("x.tar", "image", "8 others", "mvssl verify"))
+    assert all(message in str(error.value) for message in ("x.tar", "image", "8 others", "mvssl verify"))
 
 
 def test_absent_columns_are_masked_rows_of_zeros(tmp_path):

@@ -39,7 +39,7 @@ def test_all_permutations_of_a_few_samples_are_equally_likely(n):
 
 
 @pytest.mark.parametrize("n", [7, 16, 37, 100])
-def test_every_sample_is_equally_likely_at_every_place_and_next_to_every_other(n):
+def test_all_places_and_all_neighbours_are_equally_likely(n):
     epochs = 4000
     order = Order(n, seed=1)(np.arange(n * epochs)).reshape(epochs, n)
     at_place = np.stack([np.bincount(column, minlength=n) for column in order.T])

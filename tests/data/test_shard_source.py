@@ -33,7 +33,7 @@ def test_samples_of_all_shards_in_order_with_keys_shapes_and_types(tmp_path):
         source[8]
 
 
-def test_one_shard_may_be_read_where_many_processes_ask_for_more(tmp_path):
+def test_many_processes_can_read_one_shard(tmp_path):
     write_digits(tmp_path, [16])
     assert len(open_shards("*.tar", tmp_path, DIGITS)) == 16
 
@@ -65,7 +65,7 @@ def sensors(tmp_path):
 SENSORS = columns(rgb="rgb.png", depth="depth.npy")
 
 
-def test_drop_leaves_out_what_lacks_a_column_and_counts_it(sensors):
+def test_drop_counts_samples_that_lack_a_column(sensors):
     source = open_shards("x.tar", sensors, SENSORS)
     assert (len(source), source.dropped, source.optional) == (7, 3, set())
     assert [source.key(i) for i in range(7)] == ["0", "1", "4", "5", "6", "8", "9"]
@@ -116,8 +116,8 @@ def test_a_sample_whose_json_lacks_the_path_lacks_an_extra_column(tmp_path):
         source[5]
     asked = open_shards("x.tar", tmp_path, given)  # where the column is asked for, such a sample is bad
     assert (len(asked), asked.optional) == (6, set())
-    for i, said in ((1, "nothing at 'digit'"), (2, "nothing at 'of'"), (3, "null")):
-        with pytest.raises(SampleError, match=rf"label: path of\.digit: {said}"):
+    for i, message in ((1, "nothing at 'digit'"), (2, "nothing at 'of'"), (3, "null")):
+        with pytest.raises(SampleError, match=rf"label: path of\.digit: {message}"):
             asked[i]
 
 
@@ -168,7 +168,7 @@ def test_shapes_that_all_differ_ask_for_a_size_and_a_size_settles_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (image_bytes(pixels(1, 8, 8)), r"\[1, 8, 8\].*\[3, 8, 8\].*mode: rgb"),
         (image_bytes(pixels(1, 9, 8, 3)), r"\[3, 9, 8\].*size: N"),
@@ -176,11 +176,11 @@ def test_shapes_that_all_differ_ask_for_a_size_and_a_size_settles_it(tmp_path):
         (b"", "it is empty"),
     ],
 )
-def test_a_sample_unlike_the_others_is_bad_and_never_made_to_fit(tmp_path, content, said):
+def test_a_sample_unlike_the_others_is_bad_and_not_converted(tmp_path, content, message):
     members = [(f"{i}.png", content if i == 5 else image_bytes(pixels(i))) for i in range(12)]
     write_tar(tmp_path / "x.tar", members)
     source = open_shards("x.tar", tmp_path, columns(image="png"))
-    with pytest.raises(SampleError, match=said) as error:
+    with pytest.raises(SampleError, match=message) as error:
         source[5]
     assert (error.value.column, source.shapes["image"]) == ("image", (3, 8, 8))
     assert "x.tar: 5: image" in str(error.value)
@@ -199,7 +199,7 @@ def test_bad_first_samples_do_not_prevent_opening(tmp_path):
     assert open_shards("x.tar", tmp_path, columns(image="png")).shapes == {"image": (3, 8, 8)}
 
 
-def test_a_column_that_cannot_be_decoded_at_all_says_why(tmp_path):
+def test_the_error_of_an_undecodable_column_has_the_reason(tmp_path):
     write_tar(tmp_path / "x.tar", [(f"{i}.png", b"no") for i in range(5)])
     with pytest.raises(DataError, match=r"columns\.image: of 5 samples tried none could be decoded.*x\.tar"):
         open_shards("x.tar", tmp_path, columns(image="png"))
@@ -255,7 +255,7 @@ def test_the_fingerprint_is_the_data_and_not_its_place(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 64, 64)])
-def test_the_fingerprint_tells_values_of_equal_shape_apart(tmp_path, shape):
+def test_the_fingerprint_depends_on_values_of_equal_shape(tmp_path, shape):
     for folder, value in [("a", 1.0), ("b", 1.0), ("c", 2.0)]:
         arrays = [np.zeros(shape, np.float32) for _ in range(40)]
         for array in arrays:
@@ -267,13 +267,13 @@ def test_the_fingerprint_tells_values_of_equal_shape_apart(tmp_path, shape):
 
 
 @pytest.mark.parametrize("size", [8193, (8193, 8192)])
-def test_a_canvas_of_more_pixels_than_an_image_may_have_is_refused(tmp_path, size):
+def test_a_size_beyond_the_pixel_limit_is_refused(tmp_path, size):
     write_digits(tmp_path, [3])
     with pytest.raises(RecipeError, match=r"columns\.image\.size: .* the limit is 67,108,864"):
         open_shards("*.tar", tmp_path, columns(image={"field": "png", "size": size}))
 
 
-def test_text_labels_without_names_list_the_texts_that_were_seen(tmp_path):
+def test_the_error_of_text_labels_without_names_lists_the_texts(tmp_path):
     write_tar(tmp_path / "x.tar", [(f"{i:02d}.json", b'{"kind": "%s"}' % [b"dog", b"cat"][i % 2]) for i in range(9)])
     label = {"label": Column(field="json", path="kind")}
     with pytest.raises(DataError, match=r"columns\.label.*names: \[cat, dog\]"):

@@ -69,7 +69,7 @@ def test_a_sheet_has_a_row_for_every_sample(tmp_path):
     assert sizes[1] - sizes[0] == pytest.approx(7 * CELL * 110, abs=2)
 
 
-def test_a_sheet_that_cannot_be_written_says_where(tmp_path):
+def test_the_error_of_an_unwritable_sheet_names_its_path(tmp_path):
     views, batch = made()
     with pytest.raises(OutputError, match="nowhere"):
         write_picture(draw_contact_sheet(views, batch, draws=1), tmp_path / "nowhere" / "sheet.png")
@@ -141,7 +141,7 @@ def test_many_wide_views_are_drawn_less_often(tmp_path):
     assert widths[1] == pytest.approx(6 + 6, abs=0.6)
 
 
-def test_the_caption_says_how_to_read_what_is_no_plain_picture():
+def test_the_caption_explains_what_is_no_plain_picture():
     views, batch = made()
     batch.columns["depth"][:] = torch.linspace(1, 5, 64).view(1, 1, 8, 8)
     caption = draw_contact_sheet(views, batch, draws=2).get_supxlabel()
@@ -182,5 +182,5 @@ def test_sheets_leave_pyplot_alone(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("d", "columns"), [(240, 15), (784, 28), (64, 8), (76, 9), (7, 3)])
-def test_vectors_are_laid_out_as_the_image_that_they_may_have_been(d, columns):
+def test_vectors_are_drawn_in_rows_like_a_flattened_image(d, columns):
     assert grid_width(d) == columns

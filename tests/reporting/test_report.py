@@ -213,7 +213,7 @@ def test_each_absent_section_is_named_with_a_reason(run, monkeypatch):
     assert all(f"{why}" in text for why in ways.values())
 
 
-def test_without_samples_neither_checkpoint_nor_shards_are_opened(run, monkeypatch):
+def test_without_samples_no_checkpoint_and_no_shard_is_opened(run, monkeypatch):
     monkeypatch.setattr("mvssl.reporting.build.encode_samples", None)
     monkeypatch.setattr("mvssl.reporting.build.open_shards", None)
     ways = {part.title: part.why for part in report(run, samples=0).absent}
@@ -274,7 +274,7 @@ def test_held_out_values_and_the_plane_are_shown_where_they_exist(run, term):
     assert any("step 6, beta 0.1" in word for word in page.words)
 
 
-def test_mispaired_samples_are_listed_and_drawn_if_they_are_found(run):
+def test_mispaired_samples_are_listed_and_drawn(run):
     shards = ["/old/home/train/000001.tar", "train/000000.tar", "train/000001.tar"]
     keys = ["00000020", "00000005", "00000006"]
     rows = [{"shard": s, "key": k, "views": "image-depth", "score": 0.4} for s, k in zip(shards, keys, strict=True)]

@@ -107,7 +107,7 @@ def test_brightness_and_contrast_work_for_any_number_of_channels():
 
 
 @pytest.mark.parametrize("channels", [1, 2, 13])
-def test_saturation_hue_and_gray_say_that_they_need_three_channels(channels):
+def test_saturation_hue_and_gray_need_three_channels(channels):
     for strengths, gray in (((0.0, 0.0, 0.4, 0.0), 0.0), ((0.0, 0.0, 0.0, 0.1), 0.0), (None, 0.2)):
         with pytest.raises(RecipeError, match="3 channels"):
             ColorJitter(channels, strengths, 1.0, gray, "hsv")

@@ -143,7 +143,7 @@ def test_one_placement_shows_the_same_scene_at_every_resolution():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"crop": (0.5, 0.2)}, "crop"),
         ({"crop": (0.0, 1.0)}, "crop"),
@@ -153,6 +153,6 @@ def test_one_placement_shows_the_same_scene_at_every_resolution():
         ({"affine": Affine(scale=(0.0, 1.0))}, "scale"),
     ],
 )
-def test_ranges_that_make_no_sense_are_refused(options, said):
-    with pytest.raises(RecipeError, match=said):
+def test_ranges_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(RecipeError, match=message):
         ImageView((3, 32, 32), **options)

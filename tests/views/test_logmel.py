@@ -62,7 +62,7 @@ def test_between_the_first_centre_and_the_last_the_filters_sum_to_one():
     torch.testing.assert_close(bank.sum(0)[first:last], torch.ones(int(last - first)))
 
 
-def test_a_tone_on_a_frequency_of_the_transform_has_the_power_of_its_closed_form():
+def test_a_tone_has_the_power_of_its_closed_form():
     made = LogMelView((1, RATE), window=256, n_fft=256, hop=64, mels=24, **PLAIN)
     k, n = 40, 256  # 1250 Hz; a Hann window gives n / 4 there and half of it at both neighbours
     power = torch.zeros(129)
@@ -79,7 +79,7 @@ def test_silence_is_the_floor():
     torch.testing.assert_close(seen, torch.full_like(seen, math.log(FLOOR)))
 
 
-def test_windows_default_to_25_and_10_milliseconds_and_shapes_are_known_before():
+def test_windows_default_to_25_and_10_milliseconds():
     for rate, padded in ((8000, 256), (16000, 512), (44100, 2048)):
         made = LogMelView((2, rate), rate=rate, normalize="none")
         assert (len(made.window), made.n_fft, made.hop) == (round(rate / 40), padded, round(rate / 100))
@@ -88,7 +88,7 @@ def test_windows_default_to_25_and_10_milliseconds_and_shapes_are_known_before()
     assert LogMelView((RATE,), **PLAIN)(torch.zeros(3, RATE), None).shape == (3, 1, 64, 101)
 
 
-def test_a_window_begins_where_it_says_with_silence_beyond_the_ends():
+def test_a_window_has_silence_beyond_the_ends():
     x = torch.arange(1.0, 11).expand(4, 1, 10)
     seen = cut_windows(x, torch.tensor([0, 3, -2, 7]), 5)[:, 0]
     assert seen.tolist() == [[1, 2, 3, 4, 5], [4, 5, 6, 7, 8], [0, 0, 1, 2, 3], [8, 9, 10, 0, 0]]
@@ -170,7 +170,7 @@ def test_draws_depend_on_the_sample_and_microphones_share_a_window():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"rate": 0}, "rate: 0"),
         ({"mels": 128}, "128 are too fine for n_fft: 256 .* band 0"),
@@ -188,13 +188,13 @@ def test_draws_depend_on_the_sample_and_microphones_share_a_window():
         ({"snr": [6, -6]}, "snr: .* no range"),
     ],
 )
-def test_faults_are_refused_with_their_place(options, said):
-    with pytest.raises(RecipeError, match=rf"views.x: .*{said}"):
+def test_faults_are_refused_with_their_place(options, message):
+    with pytest.raises(RecipeError, match=rf"views.x: .*{message}"):
         build_views({"x": view(**options)}, {"sound": (1, RATE)})
 
 
 @pytest.mark.parametrize("t", [2, 20, 100, 128])
-def test_a_sound_too_short_for_its_windows_is_refused_with_a_way_out_that_works(t):
+def test_the_advice_for_a_sound_too_short_for_its_windows_works(t):
     with pytest.raises(RecipeError, match=rf"n_fft: 256 samples are too many for a column of {t}:") as told:
         build_views({"x": view()}, {"sound": (1, t)})
     most, least = map(int, re.search(r"at most (\d+) samples .* more than (\d+)", str(told.value)).groups())

@@ -91,7 +91,7 @@ def test_resolved_views_are_plain_numbers_and_the_rest_stays():
     assert View.model_validate_json(resolved["a"].model_dump_json(by_alias=True)) == resolved["a"]
 
 
-def test_bad_samples_absent_columns_and_values_that_are_not_finite_are_left_out():
+def test_bad_samples_and_values_that_are_not_finite_are_left_out():
     class Damaged(SampleList):
         def __getitem__(self, i):
             if i == 3:
@@ -123,7 +123,7 @@ def test_numbers_that_cannot_normalise_are_refused(numbers):
         ImageView((3, 8, 8), normalize=numbers)
 
 
-def test_a_clean_vector_view_is_standardised_and_its_noise_has_the_size_asked_for():
+def test_a_vector_view_is_standardised_and_its_noise_has_its_size():
     vectors = VectorView((1000,), noise=0.5, normalize={"mean": [2.0], "std": [4.0]})
     from mvssl.random import Draws
 

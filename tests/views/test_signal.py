@@ -44,7 +44,7 @@ def test_a_signal_that_nothing_happens_to_is_itself():
 
 
 @pytest.mark.parametrize("length", [50, 20, 7, 90])
-def test_a_cut_is_the_antialiased_filter_that_images_are_cropped_with(length):
+def test_a_crop_in_time_is_antialiased_like_a_crop_of_an_image(length):
     x = signals()
     interval = SignalView((6, 50), crop=(0.3, 1.0), **PLAIN).geometry.draw(draws()).interval
     axis = torch.cat([interval * 50, torch.zeros(16, 2)], 1).float()
@@ -53,7 +53,7 @@ def test_a_cut_is_the_antialiased_filter_that_images_are_cropped_with(length):
     )  # float32
 
 
-def test_a_cut_of_whole_samples_in_its_own_length_is_the_slice():
+def test_a_crop_of_full_samples_at_its_own_length_is_the_slice():
     x = signals()
     interval = torch.tensor([[0.2, 0.4]]).double().expand(16, 2)
     torch.testing.assert_close(crop_time(x, interval, 20), x[..., 10:30])
@@ -184,7 +184,7 @@ def test_two_units_share_crop_and_mask_between_rates_and_nothing_else():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "said"),
+    ("recipe", "message"),
     [
         ({"x": view("rgb")}, r"signal view needs a column \[c, t\] or \[t\]"),
         ({"x": view("imu", crop=[0.5, 1.5])}, "views.x: crop"),
@@ -203,8 +203,8 @@ def test_two_units_share_crop_and_mask_between_rates_and_nothing_else():
         ({"x": view("slow", geometry="y", mask=0.1), "y": view("imu")}, "views.x.mask: the geometry is that of"),
     ],
 )
-def test_faults_are_refused_with_their_place(recipe, said):
-    with pytest.raises(RecipeError, match=said):
+def test_faults_are_refused_with_their_place(recipe, message):
+    with pytest.raises(RecipeError, match=message):
         build_views(recipe, SHAPES)
 
 

@@ -166,7 +166,7 @@ def test_a_follower_shares_the_geometry_and_nothing_else():
         assert (seen[one].amax((1, 2, 3)) != seen[other].amax((1, 2, 3))).all()  # how bright the rest is
 
 
-def test_kept_channels_are_those_of_the_whole_space():
+def test_kept_channels_equal_those_of_the_full_colour_space():
     recipe = {"lab": view("rgb", color="lab"), "b": view("rgb", color="lab", channels="b")}
     recipe |= {"ab": view("rgb", color="lab", channels="ab"), "bands": view("bands", channels=[7, 2])}
     recipe |= {"all": view("bands")}
@@ -235,7 +235,7 @@ def test_a_users_class_is_named_by_import_path(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "said"),
+    ("recipe", "message"),
     [
         ({"x": view("rgb", crp=[0.2, 1])}, "views.x.crp.*crop"),
         ({"x": view("rgb", crop="wide")}, "views.x.crop"),
@@ -264,6 +264,6 @@ def test_a_users_class_is_named_by_import_path(monkeypatch):
         ({"x": view("rgb", normalize="data")}, "resolve_statistics"),
     ],
 )
-def test_faults_are_refused_with_their_place(recipe, said):
-    with pytest.raises(RecipeError, match=said):
+def test_faults_are_refused_with_their_place(recipe, message):
+    with pytest.raises(RecipeError, match=message):
         build_views(recipe, SHAPES)

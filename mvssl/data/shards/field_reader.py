@@ -21,10 +21,10 @@ from mvssl.data.shards.tar import BLOCK, Archive, has_name, is_nameless_pax, pad
 from mvssl.errors import DataError, StorageError
 
 MOST_OPEN = 64  # shards that one process keeps open
-_CHANGED = "the shard has changed since it was indexed; the same command indexes it anew"
-_MOVED = "the shard holds something else at its place than the index says; the same command indexes it anew"
+_CHANGED = "the shard has changed since it was indexed; the same command builds a new index"
+_MOVED = "the shard holds something else at its place than the index says; the same command builds a new index"
 DIGEST_DIFFERS = (
-    "the bytes differ from the index's digest; if the shard was changed on purpose, mvssl index --digests makes it anew"
+    "the bytes differ from the index's digest; if the shard was changed on purpose, run mvssl index --digests"
 )
 
 

@@ -4,7 +4,7 @@ in   the path of a tar in webdataset's convention
 out  `Index`: key, and offset and size of each field, per sample; with digests, the CRC-32 of each body too
 
 The key of a member is its path up to the first dot of the file name. The field is the rest in lower case:
-`a/0001.rgb.jpg` is field `rgb.jpg` of sample `a/0001`. Members of a sample stand next to each other.
+`a/0001.rgb.jpg` is field `rgb.jpg` of sample `a/0001`. Members of a sample must be next to each other.
 Format: https://github.com/webdataset/webdataset.
 """
 
@@ -86,8 +86,8 @@ def scan_shard(path: Path) -> Index:
         key, field = parts
         if key != last and key in samples:
             raise DataError(
-                f"{name}: key {key!r} comes up again; the files of a sample must stand together. "
-                f"Write the shard anew in the order of the names: {_sort_commands(path)}"
+                f"{name}: key {key!r} appears twice; the files of a sample must be next to each other. "
+                f"Write the shard again in the order of the names: {_sort_commands(path)}"
             )
         last, sample = key, samples.setdefault(key, {})
         number = fields.setdefault(field, len(fields))

@@ -6,7 +6,7 @@ out  an `Index` of each; small npz files beside the shards or in the cache folde
 An index file may be damaged, made by hand, or put beside another shard. So what it says is checked against the shard
 itself: its members, and the gaps between them, must fill the shard up to its end mark without overlap, and the headers
 of some members must name them. The header of a body that is read later is checked too (`FieldReader`). So a wrong
-index is made anew, and never yields a wrong body.
+index is rebuilt, and cannot yield a wrong body.
 """
 
 import contextlib
@@ -73,7 +73,7 @@ def load_index(path: Path, *, digests: bool = False) -> Index:
     """Return the index of one shard, from its file where that is fresh. Raises `DataError`, `StorageError`.
 
     Digests of a kept index stay as long as the shard's headers are the same. So they hold for a copy, and show a body
-    that was changed in its place. With `digests`, they are computed anew.
+    that was changed in its place. With `digests`, they are computed again.
     """
     stamp, kept = stamp_shard(path), _kept_indexes(path)
     usable = (index for index in kept if not index.stamp.differs(stamp) and belongs_to_shard(index))
@@ -207,7 +207,7 @@ def belongs_to_shard(index: Index) -> bool:
 
 
 def _is_consistent(index: Index) -> bool:
-    """Return whether tables, keys and places of the index are possible, judged without the shard."""
+    """Return whether tables, keys and places of the index are possible. The shard is not read."""
     shape, present, size = (len(index.keys), len(index.fields)), index.sizes >= 0, index.stamp.size
     tables = [index.offsets, index.sizes, index.headers, *([] if index.digests is None else [index.digests])]
     if any(table.shape != shape for table in tables) or 0 in shape or index.others.shape[1] != 2:

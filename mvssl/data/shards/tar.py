@@ -188,7 +188,7 @@ def _after_end(block: bytes) -> str:
 
 
 def padded(size: Any) -> Any:
-    """Return the bytes that a body of `size` takes: whole blocks. `size` is an int, or an array of them."""
+    """Return the bytes that a body of `size` takes: full blocks. `size` is an int, or an array of them."""
     return -(-size // BLOCK) * BLOCK
 
 

@@ -88,7 +88,7 @@ def _hints(index: Index) -> list[str]:
 
 
 def verify_shards(patterns: str | list[str], root: str | Path = ".", *, progress: bool = True) -> Verified:
-    """Read every header anew, decode every field that has a decoder, and compare bodies with digests that are kept.
+    """Read every header again, decode every field that has a decoder, and compare bodies with digests that are kept.
 
     Raises `DataError` where no shard is found, `StorageError` where the disk fails.
     """

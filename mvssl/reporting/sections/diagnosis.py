@@ -1,4 +1,4 @@
-"""What the run's own checks found: the diagnosis, with the number behind each finding and what to try."""
+"""The diagnosis of the run's own checks: each finding with its measured value and advice."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ class Diagnosis(Section):
 
 
 def show_diagnosis(facts: Facts) -> Diagnosis | Absent:
-    """Return what verdict.json says."""
+    """Return the content of verdict.json."""
     content = facts.diagnosis
     if not content.get("verdict"):
         why = "there is no verdict.json to be read: checks write it, every train.check_every steps (else save_every)"

@@ -108,13 +108,13 @@ def _show_view(encoded: EncodedSamples, view: str, features: Tensor, labels: Ten
     rank = float(effective_rank(features))
     collapse = "All features are equal: a collapse."
     note = f"Effective rank {rank:.3g} of {features.shape[1]}." if rank else collapse
-    groups, said = group_points(encoded, place_features(features), labels)
+    groups, group_note = group_points(encoded, place_features(features), labels)
     named = [group for group in groups if group.name and group.colour is not None]
     by = f", by {', '.join(group.name for group in named)}" if named else ""
     description = f"{view}: {counted(len(features), 'sample')} as points{by}"
     svg = Markup(points_svg([(group.points.numpy(), group.colour) for group in groups]))
     legend = [Key(group.name, "dot", group.colour or 0) for group in named]
-    drawing = Drawing(view, "", svg, description, legend, f"{note} {said}".strip())
+    drawing = Drawing(view, "", svg, description, legend, f"{note} {group_note}".strip())
     # groups of several labels have no place of their own in the plane
     return PointsOfView(drawing, _place_names(named) if labels is None or labels.ndim == 1 else [])
 

@@ -6,7 +6,7 @@ from statistics import median
 from mvssl.figures.charts import Chart, Line
 from mvssl.figures.curves import Bound, find_bounds, find_planes, parse_names
 from mvssl.objectives.metric_names import MetricName
-from mvssl.reporting.content import Absent, Drawing, Section, Table, draw_lines, draw_way
+from mvssl.reporting.content import Absent, Drawing, Section, Table, draw_lines, draw_path
 from mvssl.reporting.facts import Facts
 from mvssl.runs.metric_series import Metrics, Series
 from mvssl.text import counted
@@ -142,7 +142,7 @@ def show_plane(facts: Facts) -> InformationPlane | Absent:
         lower, upper, label = (Series(plane.steps, values) for values in (plane.lower, plane.upper, plane.label))
         lines = [Line("I(x; z) at least", lower), Line("I(z; y)", label, "dashed", 1)]
         lines[1:1] = [Line("I(x; z) at most", upper, "dotted", 9)] * (upper != lower)
-        charts += [draw_way(plane), draw_lines(Chart("I(x; z) and I(z; y)", lines, "nats"))]
+        charts += [draw_path(plane), draw_lines(Chart("I(x; z) and I(z; y)", lines, "nats"))]
     if charts:
         return InformationPlane(charts)
     return Absent(InformationPlane.title, "it is measured for objective mib with labels, in the checks on data.val")

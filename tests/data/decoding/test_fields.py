@@ -175,7 +175,7 @@ def test_labels_and_metadata(field, data, options, expected, dtype):
 
 
 @pytest.mark.parametrize(
-    ("field", "data", "options", "said"),
+    ("field", "data", "options", "message"),
     [
         ("cls", b"cat", {}, r"neither a number.*names: \[cat"),
         ("cls", b"", {}, "empty"),
@@ -199,8 +199,8 @@ def test_labels_and_metadata(field, data, options, expected, dtype):
         ("npz", b"PK garbage", {}, "npz"),
     ],
 )
-def test_unusable_fields_are_bad_samples_with_a_reason(field, data, options, said):
-    with pytest.raises(SampleError, match=said):
+def test_unusable_fields_are_bad_samples_with_a_reason(field, data, options, message):
+    with pytest.raises(SampleError, match=message):
         decode_field(column(field, **options), field, data)
 
 
@@ -273,7 +273,7 @@ def test_texts_become_the_numbers_of_their_names(field, data, options, expected)
         decode_field(named, "txt", b"lucas")
 
 
-def test_nan_becomes_what_the_column_says_and_infinity_stays_bad():
+def test_nan_becomes_the_fill_value_and_infinity_is_bad():
     array = np.array([[1.0, np.nan], [np.nan, 4.0]], np.float16)
     assert decode_field(column("npy", nan=-9999), "npy", npy(array)).tolist() == [[1, -9999], [-9999, 4]]
     with pytest.raises(SampleError, match="NaN or infinite"):
@@ -309,7 +309,7 @@ def test_texts_become_class_numbers_by_their_place_in_names(field, data, expecte
 
 
 @pytest.mark.parametrize(
-    ("field", "data", "said"),
+    ("field", "data", "message"),
     [
         ("cls", b"cow", "'cow' is none of the names cat, dog, 7, nor a number from 0 to 2"),
         ("cls", b"3", "'3' is none of the names"),
@@ -320,8 +320,8 @@ def test_texts_become_class_numbers_by_their_place_in_names(field, data, expecte
         ("cls", b"1\x1b[2J", r"'1\\x1b\[2J' is none"),
     ],
 )
-def test_a_text_outside_of_names_is_refused_with_the_accepted_names(field, data, said):
-    with pytest.raises(SampleError, match=said):
+def test_a_text_outside_of_names_is_refused_with_the_accepted_names(field, data, message):
+    with pytest.raises(SampleError, match=message):
         decode_field(column(field, **NAMED), field, data)
 
 

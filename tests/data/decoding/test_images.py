@@ -60,7 +60,7 @@ def test_damaged_sixteen_bit_pngs_are_bad_samples_and_no_crash():
     ("field", "format", "options"),
     [("jpg", "JPEG", {"quality": 95}), ("png", "PNG", {}), ("webp", "WEBP", {"lossless": True}), ("avif", "AVIF", {})],
 )
-def test_pictures_stand_upright(orientation, field, format, options):
+def test_pictures_are_turned_upright(orientation, field, format, options):
     data = oriented(pixels(3, 16, 32, 3), orientation, format, **options)
     meant = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))).transpose(2, 0, 1)
     assert meant.shape == ((3, 32, 16) if orientation > 4 else (3, 16, 32))
@@ -68,7 +68,7 @@ def test_pictures_stand_upright(orientation, field, format, options):
     assert np.array_equal(turn_upright(np.asarray(Image.open(io.BytesIO(data))).transpose(2, 0, 1), orientation), meant)
 
 
-def test_sixteen_bit_colour_stands_upright_too():
+def test_sixteen_bit_colour_is_turned_upright():
     exif = Image.Exif()
     exif[0x0112] = 6
     array = deep(0, 4, 6, 3)
@@ -129,7 +129,7 @@ def test_animations_are_refused_and_not_cut_to_a_frame(format):
 
 
 @pytest.mark.parametrize(
-    ("field", "data", "said"),
+    ("field", "data", "message"),
     [
         ("jpg", image_bytes(pixels(0)), r"those of a png file; name the field or file \.png"),
         ("png", image_bytes(pixels(0), "JPEG"), r"name the field or file \.jpg"),
@@ -138,8 +138,8 @@ def test_animations_are_refused_and_not_cut_to_a_frame(format):
         ("webp", b"garbage", "webp"),
     ],
 )
-def test_bytes_of_another_format_are_named(field, data, said):
-    with pytest.raises(SampleError, match=said):
+def test_bytes_of_another_format_are_named(field, data, message):
+    with pytest.raises(SampleError, match=message):
         decoded(data, field)
 
 

@@ -96,11 +96,11 @@ def test_orientation_is_applied_and_nodata_is_reported():
 
 
 @pytest.mark.parametrize(
-    ("array", "options", "said"),
+    ("array", "options", "message"),
     [(np.zeros((8, 8), np.complex64), {}, "imaginary"), (pixels(0), {"photometric": "cielab"}, "CIELAB")],
 )
-def test_complex_numbers_and_unknown_colours_are_refused(array, options, said):
-    with pytest.raises(LossyError, match=said):
+def test_complex_numbers_and_unknown_colours_are_refused(array, options, message):
+    with pytest.raises(LossyError, match=message):
         tiffs.inspect_tiff(io.BytesIO(written(array, **options)))
 
 

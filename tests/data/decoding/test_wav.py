@@ -66,7 +66,7 @@ def test_a_length_that_was_never_filled_in_means_to_the_end():
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"RIFF\0\0\0\0AVI garbage", "no RIFF WAVE"),
         (pcm(2)[0][:-30], "cut short: 70 bytes of sound where the header says 100"),
@@ -79,8 +79,8 @@ def test_a_length_that_was_never_filled_in_means_to_the_end():
         (riff(chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, 2**32 - 5, 1000, 1, 16)), SOUND), "samples per second"),
     ],
 )
-def test_damaged_sounds_are_bad_samples_with_a_reason(data, said):
-    with pytest.raises(SampleError, match=said):
+def test_damaged_sounds_are_bad_samples_with_a_reason(data, message):
+    with pytest.raises(SampleError, match=message):
         decode_field(column(), "wav", data)
 
 

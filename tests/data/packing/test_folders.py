@@ -24,7 +24,7 @@ def reasons(packed) -> dict[str, str]:
     return {one.path: one.reason for one in packed.left_out}
 
 
-def test_what_is_packed_and_what_is_left_out_are_all_files_there_are(tmp_path):
+def test_every_file_is_either_packed_or_listed_as_left_out(tmp_path):
     src = put(tmp_path / "src", "a/1.png", "a/2.png", "b/3.JPG", "b/deep/4.png")
     put(src, ".DS_Store", "a/.ipynb_checkpoints/1-checkpoint.png", "__MACOSX/a/._1.png", "above.png")
     put(src, "a/notes.md", "b/LICENSE", "a/x.npy", content=b"text")
@@ -51,7 +51,7 @@ def test_what_is_packed_and_what_is_left_out_are_all_files_there_are(tmp_path):
     assert f"left out: {len(told)} files" in "\n".join(packed.summary())
 
 
-def test_names_reach_the_screen_and_the_list_without_control_characters(tmp_path):
+def test_file_names_are_printed_without_control_characters(tmp_path):
     src = put(tmp_path / "src", "a.png", "b.png", ".\x1b[31mred\n.png")
     packed = pack(str(src), tmp_path / "out", val=0)
     shown = "\n".join(packed.summary())
@@ -76,7 +76,7 @@ def test_cut_files_are_left_out_whatever_their_format(tmp_path):
         assert list(reasons(pack(str(tmp_path / "n"), tmp_path / f"out-{len(data)}", val=0))) == ["1.npy"]
 
 
-def test_nothing_to_pack_says_why_the_last_file_was_left_out(tmp_path):
+def test_the_error_for_nothing_to_pack_has_the_last_reason(tmp_path):
     put(tmp_path / "src", "1.png", content=b"%PDF-1.7")
     with pytest.raises(DataError, match=r"1\.png: .*pdf"):
         pack(str(tmp_path / "src"), tmp_path / "out")
@@ -130,7 +130,7 @@ def test_splits_are_known_in_any_case(tmp_path, names):
     assert (packed.samples, packed.classes) == ({"train": 2, "val": 2}, ["a", "b"])
 
 
-def test_a_test_folder_is_a_third_split_or_val_where_there_is_none(tmp_path):
+def test_a_test_folder_becomes_its_own_split_or_val(tmp_path):
     src = put(tmp_path / "src", *(f"{split}/{one}/{one}.png" for split in ("train", "val", "Test") for one in "ab"))
     put(src, "train.csv", "docs/read.me")
     packed = pack(str(src), tmp_path / "out")
@@ -143,19 +143,19 @@ def test_a_test_folder_is_a_third_split_or_val_where_there_is_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (["train/1.png", "bus/1.png"], "class beside bus"),
         (["Val/1.png", "test/1.png"], "no train folder"),
         (["train/1.png", "val/1.png", "valid/1.png"], "val and valid"),
     ],
 )
-def test_unclear_splits_are_refused(tmp_path, names, said):
-    with pytest.raises(RecipeError, match=said):
+def test_unclear_splits_are_refused(tmp_path, names, message):
+    with pytest.raises(RecipeError, match=message):
         pack(f"classes:{put(tmp_path / 'src', *names)}", tmp_path / "out")
 
 
-def test_classes_that_are_called_like_a_held_out_split_stay_classes(tmp_path):
+def test_classes_named_like_a_held_out_split_stay_classes(tmp_path):
     src = put(tmp_path / "src", "valid/1.png", "invalid/2.png")
     assert pack(f"classes:{src}", tmp_path / "out", val=0).classes == ["invalid", "valid"]
 
@@ -172,7 +172,7 @@ def test_a_sensor_of_mixed_formats_becomes_one_field(tmp_path):
     assert pack(f"pairs:{src}", tmp_path / "out", val=0).fields == {"depth.png": 2, "rgb.png": 2}
 
 
-def test_pictures_are_named_by_what_they_are_and_not_by_their_names(tmp_path):
+def test_the_field_of_a_picture_is_its_real_format(tmp_path):
     src = put(tmp_path / "src", "1.jpg", "2.jpeg", "3.png")
     packed = pack(str(src), tmp_path / "out", val=0)
     assert packed.fields == {"png": 3}

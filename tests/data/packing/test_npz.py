@@ -106,7 +106,7 @@ def test_texts_become_txt(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("array", "said"),
+    ("array", "message"),
     [
         (np.zeros(4, complex), "complex128"),
         (np.zeros((4, 2, 2, 2, 2)), "4 dimensions"),
@@ -114,8 +114,8 @@ def test_texts_become_txt(tmp_path):
         (np.zeros(4, "datetime64[s]"), "datetime64"),
     ],
 )
-def test_arrays_that_no_column_could_read_are_refused_by_name(tmp_path, array, said):
-    with pytest.raises(DataError, match=said):
+def test_arrays_that_no_column_could_read_are_refused_by_name(tmp_path, array, message):
+    with pytest.raises(DataError, match=message):
         pack(made(tmp_path, x=np.zeros(4), odd=array), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -262,7 +262,7 @@ def test_unusable_sources_are_refused_and_name_what_is_accepted(tmp_path, monkey
     np.save(tmp_path / "array.npy", np.zeros(3))
     (tmp_path / "array.npy").rename(tmp_path / "array.npz")
     np.savez(tmp_path / "alike.npz", **{"a.b": np.zeros(3), "x": np.zeros(3), "A.B": np.zeros(3)})
-    for source, error, said in [
+    for source, error, message in [
         ("nowhere", RecipeError, "torchvision:NAME"),
         ("empty", DataError, "no images"),
         ("pairs:empty", DataError, "no sensor folders"),
@@ -274,7 +274,7 @@ def test_unusable_sources_are_refused_and_name_what_is_accepted(tmp_path, monkey
         ("alike.npz", DataError, r"'a\.b' and 'A\.B' would both be the field a_b\.npy"),
         ("torchvision:VisionDataset", DataError, "VisionDataset"),
     ]:
-        with pytest.raises(error, match=said):
+        with pytest.raises(error, match=message):
             pack(source, tmp_path / "out")
     assert not (tmp_path / "executed").exists()
     assert not (tmp_path / "out").exists()

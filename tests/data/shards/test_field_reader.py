@@ -103,7 +103,7 @@ def test_an_edit_that_no_scan_sees_is_found_by_its_digest(tmp_path):
     assert source[0]["label"] == 0
 
 
-def test_a_disk_that_fails_while_a_shard_is_scanned_again_is_no_bad_sample(tmp_path, monkeypatch):
+def test_a_disk_error_during_a_second_scan_is_no_bad_sample(tmp_path, monkeypatch):
     (path,) = write_digits(tmp_path, [9])
     source = open_shards("*.tar", tmp_path, DIGITS)
     move_ctime_alone(path)
@@ -147,9 +147,9 @@ def test_headers_that_were_read_with_a_body_are_not_read_again(tmp_path, monkeyp
 def test_a_name_that_a_longer_header_replaces_is_not_believed(tmp_path):
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
-        for said in ("path", "mtime"):
+        for record in ("path", "mtime"):
             entry = tarfile.TarInfo("a.cls")
-            entry.size, entry.pax_headers = 1, {said: "b.cls" if said == "path" else "0.5"}
+            entry.size, entry.pax_headers = 1, {record: "b.cls" if record == "path" else "0.5"}
             archive.addfile(entry, io.BytesIO(b"7"))
     found = index_cache.load_index(path)
     assert found.keys.tolist() == [b"b", b"a"]

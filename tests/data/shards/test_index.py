@@ -22,7 +22,7 @@ def test_fields_are_lower_case_and_keys_have_no_leading_dot_slash():
     assert split_name("./a/B.RGB.JPG") == ("a/B", "rgb.jpg")
 
 
-def test_the_index_says_where_every_field_is(tmp_path):
+def test_the_index_has_the_place_of_every_field(tmp_path):
     path = write_tar(tmp_path / "x.tar", [("a.jpg", b"12345"), ("a.cls", b"7"), ("b.cls", b"89"), ("b.json", b"{}")])
     found = scan_shard(path)
     assert found.keys.tolist() == [b"a", b"b"]
@@ -33,17 +33,17 @@ def test_the_index_says_where_every_field_is(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (["a.jpg", "a.jpg"], "twice"),
         (["a.JPG", "a.jpg"], "twice"),
         (["img.1.jpg", "img.1.jpg"], "twice"),
-        (["a.jpg", "b.jpg", "a.cls", "b.cls"], "comes up again"),
-        (["a.jpg", "b.jpg", "a.jpg"], "comes up again"),
+        (["a.jpg", "b.jpg", "a.cls", "b.cls"], "appears twice"),
+        (["a.jpg", "b.jpg", "a.jpg"], "appears twice"),
     ],
 )
-def test_duplicate_and_interleaved_samples_are_errors(tmp_path, names, said):
-    with pytest.raises(DataError, match=said):
+def test_duplicate_and_interleaved_samples_are_errors(tmp_path, names, message):
+    with pytest.raises(DataError, match=message):
         scan_shard(write_tar(tmp_path / "x.tar", [(name, b"x") for name in names]))
 
 
@@ -81,7 +81,7 @@ def forget_to_write_beside(monkeypatch, path):
 
 
 @pytest.mark.parametrize("beside_has_digests", [True, False])
-def test_a_stale_index_beside_a_read_only_shard_hides_no_fresh_one(tmp_path, monkeypatch, beside_has_digests):
+def test_a_fresh_index_is_used_despite_a_stale_one_beside_the_shard(tmp_path, monkeypatch, beside_has_digests):
     monkeypatch.delenv("MVSSL_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (path,) = write_digits(tmp_path / "set", [5])
@@ -99,7 +99,7 @@ def test_a_stale_index_beside_a_read_only_shard_hides_no_fresh_one(tmp_path, mon
     assert np.array_equal(index_cache.rescan(path).digests, made.digests)
 
 
-def test_an_index_with_the_right_stamp_that_is_wrong_hides_no_right_one(tmp_path, monkeypatch):
+def test_a_right_index_is_used_despite_a_wrong_one_with_the_right_stamp(tmp_path, monkeypatch):
     monkeypatch.delenv("MVSSL_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (path,) = write_digits(tmp_path / "set", [5])
@@ -132,7 +132,7 @@ def test_a_shard_that_changed_is_indexed_anew(tmp_path):
 
 
 @pytest.mark.parametrize("beside", [True, False])
-def test_a_damaged_cache_is_made_again(tmp_path, monkeypatch, beside):
+def test_a_damaged_index_file_is_rebuilt(tmp_path, monkeypatch, beside):
     if beside:
         monkeypatch.delenv("MVSSL_CACHE")
     (path,) = write_digits(tmp_path / "set", [5])

@@ -117,7 +117,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize("forgery", FORGED)
-def test_a_forged_index_with_the_right_stamp_is_made_anew(tmp_path, forgery):
+def test_a_forged_index_with_the_right_stamp_is_rebuilt(tmp_path, forgery):
     (path,) = write_digits(tmp_path, [40])
     true = index_cache.load_index(path)
     index_cache.write_index_file(index_cache.index_files(path)[0], true._replace(**FORGED[forgery](true)))

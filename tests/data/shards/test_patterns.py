@@ -40,8 +40,8 @@ def test_a_list_keeps_its_order_and_absolute_paths_need_no_root(root, tmp_path):
 def test_a_pattern_without_a_match_names_the_folder_and_advice(root):
     with pytest.raises(DataError) as error:
         find_shards("set/test/*.tar", root)
-    for said in ("set/test/*.tar", str(root), "holds train/, val/", "mvssl pack", "data.root", "MVSSL_DATA"):
-        assert said in str(error.value)
+    for part in ("set/test/*.tar", str(root), "holds train/, val/", "mvssl pack", "data.root", "MVSSL_DATA"):
+        assert part in str(error.value)
 
 
 def test_a_root_that_does_not_exist_is_an_error_too(tmp_path):
@@ -61,7 +61,7 @@ def test_a_shard_named_twice_is_an_error(root):
 
 
 @pytest.mark.parametrize(
-    ("pattern", "said"),
+    ("pattern", "message"),
     [
         ("pipe:cat x.tar", "shell command"),
         ("s3://b/x.tar", "later version"),
@@ -69,8 +69,8 @@ def test_a_shard_named_twice_is_an_error(root):
         ("a{b", "brace"),
     ],
 )
-def test_commands_addresses_and_open_braces_are_refused(tmp_path, pattern, said):
-    with pytest.raises(RecipeError, match=said):
+def test_commands_addresses_and_open_braces_are_refused(tmp_path, pattern, message):
+    with pytest.raises(RecipeError, match=message):
         find_shards(pattern, tmp_path)
 
 

@@ -89,7 +89,7 @@ def test_a_fault_put_into_a_packed_shard_is_found(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("array", "said"),
+    ("array", "message"),
     [
         (np.array([1 + 2j]), "complex128"),
         (np.array(["text"]), "numbers are accepted"),
@@ -98,7 +98,7 @@ def test_a_fault_put_into_a_packed_shard_is_found(tmp_path):
         (np.float64(1e300), "1 of 1 values"),
     ],
 )
-def test_arrays_that_training_refuses_are_faults_in_the_same_words(tmp_path, array, said):
+def test_verify_reports_arrays_that_training_refuses(tmp_path, array, message):
     file = io.BytesIO()
     np.savez(file, x=array)
     write_tar(tmp_path / "x.tar", [("0.npy", npy(array)), ("0.npz", file.getvalue()), ("1.npy", npy(np.zeros(3)))])
@@ -107,7 +107,7 @@ def test_arrays_that_training_refuses_are_faults_in_the_same_words(tmp_path, arr
     with pytest.raises(SampleError) as trained:
         decode_field(Column(field="npy"), "npy", npy(array))
     assert {fault.reason for fault in faults} == {trained.value.reason}
-    assert said in trained.value.reason
+    assert message in trained.value.reason
 
 
 def test_text_beside_the_arrays_of_an_npz_is_no_fault(tmp_path):
