@@ -1,6 +1,5 @@
 """The Python examples of the documents run as they are, page by page, beside a small run of the quickstart."""
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -19,20 +18,22 @@ def folder(tmp_path_factory):
     """A working folder as the documents assume it: recipes, packed digits, a run and its export."""
     place = tmp_path_factory.mktemp("docs")
     shutil.copytree(ROOT / "recipes", place / "recipes")
-    before = Path.cwd()
-    os.chdir(place)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.delenv("MVSSL_DATA", raising=False)
         train(load_recipe("recipes/quickstart.yaml", STEPS))
         export("runs/quickstart", "backbone")
-    finally:
-        os.chdir(before)
     return place
+
+
+@pytest.fixture(autouse=True)
+def _without_data(monkeypatch):
+    monkeypatch.delenv("MVSSL_DATA", raising=False)
 
 
 @pytest.mark.parametrize("page", EXAMPLES, ids=name)
 def test_the_examples_of_a_page_run(page: Path, folder: Path, monkeypatch):
     monkeypatch.chdir(folder)
-    monkeypatch.delenv("MVSSL_DATA", raising=False)
     names = {"__name__": "example"}
     for number, block in enumerate(blocks(page, "python"), start=1):
         exec(compile(block, f"{name(page)}, block {number}", "exec"), names)
