@@ -144,9 +144,9 @@ def _name_of_healthy(evidence: Evidence) -> str:
 
 
 def _summary(evidence: Evidence) -> str:
-    told = [f"{name} {bound}" for name, bound in find_bounds(evidence.held).items()]
-    told += [f"{view} fills {rank:.1f} of {evidence.width[view]} directions" for view, rank in evidence.rank.items()]
-    return "; ".join(told)
+    parts = [f"{name} {bound}" for name, bound in find_bounds(evidence.held).items()]
+    parts += [f"{view} fills {rank:.1f} of {evidence.width[view]} directions" for view, rank in evidence.rank.items()]
+    return "; ".join(parts)
 
 
 def _diverged(evidence: Evidence) -> Finding:

@@ -1,4 +1,4 @@
-"""Standard error of a long run: the run continues when nobody can read it any more.
+"""Standard error of a long run: the run continues when its reader is gone.
 
 `mvssl train ... 2>&1 | tee log` loses its reader when tee is killed. A log file may fill its disk, and a terminal may
 be closed. The run folder records what the run did in any case.

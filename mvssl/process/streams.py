@@ -34,7 +34,7 @@ def flush_stdout(code: int) -> int:
 
 
 def print_error(text: str) -> None:
-    """Print a message on standard error, with the rank unless it is 0. If nobody can read it, do nothing."""
+    """Print a message on standard error, with the rank unless it is 0. Do nothing if it cannot be read."""
     rank = os.environ.get("RANK", "0")
     try:
         print(f"mvssl{'' if rank == '0' else f' (process {rank})'}: {text}", file=sys.stderr, flush=True)

@@ -28,7 +28,7 @@ from mvssl.training.ledger import Ledger
 from mvssl.training.log import Log
 from mvssl.views import ViewSet
 
-Enter = Callable[[str], None]  # is told which part of a step begins: data, views, guard, model, log
+Enter = Callable[[str], None]  # receives the name of the part that begins: data, views, guard, model, log
 
 
 def ignore(_: str) -> None:
