@@ -10,12 +10,14 @@ from pathlib import Path
 from mvssl.errors import OutputError
 from mvssl.files import write_errors, written_beside
 
+EXISTS = "exists already and is not replaced; choose another --out, or remove it"
+
 
 def check_new(out: Path) -> None:
     """Make the folder of `out`. Raise `OutputError` if `out` exists already or its folder cannot be written."""
     try:
         if os.path.lexists(out) and not (out.suffix == "" and out.is_dir() and not any(out.iterdir())):
-            raise OutputError(_exists(out))
+            raise OutputError(f"{out} {EXISTS}")
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out.absolute().parent):
             pass
@@ -33,26 +35,13 @@ def renamed_at_end(out: Path) -> Iterator[Path]:
 def _put_new(beside: Path, out: Path) -> None:
     """Rename a file or folder. Raise `OutputError` if `out` was made in the meantime."""
     try:
-        _rename(beside, out)
+        if beside.is_dir():
+            os.rename(beside, out)  # fails if `out` is not empty
+        else:
+            os.link(beside, out)  # a rename would replace a file that was made in the meantime
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise OutputError(_exists(out)) from None
-        raise
-
-
-def _rename(beside: Path, out: Path) -> None:
-    if beside.is_dir():
-        os.rename(beside, out)  # fails if `out` is not empty
-        return
-    try:
-        os.link(beside, out)  # a rename would replace a file that was made in the meantime
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        if os.path.lexists(out):
-            raise FileExistsError(errno.EEXIST, "exists") from None
-        os.rename(beside, out)
-
-
-def _exists(out: Path) -> str:
-    return f"{out} exists already and is not replaced; choose another --out, or remove it"
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) or (beside.is_file() and os.path.lexists(out)):
+            raise OutputError(f"{out} {EXISTS}") from None
+        if beside.is_dir():
+            raise
+        os.rename(beside, out)  # a file system without links
