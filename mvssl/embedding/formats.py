@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from mvssl.data.packing import npy_bytes
-from mvssl.data.shards import LONGEST_NAME
+from mvssl.data.decoding.arrays import npy_bytes
+from mvssl.data.shards.tar import LONGEST_NAME
 from mvssl.embedding.table import Column, Table
 from mvssl.errors import DataError, RecipeError
 from mvssl.process.progress import progress_bar

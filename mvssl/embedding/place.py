@@ -1,14 +1,13 @@
 """Make a new file or folder completely or not at all, and never in place of another."""
 
 import contextlib
-import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from mvssl.errors import OutputError
-from mvssl.files import write_errors, written_beside
+from mvssl.files import put_new, write_errors, written_beside
 
 
 def check_new(out: Path) -> None:
@@ -26,32 +25,15 @@ def check_new(out: Path) -> None:
 @contextlib.contextmanager
 def renamed_at_end(out: Path) -> Iterator[Path]:
     """Yield a path beside `out` and rename it to `out` at the end. A failure leaves no files."""
-    with write_errors(out, hint="; nothing was kept of it"), written_beside(out.absolute(), put=_put_new) as beside:
+    with write_errors(out, hint="; nothing was kept of it"), written_beside(out.absolute(), put=_put) as beside:
         yield beside
 
 
-def _put_new(beside: Path, out: Path) -> None:
-    """Rename a file or folder. Raise `OutputError` if `out` was made in the meantime."""
+def _put(beside: Path, out: Path) -> None:
     try:
-        _rename(beside, out)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise OutputError(_exists(out)) from None
-        raise
-
-
-def _rename(beside: Path, out: Path) -> None:
-    if beside.is_dir():
-        os.rename(beside, out)  # fails if `out` is not empty
-        return
-    try:
-        os.link(beside, out)  # a rename would replace a file that was made in the meantime
+        put_new(beside, out)
     except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        if os.path.lexists(out):
-            raise FileExistsError(errno.EEXIST, "exists") from None
-        os.rename(beside, out)
+        raise OutputError(_exists(out)) from None
 
 
 def _exists(out: Path) -> str:
