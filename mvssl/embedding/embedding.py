@@ -25,7 +25,7 @@ from mvssl.evaluation.features.extraction import LESS, Collected, collect
 from mvssl.evaluation.features.layers import LABELS, EncoderUnderTest, FeatureSpec, compute_features, describe_features
 from mvssl.evaluation.features.splits import Patterns, open_labelled, refuse_pictures
 from mvssl.evaluation.subject import OVERRIDES, Subject, encoders_under_test, open_subject, origin
-from mvssl.recipe import Recipe, View
+from mvssl.recipe import Recipe, ViewConfig
 from mvssl.recipe.messages import nearest
 from mvssl.runs.load import LoadedRun
 from mvssl.runs.versions import versions
@@ -95,7 +95,7 @@ def embed(
     return Embedded(out, len(table), table.widths, table.dtype.name, shape, found.computed, about)
 
 
-def _view_tables(subject: Subject, views: Iterable[str] | None) -> dict[str, View]:
+def _view_tables(subject: Subject, views: Iterable[str] | None) -> dict[str, ViewConfig]:
     """Return the tables of the views to embed, without `geometry`, because no crop is drawn. Raise `RecipeError`."""
     known = subject.recipe.views
     names = list(dict.fromkeys(views or known))
@@ -106,7 +106,7 @@ def _view_tables(subject: Subject, views: Iterable[str] | None) -> dict[str, Vie
     return {name: known[name].model_copy(update={"geometry": None}) for name in names}
 
 
-def _open_source(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> ShardSource:
+def _open_source(recipe: Recipe, tables: Mapping[str, ViewConfig], patterns: list[str]) -> ShardSource:
     """Return the samples with the columns that the views need, and with labels if there are any."""
     needed = {table.source for table in tables.values()}
     columns = {name: column for name, column in recipe.data.columns.items() if name in needed}
@@ -120,7 +120,7 @@ def _collect(
     own: EncoderUnderTest,
     layer: str,
     view_set: ViewSet,
-    tables: Mapping[str, View],
+    tables: Mapping[str, ViewConfig],
     recipe: Recipe,
     device: Any,
     batch_size: int,

@@ -22,13 +22,13 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Place = Annotated[str, AfterValidator(check_home)]  # a path, a pattern or a source; ~ is expanded when it is used
 
 
-class Table(Strict):
+class Config(Strict):
     """A part of a recipe. Unknown keys are errors, and values do not change after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
-class Column(Table):
+class Column(Config):
     """One column of the batch: the field of a sample that it is decoded from, and its shape."""
 
     field: str = Field(description='field of the sample: jpg, rgb.jpg, cls, json; "jpg;png" takes either')
@@ -64,7 +64,7 @@ class Column(Table):
     )
 
 
-class Data(Table):
+class Data(Config):
     """Where samples come from and how many make a batch."""
 
     root: Place | None = Field(
@@ -92,7 +92,7 @@ class Data(Table):
         return home_path(self.root or os.environ.get("MVSSL_DATA") or "data")
 
 
-class View(Table):
+class ViewConfig(Config):
     """One view: the column that it is drawn from. Further keys are the options of its class."""
 
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, allow_inf_nan=False)
@@ -109,7 +109,7 @@ class View(Table):
         return dict(self.model_extra or {})
 
 
-class Encoder(Table):
+class EncoderConfig(Config):
     """A timm model by name, for one or several views."""
 
     name: str = Field(description="timm model name, one of mvssl's own included")
@@ -121,7 +121,7 @@ class Encoder(Table):
     options: dict[str, Any] = Field(default={}, description="keyword arguments of timm.create_model")
 
 
-class Objective(Table):
+class ObjectiveConfig(Config):
     """One term of the loss: the name of its class and its weight. Further keys are the options of its class."""
 
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, allow_inf_nan=False)
@@ -135,7 +135,7 @@ class Objective(Table):
         return dict(self.model_extra or {})
 
 
-class Optim(Table):
+class Optim(Config):
     """The optimizer and its learning rate over the run."""
 
     name: Literal["adamw"] = Field(default="adamw", description="the optimizer")
@@ -151,7 +151,7 @@ class Optim(Table):
     clip: float | None = Field(default=None, gt=0, description="largest gradient norm")
 
 
-class Train(Table):
+class Train(Config):
     """How long, how precise, and where to."""
 
     epochs: float | None = Field(default=None, gt=0, le=1e9, description="length in passes over train, or give steps")
@@ -178,7 +178,7 @@ class Train(Table):
         return self
 
 
-class Finetune(Table):
+class Finetune(Config):
     """How the fine-tuning probe trains the encoder."""
 
     epochs: float = Field(default=10, gt=0, le=1e9, description="passes over train, at least 200 steps")
@@ -186,7 +186,7 @@ class Finetune(Table):
     augment: bool = Field(default=True, description="with the recipe's augmentation, or on clean views")
 
 
-class Evaluate(Table):
+class Evaluate(Config):
     """Defaults of `mvssl evaluate`; the command line overrides them."""
 
     probes: list[str] = Field(
@@ -218,7 +218,7 @@ def expand(tables: Mapping[str, Any]) -> dict[str, Any]:
     return full
 
 
-class Recipe(Table):
+class Recipe(Config):
     """All tables of a run.
 
     In a file `encoder` may be one table for all views, and `objective` one table for a single term. Here `encoder` is
@@ -226,9 +226,9 @@ class Recipe(Table):
     """
 
     data: Data
-    views: dict[str, View] = Field(min_length=1)
-    encoder: dict[str, Encoder]
-    objective: list[Objective] = Field(min_length=1)
+    views: dict[str, ViewConfig] = Field(min_length=1)
+    encoder: dict[str, EncoderConfig]
+    objective: list[ObjectiveConfig] = Field(min_length=1)
     optim: Optim = Field(default_factory=Optim)
     train: Train
     evaluate: Evaluate = Field(default_factory=Evaluate)

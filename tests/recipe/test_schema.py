@@ -298,9 +298,9 @@ def test_a_signature_is_a_schema():
 def test_the_schema_lists_the_options_of_views_and_objectives():
     whole = schema()
     json.dumps(whole)
-    assert {"image", "vector"} <= {branch["title"] for branch in whole["$defs"]["View"]["anyOf"]}
-    assert {"dim", "amdim", "cmc", "mib"} <= {branch["title"] for branch in whole["$defs"]["Objective"]["anyOf"]}
-    branches = {branch["title"]: branch["properties"] for branch in whole["$defs"]["Objective"]["anyOf"]}
+    assert {"image", "vector"} <= {branch["title"] for branch in whole["$defs"]["ViewConfig"]["anyOf"]}
+    assert {"dim", "amdim", "cmc", "mib"} <= {branch["title"] for branch in whole["$defs"]["ObjectiveConfig"]["anyOf"]}
+    branches = {branch["title"]: branch["properties"] for branch in whole["$defs"]["ObjectiveConfig"]["anyOf"]}
     assert "temperature" in branches["cmc"]
 
 
