@@ -9,12 +9,14 @@ from pathlib import Path
 from mvssl.errors import OutputError
 from mvssl.files import put_new, write_errors, written_beside
 
+EXISTS = "exists already and is not replaced; choose another --out, or remove it"
+
 
 def check_new(out: Path) -> None:
     """Make the folder of `out`. Raise `OutputError` if `out` exists already or its folder cannot be written."""
     try:
         if os.path.lexists(out) and not (out.suffix == "" and out.is_dir() and not any(out.iterdir())):
-            raise OutputError(_exists(out))
+            raise OutputError(f"{out} {EXISTS}")
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out.absolute().parent):
             pass
@@ -24,17 +26,13 @@ def check_new(out: Path) -> None:
 
 @contextlib.contextmanager
 def renamed_at_end(out: Path) -> Iterator[Path]:
-    """Yield a path beside `out` and rename it to `out` at the end. A failure leaves no files."""
-    with write_errors(out, hint="; nothing was kept of it"), written_beside(out.absolute(), put=_put) as beside:
-        yield beside
+    """Yield a path beside `out` and rename it to `out` at the end. A failure leaves no files.
 
-
-def _put(beside: Path, out: Path) -> None:
-    try:
-        put_new(beside, out)
-    except FileExistsError:
-        raise OutputError(_exists(out)) from None
-
-
-def _exists(out: Path) -> str:
-    return f"{out} exists already and is not replaced; choose another --out, or remove it"
+    Raise `OutputError` if `out` was made in the meantime, and `StorageError` if it cannot be written.
+    """
+    with write_errors(out, hint="; nothing was kept of it"):
+        try:
+            with written_beside(out.absolute(), put=put_new) as beside:
+                yield beside
+        except FileExistsError:
+            raise OutputError(f"{out} {EXISTS}") from None
