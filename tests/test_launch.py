@@ -13,7 +13,7 @@ from accelerate.commands.launch import launch_command_parser
 from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
 from mvssl.checkpoints import store
-from mvssl.training.summary import is_launched_alone
+from mvssl.training.accelerator import is_launched_alone
 
 LAUNCH = Path(__file__).parent.parent / "launch"
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCH / "cpu_2.yaml")]

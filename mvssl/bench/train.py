@@ -27,9 +27,10 @@ from mvssl.objectives import Context
 from mvssl.process.signals import StopRequest
 from mvssl.random import Draws
 from mvssl.recipe import Recipe
+from mvssl.training.accelerator import arithmetic_of, make_accelerator
 from mvssl.training.ledger import Ledger
 from mvssl.training.log import Log
-from mvssl.training.preparation import arithmetic_of, make_accelerator, prepare_trainer
+from mvssl.training.preparation import prepare_trainer
 from mvssl.training.step import Trainer, run_steps
 
 

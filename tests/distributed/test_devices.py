@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import nn
 
-from mvssl import recipe
+from mvssl import recipe, train
 from mvssl.distributed.devices import arithmetic, memory_format_for
 from mvssl.encoders import Encoder
 from mvssl.errors import RecipeError
@@ -18,8 +18,7 @@ from mvssl.evaluation import evaluate
 from mvssl.model import MultiView
 from mvssl.recipe import parse_recipe
 from mvssl.runs.load import load_run
-from mvssl.training.loop import train
-from mvssl.training.preparation import arithmetic_of
+from mvssl.training.accelerator import arithmetic_of
 from mvssl.views import ViewSet
 
 PARTS = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn

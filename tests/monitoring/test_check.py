@@ -14,14 +14,15 @@ import small_runs
 import torch
 import yaml
 
+from mvssl import train
 from mvssl.cli.main import main
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation import Subject
 from mvssl.monitoring import held_out
 from mvssl.monitoring.held_out import open_held_out
 from mvssl.runs.load import load_run
-from mvssl.training.loop import train
-from mvssl.training.preparation import make_accelerator, prepare_trainer
+from mvssl.training.accelerator import make_accelerator
+from mvssl.training.preparation import prepare_trainer
 
 # batch norm, and drop-path, which draws from torch's generator: both would show a check's trace
 DROPPING = {"name": "resnet18", "options": {"channels": [8, 8, 8, 8], "drop_path_rate": 0.5}}
@@ -80,7 +81,7 @@ def test_a_check_depends_on_weights_only_and_keeps_modes_and_buffers(root, tmp_p
     trainer = prepare_trainer(
         recipe := small_runs.parse_recipe(tables(root, tmp_path / "run")), make_accelerator(recipe)
     )
-    run = trainer.monitored()
+    run = trainer
     held = open_held_out(run)
     trainer.model.encoders["image"].model.layer1.eval()  # someone wanted this part at rest
     modes = [module.training for module in trainer.model.modules()]

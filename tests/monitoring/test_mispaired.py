@@ -6,9 +6,9 @@ import pytest
 import torch
 from small_runs import CONTRAST, sensors
 
+from mvssl import train
 from mvssl.monitoring.outliers import CHANCE, LEAST, VISITS, find_outliers, stands_out
 from mvssl.recipe import parse_recipe
-from mvssl.training.loop import train
 
 N = 2000
 

@@ -5,9 +5,9 @@ import small_runs
 import torch
 from safetensors.torch import load_file
 
+from mvssl import train
 from mvssl.monitoring.mispairing import CHANCE, FADE, MispairingTracker, pairs_of
 from mvssl.recipe import View
-from mvssl.training.loop import train
 
 CPU = torch.device("cpu")
 TWO = {"a": View.model_validate({"from": "one"}), "b": View.model_validate({"from": "two"})}

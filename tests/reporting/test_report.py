@@ -10,13 +10,13 @@ import small_runs
 import torch
 import yaml
 
+from mvssl import train
 from mvssl.checkpoints import store
 from mvssl.cli.main import main
 from mvssl.errors import DataError, OutputError, RecipeError
-from mvssl.monitoring.diagnosis import Evidence, diagnose
+from mvssl.monitoring.diagnosis import Evidence, FeatureStatistics, diagnose
 from mvssl.reporting import report
 from mvssl.runs.load import load_run
-from mvssl.training.loop import train
 
 VOID = {"meta", "br", "hr", "img"}
 EVIL = "<script>alert('x')</script>"
@@ -237,8 +237,9 @@ def test_neighbours_have_the_names_of_their_classes(run):
 
 
 def test_the_diagnosis_is_shown_with_its_numbers_and_advice(run):
-    shape = {"rank": {"image": 1.1}, "spread": {"image": 0.001}, "width": {"image": 8}, "samples": 40}
-    found = diagnose(Evidence(step=6, early=1, held={"bound/a-b": 1.95, "ceiling/a-b": 2.0}, **shape))
+    shape = FeatureStatistics(rank=1.1, spread=0.001, idle=0.0, width=8, samples=40)
+    held = {"bound/a-b": 1.95, "ceiling/a-b": 2.0}
+    found = diagnose(Evidence(step=6, early=1, held=held, features={"image": shape}))
     (run / "verdict.json").write_text(json.dumps(found.record()))
     page = read(run, samples=0)
     assert "banner ill" in page.all("class")

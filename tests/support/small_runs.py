@@ -101,8 +101,8 @@ def train_as_rank(given: dict[str, Any]) -> tuple[int, str]:
     import torch.distributed as dist
     from accelerate.state import AcceleratorState, PartialState
 
+    from mvssl import train
     from mvssl.errors import MvsslError
-    from mvssl.training.loop import train
 
     AcceleratorState._reset_state()
     PartialState._reset_state()

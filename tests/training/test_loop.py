@@ -13,10 +13,10 @@ import torch
 import yaml
 from fault_views import witnessed
 
+from mvssl import train
 from mvssl.checkpoints import store
 from mvssl.data import open_shards
 from mvssl.errors import DataError, OutputError, RecipeError
-from mvssl.training.loop import train
 
 WITNESS = {"from": "image", "name": "fault_views:Witness", "count": 2}
 

@@ -6,13 +6,13 @@ import shlex
 import pytest
 import small_runs
 
+from mvssl import train
 from mvssl.cli.main import main
+from mvssl.pipeline.next_commands import next_commands
 from mvssl.recipe import parse_recipe
 from mvssl.recipe.yaml_text import parse_yaml, shell_override
 from mvssl.runs.load import load_run
 from mvssl.text import shell_word
-from mvssl.training.loop import train
-from mvssl.training.next_commands import next_commands
 
 SMALL = {"name": "dim_conv32", "options": {"img_size": 8, "channels": [8, 8, 8], "hidden": 16, "code": 8}}
 SENSORS = {

@@ -3,8 +3,8 @@
 import pytest
 import small_runs
 
+from mvssl import train
 from mvssl.errors import RecipeError
-from mvssl.training.loop import train
 
 TERMS = [{"name": name} for name in ("cmc", "mib", "infomax", "dim")]
 TERMS += [[{"name": "predict"}, {"name": "cmc"}], {"name": "mib", "negatives": "all"}]
