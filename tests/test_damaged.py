@@ -158,7 +158,7 @@ def test_samples_of_a_shard_lost_during_a_run_are_counted(root, loss, workers):
     assert run.wait() == {0: 0}, run.stderr()
     lines = [json.loads(line) for line in (root / "run/bad.jsonl").read_text().splitlines()]
     assert sorted(line["key"] for line in lines) == sorted(lost)
-    assert len(lines) == store.load_state(store.newest(root / "run"))["bad"] == 7
+    assert len(lines) == store.load_state(store.newest(root / "run")).bad == 7
 
 
 @pytest.mark.parametrize("loss", ["empty", "gone"])

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mvssl.checkpoints.state import is_state
+from mvssl.checkpoints.state import State
 from mvssl.errors import DataError, StorageError
 from mvssl.files import hash_file, parse_json
 
@@ -102,19 +102,19 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
         raise DataError(f"{file} cannot be read as tensors: {error}") from None
 
 
-def load_state(checkpoint: Path) -> dict[str, Any]:
-    """Return step, seed, fingerprint and counts. Raise `DataError` if state.json is damaged."""
+def load_state(checkpoint: Path) -> State:
+    """Return step, fingerprint and counts. Raise `DataError` if state.json is damaged."""
     where = f"{checkpoint.name}/state.json"
     try:
-        state = parse_json((checkpoint / "state.json").read_text(errors="replace"))
+        state = State.parse(parse_json((checkpoint / "state.json").read_text(errors="replace")))
     except OSError as error:
         raise DataError(f"{where} cannot be read: {error.strerror}") from None
-    if not is_state(state) or state["step"] != step_of(checkpoint):
+    if state is None or state.step != step_of(checkpoint):
         raise DataError(f"{where} is damaged: it is not the state of step {step_of(checkpoint)} of a run")
     return state
 
 
-def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
     """Load weights, buffers and moments into `model` and `optimizer`, and return the state. Raise `DataError`."""
     try:
         model.load_state_dict(load_model(checkpoint))

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mvssl.checkpoints import store
 from mvssl.distributed import collectives
@@ -20,7 +20,7 @@ from mvssl.monitoring.feature_metrics import compute_statistics, information_pla
 from mvssl.monitoring.held_out import CleanFeatures, HeldOut, MonitoredRun, never
 from mvssl.monitoring.outliers import tracked_outliers, write_errors_as_warnings, write_outliers
 from mvssl.random import hash_name
-from mvssl.runs.json_forms import is_value, step_of_line
+from mvssl.runs.line_files import is_value, step_of_line
 
 
 class Check(NamedTuple):
@@ -29,7 +29,7 @@ class Check(NamedTuple):
     step: int
     values: dict[str, float | None]
     diagnosis: Diagnosis
-    held_out: dict[str, Any] | None  # what the step's checkpoint keeps: loss, and of which samples and schedule
+    held_out: store.HeldOut | None  # what the step's checkpoint keeps: loss, and of which samples and schedule
     best: bool  # no kept checkpoint has a lower held-out loss
     lines: list[str]  # more lines for the terminal
 
@@ -113,12 +113,12 @@ class Checks:
         bank = held_out.encode_batches(run, held.bank, batch, held.bank_steps, is_stopped)
         return None if bank is None else (*measured, bank)
 
-    def _record(self, metrics: dict[str, float]) -> dict[str, Any] | None:
+    def _record(self, metrics: dict[str, float]) -> store.HeldOut | None:
         """Return the held-out loss and its setting: losses of other samples or another beta cannot be compared."""
         if self.held is None or not math.isfinite(metrics["loss"]):
             return None
         schedules = [f"{name}={value:g}" for name, value in metrics.items() if is_beta(name)]
-        return {"loss": metrics["loss"], "of": " ".join([self.held.name, *schedules])}
+        return store.HeldOut(loss=metrics["loss"], of=" ".join([self.held.name, *schedules]))
 
     def _write(self, diagnosis: Diagnosis) -> None:
         with write_errors_as_warnings():

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from mvssl.checkpoints.state import JsonForm, Number, Text
 from mvssl.objectives.metric_names import MetricName, find_terms
 
 SPREAD = 0.02  # mean of `spread` over dimensions: all outputs point the same way
@@ -40,6 +41,24 @@ class Finding(NamedTuple):
     threshold: float
     sentence: str
     advice: str
+
+
+class _FindingForm(JsonForm):
+    what: Text | None = None
+    view: Text | None = None
+    value: Number | None = None
+    threshold: Number | None = None
+    sentence: Text | None = None
+    advice: Text | None = None
+
+
+class VerdictForm(JsonForm):
+    """The content of verdict.json, also of other versions."""
+
+    step: int | None = None
+    verdict: Text | None = None
+    summary: Text | None = None
+    findings: list[_FindingForm] | None = None
 
 
 class Diagnosis(NamedTuple):

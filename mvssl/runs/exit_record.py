@@ -10,29 +10,37 @@ checks whether that process still exists.
 import contextlib
 import json
 import math
-import os
 import socket
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import psutil
 
+from mvssl.checkpoints.state import JsonForm, Number, Text
 from mvssl.distributed import collectives
 from mvssl.errors import BUG, ElsewhereError, MvsslError, StorageError
 from mvssl.files import read_json, write_file
-from mvssl.runs.json_forms import is_file_of_a_run
 
 NAME = "exit.json"
 
 
-class ExitRecord(NamedTuple):
+class ExitRecord(JsonForm):
     """The content of exit.json. `code` is None while the command runs."""
 
     code: int | None
-    reason: str
-    host: str = ""
+    reason: Text
+    host: Text = ""
     process: int = 0
-    started: float = 0.0  # seconds since 1970, of the process
+    started: Number = 0.0  # seconds since 1970, of the process
+
+    @classmethod
+    def of_this_process(cls, code: int | None, reason: str) -> "ExitRecord":
+        """Return the record of this process."""
+        process = psutil.Process()
+        # a path in the reason may hold bytes that are no text
+        reason = reason.encode(errors="replace").decode()
+        return cls(
+            code=code, reason=reason, host=socket.gethostname(), process=process.pid, started=process.create_time()
+        )
 
     @property
     def alive(self) -> bool | None:
@@ -60,8 +68,7 @@ class ExitRecord(NamedTuple):
 
 def write_running(folder: Path, reason: str = "running") -> None:
     """Write that this process works in the run folder. Raise `StorageError`."""
-    process = psutil.Process()
-    _write(folder, ExitRecord(None, reason, socket.gethostname(), process.pid, process.create_time()))
+    _write(folder, ExitRecord.of_this_process(None, reason))
 
 
 def write_end(folder: Path, error: BaseException | None, first: bool = True) -> None:
@@ -77,7 +84,7 @@ def write_end(folder: Path, error: BaseException | None, first: bool = True) -> 
         return
     code = error.code if isinstance(error, MvsslError) else 0 if error is None else BUG
     reason = "finished" if error is None else str(error) or type(error).__name__
-    record = ExitRecord(code, reason, socket.gethostname(), os.getpid(), psutil.Process().create_time())
+    record = ExitRecord.of_this_process(code, reason)
     try:
         _write(folder, record)
     except (OSError, StorageError):
@@ -87,22 +94,15 @@ def write_end(folder: Path, error: BaseException | None, first: bool = True) -> 
 
 def read_exit(folder: Path) -> ExitRecord | None:
     """Return the content of exit.json, or None if it is missing or damaged."""
-    return parse_exit(read_json(folder / NAME))
-
-
-def parse_exit(value: Any) -> ExitRecord | None:
-    """Return the record in a value of JSON, or None if it is not valid."""
-    if not is_file_of_a_run(NAME, value):
-        return None
-    return ExitRecord(**{name: value[name] for name in ExitRecord._fields if name in value})
+    return ExitRecord.parse(read_json(folder / NAME))
 
 
 def _write(folder: Path, record: ExitRecord) -> None:
-    write_file(folder / NAME, json.dumps(record._asdict(), indent=1))
+    write_file(folder / NAME, json.dumps(record.model_dump(), indent=1))
 
 
 def _write_over(file: Path, record: ExitRecord) -> None:
     """Overwrite the file in place, because a full disk has no room for a second file."""
-    text = json.dumps(record._asdict(), indent=1).encode()
+    text = json.dumps(record.model_dump(), indent=1).encode()
     with open(file, "r+b", buffering=0) as handle:
         handle.truncate(handle.write(text))

@@ -27,12 +27,11 @@ from torch.distributed import DistError
 from mvssl.checkpoints import store
 from mvssl.distributed import collectives
 from mvssl.errors import HANG, ElsewhereError, Interrupted, OutputError, RecipeError, StorageError
-from mvssl.files import read_json, write_file
+from mvssl.files import write_file
 from mvssl.process.signals import Stopped, StopRequest, exit_code
 from mvssl.process.system_errors import as_storage_error
 from mvssl.recipe import Recipe, load_recipe, to_yaml
 from mvssl.runs import exit_record
-from mvssl.runs.json_forms import is_file_of_a_run
 from mvssl.runs.versions import versions
 from mvssl.text import warn
 
@@ -183,19 +182,6 @@ def describe(folder: Path, recipe: Recipe) -> None:
     """Write recipe.yaml and versions.json."""
     write_file(folder / "recipe.yaml", to_yaml(recipe))
     write_file(folder / "versions.json", json.dumps(versions(), indent=1))
-
-
-def other_versions(folder: Path) -> list[str]:
-    """Return a line for each version that differs from the run's: defaults and rounding may have changed."""
-    before = read_json(folder / "versions.json")
-    if not is_file_of_a_run("versions.json", before):
-        return []
-    now = versions()
-    return [
-        f"  version of {name}: {before[name]} -> {now[name]}"
-        for name in now
-        if before.get(name, now[name]) != now[name]
-    ]
 
 
 @contextlib.contextmanager

@@ -12,11 +12,21 @@ from typing import Any
 
 from mvssl.errors import StorageError
 from mvssl.files import parse_json, write_file
-from mvssl.runs.json_forms import step_of_line
 from mvssl.text import warn
 
 _MAY_PASS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ENFILE, errno.EMFILE)
 _MOST_WAITING = 100_000  # lines
+
+
+def step_of_line(line: Any) -> int | None:
+    """Return the step of a line of metrics, or None if it has none."""
+    step = line.get("step") if isinstance(line, dict) else None
+    return step if isinstance(step, int) and not isinstance(step, bool) and 0 <= step < 2**63 else None
+
+
+def is_value(value: Any) -> bool:
+    """Return whether this is null or a number that can be plotted; integers of JSON may exceed every float."""
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300)
 
 
 class LineFile:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from mvssl.errors import DataError
 from mvssl.files import parse_json
-from mvssl.runs.json_forms import is_value, step_of_line
+from mvssl.runs.line_files import is_value, step_of_line
 
 MAX_LINES_NAMED = 5  # damaged lines of a file whose numbers are reported
 MAX_BYTES = 256 * 2**20  # of a file; the rest is left out

@@ -7,20 +7,20 @@ out  a checkpoint, written by the main process while the others wait; or weights
 import os
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mvssl.checkpoints import store
 from mvssl.distributed import collectives
 from mvssl.errors import MvsslError, RecipeError, StorageError
 from mvssl.recipe import Recipe, to_yaml
 from mvssl.runs import folder as runfolder
+from mvssl.runs.versions import other_versions
 from mvssl.text import warn
 from mvssl.training.ledger import Ledger
 from mvssl.training.log import Log
 from mvssl.training.step import Trainer
 from mvssl.training.watchdog import Watchdog
 
-NEW_RUN: dict[str, Any] = {"step": 0, "bad": 0, "skipped": 0, "in_a_row": 0}
 FAILED_SAVES = 3  # in a row, after which a run ends; until then it goes on and tries again
 
 
@@ -53,30 +53,30 @@ def find_earlier(folder: Path) -> Earlier | None:
     return Earlier(checkpoint, runfolder.recipe_of(folder, checkpoint))
 
 
-def restore(trainer: Trainer, earlier: Earlier | None) -> tuple[dict[str, Any], list[str]]:
+def restore(trainer: Trainer, earlier: Earlier | None) -> tuple[store.State, list[str]]:
     """Restore weights, moments and step count; return the state of the checkpoint and lines to print.
 
     Raises `RecipeError` where the recipe or the data differ in what changes samples, model or loss.
     """
     if earlier is None:
-        return NEW_RUN, []
+        return store.State(step=0), []
     folder, checkpoint, world = Path(trainer.recipe.train.out), earlier.checkpoint, collectives.world()
     changed = runfolder.refuse_changes(folder, earlier.recipe, trainer.recipe)
     state = store.load_state(checkpoint)
-    before, now = state.get("fingerprint", ""), trainer.source.fingerprint
-    if before != now:
+    now = trainer.source.fingerprint
+    if state.fingerprint != now:
         raise RecipeError(
-            f"{folder} was trained on other data (fingerprint {before[:12]}, now {now[:12]}): "
+            f"{folder} was trained on other data (fingerprint {state.fingerprint[:12]}, now {now[:12]}): "
             "give it the shards that it had, or start a new run with train.out=FOLDER"
         )
     store.restore(checkpoint, trainer.model, trainer.optimizer)
     if trainer.tracker:
         trainer.tracker.restore(checkpoint)
-    trainer.done = state["step"]
-    lines = [f"continues {checkpoint} at step {state['step']}", *(f"  changed {line}" for line in changed)]
-    lines += runfolder.other_versions(folder)
-    if state.get("world", world) != world:
-        lines.append(f"  processes: {state['world']} -> {world}; same samples and draws, other rounding")
+    trainer.done = state.step
+    lines = [f"continues {checkpoint} at step {state.step}", *(f"  changed {line}" for line in changed)]
+    lines += other_versions(folder)
+    if state.world not in (None, world):
+        lines.append(f"  processes: {state.world} -> {world}; same samples and draws, other rounding")
     return state, lines
 
 
@@ -115,7 +115,7 @@ class Saver:
         if self.trainer.done > self.saved:
             self.save(must=True)
 
-    def record_held_out(self, held_out: dict[str, Any]) -> None:
+    def record_held_out(self, held_out: store.HeldOut) -> None:
         """Write the held-out loss of the newest checkpoint, by which the best one is chosen."""
         if collectives.rank() == 0:
             try:

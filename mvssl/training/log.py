@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 from torch import Tensor
 
+from mvssl.checkpoints.state import Interval
 from mvssl.distributed import collectives
 from mvssl.monitoring.diagnosis import Bound, Diagnosis, find_bounds
 from mvssl.runs.line_files import LineFile
@@ -33,7 +34,7 @@ class Log:
 
     def __init__(
         self, accelerator: Accelerator, run: Path, *, start: int, steps: int, every: int, batch_size: int,
-        interval: dict[str, Any] | None = None,
+        interval: Interval | None = None,
     ):  # fmt: skip
         self.accelerator, self.lines = accelerator, LineFile(run / "metrics.jsonl")
         self.steps, self.every, self.batch_size = steps, every, batch_size
@@ -50,16 +51,15 @@ class Log:
             expand=True,
         )
         self.task = self.bar.add_task("training", total=steps, completed=start, line="")
-        self.sums: dict[tuple[str, ...], Tensor] = {}  # by names of metrics; last value: steps not vetoed
-        self.one = torch.ones((), device=accelerator.device)
-        self.steps_since = 0  # steps of the interval
+        self.one, interval = torch.ones((), device=accelerator.device), interval or Interval()
+        # by names of metrics; the last value counts the steps that were not vetoed
+        self.sums = {tuple(sums.names): torch.tensor(sums.values).to(self.one) for sums in interval.sums}
+        self.steps_since = interval.steps  # steps of the interval
         self.steps_timed = 0  # steps of the interval that this process itself took
         self.slow: set[int] = set()  # processes already reported as slow
         self.tracked = True
         self.last: dict[str, float | None] = {}
         self.waited, self.since = 0.0, time.perf_counter()
-        if interval:
-            self._restore(interval)
 
     def __enter__(self) -> "Log":
         self.bar.start()
@@ -108,11 +108,6 @@ class Log:
         """Return the sums of the unfinished interval, for a checkpoint."""
         sums = [{"names": list(names), "values": values.tolist()} for names, values in self.sums.items()]
         return {"steps": self.steps_since, "sums": sums}
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        """Continue the interval in which a checkpoint was written."""
-        self.steps_since = state["steps"]
-        self.sums = {tuple(sums["names"]): torch.tensor(sums["values"]).to(self.one) for sums in state["sums"]}
 
     def _track(self, values: Mapping[str, float | None], done: int) -> None:
         if not self.tracked:

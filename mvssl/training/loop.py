@@ -95,11 +95,13 @@ def start_run(trainer: Trainer, earlier: Earlier | None, session: Session, val: 
     collectives.run_on_main(lambda: _write_folder(folder, recipe, trainer.done))
     start_trackers(trainer.accelerator)
     print_lines(trainer.accelerator, summarize(trainer, checks), *lines)
-    counts = {name: state.get(name, 0) for name in ("bad", "skipped", "in_a_row")}
-    ledger = Ledger(folder / "bad.jsonl", recipe.data.batch_size, recipe.data.max_bad, **counts)
+    ledger = Ledger(
+        folder / "bad.jsonl", recipe.data.batch_size, recipe.data.max_bad, bad=state.bad, skipped=state.skipped,
+        in_a_row=state.in_a_row,
+    )  # fmt: skip
     log = Log(
         trainer.accelerator, folder, start=trainer.done, steps=trainer.steps, every=table.log_every,
-        batch_size=recipe.data.batch_size, interval=state.get("interval"),
+        batch_size=recipe.data.batch_size, interval=state.interval,
     )  # fmt: skip
     watchdog = Watchdog(folder, table.hang_timeout, stop, session.launcher, trainer.done)
     saver = Saver(trainer, folder, ledger, log, watchdog)

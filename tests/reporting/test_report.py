@@ -373,7 +373,7 @@ def test_a_diverged_encoder_is_reported_without_its_samples(run):
         next(loaded.model.parameters()).fill_(torch.nan)
     state = store.load_state(loaded.checkpoint)
     optimizer = torch.optim.AdamW(loaded.model.parameters())
-    store.save_checkpoint(run, 9, loaded.model, optimizer, {**state, "step": 9}, keep=3)
+    store.save_checkpoint(run, 9, loaded.model, optimizer, {**state.model_dump(), "step": 9}, keep=3)
     made = report(run)
     why = {absent.title: absent.why for absent in made.absent}
     assert "sample 00000000 of" in why["Nearest neighbours"]

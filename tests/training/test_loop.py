@@ -101,7 +101,7 @@ def test_a_batch_of_nan_on_one_process_changes_nothing_on_either(root, tmp_path,
     for name in ("model", "optimizer"):
         before, after = small_runs.weights(tmp_path / "run", 3, name), small_runs.weights(tmp_path / "run", 4, name)
         assert_same_bits(before, after)
-    assert store.load_state(store.newest(tmp_path / "run"))["skipped"] == 1
+    assert store.load_state(store.newest(tmp_path / "run")).skipped == 1
     given["train"]["steps"] = 5
     run_on(processes, 2, given)
     assert not torch.equal(*(small_runs.weights(tmp_path / "run", step)[KERNEL] for step in (4, 5)))
@@ -199,7 +199,7 @@ def test_bad_samples_are_replaced_counted_and_recorded(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "bad.jsonl").read_text().splitlines()]
     assert len(lines) == 2
     assert {line["column"] for line in lines} == {"image"}
-    assert store.load_state(store.newest(tmp_path / "run"))["bad"] == 2
+    assert store.load_state(store.newest(tmp_path / "run")).bad == 2
 
 
 def test_too_many_bad_samples_end_the_run_with_their_names(tmp_path):
