@@ -74,32 +74,32 @@ class Log:
         values = torch.stack([value.detach().to(self.one) for value in (*metrics.values(), self.one)])
         values, names = torch.where(vetoed, 0.0, values), tuple(metrics)
         self.sums[names] = self.sums[names] + values if names in self.sums else values
-        self.steps_since, self.steps_timed, self.waited = (
-            self.steps_since + 1,
-            self.steps_timed + 1,
-            self.waited + waited,
-        )
+        self.steps_since += 1
+        self.steps_timed += 1
+        self.waited += waited
         self.bar.advance(self.task)
         if done % self.every == 0 or done == self.steps:
             self._report(done, rate)
 
     def _report(self, done: int, rate: float) -> None:
         numbers = iter(torch.cat(list(self.sums.values())).tolist())  # the only copy to the CPU
-        sums, counted = dict.fromkeys(itertools.chain(*self.sums), 0.0), 0.0
+        sums, taken = dict.fromkeys(itertools.chain(*self.sums), 0.0), 0.0
         for names in self.sums:
             sums |= {name: sums[name] + next(numbers) for name in names}
-            counted += next(numbers)
+            taken += next(numbers)
         # None if every step of the interval was vetoed: a mean of nothing has no value, and JSON has no NaN.
-        means = {name: total / counted if counted and math.isfinite(total) else None for name, total in sums.items()}
+        means = {name: total / taken if taken and math.isfinite(total) else None for name, total in sums.items()}
         seconds = time.perf_counter() - self.since
-        pace = {"samples_per_second": self.steps_timed * self.batch_size / seconds, "data_wait": self.waited / seconds}
-        self.last = {**means, "lr": rate, "skipped": self.steps_since - counted, **pace}
-        self._warn_of_slow(self.waited / seconds)
+        speed, data_wait = self.steps_timed * self.batch_size / seconds, self.waited / seconds
+        self.last = {**means, "lr": rate, "skipped": self.steps_since - taken}
+        self.last |= {"samples_per_second": speed, "data_wait": data_wait}
+        self._warn_of_slow(data_wait)
         self.sums, self.steps_since, self.steps_timed, self.waited, self.since = {}, 0, 0, 0.0, time.perf_counter()
         self._track(self.last, done)
         if self.accelerator.is_main_process:
             self.lines.append([{"step": done, **self.last}])
-            text = self._line(means, **pace)
+            loss = "no step was taken" if means["loss"] is None else f"loss {means['loss']:.3f}"
+            text = "  ".join([loss, *format_bounds(means), f"{speed:,.0f} samples/s", f"data wait {data_wait:.0%}"])
             self.bar.update(self.task, line=text)
             if self.bar.disable:
                 self.console.print(f"step {done}/{self.steps}  {text}", highlight=False, soft_wrap=True)
@@ -131,11 +131,6 @@ class Log:
                     f"process {rank} waits for data {waits:.0%} of the time, the others {others:.0%}; they wait for it"
                 )
 
-    def _line(self, means: dict[str, float | None], samples_per_second: float, data_wait: float) -> str:
-        loss = "no step was taken" if means["loss"] is None else f"loss {means['loss']:.3f}"
-        pace = [f"{samples_per_second:,.0f} samples/s", f"data wait {data_wait:.0%}"]
-        return "  ".join([loss, *format_bounds(means), *pace])
-
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Return a context whose time counts neither for samples per second nor as waiting for data."""
@@ -148,12 +143,10 @@ class Log:
         self._track(values, done)
         if self.accelerator.is_main_process:
             self.lines.append([{"step": done, **values}])
-            self.console.print(
-                f"check at step {done}  {_format_check(values)}", highlight=False, markup=False, soft_wrap=True
-            )
-            lines = [f"  {finding.sentence}; {finding.advice}" for finding in diagnosis.findings]
-            lines += [f"  {line}" for line in more]
-            self.console.print(f"  {diagnosis.name}", *lines, sep="\n", highlight=False, markup=False, soft_wrap=True)
+            advice = [f"{finding.sentence}; {finding.advice}" for finding in diagnosis.findings]
+            lines = [f"check at step {done}  {_format_check(values)}", f"  {diagnosis.name}"]
+            lines += [f"  {line}" for line in (*advice, *more)]
+            self.console.print(*lines, sep="\n", highlight=False, markup=False, soft_wrap=True)
 
 
 def format_bounds(metrics: Mapping[str, float | None]) -> list[str]:
