@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from mvssl.data import ShardSource, as_source, open_shards, pack, pack_destination
+from mvssl.data import ShardSource, as_source, open_shards
+from mvssl.data.packing import pack, pack_destination
 from mvssl.distributed import collectives
 from mvssl.distributed.batch_norm import convert_batchnorm
 from mvssl.distributed.devices import memory_format_for

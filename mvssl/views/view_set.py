@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvssl.data import SampleError, Source
+from mvssl.data.sample_errors import SampleError
+from mvssl.data.source import Source
 from mvssl.distributed.devices import arithmetic
 from mvssl.errors import DataError, RecipeError
 from mvssl.random import Draws

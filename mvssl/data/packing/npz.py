@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mvssl.data.packing.source import Fields, PackLog, PackSource, PackSplit, field_name, npy_bytes
+from mvssl.data.decoding.arrays import npy_bytes
+from mvssl.data.packing.source import Fields, PackLog, PackSource, PackSplit, field_name
 from mvssl.errors import DataError
 from mvssl.text import counted, printable
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
 Fields = dict[str, bytes]  # field -> content
@@ -66,13 +65,6 @@ class PackSource(NamedTuple):
     classes: list[str] | None = None  # names in the order of their numbers
     has_splits: bool = True  # the splits are the source's own; else a part of train becomes val
     log: PackLog | None = None
-
-
-def npy_bytes(array: np.ndarray) -> bytes:
-    """Return the array as an npy file."""
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=False)
-    return file.getvalue()
 
 
 def png_bytes(image: Image.Image) -> bytes:

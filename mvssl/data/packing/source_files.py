@@ -15,10 +15,11 @@ import numpy as np
 from PIL import Image
 
 from mvssl.data.decoding import FIELD_FORMATS, IMAGE_FORMATS, MAX_BYTES, extension, upright
+from mvssl.data.decoding.arrays import npy_bytes
 from mvssl.data.decoding.file_signatures import detect_kind
 from mvssl.data.decoding.images import DEEP_PNG, WIDE, Pixels, check_pixels, open_image, read_image
 from mvssl.data.decoding.tiff import inspect_tiff, read_tiff
-from mvssl.data.packing.source import PackLog, npy_bytes, png_bytes
+from mvssl.data.packing.source import PackLog, png_bytes
 from mvssl.data.sample_errors import LossyError, SampleError, as_sample_errors, refuse_larger
 from mvssl.errors import DataError
 from mvssl.text import printable

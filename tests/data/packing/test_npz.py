@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from shard_making import npy, pixels
 
-from mvssl.data import open_shards, pack
+from mvssl.data import open_shards
+from mvssl.data.packing import pack
 from mvssl.errors import DataError
 from mvssl.recipe import Column
 
