@@ -31,7 +31,7 @@ LATENT = {"latent": 6, "units": 16}
 
 # name: (terms as (weight, class, options), views, present)
 CASES = {
-    **{f"dim {name}": ([(1.0, DIM, {"estimator": name, **SMALL})], "a", {}) for name in ESTIMATORS},
+    **{f"dim {name}": ([(1.0, DIM, {"estimator": name, **SMALL})], "a", {}) for name in (*ESTIMATORS, "mine")},
     "dim of two views": ([(1.0, DIM, SMALL)], "ab", {}),
     "dim with shared heads": ([(1.0, DIM, {"share_heads": True, **SMALL})], "ab", SOME),
     "dim mask value": ([(1.0, DIM, {"estimator": "infonce", "mask_value": -10.0, **SMALL})], "a", {}),
