@@ -28,7 +28,7 @@ class JsonForm(BaseModel):
             return None
 
 
-class HeldOut(JsonForm):
+class HeldOutLoss(JsonForm):
     """The held-out loss of a step, and which samples and schedules it was measured with."""
 
     loss: Number
@@ -59,5 +59,5 @@ class State(JsonForm):
     bad: Count = 0
     skipped: Count = 0
     in_a_row: Count = 0
-    held_out: HeldOut | None = None
+    held_out: HeldOutLoss | None = None
     interval: Interval | None = None

@@ -39,7 +39,7 @@ from mvssl.checkpoints.contents import (
     restore,
     step_of,
 )
-from mvssl.checkpoints.state import HeldOut, State
+from mvssl.checkpoints.state import HeldOutLoss, State
 from mvssl.errors import DataError, StorageError
 from mvssl.files import (
     hash_bytes,
@@ -54,7 +54,7 @@ from mvssl.files import (
 from mvssl.text import warn
 
 __all__ = [
-    "MANIFEST", "RECIPE", "HeldOut", "State", "at_step", "best", "candidates", "digest", "faults", "load_model",
+    "MANIFEST", "RECIPE", "HeldOutLoss", "State", "at_step", "best", "candidates", "digest", "faults", "load_model",
     "load_state", "load_tensors", "newest", "record_held_out", "restore", "save_checkpoint", "step_of", "would_be_best",
 ]  # fmt: skip
 HELD_OUT = "held_out.json"
@@ -173,7 +173,7 @@ def at_step(run: Path, step: int) -> Path:
     return found
 
 
-def would_be_best(run: Path, held_out: HeldOut) -> bool:
+def would_be_best(run: Path, held_out: HeldOutLoss) -> bool:
     """Return whether the loss is below those of all checkpoints that were measured on the same samples."""
     others = map(_held_out, candidates(run))
     return all(held_out.loss < other.loss for other in others if other and other.of == held_out.of)
@@ -189,7 +189,7 @@ def _ranked(checkpoints: list[Path]) -> list[Path]:
     return [found for _, _, found in sorted(alike)]
 
 
-def record_held_out(run: Path, step: int, held_out: HeldOut) -> None:
+def record_held_out(run: Path, step: int, held_out: HeldOutLoss) -> None:
     """Write a held-out loss that was measured after the checkpoint of its step was saved. Raise `StorageError`."""
     known = _recorded(run)
     write_file(run / "checkpoints" / HELD_OUT, json.dumps({**known, str(step): held_out.model_dump()}, indent=1))
@@ -200,13 +200,13 @@ def _recorded(run: Path) -> dict[str, Any]:
     return known if isinstance(known, dict) else {}
 
 
-def _held_out(checkpoint: Path) -> HeldOut | None:
+def _held_out(checkpoint: Path) -> HeldOutLoss | None:
     """Return the held-out loss of a checkpoint with what it was measured on, or None."""
     try:
         held_out = load_state(checkpoint).held_out
     except (OSError, DataError):
         return None
-    return held_out or HeldOut.parse(_recorded(checkpoint.parent.parent).get(str(step_of(checkpoint))))
+    return held_out or HeldOutLoss.parse(_recorded(checkpoint.parent.parent).get(str(step_of(checkpoint))))
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

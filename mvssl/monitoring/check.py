@@ -29,7 +29,7 @@ class Check(NamedTuple):
     step: int
     values: dict[str, float | None]
     diagnosis: Diagnosis
-    held_out: store.HeldOut | None  # what the step's checkpoint keeps: loss, and of which samples and schedule
+    held_out: store.HeldOutLoss | None  # what the step's checkpoint keeps: loss, and of which samples and schedule
     best: bool  # no kept checkpoint has a lower held-out loss
     lines: list[str]  # more lines for the terminal
 
@@ -113,12 +113,12 @@ class Checks:
         bank = held_out.encode_batches(run, held.bank, batch, held.bank_steps, is_stopped)
         return None if bank is None else (*measured, bank)
 
-    def _record(self, metrics: dict[str, float]) -> store.HeldOut | None:
+    def _record(self, metrics: dict[str, float]) -> store.HeldOutLoss | None:
         """Return the held-out loss and its setting: losses of other samples or another beta cannot be compared."""
         if self.held is None or not math.isfinite(metrics["loss"]):
             return None
         schedules = [f"{name}={value:g}" for name, value in metrics.items() if is_beta(name)]
-        return store.HeldOut(loss=metrics["loss"], of=" ".join([self.held.name, *schedules]))
+        return store.HeldOutLoss(loss=metrics["loss"], of=" ".join([self.held.name, *schedules]))
 
     def _write(self, diagnosis: Diagnosis) -> None:
         with write_errors_as_warnings():

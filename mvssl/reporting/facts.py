@@ -17,7 +17,8 @@ from mvssl.files import parse_json
 from mvssl.monitoring.diagnosis import VerdictForm
 from mvssl.recipe import Recipe, load_recipe
 from mvssl.runs.exit_record import ExitRecord
-from mvssl.runs.metric_series import Metrics, read_json_lines, read_metrics, read_text
+from mvssl.runs.line_files import read_json_lines, read_text
+from mvssl.runs.metric_series import Metrics, read_metrics
 from mvssl.runs.versions import Versions
 
 

@@ -32,6 +32,7 @@ from mvssl.process.signals import Stopped, StopRequest, exit_code
 from mvssl.process.system_errors import as_storage_error
 from mvssl.recipe import Recipe, load_recipe, to_yaml
 from mvssl.runs import exit_record
+from mvssl.runs.line_files import cut_lines_after
 from mvssl.runs.versions import versions
 from mvssl.text import warn
 
@@ -178,10 +179,15 @@ def _flat(tables: Any, place: str = "") -> dict[str, Any]:
     return {place.lstrip("."): tables}
 
 
-def describe(folder: Path, recipe: Recipe) -> None:
-    """Write recipe.yaml and versions.json."""
+def describe(folder: Path, recipe: Recipe, done: int) -> None:
+    """Write recipe.yaml and versions.json, and drop the lines that an earlier process logged after step `done`.
+
+    A new run keeps no line, not even that of a check before the first step.
+    """
     write_file(folder / "recipe.yaml", to_yaml(recipe))
     write_file(folder / "versions.json", json.dumps(versions(), indent=1))
+    for name in ("metrics.jsonl", "bad.jsonl"):
+        cut_lines_after(folder / name, done or -1)
 
 
 @contextlib.contextmanager

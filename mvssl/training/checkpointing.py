@@ -115,7 +115,7 @@ class Saver:
         if self.trainer.done > self.saved:
             self.save(must=True)
 
-    def record_held_out(self, held_out: store.HeldOut) -> None:
+    def record_held_out(self, held_out: store.HeldOutLoss) -> None:
         """Write the held-out loss of the newest checkpoint, by which the best one is chosen."""
         if collectives.rank() == 0:
             try:

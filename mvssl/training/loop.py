@@ -23,7 +23,6 @@ from mvssl.process.signals import BEFORE_FIRST_STEP, StopRequest, stop_signals
 from mvssl.process.stderr import tolerant_stderr
 from mvssl.recipe import Recipe
 from mvssl.runs import folder as runfolder
-from mvssl.runs.line_files import cut_lines_after
 from mvssl.training.accelerator import arithmetic_of, make_accelerator, start_trackers
 from mvssl.training.checkpointing import Earlier, Saver, restore
 from mvssl.training.ledger import REQUESTED, Ledger, StopReason
@@ -92,7 +91,7 @@ def start_run(trainer: Trainer, earlier: Earlier | None, session: Session, val: 
     state, lines = restore(trainer, earlier)
     batches = trainer.batches(trainer.done, trainer.steps, is_stopped=stop.is_requested)
     checks = Checks(trainer, folder, open_held_out(trainer, val) if table.check_every != 0 else None)
-    collectives.run_on_main(lambda: _write_folder(folder, recipe, trainer.done))
+    collectives.run_on_main(lambda: runfolder.describe(folder, recipe, trainer.done))
     start_trackers(trainer.accelerator)
     print_lines(trainer.accelerator, summarize(trainer, checks), *lines)
     ledger = Ledger(
@@ -107,16 +106,6 @@ def start_run(trainer: Trainer, earlier: Earlier | None, session: Session, val: 
     saver = Saver(trainer, folder, ledger, log, watchdog)
     steps = run_steps(trainer, batches, ledger, log, stop, watchdog.enter)
     return Run(trainer, folder, steps, ledger, log, checks, saver, watchdog, stop)
-
-
-def _write_folder(folder: Path, recipe: Recipe, done: int) -> None:
-    """Write recipe and versions, and remove what an earlier process logged after the step from which the run goes on.
-
-    A new run keeps nothing, not even the check before its first step.
-    """
-    runfolder.describe(folder, recipe)
-    for name in ("metrics.jsonl", "bad.jsonl"):
-        cut_lines_after(folder / name, done or -1)
 
 
 def finish_run(run: Run) -> Outcome:

@@ -175,7 +175,7 @@ def test_damage_is_left_out_and_reported_on_page_and_terminal(run, capsys):
 
 
 def test_a_file_over_the_limit_is_cut_and_reported(run, monkeypatch):
-    monkeypatch.setattr("mvssl.runs.metric_series.MAX_BYTES", 100)
+    monkeypatch.setattr("mvssl.runs.line_files.MAX_BYTES", 100)
     assert any(damage.startswith("metrics.jsonl: ") for damage in report(run, samples=0).left_out)
 
 
