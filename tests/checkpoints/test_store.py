@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, found again, and exact."""
+"""Checkpoints: complete or absent, found again, and exact."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Checks: what they leave as it was, what they agree on, and what is kept of them."""
+"""Checks: training stays the same, all processes agree, and results and the best checkpoint are kept."""
 
 import io
 import json
@@ -72,13 +72,13 @@ def test_a_check_depends_on_weights_only_and_keeps_modes_and_buffers(root, tmp_p
     trainer.model.encoders["image"].model.layer1.eval()  # a part that its user keeps in eval mode
     modes = [module.training for module in trainer.model.modules()]
     buffers = {name: buffer.clone() for name, buffer in trainer.model.named_buffers()}
-    first, seen = held_out.measure(trainer, held)
+    first, features = held_out.measure(trainer, held)
     torch.rand(7)
     again, _ = held_out.measure(trainer, held)
     assert first == again
     assert [module.training for module in trainer.model.modules()] == modes
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in trainer.model.named_buffers())
-    assert len(seen.index) == held.samples == 24
+    assert len(features.index) == held.samples == 24
     for parameter in trainer.model.parameters():
         parameter.data += 0.01
     assert held_out.measure(trainer, held)[0]["loss"] != first["loss"]
@@ -115,19 +115,19 @@ def straight(root, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("time", "number", "said"),
+    ("time", "number", "message"),
     [
         (2, signal.SIGTERM, "before the first step"),
         (13, signal.SIGTERM, "stopped at step 2 of 6, saved"),
         (13, signal.SIGKILL, ""),
     ],
 )
-def test_a_signal_during_a_check_stops_the_run_and_the_check_is_repeated(root, tmp_path, straight, time, number, said):
+def test_a_signal_in_a_check_stops_the_run_and_the_check_is_repeated(root, tmp_path, straight, time, number, message):
     given = watched(root, tmp_path, "run", time, int(number))
     left = small_runs.train_by_command(given, tmp_path)
     assert left.returncode == (143 if number == signal.SIGTERM else -9), left.stderr
-    assert said in left.stderr
-    if said:
+    assert message in left.stderr
+    if message:
         assert json.loads((tmp_path / "run" / "exit.json").read_text())["code"] == 143
     train(small_runs.parse_recipe(given))
     assert small_runs.checks(tmp_path / "run") == small_runs.checks(straight)

@@ -1,4 +1,4 @@
-"""What follows a run: checked before it begins, and told so that it can be typed."""
+"""What follows a run: it is checked before training, and the commands that are printed work."""
 
 import shlex
 import subprocess
@@ -23,7 +23,7 @@ def root(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("table", "error", "said"),
+    ("table", "error", "message"),
     [
         ({"label": None}, RecipeError, "data.label"),
         ({"val": []}, RecipeError, "data.val"),
@@ -31,10 +31,10 @@ def root(tmp_path):
         ({"label": {"field": "json"}}, DataError, "no sample has the field"),
     ],
 )
-def test_an_impossible_evaluation_is_refused_before_the_run(root, table, error, said):
+def test_an_impossible_evaluation_is_refused_before_the_run(root, table, error, message):
     tables = small_runs.tables(root, root / "run", train__then=THEN)
     tables["data"] |= table
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         afterwards.check_inputs(parse_recipe(tables))
     tables["train"]["then"] = ["views"]
     afterwards.check_inputs(parse_recipe(tables))
@@ -83,12 +83,12 @@ def test_the_printed_next_commands_work(root, name, capsys):
         train__steps=1, train__then=["export"], train__trackers=[],
     )  # fmt: skip
     train(recipe)
-    told = [line.strip() for line in capsys.readouterr().err.partition("next:")[2].strip().splitlines()]
-    loads = [line for line in told if line.startswith("python")]
+    printed = [line.strip() for line in capsys.readouterr().err.partition("next:")[2].strip().splitlines()]
+    loads = [line for line in printed if line.startswith("python")]
     assert [f"{root}/run/backbone/{group}'" in line for group, line in zip("ab", loads, strict=True)] == [True, True]
     assert all(("mvssl" in line) == (name != "resnet18") for line in loads)
-    assert f"mvssl evaluate {root / 'run'}" in told
-    assert not any("tensorboard" in line for line in told)
+    assert f"mvssl evaluate {root / 'run'}" in printed
+    assert not any("tensorboard" in line for line in printed)
     done = subprocess.run([sys.executable, *shlex.split(loads[0])[1:]], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
@@ -104,7 +104,7 @@ def test_all_processes_evaluate_and_the_main_one_does_the_rest(root, processes):
     assert all((root / "run" / name).exists() for name in ("evaluation.json", "backbone", "views.png"))
 
 
-@pytest.mark.parametrize(("probe", "said"), [("ood", "--other SHARDS"), ("dense", r"evaluate\.segments")])
-def test_a_probe_that_a_recipe_cannot_feed_is_refused_before_training(probe, said):
-    with pytest.raises(RecipeError, match=said):
+@pytest.mark.parametrize(("probe", "message"), [("ood", "--other SHARDS"), ("dense", r"evaluate\.segments")])
+def test_a_probe_that_a_recipe_cannot_feed_is_refused_before_training(probe, message):
+    with pytest.raises(RecipeError, match=message):
         refuse_impossible(Evaluate(probes=[probe]))

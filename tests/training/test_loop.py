@@ -1,4 +1,4 @@
-"""The loop: what stops, resumes, survives and refuses, with real shards and real processes."""
+"""The loop: runs that stop, resume, survive faults or are refused, with real shards and processes."""
 
 import json
 import signal
@@ -113,7 +113,7 @@ def test_a_run_stopped_before_its_first_step_reports_it(root, tmp_path, number, 
 
 
 @pytest.mark.parametrize(
-    ("table", "key", "value", "said"),
+    ("table", "key", "value", "message"),
     [
         ("objective", "temperature", 0.5, "objective"),
         ("data", "batch_size", 4, "data.batch_size: 8 -> 4"),
@@ -122,14 +122,14 @@ def test_a_run_stopped_before_its_first_step_reports_it(root, tmp_path, number, 
         ("encoder", "taps", [0, 1], "encoder"),
     ],
 )
-def test_a_change_of_samples_model_or_loss_is_refused_and_shown(root, tmp_path, table, key, value, said):
+def test_a_change_of_samples_model_or_loss_is_refused_and_shown(root, tmp_path, table, key, value, message):
     given = small_runs.tables(root, tmp_path / "run", train__steps=2)
     train(small_runs.parse_recipe(given))
     before = small_runs.weights(tmp_path / "run", 2)
     given[table][key] = value
     with pytest.raises(RecipeError, match="alter its samples, model or loss") as caught:
         train(small_runs.parse_recipe(given))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert small_runs.same_bits(before, small_runs.weights(tmp_path / "run", 2))
 
 
@@ -192,11 +192,13 @@ SENSORS = {
 @pytest.mark.parametrize("world", [1, 2])
 def test_samples_that_lack_a_sensor_are_left_out_or_masked(tmp_path, processes, world):
     small_runs.write_shards(tmp_path / "train", without_depth=15)
-    for missing, seen in (("drop", 25), ("mask", 40)):
+    for missing, count in (("drop", 25), ("mask", 40)):
         given = small_runs.tables(tmp_path, tmp_path / missing, data__missing=missing, **SENSORS)
         small_runs.train_on(processes, world, given)
         assert all(line["loss"] == line["loss"] for line in small_runs.metrics(tmp_path / missing))
-        assert len(open_shards("train", tmp_path, small_runs.parse_recipe(given).data.columns, missing=missing)) == seen
+        assert (
+            len(open_shards("train", tmp_path, small_runs.parse_recipe(given).data.columns, missing=missing)) == count
+        )
 
 
 def test_a_python_dataset_of_dicts_trains_like_shards(tmp_path):

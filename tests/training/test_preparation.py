@@ -1,4 +1,4 @@
-"""Before the first step: a batch in which samples meet nobody is refused."""
+"""Before the first step: a batch in which no sample can be compared is refused."""
 
 import pytest
 import small_runs
