@@ -16,20 +16,15 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from torch.distributed import DistError
-
 from mvssl.checkpoints import store
 from mvssl.distributed import collectives
-from mvssl.errors import HANG, ElsewhereError, Interrupted, OutputError, RecipeError, StorageError
+from mvssl.errors import OutputError, RecipeError
 from mvssl.files import write_file
-from mvssl.process.signals import Stopped, StopRequest, exit_code
-from mvssl.process.system_errors import as_storage_error
 from mvssl.recipe import Recipe, load_recipe, to_yaml
 from mvssl.runs import exit_record
 from mvssl.runs.line_files import cut_lines_after
@@ -188,51 +183,3 @@ def describe(folder: Path, recipe: Recipe, done: int) -> None:
     write_file(folder / "versions.json", json.dumps(versions(), indent=1))
     for name in ("metrics.jsonl", "bad.jsonl"):
         cut_lines_after(folder / name, done or -1)
-
-
-@contextlib.contextmanager
-def exit_recorded(folder: Path, stop: StopRequest) -> Iterator[None]:
-    """Write to RUN/exit.json how the block ends."""
-    try:
-        yield
-    except BaseException as raised:
-        exit_record.write_end(folder, _explained(raised, stop), first=not _is_of_a_lost_process(raised))
-        raise
-    exit_record.write_end(folder, None)
-
-
-@contextlib.contextmanager
-def errors_explained(stop: StopRequest) -> Iterator[None]:
-    """Turn errors of the machine and of lost processes inside the block into errors of mvssl."""
-    try:
-        yield
-    except BaseException as raised:
-        error = _explained(raised, stop)
-        raise error from raised.__cause__ if error is raised else raised
-
-
-def _explained(error: BaseException, stop: StopRequest) -> BaseException:
-    """Return the `MvsslError` for a full disk, a lack of memory, a lost process or a signal, else the error itself."""
-    if isinstance(error, Stopped):
-        return Interrupted(
-            "stopped between two parts of the run; the same command continues the run", exit_code(error.number)
-        )
-    if _is_of_a_lost_process(error):
-        if stop.signal is not None:  # all processes were requested to stop, and another one was quicker
-            return Interrupted("stopped with the other processes; the same command continues the run", stop.code)
-        first = str(error).strip().partition("\n")[0]
-        return error if isinstance(error, ElsewhereError) else ElsewhereError(f"another process is gone: {first[:200]}")
-    known = as_storage_error(error)
-    if known is None or collectives.world() == 1:
-        return known or error
-    return StorageError(f"process {collectives.rank()} of {collectives.world()}: {known}")
-
-
-def _is_of_a_lost_process(error: BaseException) -> bool:
-    """Return whether another process ended without a reason: its connections or its rendezvous store are closed."""
-    if isinstance(error, ElsewhereError):
-        return error.code == HANG
-    if collectives.world() == 1 and os.environ.get("WORLD_SIZE", "1") == "1":
-        return False
-    gone = re.search("closed by peer|reset by peer|connection refused|timed out|broken pipe", str(error), re.IGNORECASE)
-    return isinstance(error, DistError | ConnectionError) or (isinstance(error, RuntimeError) and gone is not None)

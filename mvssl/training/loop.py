@@ -22,6 +22,7 @@ from mvssl.monitoring.mispairing import start_tracking
 from mvssl.process.signals import BEFORE_FIRST_STEP, StopRequest, stop_signals
 from mvssl.process.stderr import tolerant_stderr
 from mvssl.recipe import Recipe
+from mvssl.runs import exit_record
 from mvssl.runs import folder as runfolder
 from mvssl.training.accelerator import arithmetic_of, make_accelerator, start_trackers
 from mvssl.training.checkpointing import Earlier, Saver, restore
@@ -73,10 +74,10 @@ def open_session(recipe: Recipe) -> Iterator[Session]:
     Errors of the machine become errors of mvssl, and exit.json gets the way in which the block ends.
     """
     folder, launcher = Path(recipe.train.out), os.getppid()
-    with tolerant_stderr(), arithmetic_of(recipe), stop_signals() as stop, runfolder.errors_explained(stop):
+    with tolerant_stderr(), arithmetic_of(recipe), stop_signals() as stop, exit_record.errors_explained(stop):
         with stop.interruptible(BEFORE_FIRST_STEP):
             accelerator = make_accelerator(recipe)
-        with runfolder.claimed(folder), runfolder.exit_recorded(folder, stop):
+        with runfolder.claimed(folder), exit_record.exit_recorded(folder, stop):
             yield Session(accelerator, stop, launcher)
 
 

@@ -65,9 +65,8 @@ def test_a_code_equal_to_the_label_has_its_entropy_and_noise_has_none():
 
 def test_half_of_the_bits_of_a_label_have_half_of_its_entropy():
     labels, fit_labels = torch.arange(400) % 4, torch.arange(2000) % 4
-    measured = information_plane.of_label(
-        (labels % 2)[:, None] * 9.0, labels, (fit_labels % 2)[:, None] * 9.0, fit_labels
-    )
+    codes, fit_codes = ((of % 2)[:, None] * 9.0 for of in (labels, fit_labels))
+    measured = information_plane.of_label(codes, labels, fit_codes, fit_labels)
     assert measured == pytest.approx(math.log(2), abs=0.02)
 
 

@@ -196,9 +196,8 @@ def test_samples_that_lack_a_sensor_are_left_out_or_masked(tmp_path, processes, 
         given = small_runs.tables(tmp_path, tmp_path / missing, data__missing=missing, **SENSORS)
         small_runs.train_on(processes, world, given)
         assert all(line["loss"] == line["loss"] for line in small_runs.metrics(tmp_path / missing))
-        assert (
-            len(open_shards("train", tmp_path, small_runs.parse_recipe(given).data.columns, missing=missing)) == count
-        )
+        columns = small_runs.parse_recipe(given).data.columns
+        assert len(open_shards("train", tmp_path, columns, missing=missing)) == count
 
 
 def test_a_python_dataset_of_dicts_trains_like_shards(tmp_path):
