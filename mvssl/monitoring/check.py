@@ -17,16 +17,15 @@ from mvssl.files import parse_json, write_file
 from mvssl.monitoring import held_out
 from mvssl.monitoring.diagnosis import Diagnosis, Evidence, diagnose, is_beta
 from mvssl.monitoring.feature_metrics import compute_statistics, information_planes, knn_accuracy
-from mvssl.monitoring.held_out import CleanFeatures, HeldOut, MonitoredRun, never
+from mvssl.monitoring.held_out import CleanFeatures, FirstBatches, HeldOut, MonitoredRun, never
 from mvssl.monitoring.outliers import tracked_outliers, write_errors_as_warnings, write_outliers
 from mvssl.random import hash_name
 from mvssl.runs.line_files import is_value, step_of_line
 
 
 class Check(NamedTuple):
-    """The results of a check at a step."""
+    """The results of a check."""
 
-    step: int
     values: dict[str, float | None]
     diagnosis: Diagnosis
     held_out: store.HeldOutLoss | None  # what the step's checkpoint keeps: loss, and of which samples and schedule
@@ -96,7 +95,7 @@ class Checks:
             logged["mispaired"] = None if outliers.why else len(outliers.listed)
             lines = [str(outliers)] if done == run.steps or outliers.listed else []
         logged[f"{prefix}seconds"] = time.perf_counter() - begin
-        return Check(done, logged, diagnosis, record, best, lines)
+        return Check(logged, diagnosis, record, best, lines)
 
     def _measure(
         self, is_stopped: Callable[[], bool]
@@ -105,12 +104,12 @@ class Checks:
         run, held, batch = self.run, self.held, self.run.recipe.data.batch_size
         if held is None:  # nothing is held out: training samples still show a collapse
             steps = max(1, min(run.recipe.train.check_samples, len(run.source)) // batch)
-            features = held_out.encode_batches(run, run.source, batch, steps, is_stopped)
+            features = held_out.encode_batches(run, FirstBatches(run.source, batch, steps), is_stopped)
             return None if features is None else ({}, features, None)
         measured = held_out.measure(run, held, is_stopped)
         if measured is None or held.bank is None:
             return None if measured is None else (*measured, None)
-        bank = held_out.encode_batches(run, held.bank, batch, held.bank_steps, is_stopped)
+        bank = held_out.encode_batches(run, held.bank, is_stopped)
         return None if bank is None else (*measured, bank)
 
     def _record(self, metrics: dict[str, float]) -> store.HeldOutLoss | None:

@@ -43,22 +43,13 @@ class Finding(NamedTuple):
     advice: str
 
 
-class _FindingForm(JsonForm):
-    what: Text | None = None
-    view: Text | None = None
-    value: Number | None = None
-    threshold: Number | None = None
-    sentence: Text | None = None
-    advice: Text | None = None
-
-
 class VerdictForm(JsonForm):
     """The content of verdict.json, also of other versions."""
 
     step: int | None = None
     verdict: Text | None = None
     summary: Text | None = None
-    findings: list[_FindingForm] | None = None
+    findings: list[dict[str, Text | Number | None]] | None = None
 
 
 class Diagnosis(NamedTuple):

@@ -86,26 +86,31 @@ class CleanFeatures(NamedTuple):
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """The samples of checks: the first `steps` batches of `source`, and `bank_steps` of `bank`, in the run's order.
-
-    The same on any number of processes, unless data.val is smaller than a batch and they do not divide it.
-    """
+class FirstBatches:
+    """The first `steps` batches of a source, in the order of the run."""
 
     source: Source
     batch_size: int
     steps: int
-    bank: Source | None = None  # training samples with labels
-    bank_steps: int = 0
 
     @property
     def samples(self) -> int:
-        """Return how many held-out samples a check reads."""
+        """How many samples these are."""
         return self.batch_size * self.steps
+
+
+@dataclass(frozen=True)
+class HeldOut(FirstBatches):
+    """The samples of checks: held-out ones, and training samples with labels for kNN.
+
+    The same on any number of processes, unless data.val is smaller than a batch and they do not divide it.
+    """
+
+    bank: FirstBatches | None = None
 
     @property
     def name(self) -> str:
-        """Return a name for the samples and their batches: losses of one name can be compared."""
+        """A name for the held-out samples and their batches: losses of one name can be compared."""
         content = json.dumps([self.source.fingerprint, self.batch_size, self.steps])
         return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
@@ -137,22 +142,22 @@ def open_held_out(run: MonitoredRun, val: Any = None) -> HeldOut | None:
             f"data.val holds {counted(len(source), 'sample')}, fewer than there are processes; train.check_every=0"
         )
     steps = max(1, min(samples, len(source)) // batch_size)
-    bank = _open_bank(run, source)
-    most = 0 if bank is None else max(1, min(2 * samples, len(bank)) // table.batch_size)
-    return HeldOut(source, batch_size, steps, bank, most)
+    return HeldOut(source, batch_size, steps, _open_bank(run, source))
 
 
-def _open_bank(run: MonitoredRun, source: Source) -> Source | None:
+def _open_bank(run: MonitoredRun, held_out: Source) -> FirstBatches | None:
     """Return training samples with labels, if both sides have labels and they fill a batch."""
-    table, found = run.recipe.data, run.source
-    if table.label is not None and isinstance(found, ShardSource):
-        found = _open(table, table.train, labelled=True)
-    labelled = LABEL in source.shapes and LABEL in found.shapes
-    return found if labelled and len(found) >= table.batch_size else None
+    table, source = run.recipe.data, run.source
+    if table.label is not None and isinstance(source, ShardSource):
+        source = _open(table, table.train, labelled=True)
+    if LABEL not in held_out.shapes or LABEL not in source.shapes or len(source) < table.batch_size:
+        return None
+    steps = max(1, min(2 * run.recipe.train.check_samples, len(source)) // table.batch_size)
+    return FirstBatches(source, table.batch_size, steps)
 
 
 def _open(table: Data, patterns: str | list[str], labelled: bool = False) -> Source:
-    """Shards with the column `label` where they have one; samples without one are among them unless `labelled`.
+    """Open shards with the column `label` if they have one, and without unlabelled samples if `labelled`.
 
     The index does not know which samples have a label inside json, so these are always read.
     """
@@ -180,7 +185,7 @@ def measure(
         for name, value in {"loss": loss, **metrics}.items():
             sums[name] = sums.get(name, 0) + value.detach().float()
 
-    features = encode_batches(run, held.source, held.batch_size, held.steps, is_stopped, add_metrics)
+    features = encode_batches(run, held, is_stopped, add_metrics)
     if features is None:
         return None
     values = (torch.stack(list(sums.values())) / held.steps).tolist()
@@ -188,16 +193,16 @@ def measure(
 
 
 def encode_batches(
-    run: MonitoredRun, source: Source, batch_size: int, steps: int, is_stopped: Callable[[], bool] = never,
+    run: MonitoredRun, given: FirstBatches, is_stopped: Callable[[], bool] = never,
     measure_batch: Callable[[int, Batch], None] = lambda number, batch: None,
 ) -> CleanFeatures | None:  # fmt: skip
-    """Return clean features of the first `steps` batches of a source; None where a process was asked to stop.
+    """Return clean features of the batches; None where a process was asked to stop.
 
     `measure_batch` gets the number of each batch and the batch, in eval mode.
     """
     parts = []
     with evaluation_mode(run.model):
-        batches = run.batches(0, steps, source=source, batch_size=batch_size, is_stopped=is_stopped)
+        batches = run.batches(0, given.steps, source=given.source, batch_size=given.batch_size, is_stopped=is_stopped)
         for number, batch in enumerate(batches):
             if collectives.is_any(is_stopped(), run.device):
                 return None

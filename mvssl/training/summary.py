@@ -50,7 +50,7 @@ def _rows(trainer: Trainer, checks: Checks) -> Iterator[tuple[str, str]]:
         )
     yield "batch norm", "over all processes" if world > 1 else "one process"
     yield "steps", f"{steps:,}: {steps * batch / samples:,.2f} epochs of {samples / batch:,.1f} steps"
-    yield "checks", _describe_checks(checks, batch)
+    yield "checks", _describe_checks(checks)
     if recipe.optim.warmup >= steps:
         yield "warm-up", f"{counted(recipe.optim.warmup, 'step')}, but the run has {steps:,}: lower optim.warmup"
     if trainer.done:
@@ -70,14 +70,14 @@ def _describe_ceiling(objective: Objective, candidates: int) -> str:
     return f", so at most {math.log(candidates):.2f} nats" if name == "infonce" else f"; {name} has no ceiling"
 
 
-def _describe_checks(checks: Checks, batch: int) -> str:
+def _describe_checks(checks: Checks) -> str:
     """Return when the run is checked, and on what."""
     held, when = checks.held, f"every {counted(checks.every, 'step')}"
     if not checks.every:
         return "none, as train.check_every is 0"
     if held is None:
         return f"{when}, features only: data.val names no held-out shards"
-    labels = f", kNN among {held.bank_steps * batch:,} labelled training samples" if held.bank else ""
+    labels = f", kNN among {held.bank.samples:,} labelled training samples" if held.bank else ""
     return f"{when} on {held.samples:,} held-out samples{labels}"
 
 
