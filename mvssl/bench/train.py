@@ -61,7 +61,7 @@ def run_loop(trainer: Trainer, folder: Path, watch: Stopwatch) -> Iterator[int]:
         batch_size=table.data.batch_size,
     )  # fmt: skip
     log.console.quiet = True
-    ledger = Ledger(folder / "bad.jsonl", table.data.batch_size, table.data.max_bad)
+    ledger = Ledger(folder, table.data, store.State(step=0))
     batches = _copy_batches(trainer.batches(0, FOREVER), trainer.accelerator.device, watch)
     return run_steps(trainer, batches, ledger, log, StopRequest(), watch.enter)
 

@@ -95,10 +95,7 @@ def start_run(trainer: Trainer, earlier: Earlier | None, session: Session, val: 
     collectives.run_on_main(lambda: runfolder.describe(folder, recipe, trainer.done))
     start_trackers(trainer.accelerator)
     print_lines(trainer.accelerator, summarize(trainer, checks), *lines)
-    ledger = Ledger(
-        folder / "bad.jsonl", recipe.data.batch_size, recipe.data.max_bad, bad=state.bad, skipped=state.skipped,
-        in_a_row=state.in_a_row,
-    )  # fmt: skip
+    ledger = Ledger(folder, recipe.data, state)
     log = Log(
         trainer.accelerator, folder, start=trainer.done, steps=trainer.steps, every=table.log_every,
         batch_size=recipe.data.batch_size, interval=state.interval,
