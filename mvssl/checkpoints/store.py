@@ -2,7 +2,7 @@
 
     RUN/checkpoints/step-00000500/model.safetensors       weights and buffers
                                   optimizer.safetensors   moments and step counts by parameter name
-                                  state.json              step, seed, data fingerprint, counts
+                                  state.json              step, data fingerprint, counts
                                   recipe.yaml             the recipe of the run
                                   ...                     further files of tensors, by name
                                   MANIFEST.json           sha256 and size of each of these
@@ -29,11 +29,11 @@ from mvssl.checkpoints.contents import (
     RECIPE,
     REPLACED,
     STEP,
+    Entry,
     digest,
     faults,
     load_model,
     load_state,
-    load_tensors,
     manifest_text,
     moments,
     restore,
@@ -55,7 +55,7 @@ from mvssl.text import warn
 
 __all__ = [
     "MANIFEST", "RECIPE", "HeldOutLoss", "State", "at_step", "best", "candidates", "digest", "faults", "load_model",
-    "load_state", "load_tensors", "newest", "record_held_out", "restore", "save_checkpoint", "step_of", "would_be_best",
+    "load_state", "newest", "record_held_out", "restore", "save_checkpoint", "step_of", "would_be_best",
 ]  # fmt: skip
 HELD_OUT = "held_out.json"
 _WRITING, _DELETING = ".writing-", ".deleting-"  # prefixes of folders that a kill may leave behind
@@ -88,8 +88,8 @@ def save_checkpoint(
         **({RECIPE: recipe.encode()} if recipe else {}),
         **{name: save(_contiguous(tensors)) for name, tensors in (more or {}).items()},
     }
-    manifest = {name: {"sha256": hash_bytes(body), "bytes": len(body)} for name, body in files.items()}
-    files[MANIFEST] = manifest_text(manifest)
+    entries = {name: Entry(sha256=hash_bytes(body), bytes=len(body)) for name, body in files.items()}
+    files[MANIFEST] = manifest_text(entries)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(run)
