@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mvssl.distributed import collectives
 from mvssl.errors import MvsslError, RecipeError
-from mvssl.evaluation import evaluate
+from mvssl.evaluation.api import evaluate
 from mvssl.evaluation.features.layers import refuse_layer
 from mvssl.exporting import export
 from mvssl.exporting.exporting import folders_of

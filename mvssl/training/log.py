@@ -176,11 +176,3 @@ def _format_check(values: Mapping[str, float | None]) -> str:
         if found:
             parts.append(f"{name} " + ", ".join(f"{view} {form.format(value)}" for view, value in found.items()))
     return "  ".join(parts)
-
-
-def print_lines(accelerator: Accelerator, *lines: Any) -> None:
-    """Print lines or tables on standard error, from the main process only."""
-    if accelerator.is_main_process:
-        console = Console(stderr=True)
-        for line in lines:
-            console.print(line, highlight=False, markup=False)

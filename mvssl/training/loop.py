@@ -27,7 +27,7 @@ from mvssl.runs import folder as runfolder
 from mvssl.training.accelerator import arithmetic_of, make_accelerator, start_trackers
 from mvssl.training.checkpointing import Earlier, Saver, restore
 from mvssl.training.ledger import REQUESTED, Ledger, StopReason
-from mvssl.training.log import Log, print_lines
+from mvssl.training.log import Log
 from mvssl.training.step import Trainer, run_steps
 from mvssl.training.summary import summarize
 from mvssl.training.watchdog import Watchdog
@@ -94,12 +94,13 @@ def start_run(trainer: Trainer, earlier: Earlier | None, session: Session, val: 
     checks = Checks(trainer, folder, open_held_out(trainer, val) if table.check_every != 0 else None)
     collectives.run_on_main(lambda: runfolder.describe(folder, recipe, trainer.done))
     start_trackers(trainer.accelerator)
-    print_lines(trainer.accelerator, summarize(trainer, checks), *lines)
     ledger = Ledger(folder, recipe.data, state)
     log = Log(
         trainer.accelerator, folder, start=trainer.done, steps=trainer.steps, every=table.log_every,
         batch_size=recipe.data.batch_size, interval=state.interval,
     )  # fmt: skip
+    if trainer.accelerator.is_main_process:
+        log.console.print(summarize(trainer, checks), *lines, sep="\n", highlight=False, markup=False)
     watchdog = Watchdog(folder, table.hang_timeout, stop, session.launcher, trainer.done)
     saver = Saver(trainer, folder, ledger, log, watchdog)
     steps = run_steps(trainer, batches, ledger, log, stop, watchdog.enter)
