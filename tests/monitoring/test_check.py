@@ -6,6 +6,7 @@ import signal
 import tarfile
 from pathlib import Path
 
+import forked_commands
 import pytest
 import small_runs
 import torch
@@ -124,9 +125,9 @@ def straight(root, tmp_path_factory) -> Path:
 )
 def test_a_signal_in_a_check_stops_the_run_and_the_check_is_repeated(root, tmp_path, straight, time, number, message):
     given = watched(root, tmp_path, "run", time, int(number))
-    left = small_runs.train_by_command(given, tmp_path)
-    assert left.returncode == (143 if number == signal.SIGTERM else -9), left.stderr
-    assert message in left.stderr
+    left = forked_commands.train(given, tmp_path)
+    assert left.wait() == {0: 143 if number == signal.SIGTERM else -9}, left.stderr()
+    assert message in left.stderr()
     if message:
         assert json.loads((tmp_path / "run" / "exit.json").read_text())["code"] == 143
     train(small_runs.parse_recipe(given))

@@ -3,8 +3,6 @@
 import io
 import json
 import os
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 import webdataset
-import yaml
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
@@ -128,17 +125,6 @@ def train_on(processes: Callable, world: int, given: dict[str, Any]) -> None:
         train(parse_recipe(given))
     else:
         assert processes(train_as_rank, given, world=world) == [(world, "")] * world
-
-
-def train_by_command(given: dict[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run `mvssl train` on a recipe that is written to `folder`."""
-    file = folder / "recipe.yaml"
-    file.write_text(yaml.safe_dump(given))
-    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    return subprocess.run(
-        [sys.executable, "-m", "mvssl", "train", str(file)],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, timeout=120,
-    )  # fmt: skip
 
 
 def same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
