@@ -9,7 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from mvssl.data.batch import Sample, common_spec, require_spec
-from mvssl.data.decoding import channels_unclear, image_array, prepare_array, require_finite, to_numbers
+from mvssl.data.decoding.arrays import channels_unclear
+from mvssl.data.decoding.fields import prepare_array, require_finite
+from mvssl.data.decoding.images import image_array
+from mvssl.data.decoding.text_fields import to_numbers
 from mvssl.data.sample_errors import SampleError
 from mvssl.data.source import Source
 from mvssl.errors import DataError, RecipeError

@@ -12,12 +12,15 @@ import math
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from mvssl.data.batch import ArraySpec, Sample, common_spec, require_spec
-from mvssl.data.decoding import FIELD_FORMATS, MAX_BYTES, MAX_PIXELS, decode_field, extension
+from mvssl.data.decoding.arrays import MAX_BYTES
+from mvssl.data.decoding.fields import FIELD_FORMATS, decode_field
+from mvssl.data.decoding.file_signatures import extension
+from mvssl.data.decoding.images import MAX_PIXELS
 from mvssl.data.sample_errors import (
     NoValueError,
     ReadError,
@@ -26,7 +29,10 @@ from mvssl.data.sample_errors import (
     UnnamedTextError,
     refuse_larger,
 )
-from mvssl.data.shards import FieldLocation, FieldReader, Index, IndexedShard, find_shards, index_shards
+from mvssl.data.shards.field_reader import FieldLocation, FieldReader, IndexedShard
+from mvssl.data.shards.index import Index
+from mvssl.data.shards.index_cache import index_shards
+from mvssl.data.shards.patterns import find_shards
 from mvssl.data.source import Source
 from mvssl.errors import DataError, RecipeError, StorageError
 from mvssl.recipe.schema import Column
@@ -35,6 +41,13 @@ from mvssl.text import counted, printable
 Missing = Literal["drop", "mask", "error"]
 _PROBED, _FALLBACK = 9, 100  # samples decoded to learn what a column looks like; samples tried where those are bad
 _SEARCHED = 10_000  # samples tried for the json path of an extra column
+_PLACE = np.dtype([  # of a column of a sample in its shard; see `Index`
+    ("offset", np.int64),
+    ("size", np.int64),  # -1 where the sample lacks the column
+    ("headers", np.uint16),
+    ("choice", np.int8),  # number of the column's alternative
+    ("digest", np.uint32),  # 0 where the index holds none
+])  # fmt: skip
 
 
 def open_shards(
@@ -100,14 +113,13 @@ class ShardSource(Source):
         self._digested = [index.digests is not None for index in indexes]
         self.checked = sum(self._digested)
         tables = [_locate(index, columns) for index in indexes]
-        present = [table.sizes >= 0 for table in tables]
+        present = [table["size"] >= 0 for table in tables]
         filtering = [name not in extra for name in columns]
         keep = [_kept(has[:, filtering], missing) for has in present]
         self._check_columns(indexes, present, keep, missing, extra)
         self._starts = [0, *itertools.accumulate(int(rows.sum()) for rows in keep)]
         self.dropped = sum(len(rows) for rows in keep) - len(self)
-        kept = [[part[rows] for part in table] for table, rows in zip(tables, keep, strict=True)]
-        self._table = _ColumnTable(*(np.concatenate(part) for part in zip(*kept, strict=True)))
+        self._table = np.concatenate([table[rows] for table, rows in zip(tables, keep, strict=True)])
         self._keys = [index.keys[rows] for index, rows in zip(indexes, keep, strict=True)]
         self._drop_columns([name for name in columns if name in extra and not self.has(name).any()])
         self._inside_json = {name for name, column in self.columns.items() if name in extra and is_inside_json(column)}
@@ -119,8 +131,7 @@ class ShardSource(Source):
         self.optional = {name for name in self.columns if name in self._inside_json or not self.has(name).all()}
 
     def _drop_columns(self, names: list[str]) -> None:
-        dropped = [list(self.columns).index(name) for name in names]
-        self._table = _ColumnTable(*(np.delete(part, dropped, axis=1) for part in self._table))
+        self._table = np.delete(self._table, [list(self.columns).index(name) for name in names], axis=1)
         self.columns = {name: column for name, column in self.columns.items() if name not in names}
 
     def _check_columns(self, indexes, present, keep, missing, extra) -> None:
@@ -153,7 +164,7 @@ class ShardSource(Source):
         if not 0 <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)}")
         sample = {}
-        for name in (name for c, name in enumerate(self.columns) if self._table.sizes[i, c] >= 0):
+        for name in (name for c, name in enumerate(self.columns) if self._table["size"][i, c] >= 0):
             try:
                 sample[name] = require_spec(name, self._decode(i, name), self.specs[name])
             except SampleError as error:
@@ -165,7 +176,7 @@ class ShardSource(Source):
         """Return bool [n]: which samples have a column's field. None has where there is no such column."""
         if name not in self.columns:
             return np.zeros(len(self), dtype=bool)
-        return np.asarray(self._table.sizes[:, list(self.columns).index(name)] >= 0)
+        return self._table["size"][:, list(self.columns).index(name)] >= 0
 
     def key(self, i: int) -> str:
         shard = self._shard(i)
@@ -181,7 +192,7 @@ class ShardSource(Source):
         """Read and decode one column of a sample. Raises `SampleError`."""
         c = list(self.columns).index(name)
         shard, column = self._shard(i), self.columns[name]
-        offset, size, headers, choice, digest = (int(part[i, c]) for part in self._table)
+        offset, size, headers, choice, digest = self._table[i, c].item()
         field = alternatives(column)[choice]
         refuse_larger(size, MAX_BYTES)
         key = bytes(self._keys[shard][i - self._starts[shard]])
@@ -224,31 +235,21 @@ class ShardSource(Source):
         raise DataError(f"columns.{name}: of {tried} tried none could be decoded; {failures[0]}")
 
 
-class _ColumnTable(NamedTuple):
-    """Where the columns of samples are in their shard, [n, c] each; see `Index`."""
-
-    offsets: np.ndarray
-    sizes: np.ndarray  # -1 where a sample lacks the column
-    headers: np.ndarray
-    choice: np.ndarray  # number of the column's alternative
-    digests: np.ndarray  # 0 where the index holds none
-
-
-def _locate(index: Index, columns: dict[str, Column]) -> _ColumnTable:
-    """Return the place of the first alternative of each column that a sample has."""
-    shape = len(index.keys), len(columns)
-    offsets, sizes = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
-    headers, choice, digests = np.zeros(shape, np.uint16), np.zeros(shape, np.int8), np.zeros(shape, np.uint32)
+def _locate(index: Index, columns: dict[str, Column]) -> np.ndarray:
+    """Return `_PLACE` [n, c]: the first alternative of each column that a sample has."""
+    table = np.zeros((len(index.keys), len(columns)), _PLACE)
+    table["size"] = -1
     for c, column in enumerate(columns.values()):
         for number, field in enumerate(alternatives(column)):
             if field in index.fields:
                 f = index.fields.index(field)
-                new = (sizes[:, c] < 0) & (index.sizes[:, f] >= 0)
-                offsets[new, c], sizes[new, c], choice[new, c] = index.offsets[new, f], index.sizes[new, f], number
-                headers[new, c] = index.headers[new, f]
-                if index.digests is not None:
-                    digests[new, c] = index.digests[new, f]
-    return _ColumnTable(offsets, sizes, headers, choice, digests)
+                new = (table["size"][:, c] < 0) & (index.sizes[:, f] >= 0)
+                parts = {"offset": index.offsets, "size": index.sizes, "headers": index.headers}
+                parts |= {} if index.digests is None else {"digest": index.digests}
+                for name, part in parts.items():
+                    table[name][new, c] = part[new, f]
+                table["choice"][new, c] = number
+    return table
 
 
 def _spread(rows: np.ndarray, most: int) -> list[int]:

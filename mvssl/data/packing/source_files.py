@@ -14,10 +14,19 @@ from typing import BinaryIO, NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 
-from mvssl.data.decoding import FIELD_FORMATS, IMAGE_FORMATS, MAX_BYTES, extension, upright
-from mvssl.data.decoding.arrays import npy_bytes
-from mvssl.data.decoding.file_signatures import detect_kind
-from mvssl.data.decoding.images import DEEP_PNG, WIDE, Pixels, check_pixels, open_image, read_image
+from mvssl.data.decoding.arrays import MAX_BYTES, npy_bytes
+from mvssl.data.decoding.fields import FIELD_FORMATS
+from mvssl.data.decoding.file_signatures import detect_kind, extension
+from mvssl.data.decoding.images import (
+    DEEP_PNG,
+    IMAGE_FORMATS,
+    WIDE,
+    Pixels,
+    check_pixels,
+    open_image,
+    read_image,
+    upright,
+)  # fmt: skip
 from mvssl.data.decoding.tiff import inspect_tiff, read_tiff
 from mvssl.data.packing.samples import PackLog, png_bytes
 from mvssl.data.sample_errors import LossyError, SampleError, as_sample_errors, refuse_larger

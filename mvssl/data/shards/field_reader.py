@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mvssl.data.sample_errors import ReadError, SampleError, ShardGoneError
-from mvssl.data.shards.index import body_digest, scan_shard, split_name
-from mvssl.data.shards.shard_file import MORE_FILES, NO_DESCRIPTORS, FileStamp, open_file_share
+from mvssl.data.shards.index import scan_shard, split_name
+from mvssl.data.shards.shard_file import MORE_FILES, NO_DESCRIPTORS, FileStamp, ShardFile, body_digest, open_file_share
 from mvssl.data.shards.tar import BLOCK, Archive, has_name, is_nameless_pax, padded, plain_member
 from mvssl.errors import DataError, StorageError
 
@@ -67,7 +67,8 @@ class FieldReader:
         if not unchanged:
             self._close_shard(path)
             raise SampleError(_CHANGED)
-        if len(data) < before + location.size or not header_matches(path, descriptor, location, data[:before]):
+        complete = len(data) == before + location.size
+        if not (complete and header_matches(ShardFile(path, descriptor), location, data[:before])):
             raise SampleError(_MOVED)
         body = data[before:]
         if location.digest is not None and body_digest(body) != location.digest:
@@ -123,7 +124,7 @@ class FieldReader:
         self._close_oldest(0)
 
 
-def header_matches(path: Path, descriptor: int, location: FieldLocation, headers: bytes) -> bool:
+def header_matches(shard: ShardFile, location: FieldLocation, headers: bytes) -> bool:
     """Return whether `headers`, which stand before the body, name the field and its size."""
     wanted = location.key.decode(), location.field
     if location.headers == 1 or is_nameless_pax(headers[:-BLOCK]):
@@ -134,7 +135,7 @@ def header_matches(path: Path, descriptor: int, location: FieldLocation, headers
         return member is not None and member[1] == location.size and split_name(member[0]) == wanted
     try:  # a long name, in headers of its own
         start, stop = location.offset - len(headers), location.offset + padded(location.size)
-        members = Archive(path, descriptor).between(start, stop)
+        members = Archive(shard).between(start, stop)
     except DataError:
         return False
     return [(split_name(member.name), member.size) for member in members] == [(wanted, location.size)]
