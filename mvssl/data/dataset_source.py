@@ -35,8 +35,8 @@ class DatasetSource(Source):
     """A dataset whose items are dicts of arrays, tensors ([c, h, w]), PIL images and numbers, as a source.
 
     `columns` names the keys to keep; by default, every key that holds numbers is kept. With `missing="mask"` an item
-    may lack a key or hold None. An exception that an item raises counts as a bad sample. Raises `RecipeError` where
-    `dataset` is not map-style, `DataError` where it is empty or its items hold no such columns.
+    may lack a key or hold None. An exception that an item raises counts as a bad sample. Raise `RecipeError` if
+    `dataset` is not map-style, `DataError` if it is empty or its items hold no such columns.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class DatasetSource(Source):
 
 
 def to_array(name: str, value: Any) -> np.ndarray:
-    """Return an array, tensor, PIL image or number as a batch holds it. Raises `SampleError`."""
+    """Return an array, tensor, PIL image or number as a batch holds it. Raise `SampleError`."""
     column = Column.model_validate({"field": name, "channels_last": False})
     if isinstance(value, Tensor):
         value = (value.float() if value.dtype == torch.bfloat16 else value).detach().cpu().numpy()

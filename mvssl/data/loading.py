@@ -43,8 +43,8 @@ def loader(
 ) -> "Loader":
     """Return the batches of steps `start_step` to `stop_step`: this process's rows of `batch_size` samples over all.
 
-    Raises `RecipeError` where the processes do not divide the batch, `DataError` where the source is smaller than it.
-    Iteration raises `DataError` where a sample and all its substitutes are bad, `StorageError` where reading fails.
+    Raise `RecipeError` if the processes do not divide the batch, `DataError` if the source is smaller than it.
+    Iteration raises `DataError` if a sample and all its substitutes are bad, `StorageError` if reading fails.
     """
     source = as_source(source)
     if batch_size % world:
@@ -77,8 +77,8 @@ def sequential_loader(
 ) -> "SequentialLoader":
     """Return every sample from `start` to `stop` once, in index order: position == index. The last batch may be short.
 
-    A bad sample is left out, not replaced, and recorded. Iteration raises `StorageError` where disk or network fail,
-    and `DataError` where all samples are bad. With `may_be_empty`, as for one process's block of a source, it then ends
+    A bad sample is left out, not replaced, and recorded. Iteration raises `StorageError` if disk or network fail,
+    and `DataError` if all samples are bad. With `may_be_empty`, as for one process's block of a source, it then ends
     without a batch.
     """
     source = as_source(source)
@@ -191,7 +191,7 @@ class _ShuffledReader(_Reader):
         return self._stack(samples, position, index, bad)
 
     def _read(self, index: int) -> Sample | SampleError:
-        """Return the sample, or why it is bad. Raises `ReadError` where the disk fails: the sample may be good."""
+        """Return the sample, or why it is bad. Raise `ReadError` if the disk fails: the sample may be good."""
         try:
             return self.source[index]
         except SampleError as error:

@@ -1,7 +1,7 @@
 """Indexed shards as a source.
 
 in   patterns of shards, and the recipe's columns
-out  source[i], a dict column -> array; a `SampleError` where a sample cannot be used
+out  source[i], a dict column -> array; a `SampleError` if a sample cannot be used
 """
 
 import bisect
@@ -39,14 +39,14 @@ from mvssl.recipe.schema import Column
 from mvssl.text import counted, printable
 
 Missing = Literal["drop", "mask", "error"]
-_PROBED, _FALLBACK = 9, 100  # samples decoded to learn what a column looks like; samples tried where those are bad
+_PROBED, _FALLBACK = 9, 100  # samples decoded to learn what a column looks like; samples tried if those are bad
 _SEARCHED = 10_000  # samples tried for the json path of an extra column
 _PLACE = np.dtype([  # of a column of a sample in its shard; see `Index`
     ("offset", np.int64),
-    ("size", np.int64),  # -1 where the sample lacks the column
+    ("size", np.int64),  # -1 if the sample lacks the column
     ("headers", np.uint16),
     ("choice", np.int8),  # number of the column's alternative
-    ("digest", np.uint32),  # 0 where the index holds none
+    ("digest", np.uint32),  # 0 if the index holds none
 ])  # fmt: skip
 
 
@@ -64,8 +64,8 @@ def open_shards(
     `extra` names columns, such as a label, that never filter samples. An extra column that no sample has is dropped. A
     sample whose json lacks the path of an extra column lacks the column.
 
-    Raises `DataError` where shards are absent or damaged, no sample has a column, or the samples of a column differ in
-    shape. Raises `RecipeError` where a column's field has no decoder, its mode or rate does not fit the field, or its
+    Raise `DataError` if shards are absent or damaged, no sample has a column, or the samples of a column differ in
+    shape. Raise `RecipeError` if a column's field has no decoder, its mode or rate does not fit the field, or its
     size is beyond `MAX_PIXELS`.
     """
     for name, column in columns.items():
@@ -135,7 +135,7 @@ class ShardSource(Source):
         self.columns = {name: column for name, column in self.columns.items() if name not in names}
 
     def _check_columns(self, indexes, present, keep, missing, extra) -> None:
-        """Raise `DataError` where a column is in no sample, or in too few for `missing`, or no sample is kept."""
+        """Raise `DataError` if a column is in no sample, or in too few for `missing`, or no sample is kept."""
         total = sum(len(index.keys) for index in indexes)
         wanted = {name: column for name, column in self.columns.items() if name not in extra}
         for name, column in wanted.items():
@@ -189,7 +189,7 @@ class ShardSource(Source):
         return bisect.bisect_right(self._starts, i) - 1
 
     def _decode(self, i: int, name: str) -> np.ndarray:
-        """Read and decode one column of a sample. Raises `SampleError`."""
+        """Read and decode one column of a sample. Raise `SampleError`."""
         c = list(self.columns).index(name)
         shard, column = self._shard(i), self.columns[name]
         offset, size, headers, choice, digest = self._table[i, c].item()
@@ -202,8 +202,8 @@ class ShardSource(Source):
     def _probe(self, name: str, rows: np.ndarray) -> ArraySpec | None:
         """Return the spec of a column, from nine samples spread over `rows`, or else from the first that decode.
 
-        Return None for an extra column inside json that no sample has. Raises `DataError` where nothing decodes,
-        `StorageError` where the disk fails.
+        Return None for an extra column inside json that no sample has. Raise `DataError` if nothing decodes,
+        `StorageError` if the disk fails.
         """
         spread = _spread(rows, _PROBED)
         more = _spread(rows, _SEARCHED) if name in self._inside_json else []

@@ -23,7 +23,7 @@ class Source(ABC):
 
     @abstractmethod
     def __getitem__(self, i: int, /) -> Sample:
-        """Return sample `i`, 0 <= i < len, without the columns that it lacks. Raises `SampleError`."""
+        """Return sample `i`, 0 <= i < len, without the columns that it lacks. Raise `SampleError`."""
 
     @abstractmethod
     def key(self, i: int) -> str:

@@ -82,13 +82,13 @@ def pack(
 ) -> Packed:
     """Pack `source` into shards of `per_shard` samples under `destination`, in an order that `seed` fixes.
 
-    Every file of a source is packed, or listed in `Packed.left_out`. `val` is the share held out where the source has
-    no split of its own, class by class where there are labels. `root` is where torchvision keeps its downloads.
+    Every file of a source is packed, or listed in `Packed.left_out`. `val` is the held-out share if the source has no
+    split of its own, class by class if there are labels. `root` is where torchvision keeps its downloads.
 
-    Raises `RecipeError` for an unknown source, and `DataError` where its files cannot be used or some would be kept in
-    part. Raises `OutputError` where `destination` holds something, before or after the work, or cannot be made, and
-    `StorageError` where writing fails. After an error or an interrupt there is no destination. Of several packs to one
-    destination at once, one succeeds, and the others raise `OutputError`.
+    Raise `RecipeError` for an unknown source, and `DataError` if its files cannot be used or some would be kept in
+    part. Raise `OutputError` if `destination` holds something, before or after the work, or cannot be made, and
+    `StorageError` if writing fails. After an error or an interrupt there is no destination. If several processes pack
+    to one destination at once, one succeeds, and the others raise `OutputError`.
     """
     destination = home_path(destination)
     if per_shard < 1 or not 0 <= val < 1 or seed < 0:
@@ -113,7 +113,7 @@ def pack(
 def pack_destination(source: str, root: Path) -> Path:
     """Return where a recipe's `data.pack` goes: root/digits, root/cifar10 for torchvision:CIFAR10, else root/STEM.
 
-    Raises `RecipeError` where that is the source itself.
+    Raise `RecipeError` if that is the source itself.
     """
     if source.startswith("torchvision:"):
         return root / source.partition(":")[2].lower()
@@ -150,7 +150,7 @@ def _open_input(source: str, root: Path | None) -> PackInput:
 
 
 def _hold_out(splits: dict[str, PackSplit], share: float, seed: int) -> dict[str, np.ndarray]:
-    """Return the rows of each split to write. Where there is only train, `share` of it becomes val, class by class."""
+    """Return the rows of each split to write. If there is only train, `share` of it becomes val, class by class."""
     train = splits["train"]
     if len(splits) > 1 or share == 0:
         return {name: np.arange(split.count) for name, split in splits.items()}
@@ -177,7 +177,7 @@ def _refuse_destination(destination: Path, source: Path) -> None:
 
 
 def _put_new(beside: Path, destination: Path) -> None:
-    """Rename a folder. Raises `OutputError` where another process has filled `destination` in the meantime."""
+    """Rename a folder. Raise `OutputError` if another process has filled `destination` in the meantime."""
     try:
         os.rename(beside, destination)
     except OSError as error:

@@ -1,7 +1,7 @@
 """The bytes of fields. Each is checked against the index before it is returned.
 
-in   which field: shard, key, place, size and, where the index holds it, digest
-out  its bytes; a `SampleError` that says what does not agree; a `ReadError` where the disk fails
+in   which field: shard, key, place, size and, if the index holds it, digest
+out  its bytes; a `SampleError` that says what does not agree; a `ReadError` if the disk fails
 
 The header in front of a body is read with it, in one call, and must name the field and its size. So neither a wrong
 index nor a shard that was written over can yield the body of another sample. The shard's stamp is checked after each
@@ -55,7 +55,7 @@ class FieldReader:
         self._scanned: dict[tuple[Path, FileStamp], bool] = {}  # whether the shard is the indexed one at this stamp
 
     def read(self, shard: IndexedShard, location: FieldLocation) -> bytes:
-        """Return the body of a field. Raises `SampleError`, `ReadError`."""
+        """Return the body of a field. Raise `SampleError`, `ReadError`."""
         path, before = shard.path, location.headers * BLOCK
         try:
             descriptor = self._descriptor(path)
@@ -79,7 +79,7 @@ class FieldReader:
         """Return whether a shard of which only the ctime has moved is the indexed one. Scans once for each ctime.
 
         `setfattr`, a mode that is set again and a link that came and went move the ctime, and so does an edit.
-        Raises `ReadError`.
+        Raise `ReadError`.
         """
         if now[:2] != shard.stamp[:2]:
             return False
@@ -104,7 +104,7 @@ class FieldReader:
             except OSError as error:
                 if error.errno not in NO_DESCRIPTORS or not self._open:
                     raise
-                self._close_oldest(len(self._open) // 2)  # other parts of the process took more than their share
+                self._close_oldest(len(self._open) // 2)  # the rest of the process has too many open files
         self._open[path] = descriptor
         self._close_oldest(open_file_share(MOST_OPEN))
         return descriptor

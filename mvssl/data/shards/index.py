@@ -38,19 +38,19 @@ class Index(NamedTuple):
     path: Path
     keys: np.ndarray  # bytes [n], UTF-8
     fields: list[str]
-    offsets: np.ndarray  # int64 [n, f], of the body in the file; -1 where a sample lacks the field
-    sizes: np.ndarray  # int64 [n, f], bytes; -1 where a sample lacks the field
-    headers: np.ndarray  # uint16 [n, f], blocks of 512 bytes before the body that name it; 0 where it lacks the field
+    offsets: np.ndarray  # int64 [n, f], of the body in the file; -1 if a sample lacks the field
+    sizes: np.ndarray  # int64 [n, f], bytes; -1 if a sample lacks the field
+    headers: np.ndarray  # uint16 [n, f], blocks of 512 bytes before the body that name it; 0 if it lacks the field
     others: np.ndarray  # int64 [m, 2], first and last byte of each range of members that are no sample's, in order
     archive: str  # hash of all headers
     digest: str  # hash of all headers, and of some of the bodies
     ignored: int  # members that are no sample's: hidden files, files without extension, __meta__
     stamp: FileStamp
-    digests: np.ndarray | None = None  # uint32 [n, f], CRC-32 of each body; None where they were not requested
+    digests: np.ndarray | None = None  # uint32 [n, f], CRC-32 of each body; None if they were not requested
     renewed: int = 0  # bodies whose digest differs from the one in the previous index
 
     def hints(self) -> list[str]:
-        """Return a hint where there are more numbered fields than samples, such as img.0001.jpg; else nothing."""
+        """Return a hint if there are more numbered fields than samples, such as img.0001.jpg; else nothing."""
         numbered = [field for field in self.fields if _NUMBERED.fullmatch(field)]
         if len(numbered) < max(3, len(self.keys) + 1):
             return []
@@ -71,7 +71,7 @@ def split_name(name: str) -> tuple[str, str] | None:
 def scan_shard(path: Path) -> Index:
     """Return the index of the shard at `path` from all its headers.
 
-    Raises `DataError` where it is damaged or holds no sample, `StorageError` where the disk fails.
+    Raise `DataError` if it is damaged or holds no sample, `StorageError` if the disk fails.
     """
     with open_shard(path) as shard:
         archive = Archive(shard)
@@ -148,7 +148,7 @@ def _digest(shard: ShardFile, headers: str, offsets: np.ndarray, sizes: np.ndarr
 
 
 def add_digests(index: Index) -> Index:
-    """Return the index with the CRC-32 of every body, each of which is read. Raises `StorageError`, `DataError`."""
+    """Return the index with the CRC-32 of every body, each of which is read. Raise `StorageError`, `DataError`."""
     digests = np.zeros(index.sizes.shape, np.uint32)
     with open_shard(index.path) as shard:
         for row, column in np.argwhere(index.sizes >= 0).tolist():

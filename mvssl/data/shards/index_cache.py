@@ -1,4 +1,4 @@
-"""Indexes of shards, kept on the disk. A kept index is used only where it belongs to its shard.
+"""Indexes of shards, kept on the disk. A kept index is used only if it belongs to its shard.
 
 in   paths of shards
 out  an `Index` of each; small npz files beside the shards or in the cache folder
@@ -47,9 +47,9 @@ _ARRAYS = {  # name -> kind of its numbers, dimensions
 
 
 def index_shards(paths: list[Path], progress: bool = True, *, digests: bool = False) -> list[Index]:
-    """Return the index of each shard, from its file where that is fresh. `digests` computes those of all bodies.
+    """Return the index of each shard, from its file if that is fresh. `digests` computes those of all bodies.
 
-    Raises `DataError` with every damaged shard, `StorageError` where the disk fails.
+    Raise `DataError` with every damaged shard, `StorageError` if the disk fails.
     """
 
     def attempt(path: Path) -> Index | DataError:
@@ -68,7 +68,7 @@ def index_shards(paths: list[Path], progress: bool = True, *, digests: bool = Fa
 
 
 def load_index(path: Path, *, digests: bool = False) -> Index:
-    """Return the index of one shard, from its file where that is fresh. Raises `DataError`, `StorageError`.
+    """Return the index of one shard, from its file if that is fresh. Raise `DataError`, `StorageError`.
 
     Digests of a kept index stay as long as the shard's headers are the same. So they hold for a copy, and show a body
     that was changed in its place. With `digests`, they are computed again.
@@ -92,7 +92,8 @@ def rescan(path: Path) -> Index:
 def _kept_indexes(path: Path) -> list[Index]:
     """Return the indexes that all places hold, fresh ones first, then by the latest state of the shard.
 
-    A copied folder may bring a stale index that cannot be replaced, where it is read-only; the fresh one is elsewhere.
+    A copied folder may bring a stale index that cannot be replaced because it is read-only. The fresh index is then
+    in the cache folder.
     """
     stamp = stamp_shard(path)
     indexes = [read_index_file(file, path, stamp.size) for file in index_files(path)]
@@ -123,7 +124,7 @@ def index_files(path: Path) -> list[Path]:
 
 
 def read_index_file(file: Path, path: Path, shard_size: int) -> Index | None:
-    """Return the index of a file; None where it is absent, damaged, too large or of another version.
+    """Return the index of a file; None if it is absent, damaged, too large or of another version.
 
     Its stamp and `belongs_to_shard` tell whether it is that of the shard as it is now.
     """
@@ -138,7 +139,7 @@ def read_index_file(file: Path, path: Path, shard_size: int) -> Index | None:
 
 
 def _unpack(data: bytes, path: Path) -> Index | None:
-    """Return the index in the bytes of a file. Raises whatever zipfile and numpy raise on damaged ones."""
+    """Return the index in the bytes of a file. Raise whatever zipfile and numpy raise on damaged ones."""
     with zipfile.ZipFile(io.BytesIO(data)) as saved:
         entries = {entry.filename.removesuffix(".npy"): entry for entry in saved.infolist()[:20]}
         if set(entries) - {"digests"} != set(_ARRAYS):
@@ -229,7 +230,7 @@ def _end(index: Index) -> int:
 def _agrees_with_headers(index: Index, shard: ShardFile) -> bool:
     """Return whether the end mark is where it must be, some headers name their field, and some gaps hold no sample.
 
-    Raises `DataError` where the shard is damaged there.
+    Raise `DataError` if the shard is damaged there.
     """
     archive = Archive(shard)
     archive.check_end(_end(index))

@@ -38,14 +38,14 @@ class FileStamp(NamedTuple):
 
     @classmethod
     def of(cls, file: int | Path) -> "FileStamp":
-        """Return the stamp of a descriptor or a path. Raises `OSError`."""
+        """Return the stamp of a descriptor or a path. Raise `OSError`."""
         stat = os.stat(file)
         return cls(
             stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_mode, stat.st_nlink, stat.st_uid, stat.st_gid
         )
 
     def matches(self, descriptor: int) -> bool:
-        """Return whether an open file's content is unchanged. Raises `OSError`."""
+        """Return whether an open file's content is unchanged. Raise `OSError`."""
         stat = os.fstat(descriptor)
         if (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) == self[:3]:  # the usual case, and quick
             return True
@@ -54,7 +54,7 @@ class FileStamp(NamedTuple):
     def differs(self, now: "FileStamp") -> bool:
         """Return whether the content may have changed.
 
-        The ctime moves with every write, even where the mtime was put back. It also moves with a new hard link, mode or
+        The ctime moves with every write, even if the mtime was put back. It also moves with a new hard link, mode or
         owner, as backups make them. The other numbers show these, and they do not count as a change.
         """
         if self[:2] != now[:2]:
@@ -63,7 +63,7 @@ class FileStamp(NamedTuple):
 
 
 def stamp_shard(path: Path, descriptor: int | None = None) -> FileStamp:
-    """Return the stamp of a shard, which may be open. Raises `DataError`, `StorageError`."""
+    """Return the stamp of a shard, which may be open. Raise `DataError`, `StorageError`."""
     try:
         return FileStamp.of(path if descriptor is None else descriptor)
     except OSError as error:
@@ -100,7 +100,7 @@ class ShardFile(NamedTuple):
 
 @contextmanager
 def open_shard(path: Path) -> Iterator[ShardFile]:
-    """Yield a shard to read from. Raises `DataError`, `StorageError`."""
+    """Yield a shard to read from. Raise `DataError`, `StorageError`."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -121,7 +121,7 @@ def body_digest(data: bytes, before: int = 0) -> int:
 
 
 def shard_error(path: Path, error: OSError) -> DataError | StorageError:
-    """Return the error to raise where the system cannot open or read a shard."""
+    """Return the error to raise if the system cannot open or read a shard."""
     name, reason = printable(str(path)), error.strerror
     if error.errno in NO_DESCRIPTORS:
         return StorageError(f"shard {name} cannot be opened: {reason}; {MORE_FILES}")

@@ -43,8 +43,8 @@ class Member(NamedTuple):
 class Archive:
     """The members of a tar. After iteration, `digest` holds the hash of all headers.
 
-    Iteration reads the full tar, `between` and `check_end` a part of it. They raise `DataError` where it is damaged,
-    cut short, compressed, or holds what a shard may not hold, and `StorageError` where the disk fails.
+    Iteration reads the full tar, `between` and `check_end` a part of it. They raise `DataError` if it is damaged,
+    cut short, compressed, or holds what a shard may not hold, and `StorageError` if the disk fails.
     """
 
     def __init__(self, shard: ShardFile):
@@ -65,7 +65,7 @@ class Archive:
     def between(self, start: int, stop: int, most: int = sys.maxsize) -> list[Member]:
         """Return the members that fill the file from `start` to `stop`, or the first `most` of them.
 
-        Raises `DataError` where something there is no member, or where the last one does not end at `stop`.
+        Raise `DataError` if something there is no member, or if the last one does not end at `stop`.
         """
         part, members = [], self._members(start, stop)
         try:
@@ -198,7 +198,7 @@ def plain_member(header: bytes) -> tuple[str, int] | None:
 
 
 def has_name(header: bytes, name: bytes, size: int) -> bool:
-    """Return True where this is surely the only header of a plain file of that name and size. False means unknown."""
+    """Return True if this is surely the only header of a plain file of that name and size. False means unknown."""
     return (
         header.startswith(name + b"\0")
         and header[124:136] == b"%011o\0" % size
@@ -223,7 +223,7 @@ def _checksum(header: bytes) -> int:
 
 
 def _number(field: bytes) -> int:
-    """Return an octal number, or GNU's base 256 for large ones; -1 where it is neither."""
+    """Return an octal number, or GNU's base 256 for large ones; -1 if it is neither."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     try:
@@ -234,7 +234,7 @@ def _number(field: bytes) -> int:
 
 def _name(header: bytes) -> bytes:
     name, prefix = header[:100].split(b"\0", 1)[0], header[345:500].split(b"\0", 1)[0]
-    # GNU archives keep other things where ustar keeps the prefix
+    # GNU archives keep other data at the place of the prefix
     return prefix + b"/" + name if prefix and header[257:263] == b"ustar\0" else name
 
 

@@ -29,13 +29,13 @@ from mvssl.process.progress import progress_bar
 
 class Fault(NamedTuple):
     shard: str
-    key: str  # empty where the shard itself is damaged
+    key: str  # empty if the shard itself is damaged
     field: str
     reason: str
 
 
 class Verified(NamedTuple):
-    """The result of `verify_shards`; `faults` is empty where all is well."""
+    """The result of `verify_shards`; `faults` is empty if all is well."""
 
     shards: int
     samples: int
@@ -64,9 +64,9 @@ class Summary(NamedTuple):
 def summarize_shards(
     patterns: str | list[str], root: str | Path = ".", *, digests: bool = False, progress: bool = True
 ) -> Summary:
-    """Index the shards, from kept indexes where they are fresh, and count. `digests` computes those of all bodies.
+    """Index the shards, from kept indexes if they are fresh, and count. `digests` computes those of all bodies.
 
-    Raises `DataError`, `StorageError`.
+    Raise `DataError`, `StorageError`.
     """
     indexes = index_shards(find_shards(patterns, Path(root)), progress, digests=digests)
     counts, sizes = Counter(), Counter()
@@ -94,7 +94,7 @@ def _hints(index: Index) -> list[str]:
 def verify_shards(patterns: str | list[str], root: str | Path = ".", *, progress: bool = True) -> Verified:
     """Read every header again, decode every field that has a decoder, and compare bodies with digests that are kept.
 
-    Raises `DataError` where no shard is found, `StorageError` where the disk fails.
+    Raise `DataError` if no shard is found, `StorageError` if the disk fails.
     """
     paths = find_shards(patterns, Path(root))
     with ThreadPoolExecutor(open_file_share(min(len(paths), os.cpu_count() or 1))) as pool:
@@ -133,7 +133,7 @@ def _verify_fields(index: Index, shard: ShardFile) -> Verified:
 
 
 def _verify_field(index: Index, shard: ShardFile, row: int, column: int) -> None:
-    """Raise `SampleError` where a body differs from its digest or cannot be decoded."""
+    """Raise `SampleError` if a body differs from its digest or cannot be decoded."""
     field, offset, size = index.fields[column], int(index.offsets[row, column]), int(index.sizes[row, column])
     known = extension(field) in FIELD_FORMATS
     if known:
