@@ -5,11 +5,9 @@ out  `Batch`, tensors of n samples
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mvssl.data.sample_errors import BadSample, SampleError
@@ -33,28 +31,6 @@ class ArraySpec(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: np.dtype
-
-
-def stack_samples(
-    samples: list[Sample],
-    specs: Mapping[str, ArraySpec],
-    optional: set[str],
-    position: Sequence[int] | np.ndarray,
-    index: Sequence[int] | np.ndarray,
-    bad: list[BadSample],
-) -> Batch:
-    """Stack `samples`, which match `specs`, to a batch. If a sample lacks an `optional` column, its row is zero."""
-    columns, present = {}, {}
-    for name, spec in specs.items():
-        block = np.zeros((len(samples), *spec.shape), spec.dtype)
-        for row, sample in enumerate(samples):
-            if name in sample:
-                block[row] = sample[name]
-        columns[name] = torch.from_numpy(block)
-        if name in optional:
-            present[name] = torch.tensor([name in sample for sample in samples], dtype=torch.bool)
-    position, index = np.asarray(position, np.int64), np.asarray(index, np.int64)
-    return Batch(columns, torch.from_numpy(position), torch.from_numpy(index), present, bad)
 
 
 def common_spec(name: str, arrays: list[np.ndarray]) -> ArraySpec:

@@ -112,15 +112,16 @@ class ShardSource(Source):
         self._shards = [IndexedShard(index.path, index.stamp, index.digest) for index in indexes]
         self._digested = [index.digests is not None for index in indexes]
         self.checked = sum(self._digested)
-        tables = [_locate(index, columns) for index in indexes]
-        present = [table["size"] >= 0 for table in tables]
-        filtering = [name not in extra for name in columns]
-        keep = [_kept(has[:, filtering], missing) for has in present]
+        table = np.concatenate([_locate(index, columns) for index in indexes])
+        present = table["size"] >= 0
+        filtering = present[:, [name not in extra for name in columns]]
+        keep = np.asarray(filtering.any(1) if missing == "mask" else filtering.all(1))
         self._check_columns(indexes, present, keep, missing, extra)
-        self._starts = [0, *itertools.accumulate(int(rows.sum()) for rows in keep)]
-        self.dropped = sum(len(rows) for rows in keep) - len(self)
-        self._table = np.concatenate([table[rows] for table, rows in zip(tables, keep, strict=True)])
-        self._keys = [index.keys[rows] for index, rows in zip(indexes, keep, strict=True)]
+        parts = np.split(keep, np.cumsum([len(index.keys) for index in indexes])[:-1])
+        self._starts = [0, *itertools.accumulate(int(rows.sum()) for rows in parts)]
+        self.dropped = len(keep) - len(self)
+        self._table = table[keep]
+        self._keys = [index.keys[rows] for index, rows in zip(indexes, parts, strict=True)]
         self._drop_columns([name for name in columns if name in extra and not self.has(name).any()])
         self._inside_json = {name for name, column in self.columns.items() if name in extra and is_inside_json(column)}
         self.fingerprint = _fingerprint(indexes, len(self))
@@ -134,28 +135,28 @@ class ShardSource(Source):
         self._table = np.delete(self._table, [list(self.columns).index(name) for name in names], axis=1)
         self.columns = {name: column for name, column in self.columns.items() if name not in names}
 
-    def _check_columns(self, indexes, present, keep, missing, extra) -> None:
+    def _check_columns(
+        self, indexes: list[Index], present: np.ndarray, keep: np.ndarray, missing: Missing, extra: Collection[str]
+    ) -> None:
         """Raise `DataError` if a column is in no sample, or in too few for `missing`, or no sample is kept."""
-        total = sum(len(index.keys) for index in indexes)
         wanted = {name: column for name, column in self.columns.items() if name not in extra}
         for name, column in wanted.items():
-            has = [rows[:, list(self.columns).index(name)] for rows in present]
-            count = sum(int(rows.sum()) for rows in has)
-            if not count:
+            has = present[:, list(self.columns).index(name)]
+            if not has.any():
                 raise DataError(
                     f"columns.{name}: no sample has the field {column.field!r}{_fields_hint(column, indexes)}"
                 )
-            if missing == "error" and count < total:
-                index, rows = next((index, rows) for index, rows in zip(indexes, has, strict=True) if not rows.all())
-                first = printable(_text(index.keys[np.argmin(rows)]))
+            if missing == "error" and not has.all():
+                row = int(np.argmin(has))  # the first that lacks it
+                key, path = next(itertools.islice(((key, x.path) for x in indexes for key in x.keys), row, None))
                 raise DataError(
-                    f"columns.{name}: {total - count} of {total} samples lack {column.field!r}, the first is {first} "
-                    f"in {index.path}; data.missing: drop leaves such samples out, mask keeps them"
+                    f"columns.{name}: {int((~has).sum())} of {len(has)} samples lack {column.field!r}, the first is "
+                    f"{printable(_text(key))} in {path}; data.missing: drop leaves such samples out, mask keeps them"
                 )
-        if not any(rows.any() for rows in keep):
+        if not keep.any():
             fields = ", ".join(column.field for column in wanted.values())
             where = ", ".join(str(path) for path in self.paths[:3])
-            raise DataError(f"none of {counted(total, 'sample')} in {where} has all of {fields}")
+            raise DataError(f"none of {counted(len(keep), 'sample')} in {where} has all of {fields}")
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -255,10 +256,6 @@ def _locate(index: Index, columns: dict[str, Column]) -> np.ndarray:
 def _spread(rows: np.ndarray, most: int) -> list[int]:
     """Return at most `most` of the rows, evenly from the first to the last."""
     return rows[np.unique(np.linspace(0, len(rows) - 1, most).astype(np.int64))].tolist()
-
-
-def _kept(has: np.ndarray, missing: Missing) -> np.ndarray:
-    return np.asarray(has.any(1) if missing == "mask" else has.all(1))
 
 
 def _fields_hint(column: Column, indexes: list[Index]) -> str:

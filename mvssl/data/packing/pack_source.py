@@ -6,8 +6,6 @@ out  DEST/train/000000.tar ..., DEST/val/..., each with names.tsv; DEST/classes.
 """
 
 import contextlib
-import errno
-import os
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +19,7 @@ from mvssl.data.packing.samples import LeftOut, PackInput, PackSplit
 from mvssl.data.packing.shard_writer import one_line, write_split
 from mvssl.data.shards.index_cache import index_shards
 from mvssl.errors import DataError, MvsslError, OutputError, RecipeError
-from mvssl.files import home_path, write_errors, written_beside
+from mvssl.files import home_path, put_new, write_errors, written_beside
 from mvssl.text import counted, printable
 
 _MOST_REASONS = 12  # on the screen, for files that were left out
@@ -98,13 +96,17 @@ def pack(
     opened = _open_input(source, None if root is None else home_path(root))
     parts = _hold_out(opened.splits, val, seed)
     _refuse_destination(destination, _split_source(source)[1])
-    with (
-        write_errors(destination, hint="; nothing was kept"),
-        written_beside(destination.absolute(), put=_put_new) as beside,
-    ):
-        with write_errors(destination, OutputError):
-            beside.mkdir(parents=True)
-        packed = _write(opened, parts, beside, destination, seed, per_shard, progress)
+    with write_errors(destination, hint="; nothing was kept"):
+        try:
+            with written_beside(destination.absolute(), put=put_new) as beside:
+                with write_errors(destination, OutputError):
+                    beside.mkdir(parents=True)
+                packed = _write(opened, parts, beside, destination, seed, per_shard, progress)
+        except FileExistsError:
+            raise OutputError(
+                f"{destination} was filled by another process in the meantime, perhaps from the same source. Its "
+                "content is kept, and what was packed here is not"
+            ) from None
     with contextlib.suppress(MvsslError):  # an index is made again when it is missing
         index_shards(sorted(destination.glob("*/*.tar")), progress, digests=True)
     return packed
@@ -174,19 +176,6 @@ def _refuse_destination(destination: Path, source: Path) -> None:
             raise OutputError(f"{destination} lies inside {source}, which is packed; pack to a folder elsewhere")
         if destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
             raise OutputError(f"{destination} exists and is not an empty folder; pack to a new one, or remove it")
-
-
-def _put_new(beside: Path, destination: Path) -> None:
-    """Rename a folder. Raise `OutputError` if another process has filled `destination` in the meantime."""
-    try:
-        os.rename(beside, destination)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        raise OutputError(
-            f"{destination} was filled by another process in the meantime, perhaps from the same source. Its content "
-            "is kept, and what was packed here is not"
-        ) from None
 
 
 def _write(

@@ -26,7 +26,7 @@ from mvssl.data.shards.index import MOST_FIELDS, Index, add_digests, find_gaps, 
 from mvssl.data.shards.shard_file import FileStamp, ShardFile, open_file_share, open_shard, stamp_shard
 from mvssl.data.shards.tar import BLOCK, Archive, padded
 from mvssl.errors import DataError, OutputError
-from mvssl.files import cache_folder, written_beside
+from mvssl.files import cache_folder, open_atomic
 from mvssl.process.progress import progress_bar
 
 _VERSION = 3
@@ -177,7 +177,7 @@ def write_index_file(file: Path, index: Index) -> bool:
     names = [*_ARRAYS] if index.digests is None else [*_ARRAYS, "digests"]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with written_beside(file) as beside, beside.open("wb") as opened:
+        with open_atomic(file) as opened:
             np.savez(opened, **{name: arrays[name] for name in names})
     except OSError:
         return False

@@ -76,26 +76,26 @@ def test_an_npz_bomb_is_refused_by_its_stated_size(monkeypatch):
         decode_field(column("npz"), "npz", file.getvalue())
 
 
-class Spy:
+class TouchesOnLoad:
     def __reduce__(self):
         return (Path.touch, (Path("executed"),))
 
 
 def test_pickles_are_never_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    objects, file = np.array([Spy()], object), io.BytesIO()
+    objects, file = np.array([TouchesOnLoad()], object), io.BytesIO()
     np.savez(file, x=objects)
     for field, data in [
         ("npy", npy(objects)),
         ("npz", file.getvalue()),
-        ("npy", pickle.dumps(Spy())),
-        ("json", pickle.dumps(Spy())),
+        ("npy", pickle.dumps(TouchesOnLoad())),
+        ("json", pickle.dumps(TouchesOnLoad())),
     ]:
         with pytest.raises(SampleError):
             decode_field(column(field), field, data)
     assert not (tmp_path / "executed").exists()
-    pickle.loads(pickle.dumps(Spy()))
-    assert (tmp_path / "executed").exists()  # the spy itself works
+    pickle.loads(pickle.dumps(TouchesOnLoad()))
+    assert (tmp_path / "executed").exists()  # the class itself works
 
 
 def test_nan_becomes_the_fill_value_and_infinity_is_bad():

@@ -23,7 +23,7 @@ def wav(rate: int = 8000, channels: int = 1, bits: int = 16, samples: int = 400)
     return b"RIFF" + (len(chunks) + 4).to_bytes(4, "little") + b"WAVE" + chunks
 
 
-def npy_that_says(shape: str, dtype: str = "<f4") -> bytes:
+def npy_with_header(shape: str, dtype: str = "<f4") -> bytes:
     header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".encode()
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64)
 
@@ -41,11 +41,11 @@ FIELDS = {
 
 ODD = {
     "npy": [
-        *(npy_that_says(f"({n},)") for n in NUMBERS),
-        *(npy_that_says(shape) for shape in ("(0, 2**9)", "()", "(-1, -64)", "(1.5,)", "(True,)", "None", "(" * 90)),
-        npy_that_says(f"({'9' * 5000},)"),
+        *(npy_with_header(f"({n},)") for n in NUMBERS),
+        *(npy_with_header(shape) for shape in ("(0, 2**9)", "()", "(-1, -64)", "(1.5,)", "(True,)", "None", "(" * 90)),
+        npy_with_header(f"({'9' * 5000},)"),
         *(
-            npy_that_says("(64,)", kind)
+            npy_with_header("(64,)", kind)
             for kind in ("O", "V0", "S0", "S1", "<U0", "c16", "M8[s]", "f2", "g", "|b1", "?")
         ),
         npy(np.zeros((0, 3))),

@@ -1,4 +1,4 @@
-"""Sound: every way of writing samples against other readers and writers, and files that are not whole."""
+"""Each way of writing sound against other readers and writers, and files that are cut or damaged."""
 
 import io
 import struct

@@ -28,8 +28,8 @@ def test_flat_folders_have_no_labels_and_keep_their_splits(tmp_path):
     packed = pack(str(folder_of(tmp_path / "set", shown)), tmp_path / "out")
     assert (packed.samples, packed.fields, packed.classes) == ({"train": 6, "val": 2}, {"jpg": 8}, None)
     (index,) = [scan_shard(path) for path in (tmp_path / "out/val").glob("*.tar")]
-    whole = (tmp_path / "out/val/000000.tar").read_bytes()
-    bodies = {whole[o : o + s] for o, s in zip(index.offsets[:, 0], index.sizes[:, 0], strict=True)}
+    intact = (tmp_path / "out/val/000000.tar").read_bytes()
+    bodies = {intact[o : o + s] for o, s in zip(index.offsets[:, 0], index.sizes[:, 0], strict=True)}
     assert bodies == {(tmp_path / f"set/val/{i}.jpg").read_bytes() for i in (6, 7)}
 
 

@@ -1,4 +1,4 @@
-"""What the arrays of an npz mean is read as people mean it, told, or asked about."""
+"""The arrays of an npz become fields, with a note for each guess, or are refused."""
 
 import zipfile
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_images_with_channels_last_are_turned_whatever_their_type(tmp_path, dtyp
 
 
 @pytest.mark.parametrize("shape", [(6, 3, 20, 3), (6, 32, 32, 13), (6, 1, 9, 3)])
-def test_shapes_that_could_be_either_are_refused_with_a_way_out(tmp_path, shape):
+def test_shapes_that_could_be_either_are_refused_with_advice(tmp_path, shape):
     with pytest.raises(DataError, match="channels_last: true"):
         pack(made(tmp_path, x=np.zeros(shape, np.float32)), tmp_path / "out")
 

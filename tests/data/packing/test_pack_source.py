@@ -93,10 +93,10 @@ def test_an_interrupted_pack_leaves_nothing(tmp_path, monkeypatch, raised, seen)
 def test_an_empty_destination_is_filled(tmp_path):
     (tmp_path / "out").mkdir()
     pack("digits", tmp_path / "out")
-    assert sorted(os.listdir(tmp_path / "out")) == ["classes.txt", "val"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["classes.txt", "train", "val"]
 
 
-class Spy:
+class TouchesOnLoad:
     def __reduce__(self):
         return (Path.touch, (Path("executed"),))
 
@@ -104,11 +104,11 @@ class Spy:
 def test_unusable_sources_are_refused_and_name_what_is_accepted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    np.savez(tmp_path / "objects.npz", x=np.array([Spy()], object))
+    np.savez(tmp_path / "objects.npz", x=np.array([TouchesOnLoad()], object))
     np.savez(tmp_path / "uneven.npz", x=np.zeros(3), y=np.zeros(4))
-    (tmp_path / "broken.npz").write_bytes(pickle.dumps(Spy()))
-    np.savez(tmp_path / "whole.npz", x=np.zeros((9, 30)))
-    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:-50])
+    (tmp_path / "broken.npz").write_bytes(pickle.dumps(TouchesOnLoad()))
+    np.savez(tmp_path / "intact.npz", x=np.zeros((9, 30)))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "intact.npz").read_bytes()[:-50])
     np.save(tmp_path / "array.npy", np.zeros(3))
     (tmp_path / "array.npy").rename(tmp_path / "array.npz")
     np.savez(tmp_path / "alike.npz", **{"a.b": np.zeros(3), "x": np.zeros(3), "A.B": np.zeros(3)})
@@ -178,9 +178,9 @@ def test_every_file_has_one_line_of_names_whatever_it_is_called(tmp_path):
     shown = {f"{name}/{name}.png": pixels(i) for i, name in enumerate(odd)}
     pack(str(folder_of(tmp_path / "set", shown)), tmp_path / "out", val=0)
     lines = (tmp_path / "out/train/names.tsv").read_text().splitlines()
-    told = {Path(line.split("\t")[1]).stem for line in lines}
-    assert told == {r"tab\there", r"line\nend", r"back\\slash", r"next\x85line", "grün", r"latin-\udcfc"}
-    assert sorted(told) == sorted((tmp_path / "out/classes.txt").read_text().splitlines())
+    listed = {Path(line.split("\t")[1]).stem for line in lines}
+    assert listed == {r"tab\there", r"line\nend", r"back\\slash", r"next\x85line", "grün", r"latin-\udcfc"}
+    assert sorted(listed) == sorted((tmp_path / "out/classes.txt").read_text().splitlines())
 
 
 def test_of_two_packs_at_once_one_is_kept_and_the_other_fails(tmp_path, monkeypatch):

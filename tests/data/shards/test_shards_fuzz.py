@@ -65,8 +65,8 @@ def test_an_index_of_random_bytes_is_rebuilt(tmp_path, bounds):
     (path,) = write_digits(tmp_path, [9])
     true = index_cache.load_index(path, digests=True)
     cache = index_cache.index_files(path)[0]
-    whole = cache.read_bytes()
-    for data in damaged(whole, 0):
+    intact = cache.read_bytes()
+    for data in damaged(intact, 0):
         cache.write_bytes(data)
         same(index_cache.load_index(path), true)
 

@@ -52,9 +52,9 @@ def test_members_are_those_of_tarfile_in_every_format(tmp_path, format):
 
 
 def test_every_cut_that_loses_a_byte_of_the_archive_is_found(shard, tmp_path):
-    whole, end, cut_file = shard.read_bytes(), end_of_members(shard) + 1024, tmp_path / "cut.tar"
-    for cut in range(0, len(whole), 97):
-        cut_file.write_bytes(whole[:cut])
+    intact, end, cut_file = shard.read_bytes(), end_of_members(shard) + 1024, tmp_path / "cut.tar"
+    for cut in range(0, len(intact), 97):
+        cut_file.write_bytes(intact[:cut])
         if cut >= end and cut % 512 == 0:  # only the padding behind a complete archive is gone
             assert len(read_members(cut_file)) == 40
         else:
@@ -145,9 +145,9 @@ def test_a_size_beyond_the_file_is_found_however_it_is_written(tmp_path):
 
 
 def test_a_tail_of_zeros_is_more_than_tar_writes(shard, tmp_path):
-    whole = bytearray(shard.read_bytes())
+    intact = bytearray(shard.read_bytes())
     for keep in (headers(shard)[20], 0):  # a power failure left the file's length, and zeros from some header on
-        lost = whole[:keep] + bytes(len(whole) - keep)
+        lost = intact[:keep] + bytes(len(intact) - keep)
         (tmp_path / "lost.tar").write_bytes(lost)
         with pytest.raises(DataError, match=r"lost\.tar .* bytes of zeros"):
             read_members(tmp_path / "lost.tar")
