@@ -20,7 +20,8 @@ from mvssl.evaluation import evaluate
 from mvssl.evaluation.results import comparison
 from mvssl.monitoring.check import read_checks
 from mvssl.recipe import load_recipe, parse_recipe, to_yaml
-from mvssl.recipe.yaml_text import override_all, parse_yaml
+from mvssl.recipe.loading import override_all
+from mvssl.recipe.yaml_text import parse_yaml
 from mvssl.reporting import report
 from mvssl.reporting.facts import read_facts
 from mvssl.runs import folder

@@ -12,10 +12,10 @@ from mvssl import train
 from mvssl.monitoring.mispairing import CHANCE, FADE, MispairingTracker, outscored_share, pairs_of
 from mvssl.objectives import AMDIM, CMC, MIB
 from mvssl.objectives.masks import same_sample
-from mvssl.recipe import View
+from mvssl.recipe import ViewConfig
 
 CPU = torch.device("cpu")
-TWO = {"a": View.model_validate({"from": "one"}), "b": View.model_validate({"from": "two"})}
+TWO = {"a": ViewConfig.model_validate({"from": "one"}), "b": ViewConfig.model_validate({"from": "two"})}
 FILE = MispairingTracker.file
 
 
@@ -27,9 +27,9 @@ def visit(tracker: MispairingTracker, index: list[int], *shares: list[float], ve
 
 def test_pairs_are_of_views_that_come_from_different_columns():
     views = {
-        "L": View.model_validate({"from": "image"}),
-        "ab": View.model_validate({"from": "image"}),
-        "depth": View.model_validate({"from": "depth", "count": 2}),
+        "L": ViewConfig.model_validate({"from": "image"}),
+        "ab": ViewConfig.model_validate({"from": "image"}),
+        "depth": ViewConfig.model_validate({"from": "depth", "count": 2}),
     }
     assert pairs_of(views) == {
         ("L", "depth_0"): "L-depth",
@@ -146,7 +146,7 @@ def test_an_observer_sees_the_pairs_and_leaves_the_loss_unchanged(made):
     encoded = {view: features(5) for view in widths}
     plain, _ = objective(encoded, context(5))
     columns = {"a": "one", "b": "two", "c": "one"}
-    views = {name: View.model_validate({"from": column}) for name, column in columns.items()}
+    views = {name: ViewConfig.model_validate({"from": column}) for name, column in columns.items()}
     observer = MispairingTracker(views, 5, CPU)
     observed, _ = objective(encoded, replace(context(5), observer=observer))
     assert torch.equal(plain, observed)

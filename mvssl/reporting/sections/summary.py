@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from mvssl.data import pattern_list
 from mvssl.process.signals import CODES
-from mvssl.recipe import Objective
+from mvssl.recipe import ObjectiveConfig
 from mvssl.reporting.content import Block, Terms, short
 from mvssl.reporting.facts import Facts
 from mvssl.reporting.inputs import Inputs
@@ -108,7 +108,7 @@ def describe_duration(seconds: float) -> str:
     return f"{h} h {m} min" if h else f"{m} min {s} s" if m else f"{s} s"
 
 
-def _describe_objective(objective: Objective) -> str:
+def _describe_objective(objective: ObjectiveConfig) -> str:
     weight = [f"weight {objective.weight:g}"] if objective.weight != 1 else []
     options = [f"{key} {value}" for key, value in objective.options.items() if isinstance(value, str | int | float)]
     return f"{objective.name} ({', '.join(weight + options)})" if weight + options else objective.name
