@@ -26,7 +26,7 @@ from mvssl.evaluation.features.extraction import LESS, Collected, collect
 from mvssl.evaluation.features.layers import LABELS, EncoderUnderTest, FeatureSpec, compute_features, describe_features
 from mvssl.evaluation.features.splits import Patterns, open_labelled, refuse_pictures
 from mvssl.evaluation.subject import OVERRIDES, Subject, encoders_under_test, open_subject, origin
-from mvssl.recipe import Recipe, View
+from mvssl.recipe import Recipe, ViewConfig
 from mvssl.recipe.messages import nearest
 from mvssl.runs.load import LoadedRun
 from mvssl.runs.versions import versions
@@ -90,7 +90,7 @@ def embed(
     return Embedded(out, len(table), table.widths, table.dtype.name, label, collected.computed, about)
 
 
-def _view_tables(known: Mapping[str, View], views: Iterable[str] | None) -> dict[str, View]:
+def _view_tables(known: Mapping[str, ViewConfig], views: Iterable[str] | None) -> dict[str, ViewConfig]:
     """Return the tables of the views to embed, without `geometry`, because no crop is drawn. Raise `RecipeError`."""
     tables = {}
     for name in views or known:
@@ -100,7 +100,7 @@ def _view_tables(known: Mapping[str, View], views: Iterable[str] | None) -> dict
     return tables
 
 
-def _open_source(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> ShardSource:
+def _open_source(recipe: Recipe, tables: Mapping[str, ViewConfig], patterns: list[str]) -> ShardSource:
     """Return the samples with the columns that the views need, and with labels if there are any."""
     needed = {table.source for table in tables.values()}
     columns = {name: column for name, column in recipe.data.columns.items() if name in needed}
@@ -113,7 +113,7 @@ def _collect(
     subject: Subject,
     encoder: EncoderUnderTest,
     layer: str,
-    tables: Mapping[str, View],
+    tables: Mapping[str, ViewConfig],
     source: ShardSource,
     device: torch.device,
     batch_size: int,

@@ -17,7 +17,7 @@ from mvssl.encoders import Encoder
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.subject import Subject
 from mvssl.model import MultiView
-from mvssl.recipe import Recipe, View
+from mvssl.recipe import Recipe, ViewConfig
 from mvssl.recipe import schema as recipes
 from mvssl.recipe.messages import nearest
 from mvssl.runs.load import CHOSEN_BY
@@ -32,7 +32,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Source(NamedTuple):
     """One network with its weights."""
 
-    table: recipes.Encoder  # builds the network and names its start weights
+    table: recipes.EncoderConfig  # builds the network and names its start weights
     views: list[str]  # the views that it was trained on; empty if they are not known
     channels: int | None = None  # of its input
     normalize: dict[str, list[float]] | None = None  # statistics of the first of its views
@@ -61,7 +61,7 @@ def open_timm(given: str, recipe: Recipe, weights: str | None = None, only: Iter
     """
     name = given.removeprefix(TIMM)
     pretrained = weights == "pretrained"
-    table = recipes.Encoder(name=name, pretrained=pretrained, init_from=None if pretrained else weights)
+    table = recipes.EncoderConfig(name=name, pretrained=pretrained, init_from=None if pretrained else weights)
     known = timm.models.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name.split(".")[0]) else None
     own = {"mean": list(known.mean), "std": list(known.std)} if pretrained and known else None
     facts = {"kind": "timm", "architecture": name, "weights": weights}
@@ -83,7 +83,7 @@ def _read_folder(folder: Path) -> Source:
             raise TypeError(name)
         ours, size = config.get("mvssl", {}), about.get("input_size")
         numbers = {key: [float(x) for x in about[key]] for key in ("mean", "std") if key in about} if ours else {}
-        table = recipes.Encoder(name=name, options=dict(config.get("model_args", {})), init_from=str(folder))
+        table = recipes.EncoderConfig(name=name, options=dict(config.get("model_args", {})), init_from=str(folder))
         views, channels = list(ours.get("views", {})), size and int(size[0])
         return Source(table, views, channels, numbers or None, ours.get("step"), ours.get("checkpoint"))
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
@@ -127,7 +127,7 @@ def _subject(
     return Subject(name, resolved, views, build(True), facts, lambda: build(False), trained=trained)
 
 
-def _select_views(recipe: Recipe, only: Iterable[str] | None) -> dict[str, View]:
+def _select_views(recipe: Recipe, only: Iterable[str] | None) -> dict[str, ViewConfig]:
     """Return the views to measure, each drawn once: all draws of a view are equal without augmentation."""
     wanted = [view for view in only or recipe.views if view != "all"] or list(recipe.views)
     for view in wanted:

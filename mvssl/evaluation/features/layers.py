@@ -24,7 +24,7 @@ from mvssl.errors import RecipeError
 from mvssl.evaluation.features.labelled import flatten
 from mvssl.model import MultiView
 from mvssl.objectives import Objective
-from mvssl.recipe import View
+from mvssl.recipe import ViewConfig
 from mvssl.recipe.naming import first_drawn
 from mvssl.runs.versions import versions
 from mvssl.text import split_names
@@ -143,7 +143,7 @@ def _labels(batch: Batch) -> dict[str, Tensor]:
 
 
 def describe_features(
-    spec: FeatureSpec, source: ShardSource, tables: Mapping[str, View], device: torch.device, precision: str
+    spec: FeatureSpec, source: ShardSource, tables: Mapping[str, ViewConfig], device: torch.device, precision: str
 ) -> dict[str, Any]:
     """Return as JSON everything that decides the values of the arrays. `tables` are the recipe's views by name."""
     data = {
@@ -179,7 +179,7 @@ def digest_weights(model: MultiView, objective: str = "") -> str:
     return digest.hexdigest()
 
 
-def _clean_table(table: View) -> dict[str, Any]:
+def _clean_table(table: ViewConfig) -> dict[str, Any]:
     """Return the keys of a view that may decide its values without augmentation."""
     return table.model_dump(mode="json", exclude={"count", "geometry"})
 

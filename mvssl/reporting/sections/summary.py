@@ -6,13 +6,13 @@ from datetime import timedelta
 
 from mvssl.data import pattern_list
 from mvssl.process.signals import CODES
-from mvssl.recipe import Objective
+from mvssl.recipe import ObjectiveConfig
 from mvssl.reporting.content import Block, Terms, short
 from mvssl.reporting.facts import Facts
 from mvssl.reporting.inputs import Inputs
 from mvssl.reporting.samples import EncodedSamples
 from mvssl.reporting.sections.probes import describe_best
-from mvssl.runs.exit_record import parse_exit
+from mvssl.runs.exit_record import ExitRecord
 from mvssl.runs.metric_series import Series
 from mvssl.text import counted
 
@@ -64,7 +64,7 @@ def _describe_held_out(loss: Series) -> str:
 
 def describe_state(facts: Facts) -> str:
     """Return whether the run is finished, stopped, failed, killed, or still in training."""
-    record = parse_exit(facts.exit)
+    record = ExitRecord.parse(facts.exit)
     if record is None:
         if not math.isfinite(facts.age):
             return "no step has been logged yet"
@@ -108,7 +108,7 @@ def describe_duration(seconds: float) -> str:
     return f"{h} h {m} min" if h else f"{m} min {s} s" if m else f"{s} s"
 
 
-def _describe_objective(objective: Objective) -> str:
+def _describe_objective(objective: ObjectiveConfig) -> str:
     weight = [f"weight {objective.weight:g}"] if objective.weight != 1 else []
     options = [f"{key} {value}" for key, value in objective.options.items() if isinstance(value, str | int | float)]
     return f"{objective.name} ({', '.join(weight + options)})" if weight + options else objective.name
