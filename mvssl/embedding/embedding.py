@@ -20,7 +20,7 @@ from mvssl.distributed.devices import arithmetic, enough_memory
 from mvssl.embedding.formats import choose_format
 from mvssl.embedding.place import check_new, renamed_at_end
 from mvssl.embedding.summary import Embedded
-from mvssl.embedding.table import LABEL, Table
+from mvssl.embedding.table import LABEL, EmbeddingTable
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features.extraction import LESS, Collected, collect
 from mvssl.evaluation.features.layers import LABELS, EncoderUnderTest, FeatureSpec, compute_features, describe_features
@@ -82,7 +82,7 @@ def embed(
     collected = _collect(subject, encoder, layer, tables, source, device, batch_size)
     if collected is None:
         return None
-    table = Table(source, {view: one.source for view, one in tables.items()}, *collected.entries, half=half)
+    table = EmbeddingTable(source, {view: one.source for view, one in tables.items()}, *collected.entries, half=half)
     about = _describe(subject, encoder, layer, table, patterns)
     with renamed_at_end(out) as beside:
         chosen.write(table, beside, about)
@@ -135,7 +135,7 @@ def _collect(
 
 
 def _describe(
-    subject: Subject, encoder: EncoderUnderTest, layer: str, table: Table, patterns: list[str]
+    subject: Subject, encoder: EncoderUnderTest, layer: str, table: EmbeddingTable, patterns: list[str]
 ) -> dict[str, Any]:
     """Return the metadata of an embedding: the subject, the views, the data, and the samples that were left out."""
     source, root, first = table.source, subject.recipe.data.folder, None

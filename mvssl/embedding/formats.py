@@ -1,6 +1,6 @@
 """Write a table as npz, parquet or shards, block by block. Equal tables give equal bytes.
 
-in   a `Table`, a path that does not exist yet, metadata of the table (JSON)
+in   a `EmbeddingTable`, a path that does not exist yet, metadata of the table (JSON)
 out  FILE.npz      key [n], shard int32 [n] into shards [s], label [n] or [n, c], VIEW [n, d], about (JSON text)
      FILE.parquet  columns key, shard, label, VIEW (lists); about in the schema's metadata as `mvssl`
      FOLDER        a tar for each shard of the source, with VIEW.npy and cls (or label.npy) of each sample; about.json
@@ -20,12 +20,12 @@ import numpy as np
 
 from mvssl.data.decoding.arrays import npy_bytes
 from mvssl.data.shards.tar import LONGEST_NAME
-from mvssl.embedding.table import LABEL, Table
+from mvssl.embedding.table import LABEL, EmbeddingTable
 from mvssl.errors import DataError, RecipeError
 from mvssl.process.progress import progress_bar
 
 OWN = ("key", "shard", "shards", LABEL, "about")  # names in a file that views must not have
-Write = Callable[[Table, Path, dict[str, Any]], None]
+Write = Callable[[EmbeddingTable, Path, dict[str, Any]], None]
 
 
 class Format(NamedTuple):
@@ -57,7 +57,7 @@ def choose_format(out: Path, views: Collection[str]) -> Format:
     return FORMATS[out.suffix]
 
 
-def write_npz(table: Table, out: Path, about: dict[str, Any]) -> None:
+def write_npz(table: EmbeddingTable, out: Path, about: dict[str, Any]) -> None:
     """Write a file as numpy.savez does, without compression, array by array."""
     blocks = list(table.blocks())
     keys = np.dtype(f"<U{max(len(key) for block in blocks for key in table.keys(block))}")
@@ -79,7 +79,7 @@ def write_npz(table: Table, out: Path, about: dict[str, Any]) -> None:
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), npy_bytes(np.array(value)))
 
 
-def write_parquet(table: Table, out: Path, about: dict[str, Any]) -> None:
+def write_parquet(table: EmbeddingTable, out: Path, about: dict[str, Any]) -> None:
     """Write a parquet file with a row group for each block; missing values are null."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -112,7 +112,7 @@ def write_parquet(table: Table, out: Path, about: dict[str, Any]) -> None:
             writer.write_batch(pa.record_batch(arrays, schema=schema), row_group_size=len(arrays[0]))
 
 
-def write_shards(table: Table, out: Path, about: dict[str, Any]) -> None:
+def write_shards(table: EmbeddingTable, out: Path, about: dict[str, Any]) -> None:
     """Write a tar for each shard of the source, with a field for each value that a sample has."""
     out.mkdir()
     (out / "about.json").write_text(json.dumps(about, indent=1))
@@ -127,14 +127,14 @@ def write_shards(table: Table, out: Path, about: dict[str, Any]) -> None:
                 archive.addfile(member, io.BytesIO(content))
 
 
-def _file_names(table: Table) -> list[str]:
+def _file_names(table: EmbeddingTable) -> list[str]:
     """Return the file names of the source's shards, or numbers if two shards share a name."""
     names = [path.name for path in table.source.paths]
     usable = len({name.lower() for name in names}) == len(names) and all(name.endswith(".tar") for name in names)
     return names if usable else [f"{number:06d}.tar" for number in range(len(names))]
 
 
-def _read_members(table: Table, block: slice) -> Iterator[tuple[int, str, bytes]]:
+def _read_members(table: EmbeddingTable, block: slice) -> Iterator[tuple[int, str, bytes]]:
     """Yield shard, name and content of each field of each row. Raise `DataError` if shards do not accept the name."""
     fields = {f"{view}.npy": table.read(view, block) for view in table.widths}
     if label := table.columns.get(LABEL):

@@ -1,7 +1,7 @@
 """The rows of an embedding, for all formats: one for each usable sample, in the order of the shards.
 
 in   the collected features and labels, mapped from the cache, and their source
-out  a `Table` that is read block by block, so that it may be larger than memory
+out  a `EmbeddingTable` that is read block by block, so that it may be larger than memory
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ BLOCK = 1 << 26  # bytes of features that are in memory at once
 LABEL = "label"
 
 
-class Column(NamedTuple):
+class EmbeddingColumn(NamedTuple):
     """A column of the table: the label, or the features of a view."""
 
     array: np.ndarray  # a value for each sample of the source, mapped from the cache
@@ -30,7 +30,7 @@ class Column(NamedTuple):
         return self.array.shape[1:]
 
 
-class Table:
+class EmbeddingTable:
     """The rows of an embedding. `views` maps each view to the column of `source` that it is made from.
 
     Features are [d] in float32, or float16 with `half`. Labels, if there are any, are numbers or [c], int64 or float32.
@@ -42,16 +42,18 @@ class Table:
         self.source = source
         self.rows = np.intersect1d(features.rows.numpy(), labels.rows.numpy())
         self.dtype = np.dtype(np.float16 if half else np.float32)
-        self.columns: dict[str, Column] = {}
+        self.columns: dict[str, EmbeddingColumn] = {}
         if LABEL in labels.arrays:
             array = labels.arrays[LABEL].numpy()
             present = source.has(LABEL)[self.rows]
             if "labelled" in labels.arrays:  # a label in a json field may be missing although the field is there
                 present = labels.arrays["labelled"].numpy()[self.rows] > 0
             dtype = np.dtype(np.float32 if array.dtype.kind == "f" else np.int64)
-            self.columns[LABEL] = Column(array, dtype, present)
+            self.columns[LABEL] = EmbeddingColumn(array, dtype, present)
         for view, column in views.items():
-            self.columns[view] = Column(features.arrays[view].numpy(), self.dtype, source.has(column)[self.rows])
+            self.columns[view] = EmbeddingColumn(
+                features.arrays[view].numpy(), self.dtype, source.has(column)[self.rows]
+            )
         self.widths = {view: self.columns[view].shape[0] for view in views}
         self._shard_numbers = {str(path): number for number, path in enumerate(source.paths)}
 

@@ -1,7 +1,7 @@
 """What a run's metrics show: its bounds beside their ceilings, and the information plane.
 
 in   the metrics of a run, finished or still in training
-out  `Bound` and `Plane` for each pair of views and objective; curves.png and plane.png
+out  `BoundSeries` and `Plane` for each pair of views and objective; curves.png and plane.png
 """
 
 import math
@@ -20,7 +20,7 @@ WIDTH, HEIGHT = 3.4, 2.6  # inches of one chart
 COLUMNS = 4
 
 
-class Bound(NamedTuple):
+class BoundSeries(NamedTuple):
     """A lower bound on mutual information in nats and its ceiling, the log of the number of candidates."""
 
     subject: str  # a pair of views and perhaps a scale, after the objective's label if there are several
@@ -51,14 +51,14 @@ def parse_names(metrics: Metrics) -> dict[MetricName, Series]:
     return {MetricName.parse(key, terms): series for key, series in metrics.items()}
 
 
-def find_bounds(metrics: Metrics) -> list[Bound]:
+def find_bound_series(metrics: Metrics) -> list[BoundSeries]:
     """Return the bounds of a run in the order of metrics.jsonl."""
     subjects: dict[str, dict[tuple[str, bool], Series]] = {}
     for name, series in parse_names(metrics).items():
         if name.quantity in ("bound", "ceiling"):
             subjects.setdefault(name.subject or "all views", {})[name.quantity, name.held_out] = series
     return [
-        Bound(
+        BoundSeries(
             subject,
             *(of.get(kind) for kind in (("bound", False), ("bound", True), ("ceiling", False), ("ceiling", True))),
         )
@@ -92,7 +92,7 @@ def draw_curves(metrics: Metrics) -> Figure | None:
     """Draw the loss and each bound in nats: training, held out, and its ceiling. None without any of them."""
     loss = [("training", "loss"), ("held out", "val/loss")]
     lines = [Line(label, metrics[key], "solid", k) for k, (label, key) in enumerate(loss) if key in metrics]
-    charts = [Chart("loss", lines)] * bool(lines) + [bound.chart() for bound in find_bounds(metrics)]
+    charts = [Chart("loss", lines)] * bool(lines) + [bound.chart() for bound in find_bound_series(metrics)]
     if not charts:
         return None
     columns, rows = min(COLUMNS, len(charts)), math.ceil(len(charts) / COLUMNS)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from matplotlib import colormaps
 from torch import Tensor
 
@@ -18,6 +19,7 @@ MEASURED = {"depth", "disparity", "range", "height", "dem", "ir", "nir", "swir",
 # names of red, green and blue: as words, on Sentinel-2, on Landsat 8 and 9 (whose blue is B2)
 PRIMARY = (("red", "b04", "b4", "r"), ("green", "b03", "b3", "g"), ("blue", "b02", "b2", "b"))
 MAX_VALUES = 1_000_000  # values that a percentile is computed from
+TINT = 0.55  # share of a colour that is laid over a gray image
 
 
 def is_measured(column: Tensor, *names: str) -> bool:
@@ -46,6 +48,12 @@ def map_colours(x: Tensor, colour_map: str) -> Tensor:
     """Return numbers [n, h, w] in [0, 1] as RGB [n, 3, h, w] of one of matplotlib's colour maps."""
     table = torch.tensor(colormaps[colour_map].resampled(256)(range(256)), dtype=torch.float32)[:, :3]
     return table[(x * 255).round().long()].permute(0, 3, 1, 2)
+
+
+def tint(pixels: Tensor, colours: Tensor) -> Tensor:
+    """Return images [n, 3, h, w] in gray under the colours [n, 3, h', w'] of their places, all in [0, 1]."""
+    gray = pixels.mean(dim=1, keepdim=True)
+    return TINT * F.interpolate(colours, size=pixels.shape[2:], mode="nearest") + (1 - TINT) * gray
 
 
 def fits_pixels(x: Tensor) -> bool:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -23,7 +22,7 @@ from torch import Tensor
 from mvssl.data import Batch, loader, open_shards
 from mvssl.distributed.devices import enough_memory
 from mvssl.errors import RecipeError
-from mvssl.figures.pixels import is_measured, rgb_pixels
+from mvssl.figures.pixels import is_measured, rgb_pixels, tint
 from mvssl.files import PICTURE, check_output, write_picture
 from mvssl.objectives import Objective
 from mvssl.recipe.naming import first_drawn
@@ -31,7 +30,6 @@ from mvssl.runs.load import LoadedRun
 from mvssl.views import build_matching_views
 
 BATCH_SIZE = 64  # images that are each other's negatives
-TINT = 0.55  # share of a component's colour; the rest is the image in gray
 CELL = 1.5  # inches
 
 
@@ -62,14 +60,8 @@ def draw_segments(run: LoadedRun, out: Path, *, samples: int = 8, data: list[str
 
 def count_used(components: Tensor, count: int) -> float:
     """Return the number of components in use: e to the entropy of their shares of all places."""
-    return torch.special.entr(_measure_shares(components, count)).sum().exp().item()
-
-
-def tint_places(pixels: Tensor, components: Tensor, palette: Tensor) -> Tensor:
-    """Return images [n, 3, h, w] in gray under the colours of the components [n, h', w'] of their places."""
-    gray = pixels.mean(dim=1, keepdim=True)
-    colours = F.interpolate(palette[components].movedim(-1, 1), size=pixels.shape[2:], mode="nearest")
-    return TINT * colours + (1 - TINT) * gray
+    shares = components.flatten().bincount(minlength=count) / components.numel()
+    return torch.special.entr(shares).sum().exp().item()
 
 
 def _describe_map(view: str, level: str, q: Tensor) -> str:
@@ -79,10 +71,6 @@ def _describe_map(view: str, level: str, q: Tensor) -> str:
         f"{view}, {level} {places}: {count_used(q.argmax(dim=1), count):.1f} of {count} components in use; "
         f"their posterior has {entropy:.2f} nats of entropy, at most {math.log(count):.2f}"
     )
-
-
-def _measure_shares(components: Tensor, count: int) -> Tensor:
-    return components.flatten().bincount(minlength=count) / components.numel()
 
 
 def _find_mixture(run: LoadedRun) -> Objective:
@@ -130,7 +118,7 @@ def _draw_figure(views: list[SegmentedView], rows: int) -> Figure:
         columns.append((view, pixels))
         for level, q in posteriors.items():
             title = f"{view}, {level}\n{'x'.join(map(str, q.shape[2:]))} places"
-            columns.append((title, tint_places(pixels, q.argmax(dim=1), palette)))
+            columns.append((title, tint(pixels, palette[q.argmax(dim=1)].movedim(-1, 1))))
     layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
     widths = [max(0.5, min(3.0, x.shape[3] / x.shape[2])) for _, x in columns]
     figure = Figure(figsize=(CELL * sum(widths) + 0.2, CELL * rows + 0.9), layout=layout, dpi=110)
@@ -140,9 +128,8 @@ def _draw_figure(views: list[SegmentedView], rows: int) -> Figure:
         for row in range(rows):
             axes[row, place].imshow(x[row].permute(1, 2, 0).numpy(), interpolation="nearest")
             axes[row, place].axis("off")
-    shares = _measure_shares(
-        torch.cat([q.argmax(1).flatten() for one in views for q in one.posteriors.values()]), count
-    )
+    places = torch.cat([q.argmax(dim=1).flatten() for one in views for q in one.posteriors.values()])
+    shares = places.bincount(minlength=count) / len(places)
     handles = [Patch(color=tuple(colour.tolist()), label=f"{j}: {shares[j]:.0%}") for j, colour in enumerate(palette)]  # pyright: ignore
     fit = max(1, int(CELL * sum(widths) / 0.95))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(count, fit), fontsize=7, frameon=False)

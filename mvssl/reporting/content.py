@@ -12,7 +12,7 @@ from mvssl.figures.charts import Chart, Plane, Style, chart_svg, plane_svg
 from mvssl.text import counted
 
 
-class Text(NamedTuple):
+class Paragraph(NamedTuple):
     """A paragraph, a heading or code; `style` is a tag, or classes of the style sheet for a paragraph."""
 
     text: str
@@ -48,7 +48,7 @@ class Key(NamedTuple):
     colour: int
 
 
-class Label(NamedTuple):
+class PlacedName(NamedTuple):
     """A name at a place of a drawing, in per cent from its left and top edge."""
 
     text: str
@@ -66,7 +66,7 @@ class Drawing(NamedTuple):
     description: str
     legend: list[Key]
     note: str = ""
-    labels: list[Label] = []  # noqa: RUF012 never changed
+    labels: list[PlacedName] = []  # noqa: RUF012 never changed
 
 
 class Drawings(NamedTuple):
@@ -101,25 +101,25 @@ class Grid(NamedTuple):
     title: str = ""
 
 
-class Figure(NamedTuple):
+class Gallery(NamedTuple):
     title: str
     text: str
     grids: list[Grid]
 
 
-class Figures(NamedTuple):
-    figures: list[Figure]
+class Galleries(NamedTuple):
+    galleries: list[Gallery]
     narrow: bool = False
 
 
-class Table(NamedTuple):
+class TextTable(NamedTuple):
     """Rows of cells: text, a share from 0 to 1 that is drawn as a meter, or None for an empty cell."""
 
     columns: list[str]
     rows: list[list[str | float | None]]
 
 
-class Number(NamedTuple):
+class ProbeNumber(NamedTuple):
     """A measured value. Its error is separate, so that it can move below the value on a narrow screen."""
 
     value: str
@@ -131,7 +131,7 @@ class ProbeRows(NamedTuple):
     """Rows of probes, each a name and its numbers, under the view and layer that they are of."""
 
     columns: list[str]
-    places: list[tuple[str, list[tuple[str, list[Number | None]]]]]
+    places: list[tuple[str, list[tuple[str, list[ProbeNumber | None]]]]]
 
 
 class ProbeTable(NamedTuple):
@@ -152,7 +152,7 @@ class Folded(NamedTuple):
     unfolded: bool = False
 
 
-Block = Text | Terms | Items | Drawings | Picture | Figures | Table | ProbeTable | Folded
+Block = Paragraph | Terms | Items | Drawings | Picture | Galleries | TextTable | ProbeTable | Folded
 
 
 class Section(NamedTuple):

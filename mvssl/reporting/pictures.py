@@ -8,6 +8,7 @@ import base64
 import io
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -16,13 +17,13 @@ from torch import Tensor
 
 from mvssl.data import Batch
 from mvssl.figures.panels import Panel, view_panel
+from mvssl.figures.pixels import tint
 from mvssl.reporting.content import Picture
 from mvssl.views import ViewSet
 
 LARGEST = 112  # pixels of the longer side of an image; its place on the page is not larger
 SMALL = 48  # pixels of the longer side up to which every pixel is kept
 DRAWN = 132  # pixels of both sides of a drawing, such as lines of a signal
-TINT = 0.55  # share of a colour laid over a gray picture
 Pixels = np.ndarray  # uint8 [h, w, 3 or 4]
 
 
@@ -34,8 +35,7 @@ def view_pixels(views: ViewSet, name: str, x: Tensor, batch: Batch) -> list[Pixe
 def panel_pixels(panel: Panel, count: int) -> list[Pixels]:
     """Return the first `count` rows of a panel; images as they are, everything else as matplotlib draws it."""
     if panel.pixels is not None and panel.present is None:
-        x = _shrink(panel.pixels[:count])
-        return list((x.nan_to_num(0.0).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy())
+        return _to_bytes(_shrink(panel.pixels[:count]).nan_to_num(0.0).clamp(0, 1))
     figure = Figure(figsize=(count, 1), dpi=DRAWN, facecolor="none")
     for row in range(count):
         axes = figure.add_axes((row / count, 0, 1 / count, 1), facecolor="none")
@@ -78,9 +78,13 @@ def _encode(image: Image.Image, *, colours: int | None = None, lossless: bool = 
 def tint_pixels(pixels: Pixels, colours: Tensor) -> Pixels:
     """Return a picture in gray under colours [3, h', w'] in [0, 1]; a small one is enlarged so that places show."""
     times = -(-SMALL // max(pixels.shape[:2]))
-    gray = pixels[..., :3].mean(axis=2).repeat(times, 0).repeat(times, 1) / 255
-    laid = F.interpolate(colours[None], gray.shape, mode="nearest")[0].permute(1, 2, 0).numpy()
-    return ((TINT * laid + (1 - TINT) * gray[..., None]) * 255).round().astype(np.uint8)
+    enlarged = torch.from_numpy(pixels[..., :3].repeat(times, 0).repeat(times, 1) / 255).movedim(2, 0)
+    return _to_bytes(tint(enlarged[None], colours[None].double()))[0]
+
+
+def _to_bytes(x: Tensor) -> list[Pixels]:
+    """Return images [n, 3, h, w] in [0, 1] one by one."""
+    return list((x * 255).round().byte().permute(0, 2, 3, 1).numpy())
 
 
 def _shrink(x: Tensor) -> Tensor:

@@ -22,6 +22,10 @@ def loaded(tmp_path):
     return paired_runs.make_run(tmp_path / "data", tmp_path / "run")
 
 
+def blocks_of_seven(rows):
+    return (slice(i, min(i + 7, 40)) for i in range(0, 40, 7))
+
+
 def whole(out):
     """The bytes of a file, or of all files of a folder."""
     files = sorted(out.iterdir()) if out.is_dir() else [out]
@@ -31,14 +35,14 @@ def whole(out):
 @pytest.mark.parametrize("name", ["a.npz", "a"])
 def test_several_blocks_give_the_bytes_of_a_single_block(loaded, tmp_path, monkeypatch, name):
     embed(loaded, tmp_path / "once" / name)
-    monkeypatch.setattr(table.Table, "blocks", lambda rows: (slice(i, min(i + 7, 40)) for i in range(0, 40, 7)))
+    monkeypatch.setattr(table.EmbeddingTable, "blocks", blocks_of_seven)
     embed(loaded, tmp_path / "pieces" / name)
     assert list(whole(tmp_path / "once" / name).values()) == list(whole(tmp_path / "pieces" / name).values())
 
 
 def test_a_parquet_of_many_row_groups_holds_the_same_table(loaded, tmp_path, monkeypatch):
     embed(loaded, tmp_path / "once.parquet")
-    monkeypatch.setattr(table.Table, "blocks", lambda rows: (slice(i, min(i + 7, 40)) for i in range(0, 40, 7)))
+    monkeypatch.setattr(table.EmbeddingTable, "blocks", blocks_of_seven)
     embed(loaded, tmp_path / "pieces.parquet")
     assert parquet.ParquetFile(tmp_path / "pieces.parquet").metadata.num_row_groups == 6
     one, other = (parquet.read_table(tmp_path / f"{name}.parquet") for name in ("once", "pieces"))
@@ -48,7 +52,7 @@ def test_a_parquet_of_many_row_groups_holds_the_same_table(loaded, tmp_path, mon
 
 
 def test_blocks_fit_into_memory_for_any_width():
-    rows = table.Table.__new__(table.Table)
+    rows = table.EmbeddingTable.__new__(table.EmbeddingTable)
     rows.rows, rows.widths = np.arange(10_000_000), {"a": 2048, "b": 6144}
     blocks = list(rows.blocks())
     assert sum(block.stop - block.start for block in blocks) == 10_000_000
@@ -58,7 +62,7 @@ def test_blocks_fit_into_memory_for_any_width():
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_a_write_that_stops_half_way_leaves_nothing(loaded, tmp_path, monkeypatch, name, error):
-    real, calls = table.Table.read, []
+    real, calls = table.EmbeddingTable.read, []
 
     def stopping(self, view, block):
         calls.append(view)
@@ -67,7 +71,7 @@ def test_a_write_that_stops_half_way_leaves_nothing(loaded, tmp_path, monkeypatc
         return real(self, view, block)
 
     (tmp_path / "out").mkdir()
-    monkeypatch.setattr(table.Table, "read", stopping)
+    monkeypatch.setattr(table.EmbeddingTable, "read", stopping)
     with pytest.raises(StorageError if isinstance(error, OSError) else KeyboardInterrupt) as raised:
         embed(loaded, tmp_path / "out" / name)
     assert list((tmp_path / "out").iterdir()) == []

@@ -4,14 +4,11 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from mvssl.errors import OutputError
 from mvssl.figures.contact_sheet import CELL, draw_contact_sheet
-from mvssl.figures.panels import draw_as_panel, grid_width
-from mvssl.figures.pixels import find_rgb_bands, is_measured, rgb_pixels
 from mvssl.files import write_picture
 from mvssl.recipe import ViewConfig
 from mvssl.views import ImageView, build_views
@@ -92,33 +89,6 @@ def test_lightness_is_shown_in_gray_and_chroma_at_one_lightness():
     torch.testing.assert_close(luma, torch.full_like(luma, 0.6), atol=5e-3, rtol=0)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 13])
-def test_any_number_of_bands_becomes_a_picture(channels):
-    shown = rgb_pixels(1000 * torch.randn(2, channels, 8, 8))
-    assert shown.shape == (2, 3, 8, 8)
-    assert shown.min() >= 0
-    assert shown.max() <= 1
-
-
-def test_one_band_is_gray_unless_it_was_measured():
-    x = torch.rand(2, 1, 8, 8)
-    gray, mapped = rgb_pixels(x), rgb_pixels(x, measured=True)
-    assert torch.equal(gray, x.expand(-1, 3, -1, -1))
-    assert not torch.allclose(mapped[:, 0], mapped[:, 2], atol=0.1)
-    assert is_measured(x, "a")
-    assert is_measured(torch.zeros(1, dtype=torch.uint8), "depth_png")
-    assert not is_measured(torch.zeros(1, dtype=torch.uint8), "orange", "deeper", "air")
-
-
-def test_a_false_colour_takes_red_green_and_blue_by_name():
-    sentinel = ["B01", "B02", "B03", "B04", "B08"]
-    assert find_rgb_bands(sentinel, 5) == [3, 2, 1]
-    assert find_rgb_bands(["nir", "Red", "Green", "Blue"], 4) == [1, 2, 3]
-    assert find_rgb_bands(["a", "b", "c", "d"], 4) == find_rgb_bands([], 4) == [3, 2, 0]
-    x = torch.rand(2, 5, 8, 8)
-    assert torch.equal(rgb_pixels(x, sentinel), rgb_pixels(x[:, [3, 2, 1]] * 2))  # stretched alike
-
-
 def test_an_absent_row_is_called_so_and_not_drawn(tmp_path):
     tables = {"x": ViewConfig.model_validate({"from": "x", "normalize": "none"})}
     views = build_views(tables, {"x": (1, 4, 4)})
@@ -156,33 +126,9 @@ def test_the_caption_explains_what_is_no_plain_picture():
     assert not any("rgb" in names or "a_0" in names for names in told)
 
 
-@pytest.mark.parametrize("names", [[], [f"c{k}" for k in range(9)]])
-def test_many_channels_lie_in_lanes_that_are_named(names):
-    shown = draw_as_panel("imu\ncolumn", 1000 * torch.arange(9.0)[:, None] + torch.randn(2, 9, 50), names=names)
-    axes = Figure().subplots()
-    shown.draw(axes, 0, True)
-    assert [label.get_text() for label in axes.get_yticklabels()] == (names or [str(k) for k in range(9)])
-    lines = [line.get_ydata() for line in axes.lines if len(line.get_ydata()) == 50]
-    for k, (line, tick) in enumerate(zip(lines, axes.get_yticks(), strict=True)):
-        assert (abs(line - tick) <= 0.55).all(), k
-
-
-def test_few_channels_share_a_scale_and_a_legend():
-    axes = Figure().subplots()
-    x = torch.stack([torch.zeros(2, 50), torch.ones(2, 50)], 1)
-    draw_as_panel("sound\ncolumn", x).draw(axes, 0, True)
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["0", "1"]
-    assert [line.get_ydata()[0] for line in axes.lines[:2]] == [0, 1]
-
-
 def test_sheets_leave_pyplot_alone(tmp_path, monkeypatch):
     import matplotlib.pyplot as plt
 
     views, batch = made()
     write_picture(draw_contact_sheet(views, batch, draws=1), tmp_path / "sheet.png")
     assert plt.get_fignums() == []
-
-
-@pytest.mark.parametrize(("d", "columns"), [(240, 15), (784, 28), (64, 8), (76, 9), (7, 3)])
-def test_vectors_are_drawn_in_rows_like_a_flattened_image(d, columns):
-    assert grid_width(d) == columns

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mvssl.figures.curves import Bound, draw_curves, draw_planes, find_bounds, find_planes, save_curves
+from mvssl.figures.curves import BoundSeries, draw_curves, draw_planes, find_bound_series, find_planes, save_curves
 from mvssl.runs.metric_series import Metrics, Series, build_series
 
 
@@ -15,7 +15,7 @@ def metrics_of(*keys: str) -> Metrics:
 
 def test_bounds_are_found_by_pair_with_ceiling_and_held_out_value():
     keys = ["bound/a-b", "ceiling/a-b", "val/bound/a-b", "bound/x/local", "dim_1/loss", "dim_1/bound/x"]
-    bounds = {one.subject: one for one in find_bounds(metrics_of(*keys, "dim_1/ceiling/x", "val/bound/c-d"))}
+    bounds = {one.subject: one for one in find_bound_series(metrics_of(*keys, "dim_1/ceiling/x", "val/bound/c-d"))}
     assert list(bounds) == ["a-b", "x/local", "dim_1/x", "c-d"]
     assert bounds["a-b"].held_out
     assert bounds["a-b"].ceiling
@@ -27,9 +27,9 @@ def test_bounds_are_found_by_pair_with_ceiling_and_held_out_value():
 def test_a_held_out_bound_is_a_share_of_its_own_ceiling():
     """A small data.val has fewer candidates than a batch of training."""
     one, four, two = (Series([1], [value]) for value in (1.0, 4.0, 2.0))
-    assert Bound("a-b", one, one, four, two).share == 0.5
-    assert Bound("a-b", one, None, four, None).share == 0.25
-    assert Bound("a-b", one, None, None, None).share is None
+    assert BoundSeries("a-b", one, one, four, two).share == 0.5
+    assert BoundSeries("a-b", one, None, four, None).share == 0.25
+    assert BoundSeries("a-b", one, None, None, None).share is None
 
 
 def test_each_bound_has_a_chart_with_training_held_out_and_ceiling():

@@ -6,11 +6,10 @@ import pytest
 import small_runs
 import torch
 from PIL import Image
-from torch.testing import assert_close
 
 from mvssl import train
 from mvssl.errors import OutputError, RecipeError
-from mvssl.figures.segments import TINT, count_used, draw_segments, tint_places
+from mvssl.figures.segments import count_used, draw_segments
 from mvssl.runs.load import load_run
 
 
@@ -42,15 +41,6 @@ def test_a_run_with_a_mixture_is_drawn_and_described(tmp_path):
 def test_a_run_without_a_mixture_has_nothing_to_draw(tmp_path):
     with pytest.raises(RecipeError):
         draw_segments(run(tmp_path), tmp_path / "segments.png")
-
-
-def test_each_place_is_a_tile_in_the_colour_of_its_component():
-    look, palette = torch.rand(1, 3, 4, 6), torch.eye(3)
-    shown = tint_places(look, torch.tensor([[[0, 1], [2, 0]]]), palette)
-    gray = look.mean(1)
-    assert_close(shown[0, :, 1, 2], TINT * palette[0] + (1 - TINT) * gray[0, 1, 2])  # upper left
-    assert_close(shown[0, :, 1, 3], TINT * palette[1] + (1 - TINT) * gray[0, 1, 3])  # upper right
-    assert_close(shown[0, :, 3, 0], TINT * palette[2] + (1 - TINT) * gray[0, 3, 0])  # lower left
 
 
 def test_components_in_use_are_counted_by_their_shares():

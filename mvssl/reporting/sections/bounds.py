@@ -2,8 +2,8 @@
 
 from mvssl.errors import DataError
 from mvssl.figures.charts import Chart, Line
-from mvssl.figures.curves import Bound, find_bounds, find_planes
-from mvssl.reporting.content import Block, Drawings, Table, Text, describe_rest, draw_lines, draw_path
+from mvssl.figures.curves import BoundSeries, find_bound_series, find_planes
+from mvssl.reporting.content import Block, Drawings, Paragraph, TextTable, describe_rest, draw_lines, draw_path
 from mvssl.reporting.inputs import Inputs
 from mvssl.runs.metric_series import Series
 
@@ -21,14 +21,14 @@ PLANE_NOTE = (
 
 def show_bounds(inputs: Inputs) -> list[Block]:
     """Return a chart for each pair of views, and a table of the last values."""
-    bounds = find_bounds(inputs.facts.metrics)
+    bounds = find_bound_series(inputs.facts.metrics)
     if not bounds:
         raise DataError("no objective of this run reports a bound in nats, or there is no line yet")
     note = BOUNDS_NOTE + describe_rest(len(bounds) - MAX_CHARTS, "pair", "in the table only")
-    return [Text(note), Drawings([draw_lines(bound.chart()) for bound in bounds[:MAX_CHARTS]]), _tabulate(bounds)]
+    return [Paragraph(note), Drawings([draw_lines(bound.chart()) for bound in bounds[:MAX_CHARTS]]), _tabulate(bounds)]
 
 
-def _tabulate(bounds: list[Bound]) -> Table:
+def _tabulate(bounds: list[BoundSeries]) -> TextTable:
     """Return the last values; a column that no bound has is left out."""
 
     def last(series: Series | None) -> str | None:
@@ -42,7 +42,7 @@ def _tabulate(bounds: list[Bound]) -> Table:
         "share of ceiling": [bound.share for bound in bounds],
     }
     columns = {name: cells for name, cells in columns.items() if any(cell is not None for cell in cells)}
-    return Table(list(columns), [list(row) for row in zip(*columns.values(), strict=True)])
+    return TextTable(list(columns), [list(row) for row in zip(*columns.values(), strict=True)])
 
 
 def show_plane(inputs: Inputs) -> list[Block]:
@@ -55,4 +55,4 @@ def show_plane(inputs: Inputs) -> list[Block]:
         drawings += [draw_path(plane), draw_lines(Chart("I(x; z) and I(z; y)", lines, "nats"))]
     if not drawings:
         raise DataError("it is measured for objective mib with labels, in the checks on data.val")
-    return [Text(PLANE_NOTE), Drawings(drawings)]
+    return [Paragraph(PLANE_NOTE), Drawings(drawings)]

@@ -7,7 +7,7 @@ from mvssl.errors import DataError
 from mvssl.figures.charts import Chart, Line
 from mvssl.figures.curves import parse_names
 from mvssl.objectives.metric_names import MetricName
-from mvssl.reporting.content import Block, Drawing, Drawings, Text, describe_rest, draw_lines
+from mvssl.reporting.content import Block, Drawing, Drawings, Paragraph, describe_rest, draw_lines
 from mvssl.reporting.inputs import Inputs
 from mvssl.runs.metric_series import Metrics, Series
 from mvssl.text import counted
@@ -33,7 +33,7 @@ def show_curves(inputs: Inputs) -> list[Block]:
     skipped = round(sum(metrics["skipped"].values)) if "skipped" in metrics else 0
     if skipped:
         notes.append(f"{counted(skipped, 'step was', 'steps were')} skipped: loss or gradient was not finite.")
-    return [Drawings([draw_first_lines(chart) for chart in build_charts(metrics)]), *map(Text, notes)]
+    return [Drawings([draw_first_lines(chart) for chart in build_charts(metrics)]), *map(Paragraph, notes)]
 
 
 def build_charts(metrics: Metrics) -> Iterator[Chart]:
@@ -85,4 +85,4 @@ def show_pace(inputs: Inputs) -> list[Block]:
         wait = metrics["data_wait"]
         charts.append(Chart("Waiting for data", [Line("share", wait)], "share of time", floor=0.0))
         note += f", {median(wait.values):.1%} of the time spent waiting for data"
-    return [Text(f"{note}."), Drawings(list(map(draw_lines, charts)))]
+    return [Paragraph(f"{note}."), Drawings(list(map(draw_lines, charts)))]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mvssl.errors import DataError
-from mvssl.reporting.content import Block, Item, Items, Text, describe_value
+from mvssl.reporting.content import Block, Item, Items, Paragraph, describe_value
 from mvssl.reporting.inputs import Inputs
 
 KINDS = {"healthy": "well", "too early to say": "open", "too few held-out samples to say": "open"}  # others: ill
@@ -19,8 +19,8 @@ def show_diagnosis(inputs: Inputs) -> list[Block]:
     diagnosis, step = content["verdict"], content.get("step")
     kind = KINDS.get(diagnosis, "ill")
     at_step = "" if step is None else f", at step {step:,}"
-    blocks: list[Block] = [Text(at_step, f"banner {kind}", strong=f"{SIGNS[kind]} {diagnosis.capitalize()}")]
-    blocks += [Text(content["summary"])] if content.get("summary") else []
+    blocks: list[Block] = [Paragraph(at_step, f"banner {kind}", strong=f"{SIGNS[kind]} {diagnosis.capitalize()}")]
+    blocks += [Paragraph(content["summary"])] if content.get("summary") else []
     findings = [_read_finding(finding) for finding in content.get("findings") or []]
     return [*blocks, Items(findings, "findings")] if findings else blocks
 

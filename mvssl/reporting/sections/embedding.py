@@ -15,7 +15,7 @@ from torch import Tensor
 from mvssl.errors import DataError
 from mvssl.evaluation.probes.spectrum import effective_rank
 from mvssl.figures.charts import PALETTE, SQUARE, points_svg
-from mvssl.reporting.content import Block, Drawing, Drawings, Key, Label, Text, describe_rest
+from mvssl.reporting.content import Block, Drawing, Drawings, Key, Paragraph, PlacedName, describe_rest
 from mvssl.reporting.inputs import Inputs
 from mvssl.reporting.samples import EncodedSamples, principal_components
 from mvssl.text import counted
@@ -46,7 +46,7 @@ def show_embedding(inputs: Inputs) -> list[Block]:
         "that neighbours stay neighbours. Axes and distances between far groups have no meaning; seed 0."
     )
     drawings = [_draw_view(encoded, view, x[chosen], labels) for view, x in views]
-    return [Text(note + describe_rest(len(encoded.features) - MAX_VIEWS, "view")), Drawings(drawings, wide=True)]
+    return [Paragraph(note + describe_rest(len(encoded.features) - MAX_VIEWS, "view")), Drawings(drawings, wide=True)]
 
 
 def place_features(features: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ def _draw_view(encoded: EncodedSamples, view: str, features: Tensor, labels: Ten
     return Drawing(view, "", svg, description, legend, f"{note} {group_note}".strip(), names)
 
 
-def place_names(groups: Sequence[Group]) -> list[Label]:
+def place_names(groups: Sequence[Group]) -> list[PlacedName]:
     """Return the name of each group at the median of its points, moved up or down so that names do not overlap."""
     widths = np.array([LETTER * len(group.name) for group in groups])
     medians = np.array([group.points.median(dim=0).values.tolist() for group in groups]).reshape(-1, 2)
@@ -113,6 +113,6 @@ def place_names(groups: Sequence[Group]) -> list[Label]:
             placed = [j for j in names[:number] if abs(left[i] - left[j]) < (widths[i] + widths[j]) / 2]
             top[i] = down * max([down * top[i], limit, *(down * top[j] + LINE_HEIGHT for j in placed)])
     return [
-        Label(group.name, 100 * x / SQUARE, 100 * y / SQUARE, group.colour or 0)
+        PlacedName(group.name, 100 * x / SQUARE, 100 * y / SQUARE, group.colour or 0)
         for group, x, y in zip(groups, left, top, strict=True)
     ]

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mvssl.errors import DataError
 from mvssl.recipe.naming import first_drawn
-from mvssl.reporting.content import Block, Cell, Figure, Figures, Grid, Text
+from mvssl.reporting.content import Block, Cell, Galleries, Gallery, Grid, Paragraph
 from mvssl.reporting.inputs import Inputs
 from mvssl.reporting.pictures import Pixels, encode_pixels, tint_pixels, view_pixels
 from mvssl.reporting.samples import principal_components
@@ -40,10 +40,10 @@ def show_maps(inputs: Inputs) -> list[Block]:
             pixels = [all_pixels[k] for k in drawn]
             cells = [Cell(encode_pixels(one, f"{view}, sample {k + 1}")) for k, one in enumerate(pixels)]
             grids = [_draw_map(view, level, maps[level], pixels, drawn) for level in levels]
-            figures.append(Figure(view, "", [Grid(cells, len(cells), title="input"), *grids]))
+            figures.append(Gallery(view, "", [Grid(cells, len(cells), title="input"), *grids]))
     if not figures:
         raise DataError("no view is an image whose encoder has maps of at least 3 x 3 places")
-    return [Text(NOTE), Figures(figures)]
+    return [Paragraph(NOTE), Galleries(figures)]
 
 
 def choose_levels(sides: list[tuple[int, int]]) -> list[int]:

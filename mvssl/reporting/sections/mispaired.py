@@ -5,7 +5,7 @@ from typing import Any
 
 from mvssl.data import ShardSource
 from mvssl.errors import DataError
-from mvssl.reporting.content import Block, Cell, Figure, Figures, Folded, Grid, Table, Text, describe_value
+from mvssl.reporting.content import Block, Cell, Folded, Galleries, Gallery, Grid, Paragraph, TextTable, describe_value
 from mvssl.reporting.facts import short_path
 from mvssl.reporting.inputs import Inputs
 from mvssl.reporting.pictures import encode_pixels, view_pixels
@@ -36,13 +36,13 @@ def show_mispaired(inputs: Inputs) -> list[Block]:
         sources = [encoded.source, training] if training else [encoded.source]
         figures = list(_draw_samples(encoded.run.views, sources, rows[:MAX_DRAWN]))
     listed = rows[:MAX_LISTED]
-    table = Table(COLUMNS, [[_read_place(row)[0], *(describe_value(row.get(name, "")) for name in COLUMNS[1:])]
+    table = TextTable(COLUMNS, [[_read_place(row)[0], *(describe_value(row.get(name, "")) for name in COLUMNS[1:])]
                             for row in listed])  # fmt: skip
     folded = Folded(f"The first {len(listed)} as a list", [table], unfolded=not figures)
-    return [Text(note), *([Figures(figures, narrow=True)] if figures else []), folded]
+    return [Paragraph(note), *([Galleries(figures, narrow=True)] if figures else []), folded]
 
 
-def _draw_samples(views: ViewSet, sources: list[ShardSource], rows: list[dict[str, Any]]) -> Iterator[Figure]:
+def _draw_samples(views: ViewSet, sources: list[ShardSource], rows: list[dict[str, Any]]) -> Iterator[Gallery]:
     """Yield the views of the samples that are in `sources` and can be decoded."""
     places = _find_samples(sources, set(map(_read_place, rows)))
     for row in rows:
@@ -56,7 +56,7 @@ def _draw_samples(views: ViewSet, sources: list[ShardSource], rows: list[dict[st
         names = [name for name in views.bases if not isinstance(named, list) or name in named] or views.bases
         pixels = {name: view_pixels(views, name, clean[name], batch)[0] for name in names}
         cells = [Cell(encode_pixels(one, f"{name} of sample {key}"), name) for name, one in pixels.items()]
-        yield Figure(key, f"score {describe_value(row.get('score', ''))}", [Grid(cells, len(cells))])
+        yield Gallery(key, f"score {describe_value(row.get('score', ''))}", [Grid(cells, len(cells))])
 
 
 def _find_samples(sources: list[ShardSource], wanted: set[Place]) -> dict[Place, tuple[ShardSource, int]]:

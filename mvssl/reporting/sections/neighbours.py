@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mvssl.errors import DataError
-from mvssl.reporting.content import Block, Cell, Figure, Figures, Grid, Text, describe_rest
+from mvssl.reporting.content import Block, Cell, Galleries, Gallery, Grid, Paragraph, describe_rest
 from mvssl.reporting.inputs import Inputs
 from mvssl.reporting.pictures import Pixels, encode_pixels, view_pixels
 from mvssl.reporting.samples import EncodedSamples
@@ -28,7 +28,10 @@ def show_neighbours(inputs: Inputs) -> list[Block]:
         f"their features ({encoded.origin}). Queries are chosen by label and place, not by result."
     )
     note += describe_rest(len(encoded.features) - MAX_VIEWS, "view")
-    return [Text(note), Figures([_show_view(encoded, view, queries) for view in list(encoded.features)[:MAX_VIEWS]])]
+    return [
+        Paragraph(note),
+        Galleries([_show_view(encoded, view, queries) for view in list(encoded.features)[:MAX_VIEWS]]),
+    ]
 
 
 def choose_queries(labels: Tensor | None, n: int) -> list[int]:
@@ -49,7 +52,7 @@ def find_nearest(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return similarity.topk(min(k, len(features) - 1), dim=1)
 
 
-def _show_view(encoded: EncodedSamples, view: str, queries: list[int]) -> Figure:
+def _show_view(encoded: EncodedSamples, view: str, queries: list[int]) -> Gallery:
     cosine, number = find_nearest(encoded.features[view], NEAREST)
     needed = sorted({*queries, *number[queries].flatten().tolist()})
     batch = encoded.decode(needed)
@@ -57,7 +60,7 @@ def _show_view(encoded: EncodedSamples, view: str, queries: list[int]) -> Figure
     pixels = dict(zip(needed, view_pixels(encoded.run.views, view, clean, batch), strict=True))
     cells = [cell for query in queries for cell in _build_row(encoded, pixels, query, cosine[query], number[query])]
     heads = ["query", *(str(k + 1) for k in range(number.shape[1]))]
-    return Figure(view, _describe_agreement(encoded.labels, number), [Grid(cells, len(heads), heads)])
+    return Gallery(view, _describe_agreement(encoded.labels, number), [Grid(cells, len(heads), heads)])
 
 
 def _describe_agreement(labels: Tensor | None, number: Tensor) -> str:

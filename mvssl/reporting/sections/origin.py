@@ -6,7 +6,7 @@ import yaml
 
 from mvssl.exporting.model_card import publishable_recipe
 from mvssl.recipe.yaml_text import shell_override
-from mvssl.reporting.content import Block, Folded, Item, Items, Text
+from mvssl.reporting.content import Block, Folded, Item, Items, Paragraph
 from mvssl.reporting.facts import short_path
 from mvssl.reporting.inputs import Inputs
 
@@ -20,17 +20,17 @@ def show_origin(inputs: Inputs) -> list[Block]:
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     unknown = "Versions are not known: there is no versions.json."
     blocks: list[Block] = [
-        Folded("The recipe", [Text(recipe, "pre")], unfolded=recipe.count("\n") <= MAX_LINES),
-        Text(f"Trained with {versions}." if versions else unknown, ""),
+        Folded("The recipe", [Paragraph(recipe, "pre")], unfolded=recipe.count("\n") <= MAX_LINES),
+        Paragraph(f"Trained with {versions}." if versions else unknown, ""),
     ]
     if facts.bad:
         count = len(facts.bad)
-        blocks.append(Text(f"{count} samples could not be decoded; other samples replaced them:", ""))
+        blocks.append(Paragraph(f"{count} samples could not be decoded; other samples replaced them:", ""))
         blocks.append(Items([Item(_describe_bad(row), []) for row in facts.bad[:MAX_BAD]], "plain"))
         if count > MAX_BAD:
-            blocks.append(Text(f"and {count - MAX_BAD} more, in bad.jsonl", ""))
+            blocks.append(Paragraph(f"and {count - MAX_BAD} more, in bad.jsonl", ""))
     command = f"mvssl train recipe.yaml {shell_override('train.out', f'runs/{facts.name}')}"
-    return [*blocks, Text("To train the same run again, save the recipe as recipe.yaml, then", command=command)]
+    return [*blocks, Paragraph("To train the same run again, save the recipe as recipe.yaml, then", command=command)]
 
 
 def compact_recipe(recipe: str) -> str:

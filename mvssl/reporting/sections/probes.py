@@ -8,7 +8,7 @@ from mvssl.errors import DataError
 from mvssl.evaluation.results import tables
 from mvssl.evaluation.results.records import Record, protocol_differences
 from mvssl.evaluation.results.tables import format_value, full_name, row_name
-from mvssl.reporting.content import Block, Number, ProbeRows, ProbeTable, Text
+from mvssl.reporting.content import Block, Paragraph, ProbeNumber, ProbeRows, ProbeTable
 from mvssl.reporting.inputs import Inputs
 from mvssl.text import shell_word
 
@@ -26,7 +26,7 @@ def show_probes(inputs: Inputs) -> list[Block]:
     for subject in sorted(set(map(_subject, records)), key=lambda one: (one[0] != str(folder), -one[1])):
         groups = tables.group_records([record for record in records if _subject(record) == subject])
         weights.setdefault(f"Weights of step {subject[1]:,}", []).extend(_build_table(*group) for group in groups)
-    return [block for title, built in weights.items() for block in (Text(title, "h3"), *built)]
+    return [block for title, built in weights.items() for block in (Paragraph(title, "h3"), *built)]
 
 
 def describe_best(records: list[Record]) -> str | None:
@@ -87,7 +87,7 @@ def _build_rows(records: list[Record], rows: list[tables.Row]) -> ProbeRows:
     several_metrics = len({row.metric for row in rows}) > 1
     several_units = len({r["unit"] for r in records}) > 1
 
-    def build_row(row: tables.Row) -> tuple[str, list[Number | None]]:
+    def build_row(row: tables.Row) -> tuple[str, list[ProbeNumber | None]]:
         cells = [tables.cell_at(records, row, column) for column in columns]
         present = [record for record in cells if record]
         best = (max if present[0]["higher_is_better"] else min)(record["value"] for record in present)
@@ -109,9 +109,9 @@ def _has_gains(records: list[Record]) -> bool:
     return any("untrained" in r.get("gain", {}) for r in records)
 
 
-def _number(text: str, best: bool) -> Number:
+def _number(text: str, best: bool) -> ProbeNumber:
     value, _, error = text.partition(" ± ")
-    return Number(value, error, best)
+    return ProbeNumber(value, error, best)
 
 
 def _text(record: Record) -> str:

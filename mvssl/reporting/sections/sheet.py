@@ -6,7 +6,7 @@ from matplotlib import rc_context
 
 from mvssl.data import loader
 from mvssl.figures.contact_sheet import draw_contact_sheet
-from mvssl.reporting.content import Block, Text
+from mvssl.reporting.content import Block, Paragraph
 from mvssl.reporting.inputs import Inputs
 from mvssl.reporting.pictures import encode_figure
 from mvssl.text import counted
@@ -28,4 +28,4 @@ def show_views(inputs: Inputs) -> list[Block]:
     first = counted(samples, "sample")
     note = f"{first}, the first of the run, as stored and as training draws each view; step 1 uses draw 1."
     text = f"contact sheet: {first}, views {', '.join(run.views.names)}"
-    return [Text(note), encode_figure(figure, text)]
+    return [Paragraph(note), encode_figure(figure, text)]
