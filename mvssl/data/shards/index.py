@@ -74,6 +74,7 @@ def scan_shard(path: Path) -> Index:
     Raise `DataError` if it is damaged or holds no sample, `StorageError` if the disk fails.
     """
     with open_shard(path) as shard:
+        stamp = shard.stamp()  # before the headers are read, so that an index of a shard that is written to is stale
         archive = Archive(shard)
         samples, fields, ignored = _group_members(path, archive)
         offsets, sizes, starts = (np.full((len(samples), len(fields)), -1, np.int64) for _ in range(3))
@@ -84,9 +85,7 @@ def scan_shard(path: Path) -> Index:
         headers = ((offsets - starts) // BLOCK).astype(np.uint16)
         others = find_gaps(offsets, sizes, headers, archive.end)
         digest = _digest(shard, archive.digest, offsets, sizes)
-        return Index(
-            path, keys, fields, offsets, sizes, headers, others, archive.digest, digest, ignored, shard.stamp()
-        )
+        return Index(path, keys, fields, offsets, sizes, headers, others, archive.digest, digest, ignored, stamp)
 
 
 def _group_members(path: Path, members: Iterable[Member]) -> tuple[dict[str, dict[int, Member]], list[str], int]:
