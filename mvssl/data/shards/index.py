@@ -49,6 +49,10 @@ class Index(NamedTuple):
     digests: np.ndarray | None = None  # uint32 [n, f], CRC-32 of each body; None if they were not requested
     renewed: int = 0  # bodies whose digest differs from the one in the previous index
 
+    def counts(self) -> dict[str, int]:
+        """Return field -> number of samples that have it."""
+        return dict(zip(self.fields, (self.sizes >= 0).sum(0).tolist(), strict=True))
+
     def hints(self) -> list[str]:
         """Return a hint if there are more numbered fields than samples, such as img.0001.jpg; else nothing."""
         numbered = [field for field in self.fields if _NUMBERED.fullmatch(field)]
