@@ -27,7 +27,8 @@ from mvssl.evaluation.features.splits import open_labelled
 from mvssl.evaluation.probes.knn import knn
 from mvssl.files import MEASURED, PICTURE, check_output, write_picture
 from mvssl.recipe import Recipe
-from mvssl.training.preparation import make_accelerator, prepare_trainer
+from mvssl.training.accelerator import make_accelerator
+from mvssl.training.preparation import prepare_trainer
 from mvssl.views.normalize import spread_indices
 
 METHODS = ("ours", "simclr", "byol", "vicreg")
