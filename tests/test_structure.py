@@ -42,7 +42,6 @@ LATE = {"accelerate", "imagecodecs", "lightly", "pyarrow", "scipy", "sklearn", "
 LATE |= {"webdataset"}
 # Modules that import others of mvssl inside functions; to be mended, except where the others load matplotlib.
 LATE_MODULES = {
-    "mvssl.encoders.weights",
     "mvssl.evaluation.subject",
     "mvssl.pipeline.afterwards",
     "mvssl.pipeline.pictures",
