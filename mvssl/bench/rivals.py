@@ -21,6 +21,7 @@ from torch import Tensor
 from mvssl.bench.lightly import Method, build_rival
 from mvssl.bench.timing import FOREVER, check_json_file, estimate_steps, finish_result
 from mvssl.data import Batch, ShardSource, sequential_loader
+from mvssl.data.order import spread_indices
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features.inputs import Subset
 from mvssl.evaluation.features.labelled import Labelled
@@ -31,7 +32,6 @@ from mvssl.files import MEASURED, PICTURE, check_output, write_picture
 from mvssl.recipe import Recipe
 from mvssl.training.accelerator import make_accelerator
 from mvssl.training.preparation import prepare_trainer
-from mvssl.views.normalize import spread_indices
 
 METHODS = ("ours", "simclr", "byol", "vicreg")
 CHECKS = 8  # points of a curve
