@@ -113,6 +113,15 @@ def written_beside(place: Path, prefix: str = ".", put: Callable[[Path, Path], N
         remove(beside)
 
 
+def replace_folder(new: Path, place: Path) -> None:
+    """Rename the folder `new` to `place`. A folder that is there is renamed first, and removed at the end."""
+    old = name_beside(place, ".old-")
+    with contextlib.suppress(FileNotFoundError):
+        place.rename(old)
+    new.rename(place)
+    remove(old)
+
+
 def write_durably(file: Path, content: bytes) -> None:
     """Write a file and return when it is on the disk. Without this a power failure may leave it empty."""
     with file.open("wb") as opened:

@@ -79,7 +79,7 @@ def collect_splits(shared: Measurement, specs: list[FeatureSpec], labels: bool) 
     )
     if splits:
         cached = len(splits) * len(specs) - computed
-        size = sum(size for _, size, _ in cache.entries()) / 2**20
+        size = sum(size for _, size, _ in cache.list_entries()) / 2**20
         text = f"features: {computed} computed, {cached} from the cache {cache.folder()}, {size:,.1f} MiB in all"
         Console(stderr=True).print(text, highlight=False, soft_wrap=True)
     return splits or {}

@@ -22,6 +22,7 @@ from mvssl.distributed.devices import arithmetic
 from mvssl.encoders import Features, at_least_float32
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features.labelled import flatten
+from mvssl.evaluation.results.records import PIXELS
 from mvssl.model import MultiView
 from mvssl.objectives import Objective
 from mvssl.recipe import View
@@ -30,7 +31,7 @@ from mvssl.runs.versions import versions
 from mvssl.text import split_names
 from mvssl.views import ViewSet
 
-PIXELS, DENSE = "pixels", "dense "
+DENSE = "dense "
 DENSE_NUMBERS = 32_768  # most numbers of local maps, for a sample and view: 128 kB
 
 Encode = Callable[[Batch], dict[str, Tensor]]

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.results.records import (
+    PIXELS,
     ROW,
     Gain,
     Record,
@@ -23,7 +24,7 @@ from mvssl.evaluation.results.records import (
     save,
     table_differences,
 )
-from mvssl.evaluation.results.tables import PIXELS, tables, with_lines
+from mvssl.evaluation.results.tables import tables, with_lines
 from mvssl.files import RECORDS, check_output
 from mvssl.recipe import load_recipe
 from mvssl.runs.folder import FREE

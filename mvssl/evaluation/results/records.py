@@ -19,6 +19,7 @@ from mvssl.evaluation.results.metrics import DRAWS, NOTHING, Difference, Result,
 from mvssl.files import RECORDS, write_file
 from mvssl.recipe import Recipe
 
+PIXELS = "pixels"  # the raw inputs: the baseline without layers
 ROW = ("probe", "what", "metric", "view", "layer")  # keys that identify a row of a table
 SETTINGS = ("label", "segments", "mode")  # keys of a protocol that belong to the identity, as its numbers do
 

@@ -12,10 +12,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from mvssl.evaluation.results.records import Gain, Record, protocol_differences
+from mvssl.evaluation.results.records import PIXELS, Gain, Record, protocol_differences
 
 ENCODERS = ("pixels", "untrained", "trained")  # the order of the columns
-PIXELS = "pixels"  # the baseline that has no layers
 NARROWEST, NUMBER, GAP = 6, 11, 2  # characters of a narrow column of names, of a number, and between columns
 MOST_DIFFERENCES = 6  # of two protocols, in the title of a table
 
