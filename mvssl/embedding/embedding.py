@@ -24,7 +24,8 @@ from mvssl.errors import RecipeError
 from mvssl.evaluation.features.extraction import LESS, Collected, collect
 from mvssl.evaluation.features.layers import LABELS, EncoderUnderTest, FeatureSpec, compute_features, describe_features
 from mvssl.evaluation.features.splits import Patterns, open_labelled, refuse_pictures
-from mvssl.evaluation.subject import OVERRIDES, Subject, encoders_under_test, open_subject, origin
+from mvssl.evaluation.opening import OVERRIDES, open_subject
+from mvssl.evaluation.subject import Subject, describe_origin, encoders_under_test
 from mvssl.recipe import Recipe, View
 from mvssl.recipe.messages import nearest
 from mvssl.runs.load import LoadedRun
@@ -77,13 +78,8 @@ def embed(
     patterns = pattern_list(data or used.data.val or used.data.train)
     source = collectives.run_main_first(lambda: _open_source(used, tables, patterns))
     view_set = build_matching_views(tables, source.shapes, subject.views.shapes, subject.name)
-    home = next(subject.model.parameters()).device
-    try:
-        (own,) = encoders_under_test(subject, baselines=False)
-        subject.model.to(device).eval()
+    with encoders_under_test(subject, device, baselines=False) as (own,):
         found = _collect(source, own, layer, view_set, tables, used, device, batch_size)
-    finally:
-        subject.model.to(home)
     if found is None:
         return None
     columns = {view: table.source for view, table in tables.items()}
@@ -144,7 +140,9 @@ def _describe(subject: Subject, own: EncoderUnderTest, layer: str, table: Table,
     return {
         "subject": {"name": subject.name, **subject.facts, "digest": own.digest},
         "layer": layer,
-        "views": {view: {"width": width, **origin(subject, own, layer, view)} for view, width in table.widths.items()},
+        "views": {
+            view: {"width": width, **describe_origin(subject, own, layer, view)} for view, width in table.widths.items()
+        },
         "mode": f"eval mode, {subject.recipe.evaluate.precision}, no augmentation, stored as {table.dtype.name}",
         "data": {
             "patterns": patterns,

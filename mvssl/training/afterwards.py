@@ -15,7 +15,7 @@ from mvssl.errors import MvsslError, RecipeError
 from mvssl.evaluation import evaluate
 from mvssl.evaluation.features.layers import refuse_layer
 from mvssl.evaluation.features.splits import open_splits
-from mvssl.evaluation.plan import need_labels, need_segments, plan_probes, refuse_impossible
+from mvssl.evaluation.plan import list_needs, plan_probes, refuse_impossible
 from mvssl.exporting import export
 from mvssl.exporting.exporting import folders_of
 from mvssl.files import write_picture
@@ -60,7 +60,7 @@ def check_inputs(recipe: Recipe, folder: Path) -> None:
     if "evaluate" in recipe.train.then:
         refuse_impossible(recipe.evaluate)
         jobs = plan_probes(recipe.evaluate, recipe.evaluate.probes, recipe.evaluate.layer)
-        open_splits(recipe, labels=need_labels(jobs), segments=need_segments(jobs))
+        open_splits(recipe, needs=list_needs(jobs))
     if "export" in recipe.train.then:
         folders_of(list(recipe.encoder), folder / "backbone")
 

@@ -13,7 +13,7 @@ from mvssl.errors import MvsslError
 from mvssl.evaluation.features.inputs import distinct_views
 from mvssl.evaluation.features.layers import refuse_layer
 from mvssl.evaluation.features.splits import open_samples, open_splits, refuse_pictures
-from mvssl.evaluation.plan import need_labels, need_segments, plan_probes, refuse_impossible
+from mvssl.evaluation.plan import list_needs, plan_probes, refuse_impossible
 from mvssl.exporting.exporting import folders_of
 from mvssl.runs.load import LoadedRun, packages
 from mvssl.text import shell_word
@@ -60,11 +60,12 @@ def _is_possible(run: LoadedRun, probes: list[str], layer: str) -> bool:
     jobs = plan_probes(run.recipe.evaluate, probes, layer)
     for view in run.views.bases:
         refuse_layer(run.model, view, layer, len(run.model.encoder_of(view).widths.maps))
-    sources = open_splits(run.recipe, labels=need_labels(jobs), segments=need_segments(jobs)).shards
+    needs = list_needs(jobs)
+    sources = open_splits(run.recipe, needs=needs).shards
     some = sources["test"].read_batch(range(min(len(sources["test"]), FEW)))
     if not len(some.index):
         return False
-    if need_labels(jobs):
+    if needs.labels:
         as_class_labels(some.columns["label"])
     several = len(distinct_views(run.views.clean(some))) > 1
     return several or any(job.probe.runs_on != "all views" for job in jobs)
