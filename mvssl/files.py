@@ -19,7 +19,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from mvssl.errors import MvsslError, OutputError, RecipeError, StorageError
 
@@ -99,27 +99,48 @@ def name_beside(place: Path, prefix: str = ".") -> Path:
     return place.with_name(f"{prefix}{place.name[:40]}.{secrets.token_hex(4)}")
 
 
-@contextlib.contextmanager
-def written_beside(place: Path, prefix: str = ".", put: Callable[[Path, Path], None] | None = None) -> Iterator[Path]:
-    """Yield a temporary path beside `place` for a new file or folder, and rename it to `place` at the end.
+def replace_path(new: Path, place: Path) -> None:
+    """Rename a file or a folder to `place`, and remove what was there. Raise `OSError`."""
+    if place.is_dir():
+        remove_at_once(place)
+    os.replace(new, place)
 
-    `put(new, place)` replaces the rename. After an error nothing is left beside `place`.
+
+def put_new(new: Path, place: Path) -> None:
+    """Rename a file or a folder to `place`. Raise `FileExistsError` if a file or a folder with content is there."""
+    try:
+        if new.is_dir():
+            os.rename(new, place)  # replaces an empty folder, and nothing else
+        else:
+            os.link(new, place)  # unlike a rename, it never replaces a file
+    except OSError as error:
+        is_file = not new.is_dir()
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR) or (is_file and os.path.lexists(place)):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(place)) from None
+        if not is_file:
+            raise
+        os.rename(new, place)  # on a file system without links
+
+
+@contextlib.contextmanager
+def written_beside(place: Path, prefix: str = ".", put: Callable[[Path, Path], None] = replace_path) -> Iterator[Path]:
+    """Yield a temporary path beside `place` for a new file or folder, and move it to `place` at the end with `put`.
+
+    `replace_path` replaces what is there, `put_new` never does. After an error nothing is left beside `place`.
     """
     beside = name_beside(place, prefix)
     try:
         yield beside
-        (put or os.replace)(beside, place)
+        put(beside, place)
     finally:
         remove(beside)
 
 
-def replace_folder(new: Path, place: Path) -> None:
-    """Rename the folder `new` to `place`. A folder that is there is renamed first, and removed at the end."""
-    old = name_beside(place, ".old-")
-    with contextlib.suppress(FileNotFoundError):
-        place.rename(old)
-    new.rename(place)
-    remove(old)
+@contextlib.contextmanager
+def open_atomic(file: Path) -> Iterator[BinaryIO]:
+    """Open a new binary file, which replaces `file` at the end of the block. After an error `file` is as it was."""
+    with written_beside(file) as beside, beside.open("wb") as opened:
+        yield opened
 
 
 def write_durably(file: Path, content: bytes) -> None:
@@ -137,6 +158,17 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def remove_at_once(path: Path, prefix: str = ".") -> None:
+    """Rename a file or a folder and remove it then, so that a kill leaves no half of it under its name.
+
+    `prefix` begins the name that a kill may leave behind. Nothing happens where the path cannot be renamed.
+    """
+    gone = name_beside(path, prefix)
+    with contextlib.suppress(OSError):
+        path.rename(gone)
+        remove(gone)
 
 
 def remove(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from mvssl.data import Batch
+from mvssl.data.batch import Batch
 from mvssl.distributed import collectives
 from mvssl.distributed.batch_norm import SyncBatchNorm
 from mvssl.distributed.devices import laid_out, rows_of, scattered

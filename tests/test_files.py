@@ -1,6 +1,7 @@
-"""A file is there whole or not at all, and never in place of what is no such file."""
+"""Files are written completely or not at all, and other kinds of files are never replaced."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -15,7 +16,17 @@ from safetensors.torch import save_file
 from mvssl.bench import bench_reader, bench_train, bench_views
 from mvssl.bench.rivals import draw_curves
 from mvssl.errors import OutputError, StorageError
-from mvssl.files import PICTURE, RECORDS, check_output, write_errors, write_file, write_picture
+from mvssl.files import (
+    PICTURE,
+    RECORDS,
+    check_output,
+    open_atomic,
+    put_new,
+    write_errors,
+    write_file,
+    write_picture,
+    written_beside,
+)
 
 
 @pytest.fixture
@@ -106,3 +117,39 @@ def test_errors_of_writing_libraries_are_storage_errors_others_pass(tmp_path):
         print(1 / 0)
     with pytest.raises(OutputError, match="x is no place"), write_errors("x"):
         raise OutputError("x is no place")
+
+
+def test_a_new_path_replaces_an_empty_folder_and_nothing_else(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "filled").mkdir()
+    (tmp_path / "filled" / "old").touch()
+    (tmp_path / "file").write_text("old")
+    for name in ("filled", "file"):
+        for make in (Path.mkdir, Path.touch):
+            with pytest.raises(FileExistsError), written_beside(tmp_path / name, put=put_new) as beside:
+                make(beside)
+    for name in ("empty", "new"):
+        with written_beside(tmp_path / name, put=put_new) as beside:
+            beside.mkdir()
+            (beside / "inside").touch()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "empty", "file", "filled", "inside", "inside", "new", "old",
+    ]  # fmt: skip
+
+
+def test_a_folder_replaces_a_folder_and_a_failure_keeps_the_old_one(tmp_path):
+    place = tmp_path / "place"
+    for content in ("first", "second"):
+        with written_beside(place) as beside:
+            beside.mkdir()
+            (beside / content).touch()
+    with pytest.raises(FileNotFoundError), written_beside(place) as beside:
+        beside.joinpath("missing", "file").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["place", "second"]
+
+
+def test_an_atomic_file_appears_at_the_end_of_the_block(tmp_path):
+    with open_atomic(tmp_path / "file") as opened:
+        opened.write(b"new")
+        assert not (tmp_path / "file").exists()
+    assert (tmp_path / "file").read_bytes() == b"new"

@@ -284,7 +284,7 @@ def test_widths_name_the_view_of_the_recipe_that_each_is_drawn_from():
 
 def small(joint: bool) -> MultiView:
     torch.manual_seed(0)
-    table = recipe.Encoder(name="resnet10_small", options={"channels": [4, 4, 4, 4]})
+    table = recipe.EncoderConfig(name="resnet10_small", options={"channels": [4, 4, 4, 4]})
     encoder = Encoder(table, (3, 8, 8))
     return MultiView(
         {"left,right": encoder},
@@ -325,7 +325,7 @@ def test_two_processes_with_batch_norm_and_absent_rows_equal_one(processes, pres
 
 
 def test_options_that_fail_only_in_training_are_refused_at_the_start():
-    table = recipe.Encoder(name="resnet10_small", options={"channels": [16, 16, 16, 16], "drop_path_rate": 2.0})
+    table = recipe.EncoderConfig(name="resnet10_small", options={"channels": [16, 16, 16, 16], "drop_path_rate": 2.0})
     model = MultiView({"a": Encoder(table, (3, 16, 16))}, [])
     with pytest.raises(RecipeError, match=r"encoder.resnet10_small.*drop_path_rate=2.0"):
         find_idle_parameters(model, {"a": torch.randn(2, 3, 16, 16)}, context())

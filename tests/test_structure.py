@@ -44,7 +44,6 @@ UPWARD = {
     ("mvssl.training.afterwards", "reporting"),
     ("mvssl.training.next_commands", "exporting"),
     # to be mended
-    ("mvssl.figures.curves", "reporting"),
     ("mvssl.monitoring.mispaired", "figures"),
 }
 # Libraries that may be imported inside functions: extras, which need not be installed, and what few commands need.
@@ -52,15 +51,13 @@ LATE = {"accelerate", "imagecodecs", "lightly", "pyarrow", "scipy", "sklearn", "
 LATE |= {"webdataset"}
 # Modules that import others of mvssl inside functions; to be mended, except where the others load matplotlib.
 LATE_MODULES = {
-    "mvssl.data.packing.sources",
     "mvssl.encoders.weights",
     "mvssl.monitoring.mispaired",
     "mvssl.training.afterwards",
 }
 # Packages whose docstring does not yet say what comes in and what goes out.
 UNWRITTEN = {
-    "mvssl.objectives", "mvssl.reporting",
-    "mvssl.reporting.sections", "mvssl.views",
+    "mvssl.objectives", "mvssl.views",
 }  # fmt: skip
 MODULES_ABOVE_14 = {"mvssl.views"}  # to be mended
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mvssl.bench.timing import FOREVER, check_json_file, compute_rates, finish_result, time_calls
 from mvssl.data import Batch, loader
-from mvssl.recipe import Recipe, View
+from mvssl.recipe import Recipe, ViewConfig
 from mvssl.training.preparation import open_training_shards
 from mvssl.views import ViewSet, build_views
 
@@ -26,7 +26,8 @@ def bench_views(
     result = {}
     for size in sizes:
         views = build_views(
-            {"a": View.model_validate({"from": "image", "augment": preset, "size": size})}, {"image": (3, size, size)}
+            {"a": ViewConfig.model_validate({"from": "image", "augment": preset, "size": size})},
+            {"image": (3, size, size)},
         )
         image = torch.randint(256, (batch_size, 3, size, size), dtype=torch.uint8, device=device)
         place = itertools.count()

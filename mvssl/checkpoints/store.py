@@ -42,9 +42,9 @@ from mvssl.checkpoints.contents import (
 from mvssl.errors import DataError, StorageError
 from mvssl.files import (
     hash_bytes,
-    name_beside,
     read_json,
     remove,
+    remove_at_once,
     sync_folder,
     write_durably,
     write_file,
@@ -100,7 +100,7 @@ def save_checkpoint(
                 write_durably(beside / name, body)
             sync_folder(beside)
             if final.exists():  # a damaged one; one that verifies was returned above
-                _remove(final)
+                remove_at_once(final, _DELETING)
         sync_folder(folder)
     except OSError as error:
         why = f"checkpoint {final} could not be written: {error.strerror}; earlier ones are intact"
@@ -110,7 +110,7 @@ def save_checkpoint(
     intact = [other for other in candidates(run) if other not in damaged]
     first = next(iter(_ranked(intact)), None)
     for old in [*damaged, *(other for other in intact[keep:] if other != first)]:
-        _remove(old)
+        remove_at_once(old, _DELETING)
     return final
 
 
@@ -208,14 +208,6 @@ def _held_out(checkpoint: Path) -> dict[str, Any] | None:
     held_out = held_out or _recorded(checkpoint.parent.parent).get(str(step_of(checkpoint)))
     fits = isinstance(held_out, dict) and {"loss", "of"} <= held_out.keys() and isinstance(held_out["loss"], float)
     return held_out if fits else None
-
-
-def _remove(checkpoint: Path) -> None:
-    """Delete a checkpoint. It is renamed first, so that a kill leaves no half of a checkpoint under its name."""
-    gone = name_beside(checkpoint, _DELETING)
-    with contextlib.suppress(OSError):
-        checkpoint.rename(gone)
-        remove(gone)
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ def pack(
 
     What is not packed is counted by reason, and listed file by file in DEST/left_out.tsv.
     """
-    from mvssl.data import pack as write
+    from mvssl.data.packing import pack as write
 
     packed = write(source, destination, val=val, seed=seed, per_shard=per_shard, root=root)
     print("\n".join(packed.summary()))

@@ -11,7 +11,7 @@ from mvssl.views import VIEWS
 def schema() -> dict[str, Any]:
     """Return the JSON schema of a recipe, with the options of the built-in views and objectives."""
     schema_of_recipe = Recipe.model_json_schema()
-    for kind, classes in (("View", VIEWS), ("Objective", OBJECTIVES)):
+    for kind, classes in (("ViewConfig", VIEWS), ("ObjectiveConfig", OBJECTIVES)):
         options = {name: options_of(made).model_json_schema() for name, made in classes.items()}
         schema_of_recipe["$defs"][kind]["anyOf"] = [
             {"title": name, "properties": {"name": {"const": name}, **table.get("properties", {})}}

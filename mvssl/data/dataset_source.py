@@ -13,7 +13,7 @@ from mvssl.data.decoding import channels_unclear, image_array, prepare_array, re
 from mvssl.data.sample_errors import SampleError
 from mvssl.data.source import Source
 from mvssl.errors import DataError, RecipeError
-from mvssl.recipe import Column
+from mvssl.recipe.schema import Column
 
 _PROBES = 9  # items that are read to learn what a column looks like
 

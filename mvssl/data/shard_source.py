@@ -29,7 +29,7 @@ from mvssl.data.sample_errors import (
 from mvssl.data.shards import FieldLocation, FieldReader, Index, IndexedShard, find_shards, index_shards
 from mvssl.data.source import Source
 from mvssl.errors import DataError, RecipeError, StorageError
-from mvssl.recipe import Column
+from mvssl.recipe.schema import Column
 from mvssl.text import counted, printable
 
 Missing = Literal["drop", "mask", "error"]

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from mvssl.data.batch import ArraySpec, Batch, Sample, stack_samples
 from mvssl.data.sample_errors import SampleError
-from mvssl.recipe import Column
+from mvssl.recipe.schema import Column
 
 
 class Source(ABC):

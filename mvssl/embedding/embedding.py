@@ -12,25 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from mvssl.data import ShardSource, pattern_list
 from mvssl.distributed import collectives
 from mvssl.distributed.devices import arithmetic, enough_memory
-from mvssl.embedding.formats import writer_of
+from mvssl.embedding.formats import choose_format
 from mvssl.embedding.place import check_new, renamed_at_end
 from mvssl.embedding.summary import Embedded
-from mvssl.embedding.table import Table, check_names
+from mvssl.embedding.table import LABEL, Table
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features.extraction import LESS, Collected, collect
 from mvssl.evaluation.features.layers import LABELS, EncoderUnderTest, FeatureSpec, compute_features, describe_features
 from mvssl.evaluation.features.splits import Patterns, open_labelled, refuse_pictures
 from mvssl.evaluation.opening import OVERRIDES, open_subject
 from mvssl.evaluation.subject import Subject, describe_origin, encoders_under_test
-from mvssl.recipe import Recipe, View
+from mvssl.recipe import Recipe, ViewConfig
 from mvssl.recipe.messages import nearest
 from mvssl.runs.load import LoadedRun
 from mvssl.runs.versions import versions
-from mvssl.views import ViewSet, build_matching_views
+from mvssl.views import build_matching_views
 
 CHANGES = (*OVERRIDES, "data.columns.", "data.missing=")  # keys of a run's recipe that may be overridden
 
@@ -71,38 +72,36 @@ def embed(
         subject, recipe=recipe, overrides=overrides, weights=weights, views=views, trust=trust, checkpoint=checkpoint,
         changes=CHANGES,
     )  # fmt: skip
-    used, tables = subject.recipe, _view_tables(subject, views)
+    used = subject.recipe
+    tables = _view_tables(used.views, views)
     layer = str(used.evaluate.layer if layer is None else layer)
-    write = writer_of(out, list(tables))
+    chosen = choose_format(out, tables)
     collectives.run_on_main(lambda: check_new(out))
     patterns = pattern_list(data or used.data.val or used.data.train)
     source = collectives.run_main_first(lambda: _open_source(used, tables, patterns))
-    view_set = build_matching_views(tables, source.shapes, subject.views.shapes, subject.name)
-    with encoders_under_test(subject, device, baselines=False) as (own,):
-        found = _collect(source, own, layer, view_set, tables, used, device, batch_size)
-    if found is None:
+    with encoders_under_test(subject, device, baselines=False) as (encoder,):
+        collected = _collect(subject, encoder, layer, tables, source, device, batch_size)
+    if collected is None:
         return None
-    columns = {view: table.source for view, table in tables.items()}
-    table = Table(source, columns, *found.entries, half=half)
-    about = _describe(subject, own, layer, table, patterns)
+    table = Table(source, {view: one.source for view, one in tables.items()}, *collected.entries, half=half)
+    about = _describe(subject, encoder, layer, table, patterns)
     with renamed_at_end(out) as beside:
-        write(table, beside, about)
-    shape = table.label and table.label[0]
-    return Embedded(out, len(table), table.widths, table.dtype.name, shape, found.computed, about)
+        chosen.write(table, beside, about)
+    label = table.columns[LABEL].shape if LABEL in table.columns else None
+    return Embedded(out, len(table), table.widths, table.dtype.name, label, collected.computed, about)
 
 
-def _view_tables(subject: Subject, views: Iterable[str] | None) -> dict[str, View]:
+def _view_tables(known: Mapping[str, ViewConfig], views: Iterable[str] | None) -> dict[str, ViewConfig]:
     """Return the tables of the views to embed, without `geometry`, because no crop is drawn. Raise `RecipeError`."""
-    known = subject.recipe.views
-    names = list(dict.fromkeys(views or known))
-    for name in names:
+    tables = {}
+    for name in views or known:
         if name not in known:
             raise RecipeError(f"no view {name!r}{nearest(name, known)}")
-    check_names(names)
-    return {name: known[name].model_copy(update={"geometry": None}) for name in names}
+        tables[name] = known[name].model_copy(update={"geometry": None})
+    return tables
 
 
-def _open_source(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]) -> ShardSource:
+def _open_source(recipe: Recipe, tables: Mapping[str, ViewConfig], patterns: list[str]) -> ShardSource:
     """Return the samples with the columns that the views need, and with labels if there are any."""
     needed = {table.source for table in tables.values()}
     columns = {name: column for name, column in recipe.data.columns.items() if name in needed}
@@ -112,41 +111,45 @@ def _open_source(recipe: Recipe, tables: Mapping[str, View], patterns: list[str]
 
 
 def _collect(
-    source: ShardSource,
-    own: EncoderUnderTest,
+    subject: Subject,
+    encoder: EncoderUnderTest,
     layer: str,
-    view_set: ViewSet,
-    tables: Mapping[str, View],
-    recipe: Recipe,
-    device: Any,
+    tables: Mapping[str, ViewConfig],
+    source: ShardSource,
+    device: torch.device,
     batch_size: int,
 ) -> Collected | None:
-    specs, precision = [FeatureSpec(own, layer), LABELS], recipe.evaluate.precision
+    """Return the features and the labels of all samples on the main process, and None on the others."""
+    view_set = build_matching_views(tables, source.shapes, subject.views.shapes, subject.name)
+    specs, precision = [FeatureSpec(encoder, layer), LABELS], subject.recipe.evaluate.precision
     return collect(
         source,
         [describe_features(spec, source, tables, device, precision) for spec in specs],
         lambda batch, numbers: compute_features(batch, [specs[n] for n in numbers], view_set, device, precision),
-        batch_size=batch_size, workers=recipe.data.workers, device=device, label="embedding",
+        batch_size=batch_size, workers=subject.recipe.data.workers, device=device, label="embedding",
     )  # fmt: skip
 
 
-def _describe(subject: Subject, own: EncoderUnderTest, layer: str, table: Table, patterns: list[str]) -> dict[str, Any]:
+def _describe(
+    subject: Subject, encoder: EncoderUnderTest, layer: str, table: Table, patterns: list[str]
+) -> dict[str, Any]:
     """Return the metadata of an embedding: the subject, the views, the data, and the samples that were left out."""
-    source, unusable, first = table.source, len(table.source) - len(table), None
+    source, root, first = table.source, subject.recipe.data.folder, None
+    shards = [str(path.relative_to(root)) if path.is_relative_to(root) else str(path) for path in source.paths]
+    views = {view: {"width": d, **describe_origin(subject, encoder, layer, view)} for view, d in table.widths.items()}
+    unusable = len(source) - len(table)
     if unusable:
         gaps = np.flatnonzero(table.rows != np.arange(len(table)))
         row = int(gaps[0]) if len(gaps) else len(table)
         first = f"{source.key(row)} of {source.shard(row)}"
     return {
-        "subject": {"name": subject.name, **subject.facts, "digest": own.digest},
+        "subject": {"name": subject.name, **subject.facts, "digest": encoder.digest},
         "layer": layer,
-        "views": {
-            view: {"width": width, **describe_origin(subject, own, layer, view)} for view, width in table.widths.items()
-        },
+        "views": views,
         "mode": f"eval mode, {subject.recipe.evaluate.precision}, no augmentation, stored as {table.dtype.name}",
         "data": {
             "patterns": patterns,
-            "shards": table.shard_names(subject.recipe.data.folder),
+            "shards": shards,
             "fingerprint": source.fingerprint,
             "missing": subject.recipe.data.missing,
             "samples": len(table),

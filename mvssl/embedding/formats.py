@@ -12,24 +12,34 @@ import itertools
 import json
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mvssl.data.packing import npy_bytes
-from mvssl.data.shards import LONGEST_NAME
-from mvssl.embedding.table import Column, Table
+from mvssl.data.decoding.arrays import npy_bytes
+from mvssl.data.shards.tar import LONGEST_NAME
+from mvssl.embedding.table import LABEL, Table
 from mvssl.errors import DataError, RecipeError
 from mvssl.process.progress import progress_bar
 
+OWN = ("key", "shard", "shards", LABEL, "about")  # names in a file that views must not have
 Write = Callable[[Table, Path, dict[str, Any]], None]
 
 
-def writer_of(out: Path, views: Iterable[str]) -> Write:
-    """Return the function that writes `out`. Raise `RecipeError` for an unknown suffix or a missing library."""
-    if out.suffix not in WRITERS:
+class Format(NamedTuple):
+    """How a table is written, what stands in place of a missing value, and code that loads a view."""
+
+    write: Write
+    missing_features: str
+    missing_label: str
+    load: str
+
+
+def choose_format(out: Path, views: Collection[str]) -> Format:
+    """Return the format of `out`. Raise `RecipeError` for an unknown suffix, a missing library, or names of views."""
+    if out.suffix not in FORMATS:
         raise RecipeError(
             f"--out {out}: {out.suffix} is not accepted; accepted are FILE.npz, FILE.parquet, or a folder of shards "
             "(a name without a dot)"
@@ -39,34 +49,34 @@ def writer_of(out: Path, views: Iterable[str]) -> Write:
             f"--out {out}: parquet needs pyarrow, which is not installed: pip install pyarrow; .npz and a folder of "
             "shards need no further library"
         )
-    if out.suffix == "" and len({view.lower() for view in views}) < len(list(views)):
+    for view in views:
+        if view.lower() in OWN:
+            raise RecipeError(f"a view called {view!r} collides with the file's own names: {', '.join(OWN)}")
+    if out.suffix == "" and len({view.lower() for view in views}) < len(views):
         raise RecipeError(f"--out {out}: fields of shards ignore case, so two views of {', '.join(views)} collide")
-    return WRITERS[out.suffix]
+    return FORMATS[out.suffix]
 
 
 def write_npz(table: Table, out: Path, about: dict[str, Any]) -> None:
     """Write a file as numpy.savez does, without compression, array by array."""
     blocks = list(table.blocks())
-    names = np.array(about["data"]["shards"])
-    longest = max(len(key) for block in blocks for key in table.keys(block))
+    keys = np.dtype(f"<U{max(len(key) for block in blocks for key in table.keys(block))}")
     parts: dict[str, tuple[np.dtype, tuple[int, ...], Callable[[slice], np.ndarray]]] = {
-        "key": (np.dtype(f"<U{longest}"), (), lambda block: np.array(table.keys(block), f"<U{longest}")),
+        "key": (keys, (), lambda block: np.array(table.keys(block), keys)),
         "shard": (np.dtype(np.int32), (), table.shards),
     }
-    if table.label is not None:
-        parts["label"] = (table.label[1], table.label[0], lambda block: table.labels(block).values)
-    for view, width in table.widths.items():
-        parts[view] = (table.dtype, (width,), lambda block, view=view: table.features(view, block).values)
+    for name, column in table.columns.items():
+        parts[name] = column.dtype, column.shape, lambda block, name=name: table.read(name, block)[0]
     with zipfile.ZipFile(out, "w") as archive:
-        for name, (kind, shape, read) in parts.items():
-            header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False}
+        for name, (dtype, shape, read) in parts.items():
+            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
             header["shape"] = (len(table), *shape)
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array_header_1_0(file, header)  # pyright: ignore[reportArgumentType]
                 for block in progress_bar(blocks, f"writing {name}", len(blocks)):
                     file.write(np.ascontiguousarray(read(block)).tobytes())
-        for name, array in (("shards", names), ("about", np.array(json.dumps(about)))):
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), npy_bytes(array))
+        for name, value in (("shards", about["data"]["shards"]), ("about", json.dumps(about))):
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), npy_bytes(np.array(value)))
 
 
 def write_parquet(table: Table, out: Path, about: dict[str, Any]) -> None:
@@ -74,32 +84,31 @@ def write_parquet(table: Table, out: Path, about: dict[str, Any]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    lacking = table.absent()  # few versions of pyarrow can write lists of fixed size with nulls
+    lacking = table.absent()  # columns of lists of any size, because not every reader accepts null lists of fixed size
 
-    def number(name: str, kind: np.dtype, shape: tuple[int, ...]) -> Any:
-        one = pa.from_numpy_dtype(kind)
-        return pa.list_(one, -1 if name in lacking else shape[0]) if shape else one
+    def column_type(name: str) -> Any:
+        column = table.columns[name]
+        number = pa.from_numpy_dtype(column.dtype)
+        return pa.list_(number, -1 if name in lacking else column.shape[0]) if column.shape else number
 
-    def column(name: str, found: Column) -> Any:
-        values, there = found
+    def read(name: str, block: slice) -> Any:
+        values, present = table.read(name, block)
         if values.ndim == 1:
-            return pa.array(values, mask=~there)
+            return pa.array(values, mask=~present)
         if name not in lacking:
             return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
-        ends = np.cumsum([0, *there * values.shape[1]], dtype=np.int32)  # a null where a list begins makes it null
-        return pa.ListArray.from_arrays(pa.array(ends, mask=np.append(~there, False)), pa.array(values[there].ravel()))
+        ends = np.cumsum([0, *present * values.shape[1]], dtype=np.int32)  # a null where a list begins makes it null
+        starts = pa.array(ends, mask=np.append(~present, False))
+        return pa.ListArray.from_arrays(starts, pa.array(values[present].ravel()))
 
     fields = {"key": pa.string(), "shard": pa.dictionary(pa.int32(), pa.string())}
-    if table.label is not None:
-        fields["label"] = number("label", table.label[1], table.label[0])
-    fields |= {view: number(view, table.dtype, (width,)) for view, width in table.widths.items()}
+    fields |= {name: column_type(name) for name in table.columns}
     schema = pa.schema(list(fields.items()), metadata={"mvssl": json.dumps(about)})
     names, blocks = pa.array(about["data"]["shards"]), list(table.blocks())
     with parquet.ParquetWriter(out, schema, use_dictionary=["shard"]) as writer:  # pyright: ignore[reportArgumentType]
         for block in progress_bar(blocks, f"writing {out.name}", len(blocks)):
             arrays = [pa.array(table.keys(block)), pa.DictionaryArray.from_arrays(table.shards(block), names)]
-            arrays += [column("label", table.labels(block))] if table.label is not None else []
-            arrays += [column(view, table.features(view, block)) for view in table.views]
+            arrays += [read(name, block) for name in table.columns]
             writer.write_batch(pa.record_batch(arrays, schema=schema), row_group_size=len(arrays[0]))
 
 
@@ -108,25 +117,14 @@ def write_shards(table: Table, out: Path, about: dict[str, Any]) -> None:
     out.mkdir()
     (out / "about.json").write_text(json.dumps(about, indent=1))
     files, blocks = _file_names(table), list(table.blocks())
-    rows = (row for block in progress_bar(blocks, f"writing {out.name}", len(blocks)) for row in _samples(table, block))
-    for shard, samples in itertools.groupby(rows, key=lambda row: row[0]):
+    progress = progress_bar(blocks, f"writing {out.name}", len(blocks))
+    members = itertools.chain.from_iterable(_read_members(table, block) for block in progress)
+    for shard, of_shard in itertools.groupby(members, key=lambda one: one[0]):
         with tarfile.open(out / files[shard], "w") as archive:
-            for _, key, fields in samples:
-                for field, data in fields.items():
-                    member = _member(key, field)
-                    member.size = len(data)
-                    archive.addfile(member, io.BytesIO(data))
-
-
-def _member(key: str, field: str) -> tarfile.TarInfo:
-    """Return the tar member of a field. Raise `DataError` if its name is too long for readers of shards."""
-    name = f"{key}.{field}"
-    if len(name.encode()) > LONGEST_NAME:
-        raise DataError(
-            f"shards accept names of at most {LONGEST_NAME} bytes, and {name[:40]}...{name[-40:]} has "
-            f"{len(name.encode())}; .npz and .parquet keep keys of any length, and the cache has the computed features"
-        )
-    return tarfile.TarInfo(name)
+            for _, name, content in of_shard:
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
 
 
 def _file_names(table: Table) -> list[str]:
@@ -136,15 +134,31 @@ def _file_names(table: Table) -> list[str]:
     return names if usable else [f"{number:06d}.tar" for number in range(len(names))]
 
 
-def _samples(table: Table, block: slice) -> Iterator[tuple[int, str, dict[str, bytes]]]:
-    """Yield the shard, the key and the fields of each row."""
-    columns = {f"{view}.npy": table.features(view, block) for view in table.views}
-    if table.label is not None:
-        labels = table.labels(block)
-        columns["cls" if table.label == ((), np.dtype(np.int64)) else "label.npy"] = labels
+def _read_members(table: Table, block: slice) -> Iterator[tuple[int, str, bytes]]:
+    """Yield shard, name and content of each field of each row. Raise `DataError` if shards do not accept the name."""
+    fields = {f"{view}.npy": table.read(view, block) for view in table.widths}
+    if label := table.columns.get(LABEL):
+        fields["label.npy" if label.shape or label.dtype.kind == "f" else "cls"] = table.read(LABEL, block)
     for row, (shard, key) in enumerate(zip(table.shards(block).tolist(), table.keys(block), strict=True)):
-        there = {field: values[row] for field, (values, has) in columns.items() if has[row]}
-        yield shard, key, {f: str(int(x)).encode() if f == "cls" else npy_bytes(x) for f, x in there.items()}
+        for field, (values, present) in fields.items():
+            name = f"{key}.{field}"
+            if len(name.encode()) > LONGEST_NAME:
+                raise DataError(
+                    f"shards accept names of at most {LONGEST_NAME} bytes, and {name[:40]}...{name[-40:]} has "
+                    f"{len(name.encode())}; .npz and .parquet keep keys of any length, and the cache has the computed "
+                    "features"
+                )
+            if present[row]:
+                yield shard, name, str(int(values[row])).encode() if field == "cls" else npy_bytes(values[row])
 
 
-WRITERS: dict[str, Write] = {".npz": write_npz, ".parquet": write_parquet, "": write_shards}
+FORMATS = {
+    ".npz": Format(write_npz, "their rows are NaN", "their label is -1, or NaN", 'numpy.load("{file}")["{view}"]'),
+    ".parquet": Format(
+        write_parquet, "their value is null", "their value is null", 'pandas.read_parquet("{file}")["{view}"]'
+    ),
+    "": Format(
+        write_shards, "they have no such field", "they have no such field",
+        "data.train={file} data.columns.{view}.field={view}.npy, as a view of `name: vector`",
+    ),
+}  # fmt: skip

@@ -1,21 +1,22 @@
 """Make a new file or folder completely or not at all, and never in place of another."""
 
 import contextlib
-import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from mvssl.errors import OutputError
-from mvssl.files import write_errors, written_beside
+from mvssl.files import put_new, write_errors, written_beside
+
+EXISTS = "exists already and is not replaced; choose another --out, or remove it"
 
 
 def check_new(out: Path) -> None:
     """Make the folder of `out`. Raise `OutputError` if `out` exists already or its folder cannot be written."""
     try:
         if os.path.lexists(out) and not (out.suffix == "" and out.is_dir() and not any(out.iterdir())):
-            raise OutputError(_exists(out))
+            raise OutputError(f"{out} {EXISTS}")
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out.absolute().parent):
             pass
@@ -25,34 +26,13 @@ def check_new(out: Path) -> None:
 
 @contextlib.contextmanager
 def renamed_at_end(out: Path) -> Iterator[Path]:
-    """Yield a path beside `out` and rename it to `out` at the end. A failure leaves no files."""
-    with write_errors(out, hint="; nothing was kept of it"), written_beside(out.absolute(), put=_put_new) as beside:
-        yield beside
+    """Yield a path beside `out` and rename it to `out` at the end. A failure leaves no files.
 
-
-def _put_new(beside: Path, out: Path) -> None:
-    """Rename a file or folder. Raise `OutputError` if `out` was made in the meantime."""
-    try:
-        _rename(beside, out)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise OutputError(_exists(out)) from None
-        raise
-
-
-def _rename(beside: Path, out: Path) -> None:
-    if beside.is_dir():
-        os.rename(beside, out)  # fails if `out` is not empty
-        return
-    try:
-        os.link(beside, out)  # a rename would replace a file that was made in the meantime
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        if os.path.lexists(out):
-            raise FileExistsError(errno.EEXIST, "exists") from None
-        os.rename(beside, out)
-
-
-def _exists(out: Path) -> str:
-    return f"{out} exists already and is not replaced; choose another --out, or remove it"
+    Raise `OutputError` if `out` was made in the meantime, and `StorageError` if it cannot be written.
+    """
+    with write_errors(out, hint="; nothing was kept of it"):
+        try:
+            with written_beside(out.absolute(), put=put_new) as beside:
+                yield beside
+        except FileExistsError:
+            raise OutputError(f"{out} {EXISTS}") from None

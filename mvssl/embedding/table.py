@@ -5,59 +5,58 @@ out  a `Table` that is read block by block, so that it may be larger than memory
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from mvssl.data import ShardSource
-from mvssl.errors import RecipeError
 from mvssl.evaluation.features.cache import Entry
 from mvssl.evaluation.features.extraction import DIVERGED, not_finite
 
 BLOCK = 1 << 26  # bytes of features that are in memory at once
-OWN = ("key", "shard", "shards", "label", "about")  # names in a file that views must not have
+LABEL = "label"
 
 
 class Column(NamedTuple):
-    """Some rows of one column: `values` [k] or [k, d], and `there`, bool [k]: which samples have a value.
+    """A column of the table: the label, or the features of a view."""
 
-    A missing value is NaN, or -1 if the values are integers.
-    """
+    array: np.ndarray  # a value for each sample of the source, mapped from the cache
+    dtype: np.dtype  # of the values in the file
+    present: np.ndarray  # bool [n]: which rows of the table have a value
 
-    values: np.ndarray
-    there: np.ndarray
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one value."""
+        return self.array.shape[1:]
 
 
 class Table:
     """The rows of an embedding. `views` maps each view to the column of `source` that it is made from.
 
-    Features are float32, or float16 with `half`.
+    Features are [d] in float32, or float16 with `half`. Labels, if there are any, are numbers or [c], int64 or float32.
     """
 
     def __init__(
         self, source: ShardSource, views: Mapping[str, str], features: Entry, labels: Entry, *, half: bool = False
     ):
-        self.source, self.views = source, dict(views)
+        self.source = source
         self.rows = np.intersect1d(features.rows.numpy(), labels.rows.numpy())
         self.dtype = np.dtype(np.float16 if half else np.float32)
-        self._features = {view: features.arrays[view].numpy() for view in views}
-        self.widths = {view: values.shape[1] for view, values in self._features.items()}
-        found = labels.arrays["label"].numpy() if "label" in labels.arrays else None
-        kind = np.float32 if found is not None and found.dtype.kind == "f" else np.int64
-        self._labels = None if found is None else found.astype(kind, copy=False)
-        self._there = {column: source.has(column)[self.rows] for column in (*views.values(), "label")}
-        if "labelled" in labels.arrays:  # a label in a json field may be missing although the field is there
-            self._there["label"] = labels.arrays["labelled"].numpy()[self.rows] > 0
-        self._numbers = {str(path): number for number, path in enumerate(source.paths)}
+        self.columns: dict[str, Column] = {}
+        if LABEL in labels.arrays:
+            array = labels.arrays[LABEL].numpy()
+            present = source.has(LABEL)[self.rows]
+            if "labelled" in labels.arrays:  # a label in a json field may be missing although the field is there
+                present = labels.arrays["labelled"].numpy()[self.rows] > 0
+            dtype = np.dtype(np.float32 if array.dtype.kind == "f" else np.int64)
+            self.columns[LABEL] = Column(array, dtype, present)
+        for view, column in views.items():
+            self.columns[view] = Column(features.arrays[view].numpy(), self.dtype, source.has(column)[self.rows])
+        self.widths = {view: self.columns[view].shape[0] for view in views}
+        self._shard_numbers = {str(path): number for number, path in enumerate(source.paths)}
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    @property
-    def label(self) -> tuple[tuple[int, ...], np.dtype] | None:
-        """Shape and type of one label; None without labels."""
-        return None if self._labels is None else (self._labels.shape[1:], self._labels.dtype)
 
     def blocks(self) -> Iterator[slice]:
         """Return slices of all rows that fit into memory one by one."""
@@ -70,43 +69,28 @@ class Table:
 
     def shards(self, block: slice) -> np.ndarray:
         """Return the indices of the samples' shards in the source's `paths`, int32 [k]."""
-        return np.array([self._numbers[self.source.shard(i)] for i in self.rows[block].tolist()], np.int32)
+        return np.array([self._shard_numbers[self.source.shard(i)] for i in self.rows[block].tolist()], np.int32)
 
-    def labels(self, block: slice) -> Column:
-        """Return the labels, int64 or float32, [k] or [k, c]. Call it only if `label` is not None."""
-        assert self._labels is not None
-        there, values = self._there["label"][block], self._labels[self.rows[block]]
-        values[~there] = -1 if values.dtype.kind == "i" else np.nan
-        return Column(values, there)
+    def read(self, name: str, block: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Return values [k, ...] of a column and which of them are present, bool [k].
 
-    def features(self, view: str, block: slice) -> Column:
-        """Return the features [k, d] of a view. Raise `DataError` if a sample has the view, but no finite features."""
-        rows = self.rows[block]
-        there, exact = self._there[self.views[view]][block], self._features[view][rows]
+        A missing value is NaN, or -1 if the values are integers. Raise `DataError` if a sample has a view, but features
+        that are not finite or do not fit into float16.
+        """
+        rows, column = self.rows[block], self.columns[name]
+        exact, present = column.array[rows], column.present[block]
         with np.errstate(over="ignore"):  # numbers too large for float16 become infinite, and raise below
-            values = exact.astype(self.dtype, copy=False)
-        bad = there & ~np.isfinite(values).all(1)
-        if bad.any():
+            values = exact.astype(column.dtype, copy=False)
+        bad = present & ~np.isfinite(values.reshape(len(values), -1)).all(1)
+        if name != LABEL and bad.any():
             first, most = int(np.argmax(bad)), np.finfo(self.dtype).max
-            beyond = f"the largest number of --half is {most:,.0f}; write without it"
-            advice = beyond if np.isfinite(exact[first]).all() else DIVERGED
-            raise not_finite(self.source, int(rows[first]), view, advice)
-        values[~there] = np.nan
-        return Column(values, there)
-
-    def shard_names(self, root: Path) -> list[str]:
-        """Return the paths of the source's shards, relative to `root` if they lie in it."""
-        return [str(path.relative_to(root)) if path.is_relative_to(root) else str(path) for path in self.source.paths]
+            too_large = f"the largest number of --half is {most:,.0f}; write without it"
+            advice = too_large if np.isfinite(exact[first]).all() else DIVERGED
+            raise not_finite(self.source, int(rows[first]), name, advice)
+        values[~present] = -1 if column.dtype.kind == "i" else np.nan
+        return values, present
 
     def absent(self) -> dict[str, int]:
-        """Return the number of rows that lack each view or the `label`, without zeros."""
-        columns = {**self.views, **({"label": "label"} if self.label else {})}
-        counts = {name: int((~self._there[column]).sum()) for name, column in columns.items()}
-        return {name: count for name, count in counts.items() if count}
-
-
-def check_names(views: list[str]) -> None:
-    """Raise `RecipeError` for a view with a name that the file uses for something else."""
-    for view in views:
-        if view.lower() in OWN:
-            raise RecipeError(f"a view called {view!r} collides with the file's own names: {', '.join(OWN)}")
+        """Return the number of rows that lack each view or the label, without zeros."""
+        counts = {name: int((~column.present).sum()) for name, column in self.columns.items()}
+        return {name: counts[name] for name in (*self.widths, LABEL) if counts.get(name)}

@@ -44,7 +44,7 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
-        table: recipe.Encoder,
+        table: recipe.EncoderConfig,
         shape: tuple[int, ...],
         group: str = "",
         *,
@@ -107,7 +107,7 @@ def _listed(arguments: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in arguments.items())
 
 
-def _arguments(table: recipe.Encoder, shape: tuple[int, ...], where: str) -> dict[str, Any]:
+def _arguments(table: recipe.EncoderConfig, shape: tuple[int, ...], where: str) -> dict[str, Any]:
     """Keywords for timm.create_model: the recipe's options, the channels, and the size for models of a fixed size."""
     architecture = table.name.partition(".")[0]
     if not timm.is_model(architecture):

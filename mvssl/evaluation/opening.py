@@ -18,7 +18,7 @@ from mvssl.encoders import Encoder
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.subject import Subject
 from mvssl.model import MultiView
-from mvssl.recipe import Recipe, View, load_recipe, with_overrides
+from mvssl.recipe import Recipe, ViewConfig, load_recipe, with_overrides
 from mvssl.recipe import schema as recipes
 from mvssl.recipe.messages import nearest
 from mvssl.runs.load import CHOSEN_BY, LoadedRun, load_run
@@ -34,7 +34,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Source(NamedTuple):
     """One network with its weights."""
 
-    table: recipes.Encoder  # builds the network and names its start weights
+    table: recipes.EncoderConfig  # builds the network and names its start weights
     views: list[str]  # the views that it was trained on; empty if they are not known
     channels: int | None = None  # of its input
     normalize: dict[str, list[float]] | None = None  # statistics of the first of its views
@@ -114,7 +114,7 @@ def _open_exports(name: str, folders: list[Path], recipe: Recipe, only: Iterable
 def _open_timm(given: str, recipe: Recipe, weights: str | None, only: Iterable[str] | None) -> Subject:
     """Open `timm:NAME`. It is untrained without `weights`, which are `pretrained` (those of timm) or a path."""
     name, pretrained = given.removeprefix(TIMM), weights == "pretrained"
-    table = recipes.Encoder(name=name, pretrained=pretrained, init_from=None if pretrained else weights)
+    table = recipes.EncoderConfig(name=name, pretrained=pretrained, init_from=None if pretrained else weights)
     known = timm.models.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name.split(".")[0]) else None
     own = {"mean": list(known.mean), "std": list(known.std)} if pretrained and known else None
     facts = {"kind": "timm", "architecture": name, "weights": weights}
@@ -130,7 +130,7 @@ def _read_export(folder: Path) -> Source:
             raise TypeError(name)
         ours, size = config.get("mvssl", {}), about.get("input_size")
         numbers = {key: [float(x) for x in about[key]] for key in ("mean", "std") if key in about} if ours else {}
-        table = recipes.Encoder(name=name, options=dict(config.get("model_args", {})), init_from=str(folder))
+        table = recipes.EncoderConfig(name=name, options=dict(config.get("model_args", {})), init_from=str(folder))
         views, channels = list(ours.get("views", {})), size and int(size[0])
         return Source(table, views, channels, numbers or None, ours.get("step"), ours.get("checkpoint"))
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
@@ -173,7 +173,7 @@ def _build_subject(
     return Subject(name, resolved, views, build(True), facts, lambda: build(False), trained=trained)
 
 
-def _select_views(recipe: Recipe, only: Iterable[str] | None) -> dict[str, View]:
+def _select_views(recipe: Recipe, only: Iterable[str] | None) -> dict[str, ViewConfig]:
     """Return the views to measure, each drawn once: all draws of a view are equal without augmentation."""
     wanted = [view for view in only or recipe.views if view != "all"] or list(recipe.views)
     for view in wanted:

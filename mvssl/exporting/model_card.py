@@ -13,7 +13,7 @@ from mvssl.data import pattern_list
 from mvssl.encoders import Encoder
 from mvssl.evaluation.results.records import Record, describe_label, read
 from mvssl.evaluation.results.tables import format_value, full_name
-from mvssl.recipe import Recipe, View, to_yaml
+from mvssl.recipe import Recipe, ViewConfig, to_yaml
 from mvssl.runs.load import which_weights
 from mvssl.text import counted, split_names
 
@@ -67,7 +67,7 @@ def publishable_recipe(recipe: Recipe, run: str) -> str:
     return to_yaml(recipe.model_copy(update={"data": data, "train": train}))
 
 
-def _describe_view(table: View, shape: Sequence[int]) -> str:
+def _describe_view(table: ViewConfig, shape: Sequence[int]) -> str:
     options = [f"{key} {value}" for key, value in table.options.items() if key != "normalize"]
     parts = [f"column {table.source}", str(list(shape)), *options]
     return ", ".join([*parts, f"augment {table.augment}"] if table.augment else parts)

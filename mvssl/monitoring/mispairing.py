@@ -19,7 +19,7 @@ from torch import Tensor
 from mvssl.distributed import collectives
 from mvssl.distributed.devices import send
 from mvssl.objectives.estimators import NEGATIVE, POSITIVE
-from mvssl.recipe import View
+from mvssl.recipe import ViewConfig
 from mvssl.recipe.naming import drawn_names
 
 FADE = 0.95  # weight of a visit at the next one, so that the mean is over about 20
@@ -27,7 +27,7 @@ CHANCE = 0.1  # from this share on, a sample is near chance, which is 1/2
 LIMIT = 20_000_000  # samples; three numbers for each pair of views and sample
 
 
-def pairs_of(views: dict[str, View]) -> dict[tuple[str, str], str]:
+def pairs_of(views: dict[str, ViewConfig]) -> dict[tuple[str, str], str]:
     """Return the pairs of drawn views of different columns, which can be mispaired, with the recipe's names."""
     found = {}
     for a, b in itertools.combinations(views, 2):
@@ -37,7 +37,7 @@ def pairs_of(views: dict[str, View]) -> dict[tuple[str, str], str]:
     return found
 
 
-def start_tracking(views: dict[str, View], samples: int, device: torch.device) -> "MispairingTracker | None":
+def start_tracking(views: dict[str, ViewConfig], samples: int, device: torch.device) -> "MispairingTracker | None":
     """Return an empty tracker; None where all views come from one column or there are too many samples."""
     return MispairingTracker(views, samples, device) if pairs_of(views) and samples <= LIMIT else None
 
@@ -63,7 +63,7 @@ class MispairingTracker:
 
     file = "matching.safetensors"  # of its state in a checkpoint
 
-    def __init__(self, views: dict[str, View], samples: int, device: torch.device):
+    def __init__(self, views: dict[str, ViewConfig], samples: int, device: torch.device):
         self.names = pairs_of(views)
         self.pairs = list(dict.fromkeys(self.names.values()))
         size = len(self.pairs), samples

@@ -22,10 +22,10 @@ from mvssl.distributed import collectives
 from mvssl.objectives import estimators
 from mvssl.objectives.estimators import POSITIVE
 from mvssl.objectives.heads import perceptron
-from mvssl.recipe import Table
+from mvssl.recipe import Config
 
 
-class Mixture(Table):
+class Mixture(Config):
     """Options of a mixture: how many components, and how sharply one of them is preferred for a place."""
 
     components: PositiveInt = 8

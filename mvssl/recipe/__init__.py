@@ -1,26 +1,25 @@
-"""Recipes: YAML and dotted overrides in, typed tables out.
+"""Recipes: the settings of a run as typed tables, read from YAML and overrides.
 
 in   a file, or Python dicts, and overrides such as `optim.lr=1e-3`
 out  a checked `Recipe`; every mistake is a `RecipeError` with its place and the accepted values
 """
 
-from mvssl.recipe.loading import load_recipe, parse_recipe, tell, to_yaml, with_overrides
+from mvssl.recipe.loading import load_recipe, parse_recipe, to_yaml, with_overrides
 from mvssl.recipe.schema import (
     Column,
+    Config,
     Data,
-    Encoder,
+    EncoderConfig,
     Evaluate,
     Finetune,
-    Objective,
+    ObjectiveConfig,
     Optim,
     Recipe,
-    Table,
     Train,
-    View,
-    expand,
+    ViewConfig,
 )
 
 __all__ = [
-    "Column", "Data", "Encoder", "Evaluate", "Finetune", "Objective", "Optim", "Recipe", "Table", "Train", "View",
-    "expand", "load_recipe", "parse_recipe", "tell", "to_yaml", "with_overrides",
+    "Column", "Config", "Data", "EncoderConfig", "Evaluate", "Finetune", "ObjectiveConfig", "Optim", "Recipe", "Train",
+    "ViewConfig", "load_recipe", "parse_recipe", "to_yaml", "with_overrides",
 ]  # fmt: skip

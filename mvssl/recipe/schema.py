@@ -1,20 +1,22 @@
 """The tables of a recipe: every key with its type, limits, default and description.
 
 in   plain dicts
-out  a frozen `Recipe` with valid values (`mvssl.recipe.consistency` checks that they fit each other)
+out  a frozen `Recipe` with valid values; `find_inconsistencies` checks that they fit each other
 
 Options of views and objectives have no tables here: the signature of a class is its schema (see `options`).
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from mvssl.files import check_home, expand_home, home_path
-from mvssl.recipe.strict import Strict
+from mvssl.recipe.messages import nearest
+from mvssl.recipe.options import Strict
+from mvssl.text import split_names
 
 Count = Annotated[int, Field(gt=0, le=10**9)]
 Size = Count | tuple[Count, Count]
@@ -22,69 +24,64 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Place = Annotated[str, AfterValidator(check_home)]  # a path, a pattern or a source; ~ is expanded when it is used
 
 
-class Table(Strict):
+class Config(Strict):
     """A part of a recipe. Unknown keys are errors, and values do not change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
-class Column(Table):
+class Column(Config):
     """One column of the batch: the field of a sample that it is decoded from, and its shape."""
 
-    field: str = Field(description='field of the sample: jpg, rgb.jpg, cls, json; "jpg;png" takes either')
-    size: Size | None = Field(
-        default=None, description="canvas [height, width]; images of other sizes are resized and centre-cropped to it"
-    )
-    mode: Literal["rgb", "gray", "mono"] | None = Field(
-        default=None, description="convert images to three channels or one, sound to one"
-    )
-    interpolation: Literal["bilinear", "nearest"] = Field(
-        default="bilinear", description="how size resizes; nearest keeps numbers that stand for classes, or a palette's"
-    )
-    channels_last: bool = Field(
-        default=False,
-        description="arrays are stored as [t, c] or [h, w, c], and turned to [c, t] or [c, h, w]; "
-        "to be said where both could be meant",
-    )
-    nan: float | None = Field(
-        default=None, description="value that NaN become, such as a view's nodata; by default they make a bad sample"
-    )
-    rate: Count | None = Field(
-        default=None, description="samples per second; wav files of another rate are resampled to it"
-    )
-    length: Count | None = Field(
-        default=None, description="samples [t]; longer signals keep their beginning, shorter ones end in zeros"
-    )
-    path: str | None = Field(default=None, description="dotted path inside a json field, array of an npz")
-    names: list[str] | None = Field(
-        default=None, min_length=1, description="texts in the order of the class numbers that they stand for"
-    )
-    classes: Count | None = Field(
-        default=None, description="length of the multi-hot vector that a list of class numbers becomes"
-    )
+    field: str
+    """field of the sample: jpg, rgb.jpg, cls, json; "jpg;png" reads the first that exists"""
+    size: Size | None = None
+    """[height, width] of every image; other sizes are resized and cropped at the centre"""
+    mode: Literal["rgb", "gray", "mono"] | None = None
+    """rgb: three channels; gray: one channel; mono: one channel of sound"""
+    interpolation: Literal["bilinear", "nearest"] = "bilinear"
+    """how `size` resizes; use nearest for masks, whose numbers stand for classes"""
+    channels_last: bool = False
+    """true: arrays are stored as [t, c] or [h, w, c] and are transposed; set it if the shape could mean both"""
+    nan: float | None = None
+    """value that replaces NaN, such as the nodata of a view; by default NaN makes a bad sample"""
+    rate: Count | None = None
+    """samples per second; wav files of another rate are resampled to it"""
+    length: Count | None = None
+    """number of samples [t]; longer signals are cut at the end, shorter ones are padded with zeros"""
+    path: str | None = None
+    """path inside a json field, with dots; or the name of an array in an npz"""
+    names: list[str] | None = Field(default=None, min_length=1)
+    """names of the classes in the order of their numbers, if the field holds names"""
+    classes: Count | None = None
+    """number of classes, if the field holds a list of class numbers; it becomes a multi-hot vector"""
 
 
-class Data(Table):
+class Data(Config):
     """Where samples come from and how many make a batch."""
 
-    root: Place | None = Field(
-        default=None, description="folder that shard patterns are relative to; default $MVSSL_DATA, else ./data"
-    )
-    pack: Place | None = Field(
-        default=None, description="source that `mvssl pack` knows, packed under root on first use"
-    )
-    train: Place | list[Place] = Field(default=[], description="shards to train on: paths, globs, {000..012} braces")
-    val: Place | list[Place] = Field(
-        default=[], description="held-out shards: training checks itself on them, evaluate tests on them"
-    )
-    columns: dict[str, Column] = Field(default={}, description="the columns that views are made from")
-    label: Column | None = Field(default=None, description="the column that evaluate predicts")
-    batch_size: Count = Field(default=128, description="samples per optimizer step over all processes")
-    workers: int = Field(default=2, ge=0, le=256, description="loader processes per training process")
-    missing: Literal["drop", "mask", "error"] = Field(
-        default="drop", description="what happens to a sample that lacks a column"
-    )
-    max_bad: float = Field(default=0.001, ge=0, le=1, description="share of undecodable samples at which the run stops")
+    root: Place | None = None
+    """folder of the shards; default $MVSSL_DATA, else ./data"""
+    pack: Place | None = None
+    """a source of `mvssl pack`, which is packed to a folder under root on first use"""
+    train: Place | list[Place] = Field(default=[])
+    """shards to train on: paths, globs, or ranges such as {000..012}"""
+    val: Place | list[Place] = Field(default=[])
+    """held-out shards, for checks during training and for evaluate"""
+    columns: dict[str, Column] = Field(default={})
+    """columns of a batch, by name; views are made from them"""
+    label: Column | None = None
+    """the labels, which evaluate predicts"""
+    batch_size: Count = 128
+    """samples per optimizer step over all processes"""
+    workers: int = Field(default=2, ge=0, le=256)
+    """loader processes per training process"""
+    missing: Literal["drop", "mask", "error"] = "drop"
+    """samples without one of the columns: leave out, keep and mask, or stop with an error"""
+    max_bad: float = Field(default=0.001, ge=0, le=1)
+    """largest share of samples that cannot be decoded; above it the run stops"""
 
     @property
     def folder(self) -> Path:
@@ -92,16 +89,21 @@ class Data(Table):
         return home_path(self.root or os.environ.get("MVSSL_DATA") or "data")
 
 
-class View(Table):
-    """One view: the column that it is drawn from. Further keys are the options of its class."""
+class ViewConfig(Config):
+    """One view: its column and its class. Further keys are the options of the class."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow")
 
-    source: str = Field(alias="from", description="column of the batch")
-    name: str = Field(default="image", description="image, signal, logmel, vector, or package.module:Class")
-    augment: str | None = Field(default=None, description="preset of options: dim, amdim, cmc, mib, simclr, crop_flip")
-    geometry: str | None = Field(default=None, description="view whose crop, flip and warp this view repeats")
-    count: int = Field(default=1, ge=1, le=64, description="independent draws of this view: NAME_0, NAME_1, ...")
+    source: str = Field(alias="from")
+    """column that the view is made from"""
+    name: str = "image"
+    """image, signal, logmel, vector, or package.module:Class"""
+    augment: str | None = None
+    """preset of options: dim, amdim, amdim_stl10, amdim_imagenet, cmc, mib, simclr, crop_flip"""
+    geometry: str | None = None
+    """another view, whose crop, flip and warp this view uses too"""
+    count: int = Field(default=1, ge=1, le=64)
+    """number of independent draws of this view: NAME_0, NAME_1, ..."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -109,25 +111,30 @@ class View(Table):
         return dict(self.model_extra or {})
 
 
-class Encoder(Table):
+class EncoderConfig(Config):
     """A timm model by name, for one or several views."""
 
-    name: str = Field(description="timm model name, one of mvssl's own included")
-    taps: list[int] | None = Field(default=None, description="which intermediate maps to keep; default all")
-    pretrained: bool = Field(default=False, description="start from timm's weights (downloads)")
-    init_from: Place | None = Field(
-        default=None, description="start from a run, an export folder or a safetensors file"
-    )
-    options: dict[str, Any] = Field(default={}, description="keyword arguments of timm.create_model")
+    name: str
+    """name of a model of timm, or of mvssl's own networks"""
+    taps: list[int] | None = None
+    """numbers of the intermediate maps to keep; default all"""
+    pretrained: bool = False
+    """start from the weights of timm, which are downloaded"""
+    init_from: Place | None = None
+    """start from the weights of a run, an export folder, or a file of safetensors or torch.save"""
+    options: dict[str, Any] = Field(default={})
+    """keyword arguments of timm.create_model"""
 
 
-class Objective(Table):
-    """One term of the loss: the name of its class and its weight. Further keys are the options of its class."""
+class ObjectiveConfig(Config):
+    """One term of the loss: its class and its weight. Further keys are the options of the class."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow")
 
-    name: str = Field(description="a built-in objective, such as cmc, or package.module:Class")
-    weight: float = Field(default=1.0, ge=0, description="factor of this term in the loss")
+    name: str
+    """a built-in objective, such as cmc, or package.module:Class"""
+    weight: float = Field(default=1.0, ge=0)
+    """factor of this term in the loss"""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -135,41 +142,60 @@ class Objective(Table):
         return dict(self.model_extra or {})
 
 
-class Optim(Table):
+class Optim(Config):
     """The optimizer and its learning rate over the run."""
 
-    name: Literal["adamw"] = Field(default="adamw", description="the optimizer")
-    lr: float = Field(default=1e-3, gt=0, description="learning rate after the warm-up")
-    weight_decay: float = Field(default=0.05, ge=0, description="not applied to norms, biases and other vectors")
-    betas: tuple[Share, Share] = Field(default=(0.9, 0.999), description="decay of AdamW's two moving averages")
-    eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon")
-    schedule: Literal["cosine", "constant"] = Field(
-        default="cosine", description="course of the learning rate after the warm-up"
-    )
-    warmup: int = Field(default=0, ge=0, le=10**12, description="steps of linear warm-up")
-    final: float = Field(default=0.0, ge=0, le=1, description="share of lr left at the end of the cosine")
-    clip: float | None = Field(default=None, gt=0, description="largest gradient norm")
+    name: Literal["adamw"] = "adamw"
+    """the optimizer"""
+    lr: float = Field(default=1e-3, gt=0)
+    """learning rate after the warm-up"""
+    weight_decay: float = Field(default=0.05, ge=0)
+    """weight decay of matrices and kernels; norms and biases have none"""
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    """decay rates of the two moving averages of AdamW"""
+    eps: float = Field(default=1e-8, gt=0)
+    """epsilon of AdamW"""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """how the learning rate changes after the warm-up"""
+    warmup: int = Field(default=0, ge=0, le=10**12)
+    """steps of linear warm-up"""
+    final: float = Field(default=0.0, ge=0, le=1)
+    """learning rate at the end of the cosine, as a share of lr"""
+    clip: float | None = Field(default=None, gt=0)
+    """largest norm of the gradient; larger ones are scaled down"""
 
 
-class Train(Table):
-    """How long, how precise, and where to."""
+class Train(Config):
+    """Length, precision, checkpoints, checks and run folder of the training."""
 
-    epochs: float | None = Field(default=None, gt=0, le=1e9, description="length in passes over train, or give steps")
-    steps: int | None = Field(default=None, gt=0, le=10**12, description="length in optimizer steps, or give epochs")
-    precision: Literal["fp32", "tf32", "bf16"] = Field(default="fp32", description="fp32 is IEEE; bf16 has TF32 beside")
-    seed: int = Field(default=0, ge=0, lt=2**63, description="of weights, sample order and every draw")
-    save_every: Count = Field(default=500, description="steps between checkpoints; the last step is always saved")
-    keep: int = Field(default=2, ge=2, description="checkpoints kept")
-    log_every: Count = Field(default=20, description="steps between lines of metrics.jsonl")
-    check_every: int | None = Field(default=None, ge=0, description="steps between checks; null: save_every; 0: none")
-    check_samples: Count = Field(default=1024, description="held-out samples that a check looks at")
-    hang_timeout: float = Field(default=1800, gt=0, le=1e7, description="seconds without progress that are a hang")
-    trackers: list[str] = Field(default=["tensorboard"], description="accelerate trackers")
-    joint_bn: bool = Field(default=True, description="views that share an encoder and a shape pass as one batch")
-    out: Annotated[str, AfterValidator(expand_home)] = Field(min_length=1, description="run folder")
-    then: list[Literal["evaluate", "export", "views", "curves", "report"]] = Field(
-        default=[], description="what to do after the last step"
-    )
+    epochs: float | None = Field(default=None, gt=0, le=1e9)
+    """length of the run in passes over the training data; give epochs or steps"""
+    steps: int | None = Field(default=None, gt=0, le=10**12)
+    """length of the run in optimizer steps; give steps or epochs"""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """fp32: IEEE float32; tf32: TF32 matrix products; bf16: autocast to bfloat16, all else as tf32"""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """seed of the initial weights, the sample order and all random draws"""
+    save_every: Count = 500
+    """steps between checkpoints; the last step is always saved"""
+    keep: int = Field(default=2, ge=2)
+    """number of newest checkpoints to keep; the best one is kept too"""
+    log_every: Count = 20
+    """steps between two lines in metrics.jsonl"""
+    check_every: int | None = Field(default=None, ge=0)
+    """steps between checks on held-out data; null: as save_every; 0: no checks"""
+    check_samples: Count = 1024
+    """number of held-out samples that a check uses"""
+    hang_timeout: float = Field(default=1800, gt=0, le=1e7)
+    """seconds without progress after which the run stops as hanging"""
+    trackers: list[str] = Field(default=["tensorboard"])
+    """trackers of accelerate that get the metrics"""
+    joint_bn: bool = True
+    """true: views that share an encoder and a shape pass it as one batch, with common batch norm statistics"""
+    out: Annotated[str, AfterValidator(expand_home)] = Field(min_length=1)
+    """the run folder"""
+    then: list[Literal["evaluate", "export", "views", "curves", "report"]] = Field(default=[])
+    """commands to run after the last step"""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -178,33 +204,38 @@ class Train(Table):
         return self
 
 
-class Finetune(Table):
+class Finetune(Config):
     """How the fine-tuning probe trains the encoder."""
 
-    epochs: float = Field(default=10, gt=0, le=1e9, description="passes over train, at least 200 steps")
-    shots: list[Count] = Field(default=[], description="labels per class; none given: all labels of train")
-    augment: bool = Field(default=True, description="with the recipe's augmentation, or on clean views")
+    epochs: float = Field(default=10, gt=0, le=1e9)
+    """passes over the training data; at least 200 steps"""
+    shots: list[Count] = Field(default=[])
+    """numbers of labels per class; empty: all labels"""
+    augment: bool = True
+    """true: augment as the recipe does; false: clean views"""
 
 
-class Evaluate(Table):
+class Evaluate(Config):
     """Defaults of `mvssl evaluate`; the command line overrides them."""
 
-    probes: list[str] = Field(
-        default=["fewlabel", "knn", "linear"],
-        min_length=1,
-        description="names in mvssl.evaluation.probes, or package.module:Class",
-    )
-    layer: str = Field(
-        default="vector",
-        description="vector, head or head:OBJECTIVE (what it compares), or a map's number",
-    )
-    shots: list[Count] = Field(default=[1, 2, 5, 10, 100], description="labels per class of the few-label probe")
-    draws: Count = Field(default=20, description="random label sets per number of shots")
-    segments: Column | None = Field(default=None, description="the class of every pixel, for the dense probe")
-    ignore: int | None = Field(default=None, description="class of pixels that the dense probe leaves out")
-    finetune: Finetune = Field(default_factory=Finetune, description="length and labels of the fine-tuning probe")
-    options: dict[str, dict[str, Any]] = Field(default={}, description="keywords of a probe, such as knn: {k: 200}")
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="of the encoder's passes, as in train")
+    probes: list[str] = Field(default=["fewlabel", "knn", "linear"], min_length=1)
+    """names of probes, or package.module:Class"""
+    layer: str = "vector"
+    """vector; head or head:OBJECTIVE, the embedding that the objective compares; or the number of a map"""
+    shots: list[Count] = Field(default=[1, 2, 5, 10, 100])
+    """numbers of labels per class, for the few-label probe"""
+    draws: Count = 20
+    """number of random sets of labels for each number of shots"""
+    segments: Column | None = None
+    """column with the class of every pixel, for the dense probe"""
+    ignore: int | None = None
+    """number of a class whose pixels the dense probe leaves out"""
+    finetune: Finetune = Field(default_factory=Finetune)
+    """length and labels of the fine-tuning probe"""
+    options: dict[str, dict[str, Any]] = Field(default={})
+    """options of probes by name, such as knn: {k: 200}"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """precision of the encoder, as in train"""
 
 
 def expand(tables: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,7 +249,7 @@ def expand(tables: Mapping[str, Any]) -> dict[str, Any]:
     return full
 
 
-class Recipe(Table):
+class Recipe(Config):
     """All tables of a run.
 
     In a file `encoder` may be one table for all views, and `objective` one table for a single term. Here `encoder` is
@@ -226,9 +257,9 @@ class Recipe(Table):
     """
 
     data: Data
-    views: dict[str, View] = Field(min_length=1)
-    encoder: dict[str, Encoder]
-    objective: list[Objective] = Field(min_length=1)
+    views: dict[str, ViewConfig] = Field(min_length=1)
+    encoder: dict[str, EncoderConfig]
+    objective: list[ObjectiveConfig] = Field(min_length=1)
     optim: Optim = Field(default_factory=Optim)
     train: Train
     evaluate: Evaluate = Field(default_factory=Evaluate)
@@ -237,3 +268,29 @@ class Recipe(Table):
     @classmethod
     def _short_forms(cls, tables: Any) -> Any:
         return expand(tables) if isinstance(tables, Mapping) else tables
+
+
+def find_inconsistencies(recipe: Recipe) -> Iterable[str]:
+    """Yield a message for each view, column or encoder that does not fit the others, with its place."""
+    for name, view in recipe.views.items():
+        if not name.isidentifier():
+            yield f"views.{name}: a view's name consists of letters, digits and _, and begins with no digit"
+        if recipe.data.columns and view.source not in recipe.data.columns:
+            yield f"views.{name}.from: no column {view.source!r}{nearest(view.source, recipe.data.columns)}"
+        column = recipe.data.columns.get(view.source)
+        if column and column.rate and view.options.get("rate", column.rate) != column.rate:
+            yield f"views.{name}.rate: {view.options['rate']}, but the rate of column {view.source} is {column.rate}"
+        if column and column.size and view.options.get("nodata") is not None:
+            yield (
+                f"views.{name}.nodata: column {view.source} has a size, and resizing mixes nodata pixels with others; "
+                "give the size to the view instead"
+            )
+        if view.geometry is not None and view.geometry not in recipe.views:
+            yield f"views.{name}.geometry: no view {view.geometry!r}{nearest(view.geometry, recipe.views)}"
+    listed = [view for group in recipe.encoder for view in split_names(group)]
+    for name in listed:
+        if name not in recipe.views:
+            yield f"encoder.{name}: no view {name!r}{nearest(name, recipe.views)}"
+    for name in recipe.views:
+        if listed.count(name) != 1:
+            yield f"encoder: view {name!r} needs exactly one encoder; it has {listed.count(name)}"

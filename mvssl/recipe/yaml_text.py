@@ -1,6 +1,6 @@
-"""Recipes as plain dicts: YAML text and dotted overrides.
+"""Recipes as plain values: YAML read strictly, and written so that it reads back as the same values.
 
-in   YAML text; overrides `table.key=value`
+in   YAML text
 out  dicts with text keys, lists, texts, numbers, true, false, None; or a `RecipeError` that names the line
 
 Only true and false are booleans, and only decimal digits are numbers (YAML 1.2, core schema). So `on`, `no`, `010`,
@@ -11,7 +11,6 @@ import contextlib
 import json
 import re
 import shlex
-from collections.abc import Iterable
 from typing import Any
 
 import yaml
@@ -21,8 +20,6 @@ from mvssl.errors import RecipeError
 LARGEST = 1_000_000  # characters of a recipe
 DEEPEST = 32  # tables and lists inside each other
 LONGEST = 100  # digits of a whole number
-SHOWN = 80  # characters of an override that are repeated
-RIVALS = {"train.steps": "train.epochs", "train.epochs": "train.steps"}  # two keys of which only one may be set
 
 _NOTHING = {"", "~", "null", "Null", "NULL"}
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -114,7 +111,7 @@ def _value(node: yaml.Node) -> Any:
 
 def _mapping(node: yaml.MappingNode) -> dict[str, Any]:
     lines: dict[str, int] = {}
-    found = {}
+    values = {}
     for key, value in node.value:
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode):
@@ -126,8 +123,8 @@ def _mapping(node: yaml.MappingNode) -> dict[str, Any]:
                 f"line {line}: the key {key.value!r} comes twice, first on line {lines[key.value]}; keep one of them"
             )
         lines[key.value] = line
-        found[key.value] = _value(value)
-    return found
+        values[key.value] = _value(value)
+    return values
 
 
 def _plain(node: yaml.ScalarNode) -> Any:
@@ -146,81 +143,3 @@ def _plain(node: yaml.ScalarNode) -> Any:
     if _ENDLESS.fullmatch(text):
         return float(text.replace(".", ""))
     return text
-
-
-def override_all(tables: dict[str, Any], overrides: Iterable[str]) -> list[str]:
-    """Set each `table.key=value` in plain dicts, in order, and add missing tables. Raise `RecipeError`.
-
-    If two overrides set the same key, the later one wins. Return a message for each override without effect.
-    """
-    messages: list[str] = []
-    earlier: dict[str, str] = {}  # dotted key -> the override that set it
-    for given in overrides:
-        dotted, replaced = _override(tables, given)
-        for other, word in earlier.items():
-            if _is_inside(other, dotted):
-                messages.append(f"{word} is replaced by the later {given}")
-            elif _is_inside(dotted, other) and replaced is not None:
-                messages.append(f"{dotted[len(other) + 1 :]} of {word} is replaced by the later {given}")
-        earlier = {other: word for other, word in earlier.items() if not _is_inside(other, dotted)} | {dotted: given}
-        if dotted in RIVALS:
-            messages += _drop_rival(tables, dotted, given, earlier)
-    return messages
-
-
-def _drop_rival(tables: dict[str, Any], dotted: str, given: str, earlier: dict[str, str]) -> list[str]:
-    """Remove the rival of the key that `given` has set. Return the messages about it."""
-    (table, _, now), key = dotted.partition("."), RIVALS[dotted].partition(".")[2]
-    value = tables[table].get(key)
-    if tables[table][now] is None or value is None:
-        return []
-    del tables[table][key]
-    word = earlier.pop(RIVALS[dotted], f"{RIVALS[dotted]}={value} of the recipe")
-    return [f"{word} is replaced by {given} of the command line"]
-
-
-def _is_inside(dotted: str, table: str) -> bool:
-    return dotted == table or dotted.startswith(f"{table}.")
-
-
-def _override(tables: dict[str, Any], given: str) -> tuple[str, Any]:
-    """Set one `table.key=value`. Return the dotted key and the earlier value."""
-    dotted, equals, value = given.partition("=")
-    *parents, last = dotted.split(".")
-    if not equals or not all((*parents, last)):
-        raise RecipeError(f"{given!r} is not an override; write table.key=value, for example optim.lr=1e-3")
-    here: Any = tables
-    for depth, name in enumerate(parents):
-        if isinstance(here, dict) and here.get(name) is None:
-            here[name] = {}
-        here = _inside(here, name, dotted)
-        if not isinstance(here, dict | list):
-            raise RecipeError(f"{dotted}: {'.'.join(parents[: depth + 1])} is a value, not a table")
-    if isinstance(here, list):
-        _inside(here, last, dotted)
-    place: Any = int(last) if isinstance(here, list) else last
-    before = here[place] if isinstance(here, list) else here.get(place)
-    here[place] = _parse_value(value, given)
-    return dotted, before
-
-
-def _parse_value(value: str, given: str) -> Any:
-    """Return the value of an override. Raise a `RecipeError` that says how to quote it."""
-    quoted = f"; put the value in quotes if it is a text: '{given.partition('=')[0]}=\"...\"'"
-    shown = given[:SHOWN] + "..." * (len(given) > SHOWN)
-    if re.search(r"(^|\s)#", value) and not re.search("[\"']", value):
-        raise RecipeError(f"{shown}: the text after # would be a comment{quoted}")
-    try:
-        return parse_yaml(value, shown)
-    except RecipeError as error:
-        raise RecipeError(f"{error}{quoted}") from None
-
-
-def _inside(table: Any, name: str, dotted: str) -> Any:
-    """Return the entry `name` of a table, or the item of a list with that index. Raise `RecipeError`."""
-    if isinstance(table, dict):
-        return table.get(name)
-    if not (name.isascii() and name.isdigit() and len(name) < 10) or int(name) >= len(table):
-        places = f"the places 0 to {len(table) - 1}" if table else "no places"
-        raise RecipeError(f"{dotted}: a list of {len(table)} has {places}, not {name!r}")
-    return table[int(name)]

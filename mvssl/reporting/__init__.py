@@ -1,8 +1,10 @@
-"""A run as one HTML page without network access: see docs/guides/report.md.
+"""A run as one HTML page that loads nothing from a network: see docs/guides/report.md.
 
 in   a run folder, finished or still in training
-out  RUN/report.html: `facts` reads the files, `samples` opens checkpoint and shards, each module of `sections`
-     computes some sections of the page, and page.html.j2 shows them
+out  RUN/report.html, and a `WrittenReport` that names the sections whose data are absent
+
+`facts` reads the files of the run, `inputs` opens its checkpoint and shards, and each module of `sections` computes the
+content of some sections. `build` puts them in order, and page.html.j2 shows them.
 """
 
 from mvssl.reporting.build import WrittenReport, report

@@ -1,26 +1,43 @@
-"""What sections of a page consist of; the template page.html.j2 says how each of these is shown."""
+"""The content of a page: sections of blocks. The template page.html.j2 has a macro for each class of block.
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+in   texts, numbers and pictures that the modules of `sections` computed
+out  `Section`, `Absent`, and blocks that can be shown; charts are SVG already
+"""
+
+from typing import Literal, NamedTuple
 
 from markupsafe import Markup
 
 from mvssl.figures.charts import Chart, Plane, Style, chart_svg, plane_svg
+from mvssl.text import counted
 
 
-class Absent(NamedTuple):
-    """A section without data: why, and how to get it."""
+class Text(NamedTuple):
+    """A paragraph, a heading or code; `style` is a tag, or classes of the style sheet for a paragraph."""
 
-    title: str
-    why: str
+    text: str
+    style: str = "note"
+    strong: str = ""  # words before the text
+    command: str = ""  # of a shell, after the text
 
 
-@dataclass(frozen=True)
-class Section:
-    """A part of the page; `name` is its address within the page and the macro of the template that shows it."""
+class Terms(NamedTuple):
+    """A text for each term, as a list or as tiles."""
 
-    name: ClassVar[str]
-    title: ClassVar[str]
+    texts: dict[str, str]
+    tiles: bool = False
+
+
+class Item(NamedTuple):
+    text: str
+    notes: list[str]
+
+
+class Items(NamedTuple):
+    """A list; `style` is a class of the style sheet: findings or plain."""
+
+    items: list[Item]
+    style: str
 
 
 class Key(NamedTuple):
@@ -28,6 +45,15 @@ class Key(NamedTuple):
 
     label: str
     style: Style | Literal["dot"]
+    colour: int
+
+
+class Label(NamedTuple):
+    """A name at a place of a drawing, in per cent from its left and top edge."""
+
+    text: str
+    left: float
+    top: float
     colour: int
 
 
@@ -40,10 +66,16 @@ class Drawing(NamedTuple):
     description: str
     legend: list[Key]
     note: str = ""
+    labels: list[Label] = []  # noqa: RUF012 never changed
+
+
+class Drawings(NamedTuple):
+    drawings: list[Drawing]
+    wide: bool = False
 
 
 class Picture(NamedTuple):
-    """A raster picture that holds its own data; `exact` asks for square pixels."""
+    """A raster picture that holds its own data; `exact` asks for square pixels. As a block it can be scrolled."""
 
     source: str  # data:image/...
     text: str
@@ -52,11 +84,90 @@ class Picture(NamedTuple):
     exact: bool
 
 
+class Cell(NamedTuple):
+    """A picture with a caption; `kind` is the style sheet's class: query, same or other label, or none."""
+
+    picture: Picture
+    caption: str = ""
+    kind: str = ""
+
+
+class Grid(NamedTuple):
+    """Rows of pictures, all in one list, under heads or below a title."""
+
+    cells: list[Cell]
+    columns: int
+    heads: list[str] = []  # noqa: RUF012 never changed
+    title: str = ""
+
+
+class Figure(NamedTuple):
+    title: str
+    text: str
+    grids: list[Grid]
+
+
+class Figures(NamedTuple):
+    figures: list[Figure]
+    narrow: bool = False
+
+
 class Table(NamedTuple):
     """Rows of cells: text, a share from 0 to 1 that is drawn as a meter, or None for an empty cell."""
 
     columns: list[str]
     rows: list[list[str | float | None]]
+
+
+class Number(NamedTuple):
+    """A measured value. Its error is separate, so that it can move below the value on a narrow screen."""
+
+    value: str
+    error: str
+    best: bool
+
+
+class ProbeRows(NamedTuple):
+    """Rows of probes, each a name and its numbers, under the view and layer that they are of."""
+
+    columns: list[str]
+    places: list[tuple[str, list[tuple[str, list[Number | None]]]]]
+
+
+class ProbeTable(NamedTuple):
+    """Records that can be compared; a probe with very many rows is folded away."""
+
+    title: str
+    rows: ProbeRows | None
+    folded: dict[str, ProbeRows]  # by probe
+    note: str
+    protocol: dict[str, dict[str, str]]  # settings by title
+
+
+class Folded(NamedTuple):
+    """Blocks that a reader can unfold."""
+
+    title: str
+    blocks: list["Block"]
+    unfolded: bool = False
+
+
+Block = Text | Terms | Items | Drawings | Picture | Figures | Table | ProbeTable | Folded
+
+
+class Section(NamedTuple):
+    """A part of the page; `name` is its address within the page."""
+
+    name: str
+    title: str
+    blocks: list[Block]
+
+
+class Absent(NamedTuple):
+    """A section without data: why, and how to get it."""
+
+    title: str
+    why: str
 
 
 def short(value: float) -> str:
@@ -69,6 +180,11 @@ def describe_value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def describe_rest(left: int, noun: str, where: str = "not drawn") -> str:
+    """Return a sentence on the things beyond a limit, after a space; empty if there are none."""
+    return f" {counted(left, f'more {noun}')} {where}." if left > 0 else ""
 
 
 def draw_lines(chart: Chart, note: str = "") -> Drawing:

@@ -41,50 +41,46 @@ def panel_pixels(panel: Panel, count: int) -> list[Pixels]:
         axes = figure.add_axes((row / count, 0, 1 / count, 1), facecolor="none")
         panel.draw(axes, row, False)
         axes.axis("off")
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.split(np.array(canvas.buffer_rgba()), count, axis=1)
+    return np.split(_draw(figure), count, axis=1)
 
 
 def encode_pixels(pixels: Pixels, text: str) -> Picture:
     """Return pixels as a picture; `text` is for readers who do not see it. With four channels they are a drawing."""
     height, width, channels = pixels.shape
     exact, image = max(height, width) <= SMALL, Image.fromarray(pixels)
-    data = _encode_drawing(image, 64) if channels == 4 else _encode_image(image, exact)
+    data = _encode(image, colours=64) if channels == 4 else _encode(image, lossless=exact)
     return Picture(data, text, width, height, exact)
 
 
 def encode_figure(figure: Figure, text: str) -> Picture:
     """Return a matplotlib figure as a picture."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    image = Image.fromarray(np.array(canvas.buffer_rgba()))
-    data = min(_encode_image(image, False), _encode_drawing(image, 256), key=len)  # lines or photographs
+    image = Image.fromarray(_draw(figure))
+    data = min(_encode(image), _encode(image, colours=256), key=len)  # photographs or lines
     return Picture(data, text, *image.size, False)
 
 
-def tint(pixels: Pixels, colours: Tensor) -> Pixels:
+def _draw(figure: Figure) -> Pixels:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())
+
+
+def _encode(image: Image.Image, *, colours: int | None = None, lossless: bool = False) -> str:
+    """Return an image as a data URI: WebP, or with a number of colours PNG, which is smaller for lines."""
+    file, kind = io.BytesIO(), "png" if colours else "webp"
+    if colours:
+        image.quantize(colours, method=Image.Quantize.FASTOCTREE).save(file, kind, optimize=True)
+    else:
+        image.save(file, kind, lossless=lossless, quality=85, method=4)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def tint_pixels(pixels: Pixels, colours: Tensor) -> Pixels:
     """Return a picture in gray under colours [3, h', w'] in [0, 1]; a small one is enlarged so that places show."""
     times = -(-SMALL // max(pixels.shape[:2]))
     gray = pixels[..., :3].mean(axis=2).repeat(times, 0).repeat(times, 1) / 255
     laid = F.interpolate(colours[None], gray.shape, mode="nearest")[0].permute(1, 2, 0).numpy()
     return ((TINT * laid + (1 - TINT) * gray[..., None]) * 255).round().astype(np.uint8)
-
-
-def _encode_image(image: Image.Image, exact: bool) -> str:
-    file = io.BytesIO()
-    image.save(file, "webp", lossless=exact, quality=85, method=4)
-    return _data_uri("webp", file)
-
-
-def _encode_drawing(image: Image.Image, colours: int) -> str:
-    file = io.BytesIO()
-    image.quantize(colours, method=Image.Quantize.FASTOCTREE).save(file, "png", optimize=True)
-    return _data_uri("png", file)
-
-
-def _data_uri(kind: str, file: io.BytesIO) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _shrink(x: Tensor) -> Tensor:

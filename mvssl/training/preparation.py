@@ -16,7 +16,8 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 
-from mvssl.data import ShardSource, as_source, open_shards, pack, pack_destination
+from mvssl.data import ShardSource, as_source, open_shards
+from mvssl.data.packing import pack, pack_destination
 from mvssl.distributed import collectives
 from mvssl.distributed.batch_norm import convert_batchnorm
 from mvssl.distributed.devices import arithmetic, memory_format_for

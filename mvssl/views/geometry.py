@@ -14,13 +14,13 @@ from torch import Tensor
 
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
-from mvssl.recipe import Table
+from mvssl.recipe import Config
 from mvssl.views.base import Geometry
 
 ATTEMPTS = 10  # torchvision's number of tries before it falls back to a central crop
 
 
-class Affine(Table):
+class Affine(Config):
     """Ranges of a random affine warp, named as in torchvision's RandomAffine."""
 
     degrees: float = 0.0  # rotation in -degrees .. degrees

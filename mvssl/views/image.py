@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mvssl.data.decoding import MAX_PIXELS
+from mvssl.data.decoding.images import MAX_PIXELS
 from mvssl.distributed.devices import send
 from mvssl.errors import RecipeError
 from mvssl.random import Draws

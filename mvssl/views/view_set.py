@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvssl.data import SampleError, Source
+from mvssl.data.sample_errors import SampleError
+from mvssl.data.source import Source
 from mvssl.distributed.devices import arithmetic
 from mvssl.errors import DataError, RecipeError
 from mvssl.random import Draws
-from mvssl.recipe import View as ViewTable
+from mvssl.recipe import ViewConfig
 from mvssl.recipe.messages import nearest
 from mvssl.recipe.naming import drawn_names
 from mvssl.recipe.options import construct, find_class, options_of
@@ -41,7 +42,7 @@ class ViewSet:
     bases    the names in the recipe, which `clean` uses
     """
 
-    def __init__(self, tables: Mapping[str, ViewTable], views: Mapping[str, View], leaders: Mapping[str, str]):
+    def __init__(self, tables: Mapping[str, ViewConfig], views: Mapping[str, View], leaders: Mapping[str, str]):
         self.bases, self._tables, self._views, self._leaders = list(views), tables, views, leaders
         self._base = {name: base for base, table in tables.items() for name in drawn_names(base, table.count)}
         self.names = list(self._base)
@@ -98,7 +99,7 @@ def _full_precision(device: torch.device | str) -> Iterator[None]:
         yield
 
 
-def build_views(recipe_views: Mapping[str, ViewTable], shapes: Shapes) -> ViewSet:
+def build_views(recipe_views: Mapping[str, ViewConfig], shapes: Shapes) -> ViewSet:
     """Return the views of a recipe for columns with these shapes of one sample. Raises `RecipeError`.
 
     Views with `normalize: data` need `resolve_statistics` first.
@@ -112,7 +113,7 @@ def build_views(recipe_views: Mapping[str, ViewTable], shapes: Shapes) -> ViewSe
 
 
 def build_matching_views(
-    recipe_views: Mapping[str, ViewTable], shapes: Shapes, known: Mapping[str, tuple[int, ...]], whose: str
+    recipe_views: Mapping[str, ViewConfig], shapes: Shapes, known: Mapping[str, tuple[int, ...]], whose: str
 ) -> ViewSet:
     """Return the views for columns of other shards. Raises `DataError` if their shapes are not those of `whose` run.
 
@@ -131,7 +132,7 @@ def build_matching_views(
     return views
 
 
-def resolve_statistics(recipe_views: Mapping[str, ViewTable], shapes: Shapes, source: Source) -> dict[str, ViewTable]:
+def resolve_statistics(recipe_views: Mapping[str, ViewConfig], shapes: Shapes, source: Source) -> dict[str, ViewConfig]:
     """Return the same views with `normalize: data` replaced by numbers, as the resolved recipe should hold them.
 
     They are measured on at most 2048 samples evenly spaced over `source`, on the clean view, for each channel or
@@ -153,7 +154,7 @@ def resolve_statistics(recipe_views: Mapping[str, ViewTable], shapes: Shapes, so
     return resolved
 
 
-def needs_measuring(name: str, view: ViewTable, source: Source) -> bool:
+def needs_measuring(name: str, view: ViewConfig, source: Source) -> bool:
     """Whether the mean and standard deviation of a view are measured on `source`."""
     made, options = _options(name, view)
     spec = source.specs.get(view.source)
@@ -166,7 +167,7 @@ def _readable_samples(source: Source) -> Iterator[Mapping[str, Any]]:
             yield source[int(index)]
 
 
-def _options(name: str, table: ViewTable) -> tuple[type[View], dict[str, Any]]:
+def _options(name: str, table: ViewConfig) -> tuple[type[View], dict[str, Any]]:
     """Return a view's class and options: the signature's default of normalize, the preset, then the view's own."""
     where = f"views.{name}.name"
     made = view_class(find_class(table.name, VIEWS, where), where)
@@ -184,7 +185,7 @@ def _options(name: str, table: ViewTable) -> tuple[type[View], dict[str, Any]]:
     return made, options
 
 
-def _build(name: str, view: ViewTable, shapes: Shapes) -> View:
+def _build(name: str, view: ViewConfig, shapes: Shapes) -> View:
     if view.source not in shapes:
         raise RecipeError(f"views.{name}.from: no column {view.source!r}{nearest(view.source, shapes)}")
     made, options = _options(name, view)
@@ -198,7 +199,7 @@ def _build(name: str, view: ViewTable, shapes: Shapes) -> View:
     return built
 
 
-def _find_leaders(recipe_views: Mapping[str, ViewTable], views: Mapping[str, View]) -> dict[str, str]:
+def _find_leaders(recipe_views: Mapping[str, ViewConfig], views: Mapping[str, View]) -> dict[str, str]:
     """Map each drawn view with `geometry: OTHER` to the drawn view whose placement it repeats."""
     leaders = {}
     for name, view in recipe_views.items():
@@ -224,7 +225,7 @@ def _find_leaders(recipe_views: Mapping[str, ViewTable], views: Mapping[str, Vie
     return leaders
 
 
-def _find_leader(name: str, recipe_views: Mapping[str, ViewTable]) -> str:
+def _find_leader(name: str, recipe_views: Mapping[str, ViewConfig]) -> str:
     """Return the view at the end of the chain of `geometry:`, which draws its own."""
     seen = [name]
     while (following := recipe_views[seen[-1]].geometry) is not None:

@@ -7,7 +7,7 @@ import pytest
 
 from mvssl.bench import bench_reader, bench_rivals, bench_train, bench_views
 from mvssl.bench.train import compute_shares
-from mvssl.data import pack
+from mvssl.data.packing import pack
 from mvssl.errors import RecipeError
 from mvssl.recipe import Column, parse_recipe
 

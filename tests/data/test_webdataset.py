@@ -10,7 +10,8 @@ import webdataset
 from shard_making import image_bytes, pixels
 from webdataset.writer import ShardWriter
 
-from mvssl.data import open_shards, pack, sequential_loader
+from mvssl.data import open_shards, sequential_loader
+from mvssl.data.packing import pack
 from mvssl.recipe import Column
 
 # webdataset leaves its files to the garbage collector.

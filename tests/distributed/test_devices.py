@@ -133,7 +133,7 @@ def test_ordinary_networks_are_channels_last_everywhere():
 
 
 def test_a_contiguous_model_gets_contiguous_images_in_every_layer():
-    table = recipe.Encoder(name="resnet10_small", options={"channels": [4, 8, 8, 16]})
+    table = recipe.EncoderConfig(name="resnet10_small", options={"channels": [4, 8, 8, 16]})
     model, seen = MultiView({"a": Encoder(table, (3, 16, 16))}, []), []
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

@@ -11,11 +11,11 @@ from pages import PAGES, ROOT, blocks, commands, name
 from mvssl.cli.commands import app
 from mvssl.cli.main import main
 from mvssl.recipe import load_recipe
-from mvssl.recipe.schema import Data, Encoder, Evaluate, Objective, Optim, Train, View
+from mvssl.recipe.schema import Data, EncoderConfig, Evaluate, ObjectiveConfig, Optim, Train, ViewConfig
 from mvssl.recipe.yaml_text import parse_yaml
 
 TABLES = {"data": Data, "optim": Optim, "train": Train, "evaluate": Evaluate}
-BY_NAME = {"views": View, "encoder": Encoder, "objective": Objective}
+BY_NAME = {"views": ViewConfig, "encoder": EncoderConfig, "objective": ObjectiveConfig}
 
 
 def words_of(command: str) -> list[list[str]]:

@@ -58,7 +58,7 @@ def test_blocks_fit_into_memory_for_any_width():
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_a_write_that_stops_half_way_leaves_nothing(loaded, tmp_path, monkeypatch, name, error):
-    real, calls = table.Table.features, []
+    real, calls = table.Table.read, []
 
     def stopping(self, view, block):
         calls.append(view)
@@ -67,7 +67,7 @@ def test_a_write_that_stops_half_way_leaves_nothing(loaded, tmp_path, monkeypatc
         return real(self, view, block)
 
     (tmp_path / "out").mkdir()
-    monkeypatch.setattr(table.Table, "features", stopping)
+    monkeypatch.setattr(table.Table, "read", stopping)
     with pytest.raises(StorageError if isinstance(error, OSError) else KeyboardInterrupt) as raised:
         embed(loaded, tmp_path / "out" / name)
     assert list((tmp_path / "out").iterdir()) == []
@@ -87,10 +87,10 @@ def test_a_disk_that_is_full_at_any_byte_leaves_no_files(loaded, tmp_path, name,
 @pytest.mark.parametrize("links", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_that_appears_during_writing_is_kept(loaded, tmp_path, monkeypatch, name, links):
-    real = formats.WRITERS[(tmp_path / name).suffix]
+    real = formats.FORMATS[(tmp_path / name).suffix]
 
     def slow(*given):
-        real(*given)
+        real.write(*given)
         if (tmp_path / name).suffix:
             (tmp_path / name).write_text("theirs")
         else:
@@ -99,7 +99,7 @@ def test_a_file_that_appears_during_writing_is_kept(loaded, tmp_path, monkeypatc
     def no_links(*_):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setitem(formats.WRITERS, (tmp_path / name).suffix, slow)
+    monkeypatch.setitem(formats.FORMATS, (tmp_path / name).suffix, real._replace(write=slow))
     if not links:
         monkeypatch.setattr(os, "link", no_links)
     with pytest.raises(OutputError, match="exists already"):
@@ -143,7 +143,7 @@ def test_features_that_are_not_finite_are_refused_with_the_sample(loaded, tmp_pa
 
 def test_names_of_views_that_collide_in_a_file_are_refused(tmp_path):
     with pytest.raises(RecipeError, match="Label"):
-        table.check_names(["rgb", "Label"])
+        formats.choose_format(tmp_path / "a.npz", ["rgb", "Label"])
     with pytest.raises(RecipeError, match="of a, A collide"):
-        formats.writer_of(tmp_path / "folder", ["a", "A"])
-    assert formats.writer_of(tmp_path / "a.npz", ["a", "A"]) is formats.write_npz
+        formats.choose_format(tmp_path / "folder", ["a", "A"])
+    assert formats.choose_format(tmp_path / "a.npz", ["a", "A"]).write is formats.write_npz

@@ -25,7 +25,7 @@ SMALL = {"amdim_32": {"ndf": 8, "n_rkhs": 40, "depth": 2}, "mlp": {"widths": [12
 
 def encoder(name, shape, **table):
     options = {**SMALL.get(name, {}), **table.pop("options", {})}
-    return Encoder(recipe.Encoder(name=name, options=options, **table), shape)
+    return Encoder(recipe.EncoderConfig(name=name, options=options, **table), shape)
 
 
 @pytest.mark.parametrize("name", MODELS)

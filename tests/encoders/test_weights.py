@@ -16,7 +16,7 @@ from mvssl.model import MultiView
 
 
 def encoder(name, shape, **table):
-    return Encoder(recipe.Encoder(name=name, **table), shape)
+    return Encoder(recipe.EncoderConfig(name=name, **table), shape)
 
 
 def test_start_weights_come_from_a_file_a_folder_or_a_run(tmp_path, monkeypatch):
@@ -35,7 +35,7 @@ def test_start_weights_come_from_a_file_a_folder_or_a_run(tmp_path, monkeypatch)
     monkeypatch.setenv("HOME", str(tmp_path))
     for source in (tmp_path / "one.safetensors", folder, run, "~/run"):
         assert_close(encoder("dim_conv32", (3, 32, 32), init_from=str(source)).model.state_dict(), own)
-    table = recipe.Encoder(name="dim_conv32", init_from=str(tmp_path / "run.safetensors"))
+    table = recipe.EncoderConfig(name="dim_conv32", init_from=str(tmp_path / "run.safetensors"))
     assert_close(Encoder(table, (3, 32, 32), "b").model.state_dict(), {key: t + 1 for key, t in own.items()})
     with pytest.raises(RecipeError, match="encoders 'a', 'b' and none for 'c'"):
         Encoder(table, (3, 32, 32), "c")

@@ -3,7 +3,7 @@
 import pytest
 from digit_runs import make_run
 
-from mvssl.data import pack
+from mvssl.data.packing import pack
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ assert {ours} or not any(name.startswith("mvssl") for name in sys.modules)
 
 def trained(name, shape, **options):
     """An encoder whose every weight and statistic has moved."""
-    made = Encoder(recipe.Encoder(name=name, options=options), shape).eval()
+    made = Encoder(recipe.EncoderConfig(name=name, options=options), shape).eval()
     with torch.no_grad():
         for tensor in [*made.parameters(), *(b for b in made.buffers() if b.is_floating_point())]:
             tensor.add_(0.02 * torch.rand_like(tensor))
@@ -114,7 +114,9 @@ def test_a_vector_encoder_is_exported_too(tmp_path):
 def test_an_export_is_a_start_for_the_next_run(tmp_path):
     encoder = trained("resnet10_small", (3, 16, 16), channels=[8, 8, 8, 8])
     export_encoder(encoder, tmp_path / "x", Card())
-    table = recipe.Encoder(name="resnet10_small", options={"channels": [8, 8, 8, 8]}, init_from=str(tmp_path / "x"))
+    table = recipe.EncoderConfig(
+        name="resnet10_small", options={"channels": [8, 8, 8, 8]}, init_from=str(tmp_path / "x")
+    )
     assert_close(Encoder(table, (3, 16, 16)).model.state_dict(), encoder.model.state_dict())
 
 

@@ -13,7 +13,7 @@ from mvssl.figures.contact_sheet import CELL, draw_contact_sheet
 from mvssl.figures.panels import draw_as_panel, grid_width
 from mvssl.figures.pixels import find_rgb_bands, is_measured, rgb_pixels
 from mvssl.files import write_picture
-from mvssl.recipe import View
+from mvssl.recipe import ViewConfig
 from mvssl.views import ImageView, build_views
 
 
@@ -45,7 +45,7 @@ def made():
         "imu": {"from": "imu", "name": "signal", "normalize": "none", "crop": [0.5, 1]},
         "sound": {"from": "sound", "name": "logmel", "rate": 8000, "mels": 20, "normalize": "none"},
     }
-    views = {name: View.model_validate(table) for name, table in tables.items()}
+    views = {name: ViewConfig.model_validate(table) for name, table in tables.items()}
     shapes = {name: tuple(column.shape[1:]) for name, column in columns.items()}
     return build_views(views, shapes), Batch(columns, torch.arange(3))
 
@@ -60,7 +60,7 @@ def test_a_sheet_of_every_kind_of_view_is_a_picture_with_content(tmp_path):
 
 def test_a_sheet_has_a_row_for_every_sample(tmp_path):
     columns = {"x": torch.rand(14, 1, 4, 4)}
-    views = build_views({"x": View.model_validate({"from": "x", "normalize": "none"})}, {"x": (1, 4, 4)})
+    views = build_views({"x": ViewConfig.model_validate({"from": "x", "normalize": "none"})}, {"x": (1, 4, 4)})
     sizes = []
     for rows in (7, 14):
         batch = Batch({name: column[:rows] for name, column in columns.items()}, torch.arange(rows))
@@ -120,7 +120,7 @@ def test_a_false_colour_takes_red_green_and_blue_by_name():
 
 
 def test_an_absent_row_is_called_so_and_not_drawn(tmp_path):
-    tables = {"x": View.model_validate({"from": "x", "normalize": "none"})}
+    tables = {"x": ViewConfig.model_validate({"from": "x", "normalize": "none"})}
     views = build_views(tables, {"x": (1, 4, 4)})
     sheets = []
     for there in (True, False):
@@ -134,7 +134,9 @@ def test_many_wide_views_are_drawn_less_often(tmp_path):
     widths = []
     for count in (1, 6):
         columns = {f"u{k}": torch.randn(2, 3, 20) for k in range(count)}
-        tables = {name: View.model_validate({"from": name, "name": "signal", "normalize": "none"}) for name in columns}
+        tables = {
+            name: ViewConfig.model_validate({"from": name, "name": "signal", "normalize": "none"}) for name in columns
+        }
         views = build_views(tables, dict.fromkeys(columns, (3, 20)))
         widths.append(draw_contact_sheet(views, Batch(columns, torch.arange(2))).get_figwidth() / (1.8 * CELL))
     assert widths[0] == pytest.approx(1 + 3, abs=0.3)

@@ -6,11 +6,11 @@ import torch
 from safetensors.torch import load_file
 
 from mvssl.monitoring.mispairing import CHANCE, FADE, MispairingTracker, pairs_of
-from mvssl.recipe import View
+from mvssl.recipe import ViewConfig
 from mvssl.training.loop import train
 
 CPU = torch.device("cpu")
-TWO = {"a": View.model_validate({"from": "one"}), "b": View.model_validate({"from": "two"})}
+TWO = {"a": ViewConfig.model_validate({"from": "one"}), "b": ViewConfig.model_validate({"from": "two"})}
 FILE = MispairingTracker.file
 
 
@@ -22,9 +22,9 @@ def visit(tracker: MispairingTracker, index: list[int], *shares: list[float], ve
 
 def test_pairs_are_of_views_that_come_from_different_columns():
     views = {
-        "L": View.model_validate({"from": "image"}),
-        "ab": View.model_validate({"from": "image"}),
-        "depth": View.model_validate({"from": "depth", "count": 2}),
+        "L": ViewConfig.model_validate({"from": "image"}),
+        "ab": ViewConfig.model_validate({"from": "image"}),
+        "depth": ViewConfig.model_validate({"from": "depth", "count": 2}),
     }
     assert pairs_of(views) == {
         ("L", "depth_0"): "L-depth",

@@ -9,7 +9,7 @@ from small_features import WIDTHS, context, features
 from mvssl.monitoring.mispairing import MispairingTracker, outscored_share
 from mvssl.objectives import AMDIM, CMC, MIB
 from mvssl.objectives.masks import same_sample
-from mvssl.recipe import View
+from mvssl.recipe import ViewConfig
 
 DEVICE = torch.device("cpu")
 
@@ -57,7 +57,7 @@ def test_an_observer_sees_the_pairs_and_leaves_the_loss_unchanged(made):
     seen = {view: features(5) for view in widths}
     plain, _ = objective(seen, context(5))
     columns = {"a": "one", "b": "two", "c": "one"}
-    views = {name: View.model_validate({"from": column}) for name, column in columns.items()}
+    views = {name: ViewConfig.model_validate({"from": column}) for name, column in columns.items()}
     observer = MispairingTracker(views, 5, DEVICE)
     observed, _ = objective(seen, replace(context(5), observer=observer))
     assert torch.equal(plain, observed)

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from mvssl.errors import RecipeError
-from mvssl.recipe.yaml_text import DEEPEST, as_yaml, override_all, parse_yaml
+from mvssl.recipe.yaml_text import DEEPEST, as_yaml, parse_yaml
 
 AS_TEXT = ["1:30", "010", "0x10", "0o7", "1_000", "+1", "yes", "no", "on", "off", "y", "n", "2024-01-01", "1.2.3", "="]
 READ = {
@@ -66,44 +66,3 @@ def test_a_long_text_is_refused_before_it_is_read():
     with pytest.raises(RecipeError, match="larger than 1,000,000"):
         parse_yaml("a" * 10**8, "x")
     assert time.perf_counter() - began < 1
-
-
-def overridden(tables, *words):
-    return override_all(tables, words), tables
-
-
-def test_the_later_of_two_overrides_of_one_key_wins_and_is_reported():
-    told, tables = overridden({}, "optim.lr=1", "optim.lr=2", "optim.lr=3")
-    assert tables == {"optim": {"lr": 3}}
-    assert told == ["optim.lr=1 is replaced by the later optim.lr=2", "optim.lr=2 is replaced by the later optim.lr=3"]
-
-
-def test_an_override_of_a_table_replaces_those_of_its_keys():
-    told, tables = overridden({}, "optim.lr=1", "optim={lr: 2, clip: 1}", "optim.clip=3", "optim.eps=1")
-    assert tables == {"optim": {"lr": 2, "clip": 3, "eps": 1}}
-    assert told == [
-        "optim.lr=1 is replaced by the later optim={lr: 2, clip: 1}",
-        "clip of optim={lr: 2, clip: 1} is replaced by the later optim.clip=3",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("before", "word", "left"), [("epochs", "steps", {"steps": 4}), ("steps", "epochs", {"epochs": 4})]
-)
-def test_steps_replace_epochs_and_epochs_replace_steps(before, word, left):
-    told, tables = overridden({"train": {before: 1}}, f"train.{word}=4")
-    assert tables == {"train": left}
-    assert told == [f"train.{before}=1 of the recipe is replaced by train.{word}=4 of the command line"]
-    told, tables = overridden({"train": {}}, f"train.{before}=1", f"train.{word}=4")
-    assert tables == {"train": left}
-    assert told == [f"train.{before}=1 is replaced by train.{word}=4 of the command line"]
-
-
-def test_null_takes_no_other_words_place():
-    assert overridden({"train": {"epochs": 1}}, "train.steps=null") == ([], {"train": {"epochs": 1, "steps": None}})
-
-
-@pytest.mark.parametrize("word", ["a", "=1", "a..b=1", ".a=1", "a.=1", "a=*.tar", "a={0..9}.tar", "a=b #c", "a=!b"])
-def test_an_override_that_means_nothing_is_refused(word):
-    with pytest.raises(RecipeError):
-        override_all({}, [word])

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mvssl.figures.panels import draw_as_panel
-from mvssl.reporting.pictures import LARGEST, encode_pixels, panel_pixels, tint
+from mvssl.reporting.pictures import LARGEST, encode_pixels, panel_pixels, tint_pixels
 
 
 def decode(source: str) -> np.ndarray:
@@ -43,7 +43,7 @@ def test_every_kind_of_view_is_drawn_a_picture_for_each_sample(shape):
 
 def test_colours_are_laid_over_gray_at_a_size_that_shows_them():
     colours = torch.eye(3)[:, :2, None].expand(3, 2, 2)
-    laid = tint(np.full((16, 16, 3), 255, np.uint8), colours)
+    laid = tint_pixels(np.full((16, 16, 3), 255, np.uint8), colours)
     assert laid.shape == (48, 48, 3)
     assert laid[0, 0].tolist() == [255, 115, 115]
     assert laid[-1, 0].tolist() == [115, 255, 115]

@@ -214,8 +214,8 @@ def test_each_absent_section_is_named_with_a_reason(run, monkeypatch):
 
 
 def test_without_samples_no_checkpoint_and_no_shard_is_opened(run, monkeypatch):
-    monkeypatch.setattr("mvssl.reporting.build.encode_samples", None)
-    monkeypatch.setattr("mvssl.reporting.build.open_shards", None)
+    monkeypatch.setattr("mvssl.reporting.inputs.encode_samples", None)
+    monkeypatch.setattr("mvssl.reporting.inputs.open_shards", None)
     ways = {part.title: part.why for part in report(run, samples=0).absent}
     assert "--samples" in ways["Nearest neighbours"]
 

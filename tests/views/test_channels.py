@@ -15,7 +15,7 @@ from mvssl.errors import RecipeError
 from mvssl.exporting.exporting import export
 from mvssl.model import build_model
 from mvssl.random import Draws
-from mvssl.recipe import View, parse_recipe
+from mvssl.recipe import ViewConfig, parse_recipe
 from mvssl.runs.load import load_run
 from mvssl.training.loop import train
 from mvssl.views import ImageView, SignalView, build_views, resolve_statistics
@@ -136,7 +136,7 @@ def test_floats_are_measured_by_default_for_each_band_without_nodata():
     x[:, :, :3] = 0
     source = SampleList({"s2": a.numpy(), "rgb": np.zeros((3, 4, 4), np.uint8)} for a in x)
     tables = {"s2": {"from": "s2", "augment": "crop_flip", "nodata": 0}, "rgb": {"from": "rgb", "augment": "crop_flip"}}
-    views = {name: View.model_validate(table) for name, table in tables.items()}
+    views = {name: ViewConfig.model_validate(table) for name, table in tables.items()}
     resolved = resolve_statistics(views, {"s2": (6, 16, 16), "rgb": (3, 4, 4)}, source)
     measured = resolved["s2"].options["normalize"]
     kept = x[:, :, 3:].transpose(0, 1).flatten(1)
@@ -205,7 +205,7 @@ def test_a_run_is_not_continued_with_other_bands(satellite):
 
 
 def test_weights_or_views_without_names_are_taken_as_they_are(satellite):
-    table = recipe.Encoder(
+    table = recipe.EncoderConfig(
         name="resnet10_small",
         options={"channels": [4] * 4},
         init_from=str(satellite / "backbone" / "model.safetensors"),
@@ -234,5 +234,7 @@ def test_resizing_a_column_with_nodata_is_reported():
 
 def test_a_view_set_builds_views_of_many_bands():
     assert kept_channels(4, None, None) == ([0, 1, 2, 3], ())
-    views = build_views({"x": View.model_validate({"from": "s2", "bands": SENTINEL, **PLAIN})}, {"s2": (6, 16, 16)})
+    views = build_views(
+        {"x": ViewConfig.model_validate({"from": "s2", "bands": SENTINEL, **PLAIN})}, {"s2": (6, 16, 16)}
+    )
     assert views.shapes == {"x": (6, 16, 16)}

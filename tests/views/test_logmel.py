@@ -9,7 +9,7 @@ import torch
 
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
-from mvssl.recipe import View
+from mvssl.recipe import ViewConfig
 from mvssl.views import LogMelView, build_views
 from mvssl.views.logmel import FLOOR, cut_windows, mel_filterbank, window_starts
 
@@ -29,8 +29,8 @@ def draws(n=4, start=0):
     return Draws(0, torch.arange(start, start + n), scope="view/x")
 
 
-def view(**options) -> View:
-    return View.model_validate({"from": "sound", "name": "logmel", **PLAIN, **options})
+def view(**options) -> ViewConfig:
+    return ViewConfig.model_validate({"from": "sound", "name": "logmel", **PLAIN, **options})
 
 
 def test_the_scale_is_nearly_hertz_up_to_1000_and_a_logarithm_above():

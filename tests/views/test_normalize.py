@@ -9,7 +9,7 @@ from small_features import SampleList
 
 from mvssl.data import SampleError
 from mvssl.errors import RecipeError
-from mvssl.recipe import View
+from mvssl.recipe import ViewConfig
 from mvssl.views import ImageView, VectorView, build_views, resolve_statistics
 from mvssl.views.normalize import STATISTICS, spread_indices
 
@@ -33,8 +33,8 @@ def test_arrays_that_cannot_be_written_are_measured_too():
     resolve_statistics({"a": view("rgb", normalize="data")}, SHAPES, samples)  # a warning would be an error
 
 
-def view(column, **options) -> View:
-    return View.model_validate({"from": column, **options})
+def view(column, **options) -> ViewConfig:
+    return ViewConfig.model_validate({"from": column, **options})
 
 
 SHAPES = {"rgb": (3, 8, 8), "bands": (4, 8, 8), "vector": (6,)}
@@ -88,7 +88,7 @@ def test_resolved_views_are_plain_numbers_and_the_rest_stays():
     assert len(resolved["a"].options["normalize"]["mean"]) == 4
     assert resolved["a"].options["flip"] == 0.5
     assert resolve_statistics(resolved, SHAPES, source()) == resolved  # measuring again changes nothing
-    assert View.model_validate_json(resolved["a"].model_dump_json(by_alias=True)) == resolved["a"]
+    assert ViewConfig.model_validate_json(resolved["a"].model_dump_json(by_alias=True)) == resolved["a"]
 
 
 def test_bad_samples_and_values_that_are_not_finite_are_left_out():

@@ -10,7 +10,7 @@ from PIL import Image
 from mvssl.errors import RecipeError
 from mvssl.evaluation import evaluate
 from mvssl.exporting import export
-from mvssl.recipe import View as ViewTable
+from mvssl.recipe import ViewConfig
 from mvssl.reporting import report
 from mvssl.runs.load import load_run
 from mvssl.training.afterwards import draw_views
@@ -100,7 +100,7 @@ def test_an_outside_view_trains_and_is_evaluated_reported_and_exported(tmp_path,
 
 
 def test_an_outside_view_has_its_own_presets():
-    table = ViewTable.model_validate({"from": "x", "name": f"{MODULE}:NamedSpeckle", "augment": "strong"})
+    table = ViewConfig.model_validate({"from": "x", "name": f"{MODULE}:NamedSpeckle", "augment": "strong"})
     assert build_views({"x": table}, {"x": (3, 4, 4)}).view("x").strength == 0.5
 
 
@@ -115,6 +115,6 @@ def test_an_outside_view_has_its_own_presets():
     ],
 )
 def test_faults_of_an_outside_view_name_their_place(name, options, place):
-    table = ViewTable.model_validate({"from": "x", "name": f"{MODULE}:{name}", **options})
+    table = ViewConfig.model_validate({"from": "x", "name": f"{MODULE}:{name}", **options})
     with pytest.raises(RecipeError, match=place):
         build_views({"x": table}, {"x": (3, 4, 4)})

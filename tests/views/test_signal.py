@@ -9,7 +9,7 @@ from small_features import SampleList
 
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
-from mvssl.recipe import View
+from mvssl.recipe import ViewConfig
 from mvssl.views import SignalView, build_views
 from mvssl.views.resample import linear_filter
 from mvssl.views.signal import draw_rotations, rotate_axes
@@ -28,8 +28,8 @@ def draws(n=16, start=0):
     return Draws(0, torch.arange(start, start + n), scope="view/x")
 
 
-def view(source, **options) -> View:
-    return View.model_validate({"from": source, "name": "signal", **PLAIN, **options})
+def view(source, **options) -> ViewConfig:
+    return ViewConfig.model_validate({"from": source, "name": "signal", **PLAIN, **options})
 
 
 def batch(n=16, start=0):
@@ -199,7 +199,7 @@ def test_two_units_share_crop_and_mask_between_rates_and_nothing_else():
         ({"x": view("imu", length=0)}, "length: 0"),
         ({"x": view("imu", normalize={"mean": [0, 0], "std": [1]})}, "2 numbers as mean; it needs 6"),
         ({"x": view("imu", jitter=0.1)}, "no option|unknown key"),
-        ({"x": view("imu", geometry="y"), "y": View.model_validate({"from": "rgb"})}, "no views of one kind"),
+        ({"x": view("imu", geometry="y"), "y": ViewConfig.model_validate({"from": "rgb"})}, "no views of one kind"),
         ({"x": view("slow", geometry="y", mask=0.1), "y": view("imu")}, "views.x.mask: the geometry is that of"),
     ],
 )
@@ -213,7 +213,7 @@ def test_measured_channels_have_mean_zero_and_deviation_one():
 
     rng = signals(40) * torch.arange(1, 7)[:, None] + 5
     source = SampleList({"imu": x.numpy()} for x in rng)
-    table = View.model_validate({"from": "imu", "name": "signal"})
+    table = ViewConfig.model_validate({"from": "imu", "name": "signal"})
     resolved = resolve_statistics({"x": table}, SHAPES, source)
     seen = build_views(resolved, SHAPES).clean(SimpleNamespace(columns={"imu": rng}, position=torch.arange(40)))["x"]
     torch.testing.assert_close(seen.mean((0, 2)), torch.zeros(6), atol=1e-3, rtol=0)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
-from mvssl.recipe import View
+from mvssl.recipe import ViewConfig
 from mvssl.views import PRESETS, build_views
 
 SHAPES = {"rgb": (3, 32, 32), "depth": (1, 16, 16), "bands": (13, 20, 24), "vector": (6,), "digit": (1, 28, 28)}
@@ -34,8 +34,8 @@ def rows(whole, chosen):
     return Batch(columns={k: v[chosen] for k, v in whole.columns.items()}, position=whole.position[chosen])
 
 
-def view(source, **options) -> View:
-    return View.model_validate({"from": source, **options})
+def view(source, **options) -> ViewConfig:
+    return ViewConfig.model_validate({"from": source, **options})
 
 
 def positions(x: Tensor) -> Tensor:

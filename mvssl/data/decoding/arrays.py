@@ -41,6 +41,13 @@ def read_npy(data: bytes) -> np.ndarray:
     return array.reshape(shape, order="F" if columns_first else "C")
 
 
+def npy_bytes(array: np.ndarray) -> bytes:
+    """Return the array as an npy file."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
 def open_npz(data: bytes) -> zipfile.ZipFile:
     """Return the archive, whose table of contents is known to be small. Raises `SampleError`, zipfile's errors."""
     end = data.rfind(b"PK\5\6")

@@ -27,7 +27,7 @@ from mvssl.data.decoding.images import IMAGE_FORMATS, check_image_end, fit_bands
 from mvssl.data.decoding.text_fields import check_class, decode_json, decode_text, read_json, read_text
 from mvssl.data.decoding.wav import read_wav, resample
 from mvssl.data.sample_errors import SampleError, as_sample_errors, refuse_larger
-from mvssl.recipe import Column
+from mvssl.recipe.schema import Column
 
 
 class FieldFormat(NamedTuple):

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from mvssl.data.decoding.arrays import as_numbers
 from mvssl.data.decoding.file_signatures import detect_kind
 from mvssl.data.sample_errors import LossyError, SampleError
-from mvssl.recipe import Column
+from mvssl.recipe.schema import Column
 
 MAX_PIXELS = 1 << 26  # of one image, 8192 x 8192
 IMAGE_FORMATS = {  # ending -> Pillow's name

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mvssl.data.sample_errors import NoValueError, SampleError, UnnamedTextError, refuse_larger
-from mvssl.recipe import Column
+from mvssl.recipe.schema import Column
 
 MAX_TEXT = 1 << 22  # bytes; json takes up to 40 times as much memory
 _INTEGER = re.compile(r"[+-]?[0-9]+")

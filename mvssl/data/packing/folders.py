@@ -1,71 +1,112 @@
-"""Folders of files as a source of `pack`.
+"""Folders of files as an input of `pack`.
 
     images/class/*.jpg       field jpg and cls, classes.txt       images/*.jpg          field jpg, no labels
     (wav and npy files likewise)
     scenes/sensor/stem.ext   field sensor.ext, paired by stem     any of them under train/, val/ and test/
 
 File names show whether folders inside a folder are classes or sensors: sensors of one scene share them. Every file is
-packed, or left out with a reason that the log has.
+packed, or left out with a reason that the log has. Links are followed. Hidden files and folders, and those that
+operating systems leave behind, are left out.
 """
 
+import os
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
 from shlex import quote
 
-from mvssl.data.decoding import extension
-from mvssl.data.packing.class_folders import open_class_folders
-from mvssl.data.packing.folder_tree import Folder, walk_folder
-from mvssl.data.packing.sensor_folders import open_sensor_folders
-from mvssl.data.packing.source import PackLog, PackSource
+from mvssl.data.decoding.file_signatures import extension
+from mvssl.data.packing.folder_samples import Folder, open_class_folders, open_sensor_folders
+from mvssl.data.packing.samples import SPLIT_NAMES, PackInput, PackLog
 from mvssl.data.packing.source_files import PICTURES, READABLE
 from mvssl.errors import RecipeError
 from mvssl.text import printable
 
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
+_SYSTEM = ("__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found")
 
 
-def open_folder(path: Path, kind: str | None = None) -> PackSource:
+def open_folder(path: Path, kind: str = "") -> PackInput:
     """Return the images, classes or paired sensors below `path`. `kind` "classes" or "pairs" says which it is.
 
     Raises `DataError` where there is nothing to pack or a part of it would be lost, `RecipeError` where it could be
     either.
     """
     log = PackLog(path)
-    splits = _find_splits(walk_folder(path, log), log)
-    kind = kind or next((found for part in splits.values() if (found := _guess_kind(path, part)) != "flat"), "flat")
+    splits = _find_splits(Folder(path, _list_files(path, log)), log)
+    kind = kind or next(filter(None, (_guess_kind(path, part) for part in splits.values())), "")
     return open_sensor_folders(splits, log) if kind == "pairs" else open_class_folders(splits, log)
+
+
+def _list_files(root: Path, log: PackLog) -> list[Path]:
+    """Return the files below `root` that may be packed, folder by folder in the order of names; others go to `log`."""
+    files: list[Path] = []
+    chains: dict[str, list[str]] = {}  # folder -> real paths of itself and the folders that lead to it
+
+    def leave_out_folder(error: OSError) -> None:
+        log.leave_out(Path(error.filename), f"folder that cannot be read: {error.strerror}")
+
+    for folder, below, names in os.walk(root, onerror=leave_out_folder, followlinks=True):
+        path, real, above = Path(folder), os.path.realpath(folder), chains.get(os.path.dirname(folder), [])
+        chains[folder] = [*above, real]
+        below.sort()
+        reason = next(filter(None, map(_folder_reason, path.relative_to(root).parts)), "")
+        if real in above:
+            log.leave_out(path, "a link to a folder that holds it")
+            below.clear()
+            continue
+        if above and not (reason or below or names):
+            log.leave_out(path, "empty folder")
+        for file in (path / name for name in sorted(names)):
+            if own := reason or _file_reason(file):
+                log.leave_out(file, own)
+            else:
+                files.append(file)
+    return files
+
+
+def _folder_reason(name: str) -> str:
+    """Return why the files of a folder are left out; empty where they may be packed."""
+    if name.startswith("."):
+        return "in a hidden folder"
+    return "in a folder that the system made" if name.lower() in _SYSTEM else ""
+
+
+def _file_reason(file: Path) -> str:
+    """Return why a file is left out; empty where it may be packed."""
+    if file.name.startswith("."):
+        return "hidden"
+    try:
+        if not file.is_file():
+            return "a link to nothing" if file.is_symlink() and not file.exists() else "a device, pipe or socket"
+        return "" if os.access(file, os.R_OK) else "cannot be read: no permission"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def _find_splits(root: Folder, log: PackLog) -> dict[str, Folder]:
     """Return the folder of each split; files beside them are left out. Raises `RecipeError` where it is a guess."""
     named: dict[str, list[Folder]] = {}
-    for below in root.folders:
-        named.setdefault(_SPLITS.get(below.path.name.lower(), ""), []).append(below)
+    for below in root.folders():
+        named.setdefault(SPLIT_NAMES.get(below.path.name.lower(), ""), []).append(below)
     others = named.pop("", [])
-    twice = next((folders for folders in named.values() if len(folders) > 1), None)
     if "train" not in named:
-        if named and not others and not any(map(_is_readable, root.files)):
+        if named and not others and not any(map(_is_readable, root.own_files())):
             names = ", ".join(below.path.name for folders in named.values() for below in folders)
             raise RecipeError(
                 f"{root.path} holds {names} and no train folder; name the one to train on train, or give mvssl pack "
                 "that folder alone"
             )
         return {"train": root}
-    if twice:
+    if twice := next((folders for folders in named.values() if len(folders) > 1), None):
         names = " and ".join(below.path.name for below in twice)
         raise RecipeError(f"{root.path} holds {names}, which name the same split; put them into one folder")
-    beside = next((below for below in others if any(map(_is_readable, below.all_files()))), None)
+    beside = next((below for below in others if any(map(_is_readable, below.files))), None)
     if beside is not None and len(named) == 1:
         raise RecipeError(
             f"{root.path}: is train the training split, or a class beside {printable(beside.path.name)}? Move the "
             "other folders away, or put all of them into one folder named train"
         )
-    for file in (*root.files, *(file for below in others for file in below.all_files())):
+    for file in (*root.own_files(), *(file for below in others for file in below.files)):
         log.leave_out(file, "beside the folders of the splits")
     splits = {split: named[split][0] for split in ("train", "val", "test") if split in named}
     if "val" not in splits and "test" in splits:
@@ -79,22 +120,22 @@ def _is_readable(file: Path) -> bool:
 
 
 def _guess_kind(path: Path, part: Folder) -> str:
-    """Return "flat", "classes" or "pairs". Raises `RecipeError` where the names could mean either of the latter."""
-    below = [one for one in part.folders if one.files or any(map(_is_readable, one.all_files()))]
+    """Return "classes" or "pairs"; empty where there are no folders. Raises `RecipeError` where it could be either."""
+    below = [folder for folder in part.folders() if folder.own_files() or any(map(_is_readable, folder.files))]
     if not below:
-        return "flat"
-    listed = [_main_files(one.files) for one in below]  # so that a stray notes.txt makes no sensor of a class folder
-    counts = Counter(stem for one in listed for stem in one)
-    shared = [(len(one), {stem for stem in one if counts[stem] > 1}) for one in listed]
-    # so that a README in two class folders makes no pairs of them
+        return ""
+    listed = [_main_files(folder.own_files()) for folder in below]
+    counts = Counter(stem for files in listed for stem in files)
+    shared = [(len(files), {stem for stem in files if counts[stem] > 1}) for files in listed]
+    # half of the names, so that a README in two class folders makes no pairs of them
     overlaps = ((len(one & two), min(n, m)) for (n, one), (m, two) in combinations(shared, 2))
     if not any(common * 2 >= fewer > 0 for common, fewer in overlaps):
         return "classes"
-    kinds = {tuple(sorted(set(one.values()))) for one in listed}
-    if any(suffix not in PICTURES for one in listed for suffix in one.values()) or len(kinds) > 1:
+    kinds = {tuple(sorted(set(files.values()))) for files in listed}
+    if len(kinds) > 1 or any(ending not in PICTURES for endings in kinds for ending in endings):
         return "pairs"
-    if all(set(one) == set(listed[0]) for one in listed):
-        names = ", ".join(printable(one.path.name) for one in below[:4])
+    if all(set(files) == set(listed[0]) for files in listed):
+        names = ", ".join(printable(folder.path.name) for folder in below[:4])
         raise RecipeError(
             f"{path}: the folders {names} share all their file names; are they sensors that saw the same scenes "
             f"(`mvssl pack {quote(f'pairs:{path}')} DEST`) or classes (`mvssl pack {quote(f'classes:{path}')} DEST`)?"

@@ -1,4 +1,8 @@
-"""Sets that are known by a name: scikit-learn's digits, torchvision's classification sets."""
+"""Sets that are known by a name: scikit-learn's digits, torchvision's classification sets.
+
+in   the name of a set
+out  `PackInput`: png and cls of each sample
+"""
 
 import inspect
 from pathlib import Path
@@ -10,15 +14,15 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torchvision import datasets
 
-from mvssl.data.decoding import upright
-from mvssl.data.packing.source import Fields, PackSource, PackSplit, png_bytes
+from mvssl.data.decoding.images import upright
+from mvssl.data.packing.samples import Fields, PackInput, PackLog, PackSplit, png_bytes
 from mvssl.errors import DataError, RecipeError
 from mvssl.files import cache_folder
 from mvssl.recipe.messages import nearest
 
 
-def open_digits() -> PackSource:
-    """Return scikit-learn's 1,797 handwritten digits of 8 x 8 pixels: png and cls, always the same 1,437 and 360."""
+def open_digits() -> PackInput:
+    """Return scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, always the same 1,437 and 360."""
     images, labels = load_digits(return_X_y=True)
     pixels = np.round(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     train, val = train_test_split(np.arange(len(labels)), test_size=360, stratify=labels, random_state=0)
@@ -30,35 +34,33 @@ def open_digits() -> PackSource:
         return PackSplit(len(rows), fields)
 
     splits = {"train": split(np.asarray(train)), "val": split(np.asarray(val))}
-    return PackSource(splits, [str(digit) for digit in range(10)])
+    return PackInput(splits, [str(digit) for digit in range(10)], PackLog())
 
 
-def open_torchvision_set(name: str, root: Path | None = None) -> PackSource:
-    """Return a classification set of torchvision by name, downloaded to `root`: png and cls.
+def open_torchvision_set(name: str, root: Path | None = None) -> PackInput:
+    """Return a classification set of torchvision by name, downloaded to `root`.
 
     Raises `RecipeError` where there is no such set, `DataError` where it cannot be loaded.
     """
-    made: Any = getattr(datasets, name, None)
-    if not (inspect.isclass(made) and name in datasets.__all__):
+    kind: Any = getattr(datasets, name, None)
+    if not (inspect.isclass(kind) and name in datasets.__all__):
         raise RecipeError(f"torchvision has no set {name!r}{nearest(name, sorted(datasets.__all__))}")
-    accepts = inspect.signature(made).parameters
-    where: dict[str, Any] = {"root": str(root or cache_folder() / "torchvision")}
-    where |= {"download": True} if "download" in accepts else {}
+    accepts = inspect.signature(kind).parameters
+    options: dict[str, Any] = {"root": str(root or cache_folder() / "torchvision")}
+    options |= {"download": True} if "download" in accepts else {}
     if "train" in accepts:
-        options = {"train": {"train": True}, "val": {"train": False}}
-    elif "split" in accepts:
-        options = {"train": {"split": "train"}, "val": {"split": "test"}}
+        parts = {"train": {"train": True}, "val": {"train": False}}
     else:
-        options = {"train": {}}
+        parts = {"train": {"split": "train"}, "val": {"split": "test"}} if "split" in accepts else {"train": {}}
     try:
-        sets = {split: made(**where, **chosen) for split, chosen in options.items()}
+        sets = {split: kind(**options, **chosen) for split, chosen in parts.items()}
         splits = {split: _open_split(name, data) for split, data in sets.items()}
     except Exception as error:  # each set fails in its own way
         raise DataError(
-            f"torchvision's {name} cannot be loaded under {where['root']}: {error or type(error).__name__}"
+            f"torchvision's {name} cannot be loaded under {options['root']}: {error or type(error).__name__}"
         ) from None
     classes = [str(each) for each in getattr(sets["train"], "classes", None) or []]
-    return PackSource(splits, classes or None, has_splits=len(sets) > 1)
+    return PackInput(splits, classes or None, PackLog())
 
 
 def _open_split(name: str, data: Any) -> PackSplit:

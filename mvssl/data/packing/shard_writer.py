@@ -1,7 +1,7 @@
 """Samples to the shards of one split, in webdataset's format.
 
-in   a `PackSplit`, an empty folder, the order's seed, samples per shard
-out  FOLDER/000000.tar ..., and names.tsv where samples have names; counts of fields, and of the kinds of arrays in each
+in   a `PackSplit`, the rows of it to write, an empty folder
+out  FOLDER/000000.tar ..., and names.tsv where samples have names; `Written`: counts
 """
 
 import io
@@ -10,28 +10,33 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from webdataset.writer import ShardWriter
 
-from mvssl.data.decoding import extension, read_npy, read_wav
-from mvssl.data.packing.source import PackSplit
+from mvssl.data.decoding.arrays import read_npy
+from mvssl.data.decoding.file_signatures import extension
+from mvssl.data.decoding.wav import read_wav
+from mvssl.data.packing.samples import PackSplit
 from mvssl.process.progress import progress_bar
 
 _BYTES_PER_SHARD = 1 << 30
 
 
-def write_split(
-    split: PackSplit, folder: Path, seed: int, per_shard: int, progress: bool, fields: Counter[str],
-    kinds: dict[str, Counter[str]],
-) -> int:  # fmt: skip
-    """Write the shards of a split, count `fields` and the kinds of arrays in each, and return the number of samples."""
-    order = np.random.default_rng([seed, 1]).permutation(split.count).tolist()
+class Written(NamedTuple):
+    samples: int
+    shards: int
+    fields: Counter[str]  # samples that have a field
+    kinds: Counter[tuple[str, str]]  # field, kind of its arrays or sounds -> samples
+
+
+def write_split(split: PackSplit, rows: np.ndarray, folder: Path, seed: int, per_shard: int, progress: bool) -> Written:
+    """Write the samples `rows` of a split to shards, in an order that `seed` fixes."""
+    order = rows[np.random.default_rng([seed, 1]).permutation(len(rows))].tolist()
+    fields, kinds, names, written = Counter(), Counter(), [], 0
     # webdataset fills the pattern with %, so other per cent signs of the path are doubled
-    pattern = str(folder).replace("%", "%%") + "/%06d.tar"
-    names, written = [], 0
-    with _open_writer(pattern, per_shard) as writer:
+    with _open_writer(str(folder).replace("%", "%%") + "/%06d.tar", per_shard) as writer:
         for i in progress_bar(order, f"packing {folder.name}", len(order), progress):
             sample, key = split.fields(i), f"{written:08d}"
             if not sample:
@@ -39,14 +44,12 @@ def write_split(
             written += 1
             writer.write({"__key__": key, **sample})
             fields.update(sample.keys())
-            for field, content in sample.items():
-                if kind := _kind_of(field, content):
-                    kinds.setdefault(field, Counter())[kind] += 1
+            kinds.update((field, kind) for field, content in sample.items() if (kind := _kind_of(field, content)))
             if split.name is not None:
                 names.append(f"{key}\t{one_line(split.name(i))}\n")
     if names:
         (folder / "names.tsv").write_text("".join(names))
-    return written
+    return Written(written, len(list(folder.glob("*.tar"))), fields, kinds)
 
 
 def _kind_of(field: str, content: bytes) -> str:
@@ -72,10 +75,9 @@ def _open_writer(pattern: str, per_shard: int) -> Iterator[ShardWriter]:
         return opened[-1]
 
     options: dict[str, Any] = {"verbose": 0, "encoder": False, "mtime": 0, "opener": start}
+    options |= {"maxcount": per_shard, "maxsize": _BYTES_PER_SHARD, "post": lambda _: opened.pop().close()}
     try:
-        with ShardWriter(
-            pattern, maxcount=per_shard, maxsize=_BYTES_PER_SHARD, post=lambda _: opened.pop().close(), **options
-        ) as writer:
+        with ShardWriter(pattern, **options) as writer:
             yield writer
     finally:
         for file in opened:
@@ -85,4 +87,4 @@ def _open_writer(pattern: str, per_shard: int) -> Iterator[ShardWriter]:
 def one_line(name: str) -> str:
     """Return a name on one line: control characters, backslashes and invalid UTF-8 as Python escapes them."""
     odd = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\]"
-    return re.sub(odd, lambda found: found[0].encode("unicode_escape").decode(), name)
+    return re.sub(odd, lambda match: match[0].encode("unicode_escape").decode(), name)

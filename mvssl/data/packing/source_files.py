@@ -15,10 +15,11 @@ import numpy as np
 from PIL import Image
 
 from mvssl.data.decoding import FIELD_FORMATS, IMAGE_FORMATS, MAX_BYTES, extension, upright
+from mvssl.data.decoding.arrays import npy_bytes
 from mvssl.data.decoding.file_signatures import detect_kind
 from mvssl.data.decoding.images import DEEP_PNG, WIDE, Pixels, check_pixels, open_image, read_image
 from mvssl.data.decoding.tiff import inspect_tiff, read_tiff
-from mvssl.data.packing.source import PackLog, npy_bytes, png_bytes
+from mvssl.data.packing.samples import PackLog, png_bytes
 from mvssl.data.sample_errors import LossyError, SampleError, as_sample_errors, refuse_larger
 from mvssl.errors import DataError
 from mvssl.text import printable
@@ -46,11 +47,17 @@ class SourceFile(NamedTuple):
         return _attempt(lambda: _read_content(self, field), self.file, log)
 
 
-def inspect_file(file: Path, log: PackLog) -> SourceFile | None:
-    """Return what a file is, by its header; None where it cannot be used, which goes to `log`.
+def inspect_file(file: Path, endings: tuple[str, ...], log: PackLog) -> SourceFile | None:
+    """Return what a file is, by its header; None where it has another ending or cannot be used, which goes to `log`.
 
     Raises `DataError` where only a part of the file could be kept.
     """
+    ending = extension(file.name)
+    if ending not in endings:
+        unread = f".{printable(ending)} files are not read here" if "." in file.name else "no ending"
+        beside = endings is PICTURES and ending in ("wav", "npy")
+        log.leave_out(file, "a wav or npy file beside pictures" if beside else unread)
+        return None
     found = _attempt(lambda: _inspect(file), file, log)
     for note in found.notes if found else ():
         log.add_note(note, file)

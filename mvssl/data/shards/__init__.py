@@ -8,11 +8,9 @@ from mvssl.data.shards.field_reader import FieldLocation, FieldReader, IndexedSh
 from mvssl.data.shards.index import Index
 from mvssl.data.shards.index_cache import index_shards
 from mvssl.data.shards.patterns import find_shards, pattern_list
-from mvssl.data.shards.tar import LONGEST_NAME
 from mvssl.data.shards.verification import Summary, Verified, summarize_shards, verify_shards
 
 __all__ = [
-    "LONGEST_NAME",
     "FieldLocation",
     "FieldReader",
     "Index",

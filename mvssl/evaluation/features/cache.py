@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mvssl.errors import RecipeError, StorageError
-from mvssl.files import cache_folder, hash_bytes, hash_file, name_beside, remove, replace_folder, write_errors
+from mvssl.files import cache_folder, hash_bytes, hash_file, name_beside, remove, replace_path, write_errors
 
 LIMIT = 20.0  # GiB, without $MVSSL_CACHE_LIMIT
 _OLD = 24 * 3600  # seconds; an older unfinished entry is of a process that was killed
@@ -140,7 +140,7 @@ class Writer:
             digests = {file: hash_file(self._beside / file) for file in (_ROWS, *files.values())}
             about = {"arrays": files, "digests": digests, "of": self._description}
             (self._beside / _ABOUT).write_text(json.dumps(about, indent=1, default=str))
-            replace_folder(self._beside, self._place)  # an entry there is damaged, or of another process
+            replace_path(self._beside, self._place)  # an entry there is damaged, or of another process
             return _map_entry(self._place, files)
 
     def _errors(self, problem: str) -> contextlib.AbstractContextManager[None]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mvssl.data.shard_source import ShardSource
     from mvssl.model import MultiView
     from mvssl.objectives import Objective
-    from mvssl.recipe import View
+    from mvssl.recipe import ViewConfig
     from mvssl.views import ViewSet
 
 DENSE = "dense "
@@ -148,7 +148,7 @@ def _labels(batch: Batch) -> dict[str, Tensor]:
 
 
 def describe_features(
-    spec: FeatureSpec, source: "ShardSource", tables: "Mapping[str, View]", device: torch.device, precision: str
+    spec: FeatureSpec, source: "ShardSource", tables: "Mapping[str, ViewConfig]", device: torch.device, precision: str
 ) -> dict[str, Any]:
     """Return as JSON everything that decides the values of the arrays. `tables` are the recipe's views by name."""
     data = {

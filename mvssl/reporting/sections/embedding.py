@@ -3,19 +3,20 @@
 van der Maaten and Hinton, JMLR 2008, as scikit-learn computes it (Barnes-Hut), from the first 50 principal components.
 """
 
-import itertools
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from markupsafe import Markup
 from torch import Tensor
 
+from mvssl.errors import DataError
 from mvssl.evaluation.probes.spectrum import effective_rank
 from mvssl.figures.charts import PALETTE, SQUARE, points_svg
-from mvssl.reporting.content import Absent, Drawing, Key, Section
+from mvssl.reporting.content import Block, Drawing, Drawings, Key, Label, Text, describe_rest
+from mvssl.reporting.inputs import Inputs
 from mvssl.reporting.samples import EncodedSamples, principal_components
 from mvssl.text import counted
 
@@ -31,40 +32,21 @@ class Group(NamedTuple):
     colour: int | None
 
 
-class GroupName(NamedTuple):
-    """A name at a place of the drawing, in per cent from its left and top edge."""
-
-    text: str
-    left: float
-    top: float
-    colour: int
-
-
-class PointsOfView(NamedTuple):
-    drawing: Drawing
-    names: list[GroupName]
-
-
-@dataclass(frozen=True)
-class Embedding(Section):
-    name, title = "embedding", "Map of the embedding"
-    note: str
-    views: list[PointsOfView]
-
-
-def show_embedding(encoded: EncodedSamples) -> Embedding | Absent:
+def show_embedding(inputs: Inputs) -> list[Block]:
     """Return for each view the encoded samples as points, coloured and named by class."""
-    if len(encoded.indices) < MIN_POINTS:
-        return Absent(Embedding.title, f"too few to place: {counted(len(encoded.indices), 'sample')}")
-    step = -(-len(encoded.indices) // MAX_POINTS)
-    labels = None if encoded.labels is None else encoded.labels[::step]
-    views = [_show_view(encoded, view, x[::step], labels) for view, x in list(encoded.features.items())[:MAX_VIEWS]]
+    encoded = inputs.encoded.get()
+    count = len(encoded.indices)
+    if count < MIN_POINTS:
+        raise DataError(f"too few to place: {counted(count, 'sample')}")
+    chosen = slice(None, None, -(-count // MAX_POINTS))
+    labels = None if encoded.labels is None else encoded.labels[chosen]
+    views = list(encoded.features.items())[:MAX_VIEWS]
     note = (
-        f"Features of {len(encoded.indices[::step]):,} {encoded.split} samples ({encoded.origin}), placed by t-SNE so "
+        f"Features of {len(encoded.indices[chosen]):,} {encoded.split} samples ({encoded.origin}), placed by t-SNE so "
         "that neighbours stay neighbours. Axes and distances between far groups mean nothing; seed 0."
     )
-    left = len(encoded.features) - MAX_VIEWS
-    return Embedding(note + (f" {counted(left, 'more view')} not drawn." if left > 0 else ""), views)
+    drawings = [_draw_view(encoded, view, x[chosen], labels) for view, x in views]
+    return [Text(note + describe_rest(len(encoded.features) - MAX_VIEWS, "view")), Drawings(drawings, wide=True)]
 
 
 def place_features(features: Tensor) -> Tensor:
@@ -104,44 +86,33 @@ def group_points(encoded: EncodedSamples, places: Tensor, labels: Tensor | None)
     return [group for group in groups if len(group.points)], note
 
 
-def _show_view(encoded: EncodedSamples, view: str, features: Tensor, labels: Tensor | None) -> PointsOfView:
+def _draw_view(encoded: EncodedSamples, view: str, features: Tensor, labels: Tensor | None) -> Drawing:
     rank = float(effective_rank(features))
-    collapse = "All features are equal: a collapse."
-    note = f"Effective rank {rank:.3g} of {features.shape[1]}." if rank else collapse
+    note = f"Effective rank {rank:.3g} of {features.shape[1]}." if rank else "All features are equal: a collapse."
     groups, group_note = group_points(encoded, place_features(features), labels)
     named = [group for group in groups if group.name and group.colour is not None]
     by = f", by {', '.join(group.name for group in named)}" if named else ""
     description = f"{view}: {counted(len(features), 'sample')} as points{by}"
     svg = Markup(points_svg([(group.points.numpy(), group.colour) for group in groups]))
     legend = [Key(group.name, "dot", group.colour or 0) for group in named]
-    drawing = Drawing(view, "", svg, description, legend, f"{note} {group_note}".strip())
     # groups of several labels have no place of their own in the plane
-    return PointsOfView(drawing, _place_names(named) if labels is None or labels.ndim == 1 else [])
+    names = place_names(named) if labels is None or labels.ndim == 1 else []
+    return Drawing(view, "", svg, description, legend, f"{note} {group_note}".strip(), names)
 
 
-def _place_names(groups: list[Group]) -> list[GroupName]:
-    """Return the name of each group at the median of its points, moved so that names do not overlap."""
-    medians = [group.points.median(dim=0).values.tolist() for group in groups]
-    places = separate([(SQUARE * x, SQUARE * (1 - y)) for x, y in medians], [LETTER * len(g.name) for g in groups])
+def place_names(groups: Sequence[Group]) -> list[Label]:
+    """Return the name of each group at the median of its points, moved up or down so that names do not overlap."""
+    widths = np.array([LETTER * len(group.name) for group in groups])
+    medians = np.array([group.points.median(dim=0).values.tolist() for group in groups]).reshape(-1, 2)
+    left = np.clip(SQUARE * medians[:, 0], widths / 2, SQUARE - widths / 2)
+    top = np.clip(SQUARE * (1 - medians[:, 1]), LINE_HEIGHT, SQUARE - LINE_HEIGHT)
+    order = top.argsort(kind="stable")
+    for down, names in ((1, order), (-1, order[::-1])):  # first down, then up where the square ends
+        limit = LINE_HEIGHT if down == 1 else LINE_HEIGHT - SQUARE
+        for number, i in enumerate(names):
+            placed = [j for j in names[:number] if abs(left[i] - left[j]) < (widths[i] + widths[j]) / 2]
+            top[i] = down * max([down * top[i], limit, *(down * top[j] + LINE_HEIGHT for j in placed)])
     return [
-        GroupName(group.name, 100 * x / SQUARE, 100 * y / SQUARE, group.colour or 0)
-        for group, (x, y) in zip(groups, places, strict=True)
+        Label(group.name, 100 * x / SQUARE, 100 * y / SQUARE, group.colour or 0)
+        for group, x, y in zip(groups, left, top, strict=True)
     ]
-
-
-def separate(places: Sequence[tuple[float, float]], widths: Sequence[float]) -> list[tuple[float, float]]:
-    """Move texts of these widths up and down until none covers another, within the square of the drawing."""
-    left = [min(max(x, width / 2), SQUARE - width / 2) for (x, _), width in zip(places, widths, strict=True)]
-    top = [min(max(y, LINE_HEIGHT), SQUARE - LINE_HEIGHT) for _, y in places]
-    for _ in range(200):
-        moved = False
-        for i, j in itertools.combinations(range(len(places)), 2):
-            upper, lower = (i, j) if top[i] <= top[j] else (j, i)
-            overlap = LINE_HEIGHT - (top[lower] - top[upper])
-            if overlap > 0.1 and abs(left[i] - left[j]) < (widths[i] + widths[j]) / 2:
-                top[upper] = max(top[upper] - overlap / 2, LINE_HEIGHT)
-                top[lower] = min(top[lower] + overlap / 2, SQUARE - LINE_HEIGHT)
-                moved = True
-        if not moved:
-            break
-    return list(zip(left, top, strict=True))

@@ -1,42 +1,34 @@
 """Local maps: the three strongest components of what an encoder computes for each place, as colours over its input."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from mvssl.errors import DataError
 from mvssl.recipe.naming import first_drawn
-from mvssl.reporting.content import Absent, Picture, Section
-from mvssl.reporting.pictures import Pixels, encode_pixels, tint, view_pixels
-from mvssl.reporting.samples import EncodedSamples, principal_components
+from mvssl.reporting.content import Block, Cell, Figure, Figures, Grid, Text
+from mvssl.reporting.inputs import Inputs
+from mvssl.reporting.pictures import Pixels, encode_pixels, tint_pixels, view_pixels
+from mvssl.reporting.samples import principal_components
 from mvssl.views.normalize import spread_indices
 
 SAMPLES, MAX_VIEWS = 6, 6
 FINEST, COARSEST = 32, 3  # sides of the maps that can be drawn
 FITTED = 32  # samples that the components are fitted on
+NOTE = (
+    "What the encoder computes for each place, on its three strongest principal components, as red, green and blue: "
+    "places of one colour are alike to the encoder. Colours of different views and maps cannot be compared."
+)
 
 
-class MapsOfView(NamedTuple):
-    view: str
-    strips: dict[str, list[Picture]]  # the input, then each map: one picture a sample
-
-
-@dataclass(frozen=True)
-class Maps(Section):
-    name, title = "maps", "Local maps"
-    views: list[MapsOfView]
-
-
-def show_maps(encoded: EncodedSamples) -> Maps | Absent:
+def show_maps(inputs: Inputs) -> list[Block]:
     """Return for each view some samples, and over them a fine and the deepest map with some places."""
+    encoded = inputs.encoded.get()
     fitted = spread_indices(len(encoded.indices), FITTED).tolist()
     drawn = spread_indices(len(fitted), SAMPLES).tolist()
-    views, model = encoded.run.views, encoded.run.model
+    views, model, figures = encoded.run.views, encoded.run.model, []
     batch = encoded.decode(fitted)
-    shown = []
     for view, x in views.clean(batch, encoded.device).items():
-        if x.dim() != 4 or len(shown) == MAX_VIEWS:
+        if x.dim() != 4 or len(figures) == MAX_VIEWS:
             continue
         with torch.inference_mode():
             features = model.encode({first_drawn(view, views.names) or view: x})
@@ -44,11 +36,14 @@ def show_maps(encoded: EncodedSamples) -> Maps | Absent:
         maps = [(m.flip(2) if upside_down else m).cpu() for m in next(iter(features.values())).maps]
         levels = choose_levels([(m.shape[2], m.shape[3]) for m in maps])
         if levels:
-            pixels = view_pixels(views, view, x, batch)
-            shown.append(_show_view(view, [pixels[k] for k in drawn], {k: maps[k] for k in levels}, drawn))
-    if not shown:
-        return Absent(Maps.title, "no view is an image whose encoder has maps of at least 3 x 3 places")
-    return Maps(shown)
+            all_pixels = view_pixels(views, view, x, batch)
+            pixels = [all_pixels[k] for k in drawn]
+            cells = [Cell(encode_pixels(one, f"{view}, sample {k + 1}")) for k, one in enumerate(pixels)]
+            grids = [_draw_map(view, level, maps[level], pixels, drawn) for level in levels]
+            figures.append(Figure(view, "", [Grid(cells, len(cells), title="input"), *grids]))
+    if not figures:
+        raise DataError("no view is an image whose encoder has maps of at least 3 x 3 places")
+    return [Text(NOTE), Figures(figures)]
 
 
 def choose_levels(sides: list[tuple[int, int]]) -> list[int]:
@@ -70,13 +65,12 @@ def colour_places(x: Tensor) -> tuple[Tensor, list[float]]:
     return scaled.reshape(n, h, w, 3).permute(0, 3, 1, 2), share.tolist()
 
 
-def _show_view(view: str, pixels: list[Pixels], maps: dict[int, Tensor], drawn: list[int]) -> MapsOfView:
-    strips = {"input": [encode_pixels(one, f"{view}, sample {k + 1}") for k, one in enumerate(pixels)]}
-    for level, x in maps.items():
-        colours, share = colour_places(x)
-        h, w = x.shape[2:]
-        strips[f"map {level}, {h} x {w} ({sum(share):.0%} of the variance)"] = [
-            encode_pixels(tint(one, colours[sample]), f"{view}, sample {k + 1}, components of map {level}")
-            for k, (sample, one) in enumerate(zip(drawn, pixels, strict=True))
-        ]
-    return MapsOfView(view, strips)
+def _draw_map(view: str, level: int, x: Tensor, pixels: list[Pixels], samples: list[int]) -> Grid:
+    """Return one map [n, c, h, w] as colours over the pixels of some of its samples."""
+    colours, share = colour_places(x)
+    h, w = x.shape[2:]
+    cells = [
+        Cell(encode_pixels(tint_pixels(one, colours[sample]), f"{view}, sample {k + 1}, components of map {level}"))
+        for k, (sample, one) in enumerate(zip(samples, pixels, strict=True))
+    ]
+    return Grid(cells, len(cells), title=f"map {level}, {h} x {w} ({sum(share):.0%} of the variance)")

@@ -1,40 +1,36 @@
 """Where the run comes from: its recipe, the versions, and the samples that could not be decoded."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from mvssl.exporting.model_card import publishable_recipe
 from mvssl.recipe.yaml_text import shell_override
-from mvssl.reporting.content import Section
-from mvssl.reporting.facts import Facts, short_path
+from mvssl.reporting.content import Block, Folded, Item, Items, Text
+from mvssl.reporting.facts import short_path
+from mvssl.reporting.inputs import Inputs
 
 MAX_BAD, MAX_LINES = 20, 90  # undecodable samples listed; lines of a recipe that is shown unfolded
 
 
-@dataclass(frozen=True)
-class Origin(Section):
-    name, title = "origin", "Recipe and versions"
-    recipe: str
-    unfolded: bool
-    versions: str
-    bad: list[str]  # the first of the samples that could not be decoded
-    bad_count: int
-    command: str  # that trains the same run again
-
-
-def show_origin(facts: Facts) -> Origin:
+def show_origin(inputs: Inputs) -> list[Block]:
     """Return the resolved recipe without the folders of this machine, the versions, and the content of bad.jsonl."""
+    facts = inputs.facts
     recipe = compact_recipe(publishable_recipe(facts.recipe, facts.name))
-    return Origin(
-        recipe,
-        recipe.count("\n") <= MAX_LINES,
-        ", ".join(f"{name} {version}" for name, version in facts.versions.items()),
-        [_describe_bad(row) for row in facts.bad[:MAX_BAD]],
-        len(facts.bad),
-        f"mvssl train recipe.yaml {shell_override('train.out', f'runs/{facts.name}')}",
-    )
+    versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
+    unknown = "Versions are not known: there is no versions.json."
+    blocks: list[Block] = [
+        Folded("The recipe", [Text(recipe, "pre")], unfolded=recipe.count("\n") <= MAX_LINES),
+        Text(f"Trained with {versions}." if versions else unknown, ""),
+    ]
+    if facts.bad:
+        count = len(facts.bad)
+        blocks.append(Text(f"{count} samples could not be decoded; other samples replaced them:", ""))
+        blocks.append(Items([Item(_describe_bad(row), []) for row in facts.bad[:MAX_BAD]], "plain"))
+        if count > MAX_BAD:
+            blocks.append(Text(f"and {count - MAX_BAD} more, in bad.jsonl", ""))
+    command = f"mvssl train recipe.yaml {shell_override('train.out', f'runs/{facts.name}')}"
+    return [*blocks, Text("To train the same run again, save the recipe as recipe.yaml, then", command=command)]
 
 
 def compact_recipe(recipe: str) -> str:

@@ -1,109 +1,51 @@
 """Tables of the records in evaluation.json: a row for each view and probe, a column for each encoder."""
 
 from collections import Counter
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
+from mvssl.errors import DataError
+from mvssl.evaluation.results import tables
 from mvssl.evaluation.results.records import Record, protocol_differences
-from mvssl.evaluation.results.tables import (
-    Row as RowKey,
-)
-from mvssl.evaluation.results.tables import (
-    caveat,
-    cell_at,
-    columns_of,
-    edges,
-    format_value,
-    full_name,
-    group_records,
-    row_name,
-    rows_of,
-    title_of,
-)
-from mvssl.reporting.content import Absent, Section
-from mvssl.reporting.facts import Facts
+from mvssl.evaluation.results.tables import format_value, full_name, row_name
+from mvssl.reporting.content import Block, Number, ProbeRows, ProbeTable, Text
+from mvssl.reporting.inputs import Inputs
 from mvssl.text import shell_word
 
 MAX_ROWS = 16  # of one probe that are shown unfolded
 BEST = ("linear", "mlp", "knn", "fewlabel")  # probes whose score the summary quotes, the first that there is
 
 
-class Number(NamedTuple):
-    """A cell: the value and its error are separate, so that the error can move below on a narrow screen."""
-
-    value: str
-    error: str
-    best: bool
-
-
-class Row(NamedTuple):
-    head: str
-    cells: list[Number | None]
-
-
-class Body(NamedTuple):
-    """Rows of one table, under the view and layer that they are of."""
-
-    columns: list[str]
-    places: list[tuple[str, list[Row]]]
-
-
-class Details(NamedTuple):
-    """A list of settings that can be unfolded."""
-
-    title: str
-    settings: dict[str, str]
-
-
-class ProbeTable(NamedTuple):
-    """Records that can be compared; a probe with very many rows is folded away."""
-
-    title: str
-    body: Body | None
-    folded: dict[str, Body]  # by probe
-    note: str
-    details: list[Details]
-
-
-@dataclass(frozen=True)
-class Probes(Section):
-    name, title = "probes", "Probes"
-    weights: dict[str, list[ProbeTable]]  # by the step of the weights, the newest first
-
-
-def show_probes(facts: Facts) -> Probes | Absent:
-    """Return all records; those of another protocol are in another table."""
-    records = facts.records
+def show_probes(inputs: Inputs) -> list[Block]:
+    """Return all records, the newest weights first; those of another protocol are in another table."""
+    folder, records = inputs.facts.folder, inputs.facts.records
     if not records:
-        command = f"`mvssl evaluate {shell_word(facts.folder)}`"
-        return Absent(Probes.title, f"no evaluation of this version; {command} makes one, if shards have labels")
-    subjects = sorted({_subject(r) for r in records}, key=lambda one: (one[0] != str(facts.folder), -one[1]))
+        command = f"`mvssl evaluate {shell_word(folder)}`"
+        raise DataError(f"no evaluation of this version; {command} makes one, if shards have labels")
     weights: dict[str, list[ProbeTable]] = {}
-    for subject in subjects:
-        of = [record for record in records if _subject(record) == subject]
-        weights.setdefault(f"Weights of step {subject[1]:,}", []).extend(
-            _build_table(*one) for one in group_records(of)
-        )
-    return Probes(weights)
+    for subject in sorted(set(map(_subject, records)), key=lambda one: (one[0] != str(folder), -one[1])):
+        groups = tables.group_records([record for record in records if _subject(record) == subject])
+        weights.setdefault(f"Weights of step {subject[1]:,}", []).extend(_build_table(*group) for group in groups)
+    return [block for title, built in weights.items() for block in (Text(title, "h3"), *built)]
 
 
 def describe_best(records: list[Record]) -> str | None:
     """Return the best probe of the newest weights beside the untrained encoder and chance; None without any."""
     trained = [r for r in records if r["encoder"] == "trained"]
     newest = max((_subject(r)[1] for r in trained), default=0)
-    for probe in BEST:
-        candidates = [r for r in trained if _subject(r)[1] == newest and r["probe"] == probe]
-        if candidates:
-            best = max(candidates, key=lambda r: r["value"] if r["higher_is_better"] else -r["value"])
-            untrained = [r for r in records if r["encoder"] == "untrained" and _is_comparable(r, best)]
-            metric, place = best["metric"].replace("_", " "), _describe_place(best["view"], best["layer"])
-            parts = [f"{metric} {_with_unit(best)} by {full_name(best)} on {place}"]
-            parts += [f"untrained {_with_unit(r)}" for r in untrained[:1]]
-            chance, unit = best.get("chance"), best["unit"]
-            parts += [] if chance is None else [f"chance {format_value(chance, None, unit)} {unit}".strip()]
-            return "; ".join([*parts, f"weights of step {newest:,}"])
-    return None
+    candidates = [r for r in trained if _subject(r)[1] == newest and r["probe"] in BEST]
+    if not candidates:
+        return None
+    first = min(BEST.index(r["probe"]) for r in candidates)
+    candidates = [r for r in candidates if r["probe"] == BEST[first]]
+    best = max(candidates, key=lambda r: r["value"] if r["higher_is_better"] else -r["value"])
+    untrained = [r for r in records if r["encoder"] == "untrained" and _is_comparable(r, best)]
+    metric, place = best["metric"].replace("_", " "), _describe_place(best["view"], best["layer"])
+    parts = [f"{metric} {_with_unit(best)} by {full_name(best)} on {place}"]
+    parts += [f"untrained {_with_unit(r)}" for r in untrained[:1]]
+    chance, unit = best.get("chance"), best["unit"]
+    parts += [] if chance is None else [f"chance {format_value(chance, None, unit)} {unit}".strip()]
+    return "; ".join([*parts, f"weights of step {newest:,}"])
 
 
 def _subject(record: Record) -> tuple[str, int]:
@@ -122,31 +64,31 @@ def _is_comparable(one: Record, other: Record) -> bool:
 def _build_table(records: list[Record], difference: str) -> ProbeTable:
     """Build the table of records that can be compared; `difference` is that of its protocol to the first table's."""
     probe = {(r["layer"], r["view"], row_name(r), r["metric"]): str(r["probe"]) for r in records}
-    views, layers = (list(dict.fromkeys(r[key] for r in records)) for key in ("view", "layer"))
-    rows = sorted(rows_of(records), key=lambda row: (views.index(row.view), layers.index(row.layer)))  # as measured
+    views, layers = (list(dict.fromkeys(r[key] for r in records)) for key in ("view", "layer"))  # as measured
+    rows = sorted(tables.rows_of(records), key=lambda row: (views.index(row.view), layers.index(row.layer)))
     counts = Counter(probe[row] for row in rows)
     few = [row for row in rows if counts[probe[row]] <= MAX_ROWS]
     folded = {
-        f"{name}: {count} rows": _build_body(records, [row for row in rows if probe[row] == name])
+        f"{name}: {count} rows": _build_rows(records, [row for row in rows if probe[row] == name])
         for name, count in counts.items()
         if count > MAX_ROWS
     }
-    edge, choice = edges(records), caveat(records)
+    edge, caveat = tables.edges(records), tables.caveat(records)
     note = f"± one standard error{f', {edge}' if edge else ''}; bold: the best of a row."
     note += " Gain: trained minus untrained, paired." if _has_gains(records) else ""
-    note += f" {choice[0].upper()}{choice[1:]}." if choice else ""
-    title = title_of(records, list(dict.fromkeys(r["metric"] for r in records)), difference)
-    body = _build_body(records, few) if few else None
-    return ProbeTable(title[:1].upper() + title[1:], body, folded, note, _build_details(records))
+    note += f" {_capitalize(caveat)}." if caveat else ""
+    title = tables.title_of(records, list(dict.fromkeys(r["metric"] for r in records)), difference)
+    built = _build_rows(records, few) if few else None
+    return ProbeTable(_capitalize(title), built, folded, note, _describe_protocol(records))
 
 
-def _build_body(records: list[Record], rows: list[RowKey]) -> Body:
-    columns, gains = columns_of(records), _has_gains(records)
+def _build_rows(records: list[Record], rows: list[tables.Row]) -> ProbeRows:
+    columns, gains = tables.columns_of(records), _has_gains(records)
     several_metrics = len({row.metric for row in rows}) > 1
     several_units = len({r["unit"] for r in records}) > 1
 
-    def build_row(row: RowKey) -> Row:
-        cells = [cell_at(records, row, column) for column in columns]
+    def build_row(row: tables.Row) -> tuple[str, list[Number | None]]:
+        cells = [tables.cell_at(records, row, column) for column in columns]
         present = [record for record in cells if record]
         best = (max if present[0]["higher_is_better"] else min)(record["value"] for record in present)
         unit = present[0]["unit"]
@@ -154,14 +96,13 @@ def _build_body(records: list[Record], rows: list[RowKey]) -> Body:
         head += f" ({unit})" * (several_units and bool(unit))
         numbers = [_number(_text(r), r["value"] == best) if r else None for r in cells]
         gain = next((r.get("gain", {}).get("untrained") for r in present if r["encoder"] == "trained"), None)
-        if gains:
-            text = format_value(gain["difference"], gain.get("standard_error"), unit, "+") if gain else ""
-            numbers.append(_number(text, False) if gain else None)
-        return Row(head, numbers)
+        if gain:
+            numbers.append(_number(format_value(gain["difference"], gain.get("standard_error"), unit, "+"), False))
+        return head, numbers if gain or not gains else [*numbers, None]
 
     names = ["probe", *(encoder for encoder, _ in columns), *["gain"] * gains]
     places = groupby(rows, lambda row: (row.view, row.layer))
-    return Body(names, [(_describe_place(*place), list(map(build_row, of))) for place, of in places])
+    return ProbeRows(names, [(_describe_place(*place), list(map(build_row, of))) for place, of in places])
 
 
 def _has_gains(records: list[Record]) -> bool:
@@ -181,33 +122,39 @@ def _with_unit(record: Record) -> str:
     return f"{_text(record)} {record['unit']}".strip()
 
 
+def _capitalize(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _describe_place(view: str, layer: str) -> str:
     return f"{'all views' if view == 'all' else view}{f', layer {layer}' if layer not in ('pixels', 'vector') else ''}"
 
 
-def _build_details(records: list[Record]) -> list[Details]:
-    """Return the full protocol: what all rows share, what each probe adds, and what was chosen for each encoder."""
+def _describe_protocol(records: list[Record]) -> dict[str, dict[str, str]]:
+    """Return the settings that all rows share, those that each probe adds, and what was chosen for each encoder."""
     protocols = [r["protocol"] for r in records]
     shared = {key: value for key, value in protocols[0].items() if all(p.get(key) == value for p in protocols)}
     common = shared | {key: value for key, value in records[0].items() if key in ("shards", "versions", "device")}
     groups: dict[str, dict[str, Any]] = {"Shared by all rows": common}
     groups |= {row_name(r): {k: v for k, v in r["protocol"].items() if k not in shared} for r in records}
-    encoders = {id(r): f"{_describe_place(r['view'], r['layer'])}, {r['encoder']}" for r in records}
-    features = {encoders[id(r)]: r.get("subject", {}).get("features") for r in records}
-    groups["Features"] = {name: value for name, value in features.items() if value}
-    chosen = {f"{row_name(r)} on {encoders[id(r)]}": value for r in records if (value := r.get("chosen"))}
-    groups["Chosen by the data"] = chosen
-    return [
-        Details(title, {key.replace("_", " "): _plain(value) for key, value in settings.items()})
+    groups |= {"Features": {}, "Chosen by the data": {}}
+    for r in records:
+        encoder = f"{_describe_place(r['view'], r['layer'])}, {r['encoder']}"
+        if features := r.get("subject", {}).get("features"):
+            groups["Features"][encoder] = features
+        if chosen := r.get("chosen"):
+            groups["Chosen by the data"][f"{row_name(r)} on {encoder}"] = chosen
+    return {
+        title: {key.replace("_", " "): _describe_setting(value) for key, value in settings.items()}
         for title, settings in groups.items()
         if settings
-    ]
+    }
 
 
-def _plain(value: Any) -> str:
+def _describe_setting(value: Any) -> str:
     """Return a nested setting as text without braces and quotes."""
     if isinstance(value, dict):
-        return "; ".join(f"{key.replace('_', ' ')}: {_plain(inner)}" for key, inner in value.items())
+        return "; ".join(f"{key.replace('_', ' ')}: {_describe_setting(inner)}" for key, inner in value.items())
     if isinstance(value, list):
-        return ", ".join(map(_plain, value))
+        return ", ".join(map(_describe_setting, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -2,14 +2,14 @@
 
 import math
 import os
-from dataclasses import dataclass
 from datetime import timedelta
 
 from mvssl.data import pattern_list
 from mvssl.process.signals import CODES
-from mvssl.recipe import Objective
-from mvssl.reporting.content import Section, short
+from mvssl.recipe import ObjectiveConfig
+from mvssl.reporting.content import Block, Terms, short
 from mvssl.reporting.facts import Facts
+from mvssl.reporting.inputs import Inputs
 from mvssl.reporting.samples import EncodedSamples
 from mvssl.reporting.sections.probes import describe_best
 from mvssl.runs.exit_record import parse_exit
@@ -19,44 +19,37 @@ from mvssl.text import counted
 SILENT = 600  # seconds after its last line during which a run without exit.json counts as in training
 
 
-@dataclass(frozen=True)
-class Summary(Section):
-    name, title = "summary", "Summary"
-    tiles: dict[str, str]
-    rows: dict[str, str]
+def show_summary(inputs: Inputs) -> list[Block]:
+    """Return the numbers that a reader looks for first, and the summary."""
+    facts, encoded = inputs.facts, inputs.encoded.value
+    samples = len(inputs.training.value) if inputs.training.value else None
+    recipe = facts.recipe
+    data = ", ".join(pattern_list(recipe.data.train)) or "a dataset of one's own"
+    learned, diagnosis = describe_best(facts.records), facts.diagnosis.get("verdict")
+    rows = {
+        "Objective": ", ".join(map(_describe_objective, recipe.objective)),
+        "Views": ", ".join(_describe_view(name, encoded) for name in recipe.views),
+        "Encoder": ", ".join(_describe_encoder(views, of.name, encoded) for views, of in recipe.encoder.items()),
+        "Data": f"{data}, {counted(samples, 'sample')}" if samples else data,
+        "Batch": f"{counted(recipe.data.batch_size, 'sample')}, {recipe.train.precision}, seed {recipe.train.seed}",
+        "Length": describe_length(facts, samples),
+        "State": describe_state(facts),
+        "Held out": _describe_held_out(facts.metrics["val/loss"]) if "val/loss" in facts.metrics else None,
+        "Diagnosis": diagnosis,
+        "Learned": learned,
+        "Left out": "; ".join(facts.left_out),
+    }
+    return [Terms(_read_tiles(facts, samples), tiles=True), Terms({term: text for term, text in rows.items() if text})]
 
 
-def show_summary(facts: Facts, encoded: EncodedSamples | None, samples: int | None) -> Summary:
-    """Return the summary; `samples` is the number of training samples, if the shards can be opened."""
-    recipe, rows = facts.recipe, {}
-    rows["Objective"] = ", ".join(map(_describe_objective, recipe.objective))
-    rows["Views"] = ", ".join(_describe_view(name, encoded) for name in recipe.views)
-    rows["Encoder"] = ", ".join(_describe_encoder(views, of.name, encoded) for views, of in recipe.encoder.items())
-    rows["Data"] = ", ".join(pattern_list(recipe.data.train)) or "a dataset of one's own"
-    rows["Data"] += f", {counted(samples, 'sample')}" if samples else ""
-    rows["Batch"] = f"{counted(recipe.data.batch_size, 'sample')}, {recipe.train.precision}, seed {recipe.train.seed}"
-    rows["Length"] = describe_length(facts, samples)
-    rows["State"] = describe_state(facts)
-    if "val/loss" in facts.metrics:
-        rows["Held out"] = _describe_held_out(facts.metrics["val/loss"])
-    if facts.diagnosis.get("verdict"):
-        rows["Diagnosis"] = str(facts.diagnosis["verdict"])
-    learned = describe_best(facts.records)
-    if learned:
-        rows["Learned"] = learned
-    if facts.left_out:
-        rows["Left out"] = "; ".join(facts.left_out)
-    return Summary(_tiles(facts, samples), rows)
-
-
-def _tiles(facts: Facts, samples: int | None) -> dict[str, str]:
-    """Return the few numbers that a reader looks for first."""
-    planned = count_planned_steps(facts, samples)
+def _read_tiles(facts: Facts, samples: int | None) -> dict[str, str]:
+    planned, train, batch = facts.recipe.train.steps, facts.recipe.train, facts.recipe.data.batch_size
+    if not planned and samples:
+        planned = math.ceil((train.epochs or 0) * samples / batch)
     tiles = {"steps": f"{facts.step:,}" + (f" of {planned:,}" if planned else "")}
     seconds = measure_seconds(facts)
     if seconds:
-        tiles["time training"] = describe_duration(seconds)
-        tiles["samples/s"] = f"{facts.step * facts.recipe.data.batch_size / seconds:,.0f}"
+        tiles |= {"time training": describe_duration(seconds), "samples/s": f"{facts.step * batch / seconds:,.0f}"}
     for key, name in (("loss", "loss"), ("val/loss", "held-out loss")):
         if key in facts.metrics:
             tiles[name] = short(facts.metrics[key].last)
@@ -95,14 +88,6 @@ def describe_length(facts: Facts, samples: int | None) -> str:
     return ", ".join(parts) + (f", in {describe_duration(seconds)}" if seconds else "")
 
 
-def count_planned_steps(facts: Facts, samples: int | None) -> int | None:
-    """Return how many steps the recipe asks for; None if that takes the number of samples and it is unknown."""
-    train = facts.recipe.train
-    if train.steps or not samples:
-        return train.steps
-    return math.ceil((train.epochs or 0) * samples / facts.recipe.data.batch_size)
-
-
 def measure_seconds(facts: Facts) -> float:
     """Return the time of all steps by their own pace: resumed parts count, pauses do not."""
     pace = facts.metrics.get("samples_per_second")
@@ -123,7 +108,7 @@ def describe_duration(seconds: float) -> str:
     return f"{h} h {m} min" if h else f"{m} min {s} s" if m else f"{s} s"
 
 
-def _describe_objective(objective: Objective) -> str:
+def _describe_objective(objective: ObjectiveConfig) -> str:
     weight = [f"weight {objective.weight:g}"] if objective.weight != 1 else []
     options = [f"{key} {value}" for key, value in objective.options.items() if isinstance(value, str | int | float)]
     return f"{objective.name} ({', '.join(weight + options)})" if weight + options else objective.name

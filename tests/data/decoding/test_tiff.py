@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 from shard_making import pixels, put
 
-from mvssl.data import open_shards, pack
+from mvssl.data import open_shards
 from mvssl.data.decoding import tiff as tiffs
+from mvssl.data.packing import pack
 from mvssl.data.sample_errors import LossyError
 from mvssl.errors import DataError
 from mvssl.recipe import Column

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from shard_making import image_bytes, npy, pixels, put
 
-from mvssl.data import pack
+from mvssl.data.packing import pack
 from mvssl.errors import DataError, RecipeError
 
 

@@ -2,12 +2,15 @@
 
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 from shard_making import npy, pixels
 
-from mvssl.data import open_shards, pack
+from mvssl.data import open_shards
+from mvssl.data.packing import pack
 from mvssl.errors import DataError
 from mvssl.recipe import Column
 
@@ -121,7 +124,7 @@ def test_arrays_that_no_column_could_read_are_refused_by_name(tmp_path, array, m
 
 
 def test_an_npz_that_memory_cannot_hold_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr("mvssl.data.packing.npz._free_memory", lambda: 1000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
     monkeypatch.setattr(np, "load", None)
     with pytest.raises(DataError, match="1,000 bytes of memory are free"):
         pack(made(tmp_path, x=np.zeros((1000, 8))), tmp_path / "out")

@@ -8,8 +8,8 @@ import torchvision
 from PIL import Image
 from shard_making import image_bytes, pcm, pixels
 
-from mvssl.data import open_shards, pack, pack_destination, verify_shards
-from mvssl.data.packing import pack_source
+from mvssl.data import open_shards, verify_shards
+from mvssl.data.packing import pack, pack_destination, pack_source
 from mvssl.data.shards.index import scan_shard
 from mvssl.errors import DataError, OutputError, RecipeError, StorageError
 from mvssl.recipe import Column, Data

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from shard_making import image_bytes, npy, pixels, replace_field, write_digits, write_tar
 
-from mvssl.data import SampleError, pack, summarize_shards, verify_shards
+from mvssl.data import SampleError, summarize_shards, verify_shards
 from mvssl.data.decoding import decode_field
+from mvssl.data.packing import pack
 from mvssl.errors import DataError
 from mvssl.recipe import Column
 

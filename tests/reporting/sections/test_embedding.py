@@ -1,13 +1,15 @@
 """Places of samples in the plane, groups and their names."""
 
+import itertools
 from types import SimpleNamespace
 from typing import cast
 
+import pytest
 import torch
 
 from mvssl.figures.charts import SQUARE
 from mvssl.reporting.samples import EncodedSamples
-from mvssl.reporting.sections.embedding import LINE_HEIGHT, group_points, place_features, separate
+from mvssl.reporting.sections.embedding import LETTER, LINE_HEIGHT, Group, group_points, place_features, place_names
 
 
 def test_separate_groups_stay_separate():
@@ -33,9 +35,11 @@ def test_with_several_labels_the_colour_is_one_of_them():
         assert f"{name}, which 50%" in note
 
 
-def test_names_of_groups_are_moved_until_none_covers_another():
-    places = separate([(0, 0), (4, 1), (2, 2), (SQUARE, SQUARE)], [80, 80, 80, 80])
-    for i in range(3):
-        for j in range(i):
-            assert abs(places[i][1] - places[j][1]) >= LINE_HEIGHT - 0.5
-    assert all(40 <= x <= SQUARE - 40 and 0 < y < SQUARE for x, y in places)
+@pytest.mark.parametrize("places", [[(0, 1), (0.01, 1), (0, 0.99), (1, 0)], [(0.5, 0.0)] * 10])
+def test_names_of_groups_are_moved_until_none_covers_another(places):
+    groups = [Group("a long name", torch.tensor([place]), k) for k, place in enumerate(places)]
+    labels = [(one.left * SQUARE / 100, one.top * SQUARE / 100) for one in place_names(groups)]
+    width = LETTER * len("a long name")
+    for (x, y), (left, top) in itertools.combinations(labels, 2):
+        assert abs(y - top) >= LINE_HEIGHT - 0.01 or abs(x - left) >= width
+    assert all(width / 2 <= x <= SQUARE - width / 2 and 0 < y < SQUARE for x, y in labels)

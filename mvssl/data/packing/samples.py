@@ -1,12 +1,12 @@
-"""What `pack` makes shards from, and the account of what is left out.
+"""The contract between an input of `pack` and the writer of shards, and the account of what is left out.
 
-in   samples of any source, as functions that return the bytes of their fields
-out  `PackSource`, the contract between sources and the writer of shards
+in   samples of any input, as functions that return the bytes of their fields
+out  `PackInput`: the samples of each split, the names of the classes, and the log
 """
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,24 +15,29 @@ from PIL import Image
 
 Fields = dict[str, bytes]  # field -> content
 
+SPLIT_NAMES = {  # of folders and arrays -> split
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
 
 class PackSplit(NamedTuple):
     """The samples of one split. `fields(i)` returns those of the i-th, or nothing where it cannot be used."""
 
     count: int
     fields: Callable[[int], Fields]
-    labels: list[int] | None = None  # classes to keep in proportion when the split is divided
+    labels: Sequence[int] | np.ndarray | None = None  # classes to keep in proportion when the split is divided
     name: Callable[[int], str] | None = None  # where the i-th sample came from
-    all_fields: frozenset[str] = frozenset()  # fields that some sample has, where the source's own splits could differ
 
 
 class LeftOut(NamedTuple):
-    path: str  # below the source, or the name of an array
+    path: str  # below the input, or the name of an array
     reason: str
 
 
 class PackLog:
-    """What is left out of a pack, and what its user has to know."""
+    """What is left out of a pack, and what its user has to know. Paths are kept relative to `root`."""
 
     def __init__(self, root: Path | None = None):
         self.root = root
@@ -61,18 +66,12 @@ class PackLog:
         return path.relative_to(self.root).as_posix() if self.root else str(path)
 
 
-class PackSource(NamedTuple):
+class PackInput(NamedTuple):
+    """The samples that an input holds. Where there is no split but train, a part of it becomes val."""
+
     splits: dict[str, PackSplit]
-    classes: list[str] | None = None  # names in the order of their numbers
-    has_splits: bool = True  # the splits are the source's own; else a part of train becomes val
-    log: PackLog | None = None
-
-
-def npy_bytes(array: np.ndarray) -> bytes:
-    """Return the array as an npy file."""
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=False)
-    return file.getvalue()
+    classes: list[str] | None  # names in the order of their numbers
+    log: PackLog
 
 
 def png_bytes(image: Image.Image) -> bytes:
