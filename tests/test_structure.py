@@ -32,28 +32,21 @@ ORDER = (
     ("figures",),
     ("exporting", "embedding"),
     ("reporting",),
-    ("bench",),
+    ("bench", "pipeline"),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 
-# Modules that may import a higher package, and which. What `train.then` lists follows the last step of training.
-UPWARD = {
-    ("mvssl.training.afterwards", "exporting"),
-    ("mvssl.training.afterwards", "figures"),
-    ("mvssl.training.afterwards", "reporting"),
-    ("mvssl.training.next_commands", "exporting"),
-    # to be mended
-    ("mvssl.monitoring.mispaired", "figures"),
-}
+# Modules that import a higher package, and which; to be mended.
+UPWARD: set[tuple[str, str]] = set()
 # Libraries that may be imported inside functions: extras, which need not be installed, and what few commands need.
 LATE = {"accelerate", "imagecodecs", "lightly", "pyarrow", "scipy", "sklearn", "soundfile", "tifffile", "torchvision"}
 LATE |= {"webdataset"}
 # Modules that import others of mvssl inside functions; to be mended, except where the others load matplotlib.
 LATE_MODULES = {
     "mvssl.encoders.weights",
-    "mvssl.monitoring.mispaired",
-    "mvssl.training.afterwards",
+    "mvssl.pipeline.afterwards",
+    "mvssl.pipeline.pictures",
 }
 # Packages whose docstring does not yet say what comes in and what goes out.
 UNWRITTEN = {

@@ -29,7 +29,8 @@ from mvssl.evaluation.probes.knn import knn
 from mvssl.evaluation.results.metrics import Result
 from mvssl.files import MEASURED, PICTURE, check_output, write_picture
 from mvssl.recipe import Recipe
-from mvssl.training.preparation import make_accelerator, prepare_trainer
+from mvssl.training.accelerator import make_accelerator
+from mvssl.training.preparation import prepare_trainer
 from mvssl.views.normalize import spread_indices
 
 METHODS = ("ours", "simclr", "byol", "vicreg")

@@ -72,7 +72,7 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
         loaded = load_recipe(recipe, overrides or [])  # a mistake in it shows before torch is imported
 
         from mvssl.distributed import collectives
-        from mvssl.training.loop import train as run_training
+        from mvssl.pipeline.api import train as run_training
 
     run_training(loaded)
     collectives.close()
@@ -208,7 +208,7 @@ def views(
     loaded = load_recipe(recipe, overrides or [])
     check_output(out, PICTURE)
 
-    from mvssl.training.afterwards import draw_views
+    from mvssl.pipeline.pictures import draw_views
 
     draw_views(loaded, out, samples)
     print(f"wrote {out}")

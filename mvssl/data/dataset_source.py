@@ -9,7 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from mvssl.data.batch import Sample, common_spec, require_spec
-from mvssl.data.decoding import channels_unclear, image_array, prepare_array, require_finite, to_numbers
+from mvssl.data.decoding.arrays import channels_unclear
+from mvssl.data.decoding.fields import prepare_array, require_finite
+from mvssl.data.decoding.images import image_array
+from mvssl.data.decoding.text_fields import to_numbers
 from mvssl.data.sample_errors import SampleError
 from mvssl.data.source import Source
 from mvssl.errors import DataError, RecipeError
@@ -32,8 +35,8 @@ class DatasetSource(Source):
     """A dataset whose items are dicts of arrays, tensors ([c, h, w]), PIL images and numbers, as a source.
 
     `columns` names the keys to keep; by default, every key that holds numbers is kept. With `missing="mask"` an item
-    may lack a key or hold None. An exception that an item raises counts as a bad sample. Raises `RecipeError` where
-    `dataset` is not map-style, `DataError` where it is empty or its items hold no such columns.
+    may lack a key or hold None. An exception that an item raises counts as a bad sample. Raise `RecipeError` if
+    `dataset` is not map-style, `DataError` if it is empty or its items hold no such columns.
     """
 
     def __init__(
@@ -112,7 +115,7 @@ class DatasetSource(Source):
 
 
 def to_array(name: str, value: Any) -> np.ndarray:
-    """Return an array, tensor, PIL image or number as a batch holds it. Raises `SampleError`."""
+    """Return an array, tensor, PIL image or number as a batch holds it. Raise `SampleError`."""
     column = Column.model_validate({"field": name, "channels_last": False})
     if isinstance(value, Tensor):
         value = (value.float() if value.dtype == torch.bfloat16 else value).detach().cpu().numpy()

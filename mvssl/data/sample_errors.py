@@ -48,7 +48,7 @@ class BadSample(NamedTuple):
     shard: str
     column: str
     reason: str
-    substitute: str  # key of the sample that took its place; empty where none did
+    substitute: str  # key of the sample that took its place; empty if none did
 
 
 @contextmanager
@@ -63,6 +63,6 @@ def as_sample_errors(kind: str, passing: tuple[type[Exception], ...] = ()) -> It
 
 
 def refuse_larger(size: int, limit: int, what: str = "bytes") -> None:
-    """Raise `SampleError` where `size` is above `limit`."""
+    """Raise `SampleError` if `size` is above `limit`."""
     if size > limit:
         raise SampleError(f"{size:,} {what}; the limit is {limit:,}")

@@ -1,4 +1,4 @@
-"""TIFF of any bands, depths, compressions, tiles and pages, by tifffile where `mvssl[tiff]` is installed.
+"""TIFF of any bands, depths, compressions, tiles and pages, by tifffile if `mvssl[tiff]` is installed.
 
 in   a TIFF or BigTIFF
 out  `TiffInfo`, from its header; its pixels, upright and as they are stored: a Pillow image of 1 or 8 bits with one or
@@ -36,12 +36,12 @@ _INSTALL = "run pip install 'mvssl[tiff]'"
 
 
 class TiffInfo(NamedTuple):
-    field: str  # png where it stores the picture without loss, else npy
+    field: str  # png if it stores the picture without loss, else npy
     notes: tuple[str, ...] = ()  # what a user has to know
 
 
 def inspect_tiff(file: BinaryIO) -> TiffInfo:
-    """Return what the TIFF becomes. Raises `LossyError` where a part would be lost, tifffile's errors on damage."""
+    """Return what the TIFF becomes. Raise `LossyError` if a part would be lost, tifffile's errors on damage."""
     tifffile = _tifffile()
     if tifffile is None:
         image = _open_by_pillow(file)
@@ -61,7 +61,7 @@ def inspect_tiff(file: BinaryIO) -> TiffInfo:
 
 
 def read_tiff(file: BinaryIO) -> Pixels:
-    """Return all pixels, upright. Raises as `inspect_tiff` does."""
+    """Return all pixels, upright. Raise as `inspect_tiff` does."""
     tifffile = _tifffile()
     if tifffile is None:
         image = _open_by_pillow(file)
@@ -98,7 +98,7 @@ def _tifffile() -> Any:
 
 
 def _check_pages_exist(file: BinaryIO) -> None:
-    """Raise `SampleError` where a page that another page names is absent, as in a stack that is cut short."""
+    """Raise `SampleError` if a page that another page names is absent, as in a stack that is cut short."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(16)
@@ -121,7 +121,7 @@ def _check_pages_exist(file: BinaryIO) -> None:
 
 
 def _only_picture(tiff: Any) -> tuple[Any, Any]:
-    """Return the only picture of the file and its first page. Raises `SampleError`, `LossyError`."""
+    """Return the only picture of the file and its first page. Raise `SampleError`, `LossyError`."""
     found = [series for series in tiff.series if not series.keyframe.is_reduced]  # overviews are copies
     if len(found) != 1:
         kinds = ", ".join(f"{list(series.shape)} {series.dtype}" for series in found[:4])
@@ -148,7 +148,7 @@ def _only_picture(tiff: Any) -> tuple[Any, Any]:
 
 
 def _count_pages(series: Any) -> int:
-    """Return how many pages become channels. Raises `LossyError` where an array [c, h, w] cannot hold them."""
+    """Return how many pages become channels. Raise `LossyError` if an array [c, h, w] cannot hold them."""
     lengths = {axis + str(i): n for i, (axis, n) in enumerate(zip(series.axes, series.shape, strict=True)) if n > 1}
     more = {axis: n for axis, n in lengths.items() if axis[0] not in "YX"}
     if len(more) > 1:

@@ -40,7 +40,7 @@ def open_digits() -> PackInput:
 def open_torchvision_set(name: str, root: Path | None = None) -> PackInput:
     """Return a classification set of torchvision by name, downloaded to `root`.
 
-    Raises `RecipeError` where there is no such set, `DataError` where it cannot be loaded.
+    Raise `RecipeError` if there is no such set, `DataError` if it cannot be loaded.
     """
     kind: Any = getattr(datasets, name, None)
     if not (inspect.isclass(kind) and name in datasets.__all__):

@@ -20,13 +20,13 @@ DIGITS = {"image": Column(field="png"), "label": Column(field="cls")}
 def test_every_flipped_bit_of_every_body_is_found_and_named(tmp_path):
     (path,) = write_digits(tmp_path, [6])
     summarize_shards("*.tar", tmp_path, digests=True)
-    whole = path.read_bytes()
+    intact = path.read_bytes()
     for number, (key, field, offset, size) in enumerate(members(path)):
         flip(path, offset + (37 * number) % size, number % 8)
         ((shard, *named, reason),) = verify_shards("*.tar", tmp_path).faults
         assert (shard, named) == (str(path), [key, field])
         assert "differ from the index's digest" in reason
-        path.write_bytes(whole)
+        path.write_bytes(intact)
     assert verify_shards("*.tar", tmp_path).faults == []
 
 

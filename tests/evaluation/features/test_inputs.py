@@ -12,6 +12,7 @@ import torch
 import webdataset
 from PIL import Image
 
+from mvssl import train
 from mvssl.checkpoints import store
 from mvssl.data import open_shards
 from mvssl.errors import DataError
@@ -23,7 +24,6 @@ from mvssl.evaluation.probes import PROBES
 from mvssl.model import build_model
 from mvssl.recipe import Finetune, parse_recipe, to_yaml
 from mvssl.runs import load
-from mvssl.training.loop import train
 from mvssl.views import build_views
 
 FAR = {"mean": [0.0], "std": [1.0]}
