@@ -152,6 +152,11 @@ def test_modules_import_each_other_in_no_circle():
     assert not left, {module: sorted(targets & set(left)) for module, targets in left.items()}
 
 
+def test_reading_data_does_not_import_packing():
+    inside = {i.module for i in IMPORTS if i.target.startswith("mvssl.data.packing") and top(i.module) == "data"}
+    assert all(module.startswith("mvssl.data.packing") for module in inside)
+
+
 def test_packages_import_only_lower_ones():
     upward = {
         (i.module, top(i.target))

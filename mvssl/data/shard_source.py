@@ -262,7 +262,7 @@ def _fields_hint(column: Column, indexes: list[Index]) -> str:
     """Return the nearest field, and the fields that there are, for a message."""
     fields: Counter[str] = Counter()
     for index in indexes:
-        fields.update(dict(zip(index.fields, (index.sizes >= 0).sum(0).tolist(), strict=True)))
+        fields.update(index.counts())
     close = difflib.get_close_matches(column.field, fields, n=1)
     nearest = f"; did you mean {close[0]!r}?" if close else ""
     listed = ", ".join(f"{printable(field)} in {n}" for field, n in fields.most_common(12))
