@@ -267,7 +267,7 @@ def test_held_out_values_and_the_plane_are_shown_where_they_exist(run, term):
     for title in (
         "Loss over step",
         "image_0-image_1 in nats",
-        "kNN, held out in share right",
+        "kNN, held out in accuracy",
         "Information plane",
         beta,
     ):
