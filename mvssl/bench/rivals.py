@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.utils.data import Subset
 
 from mvssl.bench.lightly import build_rival
 from mvssl.bench.timing import CPU, FOREVER, Method, check_json_file, estimate_steps, finish_result
 from mvssl.data import Batch, ShardSource, sequential_loader
+from mvssl.data.order import spread_indices
 from mvssl.errors import RecipeError
-from mvssl.evaluation.features.inputs import Subset
 from mvssl.evaluation.features.labelled import Labelled
 from mvssl.evaluation.features.splits import open_labelled
 from mvssl.evaluation.probes.knn import knn
@@ -29,7 +30,6 @@ from mvssl.files import MEASURED, PICTURE, check_output, write_picture
 from mvssl.recipe import Recipe
 from mvssl.training.accelerator import make_accelerator
 from mvssl.training.preparation import prepare_trainer
-from mvssl.views.normalize import spread_indices
 
 METHODS = ("ours", "simclr", "byol", "vicreg")
 CHECKS = 8  # points of a curve
@@ -137,7 +137,8 @@ def draw_curves(result: dict[str, Any], out: Path) -> None:
 def encode_shards(encode: Callable[[Batch], Tensor], shards: ShardSource, samples: int) -> Labelled:
     """Return features and labels of `samples` samples, spread evenly over the shards."""
     vectors, labels = [], []
-    for batch in sequential_loader(Subset(shards, spread_indices(len(shards), samples).tolist()), batch_size=256):
+    subset = Subset(shards, spread_indices(len(shards), samples).tolist())  # pyright: ignore[reportArgumentType]
+    for batch in sequential_loader(subset, batch_size=256):
         with torch.inference_mode():
             vectors.append(encode(batch).float())
         labels.append(batch.columns["label"].long())
