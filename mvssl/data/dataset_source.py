@@ -1,7 +1,7 @@
 """Any map-style Python dataset of dicts as a source."""
 
 import hashlib
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,14 +21,22 @@ from mvssl.recipe.schema import Column
 _PROBES = 9  # items that are read to learn what a column looks like
 
 
+@runtime_checkable
 class MapStyle(Protocol):
     """A dataset that `DatasetSource` accepts: `dataset[i]` is a dict, `len(dataset)` the number of samples.
 
-    It may have a `fingerprint`, a string that names its data in place of a hash of nine items.
+    It may also be `Named`.
     """
 
     def __len__(self) -> int: ...
     def __getitem__(self, i: int, /) -> Any: ...
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A dataset with a `fingerprint`, a string that names its data in place of a hash of nine items."""
+
+    fingerprint: str
 
 
 class DatasetSource(Source):
@@ -42,7 +50,7 @@ class DatasetSource(Source):
     def __init__(
         self, dataset: MapStyle, columns: list[str] | None = None, missing: Literal["mask", "error"] = "error"
     ):
-        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        if not isinstance(dataset, MapStyle):
             raise RecipeError(f"{type(dataset).__name__} has no len() or no [i]; a map-style dataset is needed")
         if not len(dataset):
             raise DataError(f"{type(dataset).__name__} is empty")
@@ -51,7 +59,8 @@ class DatasetSource(Source):
         self.specs = {name: common_spec(name, probes) for name, probes in arrays.items()}
         self.columns = {name: Column.model_validate({"field": name}) for name in self.specs}
         self.optional = set(self.specs) if missing == "mask" else set()
-        self.fingerprint = str(getattr(dataset, "fingerprint", None) or self._fingerprint(arrays, self._probe(columns)))
+        name = dataset.fingerprint if isinstance(dataset, Named) else None
+        self.fingerprint = str(name or self._fingerprint(arrays, self._probe(columns)))
 
     def __len__(self) -> int:
         return len(self._dataset)

@@ -1,4 +1,4 @@
-"""What can be wrong with one sample, and the record that is kept of it."""
+"""The errors of one sample, and the record of a bad sample."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ class SampleError(DataError):
 
 
 class NoValueError(SampleError):
-    """The field is there, and holds nothing, or null, at the column's path."""
+    """The field exists, but it holds nothing, or null, at the column's path."""
 
 
 class UnnamedTextError(SampleError):
@@ -37,7 +37,7 @@ class ShardGoneError(ReadError):
 
 
 class LossyError(SampleError):
-    """The bytes are sound, but only a part of them could be kept: some frames, bits, bands or pages."""
+    """The bytes are intact, but only a part of them could be kept: some frames, bits, bands or pages."""
 
 
 class BadSample(NamedTuple):

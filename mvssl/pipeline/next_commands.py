@@ -15,7 +15,7 @@ from mvssl.errors import DataError, MvsslError
 from mvssl.evaluation.features.inputs import distinct_views
 from mvssl.evaluation.features.layers import refuse_layer
 from mvssl.evaluation.features.splits import Sources, open_samples, open_splits, refuse_pictures
-from mvssl.evaluation.plan import PlannedProbe, need_labels, need_segments, plan_probes, refuse_impossible
+from mvssl.evaluation.plan import PlannedProbe, list_needs, plan_probes, refuse_impossible
 from mvssl.exporting.exporting import folders_of
 from mvssl.recipe import Recipe
 from mvssl.runs.load import LoadedRun, packages
@@ -63,7 +63,7 @@ def open_for_probes(recipe: Recipe, probes: list[str], layer: str) -> tuple[Sour
     """Return the shards that these probes read, and the probes as planned. Raise `MvsslError` for impossible ones."""
     refuse_impossible(recipe.evaluate.model_copy(update={"probes": probes}))
     planned = plan_probes(recipe.evaluate, probes, layer)
-    return open_splits(recipe, labels=need_labels(planned), segments=need_segments(planned)), planned
+    return open_splits(recipe, needs=list_needs(planned)), planned
 
 
 def refuse_evaluation(run: LoadedRun, probes: list[str], layer: str) -> None:
@@ -75,7 +75,7 @@ def refuse_evaluation(run: LoadedRun, probes: list[str], layer: str) -> None:
     some = test.read_batch(range(min(len(test), FEW)))
     if not len(some.index):
         raise DataError(f"none of the first {FEW} samples can be read")
-    if need_labels(planned):
+    if list_needs(planned).labels:
         as_class_labels(some.columns["label"])
     if all(each.probe.runs_on == "all views" for each in planned) and len(distinct_views(run.views.clean(some))) < 2:
         raise DataError("the probes compare views, and the run has no two that differ")

@@ -41,7 +41,8 @@ class FieldFormat(NamedTuple):
 def decode_field(column: Column, field: str, data: bytes) -> np.ndarray:
     """Return the array that `column` makes of the bytes of `field`. Raise `SampleError`."""
     kind = extension(field)
-    _refuse_empty(data)
+    if not data:
+        raise SampleError("it is empty")
     refuse_larger(len(data), MAX_BYTES)
     with as_sample_errors(kind):
         array = FIELD_FORMATS[kind].decode(column, data)
@@ -51,14 +52,10 @@ def decode_field(column: Column, field: str, data: bytes) -> np.ndarray:
 def check_field(field: str, data: bytes) -> None:
     """Raise `SampleError` if no column could use the bytes of `field`."""
     kind = extension(field)
-    _refuse_empty(data)
-    with as_sample_errors(kind):
-        FIELD_FORMATS[kind].check(data)
-
-
-def _refuse_empty(data: bytes) -> None:
     if not data:
         raise SampleError("it is empty")
+    with as_sample_errors(kind):
+        FIELD_FORMATS[kind].check(data)
 
 
 def require_finite(array: np.ndarray) -> np.ndarray:

@@ -110,6 +110,16 @@ def upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
+def channels_first(array: np.ndarray) -> np.ndarray:
+    """Return [h, w] or [h, w, c] as [c, h, w]."""
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def as_picture(array: np.ndarray) -> Image.Image:
+    """Return [c, h, w] of one or three bands as a Pillow image."""
+    return Image.fromarray(np.ascontiguousarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0)))
+
+
 def turn_upright(array: np.ndarray, orientation: int) -> np.ndarray:
     """Return [c, h, w], turned by its EXIF or TIFF orientation."""
     if orientation in (5, 6, 7, 8):
@@ -194,8 +204,7 @@ def _by_imagecodecs(decoder: str, data: bytes, what: str) -> np.ndarray:
         import imagecodecs
     except ImportError:
         raise LossyError(f"{what}, which Pillow reads only in part; run pip install 'mvssl[tiff]'") from None
-    array = getattr(imagecodecs, decoder)(data)
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    return channels_first(getattr(imagecodecs, decoder)(data))
 
 
 def image_array(column: Column, image: Pixels) -> np.ndarray:
@@ -206,9 +215,7 @@ def image_array(column: Column, image: Pixels) -> np.ndarray:
     image = image if image.mode == "P" and column.interpolation == "nearest" else _converted(image, column.mode)
     if column.size is not None:
         image = fit(image, column.size, column.interpolation)
-    array = np.asarray(image)
-    array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-    return as_numbers(array)
+    return as_numbers(channels_first(np.asarray(image)))
 
 
 def _bands(column: Column, array: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 
-from mvssl.data.decoding.images import Pixels, check_pixels, turn_upright
+from mvssl.data.decoding.images import Pixels, as_picture, check_pixels, turn_upright
 from mvssl.data.sample_errors import LossyError, SampleError
 
 MAX_BYTES = 1 << 30  # of one picture, unpacked
@@ -54,7 +54,7 @@ def inspect_tiff(file: BinaryIO) -> TiffInfo:
         nodata = page.tags.get(_NODATA)
         if nodata is not None:
             value = str(nodata.value).strip(" \0")
-            notes.append(f"nodata is {value!r}; say so to the view: nodata")
+            notes.append(f"nodata is {value!r}; give it to the view as nodata")
         if page.photometric == 0:
             notes.append("0 is white (MinIsWhite); the numbers are kept as they are stored")
         return TiffInfo(_storage_field(series, page), tuple(notes))
@@ -84,7 +84,7 @@ def read_tiff(file: BinaryIO) -> Pixels:
             image = Image.fromarray(np.ascontiguousarray(array[0])).convert("P")
             image.putpalette(high.astype(np.uint8).T.tobytes())
             return image
-        return Image.fromarray(np.ascontiguousarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0)))
+        return as_picture(array)
 
 
 def _tifffile() -> Any:

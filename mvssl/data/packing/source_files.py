@@ -22,6 +22,8 @@ from mvssl.data.decoding.images import (
     IMAGE_FORMATS,
     WIDE,
     Pixels,
+    as_picture,
+    channels_first,
     check_pixels,
     open_image,
     read_image,
@@ -148,9 +150,7 @@ def _read_content(item: SourceFile, field: str) -> bytes:
         pixels = _read_pixels(data, item.kind)
     if field == "npy":
         return npy_bytes(_as_array(pixels))
-    if isinstance(pixels, np.ndarray):
-        pixels = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    return png_bytes(pixels)
+    return png_bytes(as_picture(pixels) if isinstance(pixels, np.ndarray) else pixels)
 
 
 def _read_pixels(data: bytes, kind: str) -> Pixels:
@@ -188,6 +188,5 @@ def _as_array(pixels: Pixels) -> np.ndarray:
     if isinstance(pixels, Image.Image):
         if pixels.mode in ("P", "PA"):
             pixels = pixels.convert("RGBA" if "transparency" in pixels.info or pixels.mode == "PA" else "RGB")
-        array = np.asarray(pixels)
-        pixels = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+        pixels = channels_first(np.asarray(pixels))
     return np.ascontiguousarray(pixels)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mvssl.data.order import spread_indices
 from mvssl.data.shards.shard_file import FileStamp, ShardFile, open_shard
 from mvssl.data.shards.tar import BLOCK, Archive, Member, padded
 from mvssl.errors import DataError
@@ -49,6 +50,10 @@ class Index(NamedTuple):
     digests: np.ndarray | None = None  # uint32 [n, f], CRC-32 of each body; None if they were not requested
     renewed: int = 0  # bodies whose digest differs from the one in the previous index
 
+    def counts(self) -> dict[str, int]:
+        """Return field -> number of samples that have it."""
+        return dict(zip(self.fields, (self.sizes >= 0).sum(0).tolist(), strict=True))
+
     def hints(self) -> list[str]:
         """Return a hint if there are more numbered fields than samples, such as img.0001.jpg; else nothing."""
         numbered = [field for field in self.fields if _NUMBERED.fullmatch(field)]
@@ -74,6 +79,7 @@ def scan_shard(path: Path) -> Index:
     Raise `DataError` if it is damaged or holds no sample, `StorageError` if the disk fails.
     """
     with open_shard(path) as shard:
+        stamp = shard.stamp()  # before the headers are read, so that an index of a shard that is written to is stale
         archive = Archive(shard)
         samples, fields, ignored = _group_members(path, archive)
         offsets, sizes, starts = (np.full((len(samples), len(fields)), -1, np.int64) for _ in range(3))
@@ -84,9 +90,7 @@ def scan_shard(path: Path) -> Index:
         headers = ((offsets - starts) // BLOCK).astype(np.uint16)
         others = find_gaps(offsets, sizes, headers, archive.end)
         digest = _digest(shard, archive.digest, offsets, sizes)
-        return Index(
-            path, keys, fields, offsets, sizes, headers, others, archive.digest, digest, ignored, shard.stamp()
-        )
+        return Index(path, keys, fields, offsets, sizes, headers, others, archive.digest, digest, ignored, stamp)
 
 
 def _group_members(path: Path, members: Iterable[Member]) -> tuple[dict[str, dict[int, Member]], list[str], int]:
@@ -139,7 +143,7 @@ def _digest(shard: ShardFile, headers: str, offsets: np.ndarray, sizes: np.ndarr
     because images often begin with a blank margin.
     """
     digest = hashlib.blake2b(headers.encode(), digest_size=16)
-    rows = np.unique(np.linspace(0, len(sizes) - 1, _DIGEST_SAMPLES).astype(np.int64))
+    rows = spread_indices(len(sizes), _DIGEST_SAMPLES)
     for offset, size in zip(offsets[rows].ravel().tolist(), sizes[rows].ravel().tolist(), strict=True):
         if size > 0:
             middle = offset + max(0, size - _DIGEST_BYTES) // 2

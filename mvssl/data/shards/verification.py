@@ -71,9 +71,8 @@ def summarize_shards(
     indexes = index_shards(find_shards(patterns, Path(root)), progress, digests=digests)
     counts, sizes = Counter(), Counter()
     for index in indexes:
-        has = index.sizes >= 0
-        counts.update(dict(zip(index.fields, has.sum(0).tolist(), strict=True)))
-        sizes.update(dict(zip(index.fields, np.where(has, index.sizes, 0).sum(0).tolist(), strict=True)))
+        counts.update(index.counts())
+        sizes.update(dict(zip(index.fields, np.maximum(index.sizes, 0).sum(0).tolist(), strict=True)))
     rows = [(str(index.path), len(index.keys), index.stamp.size) for index in indexes]
     return Summary(
         shards=rows,
@@ -112,20 +111,20 @@ def _verify_shard(path: Path) -> Verified:
 
 
 def _verify_fields(index: Index, shard: ShardFile) -> Verified:
-    faults, present, known = [], index.sizes >= 0, [extension(field) in FIELD_FORMATS for field in index.fields]
-    for row, column in np.argwhere(present).tolist():
+    faults, counts = [], index.counts()
+    for row, column in np.argwhere(index.sizes >= 0).tolist():
         try:
             _verify_field(index, shard, row, column)
         except SampleError as error:
             faults.append(Fault(str(index.path), index.keys[row].decode(), index.fields[column], error.reason))
-    counts = dict(zip(index.fields, present.sum(0).tolist(), strict=True))
+    unknown = Counter({field: count for field, count in counts.items() if extension(field) not in FIELD_FORMATS})
     return Verified(
         shards=1,
         samples=len(index.keys),
-        decoded=int(present[:, known].sum()),
+        decoded=sum(counts.values()) - unknown.total(),
         bytes=index.stamp.size,
         lacking=+Counter({field: len(index.keys) - count for field, count in counts.items()}),
-        unknown=+Counter({field: count for field, count in counts.items() if extension(field) not in FIELD_FORMATS}),
+        unknown=unknown,
         checked=int(index.digests is not None),
         hints=_hints(index),
         faults=faults,

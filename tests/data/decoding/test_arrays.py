@@ -57,7 +57,7 @@ def test_an_npz_gives_its_only_array_or_the_one_named_by_path():
             decode_field(column("npz", **options), "npz", two.getvalue())
 
 
-def test_an_npy_header_that_asks_for_more_than_there_is_allocates_nothing():
+def test_an_npy_header_with_a_size_beyond_the_bytes_is_refused():
     honest, shape = npy(np.zeros(4)), b"(4,), }"
     asked = b"(4000000000000,), }"
     lie = honest.replace(shape + b" " * (len(asked) - len(shape)), asked)

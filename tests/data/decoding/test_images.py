@@ -76,7 +76,7 @@ def test_sixteen_bit_colour_is_turned_upright():
     assert np.array_equal(found, np.rot90(array, -1).transpose(2, 0, 1).astype(np.float32))
 
 
-def test_garbled_exif_harms_no_picture():
+def test_damaged_exif_does_not_change_the_picture():
     array = pixels(0, 8, 9, 3)
     data = image_bytes(array, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
     assert np.array_equal(decoded(data), array.transpose(2, 0, 1))

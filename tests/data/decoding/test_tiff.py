@@ -76,7 +76,7 @@ def test_pages_of_one_band_become_channels_and_other_stacks_are_refused():
             tiffs.inspect_tiff(io.BytesIO(written(array, photometric="rgb" if array.shape[-1] == 3 else "minisblack")))
 
 
-def test_overviews_are_passed_over_and_other_pictures_are_not():
+def test_overviews_are_ignored_and_other_pictures_refused():
     picture, file = SOME.integers(0, 9999, (32, 32), np.uint16), io.BytesIO()
     with tifffile.TiffWriter(file) as tiff:
         tiff.write(picture, photometric="minisblack", metadata=None)

@@ -102,7 +102,7 @@ def test_a_class_of_pictures_that_are_not_read_is_refused(tmp_path):
         pack(f"classes:{src}", tmp_path / "out")
 
 
-def test_pairs_of_which_no_file_pairs_are_refused_with_the_names(tmp_path):
+def test_pairs_without_a_common_name_are_refused(tmp_path):
     src = put(tmp_path / "src", "rgb/1_rgb.png", "rgb/2_rgb.png", "depth/1_depth.png", "depth/2_depth.png")
     with pytest.raises(DataError, match=r"depth has '1_depth', '2_depth'; rgb has '1_rgb'"):
         pack(f"pairs:{src}", tmp_path / "out")
@@ -285,7 +285,7 @@ def test_a_destination_inside_its_own_source_is_refused(tmp_path):
         pack(f"classes:{tmp_path / 'src'}", tmp_path / "src/a/new")
 
 
-def test_a_stray_file_makes_no_sensors_of_classes_that_share_their_names(tmp_path):
+def test_a_stray_file_does_not_turn_classes_into_sensors(tmp_path):
     put(tmp_path / "src", *(f"{one}/{i}.png" for one in "abc" for i in range(4)))
     (tmp_path / "src/a/notes.txt").write_text("mine")
     with pytest.raises(RecipeError):  # classes or pairs: it asks

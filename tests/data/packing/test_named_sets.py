@@ -65,7 +65,7 @@ def test_torchvision_sets_by_name(tmp_path, fake_set):
     assert found == {pixels(100 + i).transpose(2, 0, 1).tobytes(): i % 2 for i in range(4)}
 
 
-def test_torchvision_sets_that_do_not_exist_or_cannot_be_had(tmp_path, fake_set):
+def test_torchvision_sets_that_do_not_exist_or_load_are_refused(tmp_path, fake_set):
     with pytest.raises(RecipeError, match="did you mean 'CIFAR10'"):
         pack("torchvision:CIFAR", tmp_path / "out")
 

@@ -52,7 +52,7 @@ def test_masks_of_true_and_false_are_no_black_pictures(tmp_path):
 @pytest.mark.parametrize(
     "labels", [np.where(np.arange(8) % 2, 1, -1), np.arange(8) - 1, np.where(np.arange(8) % 2, 1.0, -1.0)]
 )
-def test_negative_labels_are_asked_about(tmp_path, labels):
+def test_negative_labels_are_refused(tmp_path, labels):
     with pytest.raises(DataError, match="negative number means no label"):
         pack(made(tmp_path, x=np.zeros((8, 3)), y=labels), tmp_path / "out")
 
@@ -122,7 +122,7 @@ def test_an_npz_that_memory_cannot_hold_is_refused_before_it_is_unpacked(tmp_pat
         pack(made(tmp_path, x=np.zeros((1000, 8))), tmp_path / "out")
 
 
-def test_a_header_that_asks_for_more_than_there_is_is_refused(tmp_path):
+def test_a_header_with_a_size_beyond_the_file_is_refused(tmp_path):
     lie = npy(np.zeros(4)).replace(b"(4,), }            ", b"(4000000000000,), }")
     with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
         archive.writestr("x.npy", lie)

@@ -55,7 +55,7 @@ def test_folders_of_classes_keep_their_files_and_a_share_of_every_class(tmp_path
             assert np.array_equal(source[i]["image"].transpose(1, 2, 0), np.asarray(Image.open(file)))
 
 
-def test_folders_that_could_be_classes_or_sensors_ask_which(tmp_path):
+def test_folders_that_could_be_classes_or_sensors_are_refused(tmp_path):
     set_ = folder_of(tmp_path / "set", {f"{side}/{i}.png": pixels(i) for side in ("left", "right") for i in range(4)})
     with pytest.raises(RecipeError, match=r"pairs:.*classes:"):
         pack(str(set_), tmp_path / "out")
@@ -130,7 +130,7 @@ def test_unusable_sources_are_refused_and_name_what_is_accepted(tmp_path, monkey
     assert not (tmp_path / "out").exists()
 
 
-def test_a_per_cent_sign_in_the_path_is_no_pattern(tmp_path):
+def test_a_percent_sign_in_the_path_is_kept(tmp_path):
     pack("digits", tmp_path / "100%d")
     assert (tmp_path / "100%d/val/000000.tar").exists()
 
@@ -183,7 +183,7 @@ def test_every_file_has_one_line_of_names_whatever_it_is_called(tmp_path):
     assert sorted(listed) == sorted((tmp_path / "out/classes.txt").read_text().splitlines())
 
 
-def test_of_two_packs_at_once_one_is_kept_and_the_other_fails(tmp_path, monkeypatch):
+def test_two_packs_at_once_keep_one_and_fail_the_other(tmp_path, monkeypatch):
     write = pack_source._write
 
     def slowly(*given):

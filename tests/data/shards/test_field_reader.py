@@ -144,7 +144,7 @@ def test_headers_that_were_read_with_a_body_are_not_read_again(tmp_path, monkeyp
     assert "long" in writer or len(reads) == 15
 
 
-def test_a_name_that_a_longer_header_replaces_is_not_believed(tmp_path):
+def test_a_name_that_a_longer_header_replaces_is_not_used(tmp_path):
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
         for record in ("path", "mtime"):
