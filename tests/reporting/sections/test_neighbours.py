@@ -1,6 +1,7 @@
 """Which samples are queries, and which are nearest."""
 
 import torch
+from report_reading import read
 
 from mvssl.reporting.sections.neighbours import QUERIES, choose_queries, find_nearest
 
@@ -21,3 +22,9 @@ def test_queries_are_of_different_classes_and_do_not_depend_on_features():
     assert len({int(labels[k]) for k in chosen}) == len(chosen) == QUERIES
     assert choose_queries(None, 4) == [0, 1, 2, 3]
     assert len(set(choose_queries(torch.zeros(50), 50))) == QUERIES
+
+
+def test_neighbours_have_the_names_of_their_classes(run):
+    page = read(run)
+    assert any("label bee" in text for text in page.all("title"))
+    assert any("label <i>cat</i>" in text for text in page.all("title"))
