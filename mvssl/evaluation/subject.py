@@ -63,9 +63,9 @@ def encoders_under_test(
     try:
         for name, model in models.items():
             terms = subject.recipe.objective if model.terms else []
-            # in the form that the digests of older records were made of, whatever the class of a term is called
-            texts = (f"(Objective({term.__repr_str__(', ')}), {digest_source(term.name)!r})" for term in terms)
-            digest = digest_weights(model.eval(), f"[{', '.join(texts)}]")
+            objective = repr([(term, digest_source(term.name)) for term in terms])
+            # the class had this name when the digests of earlier records were made
+            digest = digest_weights(model.eval(), objective.replace("ObjectiveConfig(", "Objective("))
             encoders.append(EncoderUnderTest(name, model.to(device), digest))
         yield encoders
     finally:
