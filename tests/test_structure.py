@@ -51,7 +51,6 @@ LATE = {"accelerate", "imagecodecs", "lightly", "pyarrow", "scipy", "sklearn", "
 LATE |= {"webdataset"}
 # Modules that import others of mvssl inside functions; to be mended, except where the others load matplotlib.
 LATE_MODULES = {
-    "mvssl.encoders.weights",
     "mvssl.evaluation.subject",
     "mvssl.monitoring.mispaired",
     "mvssl.training.afterwards",
