@@ -74,7 +74,7 @@ def dv(scores: Tensor, mask: Tensor) -> Tensor:
     Donsker and Varadhan, 1983. Tight at T = log ratio + any constant. The log of a batch's mean is biased: the value
     is too high where negatives are few. The gradient of `mine` has no such bias.
     """
-    return (mean(scores, mask, POSITIVE) - log_mean_exp(scores, mask)) * has_both_kinds(scores, mask)
+    return (mean_of_pairs(scores, mask, POSITIVE) - log_mean_exp(scores, mask)) * has_both_kinds(scores, mask)
 
 
 def dv_by_anchor(positive: Tensor, negatives: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def smile(scores: Tensor, mask: Tensor, clip: float = 5.0) -> Tensor:
     on `jsd` instead, and so does `estimate`.
     """
     clipped = log_mean_exp(scores.clamp(-clip, clip), mask)
-    return (mean(scores, mask, POSITIVE) - clipped) * has_both_kinds(scores, mask)
+    return (mean_of_pairs(scores, mask, POSITIVE) - clipped) * has_both_kinds(scores, mask)
 
 
 def infonce(scores: Tensor, mask: Tensor, mask_value: float | None = None) -> Tensor:
@@ -134,7 +134,7 @@ def mine(scores: Tensor, mask: Tensor, log_average: Tensor, rate: float = 0.01) 
     moved = torch.where(has_both > 0, _moved(log_average, now, rate), log_average)
     weight = torch.where(has_both > 0, (now - moved).exp(), 0)  # at most 1 / rate
     denominator = now + weight * (denominator - now)
-    return (mean(scores, mask, POSITIVE) - denominator) * has_both, moved
+    return (mean_of_pairs(scores, mask, POSITIVE) - denominator) * has_both, moved
 
 
 class MineByAnchor:
@@ -230,7 +230,7 @@ def _log_share(scores: Tensor, mask: Tensor, mask_value: float | None = None) ->
     if mask_value is not None:
         own = collectives.total(_per_anchor(scores, mask, POSITIVE).to(scores))
         against = torch.logaddexp(against, mask_value + own.log())
-    return mean(scores, mask, POSITIVE, lambda t: F.logsigmoid(t - against[:, None, None]))
+    return mean_of_pairs(scores, mask, POSITIVE, lambda t: F.logsigmoid(t - against[:, None, None]))
 
 
 def log_mean_exp(scores: Tensor, mask: Tensor) -> Tensor:
@@ -241,7 +241,7 @@ def log_mean_exp(scores: Tensor, mask: Tensor) -> Tensor:
     return log_sum.masked_fill(count == 0, 0) - count.clamp(min=1).log()
 
 
-def mean(scores: Tensor, mask: Tensor, kind: int, f: Callable[[Tensor], Tensor] = lambda t: t) -> Tensor:
+def mean_of_pairs(scores: Tensor, mask: Tensor, kind: int, f: Callable[[Tensor], Tensor] = lambda t: t) -> Tensor:
     """Return the mean of f(T) over the pairs of one kind, of all processes; 0 if there are none."""
     return collectives.mean(*_sum(scores, mask, kind, f))
 
