@@ -33,7 +33,7 @@ def index_command(
     shards: ShardPatterns,
     digests: Annotated[bool, typer.Option("--digests", help="also read every file and store its CRC-32")] = False,
 ) -> None:
-    """Read the headers of shards strictly, cache their indexes, and print what the shards hold."""
+    """Read the headers of shards strictly, cache their indexes, and print a summary."""
     from mvssl.data import summarize_shards
 
     summary = summarize_shards(shards, digests=digests)

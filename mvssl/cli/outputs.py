@@ -28,7 +28,7 @@ def report_command(
     run: RunPath,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="default: RUN/report.html")] = None,
     samples: Annotated[
-        int, typer.Option(help="number of samples to encode and draw; 0: use only what the run folder holds", min=0)
+        int, typer.Option(help="number of samples to encode and draw; 0: only the content of the run folder", min=0)
     ] = 1000,
     checkpoint: Checkpoint = "last",
     trust: Trust = None,
@@ -50,7 +50,7 @@ def views_command(
     out: Annotated[Path, typer.Option(help="PNG file")] = Path("sheet.png"),
     samples: Annotated[int, typer.Option(help="rows of the sheet", min=1)] = 8,
 ) -> None:
-    """Draw samples beside their views, as training draws them."""
+    """Draw samples and their views, as training draws them."""
     from mvssl.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])

@@ -32,7 +32,7 @@ def train_command(recipe: RecipePath, overrides: Overrides = None) -> None:
 def bench_command(
     what: Annotated[
         Literal["train", "reader", "views", "rivals"],
-        typer.Argument(help="the full training loop, shards only, views only, or a recipe beside methods of lightly"),
+        typer.Argument(help="the full loop, shards only, views only, or a recipe against methods of lightly"),
     ],
     recipe: Annotated[
         Path, typer.Argument(metavar="[RECIPE]", help="recipe for train, reader and rivals")
@@ -43,7 +43,7 @@ def bench_command(
 ) -> None:
     """Measure samples per second; `train` compares the loop with its model on random tensors.
 
-    `rivals` measures kNN accuracy against CPU minutes, and draws it beside the --json file.
+    `rivals` measures kNN accuracy against CPU minutes, and draws the curves next to the --json file.
     """
     from mvssl.bench import bench_reader, bench_rivals, bench_train, bench_views, show
     from mvssl.distributed import collectives

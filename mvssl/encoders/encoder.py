@@ -81,7 +81,7 @@ class Encoder(nn.Module):
                 features = self(torch.zeros(1, *shape, dtype=weight.dtype, device=weight.device))
         except MvsslError:
             raise
-        except Exception as error:  # whatever the recipe's options make timm raise
+        except Exception as error:  # timm may raise anything for options of the recipe
             raise self.refusal(shape, first_line(error)) from None
         finally:
             self.train(training)

@@ -1,4 +1,4 @@
-"""AMDIM: features of one view of an image recognise every place of the other view, at several scales.
+"""AMDIM: match features of one view of an image with every location of the other view, at several scales.
 
 in   Features of two or more views     vector [n, d] and at least one map [n, c, h, w]
 out  loss = sum over scales (source -> target) of the mean over ordered pairs of views of infoNCE + regulariser
@@ -125,7 +125,7 @@ class AMDIM(Objective):
     def segments(self, view: str, features: Features) -> dict[str, Tensor]:
         """Return q [n, k, h, w] of each map that is a target of the vector.
 
-        Vector and map are those of the same images, which are each other's negatives: give a batch.
+        Pass a batch: its other images are the negatives of each image.
         """
         if self.mixture is None:
             return super().segments(view, features)

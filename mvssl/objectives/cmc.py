@@ -1,4 +1,4 @@
-"""CMC: the embeddings of one sample in two views find each other among all samples of the batch.
+"""CMC: match the embeddings of a sample in two views among all samples of the batch.
 
 in   Features of two or more views     vector [n, d]
 out  loss = sum over pairs of views {a, b} of  infoNCE(a -> b) + infoNCE(b -> a),  score = cosine / temperature

@@ -6,8 +6,7 @@ in   scores [N, n, l]: score T of anchor i (of the N of all processes) with loca
 out  0-d value to maximise, over the pairs of all processes and equal on each of them; it is 0, with its graph kept,
      where there is no positive or (except for infonce) no negative
 
-E_pos and E_neg are means over all positive and all negative pairs, however unevenly the processes hold them. sp is
-softplus.
+E_pos and E_neg are means over all positive and all negative pairs of all processes. sp is softplus.
 """
 
 import math
@@ -62,7 +61,7 @@ F_DIVERGENCES = {
     "hellinger": FDivergence(lambda t: -torch.expm1(-t), torch.expm1, lambda t: 2 * t),
     # E_pos T - E_neg (T + T^2 / 4) <= Pearson's chi squared. Deep InfoMax's public code has the opposite sign.
     "chi2": FDivergence(lambda t: t, lambda t: t + t.square() / 4, lambda t: torch.log1p((t / 2).clamp(min=-0.999))),
-    # E_pos T - E_neg T, a distance only for a critic that other means keep Lipschitz. It holds no log ratio; T is used.
+    # E_pos T - E_neg T, a distance only for a Lipschitz critic. It contains no log ratio; T is used.
     "wasserstein": FDivergence(lambda t: t, lambda t: t, lambda t: t),
 }
 jsd, nwj = F_DIVERGENCES["jsd"], F_DIVERGENCES["kl"]
@@ -89,7 +88,7 @@ def dv_by_anchor(positive: Tensor, negatives: Tensor) -> Tensor:
 def smile(scores: Tensor, mask: Tensor, clip: float = 5.0) -> Tensor:
     """Return E_pos T - log E_neg e^T', with T' the score clipped to +-`clip`. Song, Ermon, 2020, arXiv:1910.06222.
 
-    The value is near I for a critic that holds the log ratio. The clip lowers the variance of E_neg e^T', but the
+    The value is near I for a critic that equals the log ratio. The clip lowers the variance of E_neg e^T', but the
     value is no bound: it is above I where the clip cuts off much of e^T. Without a clip it is `dv`. The authors train
     on `jsd` instead, and so does `estimate`.
     """

@@ -1,4 +1,4 @@
-"""InfoMax: a code recognises its own input among other inputs; the baseline of the Multi-View Information Bottleneck.
+"""InfoMax: match a code with its input among other inputs; the baseline of the Multi-View Information Bottleneck.
 
 in   Features of one or more views     maps[0] [n, c, h, w], the view itself, and the vector [n, d]
 out  loss = -I(z; x), the mean over views, with z a draw of p(z | x) = N(mean, sigma) as in `mib`

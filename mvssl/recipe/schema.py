@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from mvssl.files import check_home, expand_home, home_path
+from mvssl.files import expand_home, home_path
 from mvssl.recipe.messages import nearest
 from mvssl.recipe.options import Strict
 from mvssl.text import split_names
@@ -21,7 +21,9 @@ from mvssl.text import split_names
 Count = Annotated[int, Field(gt=0, le=10**9)]
 Size = Count | tuple[Count, Count]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Place = Annotated[str, AfterValidator(check_home)]  # a path, a pattern or a source; ~ is expanded when it is used
+Place = Annotated[
+    str, AfterValidator(lambda path: expand_home(path) and path)
+]  # a path, a pattern or a source; ~ is expanded when it is used
 
 
 class Config(Strict):

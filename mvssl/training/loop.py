@@ -17,7 +17,7 @@ from mvssl.monitoring.diagnosis import Diagnosis
 from mvssl.monitoring.held_out import open_held_out
 from mvssl.monitoring.mispairing import start_tracking
 from mvssl.process.signals import BEFORE_FIRST_STEP, StopRequest, stop_signals
-from mvssl.process.stderr import tolerant_stderr
+from mvssl.process.streams import tolerant_stderr
 from mvssl.recipe import Recipe, load_recipe, with_overrides
 from mvssl.runs import folder as runfolder
 from mvssl.runs.line_files import cut_lines_after
