@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from mvssl.embedding import embed
     from mvssl.evaluation import evaluate
     from mvssl.exporting import export
+    from mvssl.pipeline.api import train
     from mvssl.recipe import load_recipe
     from mvssl.reporting import report
     from mvssl.runs.load import load_run
-    from mvssl.training.loop import train
 
 __all__ = ["embed", "evaluate", "export", "load_recipe", "load_run", "report", "train"]
 __version__ = "0.1.0"
@@ -39,7 +39,7 @@ _MODULES = {
     "load_recipe": "mvssl.recipe",
     "load_run": "mvssl.runs.load",
     "report": "mvssl.reporting",
-    "train": "mvssl.training.loop",
+    "train": "mvssl.pipeline.api",
 }
 
 

@@ -138,8 +138,11 @@ def written_beside(place: Path, prefix: str = ".", put: Callable[[Path, Path], N
 
 @contextlib.contextmanager
 def open_atomic(file: Path) -> Iterator[BinaryIO]:
-    """Open a new binary file, which replaces `file` at the end of the block. After an error `file` is as it was."""
-    with written_beside(file) as beside, beside.open("wb") as opened:
+    """Open a new binary file, which replaces the file at the end of the block. After an error `file` is as it was.
+
+    Raise `OSError` if a folder is there.
+    """
+    with written_beside(file, put=os.replace) as beside, beside.open("wb") as opened:
         yield opened
 
 

@@ -15,12 +15,12 @@ import torch
 from disturbing import at_step, newest_step, recipe_file
 from small_runs import trained
 
+from mvssl import train
 from mvssl.checkpoints import store
 from mvssl.data import loader, open_shards
 from mvssl.errors import DataError, RecipeError
+from mvssl.pipeline import api
 from mvssl.runs import exit_record
-from mvssl.training import loop
-from mvssl.training.loop import train
 from mvssl.training.step import Trainer
 
 
@@ -138,7 +138,7 @@ def test_samples_of_a_shard_lost_during_a_run_are_counted(root, loss, workers):
     shard = root / "data/train/000002.tar"
 
     def prepare(_: int) -> None:
-        plain = loop.prepare
+        plain = api.prepare
 
         def prepared(*given):
             trainer, earlier = plain(*given)
@@ -146,7 +146,7 @@ def test_samples_of_a_shard_lost_during_a_run_are_counted(root, loss, workers):
             os.truncate(shard, 0) if loss == "empty" else shard.unlink()
             return trainer, earlier
 
-        loop.prepare = prepared
+        api.prepare = prepared
 
     source = open_shards("train", root / "data", small_runs.parse_recipe(given).data.columns)
     lost = {
@@ -158,7 +158,7 @@ def test_samples_of_a_shard_lost_during_a_run_are_counted(root, loss, workers):
     assert run.wait() == {0: 0}, run.stderr()
     lines = [json.loads(line) for line in (root / "run/bad.jsonl").read_text().splitlines()]
     assert sorted(line["key"] for line in lines) == sorted(lost)
-    assert len(lines) == store.load_state(store.newest(root / "run"))["bad"] == 7
+    assert len(lines) == store.load_state(store.newest(root / "run")).bad == 7
 
 
 @pytest.mark.parametrize("loss", ["empty", "gone"])

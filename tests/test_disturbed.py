@@ -16,10 +16,10 @@ import torch
 from disturbing import at_step, newest_step, recipe_file, same_weights, send
 
 import mvssl.data.workers
+from mvssl import train
 from mvssl.checkpoints import store
 from mvssl.monitoring.check import Checks
 from mvssl.runs import exit_record
-from mvssl.training.loop import train
 from mvssl.training.step import Trainer
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}

@@ -11,11 +11,11 @@ import pytest
 import small_runs
 from disturbing import at_step, newest_step, recipe_file, send
 
+from mvssl import train
 from mvssl.checkpoints import store
 from mvssl.errors import OutputError, StorageError
 from mvssl.runs import exit_record
 from mvssl.runs.folder import claimed
-from mvssl.training.loop import train
 
 
 @pytest.fixture

@@ -13,11 +13,12 @@ import small_runs
 import yaml
 from fuzzing import DEEP, ODD, SEED, TOO_DEEP, damaged, documents
 
+from mvssl import train
 from mvssl.checkpoints import store
 from mvssl.errors import MvsslError
 from mvssl.evaluation import evaluate
 from mvssl.evaluation.results import comparison
-from mvssl.monitoring.check import _checked
+from mvssl.monitoring.check import read_checks
 from mvssl.recipe import load_recipe, parse_recipe, to_yaml
 from mvssl.recipe.loading import override_all
 from mvssl.recipe.yaml_text import parse_yaml
@@ -26,7 +27,6 @@ from mvssl.reporting.facts import read_facts
 from mvssl.runs import folder
 from mvssl.runs.line_files import cut_lines_after
 from mvssl.runs.load import load_run
-from mvssl.training.loop import train
 
 RECIPES, TEXTS, WORDS, FOLDERS, CHECKPOINTS = 1500, 800, 1000, 20, 100
 FILES = (
@@ -133,7 +133,7 @@ def test_odd_run_folders_are_reported_compared_and_continued(run, capsys):
         with contextlib.suppress(MvsslError):
             comparison.show([run, run / "evaluation.json"])
         folder.other_versions(run)
-        _checked(run / "metrics.jsonl")
+        read_checks(run / "metrics.jsonl")
         cut_lines_after(run / "metrics.jsonl", 1)
     capsys.readouterr()
 
@@ -146,7 +146,7 @@ def test_texts_that_are_no_json_are_skipped(run, name, text):
     spoil(run / name, text)
     facts = read_facts(run)
     assert bool(facts.left_out) == (text != "")
-    _checked(run / "metrics.jsonl")
+    read_checks(run / "metrics.jsonl")
     cut_lines_after(run / "metrics.jsonl", 1)
 
 

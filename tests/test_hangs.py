@@ -13,10 +13,10 @@ import small_runs
 from disturbing import at_step, newest_step, recipe_file, send
 
 import mvssl.data.workers
+from mvssl import train
 from mvssl.errors import StorageError
 from mvssl.runs import exit_record
 from mvssl.runs.folder import claimed
-from mvssl.training.loop import train
 
 
 @pytest.fixture

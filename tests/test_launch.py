@@ -13,7 +13,7 @@ from accelerate.commands.launch import launch_command_parser
 from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
 from mvssl.checkpoints import store
-from mvssl.training.summary import is_launched_alone
+from mvssl.training.accelerator import is_launched_alone
 
 LAUNCH = Path(__file__).parent.parent / "launch"
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCH / "cpu_2.yaml")]
@@ -41,7 +41,7 @@ def test_cpu_2_starts_two_processes_that_train_one_run(recipe, tmp_path):
     done = launch(recipe)
     assert done.returncode == 0, done.stderr
     assert "8 over 2 processes, 4 on each" in " ".join(done.stderr.split())
-    assert store.load_state(store.newest(tmp_path / "run"))["world"] == 2
+    assert store.load_state(store.newest(tmp_path / "run")).world == 2
 
 
 def test_a_mistake_under_the_launcher_leaves_its_code_in_the_run_folder(recipe, tmp_path):

@@ -21,7 +21,8 @@ from mvssl.data import loader, open_shards
 from mvssl.distributed import collectives
 from mvssl.random import Draws
 from mvssl.recipe import parse_recipe
-from mvssl.training.preparation import make_accelerator, prepare_trainer
+from mvssl.training.accelerator import make_accelerator
+from mvssl.training.preparation import prepare_trainer
 
 BATCH, SAMPLES = 12, 30
 SENSORS = {"arm": (2, 16), "leg": (3, 12), "heart": (5,)}

@@ -17,19 +17,20 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.utils.data import Subset
 
 from mvssl.bench.lightly import Method, build_rival
 from mvssl.bench.timing import FOREVER, check_json_file, estimate_steps, finish_result
 from mvssl.data import Batch, ShardSource, sequential_loader
 from mvssl.errors import RecipeError
-from mvssl.evaluation.features.inputs import Subset
 from mvssl.evaluation.features.labelled import Labelled
 from mvssl.evaluation.features.splits import open_labelled
 from mvssl.evaluation.probes.knn import knn
 from mvssl.evaluation.results.metrics import Result
 from mvssl.files import MEASURED, PICTURE, check_output, write_picture
 from mvssl.recipe import Recipe
-from mvssl.training.preparation import make_accelerator, prepare_trainer
+from mvssl.training.accelerator import make_accelerator
+from mvssl.training.preparation import prepare_trainer
 from mvssl.views.normalize import spread_indices
 
 METHODS = ("ours", "simclr", "byol", "vicreg")
@@ -159,7 +160,8 @@ def draw_curves(result: dict[str, Any], out: Path) -> None:
 def encode_shards(encode: Callable[[Batch], Tensor], shards: ShardSource, samples: int) -> Labelled:
     """Return features and labels of `samples` samples, spread evenly over the shards."""
     vectors, labels = [], []
-    for batch in sequential_loader(Subset(shards, spread_indices(len(shards), samples).tolist()), batch_size=256):
+    subset = Subset(shards, spread_indices(len(shards), samples).tolist())  # pyright: ignore[reportArgumentType]
+    for batch in sequential_loader(subset, batch_size=256):
         with torch.inference_mode():
             vectors.append(encode(batch).float())
         labels.append(batch.columns["label"].long())

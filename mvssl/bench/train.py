@@ -27,9 +27,10 @@ from mvssl.objectives import Context
 from mvssl.process.signals import StopRequest
 from mvssl.random import Draws
 from mvssl.recipe import Recipe
+from mvssl.training.accelerator import arithmetic_of, make_accelerator
 from mvssl.training.ledger import Ledger
 from mvssl.training.log import Log
-from mvssl.training.preparation import arithmetic_of, make_accelerator, prepare_trainer
+from mvssl.training.preparation import prepare_trainer
 from mvssl.training.step import Trainer, run_steps
 
 
@@ -60,7 +61,7 @@ def run_loop(trainer: Trainer, folder: Path, watch: Stopwatch) -> Iterator[int]:
         batch_size=table.data.batch_size,
     )  # fmt: skip
     log.console.quiet = True
-    ledger = Ledger(folder / "bad.jsonl", table.data.batch_size, table.data.max_bad)
+    ledger = Ledger(folder, table.data, store.State(step=0))
     batches = _copy_batches(trainer.batches(0, FOREVER), trainer.accelerator.device, watch)
     return run_steps(trainer, batches, ledger, log, StopRequest(), watch.enter)
 

@@ -8,21 +8,34 @@ import contextlib
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mvssl.checkpoints.state import is_state
+from mvssl.checkpoints.state import State
 from mvssl.errors import DataError, StorageError
 from mvssl.files import hash_file, parse_json
 
 MANIFEST, RECIPE = "MANIFEST.json", "recipe.yaml"
 FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
 STEP = re.compile(r"step-(\d{8,})")
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 REPLACED = re.compile(r"\.old-(\d{8,})-\d+")  # versions before 0.2 moved a checkpoint there while they replaced it
+
+
+class Entry(BaseModel):
+    """A file in MANIFEST.json."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    sha256: str
+    bytes: int
+
+
+ENTRIES = TypeAdapter(dict[str, Entry])
 
 
 def faults(checkpoint: Path) -> list[str]:
@@ -30,56 +43,48 @@ def faults(checkpoint: Path) -> list[str]:
 
     Raise `StorageError` if the disk or the network fails, because the files may still be intact.
     """
-    text = _read(checkpoint / MANIFEST)
-    manifest = _manifest(text)
-    if manifest is None:
-        return [f"{checkpoint.name}/{MANIFEST} is missing or damaged"]
-    wrong = []
-    for name, entry in manifest.items():
-        try:
-            file = checkpoint / name
-            same = file.stat().st_size == entry["bytes"] and hash_file(file) == entry["sha256"]
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            same = False
-        except OSError as error:
-            raise _unreadable(checkpoint / name, error) from None
-        if not same:
-            wrong.append(f"{checkpoint.name}/{name} is missing or damaged")
-    if not wrong:
-        try:
-            load_state(checkpoint)
-        except DataError as error:
-            wrong.append(str(error))
-    return wrong
-
-
-def _manifest(text: bytes | None) -> dict[str, dict[str, Any]] | None:
-    """Return the manifest, or None if a byte of it differs from the text that `save_checkpoint` writes."""
-    found = parse_json((text or b"").decode(errors="replace"))
-    # no name may hold "/", so that a manifest names no file outside its folder
-    valid = isinstance(found, dict) and found.keys() >= FILES and not any("/" in name for name in found)
-    valid = valid and all(isinstance(entry, dict) and entry.keys() == {"sha256", "bytes"} for entry in found.values())
-    valid = valid and all(type(entry["bytes"]) is int and isinstance(entry["sha256"], str) for entry in found.values())
-    return found if valid and manifest_text(found) == text else None
-
-
-def manifest_text(manifest: dict[str, dict[str, Any]]) -> bytes:
-    """Return the text of MANIFEST.json."""
-    return json.dumps(manifest, indent=1).encode()
-
-
-def _read(file: Path) -> bytes | None:
-    """Return the bytes of a small file, or None if there is none. Raise `StorageError`."""
+    file = checkpoint / MANIFEST
     try:
-        return file.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return None
+        manifest = _read_manifest(file)
+        wrong = [] if manifest else [MANIFEST]
+        for name, entry in manifest.items():
+            file = checkpoint / name
+            if not _is_intact(file, entry):
+                wrong.append(name)
     except OSError as error:
-        raise _unreadable(file, error) from None
+        hint = "repeat the same command when the disk works again"
+        raise StorageError(f"{file} cannot be read: {error.strerror}; {hint}") from None
+    if wrong:
+        return [f"{checkpoint.name}/{name} is missing or damaged" for name in wrong]
+    try:
+        load_state(checkpoint)
+    except DataError as error:
+        return [str(error)]
+    return []
 
 
-def _unreadable(file: Path, error: OSError) -> StorageError:
-    return StorageError(f"{file} cannot be read: {error.strerror}; repeat the same command when the disk works again")
+def _read_manifest(file: Path) -> dict[str, Entry]:
+    """Return the entries, or none if a byte differs from the text that `save_checkpoint` writes."""
+    try:
+        text = file.read_bytes()
+        manifest = ENTRIES.validate_json(text)
+    except (*ABSENT, ValidationError):
+        return {}
+    # no name may hold "/", so that a manifest names no file outside its folder
+    valid = manifest.keys() >= FILES and not any("/" in name for name in manifest)
+    return manifest if valid and manifest_text(manifest) == text else {}
+
+
+def _is_intact(file: Path, entry: Entry) -> bool:
+    try:
+        return file.stat().st_size == entry.bytes and hash_file(file) == entry.sha256
+    except ABSENT:
+        return False
+
+
+def manifest_text(manifest: dict[str, Entry]) -> bytes:
+    """Return the text of MANIFEST.json."""
+    return json.dumps({name: entry.model_dump() for name, entry in manifest.items()}, indent=1).encode()
 
 
 def digest(checkpoint: Path) -> str:
@@ -102,19 +107,19 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
         raise DataError(f"{file} cannot be read as tensors: {error}") from None
 
 
-def load_state(checkpoint: Path) -> dict[str, Any]:
-    """Return step, seed, fingerprint and counts. Raise `DataError` if state.json is damaged."""
+def load_state(checkpoint: Path) -> State:
+    """Return step, fingerprint and counts. Raise `DataError` if state.json is damaged."""
     where = f"{checkpoint.name}/state.json"
     try:
-        state = parse_json((checkpoint / "state.json").read_text(errors="replace"))
+        state = State.parse(parse_json((checkpoint / "state.json").read_text(errors="replace")))
     except OSError as error:
         raise DataError(f"{where} cannot be read: {error.strerror}") from None
-    if not is_state(state) or state["step"] != step_of(checkpoint):
+    if state is None or state.step != step_of(checkpoint):
         raise DataError(f"{where} is damaged: it is not the state of step {step_of(checkpoint)} of a run")
     return state
 
 
-def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
     """Load weights, buffers and moments into `model` and `optimizer`, and return the state. Raise `DataError`."""
     try:
         model.load_state_dict(load_model(checkpoint))

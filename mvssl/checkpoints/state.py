@@ -1,10 +1,10 @@
-"""Check state.json of a checkpoint: whether a run can continue from it.
+"""The form of state.json, and the base of the forms of other JSON files of a run.
 
-in   the value of the JSON file
-out  whether it is valid; never an exception
+in   the value of a JSON file, which a kill, a person or another version may have changed
+out  an object with typed members, or None if the value does not fit; never an exception
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,56 +14,50 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 Size = Annotated[int, Field(ge=1, lt=2**31)]
 
 
-class OpenTable(BaseModel):
-    """A JSON object that may have further keys with any values."""
+class JsonForm(BaseModel):
+    """A JSON object, which may have further keys with any values."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
+    @classmethod
+    def parse(cls, value: Any) -> Self | None:
+        """Return the object, or None if the value of JSON does not fit."""
+        try:
+            return cls.model_validate(value)
+        except (ValidationError, RecursionError):
+            return None
 
-def is_valid(model: type[BaseModel], value: Any) -> bool:
-    """Return whether the model accepts a value of JSON."""
-    try:
-        model.model_validate(value)
-    except (ValidationError, RecursionError):
-        return False
-    return True
 
-
-class _HeldOut(OpenTable):
-    """The held-out loss of the step, and which samples and schedules it was measured with."""
+class HeldOutLoss(JsonForm):
+    """The held-out loss of a step, and which samples and schedules it was measured with."""
 
     loss: Number
     of: Text
 
 
-class _Sums(OpenTable):
-    """Metrics, summed over the steps of an interval."""
+class Sums(JsonForm):
+    """Metrics, summed over steps of an interval; the last value counts the steps that were not vetoed."""
 
     names: list[Text]
     values: list[float]
 
 
-class _Interval(OpenTable):
+class Interval(JsonForm):
     """The sums of a log interval that is not complete."""
 
-    steps: Annotated[int, Field(ge=0)]
-    sums: list[_Sums]
+    steps: Annotated[int, Field(ge=0)] = 0
+    sums: list[Sums] = []
 
 
-class _State(OpenTable):
-    """state.json."""
+class State(JsonForm):
+    """The content of state.json: the step of a checkpoint and the counts with which a run continues."""
 
     step: Count
-    columns: dict[str, Annotated[list[Size], Field(max_length=8)]] = {}
-    fingerprint: Text = ""
-    world: Annotated[int, Field(ge=1)] = 1
+    columns: dict[str, Annotated[list[Size], Field(max_length=8)]] = {}  # shape of one sample of each column
+    fingerprint: Text = ""  # of the data
+    world: Annotated[int, Field(ge=1)] | None = None  # processes
     bad: Count = 0
     skipped: Count = 0
     in_a_row: Count = 0
-    held_out: _HeldOut | None = None
-    interval: _Interval | None = None
-
-
-def is_state(value: Any) -> bool:
-    """Return whether this is the state of a checkpoint from which a run can continue."""
-    return is_valid(_State, value)
+    held_out: HeldOutLoss | None = None
+    interval: Interval | None = None

@@ -2,7 +2,7 @@
 
     RUN/checkpoints/step-00000500/model.safetensors       weights and buffers
                                   optimizer.safetensors   moments and step counts by parameter name
-                                  state.json              step, seed, data fingerprint, counts
+                                  state.json              step, data fingerprint, counts
                                   recipe.yaml             the recipe of the run
                                   ...                     further files of tensors, by name
                                   MANIFEST.json           sha256 and size of each of these
@@ -29,16 +29,17 @@ from mvssl.checkpoints.contents import (
     RECIPE,
     REPLACED,
     STEP,
+    Entry,
     digest,
     faults,
     load_model,
     load_state,
-    load_tensors,
     manifest_text,
     moments,
     restore,
     step_of,
 )
+from mvssl.checkpoints.state import HeldOutLoss, State
 from mvssl.errors import DataError, StorageError
 from mvssl.files import (
     hash_bytes,
@@ -53,8 +54,8 @@ from mvssl.files import (
 from mvssl.text import warn
 
 __all__ = [
-    "MANIFEST", "RECIPE", "at_step", "best", "candidates", "digest", "faults", "load_model", "load_state",
-    "load_tensors", "newest", "record_held_out", "restore", "save_checkpoint", "step_of", "would_be_best",
+    "MANIFEST", "RECIPE", "HeldOutLoss", "State", "at_step", "best", "candidates", "digest", "faults", "load_model",
+    "load_state", "newest", "record_held_out", "restore", "save_checkpoint", "step_of", "would_be_best",
 ]  # fmt: skip
 HELD_OUT = "held_out.json"
 _WRITING, _DELETING = ".writing-", ".deleting-"  # prefixes of folders that a kill may leave behind
@@ -87,8 +88,8 @@ def save_checkpoint(
         **({RECIPE: recipe.encode()} if recipe else {}),
         **{name: save(_contiguous(tensors)) for name, tensors in (more or {}).items()},
     }
-    manifest = {name: {"sha256": hash_bytes(body), "bytes": len(body)} for name, body in files.items()}
-    files[MANIFEST] = manifest_text(manifest)
+    entries = {name: Entry(sha256=hash_bytes(body), bytes=len(body)) for name, body in files.items()}
+    files[MANIFEST] = manifest_text(entries)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(run)
@@ -172,10 +173,10 @@ def at_step(run: Path, step: int) -> Path:
     return found
 
 
-def would_be_best(run: Path, held_out: dict[str, Any]) -> bool:
+def would_be_best(run: Path, held_out: HeldOutLoss) -> bool:
     """Return whether the loss is below those of all checkpoints that were measured on the same samples."""
-    losses = [other["loss"] for other in map(_held_out, candidates(run)) if other and other["of"] == held_out["of"]]
-    return all(held_out["loss"] < loss for loss in losses)
+    others = map(_held_out, candidates(run))
+    return all(held_out.loss < other.loss for other in others if other and other.of == held_out.of)
 
 
 def _ranked(checkpoints: list[Path]) -> list[Path]:
@@ -184,14 +185,14 @@ def _ranked(checkpoints: list[Path]) -> list[Path]:
     Losses that were measured on other samples than the newest one are left out.
     """
     known = [(found, held_out) for found in checkpoints if (held_out := _held_out(found))]
-    alike = [(held_out["loss"], found.name, found) for found, held_out in known if held_out["of"] == known[0][1]["of"]]
+    alike = [(held_out.loss, found.name, found) for found, held_out in known if held_out.of == known[0][1].of]
     return [found for _, _, found in sorted(alike)]
 
 
-def record_held_out(run: Path, step: int, held_out: dict[str, Any]) -> None:
+def record_held_out(run: Path, step: int, held_out: HeldOutLoss) -> None:
     """Write a held-out loss that was measured after the checkpoint of its step was saved. Raise `StorageError`."""
     known = _recorded(run)
-    write_file(run / "checkpoints" / HELD_OUT, json.dumps({**known, str(step): held_out}, indent=1))
+    write_file(run / "checkpoints" / HELD_OUT, json.dumps({**known, str(step): held_out.model_dump()}, indent=1))
 
 
 def _recorded(run: Path) -> dict[str, Any]:
@@ -199,15 +200,13 @@ def _recorded(run: Path) -> dict[str, Any]:
     return known if isinstance(known, dict) else {}
 
 
-def _held_out(checkpoint: Path) -> dict[str, Any] | None:
+def _held_out(checkpoint: Path) -> HeldOutLoss | None:
     """Return the held-out loss of a checkpoint with what it was measured on, or None."""
     try:
-        held_out = load_state(checkpoint).get("held_out")
+        held_out = load_state(checkpoint).held_out
     except (OSError, DataError):
         return None
-    held_out = held_out or _recorded(checkpoint.parent.parent).get(str(step_of(checkpoint)))
-    fits = isinstance(held_out, dict) and {"loss", "of"} <= held_out.keys() and isinstance(held_out["loss"], float)
-    return held_out if fits else None
+    return held_out or HeldOutLoss.parse(_recorded(checkpoint.parent.parent).get(str(step_of(checkpoint))))
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -56,7 +56,7 @@ def views_command(
     loaded = load_recipe(recipe, overrides or [])
     check_output(out, PICTURE)
 
-    from mvssl.training.afterwards import draw_views
+    from mvssl.pipeline.pictures import draw_views
 
     draw_views(loaded, out, samples)
     print(f"wrote {out}")

@@ -23,7 +23,7 @@ def train_command(recipe: RecipePath, overrides: Overrides = None) -> None:
         loaded = load_recipe(recipe, overrides or [])  # a mistake in it shows before torch is imported
 
         from mvssl.distributed import collectives
-        from mvssl.training.loop import train
+        from mvssl.pipeline.api import train
 
     train(loaded)
     collectives.close()

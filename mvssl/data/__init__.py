@@ -10,7 +10,8 @@ from mvssl.data.loading import Loader, loader, sequential_loader
 from mvssl.data.order import Order
 from mvssl.data.sample_errors import BadSample, SampleError
 from mvssl.data.shard_source import ShardSource, is_inside_json, open_shards
-from mvssl.data.shards import Summary, Verified, find_shards, pattern_list, summarize_shards, verify_shards
+from mvssl.data.shards.patterns import find_shards, pattern_list
+from mvssl.data.shards.verification import Summary, Verified, summarize_shards, verify_shards
 from mvssl.data.source import Source
 from mvssl.data.workers import kill_workers
 

@@ -5,11 +5,9 @@ out  `Batch`, tensors of n samples
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mvssl.data.sample_errors import BadSample, SampleError
@@ -35,30 +33,8 @@ class ArraySpec(NamedTuple):
     dtype: np.dtype
 
 
-def stack_samples(
-    samples: list[Sample],
-    specs: Mapping[str, ArraySpec],
-    optional: set[str],
-    position: Sequence[int] | np.ndarray,
-    index: Sequence[int] | np.ndarray,
-    bad: list[BadSample],
-) -> Batch:
-    """Stack `samples`, which match `specs`, to a batch. Where a sample lacks an `optional` column, its row is zero."""
-    columns, present = {}, {}
-    for name, spec in specs.items():
-        block = np.zeros((len(samples), *spec.shape), spec.dtype)
-        for row, sample in enumerate(samples):
-            if name in sample:
-                block[row] = sample[name]
-        columns[name] = torch.from_numpy(block)
-        if name in optional:
-            present[name] = torch.tensor([name in sample for sample in samples], dtype=torch.bool)
-    position, index = np.asarray(position, np.int64), np.asarray(index, np.int64)
-    return Batch(columns, torch.from_numpy(position), torch.from_numpy(index), present, bad)
-
-
 def common_spec(name: str, arrays: list[np.ndarray]) -> ArraySpec:
-    """Return the shape and type of more than half of `arrays`. Raises `DataError` where there is no such majority."""
+    """Return the shape and type of more than half of `arrays`. Raise `DataError` if there is no such majority."""
     counts = Counter(ArraySpec(array.shape, array.dtype) for array in arrays)
     spec, most = counts.most_common(1)[0]
     if 2 * most <= len(arrays) and len(arrays) > 1:
@@ -68,7 +44,7 @@ def common_spec(name: str, arrays: list[np.ndarray]) -> ArraySpec:
 
 
 def require_spec(name: str, array: np.ndarray, spec: ArraySpec) -> np.ndarray:
-    """Return `array`. Raises `SampleError` where its shape or type differs from the column's `spec`."""
+    """Return `array`. Raise `SampleError` if its shape or type differs from the column's `spec`."""
     if array.shape == spec.shape and array.dtype == spec.dtype:
         return array
     advice = _advice([ArraySpec(array.shape, array.dtype), spec])
@@ -93,7 +69,7 @@ def _advice(specs: list[ArraySpec]) -> str:
 def as_class_labels(labels: Tensor) -> Tensor:
     """Return decoded labels as classes; negative numbers mean that a sample has no label.
 
-    [n] becomes class numbers, int64 [n]. [n, c] of 0 and 1 becomes multi-hot float32 [n, c]. Raises `DataError` for
+    [n] becomes class numbers, int64 [n]. [n, c] of 0 and 1 becomes multi-hot float32 [n, c]. Raise `DataError` for
     other numbers, such as angles, poses or lists of class numbers: rounded, they would look like classes.
     """
     if labels.ndim == 2:

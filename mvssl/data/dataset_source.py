@@ -1,7 +1,7 @@
 """Any map-style Python dataset of dicts as a source."""
 
 import hashlib
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -9,7 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from mvssl.data.batch import Sample, common_spec, require_spec
-from mvssl.data.decoding import channels_unclear, image_array, prepare_array, require_finite, to_numbers
+from mvssl.data.decoding.arrays import channels_unclear
+from mvssl.data.decoding.fields import prepare_array, require_finite
+from mvssl.data.decoding.images import image_array
+from mvssl.data.decoding.text_fields import to_numbers
 from mvssl.data.sample_errors import SampleError
 from mvssl.data.source import Source
 from mvssl.errors import DataError, RecipeError
@@ -18,28 +21,36 @@ from mvssl.recipe.schema import Column
 _PROBES = 9  # items that are read to learn what a column looks like
 
 
+@runtime_checkable
 class MapStyle(Protocol):
     """A dataset that `DatasetSource` accepts: `dataset[i]` is a dict, `len(dataset)` the number of samples.
 
-    It may have a `fingerprint`, a string that names its data in place of a hash of nine items.
+    It may also be `Named`.
     """
 
     def __len__(self) -> int: ...
     def __getitem__(self, i: int, /) -> Any: ...
 
 
+@runtime_checkable
+class Named(Protocol):
+    """A dataset with a `fingerprint`, a string that names its data in place of a hash of nine items."""
+
+    fingerprint: str
+
+
 class DatasetSource(Source):
     """A dataset whose items are dicts of arrays, tensors ([c, h, w]), PIL images and numbers, as a source.
 
     `columns` names the keys to keep; by default, every key that holds numbers is kept. With `missing="mask"` an item
-    may lack a key or hold None. An exception that an item raises counts as a bad sample. Raises `RecipeError` where
-    `dataset` is not map-style, `DataError` where it is empty or its items hold no such columns.
+    may lack a key or hold None. An exception that an item raises counts as a bad sample. Raise `RecipeError` if
+    `dataset` is not map-style, `DataError` if it is empty or its items hold no such columns.
     """
 
     def __init__(
         self, dataset: MapStyle, columns: list[str] | None = None, missing: Literal["mask", "error"] = "error"
     ):
-        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        if not isinstance(dataset, MapStyle):
             raise RecipeError(f"{type(dataset).__name__} has no len() or no [i]; a map-style dataset is needed")
         if not len(dataset):
             raise DataError(f"{type(dataset).__name__} is empty")
@@ -48,7 +59,8 @@ class DatasetSource(Source):
         self.specs = {name: common_spec(name, probes) for name, probes in arrays.items()}
         self.columns = {name: Column.model_validate({"field": name}) for name in self.specs}
         self.optional = set(self.specs) if missing == "mask" else set()
-        self.fingerprint = str(getattr(dataset, "fingerprint", None) or self._fingerprint(arrays, self._probe(columns)))
+        name = dataset.fingerprint if isinstance(dataset, Named) else None
+        self.fingerprint = str(name or self._fingerprint(arrays, self._probe(columns)))
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -112,7 +124,7 @@ class DatasetSource(Source):
 
 
 def to_array(name: str, value: Any) -> np.ndarray:
-    """Return an array, tensor, PIL image or number as a batch holds it. Raises `SampleError`."""
+    """Return an array, tensor, PIL image or number as a batch holds it. Raise `SampleError`."""
     column = Column.model_validate({"field": name, "channels_last": False})
     if isinstance(value, Tensor):
         value = (value.float() if value.dtype == torch.bfloat16 else value).detach().cpu().numpy()

@@ -8,6 +8,7 @@ sample that cannot be used is replaced by another, chosen by a hash of its posit
 """
 
 import atexit
+import itertools
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
-from mvssl.data.batch import Batch, Sample, stack_samples
+from mvssl.data.batch import Batch
 from mvssl.data.dataset_source import MapStyle, as_source
 from mvssl.data.order import Order
 from mvssl.data.sample_errors import BadSample, ReadError, SampleError, ShardGoneError
@@ -43,8 +44,8 @@ def loader(
 ) -> "Loader":
     """Return the batches of steps `start_step` to `stop_step`: this process's rows of `batch_size` samples over all.
 
-    Raises `RecipeError` where the processes do not divide the batch, `DataError` where the source is smaller than it.
-    Iteration raises `DataError` where a sample and all its substitutes are bad, `StorageError` where reading fails.
+    Raise `RecipeError` if the processes do not divide the batch, `DataError` if the source is smaller than it.
+    Iteration raises `DataError` if a sample and all its substitutes are bad, `StorageError` if reading fails.
     """
     source = as_source(source)
     if batch_size % world:
@@ -77,8 +78,8 @@ def sequential_loader(
 ) -> "SequentialLoader":
     """Return every sample from `start` to `stop` once, in index order: position == index. The last batch may be short.
 
-    A bad sample is left out, not replaced, and recorded. Iteration raises `StorageError` where disk or network fail,
-    and `DataError` where all samples are bad. With `may_be_empty`, as for one process's block of a source, it then ends
+    A bad sample is left out, not replaced, and recorded. Iteration raises `StorageError` if disk or network fail,
+    and `DataError` if all samples are bad. With `may_be_empty`, as for one process's block of a source, it then ends
     without a batch.
     """
     source = as_source(source)
@@ -152,9 +153,6 @@ class _Reader(Dataset):
     def __init__(self, source: Source):
         self.source = source
 
-    def _stack(self, samples: list[Sample], position, index, bad: list[BadSample]) -> Batch:
-        return stack_samples(samples, self.source.specs, self.source.optional, position, index, bad)
-
     def _record(self, position: int, index: int, error: SampleError, substitute: str = "") -> BadSample:
         key, shard = self.source.key(index), self.source.shard(index)
         return BadSample(position, key, shard, error.column, error.reason, substitute)
@@ -171,43 +169,28 @@ class _ShuffledReader(_Reader):
         begin = step * self.batch_size + self.rank * self.rows
         position = np.arange(begin, begin + self.rows)
         index, samples, bad = self.order(position), [], []
-        try:
-            for row, place in enumerate(position.tolist()):
-                first = int(index[row])
-                sample = self._read(first)
-                if isinstance(sample, SampleError):
-                    error = sample
-                    index[row], sample = self._read_substitute(place)
-                    if isinstance(sample, SampleError):
-                        return DataError(
-                            f"sample {self.source.key(first)} of {self.source.shard(first)} is bad "
-                            f"({error.column}: {error.reason}), and so are {SUBSTITUTES} others tried in its place; "
-                            "`mvssl verify` lists what is wrong with the shards"
-                        )
-                    bad.append(self._record(place, first, error, self.source.key(int(index[row]))))
-                samples.append(sample)
-        except ReadError as error:
-            return _storage_error(error)
-        return self._stack(samples, position, index, bad)
-
-    def _read(self, index: int) -> Sample | SampleError:
-        """Return the sample, or why it is bad. Raises `ReadError` where the disk fails: the sample may be good."""
-        try:
-            return self.source[index]
-        except SampleError as error:
-            if isinstance(error, ReadError) and not isinstance(error, ShardGoneError):
-                raise
-            return error
-
-    def _read_substitute(self, position: int) -> tuple[int, Sample | SampleError]:
-        """Return number and content of the first good substitute at a position, or of the last one that was tried."""
-        index, sample = 0, SampleError("not tried")
-        for attempt in range(1, SUBSTITUTES + 1):
-            index = self.order.substitute(position, attempt)
-            sample = self._read(index)
-            if not isinstance(sample, SampleError):
-                break
-        return index, sample
+        for row, place in enumerate(position.tolist()):
+            first, errors = int(index[row]), []
+            substitutes = (self.order.substitute(place, attempt) for attempt in range(1, SUBSTITUTES + 1))
+            for number in itertools.chain([first], substitutes):
+                try:
+                    samples.append(self.source[number])
+                except SampleError as error:
+                    if isinstance(error, ReadError) and not isinstance(error, ShardGoneError):
+                        return _storage_error(error)  # the disk fails, and the sample may be good
+                    errors.append(error)
+                else:
+                    break
+            else:
+                return DataError(
+                    f"sample {self.source.key(first)} of {self.source.shard(first)} is bad ({errors[0].column}: "
+                    f"{errors[0].reason}), and so are {SUBSTITUTES} others tried in its place; `mvssl verify` lists "
+                    "what is wrong with the shards"
+                )
+            if errors:
+                index[row] = number
+                bad.append(self._record(place, first, errors[0], self.source.key(number)))
+        return self.source.stack(samples, position, index, bad)
 
 
 class _SequentialReader(_Reader):
@@ -228,7 +211,7 @@ class _SequentialReader(_Reader):
                 return _storage_error(error)
             except SampleError as error:
                 bad.append(self._record(i, i, error))
-        return self._stack(samples, index, index, bad)
+        return self.source.stack(samples, index, index, bad)
 
 
 def _storage_error(error: ReadError) -> StorageError:

@@ -1,4 +1,4 @@
-"""What can be wrong with one sample, and the record that is kept of it."""
+"""The errors of one sample, and the record of a bad sample."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ class SampleError(DataError):
 
 
 class NoValueError(SampleError):
-    """The field is there, and holds nothing, or null, at the column's path."""
+    """The field exists, but it holds nothing, or null, at the column's path."""
 
 
 class UnnamedTextError(SampleError):
@@ -37,7 +37,7 @@ class ShardGoneError(ReadError):
 
 
 class LossyError(SampleError):
-    """The bytes are sound, but only a part of them could be kept: some frames, bits, bands or pages."""
+    """The bytes are intact, but only a part of them could be kept: some frames, bits, bands or pages."""
 
 
 class BadSample(NamedTuple):
@@ -48,7 +48,7 @@ class BadSample(NamedTuple):
     shard: str
     column: str
     reason: str
-    substitute: str  # key of the sample that took its place; empty where none did
+    substitute: str  # key of the sample that took its place; empty if none did
 
 
 @contextmanager
@@ -63,6 +63,6 @@ def as_sample_errors(kind: str, passing: tuple[type[Exception], ...] = ()) -> It
 
 
 def refuse_larger(size: int, limit: int, what: str = "bytes") -> None:
-    """Raise `SampleError` where `size` is above `limit`."""
+    """Raise `SampleError` if `size` is above `limit`."""
     if size > limit:
         raise SampleError(f"{size:,} {what}; the limit is {limit:,}")

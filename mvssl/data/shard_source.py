@@ -1,7 +1,7 @@
 """Indexed shards as a source.
 
 in   patterns of shards, and the recipe's columns
-out  source[i], a dict column -> array; a `SampleError` where a sample cannot be used
+out  source[i], a dict column -> array; a `SampleError` if a sample cannot be used
 """
 
 import bisect
@@ -12,12 +12,15 @@ import math
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from mvssl.data.batch import ArraySpec, Sample, common_spec, require_spec
-from mvssl.data.decoding import FIELD_FORMATS, MAX_BYTES, MAX_PIXELS, decode_field, extension
+from mvssl.data.decoding.arrays import MAX_BYTES
+from mvssl.data.decoding.fields import FIELD_FORMATS, decode_field
+from mvssl.data.decoding.file_signatures import extension
+from mvssl.data.decoding.images import MAX_PIXELS
 from mvssl.data.sample_errors import (
     NoValueError,
     ReadError,
@@ -26,15 +29,25 @@ from mvssl.data.sample_errors import (
     UnnamedTextError,
     refuse_larger,
 )
-from mvssl.data.shards import FieldLocation, FieldReader, Index, IndexedShard, find_shards, index_shards
+from mvssl.data.shards.field_reader import FieldLocation, FieldReader, IndexedShard
+from mvssl.data.shards.index import Index
+from mvssl.data.shards.index_cache import index_shards
+from mvssl.data.shards.patterns import find_shards
 from mvssl.data.source import Source
 from mvssl.errors import DataError, RecipeError, StorageError
 from mvssl.recipe.schema import Column
 from mvssl.text import counted, printable
 
 Missing = Literal["drop", "mask", "error"]
-_PROBED, _FALLBACK = 9, 100  # samples decoded to learn what a column looks like; samples tried where those are bad
+_PROBED, _FALLBACK = 9, 100  # samples decoded to learn what a column looks like; samples tried if those are bad
 _SEARCHED = 10_000  # samples tried for the json path of an extra column
+_PLACE = np.dtype([  # of a column of a sample in its shard; see `Index`
+    ("offset", np.int64),
+    ("size", np.int64),  # -1 if the sample lacks the column
+    ("headers", np.uint16),
+    ("choice", np.int8),  # number of the column's alternative
+    ("digest", np.uint32),  # 0 if the index holds none
+])  # fmt: skip
 
 
 def open_shards(
@@ -51,8 +64,8 @@ def open_shards(
     `extra` names columns, such as a label, that never filter samples. An extra column that no sample has is dropped. A
     sample whose json lacks the path of an extra column lacks the column.
 
-    Raises `DataError` where shards are absent or damaged, no sample has a column, or the samples of a column differ in
-    shape. Raises `RecipeError` where a column's field has no decoder, its mode or rate does not fit the field, or its
+    Raise `DataError` if shards are absent or damaged, no sample has a column, or the samples of a column differ in
+    shape. Raise `RecipeError` if a column's field has no decoder, its mode or rate does not fit the field, or its
     size is beyond `MAX_PIXELS`.
     """
     for name, column in columns.items():
@@ -99,16 +112,16 @@ class ShardSource(Source):
         self._shards = [IndexedShard(index.path, index.stamp, index.digest) for index in indexes]
         self._digested = [index.digests is not None for index in indexes]
         self.checked = sum(self._digested)
-        tables = [_locate(index, columns) for index in indexes]
-        present = [table.sizes >= 0 for table in tables]
-        filtering = [name not in extra for name in columns]
-        keep = [_kept(has[:, filtering], missing) for has in present]
+        table = np.concatenate([_locate(index, columns) for index in indexes])
+        present = table["size"] >= 0
+        filtering = present[:, [name not in extra for name in columns]]
+        keep = np.asarray(filtering.any(1) if missing == "mask" else filtering.all(1))
         self._check_columns(indexes, present, keep, missing, extra)
-        self._starts = [0, *itertools.accumulate(int(rows.sum()) for rows in keep)]
-        self.dropped = sum(len(rows) for rows in keep) - len(self)
-        kept = [[part[rows] for part in table] for table, rows in zip(tables, keep, strict=True)]
-        self._table = _ColumnTable(*(np.concatenate(part) for part in zip(*kept, strict=True)))
-        self._keys = [index.keys[rows] for index, rows in zip(indexes, keep, strict=True)]
+        parts = np.split(keep, np.cumsum([len(index.keys) for index in indexes])[:-1])
+        self._starts = [0, *itertools.accumulate(int(rows.sum()) for rows in parts)]
+        self.dropped = len(keep) - len(self)
+        self._table = table[keep]
+        self._keys = [index.keys[rows] for index, rows in zip(indexes, parts, strict=True)]
         self._drop_columns([name for name in columns if name in extra and not self.has(name).any()])
         self._inside_json = {name for name, column in self.columns.items() if name in extra and is_inside_json(column)}
         self.fingerprint = _fingerprint(indexes, len(self))
@@ -119,32 +132,31 @@ class ShardSource(Source):
         self.optional = {name for name in self.columns if name in self._inside_json or not self.has(name).all()}
 
     def _drop_columns(self, names: list[str]) -> None:
-        dropped = [list(self.columns).index(name) for name in names]
-        self._table = _ColumnTable(*(np.delete(part, dropped, axis=1) for part in self._table))
+        self._table = np.delete(self._table, [list(self.columns).index(name) for name in names], axis=1)
         self.columns = {name: column for name, column in self.columns.items() if name not in names}
 
-    def _check_columns(self, indexes, present, keep, missing, extra) -> None:
-        """Raise `DataError` where a column is in no sample, or in too few for `missing`, or no sample is kept."""
-        total = sum(len(index.keys) for index in indexes)
+    def _check_columns(
+        self, indexes: list[Index], present: np.ndarray, keep: np.ndarray, missing: Missing, extra: Collection[str]
+    ) -> None:
+        """Raise `DataError` if a column is in no sample, or in too few for `missing`, or no sample is kept."""
         wanted = {name: column for name, column in self.columns.items() if name not in extra}
         for name, column in wanted.items():
-            has = [rows[:, list(self.columns).index(name)] for rows in present]
-            count = sum(int(rows.sum()) for rows in has)
-            if not count:
+            has = present[:, list(self.columns).index(name)]
+            if not has.any():
                 raise DataError(
                     f"columns.{name}: no sample has the field {column.field!r}{_fields_hint(column, indexes)}"
                 )
-            if missing == "error" and count < total:
-                index, rows = next((index, rows) for index, rows in zip(indexes, has, strict=True) if not rows.all())
-                first = printable(_text(index.keys[np.argmin(rows)]))
+            if missing == "error" and not has.all():
+                row = int(np.argmin(has))  # the first that lacks it
+                key, path = next(itertools.islice(((key, x.path) for x in indexes for key in x.keys), row, None))
                 raise DataError(
-                    f"columns.{name}: {total - count} of {total} samples lack {column.field!r}, the first is {first} "
-                    f"in {index.path}; data.missing: drop leaves such samples out, mask keeps them"
+                    f"columns.{name}: {int((~has).sum())} of {len(has)} samples lack {column.field!r}, the first is "
+                    f"{printable(_text(key))} in {path}; data.missing: drop leaves such samples out, mask keeps them"
                 )
-        if not any(rows.any() for rows in keep):
+        if not keep.any():
             fields = ", ".join(column.field for column in wanted.values())
             where = ", ".join(str(path) for path in self.paths[:3])
-            raise DataError(f"none of {counted(total, 'sample')} in {where} has all of {fields}")
+            raise DataError(f"none of {counted(len(keep), 'sample')} in {where} has all of {fields}")
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -153,7 +165,7 @@ class ShardSource(Source):
         if not 0 <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)}")
         sample = {}
-        for name in (name for c, name in enumerate(self.columns) if self._table.sizes[i, c] >= 0):
+        for name in (name for c, name in enumerate(self.columns) if self._table["size"][i, c] >= 0):
             try:
                 sample[name] = require_spec(name, self._decode(i, name), self.specs[name])
             except SampleError as error:
@@ -165,7 +177,7 @@ class ShardSource(Source):
         """Return bool [n]: which samples have a column's field. None has where there is no such column."""
         if name not in self.columns:
             return np.zeros(len(self), dtype=bool)
-        return np.asarray(self._table.sizes[:, list(self.columns).index(name)] >= 0)
+        return self._table["size"][:, list(self.columns).index(name)] >= 0
 
     def key(self, i: int) -> str:
         shard = self._shard(i)
@@ -178,10 +190,10 @@ class ShardSource(Source):
         return bisect.bisect_right(self._starts, i) - 1
 
     def _decode(self, i: int, name: str) -> np.ndarray:
-        """Read and decode one column of a sample. Raises `SampleError`."""
+        """Read and decode one column of a sample. Raise `SampleError`."""
         c = list(self.columns).index(name)
         shard, column = self._shard(i), self.columns[name]
-        offset, size, headers, choice, digest = (int(part[i, c]) for part in self._table)
+        offset, size, headers, choice, digest = self._table[i, c].item()
         field = alternatives(column)[choice]
         refuse_larger(size, MAX_BYTES)
         key = bytes(self._keys[shard][i - self._starts[shard]])
@@ -191,8 +203,8 @@ class ShardSource(Source):
     def _probe(self, name: str, rows: np.ndarray) -> ArraySpec | None:
         """Return the spec of a column, from nine samples spread over `rows`, or else from the first that decode.
 
-        Return None for an extra column inside json that no sample has. Raises `DataError` where nothing decodes,
-        `StorageError` where the disk fails.
+        Return None for an extra column inside json that no sample has. Raise `DataError` if nothing decodes,
+        `StorageError` if the disk fails.
         """
         spread = _spread(rows, _PROBED)
         more = _spread(rows, _SEARCHED) if name in self._inside_json else []
@@ -224,31 +236,21 @@ class ShardSource(Source):
         raise DataError(f"columns.{name}: of {tried} tried none could be decoded; {failures[0]}")
 
 
-class _ColumnTable(NamedTuple):
-    """Where the columns of samples are in their shard, [n, c] each; see `Index`."""
-
-    offsets: np.ndarray
-    sizes: np.ndarray  # -1 where a sample lacks the column
-    headers: np.ndarray
-    choice: np.ndarray  # number of the column's alternative
-    digests: np.ndarray  # 0 where the index holds none
-
-
-def _locate(index: Index, columns: dict[str, Column]) -> _ColumnTable:
-    """Return the place of the first alternative of each column that a sample has."""
-    shape = len(index.keys), len(columns)
-    offsets, sizes = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
-    headers, choice, digests = np.zeros(shape, np.uint16), np.zeros(shape, np.int8), np.zeros(shape, np.uint32)
+def _locate(index: Index, columns: dict[str, Column]) -> np.ndarray:
+    """Return `_PLACE` [n, c]: the first alternative of each column that a sample has."""
+    table = np.zeros((len(index.keys), len(columns)), _PLACE)
+    table["size"] = -1
     for c, column in enumerate(columns.values()):
         for number, field in enumerate(alternatives(column)):
             if field in index.fields:
                 f = index.fields.index(field)
-                new = (sizes[:, c] < 0) & (index.sizes[:, f] >= 0)
-                offsets[new, c], sizes[new, c], choice[new, c] = index.offsets[new, f], index.sizes[new, f], number
-                headers[new, c] = index.headers[new, f]
-                if index.digests is not None:
-                    digests[new, c] = index.digests[new, f]
-    return _ColumnTable(offsets, sizes, headers, choice, digests)
+                new = (table["size"][:, c] < 0) & (index.sizes[:, f] >= 0)
+                parts = {"offset": index.offsets, "size": index.sizes, "headers": index.headers}
+                parts |= {} if index.digests is None else {"digest": index.digests}
+                for name, part in parts.items():
+                    table[name][new, c] = part[new, f]
+                table["choice"][new, c] = number
+    return table
 
 
 def _spread(rows: np.ndarray, most: int) -> list[int]:
@@ -256,15 +258,11 @@ def _spread(rows: np.ndarray, most: int) -> list[int]:
     return rows[np.unique(np.linspace(0, len(rows) - 1, most).astype(np.int64))].tolist()
 
 
-def _kept(has: np.ndarray, missing: Missing) -> np.ndarray:
-    return np.asarray(has.any(1) if missing == "mask" else has.all(1))
-
-
 def _fields_hint(column: Column, indexes: list[Index]) -> str:
     """Return the nearest field, and the fields that there are, for a message."""
     fields: Counter[str] = Counter()
     for index in indexes:
-        fields.update(dict(zip(index.fields, (index.sizes >= 0).sum(0).tolist(), strict=True)))
+        fields.update(index.counts())
     close = difflib.get_close_matches(column.field, fields, n=1)
     nearest = f"; did you mean {close[0]!r}?" if close else ""
     listed = ", ".join(f"{printable(field)} in {n}" for field, n in fields.most_common(12))

@@ -1,11 +1,14 @@
 """The contract of a source of samples, which loaders read."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
-from mvssl.data.batch import ArraySpec, Batch, Sample, stack_samples
-from mvssl.data.sample_errors import SampleError
+import numpy as np
+import torch
+
+from mvssl.data.batch import ArraySpec, Batch, Sample
+from mvssl.data.sample_errors import BadSample, SampleError
 from mvssl.recipe.schema import Column
 
 
@@ -23,7 +26,7 @@ class Source(ABC):
 
     @abstractmethod
     def __getitem__(self, i: int, /) -> Sample:
-        """Return sample `i`, 0 <= i < len, without the columns that it lacks. Raises `SampleError`."""
+        """Return sample `i`, 0 <= i < len, without the columns that it lacks. Raise `SampleError`."""
 
     @abstractmethod
     def key(self, i: int) -> str:
@@ -45,4 +48,21 @@ class Source(ABC):
             with suppress(SampleError):
                 samples.append(self[int(i)])
                 index.append(int(i))
-        return stack_samples(samples, self.specs, self.optional, index, index, [])
+        return self.stack(samples, index, index, [])
+
+    def stack(
+        self, samples: list[Sample], position: Sequence[int] | np.ndarray, index: Sequence[int] | np.ndarray,
+        bad: list[BadSample],
+    ) -> Batch:  # fmt: skip
+        """Return samples of this source as a batch. If a sample lacks an optional column, its row is zero."""
+        columns, present = {}, {}
+        for name, spec in self.specs.items():
+            block = np.zeros((len(samples), *spec.shape), spec.dtype)
+            for row, sample in enumerate(samples):
+                if name in sample:
+                    block[row] = sample[name]
+            columns[name] = torch.from_numpy(block)
+            if name in self.optional:
+                present[name] = torch.tensor([name in sample for sample in samples], dtype=torch.bool)
+        position, index = np.asarray(position, np.int64), np.asarray(index, np.int64)
+        return Batch(columns, torch.from_numpy(position), torch.from_numpy(index), present, bad)

@@ -1,7 +1,7 @@
 """Loader processes: their number of open files, batches from them, and their end.
 
 in   torch's iterator over a `DataLoader` with workers, and whether the run was asked to stop
-out  batches; a `StorageError` where a loader process was killed
+out  batches; a `StorageError` if a loader process was killed
 
 torch reports a dead worker by raising from a signal handler anywhere in the main thread, or not at all. So a batch is
 requested with a timeout of one second, and the workers are checked in between. A run's watchdog finds a hanging
@@ -31,7 +31,7 @@ _PER_WORKER = 8  # pipes and locks
 def raise_open_file_limit(workers: int, tensors: int, prefetch: int = 2) -> None:
     """Raise the limit of open files to what workers need: one for each of the `tensors` of a waiting batch.
 
-    With too few, torch neither delivers the batch nor ends. Raises `StorageError` where the system does not allow it.
+    With too few, torch neither delivers the batch nor ends. Raise `StorageError` if the system does not allow it.
     """
     needed = psutil.Process().num_fds() + workers * (_PER_WORKER + prefetch * tensors) + tensors + _ALWAYS_OPEN
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -49,7 +49,7 @@ def raise_open_file_limit(workers: int, tensors: int, prefetch: int = 2) -> None
 def start_workers(make: Callable[[], Iterator[Any]]) -> Iterator[tuple[Iterator[Any], list[BaseProcess]]]:
     """Yield the iterator that `make` returns and the processes that it started; kill them at the end.
 
-    Raises `StorageError` where the system starts no more processes.
+    Raise `StorageError` if the system starts no more processes.
     """
     before = set(multiprocessing.active_children())
     in_main = threading.current_thread() is threading.main_thread()
@@ -73,7 +73,7 @@ def start_workers(make: Callable[[], Iterator[Any]]) -> Iterator[tuple[Iterator[
 
 
 def next_batch(iterator: Iterator[Any], workers: list[BaseProcess], stopped: Callable[[], bool]) -> Any:
-    """Return the next batch; None after the last one, or where the run was asked to stop. Raises `StorageError`."""
+    """Return the next batch; None after the last one, or if the run was asked to stop. Raise `StorageError`."""
     while True:
         try:
             return next(iterator, None)

@@ -168,6 +168,18 @@ def gather_objects(value: Made) -> list[Made]:
     return everyone
 
 
+def gather_on_main(value: Made) -> list[Made]:
+    """Return the values of all processes, by rank, on the main process, and [] on the others. They must pickle.
+
+    Every process must call it. Only the main process receives the values, so they may be large.
+    """
+    if world() == 1:
+        return [value]
+    everyone: list[Any] | None = [None] * world() if rank() == 0 else None
+    dist.gather_object(value, everyone, dst=0, group=cpu_group())
+    return everyone or []
+
+
 def join() -> torch.device:
     """Join the processes that a launcher started, if any, and return the device of this process."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ and not dist.is_initialized():

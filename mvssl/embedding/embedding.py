@@ -25,7 +25,8 @@ from mvssl.errors import RecipeError
 from mvssl.evaluation.features.extraction import LESS, Collected, collect
 from mvssl.evaluation.features.layers import LABELS, EncoderUnderTest, FeatureSpec, compute_features, describe_features
 from mvssl.evaluation.features.splits import Patterns, open_labelled, refuse_pictures
-from mvssl.evaluation.subject import OVERRIDES, Subject, encoders_under_test, open_subject, origin
+from mvssl.evaluation.opening import OVERRIDES, open_subject
+from mvssl.evaluation.subject import Subject, describe_origin, encoders_under_test
 from mvssl.recipe import Recipe, ViewConfig
 from mvssl.recipe.messages import nearest
 from mvssl.runs.load import LoadedRun
@@ -78,8 +79,8 @@ def embed(
     collectives.run_on_main(lambda: check_new(out))
     patterns = pattern_list(data or used.data.val or used.data.train)
     source = collectives.run_main_first(lambda: _open_source(used, tables, patterns))
-    (encoder,) = encoders_under_test(subject, baselines=False)
-    collected = _collect(subject, encoder, layer, tables, source, device, batch_size)
+    with encoders_under_test(subject, device, baselines=False) as (encoder,):
+        collected = _collect(subject, encoder, layer, tables, source, device, batch_size)
     if collected is None:
         return None
     table = Table(source, {view: one.source for view, one in tables.items()}, *collected.entries, half=half)
@@ -121,17 +122,12 @@ def _collect(
     """Return the features and the labels of all samples on the main process, and None on the others."""
     view_set = build_matching_views(tables, source.shapes, subject.views.shapes, subject.name)
     specs, precision = [FeatureSpec(encoder, layer), LABELS], subject.recipe.evaluate.precision
-    home = next(subject.model.parameters()).device
-    try:
-        subject.model.to(device).eval()
-        return collect(
-            source,
-            [describe_features(spec, source, tables, device, precision) for spec in specs],
-            lambda batch, numbers: compute_features(batch, [specs[n] for n in numbers], view_set, device, precision),
-            batch_size=batch_size, workers=subject.recipe.data.workers, device=device, label="embedding",
-        )  # fmt: skip
-    finally:
-        subject.model.to(home)
+    return collect(
+        source,
+        [describe_features(spec, source, tables, device, precision) for spec in specs],
+        lambda batch, numbers: compute_features(batch, [specs[n] for n in numbers], view_set, device, precision),
+        batch_size=batch_size, workers=subject.recipe.data.workers, device=device, label="embedding",
+    )  # fmt: skip
 
 
 def _describe(
@@ -140,7 +136,7 @@ def _describe(
     """Return the metadata of an embedding: the subject, the views, the data, and the samples that were left out."""
     source, root, first = table.source, subject.recipe.data.folder, None
     shards = [str(path.relative_to(root)) if path.is_relative_to(root) else str(path) for path in source.paths]
-    views = {view: {"width": d, **origin(subject, encoder, layer, view)} for view, d in table.widths.items()}
+    views = {view: {"width": d, **describe_origin(subject, encoder, layer, view)} for view, d in table.widths.items()}
     unusable = len(source) - len(table)
     if unusable:
         gaps = np.flatnonzero(table.rows != np.arange(len(table)))

@@ -11,6 +11,7 @@ contract for a probe of another package. See docs/guides/evaluate.md.
 from mvssl.evaluation.api import evaluate
 from mvssl.evaluation.features.inputs import ByView, LocalMaps, ProbeInputs, TrainableEncoder
 from mvssl.evaluation.features.labelled import Labelled
+from mvssl.evaluation.opening import open_subject
 from mvssl.evaluation.probes.base import Probe
 from mvssl.evaluation.probes.classifiers import mlp
 from mvssl.evaluation.probes.clustering import cluster
@@ -26,7 +27,7 @@ from mvssl.evaluation.probes.spectrum import aligned, spectrum
 from mvssl.evaluation.results.metrics import Difference, Metric, NotPossible, Result, average_precision, paired
 from mvssl.evaluation.results.records import Record, compare
 from mvssl.evaluation.results.tables import tables
-from mvssl.evaluation.subject import Subject, open_subject
+from mvssl.evaluation.subject import Subject
 
 __all__ = [
     "ByView",

@@ -15,21 +15,17 @@ from mvssl.distributed import collectives
 from mvssl.distributed.devices import arithmetic, enough_memory
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.features.extraction import LESS
-from mvssl.evaluation.features.splits import SIGNS, Classes, Patterns, list_remarks, open_splits
-from mvssl.evaluation.measurement import Measurement, collect_splits, measure
-from mvssl.evaluation.plan import (
-    PlannedProbe,
-    collect_specs,
-    need_labels,
-    need_segments,
-    plan_probes,
-    refuse_unknown_views,
-)
+from mvssl.evaluation.features.inputs import ALL
+from mvssl.evaluation.features.splits import SIGNS, Classes, Patterns, Sources, Split, list_remarks, open_splits
+from mvssl.evaluation.measurement import Measurement
+from mvssl.evaluation.opening import open_subject
+from mvssl.evaluation.plan import PlannedProbe, list_needs, plan_probes
 from mvssl.evaluation.protocols import plan_protocol
 from mvssl.evaluation.results.records import Record, merge_into, save
-from mvssl.evaluation.results.tables import tables, with_lines
-from mvssl.evaluation.subject import Subject, encoders_under_test, open_subject
+from mvssl.evaluation.results.tables import print_tables
+from mvssl.evaluation.subject import Subject, encoders_under_test
 from mvssl.files import RECORDS, check_output
+from mvssl.recipe.messages import nearest
 from mvssl.runs.load import LoadedRun, which_weights
 from mvssl.views import build_matching_views
 
@@ -78,40 +74,22 @@ def evaluate(
         subject, recipe=recipe, overrides=overrides, weights=weights, views=views, trust=trust, checkpoint=checkpoint
     )
     planned = _plan(subject, probes, layer, protocol, epochs)
-    refuse_unknown_views(views or [], subject.views.bases)
-    file = Path(json_file) if json_file else subject.home and subject.home / "evaluation.json"
-    if file:
-        collectives.run_on_main(lambda: check_output(file, RECORDS))  # before anything is computed
-    needs = {"labels": need_labels(planned), "segments": need_segments(planned)}
-    sources = collectives.run_main_first(lambda: open_splits(subject.recipe, data, test, other, **needs))
-    for source in sources.shards.values():
-        build_matching_views(subject.recipe.views, source.shapes, subject.views.shapes, subject.name)
-    shared = Measurement(subject, sources, seed, batch_size, subject.recipe.evaluate.precision, device)
-    home = next(subject.model.parameters()).device
-    try:
-        encoders = list(encoders_under_test(subject, baselines))
-        for encoder in encoders:
-            if encoder.model is not None:
-                encoder.model.to(device).eval()
-        images = any(len(shape) == 3 for shape in subject.views.shapes.values())
-        splits = collect_splits(shared, collect_specs(planned, encoders, images=images), needs["labels"])
+    _refuse_unknown_views(subject, views or [])
+    file = _check_file(subject, json_file)
+    needs = list_needs(planned)
+    sources = collectives.run_main_first(lambda: open_splits(subject.recipe, data, test, other, needs))
+    _refuse_other_shapes(subject, sources)
+    with encoders_under_test(subject, device, baselines=baselines) as encoders:
+        measurement = Measurement(subject, encoders, planned, sources, views, device, seed, batch_size)
+        splits = measurement.collect_splits()
         if collectives.rank():
             return []
-        classes = Classes.of(splits["train"].labels, splits["test"].labels)
-        lines = list_remarks(splits, classes)
-        Console(stderr=True).print(
-            *lines, sep="\n", end="\n" * bool(lines), highlight=False, markup=False, soft_wrap=True
-        )
-        if needs["labels"] and any(split.signs for split in splits.values()):
-            raise DataError(f"data.label: {SIGNS}")
-        notes: dict[str, None] = {}
         records: list[Record] = []
-        for record in measure(shared, planned, encoders, splits, classes, views, notes):
+        for record in measurement.run(splits, _find_classes(splits, needs.labels)):
             records.append(record)
             if file:
                 save(file, records if json_file else merge_into(file, records))
-    finally:
-        subject.model.to(home)
+    notes = list(dict.fromkeys(measurement.notes))
     if not records:
         raise DataError("nothing could be measured: " + "; ".join(notes))
     if show:
@@ -132,13 +110,43 @@ def _plan(
     return plan_probes(table, probes or table.probes, str(layer or table.layer))
 
 
-def _show(subject: Subject, planned: list[PlannedProbe], records: list[Record], notes: Iterable[str]) -> None:
+def _refuse_unknown_views(subject: Subject, views: list[str]) -> None:
+    known = (*subject.views.bases, ALL)
+    for name in views:
+        if name not in known:
+            raise RecipeError(f"no view {name!r}{nearest(name, known)}")
+
+
+def _refuse_other_shapes(subject: Subject, sources: Sources) -> None:
+    for source in sources.shards.values():
+        build_matching_views(subject.recipe.views, source.shapes, subject.views.shapes, subject.name)
+
+
+def _check_file(subject: Subject, json_file: str | Path | None) -> Path | None:
+    """Return the file for records. Raise `OutputError` now if it cannot be written, before anything is computed."""
+    file = Path(json_file) if json_file else subject.home and subject.home / "evaluation.json"
+    if file:
+        collectives.run_on_main(lambda: check_output(file, RECORDS))
+    return file
+
+
+def _find_classes(splits: dict[str, Split], needed: bool) -> Classes:
+    """Return the classes, and print what is left out. Raise `DataError` if labels are needed and are -1 and 1."""
+    classes = Classes.of(splits["train"].labels, splits["test"].labels)
+    for line in list_remarks(splits, classes):
+        Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
+    if needed and any(split.signs for split in splits.values()):
+        raise DataError(f"data.label: {SIGNS}")
+    return classes
+
+
+def _show(subject: Subject, planned: list[PlannedProbe], records: list[Record], notes: list[str]) -> None:
     """Print the tables, the deviations from the paper, and what could not be measured."""
     deviations = (planned[0].preset or {}).get("deviations", ())
     lines = ["other than in the paper:", *(f"- {line}" for line in deviations)] if deviations else []
     lines += [f"left out: {note}" for note in notes]
-    console, weights = Console(), which_weights(subject.facts.get("step"), subject.facts.get("which"))
+    weights = which_weights(subject.facts.get("step"), subject.facts.get("which"))
+    console = Console()
     console.print(f"trained: {weights}\n" if weights else "", end="", highlight=False, markup=False)
-    for table in tables(records, console.width):
-        console.print(with_lines(table), "", sep="\n", highlight=False)
+    print_tables(records)
     console.print(*lines, sep="\n", highlight=False, markup=False)

@@ -1,180 +1,154 @@
 """Run the planned probes on every encoder: compute all features, then yield record by record.
 
-in   a subject and its opened shards; planned probes
+in   a subject, its encoders, planned probes, and opened shards
 out  records, each as soon as its probe ends
 """
 
+import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from mvssl.distributed import collectives
 from mvssl.distributed.devices import is_out_of_memory
 from mvssl.evaluation.features import cache
 from mvssl.evaluation.features.extraction import collect
-from mvssl.evaluation.features.inputs import ALL, ProbeInputs, distinct_views
-from mvssl.evaluation.features.layers import PIXELS, EncoderUnderTest, FeatureSpec, compute_features, describe_features
-from mvssl.evaluation.features.splits import Classes, Sources, Split, describe_splits
-from mvssl.evaluation.plan import PlannedProbe
+from mvssl.evaluation.features.inputs import ALL, COMPARED, ProbeInputs, distinct_views
+from mvssl.evaluation.features.layers import LABELS, EncoderUnderTest, FeatureSpec, compute_features, describe_features
+from mvssl.evaluation.features.splits import Classes, Sources, Split
+from mvssl.evaluation.plan import PlannedProbe, list_needs
 from mvssl.evaluation.results.metrics import NotPossible, Result, metric_of
-from mvssl.evaluation.results.records import Record, build_record, describe_label, gain_of
-from mvssl.evaluation.subject import Subject, origin
+from mvssl.evaluation.results.records import PIXELS, Record, build_record, describe_label, gain_of
+from mvssl.evaluation.subject import Subject, describe_origin
 from mvssl.runs.versions import versions
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The settings that all records of one evaluation share."""
+    """Every planned probe on every encoder and view. `collect_splits` computes the features, `run` the records."""
 
     subject: Subject
+    encoders: list[EncoderUnderTest]
+    planned: list[PlannedProbe]
     sources: Sources
+    views: list[str] | None  # to measure; None: all
+    device: torch.device
     seed: int
     batch_size: int
-    precision: str
-    device: torch.device
+    notes: list[str] = field(default_factory=list)  # why measurements are missing
 
-    def facts(self, splits: dict[str, Split], classes: Classes) -> dict[str, Any]:
-        """Return the keys that are equal in all records of this evaluation."""
-        facts = {"n_train": len(splits["train"]), "n_test": len(splits["test"]), "classes_left_out": classes.left_out}
-        return facts | {"shards": self.sources.patterns, "versions": versions(), "device": str(self.device)}
+    def collect_splits(self) -> dict[str, Split]:
+        """Return every split with its features, from the cache or computed by all processes.
 
-    def protocol(self, splits: dict[str, Split]) -> dict[str, Any]:
-        """Return the shared entries of the protocol. They must be equal for numbers that are compared."""
-        return {
-            "seed": self.seed,
-            "label": describe_label(self.subject.recipe),
-            "data": describe_splits(splits),
-            "mode": f"frozen, eval mode, {self.precision}, no augmentation",
-        }
-
-
-def collect_splits(shared: Measurement, specs: list[FeatureSpec], labels: bool) -> dict[str, Split]:
-    """Return every split with its features, from the cache or computed by all processes.
-
-    Return {} on all processes but the main one. `labels`: whether a probe needs labels.
-    """
-    subject, device, precision = shared.subject, shared.device, shared.precision
-    sources, entries, computed = shared.sources.shards, {}, 0
-    for name, source in sources.items():
-        collected = collect(
-            source,
-            [describe_features(spec, source, subject.recipe.views, device, precision) for spec in specs],
-            lambda batch, numbers: compute_features(
-                batch, [specs[n] for n in numbers], subject.views, device, precision
-            ),
-            batch_size=shared.batch_size, workers=subject.recipe.data.workers, device=device,
-            label=f"features of {name}",
-        )  # fmt: skip
-        if collected is not None:
-            entries[name], computed = collected.entries, computed + collected.computed
-    # not in the loop: the main process raises if no sample can be used, and the others would wait for it
-    splits = collectives.run_on_main(
-        lambda: {name: Split(sources[name], specs, own, needed=labels) for name, own in entries.items()},
-        share=False,
-    )
-    if splits:
-        cached = len(splits) * len(specs) - computed
-        size = sum(size for _, size, _ in cache.entries()) / 2**20
-        text = f"features: {computed} computed, {cached} from the cache {cache.folder()}, {size:,.1f} MiB in all"
-        Console(stderr=True).print(text, highlight=False, soft_wrap=True)
-    return splits or {}
-
-
-def measure(
-    shared: Measurement,
-    planned: list[PlannedProbe],
-    encoders: list[EncoderUnderTest],
-    splits: dict[str, Split],
-    classes: Classes,
-    wanted: list[str] | None,
-    notes: dict[str, None],
-) -> Iterator[Record]:
-    """Yield the records of every probe on every view of every encoder. The trained encoder is last, with its gain.
-
-    `wanted` are the views to measure, or None for all. Measurements that are not possible are added to `notes`.
-    """
-    subject = shared.subject
-    own = FeatureSpec(encoders[-1], planned[0].layer)
-    names = choose_views(splits["test"].features(own, first=16), wanted)
-    facts, protocol = shared.facts(splits, classes), shared.protocol(splits)
-    results: dict[tuple, Result] = {}
-    with Console(stderr=True).status("probing") as status:
-        runs = list(_list_runs(encoders, planned, names))
-        for number, (encoder, each, view) in enumerate(runs, 1):
-            passes = f", {each.options['epochs']} passes" if "epochs" in each.options else ""
-            status.update(f"{number} of {len(runs)}: {each.name} of {encoder.name} on {view}{passes}")
-            layer = encoder.layer(each.layer)
-            inputs = ProbeInputs(
-                encoder, layer, view, splits, classes, subject.views, shared.device, shared.seed,
-                workers=subject.recipe.data.workers, standardise=not each.preset,
+        Return {} on all processes but the main one.
+        """
+        subject, device, entries, computed = self.subject, self.device, {}, 0
+        recipe, precision = subject.recipe, subject.recipe.evaluate.precision
+        images = any(len(shape) == 3 for shape in subject.views.shapes.values())
+        read = (each.probe.features(e, each.layer, images=images) for e in self.encoders for each in self.planned)
+        specs = list({spec.key: spec for spec in (LABELS, *(spec for own in read for spec in own))}.values())
+        for name, source in self.sources.shards.items():
+            collected = collect(
+                source,
+                [describe_features(spec, source, recipe.views, device, precision) for spec in specs],
+                lambda batch, numbers: compute_features(
+                    batch, [specs[n] for n in numbers], subject.views, device, precision
+                ),
+                batch_size=self.batch_size, workers=recipe.data.workers, device=device, label=f"features of {name}",
             )  # fmt: skip
-            for result in _run(each, inputs, notes):
-                result = _with_chance(result, splits, classes)
-                key = each.name, view, result.what, result.metric.name, str(each.options)
-                results[encoder.name, layer, *key] = result
-                baselines = {"untrained": (layer, *key), "pixels": (PIXELS, *key)} if encoder.name == "trained" else {}
-                gains = {o: gain_of(result, results[o, *k]) for o, k in baselines.items() if (o, *k) in results}
-                about = origin(subject, encoder, layer, view, standardised=inputs.standardise)
-                yield build_record(
-                    result, probe=each.name, view=view, layer=layer, encoder=encoder.name, gain=gains,
-                    **({"layer_called": each.paper_layer} if each.paper_layer and layer == each.layer else {}),
-                    subject={"name": subject.name, **subject.facts, "digest": encoder.digest, **about},
-                    protocol={**protocol, **each.protocol(subject.recipe)}, **facts,
+            if collected is not None:
+                entries[name], computed = collected.entries, computed + collected.computed
+        # not in the loop: the main process raises if no sample can be used, and the others would wait for it
+        needed, sources = list_needs(self.planned).labels, self.sources.shards
+        splits = collectives.run_on_main(
+            lambda: {name: Split(sources[name], specs, own, needed=needed) for name, own in entries.items()},
+            share=False,
+        )
+        if splits:
+            cached = len(splits) * len(specs) - computed
+            size = sum(size for _, size, _ in cache.list_entries()) / 2**20
+            text = f"features: {computed} computed, {cached} from the cache {cache.folder()}, {size:,.1f} MiB in all"
+            Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+        return splits or {}
+
+    def run(self, splits: dict[str, Split], classes: Classes) -> Iterator[Record]:
+        """Yield the records of every probe on every view of every encoder. The trained encoder is last, with its gain.
+
+        The reasons for measurements that are not possible are added to `notes`.
+        """
+        subject, recipe = self.subject, self.subject.recipe
+        protocol = {
+            "seed": self.seed,
+            "label": describe_label(recipe),
+            "data": {name: split.describe() for name, split in splits.items()},
+            "mode": f"frozen, eval mode, {recipe.evaluate.precision}, no augmentation",
+        }
+        facts = {"n_train": len(splits["train"]), "n_test": len(splits["test"]), "classes_left_out": classes.left_out}
+        facts |= {"shards": self.sources.patterns, "versions": versions(), "device": str(self.device)}
+        labels, runs = splits["test"].labels, self._list_runs(splits["test"])
+        results: dict[tuple[str, ...], Result] = {}
+        with Console(stderr=True).status("probing") as status:
+            for number, (encoder, each, view) in enumerate(runs, 1):
+                passes = f", {each.options['epochs']} passes" if "epochs" in each.options else ""
+                status.update(f"{number} of {len(runs)}: {each.name} of {encoder.name} on {view}{passes}")
+                layer = encoder.layer(each.layer)
+                inputs = ProbeInputs(
+                    encoder, layer, view, splits, classes, subject.views, self.device, self.seed,
+                    workers=recipe.data.workers, standardise=not each.preset,
                 )  # fmt: skip
+                origin = describe_origin(subject, encoder, layer, view, standardised=inputs.standardise)
+                named = {"layer_called": each.paper_layer} if each.paper_layer and layer == each.layer else {}
+                for result in self._run_probe(each, inputs):
+                    if result.chance is None and len(labels) and result.metric == metric_of(labels):
+                        result = result._replace(chance=classes.chance)
+                    key = each.name, view, result.what, result.metric.name, str(each.options)
+                    results[encoder.name, layer, *key] = result
+                    baselines = {"untrained": layer, "pixels": PIXELS} if encoder.name == "trained" else {}
+                    behind = {name: results.get((name, own, *key)) for name, own in baselines.items()}
+                    yield build_record(
+                        result, probe=each.name, view=view, layer=layer, encoder=encoder.name,
+                        gain={name: gain_of(result, other) for name, other in behind.items() if other is not None},
+                        **named, subject={"name": subject.name, **subject.facts, "digest": encoder.digest, **origin},
+                        protocol={**protocol, **each.protocol(recipe)}, **facts,
+                    )  # fmt: skip
 
-
-def _list_runs(
-    encoders: list[EncoderUnderTest], planned: list[PlannedProbe], names: list[str]
-) -> Iterator[tuple[EncoderUnderTest, PlannedProbe, str]]:
-    """Yield encoder, probe and view. Raw pixels are equal at every layer, so they are measured once."""
-    done = set()
-    for encoder in encoders:
-        for view in dict.fromkeys([*names, ALL]):
-            for each in planned:
+    def _list_runs(self, test: Split) -> list[tuple[EncoderUnderTest, PlannedProbe, str]]:
+        """Return encoders, probes and views. Raw pixels are equal at every layer, so they are measured once."""
+        names = self.views
+        if names is None:
+            features = test.features(FeatureSpec(self.encoders[-1], self.planned[0].layer), first=COMPARED)
+            names = distinct_views(features)
+            names += [ALL] * (len(names) > 1)
+        runs = {}
+        for encoder, view, each in itertools.product(self.encoders, dict.fromkeys([*names, ALL]), self.planned):
+            if view in each.probe.views(names) and each.probe.can_run_on(encoder):
                 key = encoder.name, view, encoder.layer(each.layer), each.name, str(each.options)
-                if view in each.probe.views(names) and each.probe.can_run_on(encoder) and key not in done:
-                    done.add(key)
-                    yield encoder, each, view
+                runs.setdefault(key, (encoder, each, view))
+        return list(runs.values())
 
-
-def _run(each: PlannedProbe, inputs: ProbeInputs, notes: dict[str, None]) -> list[Result]:
-    """Return the finite results of a probe, and add a reason to `notes` for each that is missing."""
-    place = f"of {inputs.encoder.name} on {inputs.view}"
-    try:
-        returned = each.probe(**each.options).run(inputs)
-        results = [returned] if isinstance(returned, Result) else list(returned)
+    def _run_probe(self, each: PlannedProbe, inputs: ProbeInputs) -> list[Result]:
+        """Return the finite results of a probe, and add a reason to `notes` for each that is missing."""
+        place = f"of {inputs.encoder.name} on {inputs.view}"
+        try:
+            returned = each.probe(**each.options).run(inputs)
+            results = [returned] if isinstance(returned, Result) else list(returned)
+        except NotPossible as reason:
+            self.notes.append(f"{each.name}: {reason}")
+            return []
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            # the next measurement may fit, and the trained encoder comes last
+            self.notes.append(
+                f"{each.name} {place}: it needs more memory than the device has; measure fewer views or a smaller "
+                "layer at once (--view, --layer), or use a device with more memory"
+            )
+            return []
+        finite = [result for result in results if math.isfinite(result.value)]
         for result in results:
             if not math.isfinite(result.value):
-                notes[f"{each.name} {result.what} {place}: {result.value}"] = None
-        return [result for result in results if math.isfinite(result.value)]
-    except NotPossible as reason:
-        notes[f"{each.name}: {reason}"] = None
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        # the next measurement may fit, and the trained encoder comes last
-        notes[
-            f"{each.name} {place}: it needs more memory than the device has; measure fewer views or a smaller layer "
-            "at once (--view, --layer), or use a device with more memory"
-        ] = None
-    return []
-
-
-def _with_chance(result: Result, splits: dict[str, Split], classes: Classes) -> Result:
-    """Return the result with the score of guessing, if it is of a classifier and has no chance yet."""
-    labels = splits["test"].labels
-    guessing = result.chance is None and len(labels) and result.metric == metric_of(labels)
-    return result._replace(chance=classes.chance) if guessing else result
-
-
-def choose_views(features: dict[str, Tensor], wanted: list[str] | None) -> list[str]:
-    """Return the wanted views; by default all views without duplicates, and `all` if there are several."""
-    if wanted is not None:
-        return list(dict.fromkeys(wanted))
-    names = distinct_views(features)
-    return [*names, ALL] if len(names) > 1 else names
+                self.notes.append(f"{each.name} {result.what} {place}: {result.value}")
+        return finite

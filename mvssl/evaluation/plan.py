@@ -1,7 +1,7 @@
 """Plan an evaluation: its probes, their options, and the layer.
 
 in   names of probes, a layer, the recipe's `evaluate` table
-out  `PlannedProbe`s, and the features that they need of every sample
+out  `PlannedProbe`s, and whether they need labels or segments
 """
 
 from collections.abc import Iterable
@@ -9,13 +9,10 @@ from typing import Any, NamedTuple
 
 from pydantic import create_model
 
-from mvssl.errors import RecipeError
-from mvssl.evaluation.features.inputs import ALL
-from mvssl.evaluation.features.layers import LABELS, EncoderUnderTest, FeatureSpec
+from mvssl.evaluation.features.splits import Needs
 from mvssl.evaluation.probes import PROBES, find_probe
 from mvssl.evaluation.probes.base import Probe
 from mvssl.recipe import Evaluate, Recipe
-from mvssl.recipe.messages import nearest
 from mvssl.recipe.options import checked
 
 
@@ -32,11 +29,8 @@ class PlannedProbe(NamedTuple):
     def protocol(self, recipe: Recipe) -> dict[str, Any]:
         """Return the entries for the protocol of a record: the paper, and where the classes of pixels come from."""
         segments = recipe.evaluate.segments if self.probe.needs_local_maps else None
-        added = {
-            "preset": self.preset,
-            "segments": segments and segments.model_dump(mode="json", exclude_defaults=True),
-        }
-        return {name: value for name, value in added.items() if value}
+        described = segments and segments.model_dump(mode="json", exclude_defaults=True)
+        return {name: value for name, value in {"preset": self.preset, "segments": described}.items() if value}
 
 
 def plan_probes(evaluate: Evaluate, names: Iterable[str], layer: str) -> list[PlannedProbe]:
@@ -45,7 +39,7 @@ def plan_probes(evaluate: Evaluate, names: Iterable[str], layer: str) -> list[Pl
     Raise `RecipeError` for an unknown probe or option.
     """
     wanted = {name: find_probe(name, "evaluate.probes") for name in names}
-    options = {name: check_options(name, evaluate) for name in evaluate.options}
+    options = {name: _check_options(name, evaluate) for name in evaluate.options}
     ordered = [*(name for name in PROBES if name in wanted), *(name for name in wanted if name not in PROBES)]
     return [
         PlannedProbe(name, wanted[name], settings | options.get(name, {}), layer)
@@ -54,7 +48,7 @@ def plan_probes(evaluate: Evaluate, names: Iterable[str], layer: str) -> list[Pl
     ]
 
 
-def check_options(name: str, evaluate: Evaluate) -> dict[str, Any]:
+def _check_options(name: str, evaluate: Evaluate) -> dict[str, Any]:
     """Return the options of a probe in `evaluate.options`. Raise `RecipeError` for one that is decided elsewhere."""
     probe = find_probe(name, "evaluate.options")
     decided = {*probe.decided, *(key for settings in probe.settings(evaluate) for key in settings)}
@@ -62,35 +56,13 @@ def check_options(name: str, evaluate: Evaluate) -> dict[str, Any]:
     return checked(create_model(name, **fields), evaluate.options[name], f"evaluate.options.{name}")  # pyright: ignore
 
 
-def need_labels(planned: list[PlannedProbe]) -> bool:
-    """Return whether any probe needs labels."""
-    return any(each.probe.needs_labels for each in planned)
-
-
-def need_segments(planned: list[PlannedProbe]) -> bool:
-    """Return whether any probe needs the class of every pixel."""
-    return any(each.probe.needs_local_maps for each in planned)
-
-
-def collect_specs(
-    planned: list[PlannedProbe], encoders: list[EncoderUnderTest], *, images: bool = True
-) -> list[FeatureSpec]:
-    """List the labels and all features that the probes read, each once. `images`: whether any view is an image."""
-    specs = [
-        spec for encoder in encoders for each in planned
-        for spec in each.probe.features(encoder, each.layer, images=images)
-    ]  # fmt: skip
-    return list({spec.key: spec for spec in [LABELS, *specs]}.values())
+def list_needs(planned: list[PlannedProbe]) -> Needs:
+    """Return what any of the probes needs of the samples."""
+    probes = [each.probe for each in planned]
+    return Needs(any(p.needs_labels for p in probes), any(p.needs_local_maps for p in probes))
 
 
 def refuse_impossible(evaluate: Evaluate) -> None:
     """Raise `RecipeError` for a probe of the recipe that is unknown, or needs more than a recipe can give."""
     for name in evaluate.probes:
         find_probe(name, "evaluate.probes").refuse_recipe(name, evaluate)
-
-
-def refuse_unknown_views(wanted: list[str], known: list[str]) -> None:
-    """Raise `RecipeError` for a view that does not exist."""
-    for name in wanted:
-        if name not in (*known, ALL):
-            raise RecipeError(f"no view {name!r}{nearest(name, (*known, ALL))}")

@@ -17,13 +17,12 @@ from mvssl.evaluation.plan import PlannedProbe
 from mvssl.evaluation.probes import PROBES
 from mvssl.evaluation.probes.classifiers import LINEARS, MLPS
 from mvssl.evaluation.subject import Subject
-from mvssl.recipe import Evaluate
 from mvssl.recipe.messages import nearest
 from mvssl.text import counted
 
 FROZEN = "the encoder is in eval mode and sees no augmentation"
 
-Rows = list[tuple[str, dict[str, Any]]]  # names of probes, with their options
+ONE_RATE = {"rates": None, "standardised": False}  # the rate of the paper, and features as they are
 
 
 class Protocol(NamedTuple):
@@ -31,53 +30,35 @@ class Protocol(NamedTuple):
 
     source: str
     layers: Callable[[Subject], dict[str, str]]  # the paper's name of a layer -> our name
-    rows: Callable[[Evaluate, int | None], Rows]  # (evaluate table of the recipe, epochs) -> probes
-    epochs: int | None  # the paper's passes over train; None: nothing is trained by epochs
-    draws: int | None  # the paper's label sets of each size
+    probes: tuple[tuple[str, dict[str, Any]], ...]  # names of probes, with their options
     deviations: tuple[str, ...]  # differences from the paper, for people
+    epochs: int | None = None  # the paper's passes over train; None: nothing is trained by epochs
+    draws: int | None = None  # the paper's label sets of each size
 
 
 def plan_protocol(name: str, subject: Subject, epochs: int | None = None) -> list[PlannedProbe]:
     """Plan the probes of a protocol. Raise `RecipeError` if it is unknown or does not fit the subject."""
     if name not in PROTOCOLS:
         raise RecipeError(f"no protocol {name!r}{nearest(name, PROTOCOLS)}")
-    paper, table = PROTOCOLS[name], subject.recipe.evaluate
+    paper, draws = PROTOCOLS[name], subject.recipe.evaluate.draws
     if epochs is not None and paper.epochs is None:
         raise RecipeError(f"--epochs: protocol {name} has no epochs; use evaluate.draws to shorten it")
     epochs = epochs or paper.epochs
+    shared = {"epochs": epochs, "least_steps": 1} if paper.epochs else {"draws": draws}
     deviations = [*paper.deviations]
     if epochs != paper.epochs:
         deviations.append(f"{counted(epochs or 0, 'epoch')} in place of {paper.epochs}, the milestones in proportion")
-    if paper.draws and table.draws != paper.draws:
-        deviations.append(f"{table.draws} draws of labels in place of {paper.draws} (evaluate.draws)")
+    if paper.draws and draws != paper.draws:
+        deviations.append(f"{draws} draws of labels in place of {paper.draws} (evaluate.draws)")
     preset = {"name": name, "source": paper.source, "deviations": deviations}
     return [
-        PlannedProbe(probe, PROBES[probe], options, layer, preset, called if called != layer else "")
+        PlannedProbe(
+            probe, PROBES[probe], options | (shared if "head" in options else {}), layer, preset,
+            paper_layer=called if called != layer else "",
+        )
         for called, layer in paper.layers(subject).items()
-        for probe, options in paper.rows(table, epochs)
-    ]
-
-
-def _of_dim(_: Evaluate, epochs: int | None) -> Rows:
-    """Return DIM's network, and our own linear classifier, whose settings are chosen on train."""
-    return [("mlp", _papers("dim", epochs, rates=None, standardised=False)), ("linear", {})]
-
-
-def _of_amdim(_: Evaluate, epochs: int | None) -> Rows:
-    own = _papers("amdim", epochs)
-    return [("linear", own), ("mlp", {**own, "rates": None, "standardised": False})]
-
-
-def _of_cmc(_: Evaluate, epochs: int | None) -> Rows:
-    return [("linear", _papers("cmc", epochs))]
-
-
-def _of_mib(table: Evaluate, _: int | None) -> Rows:
-    return [("fewlabel", {"head": "mib", "shots": n, "draws": table.draws}) for n in (1, 2, 5, 10, 100, 1000)]
-
-
-def _papers(head: str, epochs: int | None, **options: Any) -> dict[str, Any]:
-    return {"head": head, "epochs": epochs, "least_steps": 1, **options}
+        for probe, options in paper.probes
+    ]  # fmt: skip
 
 
 def _widths(subject: Subject, name: str) -> Widths:
@@ -109,10 +90,6 @@ def _conv_fc_y(subject: Subject) -> dict[str, str]:
     return {"conv": str(places[-1])} | ({"fc": str(flat[-1])} if flat else {}) | {"Y": "vector"}
 
 
-def _global(_: Subject) -> dict[str, str]:
-    return {"global": "vector"}
-
-
 def _all_layers(subject: Subject) -> dict[str, str]:
     """Return every map, shallow to deep, and the vector."""
     maps, vector, _ = _widths(subject, "cmc")
@@ -137,16 +114,19 @@ def _posterior_mean(subject: Subject) -> dict[str, str]:
 PROTOCOLS = {
     "dim": Protocol(
         "arXiv:1808.06670, section 4; https://github.com/rdevon/DIM",
-        _conv_fc_y, _of_dim, MLPS["dim"].epochs, None,
+        _conv_fc_y,
+        (("mlp", {"head": "dim", **ONE_RATE}), ("linear", {})),
         (
             "linear is a softmax classifier with rate and weight decay chosen on part of train; the paper's is an SVM",
             "maps of more than 8,192 numbers are average-pooled",
             "the encoder is in eval mode",
         ),
+        epochs=MLPS["dim"].epochs,
     ),
     "amdim": Protocol(
         "arXiv:1906.00910, section 4; https://github.com/Philip-Bachman/amdim-public",
-        _global, _of_amdim, MLPS["amdim"].epochs, None,
+        lambda _: {"global": "vector"},
+        (("linear", {"head": "amdim"}), ("mlp", {"head": "amdim", **ONE_RATE})),
         (
             f"{FROZEN}; the code trains the classifiers on augmented images, with the encoder in train mode",
             "no batch norm is refreshed on test images; the code does so with 50 batches of them",
@@ -154,10 +134,12 @@ PROTOCOLS = {
             "length and milestones are the code's for CIFAR and STL-10, 80 and 110 of 120 epochs, on any data; the "
             "code has 15 and 25 of 30 for ImageNet, 7 and 12 of 15 for Places205",
         ),
+        epochs=MLPS["amdim"].epochs,
     ),
     "cmc": Protocol(
         "arXiv:1906.05849, section 4; https://github.com/HobbitLong/CMC",
-        _all_layers, _of_cmc, LINEARS["cmc"].epochs, None,
+        _all_layers,
+        (("linear", {"head": "cmc"}),),
         (
             "the rate, 0.1 (the code's for AlexNet) or 30 (for ResNet v1 and v2), is chosen on part of train; 50 (for "
             "ResNet v3) is not tried",
@@ -165,9 +147,13 @@ PROTOCOLS = {
             "maps of more than 8,192 numbers are average-pooled; the code pools AlexNet's to their largest",
             f"{FROZEN}; the code trains on random crops and flips",
         ),
+        epochs=LINEARS["cmc"].epochs,
     ),
     "mib": Protocol(
         "arXiv:2002.07017, section 5; https://github.com/mfederici/Multi-View-Information-Bottleneck",
-        _posterior_mean, _of_mib, None, 100, (),
+        _posterior_mean,
+        tuple(("fewlabel", {"head": "mib", "shots": shots}) for shots in (1, 2, 5, 10, 100, 1000)),
+        (),
+        draws=100,
     ),
-}  # fmt: skip
+}

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 import timm
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from mvssl.distributed.devices import enough_memory
 from mvssl.encoders import Encoder
 from mvssl.errors import DataError, OutputError
 from mvssl.evaluation.features.extraction import DIVERGED
-from mvssl.exporting.model_card import Card, imports, write_card
+from mvssl.exporting.model_card import Card, needed_imports, write_card
 from mvssl.files import read_json, write_errors, written_beside
 from mvssl.runs.load import LoadedRun, load_run, which_weights
 
@@ -71,7 +71,8 @@ def export(
     `DataError` if an encoder has diverged, `StorageError` if writing fails, and the errors of `load_run`.
     """
     run = load_run(run, trust, checkpoint) if isinstance(run, str | Path) else run
-    encoders, folders = run.model.encoders, folders_of(list(run.model.encoders), Path(destination))
+    encoders = run.model.encoders
+    folders = folders_of(list(encoders), Path(destination))
     cards = {group: Card.of_run(run, group) for group in folders}
     with _put_at_end(Path(destination)) as beside:
         return [
@@ -98,11 +99,17 @@ def export_encoder(encoder: Encoder, destination: Path, card: Card) -> Report:
 def _write(encoder: Encoder, folder: Path, card: Card, destination: Path) -> Report:
     """Write a new folder, for `destination`, and reload it. Raise `OutputError` if the reloaded model differs."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {key: value.detach().cpu().contiguous() for key, value in encoder.model.state_dict().items()}
-    (folder / "config.json").write_text(json.dumps(config(encoder, card), indent=2))
-    save_file(_copy_tied(weights), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(build_config(encoder, card), indent=2))
+    weights: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for key, value in encoder.model.state_dict().items():
+        value = value.detach().cpu().contiguous()
+        # safetensors refuses tensors that share memory, as tied weights do
+        weights[key] = value.clone() if value.data_ptr() in places else value
+        places.add(value.data_ptr())
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors writes private files
-    difference = compare(encoder, folder)
+    difference = measure_difference(encoder, folder)
     if math.isnan(difference):
         raise DataError(
             f"{encoder.name} gives NaN or infinite features on random input: {DIVERGED}; nothing was written to "
@@ -114,14 +121,8 @@ def _write(encoder: Encoder, folder: Path, card: Card, destination: Path) -> Rep
             f"{difference:.1e} (accepted: {TOLERANCE:.0e}); nothing was written to {destination}"
         )
     write_card(folder / "README.md", encoder, card, difference)
-    return Report(
-        destination,
-        encoder.name,
-        encoder.widths.vector,
-        difference,
-        imports(encoder),
-        which_weights(card.step, card.checkpoint),
-    )
+    weights_text = which_weights(card.step, card.checkpoint)
+    return Report(destination, encoder.name, encoder.widths.vector, difference, needed_imports(encoder), weights_text)
 
 
 @contextlib.contextmanager
@@ -147,35 +148,31 @@ def _put(beside: Path, place: Path) -> None:
     if not place.exists():
         os.rename(beside, place)
         return
-    files = [file for file in beside.rglob("*") if file.is_file()]
+    files = [file.relative_to(beside) for file in beside.rglob("*") if file.is_file()]
+
+    def move_files() -> None:
+        for file in files:
+            if (beside / file).exists():
+                (place / file).parent.mkdir(exist_ok=True)
+                os.replace(beside / file, place / file)
+
     try:
-        _replace(files, beside, place)
+        move_files()
     finally:  # a signal may have come between two files, and an old file does not fit a new one
-        _replace(files, beside, place)
-
-
-def _replace(files: list[Path], beside: Path, place: Path) -> None:
-    for file in files:
-        if file.exists():
-            there = place / file.relative_to(beside)
-            there.parent.mkdir(exist_ok=True)
-            os.replace(file, there)
+        move_files()
 
 
 def check_destination(folder: Path) -> None:
     """Raise `OutputError` if the folder holds anything but an earlier export."""
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file; name a new folder")
-    if folder.is_dir() and any(folder.iterdir()) and not _is_export(folder):
+    config = read_json(folder / "config.json")
+    is_export = isinstance(config, dict) and "mvssl" in config
+    if folder.is_dir() and any(folder.iterdir()) and not is_export:
         raise OutputError(f"{folder} is not empty and holds no earlier export; name a new folder")
 
 
-def _is_export(folder: Path) -> bool:
-    config = read_json(folder / "config.json")
-    return isinstance(config, dict) and "mvssl" in config
-
-
-def config(encoder: Encoder, card: Card) -> dict[str, Any]:
+def build_config(encoder: Encoder, card: Card) -> dict[str, Any]:
     """Return the content of config.json for timm: how to build the model, and its input."""
     source = dict(encoder.model.default_cfg)
     arguments = {key: value for key, value in encoder.arguments.items() if not key.startswith("drop")}
@@ -216,26 +213,13 @@ def per_channel(values: Sequence[float], channels: int, what: str) -> list[float
     return [float(values[i % len(values)]) for i in range(channels)]
 
 
-def compare(encoder: Encoder, folder: Path) -> float:
+def measure_difference(encoder: Encoder, folder: Path) -> float:
     """Return the largest difference between the encoder's vector and the output of the model in `folder`."""
-    reloaded = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0)
-    parameter = next(encoder.parameters())
+    reloaded = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
+    parameter, training = next(encoder.parameters()), encoder.training
     x = torch.randn(4, *encoder.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        ours = _run_in_eval(encoder, x.to(parameter.device, parameter.dtype)).vector.double().cpu()
-        theirs = _run_in_eval(reloaded, x).double()
+        ours = encoder.eval()(x.to(parameter.device, parameter.dtype)).vector.double().cpu()
+        theirs = reloaded(x).double()
+    encoder.train(training)
     return float((ours - theirs).abs().max()) if ours.shape == theirs.shape else float("inf")
-
-
-def _run_in_eval(model: nn.Module, x: Tensor) -> Any:
-    training = model.training
-    try:
-        return model.eval()(x)
-    finally:
-        model.train(training)
-
-
-def _copy_tied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights with copies of tied ones, because safetensors refuses tensors that share memory."""
-    seen: set[int] = set()
-    return {key: t.clone() if t.data_ptr() in seen or seen.add(t.data_ptr()) else t for key, t in weights.items()}

@@ -9,27 +9,26 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mvssl.checkpoints import store
 from mvssl.distributed import collectives
 from mvssl.files import parse_json, write_file
 from mvssl.monitoring import held_out
-from mvssl.monitoring.diagnosis import Diagnosis, Evidence, diagnose
-from mvssl.monitoring.feature_metrics import FeatureStatistics, feature_statistics, information_planes, knn_accuracy
-from mvssl.monitoring.held_out import CleanFeatures, HeldOut, MonitoredRun
-from mvssl.monitoring.mispaired import report_mispaired, warn_if_full
+from mvssl.monitoring.diagnosis import Diagnosis, Evidence, diagnose, is_beta
+from mvssl.monitoring.feature_metrics import compute_statistics, information_planes, knn_accuracy
+from mvssl.monitoring.held_out import CleanFeatures, FirstBatches, HeldOut, MonitoredRun, never
+from mvssl.monitoring.outliers import tracked_outliers, write_errors_as_warnings, write_outliers
 from mvssl.random import hash_name
-from mvssl.runs.json_forms import is_value, step_of_line
+from mvssl.runs.line_files import is_value, step_of_line
 
 
 class Check(NamedTuple):
-    """The results of a check at a step."""
+    """The results of a check."""
 
-    step: int
     values: dict[str, float | None]
     diagnosis: Diagnosis
-    held_out: dict[str, Any] | None  # what the step's checkpoint keeps: loss, and of which samples and schedule
+    held_out: store.HeldOutLoss | None  # what the step's checkpoint keeps: loss, and of which samples and schedule
     best: bool  # no kept checkpoint has a lower held-out loss
     lines: list[str]  # more lines for the terminal
 
@@ -43,7 +42,7 @@ class Checks:
         self.every = table.save_every if table.check_every is None else table.check_every
         # 1.5 warm-ups, and a tenth of the run: before that a small bound means nothing
         self.early = max(math.ceil(1.5 * run.recipe.optim.warmup), run.steps // 10, 1)
-        self.first: Mapping[str, float | None] = {}
+        self.first: Mapping[str, float | None] = {}  # metrics before the first step
 
     def is_due(self, done: int) -> bool:
         """Return whether a check follows step number `done`."""
@@ -51,107 +50,81 @@ class Checks:
 
     def is_owed(self, start: int) -> bool:
         """Return whether the check of the step at which a run starts is missing; read the check before step 1."""
-        lines = collectives.run_on_main(lambda: _checked(self.folder / "metrics.jsonl"))
+        lines = collectives.run_on_main(lambda: read_checks(self.folder / "metrics.jsonl"))
         self.first = lines.get(0, {})
         return self.is_due(start) and start not in lines
 
     def __call__(
-        self, done: int, trained: dict[str, float | None], is_stopped: Callable[[], bool] = lambda: False
+        self, done: int, trained: dict[str, float | None], is_stopped: Callable[[], bool] = never
     ) -> Check | None:
         """Check after step number `done`, with the training metrics as last logged.
 
         None where a process was asked to stop meanwhile.
         """
-        begin = time.perf_counter()
+        begin, run, prefix = time.perf_counter(), self.run, "val/" if self.held else ""
         measured = self._measure(is_stopped)
         if measured is None:
             return None
         metrics, features, bank = measured
-        statistics = feature_statistics(features)
-        prefix = "val/" if self.held else ""
-        values = self._values(done, metrics, features, bank, statistics, prefix)
-        diagnosis = diagnose(self._evidence(done, metrics, trained, statistics))
-        record = self._held_out(metrics)
-        best = collectives.run_on_main(lambda: record is not None and store.would_be_best(self.folder, record))
         if done == 0:
             self.first = metrics
-        text = json.dumps(diagnosis.record(), indent=1) + "\n"
-        collectives.run_on_main(lambda: warn_if_full(lambda: write_file(self.folder / "verdict.json", text)))
-        lines: list[str] = []
-        if self.run.tracker is not None and collectives.rank() == 0:
-            values["mispaired"], lines = report_mispaired(
-                self.run.tracker, self.folder, self.run.source, self.run.views, done, last=done == self.run.steps
+        statistics = compute_statistics(features)
+        diagnosis = diagnose(
+            Evidence(
+                step=done, early=self.early, trained=trained, first=self.first, features=statistics,
+                held=metrics or {name: value for name, value in trained.items() if value is not None},
+                batch=self.held.batch_size if self.held else run.recipe.data.batch_size,
             )
-        values[f"{prefix}seconds"] = time.perf_counter() - begin
-        return Check(done, values, diagnosis, record, best, lines)
+        )  # fmt: skip
+        values = {name: value for name, value in metrics.items() if not is_beta(name)}
+        values |= {f"rank/{view}": shape.rank for view, shape in statistics.items()}
+        values |= {f"spread/{view}": shape.spread for view, shape in statistics.items()}
+        values |= {f"knn/{view}": value for view, value in knn_accuracy(features, bank).items()}
+        values |= information_planes(run.model, features, bank, hash_name("check", run.recipe.train.seed), done)
+        logged: dict[str, float | None] = {
+            name if is_beta(name) else f"{prefix}{name}": value if math.isfinite(value) else None
+            for name, value in values.items()
+        }
+        record = self._record(metrics)
+        best = collectives.run_on_main(lambda: record is not None and store.would_be_best(self.folder, record))
+        collectives.run_on_main(lambda: self._write(diagnosis))
+        lines: list[str] = []
+        if run.tracker is not None and collectives.rank() == 0:
+            outliers = tracked_outliers(run.tracker)
+            write_outliers(self.folder, outliers, run.source, done)
+            logged["mispaired"] = None if outliers.why else len(outliers.listed)
+            lines = [str(outliers)] if done == run.steps or outliers.listed else []
+        logged[f"{prefix}seconds"] = time.perf_counter() - begin
+        return Check(logged, diagnosis, record, best, lines)
 
     def _measure(
         self, is_stopped: Callable[[], bool]
     ) -> tuple[dict[str, float], CleanFeatures, CleanFeatures | None] | None:
         """Return metrics and features of held-out samples, and the features of the kNN bank; None if asked to stop."""
-        run, held = self.run, self.held
-        batch = run.recipe.data.batch_size
+        run, held, batch = self.run, self.held, self.run.recipe.data.batch_size
         if held is None:  # nothing is held out: training samples still show a collapse
             steps = max(1, min(run.recipe.train.check_samples, len(run.source)) // batch)
-            features = held_out.encode_batches(run, run.source, batch, steps, is_stopped)
+            features = held_out.encode_batches(run, FirstBatches(run.source, batch, steps), is_stopped)
             return None if features is None else ({}, features, None)
         measured = held_out.measure(run, held, is_stopped)
         if measured is None or held.bank is None:
             return None if measured is None else (*measured, None)
-        bank = held_out.encode_batches(run, held.bank, batch, held.bank_steps, is_stopped)
+        bank = held_out.encode_batches(run, held.bank, is_stopped)
         return None if bank is None else (*measured, bank)
 
-    def _values(
-        self, done: int, metrics: dict[str, float], features: CleanFeatures, bank: CleanFeatures | None,
-        statistics: dict[str, FeatureStatistics], prefix: str,
-    ) -> dict[str, float | None]:  # fmt: skip
-        """Return all values of the check by key in metrics.jsonl; None in place of what is not finite."""
-        values = {f"{prefix}{name}": value for name, value in metrics.items() if not _is_beta(name)}
-        values |= {f"{prefix}rank/{view}": found.rank for view, found in statistics.items()}
-        values |= {f"{prefix}spread/{view}": found.spread for view, found in statistics.items()}
-        if bank is not None:
-            values |= {f"{prefix}knn/{view}": value for view, value in knn_accuracy(features, bank).items()}
-        seed = hash_name("check", self.run.recipe.train.seed)
-        for name, value in information_planes(self.run.model, features, bank, seed, max(done - 1, 0)):
-            values[name if _is_beta(name) else f"{prefix}{name}"] = value
-        return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-    def _evidence(
-        self,
-        done: int,
-        metrics: dict[str, float],
-        trained: dict[str, float | None],
-        found: dict[str, FeatureStatistics],
-    ) -> Evidence:  # fmt: skip
-        """Collect the numbers that the diagnosis reads."""
-        held = metrics or {name: value for name, value in trained.items() if value is not None}
-        held = held | {f"features of {view}": math.nan for view, shape in found.items() if math.isnan(shape.rank)}
-        beta = [value for name, value in held.items() if _is_beta(name)]
-        return Evidence(
-            step=done, early=self.early, held=held, trained=trained, first=self.first,
-            rank={view: shape.rank for view, shape in found.items()},
-            spread={view: shape.spread for view, shape in found.items()},
-            idle={view: shape.idle for view, shape in found.items()},
-            width={view: shape.width for view, shape in found.items()},
-            samples=max((shape.samples for shape in found.values()), default=0),
-            batch=self.held.batch_size if self.held else self.run.recipe.data.batch_size,
-            beta=max(beta, default=None),
-        )  # fmt: skip
-
-    def _held_out(self, metrics: dict[str, float]) -> dict[str, Any] | None:
+    def _record(self, metrics: dict[str, float]) -> store.HeldOutLoss | None:
         """Return the held-out loss and its setting: losses of other samples or another beta cannot be compared."""
         if self.held is None or not math.isfinite(metrics["loss"]):
             return None
-        schedules = [f"{name}={value:g}" for name, value in metrics.items() if _is_beta(name)]
-        return {"loss": metrics["loss"], "of": " ".join([self.held.name, *schedules])}
+        schedules = [f"{name}={value:g}" for name, value in metrics.items() if is_beta(name)]
+        return store.HeldOutLoss(loss=metrics["loss"], of=" ".join([self.held.name, *schedules]))
+
+    def _write(self, diagnosis: Diagnosis) -> None:
+        with write_errors_as_warnings():
+            write_file(self.folder / "verdict.json", json.dumps(diagnosis.record(), indent=1) + "\n")
 
 
-def _is_beta(name: str) -> bool:
-    """Return whether a metric is MIB's schedule, which is a setting and not measured."""
-    return name.rpartition("/")[2] == "beta"
-
-
-def _checked(file: Path) -> dict[int, dict[str, float | None]]:
+def read_checks(file: Path) -> dict[int, dict[str, float | None]]:
     """Return the lines of checks in a run's metrics, by step, without `val/` before their names."""
     found = {}
     if file.is_file():

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from mvssl.checkpoints.state import JsonForm, Number, Text
 from mvssl.objectives.metric_names import MetricName, find_terms
 
 SPREAD = 0.02  # mean of `spread` over dimensions: all outputs point the same way
@@ -42,6 +43,15 @@ class Finding(NamedTuple):
     advice: str
 
 
+class VerdictForm(JsonForm):
+    """The content of verdict.json, also of other versions."""
+
+    step: int | None = None
+    verdict: Text | None = None
+    summary: Text | None = None
+    findings: list[dict[str, Text | Number | None]] | None = None
+
+
 class Diagnosis(NamedTuple):
     """`name` is that of the worst finding, or healthy, too early or too few held-out samples to say."""
 
@@ -56,6 +66,16 @@ class Diagnosis(NamedTuple):
         return {"step": self.step, "verdict": self.name, "summary": self.summary, "findings": findings}
 
 
+class FeatureStatistics(NamedTuple):
+    """How the features of one view fill their space."""
+
+    rank: float  # effective rank
+    spread: float  # mean over dimensions; 1 where directions are drawn evenly, 0 where all are the same
+    idle: float  # share of dimensions that do not vary
+    width: int
+    samples: int
+
+
 @dataclass(frozen=True)
 class Evidence:
     """The numbers of a check; `held` and `trained` are metrics by key, such as `bound/PAIR`, `ceiling/PAIR`, `loss`."""
@@ -65,13 +85,23 @@ class Evidence:
     held: Mapping[str, float]  # of held-out samples; of training samples where nothing is held out
     trained: Mapping[str, float | None] = field(default_factory=dict)  # of the last interval
     first: Mapping[str, float | None] = field(default_factory=dict)  # of held-out samples before the first step
-    rank: Mapping[str, float] = field(default_factory=dict)
-    spread: Mapping[str, float] = field(default_factory=dict)
-    idle: Mapping[str, float] = field(default_factory=dict)  # share of dimensions that do not vary
-    width: Mapping[str, int] = field(default_factory=dict)
-    samples: int = 0
+    features: Mapping[str, FeatureStatistics] = field(default_factory=dict)  # by view
     batch: int = 0  # samples that the bounds compare with each other; with one, bounds mean nothing
-    beta: float | None = None  # weight of MIB's divergence
+
+    @property
+    def samples(self) -> int:
+        """How many samples the features are from, 0 without features."""
+        return max((shape.samples for shape in self.features.values()), default=0)
+
+    @property
+    def beta(self) -> float:
+        """The weight of MIB's divergence, the largest of several objectives; 0 without it."""
+        return max((value for name, value in self.held.items() if is_beta(name)), default=0.0)
+
+
+def is_beta(name: str) -> bool:
+    """Return whether a metric is MIB's schedule, which is a setting and not measured."""
+    return name.rpartition("/")[2] == "beta"
 
 
 class Bound(NamedTuple):
@@ -115,59 +145,44 @@ def find_bounds(metrics: Mapping[str, float | None]) -> dict[str, Bound]:
 
 def diagnose(evidence: Evidence) -> Diagnosis:
     """Return the diagnosis of the numbers of a check."""
-    if not all(math.isfinite(value) for value in evidence.held.values()):
-        findings = [_diverged(evidence)]
+    numbers = dict(evidence.held)
+    numbers |= {f"features of {view}": math.nan for view, shape in evidence.features.items() if math.isnan(shape.rank)}
+    ready, bounds = evidence.step >= evidence.early, find_bounds(evidence.held)
+    infinite = next((name for name, value in numbers.items() if not math.isfinite(value)), None)
+    if infinite is not None:
+        findings = [
+            _diverged(f"{infinite} is not a finite number on held-out samples", "go back to a checkpoint from before")
+        ]
     elif "loss" in evidence.trained and evidence.trained["loss"] is None:
-        findings = [_all_vetoed()]
+        sentence = "no step of the last interval was taken: loss or gradient were not finite in any"
+        findings = [_diverged(sentence, "look at the data with `mvssl verify`")]
     else:
         findings = [*_collapse(evidence)]
-        if evidence.step >= evidence.early and evidence.batch != 1:
+        if ready and evidence.batch != 1:
             findings += [*_bounds(evidence), *_progress(evidence)]
     for partly, wholly, names in (
-        ("partly collapsed", "collapsed", evidence.spread),
-        ("partly uninformative", "critic uninformative", find_bounds(evidence.held)),
+        ("partly collapsed", "collapsed", evidence.features),
+        ("partly uninformative", "critic uninformative", bounds),
     ):
         count = sum(finding.what == wholly for finding in findings)
         if 0 < count < len(names):  # the others are well, so the finding is about a part of the run
             findings = [f._replace(what=partly) if f.what == wholly else f for f in findings]
     findings.sort(key=lambda finding: ORDER.index(finding.what))
-    return Diagnosis(
-        evidence.step, findings[0].what if findings else _name_of_healthy(evidence), _summary(evidence), findings
-    )
-
-
-def _name_of_healthy(evidence: Evidence) -> str:
-    if evidence.step < evidence.early:
-        return "too early to say"
     few = 0 < evidence.samples < FEW or evidence.batch == 1
-    return "too few held-out samples to say" if few else "healthy"
+    well = "too early to say" if not ready else "too few held-out samples to say" if few else "healthy"
+    parts = [f"{name} {bound}" for name, bound in bounds.items()]
+    parts += [f"{view} fills {s.rank:.1f} of {s.width} directions" for view, s in evidence.features.items()]
+    return Diagnosis(evidence.step, findings[0].what if findings else well, "; ".join(parts), findings)
 
 
-def _summary(evidence: Evidence) -> str:
-    parts = [f"{name} {bound}" for name, bound in find_bounds(evidence.held).items()]
-    parts += [f"{view} fills {rank:.1f} of {evidence.width[view]} directions" for view, rank in evidence.rank.items()]
-    return "; ".join(parts)
-
-
-def _diverged(evidence: Evidence) -> Finding:
-    name = next(name for name, value in evidence.held.items() if not math.isfinite(value))
-    return Finding(
-        "diverged", "", None, 0.0, f"{name} is not a finite number on held-out samples",
-        "take a smaller optim.lr, optim.clip: 1, or train.precision: fp32, and go back to a checkpoint from before",
-    )  # fmt: skip
-
-
-def _all_vetoed() -> Finding:
-    return Finding(
-        "diverged", "", None, 0.0, "no step of the last interval was taken: loss or gradient were not finite in any",
-        "take a smaller optim.lr, optim.clip: 1, or train.precision: fp32, and look at the data with `mvssl verify`",
-    )  # fmt: skip
+def _diverged(sentence: str, also: str) -> Finding:
+    advice = f"take a smaller optim.lr, optim.clip: 1, or train.precision: fp32, and {also}"
+    return Finding("diverged", "", None, 0.0, sentence, advice)
 
 
 def _collapse(evidence: Evidence) -> Iterator[Finding]:
-    for view, spread in evidence.spread.items():
-        width = evidence.width[view]
-        rank, floor = evidence.rank[view], min(RANK, min(width, evidence.samples) / 4)
+    for view, (rank, spread, idle, width, _) in evidence.features.items():
+        floor = min(RANK, min(width, evidence.samples) / 4)
         if spread < SPREAD:
             yield Finding(
                 "collapsed", view, spread, SPREAD,
@@ -176,17 +191,19 @@ def _collapse(evidence: Evidence) -> Iterator[Finding]:
                 "lower optim.lr or optim.weight_decay, give the warm-up more steps, and look at the views: `mvssl "
                 "views` shows whether they differ from sample to sample",
             )  # fmt: skip
-        elif rank < floor and evidence.step >= evidence.early:
+        elif evidence.step < evidence.early:
+            continue
+        elif rank < floor:
             yield Finding(
                 "partly collapsed", view, rank, floor,
                 f"the features of {view} fill {rank:.1f} of {width} directions (effective rank), fewer than {floor:g}",
                 "lower optim.lr, give the objective a wider or deeper head (cmc: head: mlp), more negatives (a larger "
                 "data.batch_size), or views that differ in more ways",
             )  # fmt: skip
-        elif evidence.idle.get(view, 0) > IDLE and evidence.step >= evidence.early:
+        elif idle > IDLE:
             yield Finding(
-                "partly collapsed", view, evidence.idle[view], IDLE,
-                f"{evidence.idle[view]:.0%} of the {width} features of {view} never change, more than {IDLE:.0%}",
+                "partly collapsed", view, idle, IDLE,
+                f"{idle:.0%} of the {width} features of {view} never change, more than {IDLE:.0%}",
                 "lower optim.lr or optim.weight_decay: units that died do not come back",
             )  # fmt: skip
 
@@ -204,7 +221,7 @@ def _bounds(evidence: Evidence) -> Iterator[Finding]:
                 "takes the best that were saved",
             )  # fmt: skip
         elif bound.blind:
-            yield _uninformative(pair, bound, evidence)
+            yield _uninformative(pair, bound, evidence.beta)
         elif bound.ceiling is not None and bound.value >= FULL * bound.ceiling:
             yield Finding(
                 "bound at its ceiling", pair, bound.value, FULL * bound.ceiling,
@@ -222,27 +239,23 @@ def _bounds(evidence: Evidence) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _uninformative(pair: str, bound: Bound, evidence: Evidence) -> Finding:
+def _uninformative(pair: str, bound: Bound, beta: float) -> Finding:
     advice = "raise optim.lr or train longer, make the views overlap more, and look at them with `mvssl views`"
-    if evidence.beta:
+    if beta:
         advice = (
-            f"the divergence is weighted with beta {evidence.beta:.3g}: begin with beta: 0 until the bound "
+            f"the divergence is weighted with beta {beta:.3g}: begin with beta: 0 until the bound "
             "rises, and then raise beta slowly and less far; a wider critic (units) or negatives: all help too"
         )
+    threshold = NOTHING
+    sentence = f"{pair}: {bound} on held-out samples, less than {NOTHING}: one view says nothing about the other"
     if bound.divergence is not None:
-        value = bound.divergence
-        return Finding(
-            "critic uninformative", pair, value, BLIND * TOP,
+        threshold = BLIND * TOP
+        sentence = (
             f"{pair}: the critic cannot tell samples drawn together from samples drawn apart: its Jensen-Shannon value "
-            f"is {value:.3f} of at most {TOP:.3f}. Its loss stays near 0 (or 2 ln 2 = 1.386 with estimator gan and in "
-            "the public code of the Multi-View Information Bottleneck)",
-            advice,
-        )  # fmt: skip
-    return Finding(
-        "critic uninformative", pair, bound.value, NOTHING,
-        f"{pair}: {bound} on held-out samples, less than {NOTHING}: what one view shows says nothing of the other",
-        advice,
-    )  # fmt: skip
+            f"is {bound.divergence:.3f} of at most {TOP:.3f}. Its loss stays near 0 (or 2 ln 2 = 1.386 with estimator "
+            "gan and in the public code of the Multi-View Information Bottleneck)"
+        )
+    return Finding("critic uninformative", pair, bound.score, threshold, sentence, advice)
 
 
 def _progress(evidence: Evidence) -> Iterator[Finding]:

@@ -4,8 +4,7 @@ in   `CleanFeatures` of held-out samples and, where the data have labels, of lab
 out  numbers by view
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import math
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from mvssl.evaluation.probes.spectrum import effective_rank, spread
 from mvssl.evaluation.results.metrics import classifier_score
 from mvssl.model import MultiView
 from mvssl.monitoring import information_plane
+from mvssl.monitoring.diagnosis import FeatureStatistics
 from mvssl.monitoring.held_out import CleanFeatures
 from mvssl.objectives import Objective
 from mvssl.random import Draws
@@ -24,54 +24,44 @@ from mvssl.random import Draws
 IDLE = 1e-3  # of the mean standard deviation: a dimension that varies less does not vary
 
 
-class FeatureStatistics(NamedTuple):
-    """How the features of one view fill their space."""
-
-    rank: float  # effective rank
-    spread: float  # mean over dimensions; 1 where directions are drawn evenly, 0 where all are the same
-    idle: float  # share of dimensions that do not vary
-    width: int
-    samples: int
-
-
-def feature_statistics(clean: CleanFeatures) -> dict[str, FeatureStatistics]:
+def compute_statistics(clean: CleanFeatures) -> dict[str, FeatureStatistics]:
     """Return the statistics of each view's features; NaN where some are not finite."""
-    found = {}
+    statistics = {}
     for view, vectors in clean.vectors.items():
         x = vectors[clean.present[view]] if view in clean.present else vectors
         n, d = x.shape
         if not x.isfinite().all():
-            found[view] = FeatureStatistics(float("nan"), float("nan"), float("nan"), d, n)
+            statistics[view] = FeatureStatistics(math.nan, math.nan, math.nan, d, n)
         elif n > 1:
             deviation = x.double().std(0)
             idle = (deviation <= IDLE * deviation.mean()).double().mean()
-            found[view] = FeatureStatistics(effective_rank(x).item(), spread(x).mean().item(), idle.item(), d, n)
-    return found
+            statistics[view] = FeatureStatistics(effective_rank(x).item(), spread(x).mean().item(), idle.item(), d, n)
+    return statistics
 
 
-def knn_accuracy(clean: CleanFeatures, bank: CleanFeatures) -> dict[str, float]:
+def knn_accuracy(clean: CleanFeatures, bank: CleanFeatures | None) -> dict[str, float]:
     """Return by view the accuracy, or mean average precision of multi-hot labels, of 20 nearest neighbours in `bank`.
 
-    The vote of the neighbours is weighted: Wu et al., CVPR 2018, as in `mvssl evaluate`, where all samples are used.
+    Nothing without labels. The vote of the neighbours is weighted: Wu et al., CVPR 2018, as in `mvssl evaluate`, where
+    all samples are used.
     """
-    found = {}
-    if clean.labels is None or bank.labels is None:
-        return found
+    accuracy = {}
+    if clean.labels is None or bank is None or bank.labels is None:
+        return accuracy
     for view in clean.vectors:
         fitted, tested = _labelled(bank, view), _labelled(clean, view)
         if not len(fitted.labels) or not len(tested.labels):
             continue
         if fitted.labels.ndim == 2:
             both = (fitted.labels.sum(0) > 0) & (tested.labels.sum(0) > 0)
-            known = fitted.labels[:, both], tested.labels[:, both]
+            if not both.any():
+                continue
+            fit_labels, labels = fitted.labels[:, both], tested.labels[:, both]
         else:
             together = torch.unique(torch.cat([fitted.labels, tested.labels]), return_inverse=True)[1]
-            known = together.split([len(fitted.labels), len(tested.labels)])
-        if known[0].ndim == 2 and not known[0].shape[1]:
-            continue
-        scores = votes(Labelled(fitted.features, known[0]), tested.features)
-        found[view] = classifier_score(scores, known[1])
-    return found
+            fit_labels, labels = together.split([len(fitted.labels), len(tested.labels)])
+        accuracy[view] = classifier_score(votes(Labelled(fitted.features, fit_labels), tested.features), labels)
+    return accuracy
 
 
 def _labelled(clean: CleanFeatures, view: str) -> Labelled:
@@ -83,27 +73,28 @@ def _labelled(clean: CleanFeatures, view: str) -> Labelled:
 
 
 def information_planes(
-    model: MultiView, clean: CleanFeatures, bank: CleanFeatures | None, seed: int, step: int
-) -> Iterator[tuple[str, float]]:
-    """Yield the information plane of every objective with a posterior: names and nats, mean over views and of each.
+    model: MultiView, clean: CleanFeatures, bank: CleanFeatures | None, seed: int, done: int
+) -> dict[str, float]:
+    """Return the information plane of every objective with a posterior, in nats: mean over views, and of each view.
 
-    `xz` and `xz_upper` bound I(x; z) over the held-out samples, `zy` bounds I(z; y) from below; `beta` is of `step`.
+    `xz` and `xz_upper` bound I(x; z) over the held-out samples, `zy` bounds I(z; y) from below; `beta` is that of the
+    last of `done` steps.
     """
+    values = {}
     for label, _, objective in model.terms:
-        beta = objective.beta(step) if objective.has_posterior else None
+        beta = objective.beta(max(done - 1, 0)) if objective.has_posterior else None
         if beta is None:
             continue
         before = f"{label}/" if len(model.terms) > 1 else ""
-        views: dict[str, dict[str, float]] = {}
-        for view in clean.vectors:
-            views[view] = _plane(objective, view, clean, bank, seed)
+        planes = {view: _plane(objective, view, clean, bank, seed) for view in clean.vectors}
         for name in ("xz", "xz_upper", "zy"):
-            values = {view: found[name] for view, found in views.items() if name in found}
-            if values:
-                yield f"{before}plane/{name}", sum(values.values()) / len(values)
-            if len(views) > 1:
-                yield from ((f"{before}plane/{name}/{view}", value) for view, value in values.items())
-        yield f"{before}beta", beta
+            by_view = {view: plane[name] for view, plane in planes.items() if name in plane}
+            if by_view:
+                values[f"{before}plane/{name}"] = sum(by_view.values()) / len(by_view)
+            if len(planes) > 1:
+                values |= {f"{before}plane/{name}/{view}": value for view, value in by_view.items()}
+        values[f"{before}beta"] = beta
+    return values
 
 
 def _plane(

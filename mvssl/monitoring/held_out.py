@@ -40,17 +40,40 @@ from mvssl.views import ViewSet
 LABEL = "label"
 
 
-@dataclass(frozen=True)
+def never() -> bool:
+    """Return False: nobody asks a check to stop."""
+    return False
+
+
+@dataclass(kw_only=True)
 class MonitoredRun:
     """What checks need of a run: its recipe, data and views, and the model with the weights of now."""
 
-    recipe: Recipe
+    recipe: Recipe  # with the statistics that were measured from the data
     source: Source
     views: ViewSet
     model: MultiView
     device: torch.device
     steps: int  # of the run
-    tracker: MispairingTracker | None = None
+    tracker: MispairingTracker | None = None  # receives the scores of every step
+
+    def batches(
+        self, start: int, stop: int, *, source: Source | None = None, batch_size: int | None = None,
+        is_stopped: Callable[[], bool] = never,
+    ) -> Loader:  # fmt: skip
+        """Return this process's part of the batches of steps `start` to `stop`, by default of the training samples.
+
+        A process that is alone ends early when `is_stopped`. Several must stop at the same step, which is the caller's
+        task.
+        """
+        batches = loader(
+            self.source if source is None else source, batch_size=batch_size or self.recipe.data.batch_size,
+            seed=self.recipe.train.seed, start_step=start, stop_step=stop, rank=collectives.rank(),
+            world=collectives.world(), workers=self.recipe.data.workers, pin_memory=self.device.type == "cuda",
+        )  # fmt: skip
+        if collectives.world() == 1:
+            batches.stopped = is_stopped
+        return batches
 
 
 class CleanFeatures(NamedTuple):
@@ -63,26 +86,31 @@ class CleanFeatures(NamedTuple):
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """The samples of checks: the first `steps` batches of `source`, and `bank_steps` of `bank`, in the run's order.
-
-    The same on any number of processes, unless data.val is smaller than a batch and they do not divide it.
-    """
+class FirstBatches:
+    """The first `steps` batches of a source, in the order of the run."""
 
     source: Source
     batch_size: int
     steps: int
-    bank: Source | None = None  # training samples with labels
-    bank_steps: int = 0
 
     @property
     def samples(self) -> int:
-        """Return how many held-out samples a check reads."""
+        """How many samples these are."""
         return self.batch_size * self.steps
+
+
+@dataclass(frozen=True)
+class HeldOut(FirstBatches):
+    """The samples of checks: held-out ones, and training samples with labels for kNN.
+
+    The same on any number of processes, unless data.val is smaller than a batch and they do not divide it.
+    """
+
+    bank: FirstBatches | None = None
 
     @property
     def name(self) -> str:
-        """Return a name for the samples and their batches: losses of one name can be compared."""
+        """A name for the held-out samples and their batches: losses of one name can be compared."""
         content = json.dumps([self.source.fingerprint, self.batch_size, self.steps])
         return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
@@ -114,22 +142,22 @@ def open_held_out(run: MonitoredRun, val: Any = None) -> HeldOut | None:
             f"data.val holds {counted(len(source), 'sample')}, fewer than there are processes; train.check_every=0"
         )
     steps = max(1, min(samples, len(source)) // batch_size)
-    bank = _open_bank(run, source)
-    most = 0 if bank is None else max(1, min(2 * samples, len(bank)) // table.batch_size)
-    return HeldOut(source, batch_size, steps, bank, most)
+    return HeldOut(source, batch_size, steps, _open_bank(run, source))
 
 
-def _open_bank(run: MonitoredRun, source: Source) -> Source | None:
+def _open_bank(run: MonitoredRun, held_out: Source) -> FirstBatches | None:
     """Return training samples with labels, if both sides have labels and they fill a batch."""
-    table, found = run.recipe.data, run.source
-    if table.label is not None and isinstance(found, ShardSource):
-        found = _open(table, table.train, labelled=True)
-    labelled = LABEL in source.shapes and LABEL in found.shapes
-    return found if labelled and len(found) >= table.batch_size else None
+    table, source = run.recipe.data, run.source
+    if table.label is not None and isinstance(source, ShardSource):
+        source = _open(table, table.train, labelled=True)
+    if LABEL not in held_out.shapes or LABEL not in source.shapes or len(source) < table.batch_size:
+        return None
+    steps = max(1, min(2 * run.recipe.train.check_samples, len(source)) // table.batch_size)
+    return FirstBatches(source, table.batch_size, steps)
 
 
 def _open(table: Data, patterns: str | list[str], labelled: bool = False) -> Source:
-    """Shards with the column `label` where they have one; samples without one are among them unless `labelled`.
+    """Open shards with the column `label` if they have one, and without unlabelled samples if `labelled`.
 
     The index does not know which samples have a label inside json, so these are always read.
     """
@@ -141,7 +169,7 @@ def _open(table: Data, patterns: str | list[str], labelled: bool = False) -> Sou
 
 
 def measure(
-    run: MonitoredRun, held: HeldOut, is_stopped: Callable[[], bool] = lambda: False
+    run: MonitoredRun, held: HeldOut, is_stopped: Callable[[], bool] = never
 ) -> tuple[dict[str, float], CleanFeatures] | None:
     """Return mean loss and metrics of the objective over the held-out batches, and their clean features.
 
@@ -149,34 +177,46 @@ def measure(
     """
     seed, device = hash_name("check", run.recipe.train.seed), run.device
     sums: dict[str, Tensor] = {}
-    seen = []
-    with evaluation_mode(run.model):
-        for number, batch in enumerate(_batches(run, held.source, held.batch_size, held.steps, is_stopped)):
-            if collectives.is_any(is_stopped(), device):
-                return None
-            torch.manual_seed(hash_name(seed, number, collectives.rank()))  # for a view of the user's own
-            views = run.views(batch, seed, device)
-            loss, metrics = run.model(views, build_context(batch, run.views, run.steps - 1, seed, device))
-            for name, value in {"loss": loss, **metrics}.items():
-                sums[name] = sums.get(name, 0) + value.detach().float()
-            seen.append(_encode_clean(run, batch))
-    if collectives.is_any(is_stopped(), device):  # perhaps before the last batch
+
+    def add_metrics(number: int, batch: Batch) -> None:
+        torch.manual_seed(hash_name(seed, number, collectives.rank()))  # for a view of the user's own
+        views = run.views(batch, seed, device)
+        loss, metrics = run.model(views, build_context(batch, run.views, run.steps - 1, seed, device))
+        for name, value in {"loss": loss, **metrics}.items():
+            sums[name] = sums.get(name, 0) + value.detach().float()
+
+    features = encode_batches(run, held, is_stopped, add_metrics)
+    if features is None:
         return None
     values = (torch.stack(list(sums.values())) / held.steps).tolist()
-    return dict(zip(sums, values, strict=True)), _join(seen)
+    return dict(zip(sums, values, strict=True)), features
 
 
 def encode_batches(
-    run: MonitoredRun, source: Source, batch_size: int, steps: int, is_stopped: Callable[[], bool] = lambda: False
-) -> CleanFeatures | None:
-    """Return clean features of the first `steps` batches of a source; None where a process was asked to stop."""
-    seen = []
+    run: MonitoredRun, given: FirstBatches, is_stopped: Callable[[], bool] = never,
+    measure_batch: Callable[[int, Batch], None] = lambda number, batch: None,
+) -> CleanFeatures | None:  # fmt: skip
+    """Return clean features of the batches; None where a process was asked to stop.
+
+    `measure_batch` gets the number of each batch and the batch, in eval mode.
+    """
+    parts = []
     with evaluation_mode(run.model):
-        for batch in _batches(run, source, batch_size, steps, is_stopped):
+        batches = run.batches(0, given.steps, source=given.source, batch_size=given.batch_size, is_stopped=is_stopped)
+        for number, batch in enumerate(batches):
             if collectives.is_any(is_stopped(), run.device):
                 return None
-            seen.append(_encode_clean(run, batch))
-    return None if collectives.is_any(is_stopped(), run.device) else _join(seen)
+            measure_batch(number, batch)
+            parts.append(_encode_clean(run, batch))
+    if collectives.is_any(is_stopped(), run.device):  # perhaps before the last batch
+        return None
+    first = parts[0]
+    return CleanFeatures(
+        {view: torch.cat([part.vectors[view] for part in parts]) for view in first.vectors},
+        {view: torch.cat([part.present[view] for part in parts]) for view in first.present},
+        None if any(part.labels is None for part in parts) else torch.cat([part.labels for part in parts]),  # pyright: ignore
+        torch.cat([part.index for part in parts]),
+    )
 
 
 @contextlib.contextmanager
@@ -194,16 +234,6 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
-
-
-def _batches(run: MonitoredRun, source: Source, batch_size: int, steps: int, is_stopped: Callable[[], bool]) -> Loader:
-    batches = loader(
-        source, batch_size=batch_size, seed=run.recipe.train.seed, stop_step=steps, rank=collectives.rank(),
-        world=collectives.world(), workers=run.recipe.data.workers,
-    )  # fmt: skip
-    if collectives.world() == 1:  # several processes must end a check after the same batch
-        batches.stopped = is_stopped
-    return batches
 
 
 def _encode_clean(run: MonitoredRun, batch: Batch) -> CleanFeatures:
@@ -235,13 +265,3 @@ def _labels(batch: Batch, device: torch.device) -> Tensor | None:
 @functools.cache
 def _warn_once() -> None:
     warn("data.label: the labels are no classes, so checks go without kNN; training does not need labels")
-
-
-def _join(parts: list[CleanFeatures]) -> CleanFeatures:
-    first = parts[0]
-    return CleanFeatures(
-        {view: torch.cat([part.vectors[view] for part in parts]) for view in first.vectors},
-        {view: torch.cat([part.present[view] for part in parts]) for view in first.present},
-        None if any(part.labels is None for part in parts) else torch.cat([part.labels for part in parts]),  # pyright: ignore
-        torch.cat([part.index for part in parts]),
-    )

@@ -1,22 +1,29 @@
 """Finds samples whose views do not seem to belong together, from what `mvssl.monitoring.mispairing` tracked.
 
 in   the mean share of negatives that outscore a sample's positive: [pairs, samples]
-out  `Outlier`s, the largest score first; or the reason why the test cannot run
+out  `Outliers`, the largest score first, or the reason why the test cannot run; RUN/mispaired.jsonl, a line each
 
 The score of a sample is that of its worst view: the mean over the pairs with that view. The logit of the scores of
-ordinary samples is close to normal (seen on colour and depth, and on body sensors). Median and quartiles estimate this
-normal, the empirical null of Efron (2004, doi:10.1198/016214504000000089). The rule of Benjamini and Hochberg (1995)
-then finds the samples that do not follow it. A sample whose positive beats nine of ten negatives is never listed.
+ordinary samples is close to normal (observed on colour and depth, and on body sensors). Median and quartiles estimate
+this normal, the empirical null of Efron (2004, doi:10.1198/016214504000000089). The rule of Benjamini and Hochberg
+(1995) then finds the samples that do not follow it. It never lists a sample whose positive beats nine of ten negatives.
 """
 
+import contextlib
+import json
 import math
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mvssl.monitoring.mispairing import CHANCE
-from mvssl.text import counted
+from mvssl.data import Source
+from mvssl.errors import OutputError, StorageError
+from mvssl.files import write_file
+from mvssl.monitoring.mispairing import CHANCE, MispairingTracker
+from mvssl.text import counted, warn
 
 RATE = 0.1  # target share of wrongly listed samples
 VISITS = 8  # median number of visits that the test needs
@@ -41,6 +48,17 @@ class Outliers(NamedTuple):
     threshold: float | None
     samples: int
     why: str = ""
+
+    def __str__(self) -> str:
+        if self.why:
+            return f"mispaired samples: not known, {self.why}"
+        none = "" if self.listed else "; no sample stands out"
+        return f"mispaired samples: {len(self.listed)} of {self.samples:,} listed in mispaired.jsonl{none}"
+
+
+def tracked_outliers(tracker: MispairingTracker) -> Outliers:
+    """Return the outliers among the samples of a tracker."""
+    return find_outliers(tracker.means(), tracker.chance.cpu(), tracker.visits.cpu(), tracker.pairs)
 
 
 def find_outliers(means: Tensor, chance: Tensor, visits: Tensor, pairs: list[str]) -> Outliers:
@@ -87,3 +105,25 @@ def stands_out(scores: Tensor, rate: float = RATE) -> Tensor:
 
 def _with(view: str, pairs: list[str]) -> list[int]:
     return [number for number, pair in enumerate(pairs) if view in pair.split("-")]
+
+
+def write_outliers(folder: Path, found: Outliers, source: Source, step: int) -> None:
+    """Write mispaired.jsonl, empty if no sample stands out. A full disk gives a warning."""
+    lines = [
+        {
+            "shard": source.shard(s.index), "key": source.key(s.index), "views": s.views, "score": round(s.score, 4),
+            "threshold": found.threshold, "visits": s.visits, "step": step,
+        }
+        for s in found.listed
+    ]  # fmt: skip
+    with write_errors_as_warnings():
+        write_file(folder / "mispaired.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+
+@contextlib.contextmanager
+def write_errors_as_warnings() -> Iterator[None]:
+    """Print a warning if the result of a check cannot be written: training has more important files to save."""
+    try:
+        yield
+    except (StorageError, OutputError) as error:
+        warn(f"{error}; training goes on")

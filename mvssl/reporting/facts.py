@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mvssl.checkpoints.state import JsonForm
 from mvssl.errors import DataError
 from mvssl.evaluation.results.records import Record, is_record
 from mvssl.files import parse_json
+from mvssl.monitoring.diagnosis import VerdictForm
 from mvssl.recipe import Recipe, load_recipe
-from mvssl.runs.json_forms import is_file_of_a_run
-from mvssl.runs.metric_series import Metrics, read_json_lines, read_metrics, read_text
+from mvssl.runs.exit_record import ExitRecord
+from mvssl.runs.line_files import read_json_lines, read_text
+from mvssl.runs.metric_series import Metrics, read_metrics
+from mvssl.runs.versions import Versions
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,11 @@ def read_facts(folder: Path) -> Facts:
         recipe=load_recipe(folder / "recipe.yaml"),
         metrics=read_metrics(folder, left_out),
         records=_read_records(folder / "evaluation.json", left_out),
-        diagnosis=_read_object(folder / "verdict.json", left_out),
+        diagnosis=_read_object(folder / "verdict.json", VerdictForm, left_out),
         mispaired=read_json_lines(folder / "mispaired.jsonl", left_out),
         bad=read_json_lines(folder / "bad.jsonl", left_out),
-        versions=_read_object(folder / "versions.json", left_out),
-        exit=_read_object(folder / "exit.json", left_out) or None,
+        versions=_read_object(folder / "versions.json", Versions, left_out),
+        exit=_read_object(folder / "exit.json", ExitRecord, left_out) or None,
         age=time.time() - metrics_file.stat().st_mtime if metrics_file.exists() else math.inf,
         left_out=left_out,
     )
@@ -69,11 +73,11 @@ def short_path(path: Any) -> str:
     return "/".join(Path(str(path)).parts[-2:])
 
 
-def _read_object(file: Path, left_out: list[str]) -> dict[str, Any]:
+def _read_object(file: Path, form: type[JsonForm], left_out: list[str]) -> dict[str, Any]:
     """Return the content of a small file, or nothing if it is damaged."""
     text = read_text(file, left_out)
     value = parse_json(text)
-    if is_file_of_a_run(file.name, value):
+    if form.parse(value):
         return value
     if text:
         left_out.append(f"{file.name}: damaged, or of another version")

@@ -11,28 +11,42 @@ import contextlib
 import json
 import math
 import os
+import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import psutil
+from torch.distributed import DistError
 
+from mvssl.checkpoints.state import JsonForm, Number, Text
 from mvssl.distributed import collectives
-from mvssl.errors import BUG, ElsewhereError, MvsslError, StorageError
+from mvssl.errors import BUG, HANG, ElsewhereError, Interrupted, MvsslError, StorageError
 from mvssl.files import read_json, write_file
-from mvssl.runs.json_forms import is_file_of_a_run
+from mvssl.process.signals import Stopped, StopRequest, exit_code
+from mvssl.process.system_errors import as_storage_error
 
 NAME = "exit.json"
 
 
-class ExitRecord(NamedTuple):
+class ExitRecord(JsonForm):
     """The content of exit.json. `code` is None while the command runs."""
 
     code: int | None
-    reason: str
-    host: str = ""
+    reason: Text
+    host: Text = ""
     process: int = 0
-    started: float = 0.0  # seconds since 1970, of the process
+    started: Number = 0.0  # seconds since 1970, of the process
+
+    @classmethod
+    def of_this_process(cls, code: int | None, reason: str) -> "ExitRecord":
+        """Return the record of this process."""
+        process = psutil.Process()
+        # a path in the reason may hold bytes that are no text
+        reason = reason.encode(errors="replace").decode()
+        return cls(
+            code=code, reason=reason, host=socket.gethostname(), process=process.pid, started=process.create_time()
+        )
 
     @property
     def alive(self) -> bool | None:
@@ -60,8 +74,7 @@ class ExitRecord(NamedTuple):
 
 def write_running(folder: Path, reason: str = "running") -> None:
     """Write that this process works in the run folder. Raise `StorageError`."""
-    process = psutil.Process()
-    _write(folder, ExitRecord(None, reason, socket.gethostname(), process.pid, process.create_time()))
+    write_file(folder / NAME, json.dumps(ExitRecord.of_this_process(None, reason).model_dump(), indent=1))
 
 
 def write_end(folder: Path, error: BaseException | None, first: bool = True) -> None:
@@ -77,32 +90,63 @@ def write_end(folder: Path, error: BaseException | None, first: bool = True) -> 
         return
     code = error.code if isinstance(error, MvsslError) else 0 if error is None else BUG
     reason = "finished" if error is None else str(error) or type(error).__name__
-    record = ExitRecord(code, reason, socket.gethostname(), os.getpid(), psutil.Process().create_time())
+    record = ExitRecord.of_this_process(code, reason)
+    text = json.dumps(record.model_dump(), indent=1)
     try:
-        _write(folder, record)
-    except (OSError, StorageError):
-        with contextlib.suppress(OSError):
-            _write_over(folder / NAME, record)
+        write_file(folder / NAME, text)
+    except (OSError, StorageError):  # a full disk has no room for a second file, so overwrite the file in place
+        with contextlib.suppress(OSError), open(folder / NAME, "r+b", buffering=0) as handle:
+            handle.truncate(handle.write(text.encode()))
 
 
 def read_exit(folder: Path) -> ExitRecord | None:
     """Return the content of exit.json, or None if it is missing or damaged."""
-    return parse_exit(read_json(folder / NAME))
+    return ExitRecord.parse(read_json(folder / NAME))
 
 
-def parse_exit(value: Any) -> ExitRecord | None:
-    """Return the record in a value of JSON, or None if it is not valid."""
-    if not is_file_of_a_run(NAME, value):
-        return None
-    return ExitRecord(**{name: value[name] for name in ExitRecord._fields if name in value})
+@contextlib.contextmanager
+def exit_recorded(folder: Path, stop: StopRequest) -> Iterator[None]:
+    """Write to RUN/exit.json how the block ends."""
+    try:
+        yield
+    except BaseException as raised:
+        write_end(folder, _explained(raised, stop), first=not _is_of_a_lost_process(raised))
+        raise
+    write_end(folder, None)
 
 
-def _write(folder: Path, record: ExitRecord) -> None:
-    write_file(folder / NAME, json.dumps(record._asdict(), indent=1))
+@contextlib.contextmanager
+def errors_explained(stop: StopRequest) -> Iterator[None]:
+    """Turn errors of the machine and of lost processes inside the block into errors of mvssl."""
+    try:
+        yield
+    except BaseException as raised:
+        error = _explained(raised, stop)
+        raise error from raised.__cause__ if error is raised else raised
 
 
-def _write_over(file: Path, record: ExitRecord) -> None:
-    """Overwrite the file in place, because a full disk has no room for a second file."""
-    text = json.dumps(record._asdict(), indent=1).encode()
-    with open(file, "r+b", buffering=0) as handle:
-        handle.truncate(handle.write(text))
+def _explained(error: BaseException, stop: StopRequest) -> BaseException:
+    """Return the `MvsslError` for a full disk, a lack of memory, a lost process or a signal, else the error itself."""
+    if isinstance(error, Stopped):
+        return Interrupted(
+            "stopped between two parts of the run; the same command continues the run", exit_code(error.number)
+        )
+    if _is_of_a_lost_process(error):
+        if stop.signal is not None:  # all processes were requested to stop, and another one was quicker
+            return Interrupted("stopped with the other processes; the same command continues the run", stop.code)
+        first = str(error).strip().partition("\n")[0]
+        return error if isinstance(error, ElsewhereError) else ElsewhereError(f"another process is gone: {first[:200]}")
+    known = as_storage_error(error)
+    if known is None or collectives.world() == 1:
+        return known or error
+    return StorageError(f"process {collectives.rank()} of {collectives.world()}: {known}")
+
+
+def _is_of_a_lost_process(error: BaseException) -> bool:
+    """Return whether another process ended without a reason: its connections or its rendezvous store are closed."""
+    if isinstance(error, ElsewhereError):
+        return error.code == HANG
+    if collectives.world() == 1 and os.environ.get("WORLD_SIZE", "1") == "1":
+        return False
+    gone = re.search("closed by peer|reset by peer|connection refused|timed out|broken pipe", str(error), re.IGNORECASE)
+    return isinstance(error, DistError | ConnectionError) or (isinstance(error, RuntimeError) and gone is not None)

@@ -16,23 +16,18 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from torch.distributed import DistError
-
 from mvssl.checkpoints import store
 from mvssl.distributed import collectives
-from mvssl.errors import HANG, ElsewhereError, Interrupted, OutputError, RecipeError, StorageError
-from mvssl.files import read_json, write_file
-from mvssl.process.signals import Stopped, StopRequest, exit_code
-from mvssl.process.system_errors import as_storage_error
+from mvssl.errors import OutputError, RecipeError
+from mvssl.files import write_file
 from mvssl.recipe import Recipe, load_recipe, to_yaml
 from mvssl.runs import exit_record
-from mvssl.runs.json_forms import is_file_of_a_run
+from mvssl.runs.line_files import cut_lines_after
 from mvssl.runs.versions import versions
 from mvssl.text import warn
 
@@ -179,68 +174,12 @@ def _flat(tables: Any, place: str = "") -> dict[str, Any]:
     return {place.lstrip("."): tables}
 
 
-def describe(folder: Path, recipe: Recipe) -> None:
-    """Write recipe.yaml and versions.json."""
+def describe(folder: Path, recipe: Recipe, done: int) -> None:
+    """Write recipe.yaml and versions.json, and drop the lines that an earlier process logged after step `done`.
+
+    A new run keeps no line, not even that of a check before the first step.
+    """
     write_file(folder / "recipe.yaml", to_yaml(recipe))
     write_file(folder / "versions.json", json.dumps(versions(), indent=1))
-
-
-def other_versions(folder: Path) -> list[str]:
-    """Return a line for each version that differs from the run's: defaults and rounding may have changed."""
-    before = read_json(folder / "versions.json")
-    if not is_file_of_a_run("versions.json", before):
-        return []
-    now = versions()
-    return [
-        f"  version of {name}: {before[name]} -> {now[name]}"
-        for name in now
-        if before.get(name, now[name]) != now[name]
-    ]
-
-
-@contextlib.contextmanager
-def exit_recorded(folder: Path, stop: StopRequest) -> Iterator[None]:
-    """Write to RUN/exit.json how the block ends."""
-    try:
-        yield
-    except BaseException as raised:
-        exit_record.write_end(folder, _explained(raised, stop), first=not _is_of_a_lost_process(raised))
-        raise
-    exit_record.write_end(folder, None)
-
-
-@contextlib.contextmanager
-def errors_explained(stop: StopRequest) -> Iterator[None]:
-    """Turn errors of the machine and of lost processes inside the block into errors of mvssl."""
-    try:
-        yield
-    except BaseException as raised:
-        error = _explained(raised, stop)
-        raise error from raised.__cause__ if error is raised else raised
-
-
-def _explained(error: BaseException, stop: StopRequest) -> BaseException:
-    """Return the `MvsslError` for a full disk, a lack of memory, a lost process or a signal, else the error itself."""
-    if isinstance(error, Stopped):
-        return Interrupted(
-            "stopped between two parts of the run; the same command continues the run", exit_code(error.number)
-        )
-    if _is_of_a_lost_process(error):
-        if stop.signal is not None:  # all processes were requested to stop, and another one was quicker
-            return Interrupted("stopped with the other processes; the same command continues the run", stop.code)
-        first = str(error).strip().partition("\n")[0]
-        return error if isinstance(error, ElsewhereError) else ElsewhereError(f"another process is gone: {first[:200]}")
-    known = as_storage_error(error)
-    if known is None or collectives.world() == 1:
-        return known or error
-    return StorageError(f"process {collectives.rank()} of {collectives.world()}: {known}")
-
-
-def _is_of_a_lost_process(error: BaseException) -> bool:
-    """Return whether another process ended without a reason: its connections or its rendezvous store are closed."""
-    if isinstance(error, ElsewhereError):
-        return error.code == HANG
-    if collectives.world() == 1 and os.environ.get("WORLD_SIZE", "1") == "1":
-        return False
-    gone = re.search("closed by peer|reset by peer|connection refused|timed out|broken pipe", str(error), re.IGNORECASE)
-    return isinstance(error, DistError | ConnectionError) or (isinstance(error, RuntimeError) and gone is not None)
+    for name in ("metrics.jsonl", "bad.jsonl"):
+        cut_lines_after(folder / name, done or -1)

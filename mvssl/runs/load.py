@@ -57,9 +57,9 @@ def load_run(folder: str | Path, trust: Iterable[str] = (), checkpoint: str | in
     recipe = recipe_of(folder, found)
     refuse_untrusted(recipe, trust)
     state = checkpoints.load_state(found)
-    if "columns" not in state:
+    if not state.columns:
         raise DataError(f"{found}/state.json does not name the columns that the run was trained on")
-    shapes = {name: tuple(shape) for name, shape in state["columns"].items()}
+    shapes = {name: tuple(shape) for name, shape in state.columns.items()}
     views = build_views(recipe.views, shapes)
     torch.manual_seed(recipe.train.seed)
     model = build_model(recipe, views.shapes, start_weights=False)
@@ -70,7 +70,7 @@ def load_run(folder: str | Path, trust: Iterable[str] = (), checkpoint: str | in
         raise DataError(
             f"{found} does not fit {folder / 'recipe.yaml'}: {lines[min(1, len(lines) - 1)].strip()}"
         ) from None
-    return LoadedRun(folder, recipe, model.eval(), views, found, state["step"], str(checkpoint))
+    return LoadedRun(folder, recipe, model.eval(), views, found, state.step, str(checkpoint))
 
 
 def _find_checkpoint(folder: Path, which: str) -> Path:

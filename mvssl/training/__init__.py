@@ -1,8 +1,8 @@
-"""Training: the loop, what it writes, and what follows it.
+"""Training: the steps of a run, what they write, and how a run continues.
 
 in   a recipe, and shards or a dataset of Python
-out  a run folder: checkpoints, metrics.jsonl, exit.json, and the results that `train.then` lists
+out  a run folder: checkpoints, metrics.jsonl, the results of checks, exit.json
 
-`loop.train` does everything: `preparation` builds a `Trainer`, `step` runs the optimizer steps, `watchdog` finds hangs,
-`saving` and `resume` write and read checkpoints, `afterwards` evaluates and exports after the last step.
+`preparation` builds a `Trainer`, `step` runs the optimizer steps, `loop` saves and checks between them, `watchdog`
+finds hangs, `checkpointing` writes and reads checkpoints. `mvssl.train` (`mvssl.pipeline`) calls them in turn.
 """

@@ -9,8 +9,10 @@ The ledger reads the vote of a step when the next step is under way, so that no 
 from pathlib import Path
 from typing import NamedTuple
 
+from mvssl.checkpoints.state import State
 from mvssl.data import BadSample
 from mvssl.distributed import collectives
+from mvssl.recipe import Data
 from mvssl.runs.line_files import LineFile
 from mvssl.training.guard import AsyncScalars, Vote, Votes
 
@@ -29,14 +31,11 @@ REQUESTED = StopReason("a process was asked to stop", is_fault=False)
 
 
 class Ledger:
-    """Counts over the whole run, resumed parts included; the same on every process."""
+    """Counts over the run and its earlier parts, whose counts are in `state`; the same on every process."""
 
-    def __init__(
-        self, file: Path, batch_size: int, max_bad: float, *, bad: int = 0, skipped: int = 0, in_a_row: int = 0
-    ):
-        self.file, self.batch_size, self.max_bad = file, batch_size, max_bad
-        self._lines = LineFile(file)
-        self.bad, self.skipped, self.in_a_row = bad, skipped, in_a_row
+    def __init__(self, folder: Path, data: Data, state: State):
+        self.data, self._lines = data, LineFile(folder / "bad.jsonl")
+        self.bad, self.skipped, self.in_a_row = state.bad, state.skipped, state.in_a_row
         self.stop_reason: StopReason | None = None
         self.save_requested = False  # some process was asked to save; the saver sets it back
         self._unread: tuple[int, AsyncScalars, list[BadSample]] | None = None
@@ -73,12 +72,12 @@ class Ledger:
         self.bad += count
         if collectives.rank() == 0:
             self._lines.append([{"step": step, **record._asdict()} for record in everyone])
-        if self.bad > self.max_bad * max(step * self.batch_size, GRACE):
-            first = everyone[0]
+        read, last = step * self.data.batch_size, everyone[0]
+        if self.bad > self.data.max_bad * max(read, GRACE):
             self.stop_reason = StopReason(
-                f"{self.bad} of {step * self.batch_size} samples could not be decoded, more than data.max_bad="
-                f"{self.max_bad} allows; the last: {first.shard} key {first.key} {first.column}: {first.reason}. "
-                f"{self.file} lists them; `mvssl verify` checks shards; a larger data.max_bad lets the run go on"
+                f"{self.bad} of {read} samples could not be decoded, more than data.max_bad={self.data.max_bad} "
+                f"allows; the last: {last.shard} key {last.key} {last.column}: {last.reason}. "
+                f"{self._lines.file} lists them; `mvssl verify` checks shards; a larger data.max_bad lets the run go on"
             )
 
     def counts(self) -> dict[str, int]:

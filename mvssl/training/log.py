@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 from torch import Tensor
 
+from mvssl.checkpoints.state import Interval
 from mvssl.distributed import collectives
 from mvssl.monitoring.diagnosis import Bound, Diagnosis, find_bounds
 from mvssl.runs.line_files import LineFile
@@ -33,7 +34,7 @@ class Log:
 
     def __init__(
         self, accelerator: Accelerator, run: Path, *, start: int, steps: int, every: int, batch_size: int,
-        interval: dict[str, Any] | None = None,
+        interval: Interval | None = None,
     ):  # fmt: skip
         self.accelerator, self.lines = accelerator, LineFile(run / "metrics.jsonl")
         self.steps, self.every, self.batch_size = steps, every, batch_size
@@ -50,16 +51,15 @@ class Log:
             expand=True,
         )
         self.task = self.bar.add_task("training", total=steps, completed=start, line="")
-        self.sums: dict[tuple[str, ...], Tensor] = {}  # by names of metrics; last value: steps not vetoed
-        self.one = torch.ones((), device=accelerator.device)
-        self.steps_since = 0  # steps of the interval
+        self.one, interval = torch.ones((), device=accelerator.device), interval or Interval()
+        # by names of metrics; the last value counts the steps that were not vetoed
+        self.sums = {tuple(sums.names): torch.tensor(sums.values).to(self.one) for sums in interval.sums}
+        self.steps_since = interval.steps  # steps of the interval
         self.steps_timed = 0  # steps of the interval that this process itself took
         self.slow: set[int] = set()  # processes already reported as slow
         self.tracked = True
         self.last: dict[str, float | None] = {}
         self.waited, self.since = 0.0, time.perf_counter()
-        if interval:
-            self._restore(interval)
 
     def __enter__(self) -> "Log":
         self.bar.start()
@@ -74,32 +74,32 @@ class Log:
         values = torch.stack([value.detach().to(self.one) for value in (*metrics.values(), self.one)])
         values, names = torch.where(vetoed, 0.0, values), tuple(metrics)
         self.sums[names] = self.sums[names] + values if names in self.sums else values
-        self.steps_since, self.steps_timed, self.waited = (
-            self.steps_since + 1,
-            self.steps_timed + 1,
-            self.waited + waited,
-        )
+        self.steps_since += 1
+        self.steps_timed += 1
+        self.waited += waited
         self.bar.advance(self.task)
         if done % self.every == 0 or done == self.steps:
             self._report(done, rate)
 
     def _report(self, done: int, rate: float) -> None:
         numbers = iter(torch.cat(list(self.sums.values())).tolist())  # the only copy to the CPU
-        sums, counted = dict.fromkeys(itertools.chain(*self.sums), 0.0), 0.0
+        sums, taken = dict.fromkeys(itertools.chain(*self.sums), 0.0), 0.0
         for names in self.sums:
             sums |= {name: sums[name] + next(numbers) for name in names}
-            counted += next(numbers)
+            taken += next(numbers)
         # None if every step of the interval was vetoed: a mean of nothing has no value, and JSON has no NaN.
-        means = {name: total / counted if counted and math.isfinite(total) else None for name, total in sums.items()}
+        means = {name: total / taken if taken and math.isfinite(total) else None for name, total in sums.items()}
         seconds = time.perf_counter() - self.since
-        pace = {"samples_per_second": self.steps_timed * self.batch_size / seconds, "data_wait": self.waited / seconds}
-        self.last = {**means, "lr": rate, "skipped": self.steps_since - counted, **pace}
-        self._warn_of_slow(self.waited / seconds)
+        speed, data_wait = self.steps_timed * self.batch_size / seconds, self.waited / seconds
+        self.last = {**means, "lr": rate, "skipped": self.steps_since - taken}
+        self.last |= {"samples_per_second": speed, "data_wait": data_wait}
+        self._warn_of_slow(data_wait)
         self.sums, self.steps_since, self.steps_timed, self.waited, self.since = {}, 0, 0, 0.0, time.perf_counter()
         self._track(self.last, done)
         if self.accelerator.is_main_process:
             self.lines.append([{"step": done, **self.last}])
-            text = self._line(means, **pace)
+            loss = "no step was taken" if means["loss"] is None else f"loss {means['loss']:.3f}"
+            text = "  ".join([loss, *format_bounds(means), f"{speed:,.0f} samples/s", f"data wait {data_wait:.0%}"])
             self.bar.update(self.task, line=text)
             if self.bar.disable:
                 self.console.print(f"step {done}/{self.steps}  {text}", highlight=False, soft_wrap=True)
@@ -108,11 +108,6 @@ class Log:
         """Return the sums of the unfinished interval, for a checkpoint."""
         sums = [{"names": list(names), "values": values.tolist()} for names, values in self.sums.items()]
         return {"steps": self.steps_since, "sums": sums}
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        """Continue the interval in which a checkpoint was written."""
-        self.steps_since = state["steps"]
-        self.sums = {tuple(sums["names"]): torch.tensor(sums["values"]).to(self.one) for sums in state["sums"]}
 
     def _track(self, values: Mapping[str, float | None], done: int) -> None:
         if not self.tracked:
@@ -136,11 +131,6 @@ class Log:
                     f"process {rank} waits for data {waits:.0%} of the time, the others {others:.0%}; they wait for it"
                 )
 
-    def _line(self, means: dict[str, float | None], samples_per_second: float, data_wait: float) -> str:
-        loss = "no step was taken" if means["loss"] is None else f"loss {means['loss']:.3f}"
-        pace = [f"{samples_per_second:,.0f} samples/s", f"data wait {data_wait:.0%}"]
-        return "  ".join([loss, *format_bounds(means), *pace])
-
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Return a context whose time counts neither for samples per second nor as waiting for data."""
@@ -153,12 +143,10 @@ class Log:
         self._track(values, done)
         if self.accelerator.is_main_process:
             self.lines.append([{"step": done, **values}])
-            self.console.print(
-                f"check at step {done}  {_format_check(values)}", highlight=False, markup=False, soft_wrap=True
-            )
-            lines = [f"  {finding.sentence}; {finding.advice}" for finding in diagnosis.findings]
-            lines += [f"  {line}" for line in more]
-            self.console.print(f"  {diagnosis.name}", *lines, sep="\n", highlight=False, markup=False, soft_wrap=True)
+            advice = [f"{finding.sentence}; {finding.advice}" for finding in diagnosis.findings]
+            lines = [f"check at step {done}  {_format_check(values)}", f"  {diagnosis.name}"]
+            lines += [f"  {line}" for line in (*advice, *more)]
+            self.console.print(*lines, sep="\n", highlight=False, markup=False, soft_wrap=True)
 
 
 def format_bounds(metrics: Mapping[str, float | None]) -> list[str]:
@@ -188,11 +176,3 @@ def _format_check(values: Mapping[str, float | None]) -> str:
         if found:
             parts.append(f"{name} " + ", ".join(f"{view} {form.format(value)}" for view, value in found.items()))
     return "  ".join(parts)
-
-
-def print_lines(accelerator: Accelerator, *lines: Any) -> None:
-    """Print lines or tables on standard error, from the main process only."""
-    if accelerator.is_main_process:
-        console = Console(stderr=True)
-        for line in lines:
-            console.print(line, highlight=False, markup=False)

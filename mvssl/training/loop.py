@@ -4,11 +4,14 @@ A run continues from its newest checkpoint. Sample order and draws are functions
 an uninterrupted one have the same weights.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from accelerate import Accelerator
 
 from mvssl.distributed import collectives
 from mvssl.errors import DataError, HangError, Interrupted, StorageError
@@ -18,21 +21,24 @@ from mvssl.monitoring.held_out import open_held_out
 from mvssl.monitoring.mispairing import start_tracking
 from mvssl.process.signals import BEFORE_FIRST_STEP, StopRequest, stop_signals
 from mvssl.process.streams import tolerant_stderr
-from mvssl.recipe import Recipe, load_recipe, with_overrides
+from mvssl.recipe import Recipe
+from mvssl.runs import exit_record
 from mvssl.runs import folder as runfolder
-from mvssl.runs.line_files import cut_lines_after
-from mvssl.training import afterwards
+from mvssl.training.accelerator import arithmetic_of, make_accelerator, start_trackers
+from mvssl.training.checkpointing import Earlier, Saver, restore
 from mvssl.training.ledger import REQUESTED, Ledger, StopReason
-from mvssl.training.log import Log, print_lines
-from mvssl.training.preparation import arithmetic_of, make_accelerator, prepare
-from mvssl.training.resume import Earlier, restore
-from mvssl.training.saving import Saver
+from mvssl.training.log import Log
 from mvssl.training.step import Trainer, run_steps
-from mvssl.training.summary import plan
-from mvssl.training.trackers import start_trackers
+from mvssl.training.summary import summarize
 from mvssl.training.watchdog import Watchdog
 
-AFTER_LAST_STEP = "stopped in train.then; all steps are done and saved, and the same command continues with the rest"
+
+class Session(NamedTuple):
+    """A command that trains: its processes, its requests to stop, and the number of the process that launched it."""
+
+    accelerator: Accelerator
+    stop: StopRequest
+    launcher: int
 
 
 @dataclass(frozen=True)
@@ -61,80 +67,47 @@ class Run:
     diagnosis: Diagnosis | None = None  # of the last check
 
 
-def train(
-    recipe: Recipe | str | Path,
-    overrides: Iterable[str] = (),
-    *,
-    data: Any = None,
-    val: Any = None,
-    then: bool = True,
-) -> Outcome:
-    """Train, or continue, the run that `recipe` describes; the same on any number of processes.
+@contextlib.contextmanager
+def open_session(recipe: Recipe) -> Iterator[Session]:
+    """Join the processes of the run, and inside the block lock its folder and handle signals.
 
-    `recipe` is a `Recipe` or the path of a file; `overrides` are as in `load_recipe`.
-    `data` is any map-style dataset of dicts, used in place of the recipe's shards, and `val` one in place of data.val.
-    After the last step, do what `train.then` lists, unless `then` is false; what reads shards is refused with `data`.
-    Raises `RecipeError`, `DataError`, `OutputError`, `StorageError`, `HangError`, each with what to do; `Interrupted`
-    after SIGTERM, SIGHUP or Ctrl-C, with all steps saved.
+    Errors of the machine become errors of mvssl, and exit.json gets the way in which the block ends.
     """
-    recipe = with_overrides(recipe, overrides) if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
-    if then and data is not None:
-        afterwards.refuse_without_shards(recipe)
     folder, launcher = Path(recipe.train.out), os.getppid()
-    with tolerant_stderr(), arithmetic_of(recipe), stop_signals() as stop, runfolder.errors_explained(stop):
+    with tolerant_stderr(), arithmetic_of(recipe), stop_signals() as stop, exit_record.errors_explained(stop):
         with stop.interruptible(BEFORE_FIRST_STEP):
             accelerator = make_accelerator(recipe)
-        with runfolder.claimed(folder), runfolder.exit_recorded(folder, stop):
-            with stop.interruptible(BEFORE_FIRST_STEP):
-                trainer, earlier = prepare(recipe, accelerator, data)
-                if then:
-                    afterwards.check_then(recipe, folder, trainer.model)
-                run = _start(trainer, earlier, val, stop, launcher)
-            with stop.deferred():
-                outcome = _loop(run)
-            if then:
-                with stop.interruptible(AFTER_LAST_STEP):
-                    afterwards.run_then(recipe, folder)
-            return outcome
+        with runfolder.claimed(folder), exit_record.exit_recorded(folder, stop):
+            yield Session(accelerator, stop, launcher)
 
 
-def _start(trainer: Trainer, earlier: Earlier | None, val: Any, stop: StopRequest, launcher: int) -> Run:
-    """Restore the earlier checkpoint, open what the loop reads and writes, and print what the run will do."""
-    recipe, accelerator, folder = trainer.recipe, trainer.accelerator, Path(trainer.recipe.train.out)
-    if recipe.train.check_every != 0:
-        trainer.observer = start_tracking(recipe.views, len(trainer.source), accelerator.device)
+def start_run(trainer: Trainer, earlier: Earlier | None, session: Session, val: Any = None) -> Run:
+    """Restore the earlier checkpoint, open what the loop reads and writes, and print what the run will do.
+
+    `val` is a dataset in place of data.val.
+    """
+    recipe, table, stop, folder = trainer.recipe, trainer.recipe.train, session.stop, Path(trainer.recipe.train.out)
+    if table.check_every != 0:
+        trainer.tracker = start_tracking(recipe.views, len(trainer.source), trainer.device)
     state, lines = restore(trainer, earlier)
-    batches = trainer.batches(trainer.done, trainer.steps)
-    # A process that is alone need not wait for a batch when it is asked to stop. Several must stop at the same step.
-    batches.stopped = stop.is_requested if collectives.world() == 1 else batches.stopped
-    monitored = trainer.monitored()
-    checks = Checks(monitored, folder, open_held_out(monitored, val) if recipe.train.check_every != 0 else None)
-    collectives.run_on_main(lambda: _write_folder(folder, recipe, trainer.done))
-    start_trackers(accelerator)
-    print_lines(accelerator, plan(trainer, checks), *lines)
-    counts = {name: state.get(name, 0) for name in ("bad", "skipped", "in_a_row")}
-    ledger = Ledger(folder / "bad.jsonl", recipe.data.batch_size, recipe.data.max_bad, **counts)
+    batches = trainer.batches(trainer.done, trainer.steps, is_stopped=stop.is_requested)
+    checks = Checks(trainer, folder, open_held_out(trainer, val) if table.check_every != 0 else None)
+    collectives.run_on_main(lambda: runfolder.describe(folder, recipe, trainer.done))
+    start_trackers(trainer.accelerator)
+    ledger = Ledger(folder, recipe.data, state)
     log = Log(
-        accelerator, folder, start=trainer.done, steps=trainer.steps, every=recipe.train.log_every,
-        batch_size=recipe.data.batch_size, interval=state.get("interval"),
+        trainer.accelerator, folder, start=trainer.done, steps=trainer.steps, every=table.log_every,
+        batch_size=recipe.data.batch_size, interval=state.interval,
     )  # fmt: skip
-    watchdog = Watchdog(folder, recipe.train.hang_timeout, stop, launcher, trainer.done)
+    if trainer.accelerator.is_main_process:
+        log.console.print(summarize(trainer, checks), *lines, sep="\n", highlight=False, markup=False)
+    watchdog = Watchdog(folder, table.hang_timeout, stop, session.launcher, trainer.done)
     saver = Saver(trainer, folder, ledger, log, watchdog)
     steps = run_steps(trainer, batches, ledger, log, stop, watchdog.enter)
     return Run(trainer, folder, steps, ledger, log, checks, saver, watchdog, stop)
 
 
-def _write_folder(folder: Path, recipe: Recipe, done: int) -> None:
-    """Write recipe and versions, and remove what an earlier process logged after the step from which the run goes on.
-
-    A new run keeps nothing, not even the check before its first step.
-    """
-    runfolder.describe(folder, recipe)
-    for name in ("metrics.jsonl", "bad.jsonl"):
-        cut_lines_after(folder / name, done or -1)
-
-
-def _loop(run: Run) -> Outcome:
+def finish_run(run: Run) -> Outcome:
     """Take the steps that are left and return the outcome, or raise the reason why the run stopped before."""
     trainer, saver = run.trainer, run.saver
     with run.log, run.watchdog:
@@ -144,7 +117,7 @@ def _loop(run: Run) -> Outcome:
             if collectives.world() == 1:
                 saver.save_unsaved()
             raise HangError(run.watchdog.loader_hang) if run.watchdog.loader_hang else error from None
-        if reason is None and collectives.is_any(run.stop.is_requested(), trainer.accelerator.device):
+        if reason is None and collectives.is_any(run.stop.is_requested(), trainer.device):
             reason = REQUESTED
         if reason is not None:
             saver.save_unsaved()

@@ -1,26 +1,22 @@
-"""From a recipe to a `Trainer`: processes and device, data, views, model and optimizer.
+"""From a recipe to a `Trainer`: data, views, model and optimizer.
 
-in   a recipe, and optionally a map-style dataset of dicts in place of shards
+in   a recipe, its accelerator, and optionally a map-style dataset of dicts in place of shards
 out  a `Trainer` at step 0, and the checkpoint from which the run continues, if there is one
 """
 
-import contextlib
 import math
-import os
 import warnings
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
-from accelerate.state import AcceleratorState
+from accelerate import Accelerator
 
 from mvssl.data import ShardSource, as_source, open_shards
 from mvssl.data.packing import pack, pack_destination
 from mvssl.distributed import collectives
 from mvssl.distributed.batch_norm import convert_batchnorm
-from mvssl.distributed.devices import arithmetic, memory_format_for
+from mvssl.distributed.devices import memory_format_for
 from mvssl.errors import OutputError, RecipeError
 from mvssl.model import MultiView, build_model, find_idle_parameters
 from mvssl.objectives import Context
@@ -28,10 +24,9 @@ from mvssl.optim import build_optimizer
 from mvssl.random import Draws
 from mvssl.recipe import Data, Recipe
 from mvssl.runs import folder
+from mvssl.training.checkpointing import Earlier, find_earlier
 from mvssl.training.guard import BufferSnapshot
-from mvssl.training.resume import Earlier, find_earlier
 from mvssl.training.step import Trainer
-from mvssl.training.trackers import refuse_trackers
 from mvssl.views import ViewSet, build_views, resolve_statistics
 
 
@@ -41,7 +36,7 @@ def prepare_trainer(recipe: Recipe, accelerator: Accelerator, data: Any = None) 
 
 
 def prepare(recipe: Recipe, accelerator: Accelerator, data: Any = None) -> tuple[Trainer, Earlier | None]:
-    """Return the same, and the newest checkpoint of the run folder, which `mvssl.training.resume` restores."""
+    """Return the same, and the newest checkpoint of the run folder, which `mvssl.training.checkpointing` restores."""
     source = open_training_shards(recipe.data) if data is None else as_source(data)
     earlier = find_earlier(Path(recipe.train.out))
     known = folder.with_statistics(recipe, earlier.recipe if earlier else None)
@@ -57,49 +52,11 @@ def prepare(recipe: Recipe, accelerator: Accelerator, data: Any = None) -> tuple
         wrapped = accelerator.prepare(model).train()
     optimizer = build_optimizer(model, recipe.optim)
     steps = recipe.train.steps or math.ceil((recipe.train.epochs or 0) * len(source) / recipe.data.batch_size)
-    buffers = BufferSnapshot(model)
-    return Trainer(recipe, accelerator, source, views, model, wrapped, optimizer, buffers, steps, frozen), earlier
-
-
-def make_accelerator(recipe: Recipe, cpu: bool = False) -> Accelerator:
-    """Return the processes, the device, the precision and the trackers of a recipe. Raises `RecipeError`.
-
-    With `cpu`, no other device is used.
-    """
-    refuse_trackers(recipe.train.trackers)
-    launched = os.environ.get("WORLD_SIZE", "1")
-    if not launched.isdigit() or (int(launched) > 1 and "MASTER_ADDR" not in os.environ):
-        raise RecipeError(f"WORLD_SIZE={launched} without MASTER_ADDR is no launch: use accelerate launch, or unset it")
-    launched = int(launched)
-    AcceleratorState._reset_state()  # an earlier run of this Python process may have had another precision
-    try:
-        accelerator = Accelerator(
-            # accelerate's launcher does not pass use_cpu on to its workers, and without it they do not find each other
-            cpu=cpu or (launched > 1 and not torch.accelerator.is_available()),
-            mixed_precision="bf16" if recipe.train.precision == "bf16" else "no",
-            log_with=list(recipe.train.trackers) or None,
-            project_dir=recipe.train.out,
-            kwargs_handlers=[
-                # Running statistics are equal on all processes, and rank 0's must not overwrite those of the others.
-                DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-                # longer than the watchdog waits, which can name the process that hangs
-                InitProcessGroupKwargs(timeout=timedelta(seconds=max(1800, 3 * recipe.train.hang_timeout))),
-            ],
-        )
-    except ValueError as error:
-        raise RecipeError(f"train.precision: {recipe.train.precision} is not possible here: {error}") from None
-    if launched != accelerator.num_processes:
-        raise RecipeError(
-            f"{launched} processes were launched, but this one sees {accelerator.num_processes}; "
-            "use one of the files in launch/ (for CPUs launch/cpu_2.yaml)"
-        )
-    collectives.cpu_group()  # now, as the launcher that processes meet through may end before they do
-    return accelerator
-
-
-def arithmetic_of(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
-    """Set the precision of the device for training; cuDNN is not tuned where the number of rows changes by step."""
-    return arithmetic(recipe.train.precision, tune=recipe.data.missing != "mask")
+    trainer = Trainer(
+        recipe=recipe, source=source, views=views, model=model, device=accelerator.device, steps=steps,
+        accelerator=accelerator, wrapped=wrapped, optimizer=optimizer, buffers=BufferSnapshot(model), frozen=frozen,
+    )  # fmt: skip
+    return trainer, earlier
 
 
 def open_training_shards(table: Data) -> ShardSource:

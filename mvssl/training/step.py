@@ -13,20 +13,17 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from mvssl.data import Batch, Loader, Source, loader
+from mvssl.data import Batch
 from mvssl.distributed import collectives
-from mvssl.model import MultiView, build_context
+from mvssl.model import build_context
 from mvssl.monitoring.held_out import MonitoredRun
-from mvssl.monitoring.mispairing import MispairingTracker
 from mvssl.objectives import Context
 from mvssl.optim import learning_rate
 from mvssl.process.signals import StopRequest
 from mvssl.random import hash_name
-from mvssl.recipe import Recipe
 from mvssl.training import guard
 from mvssl.training.ledger import Ledger
 from mvssl.training.log import Log
-from mvssl.views import ViewSet
 
 Enter = Callable[[str], None]  # receives the name of the part that begins: data, views, guard, model, log
 
@@ -43,39 +40,20 @@ class StepResult(NamedTuple):
     learning_rate: float
 
 
-@dataclass
-class Trainer:
+@dataclass(kw_only=True)
+class Trainer(MonitoredRun):
     """All that a step needs; `mvssl.training.preparation` builds it from a recipe.
 
     `model` is what checkpoints hold, and `wrapped` the same model for DDP and mixed precision. `done` counts the steps
     that the weights have seen.
     """
 
-    recipe: Recipe  # with the statistics that were measured from the data
     accelerator: Accelerator
-    source: Source
-    views: ViewSet
-    model: MultiView
     wrapped: nn.Module
     optimizer: torch.optim.Optimizer
     buffers: guard.BufferSnapshot
-    steps: int  # of the run
     frozen: list[str]  # parameters that no loss reaches
     done: int = 0
-    observer: MispairingTracker | None = None  # receives the scores of every step
-
-    def batches(self, start: int, stop: int) -> Loader:
-        """Return this process's part of the batches of steps `start` to `stop`."""
-        return loader(
-            self.source, batch_size=self.recipe.data.batch_size, seed=self.recipe.train.seed, start_step=start,
-            stop_step=stop, rank=collectives.rank(), world=collectives.world(), workers=self.recipe.data.workers,
-            pin_memory=self.accelerator.device.type == "cuda",
-        )  # fmt: skip
-
-    def monitored(self) -> MonitoredRun:
-        """Return what checks need of this run."""
-        device = self.accelerator.device
-        return MonitoredRun(self.recipe, self.source, self.views, self.model, device, self.steps, self.observer)
 
     def step(
         self, batch: Batch, number: int, *, stop: bool = False, save: bool = False, enter: Enter = ignore
@@ -89,7 +67,7 @@ class Trainer:
         torch.manual_seed(hash_name(recipe.train.seed, number, collectives.rank()))
 
         enter("views")
-        views = self.views(batch, recipe.train.seed, self.accelerator.device)
+        views = self.views(batch, recipe.train.seed, self.device)
         enter("guard")
         self.buffers.take()
 
@@ -107,15 +85,14 @@ class Trainer:
 
         enter("guard")
         self.buffers.restore_where(vote.vetoed)
-        if self.observer is not None:
-            self.observer.end_step(batch.index, vote.vetoed)
+        if self.tracker is not None:
+            self.tracker.end_step(batch.index, vote.vetoed)
         self.done = number + 1
         return StepResult(vote, {"loss": loss.detach(), **metrics, "grad_norm": grad_norm}, rate)
 
     def context(self, batch: Batch, number: int) -> Context:
         """Return what objectives may ask for at step `number` (from 0)."""
-        seed, device = self.recipe.train.seed, self.accelerator.device
-        return build_context(batch, self.views, number, seed, device, self.observer)
+        return build_context(batch, self.views, number, self.recipe.train.seed, self.device, self.tracker)
 
 
 def run_steps(

@@ -11,7 +11,6 @@ thread asks the run to save and stop.
 
 import contextlib
 import faulthandler
-import json
 import os
 import re
 import shutil
@@ -21,11 +20,12 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
+from mvssl.checkpoints.state import JsonForm
 from mvssl.data import kill_workers
 from mvssl.distributed import collectives
 from mvssl.errors import HangError
+from mvssl.files import read_json, written_beside
 from mvssl.process.signals import StopRequest
 from mvssl.runs import exit_record
 
@@ -41,6 +41,19 @@ _DOING = {
     "model": "in the model",
     "log": "logging",
 }
+
+
+class ProcessState(JsonForm):
+    """What a process does, in RUN/.alive/N."""
+
+    step: int = 0
+    doing: str = ""
+    beats: int = 0
+    at: str = ""  # file and line of the main thread
+    waits: bool = False  # whether the main thread waits for other processes
+    host: str = ""
+    process: int = 0
+    written: float = 0.0  # seconds since 1970
 
 
 class Watchdog:
@@ -84,7 +97,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         idle, seen, written, before = 0.0, -1, -self.limit, time.monotonic()
-        earlier: dict[int, dict[str, Any]] | None = None  # of all processes, some time before the limit
+        earlier: dict[int, ProcessState] | None = None  # of all processes, some time before the limit
         while not self._over.wait(self.tick):
             now = time.monotonic()
             # if the process itself was suspended, at most two ticks count
@@ -117,17 +130,17 @@ class Watchdog:
         return f"no progress for {self.limit:g} s (train.hang_timeout): {cause}; start the same command again"
 
     def _write(self) -> None:
-        at, waits = _locate_main_thread()
-        state = {"step": self.step, "doing": self.doing, "beats": self.beats, "at": at, "waits": waits}
-        state |= {"host": socket.gethostname(), "process": os.getpid(), "written": time.time()}
-        with contextlib.suppress(OSError):
-            file = self.folder / FOLDER / str(collectives.rank())
+        (at, waits), file = _locate_main_thread(), self.folder / FOLDER / str(collectives.rank())
+        with contextlib.suppress(OSError, ValueError):  # ValueError: a path or host name that is no text
+            state = ProcessState(
+                step=self.step, doing=self.doing, beats=self.beats, at=at, waits=waits, host=socket.gethostname(),
+                process=os.getpid(), written=time.time(),
+            )  # fmt: skip
             file.parent.mkdir(exist_ok=True)
-            temporary = file.with_suffix(".new")
-            temporary.write_text(json.dumps(state))
-            temporary.replace(file)
+            with written_beside(file) as beside:
+                beside.write_text(state.model_dump_json())
 
-    def _end(self, earlier: dict[int, dict[str, Any]]) -> None:
+    def _end(self, earlier: dict[int, ProcessState]) -> None:
         """Report which process hangs, write the stacks, and exit without waiting for other processes."""
         reason = self.loader_hang or self._format_reason(self._find_hanging(earlier))
         with contextlib.suppress(OSError), open(self.folder / f"hang-{collectives.rank()}.txt", "w") as file:
@@ -139,7 +152,7 @@ class Watchdog:
         sys.stderr.flush()
         os._exit(HangError.code)
 
-    def _find_hanging(self, earlier: dict[int, dict[str, Any]]) -> str:
+    def _find_hanging(self, earlier: dict[int, ProcessState]) -> str:
         """Return in words which process hangs, as far as this one can see."""
         now = self._read()
         if collectives.world() == 1 or not now:
@@ -150,19 +163,14 @@ class Watchdog:
         stopped = [n for n in now if now[n] == earlier.get(n) and n != collectives.rank()]
         if stopped:  # their watchdogs do not run either
             return "; ".join(f"{_describe_process(n, now[n])} does not run" for n in stopped)
-        behind = min(now, key=lambda n: (now[n].get("beats", 0), now[n].get("waits", False), n))
-        return (
-            f"{_describe_process(behind, now[behind])} hangs {now[behind].get('doing')}, at {now[behind].get('at')}; "
-            "the others wait for it"
-        )
+        behind = min(now, key=lambda n: (now[n].beats, now[n].waits, n))
+        where = f"hangs {now[behind].doing}, at {now[behind].at}"
+        return f"{_describe_process(behind, now[behind])} {where}; the others wait for it"
 
-    def _read(self) -> dict[int, dict[str, Any]]:
-        states = {}
-        for n in range(collectives.world()):
-            with contextlib.suppress(OSError, ValueError):
-                state = json.loads((self.folder / FOLDER / str(n)).read_text())
-                states[n] = state if isinstance(state, dict) else {}
-        return states
+    def _read(self) -> dict[int, ProcessState]:
+        """Return the states of all processes, as far as they can be read."""
+        read = {n: ProcessState.parse(read_json(self.folder / FOLDER / str(n))) for n in range(collectives.world())}
+        return {n: state for n, state in read.items() if state is not None}
 
 
 def _locate_main_thread() -> tuple[str, bool]:
@@ -176,5 +184,5 @@ def _locate_main_thread() -> tuple[str, bool]:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}", waits
 
 
-def _describe_process(n: int, state: dict[str, Any]) -> str:
-    return f"process {n} ({state.get('process')} on {state.get('host')}, after step {state.get('step')})"
+def _describe_process(n: int, state: ProcessState) -> str:
+    return f"process {n} ({state.process} on {state.host}, after step {state.step})"

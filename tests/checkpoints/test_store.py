@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, found again, and exact."""
+"""Checkpoints: complete or absent, found again, and exact."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ def test_a_restored_checkpoint_equals_the_saved_one_bit_for_bit(tmp_path: Path):
     model, optimizer = trained(0)
     saved = store.save_checkpoint(tmp_path, 5, model, optimizer, {"bad": 3}, keep=2)
     other, other_optimizer = trained(1)
-    assert store.restore(saved, other, other_optimizer) == {"step": 5, "bad": 3}
+    assert store.restore(saved, other, other_optimizer) == store.State(step=5, bad=3)
     for name, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[name])
     for a, b in zip(model.parameters(), other.parameters(), strict=True):
@@ -79,13 +79,13 @@ def test_the_best_is_kept_beside_the_newest(tmp_path: Path):
     assert checked(tmp_path, {1: 3.0, 2: 1.0, 3: 2.0, 4: None, 5: 1.0, 6: 4.0, 7: None}) == [2, 6, 7]
     assert store.best(tmp_path).name == "step-00000002"  # of equals the earlier
     assert store.newest(tmp_path).name == "step-00000007"
-    assert store.would_be_best(tmp_path, {"loss": 0.9, "of": "val"})
-    assert not store.would_be_best(tmp_path, {"loss": 1.0, "of": "val"})
+    assert store.would_be_best(tmp_path, store.HeldOutLoss(loss=0.9, of="val"))
+    assert not store.would_be_best(tmp_path, store.HeldOutLoss(loss=1.0, of="val"))
 
 
 def test_a_loss_on_other_samples_does_not_compare(tmp_path: Path):
     checked(tmp_path, {1: 0.1})
-    assert store.would_be_best(tmp_path, {"loss": 5.0, "of": "other"})
+    assert store.would_be_best(tmp_path, store.HeldOutLoss(loss=5.0, of="other"))
     assert checked(tmp_path, {2: 5.0, 3: 6.0, 4: 7.0}, of="other") == [2, 3, 4]
     assert store.best(tmp_path).name == "step-00000002"
 

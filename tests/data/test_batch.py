@@ -1,4 +1,4 @@
-"""What passes for a class, and what is told to be none."""
+"""Which labels are classes, and which are refused."""
 
 import pytest
 import torch

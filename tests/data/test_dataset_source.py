@@ -97,10 +97,10 @@ def test_an_unknown_column_lists_what_there_is():
 
 
 def test_the_fingerprint_differs_between_subsets_and_not_between_readings():
-    whole = Dataset([item(i) for i in range(12)])
-    first, last, again = (DatasetSource(Subset(whole, rows)) for rows in (range(6), range(6, 12), range(6)))  # pyright: ignore[reportArgumentType]
+    full = Dataset([item(i) for i in range(12)])
+    first, last, again = (DatasetSource(Subset(full, rows)) for rows in (range(6), range(6, 12), range(6)))  # pyright: ignore[reportArgumentType]
     assert first.fingerprint == again.fingerprint != last.fingerprint
-    assert first.fingerprint != DatasetSource(Subset(whole, range(5))).fingerprint  # pyright: ignore[reportArgumentType]
+    assert first.fingerprint != DatasetSource(Subset(full, range(5))).fingerprint  # pyright: ignore[reportArgumentType]
 
 
 def test_random_values_do_not_change_the_fingerprint_of_a_dataset():

@@ -53,9 +53,9 @@ def test_no_sample_is_lost_or_repeated_in_any_epoch(source):
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_blocks_in_rank_order_are_the_batch_of_one_process(source, world):
-    whole = list(loader(source, batch_size=8, seed=1, stop_step=5))
+    single = list(loader(source, batch_size=8, seed=1, stop_step=5))
     ranks = [loader(source, batch_size=8, seed=1, stop_step=5, rank=rank, world=world) for rank in range(world)]
-    for batch, blocks in zip(whole, zip(*ranks, strict=True), strict=True):
+    for batch, blocks in zip(single, zip(*ranks, strict=True), strict=True):
         joined = {name: torch.cat([block.columns[name] for block in blocks]) for name in batch.columns}
         position, index = (torch.cat([getattr(b, name) for b in blocks]) for name in ("position", "index"))
         assert equal(batch, Batch(joined, position, index, {}, []))
@@ -63,10 +63,10 @@ def test_blocks_in_rank_order_are_the_batch_of_one_process(source, world):
 
 @pytest.mark.parametrize("start", [1, 3, 5, 6, 9])
 def test_a_run_resumed_at_any_step_reads_the_same_batches(source, start):
-    whole = list(loader(source, batch_size=4, seed=0, stop_step=10))
+    single = list(loader(source, batch_size=4, seed=0, stop_step=10))
     tail = list(loader(source, batch_size=4, seed=0, start_step=start, stop_step=10))
     assert len(tail) == 10 - start
-    assert all(equal(one, two) for one, two in zip(whole[start:], tail, strict=True))
+    assert all(equal(one, two) for one, two in zip(single[start:], tail, strict=True))
 
 
 def test_another_batch_size_sees_the_same_positions(source):
@@ -119,15 +119,15 @@ def test_the_substitute_is_the_same_on_any_number_of_processes(tmp_path):
     write_digits(tmp_path, [24])
     replace_field(tmp_path / "000000.tar", "0005.png", b"")
     source = open_shards("*.tar", tmp_path, COLUMNS)
-    whole = [b for batch in loader(source, batch_size=8, seed=0, stop_step=3) for b in batch.bad]
+    single = [b for batch in loader(source, batch_size=8, seed=0, stop_step=3) for b in batch.bad]
     parts = [
         b
         for r in (0, 1)
         for batch in loader(source, batch_size=8, seed=0, stop_step=3, rank=r, world=2)
         for b in batch.bad
     ]
-    assert whole == parts
-    assert len(whole) == 1
+    assert single == parts
+    assert len(single) == 1
 
 
 @pytest.mark.parametrize("workers", [0, 1])

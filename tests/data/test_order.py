@@ -23,7 +23,7 @@ def test_epochs_and_seeds_differ():
         assert (one == two).sum() < 15  # one place in a thousand agrees by chance
 
 
-def test_the_order_is_the_same_everywhere_and_for_ever():
+def test_the_order_of_a_seed_never_changes():
     # Written down once: a change would make every run in progress resume on other samples.
     assert Order(10, seed=0)(np.arange(10)).tolist() == [0, 2, 5, 7, 4, 3, 1, 9, 8, 6]
     assert Order(50_000, seed=7)(np.array([0, 49_999, 50_000, 10**12])).tolist() == [14810, 20218, 47407, 42910]

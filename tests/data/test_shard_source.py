@@ -145,7 +145,7 @@ def test_a_field_without_a_decoder_is_a_fault_of_the_recipe(sensors):
         open_shards("x.tar", sensors, columns(x="pkl"))
 
 
-def test_columns_that_never_meet_are_an_error(tmp_path):
+def test_columns_without_a_common_sample_are_an_error(tmp_path):
     write_tar(tmp_path / "x.tar", [("0.a.cls", b"1"), ("1.b.cls", b"1")])
     with pytest.raises(DataError, match=r"none of 2 samples"):
         open_shards("x.tar", tmp_path, columns(a="a.cls", b="b.cls"))

@@ -59,8 +59,8 @@ def test_two_processes_equal_one(dims, cuts, options):
     first, second = processes(one_part, dims, cuts, options)
     assert_close(torch.cat([first[0], second[0]]), y, atol=1e-9, rtol=0)
     assert_close(torch.cat([first[1], second[1]]), grad, atol=1e-9, rtol=0)
-    for name, whole in parameters.items():
-        assert_close(first[2][name] + second[2][name], whole, atol=1e-9, rtol=1e-12)
+    for name, expected in parameters.items():
+        assert_close(first[2][name] + second[2][name], expected, atol=1e-9, rtol=1e-12)
     for part in (first, second):
         assert_close(part[3], buffers, atol=1e-9, rtol=1e-12)
 
@@ -75,9 +75,9 @@ def averaged_by_ddp(cut):
 
 def test_ddp_with_the_batch_norm_gives_the_gradient_of_one_process():
     x, w = batch(2)
-    whole = train(make(2), [x], [w])[2]
+    expected = train(make(2), [x], [w])[2]
     for grads in processes(averaged_by_ddp, 5):
-        for name, grad in whole.items():
+        for name, grad in expected.items():
             assert_close(2 * grads[name], grad, atol=1e-9, rtol=1e-12)
 
 

@@ -31,23 +31,7 @@ LATENT = {"latent": 6, "units": 16}
 
 # name: (terms as (weight, class, options), views, present)
 CASES = {
-    **{
-        f"dim {name}": ([(1.0, DIM, {"estimator": name, **SMALL})], "a", {})
-        for name in (
-            "jsd",
-            "infonce",
-            "dv",
-            "nwj",
-            "gan",
-            "kl",
-            "reverse_kl",
-            "hellinger",
-            "chi2",
-            "wasserstein",
-            "smile",
-            "mine",
-        )
-    },
+    **{f"dim {name}": ([(1.0, DIM, {"estimator": name, **SMALL})], "a", {}) for name in (*ESTIMATORS, "mine")},
     "dim of two views": ([(1.0, DIM, SMALL)], "ab", {}),
     "dim with shared heads": ([(1.0, DIM, {"share_heads": True, **SMALL})], "ab", SOME),
     "dim mask value": ([(1.0, DIM, {"estimator": "infonce", "mask_value": -10.0, **SMALL})], "a", {}),
@@ -60,7 +44,7 @@ CASES = {
     "dim absent jsd": ([(1.0, DIM, {"prior_weight": 0.3, "global_weight": 0.2, **SMALL})], "ab", SOME),
     "dim absent infonce": ([(1.0, DIM, {"estimator": "infonce", "global_weight": 0.2, **SMALL})], "ab", THERE),
     "dim absent dv": ([(1.0, DIM, {"estimator": "dv", **SMALL})], "ab", THERE),
-    "dim nobody": ([(1.0, DIM, {"estimator": "infonce", "prior_weight": 0.3, **SMALL})], "ab", NOWHERE),
+    "dim without samples": ([(1.0, DIM, {"estimator": "infonce", "prior_weight": 0.3, **SMALL})], "ab", NOWHERE),
     "dim of one row": ([(1.0, DIM, {"global_weight": 0.2, "prior_weight": 0.3, **SMALL})], "ab", ONE),
     "amdim of one row": ([(1.0, AMDIM, {"embed": 10})], "ab", ONE),
     "cmc of one row": ([(1.0, CMC, {"embed": 8})], "abc", ONE),
@@ -75,18 +59,18 @@ CASES = {
         MORE,
     ),
     "amdim mixture here": ([(1.0, AMDIM, {"embed": 10, "mixture": Mixture(components=3)})], "ab", THERE),
-    "amdim mixture nobody": ([(1.0, AMDIM, {"embed": 10, "mixture": Mixture(components=3)})], "ab", NOWHERE),
+    "amdim mixture without samples": ([(1.0, AMDIM, {"embed": 10, "mixture": Mixture(components=3)})], "ab", NOWHERE),
     "amdim mixture of one row": ([(1.0, AMDIM, {"embed": 10, "mixture": Mixture(components=3)})], "ab", ONE),
     "amdim three views": ([(1.0, AMDIM, {"embed": 12})], "abc", {}),
     "amdim absent": ([(1.0, AMDIM, {"embed": 10})], "ab", MORE),
     "amdim absent here": ([(1.0, AMDIM, {"embed": 10, "share_heads": True})], "ab", THERE),
-    "amdim nobody": ([(1.0, AMDIM, {"embed": 10})], "ab", NOWHERE),
+    "amdim without samples": ([(1.0, AMDIM, {"embed": 10})], "ab", NOWHERE),
     "cmc": ([(1.0, CMC, {"embed": 8})], "ab", {}),
     "cmc full": ([(1.0, CMC, {"embed": 8, "head": "mlp"})], "abc", {}),
     "cmc core": ([(1.0, CMC, {"embed": 8, "pairs": "c"})], "abc", {}),
     "cmc absent": ([(1.0, CMC, {"embed": 8})], "abc", MORE),
     "cmc absent here": ([(1.0, CMC, {"embed": 8, "share_heads": True})], "ab", THERE),
-    "cmc nobody": ([(1.0, CMC, {"embed": 8})], "abc", NOWHERE),
+    "cmc without samples": ([(1.0, CMC, {"embed": 8})], "abc", NOWHERE),
     **{
         f"mib {estimator} {negatives} {kl}": (
             [(1.0, MIB, {"estimator": estimator, "negatives": negatives, "kl": kl, "beta_end": 0, **LATENT})],
@@ -114,18 +98,18 @@ CASES = {
     "mib three negatives": ([(1.0, MIB, {"negatives": 3, **LATENT})], "ab", SOME),
     "infomax": ([(1.0, InfoMax, {"negatives": 2, **LATENT})], "ab", {}),
     "infomax absent": ([(1.0, InfoMax, {"estimator": "mine", "critic": "separable", **LATENT})], "ab", THERE),
-    "infomax nobody": ([(1.0, InfoMax, {"negatives": "all", **LATENT})], "ab", NOWHERE),
+    "infomax without samples": ([(1.0, InfoMax, {"negatives": "all", **LATENT})], "ab", NOWHERE),
     "predict": ([(1.0, Predict, {"size": 4, **SMALL})], "abc", {}),
     "predict core": ([(1.0, Predict, {"distance": "l1", "pairs": "b", **SMALL})], "abc", SOME),
     "predict absent": ([(1.0, Predict, SMALL)], "ab", MORE),
     "predict here": ([(1.0, Predict, SMALL)], "ab", THERE),
     "predict of one row": ([(1.0, Predict, SMALL)], "ab", ONE),
-    "predict nobody": ([(1.0, Predict, SMALL)], "ab", NOWHERE),
+    "predict without samples": ([(1.0, Predict, SMALL)], "ab", NOWHERE),
     "mib ramp": ([(1.0, MIB, {"beta_begin": 0, "beta_end": 10, **LATENT})], "ab", {}),
     "mib infomax": ([(1.0, MIB, {"beta": 0.0, **LATENT})], "abc", SOME),
     "mib headless": ([(1.0, MIB, {"head": False, **LATENT})], "ab", {}),
-    "mib nobody": ([(1.0, MIB, LATENT)], "ab", NOWHERE),
-    "mib nobody mine": ([(1.0, MIB, {"estimator": "mine", **LATENT})], "ab", NOWHERE),
+    "mib without samples": ([(1.0, MIB, LATENT)], "ab", NOWHERE),
+    "mib without samples mine": ([(1.0, MIB, {"estimator": "mine", **LATENT})], "ab", NOWHERE),
     "weighted sum": (
         [
             (0.3, DIM, {"prior_weight": 0.2, "estimator": "infonce", **SMALL}),
@@ -141,7 +125,7 @@ CASES = {
 
 
 def built(cls, views, options):
-    """An objective on small encoders; one that reads views is told their size as that of map 0."""
+    """An objective on small encoders. One that reads views takes their size from map 0."""
     widths = WIDTHS._replace(maps=((3, 9, 9), *WIDTHS.maps)) if cls.reads_views else WIDTHS
     return cls(dict.fromkeys(views, widths), **options)
 
@@ -151,14 +135,14 @@ def run(terms, views, present):
     torch.manual_seed(7)
     made = [Term(cls.__name__.lower(), weight, built(cls, views, options)) for weight, cls, options in terms]
     model = MultiView({view: SmallEncoder() for view in views}, made).double()
-    whole = {view: torch.randn(N, 3, 9, 9, dtype=torch.float64) for view in views}
+    full = {view: torch.randn(N, 3, 9, 9, dtype=torch.float64) for view in views}
     n = N // collectives.world()
     rows = collectives.own_rows(n)
     known = context(n, step=5, present={view: mask[rows] for view, mask in present.items()}, start=rows.start)
     wrapped = convert_batchnorm(model)
     if collectives.world() > 1:
         wrapped = DistributedDataParallel(wrapped)
-    loss, metrics = wrapped({view: x[rows] for view, x in whole.items()}, known)
+    loss, metrics = wrapped({view: x[rows] for view, x in full.items()}, known)
     loss.backward()
     gradients = {name: p.grad for name, p in model.named_parameters()}
     return collectives.world(), loss.detach(), metrics, gradients
@@ -187,7 +171,7 @@ def test_two_processes_give_the_value_and_gradient_of_one(two, name):
             assert gradient is not None, f"no gradient reaches {parameter}"
             assert gradient.isfinite().all(), parameter
             assert_close(two_gradients[parameter], gradient, rtol=1e-9, atol=1e-9)
-    if all(mask.sum() > 1 for mask in CASES[name][2].values()):  # a row alone in the world has nothing to be told from
+    if all(mask.sum() > 1 for mask in CASES[name][2].values()):  # one row in all has no negative
         assert all(gradients[f"encoders.{view}.first.0.weight"].abs().sum() > 0 for view in CASES[name][1])
 
 
@@ -198,13 +182,13 @@ def test_a_view_without_samples_gets_gradient_zero(two, name):
 
 
 def uneven(name, dtype):
-    """An estimator on scores whose positives, negatives and ignored pairs are dealt out at random."""
+    """An estimator on scores whose positives, negatives and ignored pairs are random."""
     torch.manual_seed(2)
     scores = torch.randn(N, N, 5, dtype=torch.float64).to(dtype)
     mask = torch.tensor([POSITIVE, NEGATIVE, IGNORE], dtype=torch.int8)[torch.randint(3, (N, N, 5))]
     mask[:, :4] = mask[:, :4].masked_fill(torch.rand(N, 4, 5) < 0.6, IGNORE)
     mask[2] = mask[2].clamp(min=IGNORE)  # an anchor without negatives anywhere
-    mask[5, :4] = IGNORE  # an anchor that one process knows nothing of
+    mask[5, :4] = IGNORE  # an anchor that one process ignores
     own = collectives.own_rows(N // collectives.world())
     mine = scores[:, own].requires_grad_()
     value = ESTIMATORS[name](mine, mask[:, own])
@@ -231,7 +215,7 @@ def test_an_estimator_on_unequal_counts_uses_all_pairs(two_uneven, name):
 
 
 def primitives():
-    """What each collective gives this process, and the gradient of a weighted sum of it."""
+    """The result of each collective on this process, and the gradient of a weighted sum of it."""
     rank = collectives.rank()
     x = torch.tensor([1.0, 2.0], dtype=torch.float64) + 2 * rank
     x.requires_grad_()
@@ -287,7 +271,7 @@ def test_safe_logsumexp_equals_torchs_with_zero_for_nan_gradients():
 
 
 def waited():
-    """The groups that waits for the main process run on, twice over, and for how long they would wait."""
+    """The groups of two waits for the main process, and their time limit."""
     groups = []
     own = torch.distributed.broadcast_object_list
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""How exactly a device computes: torch's settings inside a command are the recipe's, and afterwards what they were."""
+"""Arithmetic of a device: inside a command torch has the settings of the recipe, and afterwards its earlier ones."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import nn
 
-from mvssl import recipe
+from mvssl import recipe, train
 from mvssl.distributed.devices import arithmetic, memory_format_for
 from mvssl.encoders import Encoder
 from mvssl.errors import RecipeError
@@ -18,8 +18,7 @@ from mvssl.evaluation import evaluate
 from mvssl.model import MultiView
 from mvssl.recipe import parse_recipe
 from mvssl.runs.load import load_run
-from mvssl.training.loop import train
-from mvssl.training.preparation import arithmetic_of
+from mvssl.training.accelerator import arithmetic_of
 from mvssl.views import ViewSet
 
 PARTS = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
@@ -97,8 +96,8 @@ def test_each_command_of_a_process_uses_the_precision_of_its_recipe(tmp_path, se
         for of in seen.values():
             of.clear()
         run = load_run(tmp_path / "tf32")
-        said = run.recipe.evaluate.model_copy(update={"precision": precision})
-        run = replace(run, recipe=run.recipe.model_copy(update={"evaluate": said}))
+        table = run.recipe.evaluate.model_copy(update={"precision": precision})
+        run = replace(run, recipe=run.recipe.model_copy(update={"evaluate": table}))
         evaluate(run, probes=["knn"], show=False)
         assert set(map(str, seen["encode"])) == {str((inside, False, precision == "bf16"))}
         assert set(map(str, seen["views"])) == {str((IEEE, False, False))}

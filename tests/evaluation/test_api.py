@@ -10,7 +10,8 @@ from digit_runs import make_run
 
 from mvssl.checkpoints import store
 from mvssl.errors import DataError, OutputError, RecipeError
-from mvssl.evaluation import api, evaluate
+from mvssl.evaluation import evaluate
+from mvssl.evaluation.measurement import Measurement
 from mvssl.evaluation.probes import PROBES
 from mvssl.exporting.model_card import Card
 from mvssl.recipe import Column
@@ -84,7 +85,7 @@ def test_an_output_file_that_cannot_be_written_is_an_error(loaded, tmp_path):
     [({"json_file": "FOLDER"}, OutputError, "it is a folder"), ({"views": ["twise"]}, RecipeError, "no view 'twise'")],
 )
 def test_errors_are_raised_before_features_are_computed(loaded, tmp_path, monkeypatch, given, error, message):
-    monkeypatch.setattr(api, "collect_splits", lambda *_: pytest.fail("features were computed"))
+    monkeypatch.setattr(Measurement, "collect_splits", lambda *_: pytest.fail("features were computed"))
     with pytest.raises(error, match=message):
         evaluate(loaded, **{key: tmp_path if value == "FOLDER" else value for key, value in given.items()})
 

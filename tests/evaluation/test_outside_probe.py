@@ -6,12 +6,12 @@ import sys
 import pytest
 import small_runs
 
+from mvssl import train
 from mvssl.cli.main import main
 from mvssl.errors import RecipeError
 from mvssl.evaluation import evaluate
 from mvssl.reporting import report
 from mvssl.runs.load import load_run
-from mvssl.training.loop import train
 
 SOURCE = '''
 from typing import Literal

@@ -16,7 +16,7 @@ from mvssl.data import open_shards
 from mvssl.encoders import Widths
 from mvssl.errors import RecipeError
 from mvssl.evaluation import compare, evaluate, fewlabel, linear
-from mvssl.evaluation.probes.classifiers import LINEARS, build
+from mvssl.evaluation.probes.classifiers import LINEARS, build_head
 from mvssl.evaluation.probes.few_label import draw_shots, rows_of_classes
 from mvssl.evaluation.protocols import PROTOCOLS, plan_protocol
 from mvssl.evaluation.results.metrics import NotPossible, score_classifier
@@ -159,7 +159,7 @@ def test_layers_stand_in_one_table_by_the_papers_names(loaded, capsys):
 
 
 def test_cmcs_classifier_chooses_its_rate_on_held_out_samples():
-    model = build(LINEARS["cmc"], 4096, 4)
+    model = build_head(LINEARS["cmc"], 4096, 4)
     assert model[1].weight.std().item() == pytest.approx(0.01, rel=0.05)
     assert not model[1].bias.any()
     # small numbers, as pooled maps are, need a large rate
@@ -170,7 +170,7 @@ def test_cmcs_classifier_chooses_its_rate_on_held_out_samples():
 
 
 def test_amdims_line_has_neither_dropout_nor_hidden_units():
-    assert [type(layer).__name__ for layer in build(LINEARS["amdim"], 8, 3)] == ["Identity", "Linear"]
+    assert [type(layer).__name__ for layer in build_head(LINEARS["amdim"], 8, 3)] == ["Identity", "Linear"]
 
 
 def test_mibs_few_labels_equal_scikit_learn_stopped_early():

@@ -7,17 +7,17 @@ import pytest
 import small_runs
 import webdataset
 
+from mvssl import train
 from mvssl.data import open_shards
 from mvssl.errors import DataError, StorageError
 from mvssl.evaluation import api, evaluate
 from mvssl.evaluation.probes import PROBES
 from mvssl.evaluation.results.metrics import Metric, Result
 from mvssl.monitoring import held_out
+from mvssl.pipeline.afterwards import check_inputs
 from mvssl.recipe import Recipe
 from mvssl.reporting import report
 from mvssl.runs.load import LoadedRun, load_run
-from mvssl.training.afterwards import check_inputs
-from mvssl.training.loop import train
 
 
 def shards(root, labels, split="train", field="y.npy"):
@@ -92,9 +92,9 @@ def test_labels_that_are_not_classes_only_stop_probes_with_labels(tmp_path, caps
 
 def test_labels_that_are_not_classes_are_refused_before_training(tmp_path):
     shards(tmp_path, np.linspace(0, 1, 24, dtype=np.float32))
-    check_inputs(recipe(tmp_path, tmp_path / "run", train__then=["report"]), tmp_path / "run")
+    check_inputs(recipe(tmp_path, tmp_path / "run", train__then=["report"]))
     with pytest.raises(DataError, match="is no class"):
-        check_inputs(recipe(tmp_path, tmp_path / "run", train__then=["evaluate"]), tmp_path / "run")
+        check_inputs(recipe(tmp_path, tmp_path / "run", train__then=["evaluate"]))
 
 
 def test_a_probe_out_of_memory_does_not_stop_the_others(tmp_path, monkeypatch, capsys):

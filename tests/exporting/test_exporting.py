@@ -14,14 +14,13 @@ from full_disk import files_of_at_most
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from mvssl import recipe
+from mvssl import recipe, train
 from mvssl.encoders import Encoder
 from mvssl.errors import DataError, OutputError, StorageError
 from mvssl.exporting.exporting import export, export_encoder, per_channel
 from mvssl.exporting.model_card import Card
 from mvssl.recipe import parse_recipe
 from mvssl.recipe.yaml_text import parse_yaml
-from mvssl.training.loop import train
 from mvssl.views import View
 
 CHANNELS = (1, 3, 13)

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
+from mvssl import train
 from mvssl.errors import OutputError, RecipeError
 from mvssl.figures.segments import TINT, count_used, draw_segments, tint_places
 from mvssl.runs.load import load_run
-from mvssl.training.loop import train
 
 
 def run(folder, **objective):

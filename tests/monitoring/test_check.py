@@ -1,27 +1,25 @@
-"""Checks: what they leave as it was, what they agree on, and what is kept of them."""
+"""Checks: training stays the same, all processes agree, and results and the best checkpoint are kept."""
 
 import io
 import json
-import os
 import signal
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
+import forked_commands
 import pytest
 import small_runs
 import torch
-import yaml
 
+from mvssl import train
 from mvssl.cli.main import main
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation import Subject
 from mvssl.monitoring import held_out
 from mvssl.monitoring.held_out import open_held_out
 from mvssl.runs.load import load_run
-from mvssl.training.loop import train
-from mvssl.training.preparation import make_accelerator, prepare_trainer
+from mvssl.training.accelerator import make_accelerator
+from mvssl.training.preparation import prepare_trainer
 
 # batch norm, and drop-path, which draws from torch's generator: both would show a check's trace
 DROPPING = {"name": "resnet18", "options": {"channels": [8, 8, 8, 8], "drop_path_rate": 0.5}}
@@ -40,24 +38,16 @@ def tables(root: Path, out: Path, **changes) -> dict:
     return small_runs.tables(root, out, **{**given, **changes})
 
 
-def run_on(processes, world: int, given: dict) -> None:
-    if world == 1:
-        train(small_runs.parse_recipe(given))
-    else:
-        assert processes(small_runs.train_as_rank, given, world=world) == [(world, "")] * world
-
-
 @pytest.mark.parametrize("world", [1, 2])
 def test_a_run_with_checks_trains_the_weights_of_one_without_bit_for_bit(root, tmp_path, processes, world):
     for every in (0, 1):
-        run_on(processes, world, tables(root, tmp_path / str(every), train__check_every=every))
+        small_runs.train_on(processes, world, tables(root, tmp_path / str(every), train__check_every=every))
     for steps in (3, 6):  # and one that was interrupted
-        run_on(processes, world, tables(root, tmp_path / "halves", train__steps=steps))
+        small_runs.train_on(processes, world, tables(root, tmp_path / "halves", train__steps=steps))
     for name in ("model", "optimizer"):
         without = small_runs.weights(tmp_path / "0", 6, name)
         for other in ("1", "halves"):
-            found = small_runs.weights(tmp_path / other, 6, name)
-            assert all(torch.equal(without[key], found[key]) for key in without | found)
+            assert small_runs.same_bits(without, small_runs.weights(tmp_path / other, 6, name))
     assert not small_runs.checks(tmp_path / "0")
     assert list(small_runs.checks(tmp_path / "1")) == [0, 1, 2, 3, 4, 5, 6]
     assert small_runs.checks(tmp_path / "halves")[6] == small_runs.checks(tmp_path / "1")[6]
@@ -69,7 +59,7 @@ def test_a_run_with_checks_trains_the_weights_of_one_without_bit_for_bit(root, t
 def test_two_processes_find_what_one_finds(root, tmp_path, processes):
     plain = {"name": "resnet18", "options": {"channels": [8, 8, 8, 8]}}
     for world in (1, 2):
-        run_on(processes, world, tables(root, tmp_path / str(world), encoder=plain, train__steps=4))
+        small_runs.train_on(processes, world, tables(root, tmp_path / str(world), encoder=plain, train__steps=4))
     one, two = (small_runs.checks(tmp_path / str(world)) for world in (1, 2))
     assert one.keys() == two.keys()
     for step, values in one.items():
@@ -77,24 +67,22 @@ def test_two_processes_find_what_one_finds(root, tmp_path, processes):
 
 
 def test_a_check_depends_on_weights_only_and_keeps_modes_and_buffers(root, tmp_path):
-    trainer = prepare_trainer(
-        recipe := small_runs.parse_recipe(tables(root, tmp_path / "run")), make_accelerator(recipe)
-    )
-    run = trainer.monitored()
-    held = open_held_out(run)
-    trainer.model.encoders["image"].model.layer1.eval()  # someone wanted this part at rest
+    recipe = small_runs.parse_recipe(tables(root, tmp_path / "run"))
+    trainer = prepare_trainer(recipe, make_accelerator(recipe))
+    held = open_held_out(trainer)
+    trainer.model.encoders["image"].model.layer1.eval()  # a part that its user keeps in eval mode
     modes = [module.training for module in trainer.model.modules()]
     buffers = {name: buffer.clone() for name, buffer in trainer.model.named_buffers()}
-    first, seen = held_out.measure(run, held)
+    first, features = held_out.measure(trainer, held)
     torch.rand(7)
-    again, _ = held_out.measure(run, held)
+    again, _ = held_out.measure(trainer, held)
     assert first == again
     assert [module.training for module in trainer.model.modules()] == modes
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in trainer.model.named_buffers())
-    assert len(seen.index) == held.samples == 24
+    assert len(features.index) == held.samples == 24
     for parameter in trainer.model.parameters():
         parameter.data += 0.01
-    assert held_out.measure(run, held)[0]["loss"] != first["loss"]
+    assert held_out.measure(trainer, held)[0]["loss"] != first["loss"]
 
 
 def test_buffers_are_restored_even_if_eval_mode_changes_them():
@@ -128,35 +116,24 @@ def straight(root, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("time", "number", "said"),
+    ("time", "number", "message"),
     [
         (2, signal.SIGTERM, "before the first step"),
         (13, signal.SIGTERM, "stopped at step 2 of 6, saved"),
         (13, signal.SIGKILL, ""),
     ],
 )
-def test_a_signal_during_a_check_stops_the_run_and_the_check_is_repeated(root, tmp_path, straight, time, number, said):
+def test_a_signal_in_a_check_stops_the_run_and_the_check_is_repeated(root, tmp_path, straight, time, number, message):
     given = watched(root, tmp_path, "run", time, int(number))
-    left = in_a_process(given, tmp_path)
-    assert left.returncode == (143 if number == signal.SIGTERM else -9), left.stderr
-    assert said in left.stderr
-    if said:
+    left = forked_commands.train(given, tmp_path)
+    assert left.wait() == {0: 143 if number == signal.SIGTERM else -9}, left.stderr()
+    assert message in left.stderr()
+    if message:
         assert json.loads((tmp_path / "run" / "exit.json").read_text())["code"] == 143
     train(small_runs.parse_recipe(given))
     assert small_runs.checks(tmp_path / "run") == small_runs.checks(straight)
-    stopped, whole = small_runs.weights(tmp_path / "run", 6), small_runs.weights(straight, 6)
-    assert all(torch.equal(stopped[name], whole[name]) for name in whole)
+    assert small_runs.same_bits(small_runs.weights(tmp_path / "run", 6), small_runs.weights(straight, 6))
     assert load_run(tmp_path / "run", ["fault_views"], "best").step == load_run(straight, ["fault_views"], "best").step
-
-
-def in_a_process(given: dict, folder: Path) -> subprocess.CompletedProcess[str]:
-    file = folder / "recipe.yaml"
-    file.write_text(yaml.safe_dump(given))
-    paths = os.pathsep.join([str(Path(__file__).parents[1] / "support"), *sys.path])
-    return subprocess.run(
-        [sys.executable, "-m", "mvssl", "train", str(file)],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, timeout=120,
-    )  # fmt: skip
 
 
 def test_the_best_checkpoint_is_kept_and_can_be_loaded(root, tmp_path):
@@ -221,7 +198,7 @@ def test_samples_without_a_label_count_in_the_loss_only(tmp_path):
 
 
 def test_labels_inside_json_may_be_few_on_both_sides(tmp_path):
-    """One sample in five has one: as bad samples they would use up what stands in for them, and end the run."""
+    """One sample in five has a label. If the others counted as bad samples, too many bad samples would end the run."""
     for folder in ("train", "val"):
         (tmp_path / folder).mkdir()
         for shard in small_runs.write_shards(tmp_path / "plain").glob("*.tar"):
@@ -267,5 +244,5 @@ def test_samples_that_lack_a_sensor_are_left_out_of_its_features(tmp_path, proce
         views={"image": {"from": "image"}, "depth": {"from": "depth"}},
         encoder={name: {"name": "mlp", "options": {"widths": [16]}} for name in ("image", "depth")},
     )  # fmt: skip
-    run_on(processes, world, given)
+    small_runs.train_on(processes, world, given)
     assert all(line["val/rank/depth"] > 1 for line in small_runs.checks(tmp_path / "run").values())

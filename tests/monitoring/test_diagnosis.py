@@ -1,53 +1,56 @@
-"""The diagnosis: what made-up numbers are called, and what runs that were broken on purpose are called."""
+"""The diagnosis of made-up numbers, and of runs that were broken on purpose."""
 
 import math
 
 import pytest
 from small_runs import CONTRAST, sensors
 
-from mvssl.monitoring.diagnosis import ORDER, TOP, Bound, Evidence, diagnose, find_bounds
+from mvssl import train
+from mvssl.monitoring.diagnosis import ORDER, TOP, Bound, Evidence, FeatureStatistics, diagnose, find_bounds
 from mvssl.recipe import parse_recipe
-from mvssl.training.loop import train
 
-WELL = {"rank": {"a": 60.0}, "spread": {"a": 0.7}, "idle": {"a": 0.1}, "width": {"a": 128}, "samples": 1024}
+WELL = FeatureStatistics(rank=60.0, spread=0.7, idle=0.1, width=128, samples=1024)
 SOUND = {"loss": 2.0, "bound/a-b": 2.0, "ceiling/a-b": 4.85}
 
 
-def seen(held=SOUND, **changes) -> Evidence:
-    return Evidence(**{"step": 100, "early": 10, "held": held, **WELL, **changes})
+def evidence(held=SOUND, **changes) -> Evidence:
+    """Evidence of one view `a`; `changes` are of its features or of the evidence."""
+    shape = {name: changes.pop(name) for name in WELL._fields if name in changes}
+    given = {"step": 100, "early": 10, "held": held, "features": {"a": WELL._replace(**shape)}}
+    return Evidence(**{**given, **changes})
 
 
 def test_a_run_with_good_numbers_is_healthy_and_reports_them():
-    found = diagnose(seen(first={"bound/a-b": 0.01}, trained={"bound/a-b": 2.2}))
+    found = diagnose(evidence(first={"bound/a-b": 0.01}, trained={"bound/a-b": 2.2}))
     assert (found.name, found.findings) == ("healthy", [])
     assert found.summary == "a-b 2.00 of 4.85 nats; a fills 60.0 of 128 directions"
 
 
 def test_one_sample_gives_no_finding_on_bounds_and_no_advice():
     blind = {"loss": 0.0, "bound/a-b": 0.0, "ceiling/a-b": 0.0}
-    found = diagnose(seen(blind, batch=1, samples=1, first=blind, trained={"bound/a-b": 3.0}))
+    found = diagnose(evidence(blind, batch=1, samples=1, first=blind, trained={"bound/a-b": 3.0}))
     assert (found.name, found.findings) == ("too few held-out samples to say", [])
-    assert diagnose(seen(blind, batch=2, first=blind)).findings
+    assert diagnose(evidence(blind, batch=2, first=blind)).findings
 
 
 @pytest.mark.parametrize(
     ("word", "changes", "number"),
     [
         ("diverged", {"held": {"loss": math.nan}}, "loss"),
-        ("collapsed", {"spread": {"a": 0.001}}, "0.0010"),
+        ("collapsed", {"spread": 0.001}, "0.0010"),
         ("critic uninformative", {"held": {**SOUND, "bound/a-b": 0.01}}, "0.01 of 4.85"),
         ("critic uninformative", {"held": {"bound/a-b": 0.2, "jsd/a-b": 0.004}}, "0.004 of at most 1.386"),
         ("critic uninformative", {"held": {"bound/a-b": 0.2, "gan/a-b": 0.004 - TOP}}, "0.004 of at most 1.386"),
         ("memorised", {"held": {**SOUND, "bound/a-b": -0.3}, "trained": {"bound/a-b": 3.1}}, "3.10"),
-        ("partly collapsed", {"rank": {"a": 3.5}}, "3.5 of 128"),
-        ("partly collapsed", {"idle": {"a": 0.98}}, "98%"),
+        ("partly collapsed", {"rank": 3.5}, "3.5 of 128"),
+        ("partly collapsed", {"idle": 0.98}, "98%"),
         ("learned nothing", {"first": {"bound/a-b": 1.99}}, "+0.010"),
         ("bound at its ceiling", {"held": {**SOUND, "bound/a-b": 4.8}}, "4.80 of 4.85"),
         ("bound not to be believed", {"held": {"bound/a-b": 9.0, "jsd/a-b": 1.3}}, "6.93"),
     ],
 )
 def test_each_fault_has_a_name_its_number_and_advice(word, changes, number):
-    found = diagnose(seen(**changes))
+    found = diagnose(evidence(**changes))
     assert found.name == word
     assert number in found.findings[0].sentence
     assert len(found.findings[0].advice) > 20
@@ -55,42 +58,42 @@ def test_each_fault_has_a_name_its_number_and_advice(word, changes, number):
 
 def test_a_good_critic_is_healthy_despite_a_low_bound_in_nats():
     well = {"loss": -1.0, "bound/a-b": -3e5, "jsd/a-b": 1.0}
-    assert diagnose(seen(held=well, trained=well)).name == "healthy"
+    assert diagnose(evidence(held=well, trained=well)).name == "healthy"
 
 
 def test_an_interval_without_a_step_is_not_healthy():
-    found = diagnose(seen(trained={"loss": None, "skipped": 20}))
+    found = diagnose(evidence(trained={"loss": None, "skipped": 20}))
     assert found.name == "diverged"
     assert "no step" in found.findings[0].sentence
 
 
 def test_every_diagnosis_is_ranked_once():
     assert len(set(ORDER)) == len(ORDER)
-    both = diagnose(seen(held={**SOUND, "bound/a-b": 0.0}, spread={"a": 0.001}))
+    both = diagnose(evidence(held={**SOUND, "bound/a-b": 0.0}, spread=0.001))
     assert [finding.what for finding in both.findings] == ["collapsed", "critic uninformative"]
 
 
 def test_during_warm_up_only_collapse_is_reported():
-    early = {"step": 5, "held": {**SOUND, "bound/a-b": 0.0}, "rank": {"a": 3.5}}
-    assert diagnose(seen(**early)).name == "too early to say"
-    assert diagnose(seen(**early, spread={"a": 0.0})).name == "collapsed"
+    early = {"step": 5, "held": {**SOUND, "bound/a-b": 0.0}, "rank": 3.5}
+    assert diagnose(evidence(**early)).name == "too early to say"
+    assert diagnose(evidence(**early, spread=0.0)).name == "collapsed"
 
 
 @pytest.mark.parametrize(("samples", "word"), [(9, "too few held-out samples to say"), (50, "healthy")])
 def test_few_samples_without_a_finding_are_not_healthy(samples, word):
-    assert diagnose(seen(samples=samples)).name == word
+    assert diagnose(evidence(samples=samples)).name == word
 
 
 def test_a_fault_of_one_view_or_bound_is_reported_as_partly():
-    two = {"rank": {"a": 60.0, "b": 1.0}, "spread": {"a": 0.7, "b": 0.001}, "width": {"a": 128, "b": 128}}
-    assert diagnose(seen(**two)).name == "partly collapsed"
+    collapsed = WELL._replace(rank=1.0, spread=0.001)
+    assert diagnose(evidence(features={"a": WELL, "b": collapsed})).name == "partly collapsed"
     three = {**SOUND, "bound/a-c": 0.01, "ceiling/a-c": 4.85}
-    assert diagnose(seen(held=three)).name == "partly uninformative"
+    assert diagnose(evidence(held=three)).name == "partly uninformative"
 
 
 def test_small_encoders_are_not_asked_for_ten_directions():
-    assert diagnose(seen(rank={"a": 4.0}, width={"a": 8})).name == "healthy"
-    assert diagnose(seen(rank={"a": 4.0}, width={"a": 512}, samples=12)).findings == []
+    assert diagnose(evidence(rank=4.0, width=8)).name == "healthy"
+    assert diagnose(evidence(rank=4.0, width=512, samples=12)).findings == []
 
 
 def test_bounds_are_found_with_their_ceilings_under_any_label():

@@ -50,29 +50,30 @@ def test_densities_are_those_of_torch():
 
 def test_blocks_of_rows_give_the_result_of_one_block(monkeypatch):
     given = gaussian(100, 3, 0.5)
-    whole = information_plane.of_input(*given)
+    expected = information_plane.of_input(*given)
     monkeypatch.setattr(information_plane, "CELLS", 700)
-    assert information_plane.of_input(*given) == pytest.approx(whole)
+    assert information_plane.of_input(*given) == pytest.approx(expected)
 
 
 def test_a_code_equal_to_the_label_has_its_entropy_and_noise_has_none():
     labels, fit_labels = torch.arange(400) % 4, torch.arange(2000) % 4
     codes = torch.eye(4) * 20
-    told = information_plane.of_label(codes[labels], labels, codes[fit_labels], fit_labels)
-    assert told == pytest.approx(math.log(4), abs=0.02)
+    measured = information_plane.of_label(codes[labels], labels, codes[fit_labels], fit_labels)
+    assert measured == pytest.approx(math.log(4), abs=0.02)
     assert information_plane.of_label(torch.randn(400, 4), labels, torch.randn(2000, 4), fit_labels) < 0.02
 
 
 def test_half_of_the_bits_of_a_label_have_half_of_its_entropy():
     labels, fit_labels = torch.arange(400) % 4, torch.arange(2000) % 4
-    told = information_plane.of_label((labels % 2)[:, None] * 9.0, labels, (fit_labels % 2)[:, None] * 9.0, fit_labels)
-    assert told == pytest.approx(math.log(2), abs=0.02)
+    codes, fit_codes = ((of % 2)[:, None] * 9.0 for of in (labels, fit_labels))
+    measured = information_plane.of_label(codes, labels, fit_codes, fit_labels)
+    assert measured == pytest.approx(math.log(2), abs=0.02)
 
 
 def test_a_label_unknown_to_the_probe_has_a_finite_loss():
     labels = torch.tensor([0, 1, 7])
-    told = information_plane.of_label(torch.randn(3, 2), labels, torch.randn(20, 2), torch.arange(20) % 2)
-    assert math.isfinite(told)
+    measured = information_plane.of_label(torch.randn(3, 2), labels, torch.randn(20, 2), torch.arange(20) % 2)
+    assert math.isfinite(measured)
 
 
 def test_codes_that_are_not_finite_have_no_plane():
@@ -80,9 +81,9 @@ def test_codes_that_are_not_finite_have_no_plane():
         posterior=lambda _, found: Normal(found.vector, torch.ones_like(found.vector), validate_args=False)
     )
     labels, index = torch.arange(12) % 3, torch.arange(12)
-    whole, broken = (
+    clean, broken = (
         CleanFeatures({"a": x}, {}, labels, index) for x in (torch.randn(12, 4), torch.full((12, 4), torch.nan))
     )
-    assert set(feature_metrics._plane(term, "a", whole, whole, 0)) == {"xz", "xz_upper", "zy"}
-    assert feature_metrics._plane(term, "a", broken, whole, 0) == {}
-    assert set(feature_metrics._plane(term, "a", whole, broken, 0)) == {"xz", "xz_upper"}
+    assert set(feature_metrics._plane(term, "a", clean, clean, 0)) == {"xz", "xz_upper", "zy"}
+    assert feature_metrics._plane(term, "a", broken, clean, 0) == {}
+    assert set(feature_metrics._plane(term, "a", clean, broken, 0)) == {"xz", "xz_upper"}

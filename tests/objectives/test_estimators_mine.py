@@ -9,11 +9,11 @@ from small_features import WIDTHS, context, features
 from torch import nn
 from torch.testing import assert_close
 
+from mvssl import train
 from mvssl.distributed import collectives
 from mvssl.objectives import DIM, MIB, estimators
 from mvssl.objectives.estimators import IGNORE, NEGATIVE, POSITIVE, Estimator, mine
 from mvssl.training import guard
-from mvssl.training.loop import train
 
 N, L = 5, 3
 OWN = torch.full((N, N, 1), NEGATIVE, dtype=torch.int8)

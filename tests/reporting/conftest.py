@@ -10,9 +10,9 @@ import small_runs
 import webdataset
 from PIL import Image
 
+from mvssl import train
 from mvssl.evaluation import evaluate
 from mvssl.runs.load import load_run
-from mvssl.training.loop import train
 
 NETWORK = {"name": "dim_conv32", "options": {"img_size": 8, "channels": [8, 8, 8], "hidden": 16, "code": 8}}
 

@@ -10,13 +10,13 @@ import small_runs
 import torch
 import yaml
 
+from mvssl import train
 from mvssl.checkpoints import store
 from mvssl.cli.main import main
 from mvssl.errors import DataError, OutputError, RecipeError
-from mvssl.monitoring.diagnosis import Evidence, diagnose
+from mvssl.monitoring.diagnosis import Evidence, FeatureStatistics, diagnose
 from mvssl.reporting import report
 from mvssl.runs.load import load_run
-from mvssl.training.loop import train
 
 VOID = {"meta", "br", "hr", "img"}
 EVIL = "<script>alert('x')</script>"
@@ -175,7 +175,7 @@ def test_damage_is_left_out_and_reported_on_page_and_terminal(run, capsys):
 
 
 def test_a_file_over_the_limit_is_cut_and_reported(run, monkeypatch):
-    monkeypatch.setattr("mvssl.runs.metric_series.MAX_BYTES", 100)
+    monkeypatch.setattr("mvssl.runs.line_files.MAX_BYTES", 100)
     assert any(damage.startswith("metrics.jsonl: ") for damage in report(run, samples=0).left_out)
 
 
@@ -237,8 +237,9 @@ def test_neighbours_have_the_names_of_their_classes(run):
 
 
 def test_the_diagnosis_is_shown_with_its_numbers_and_advice(run):
-    shape = {"rank": {"image": 1.1}, "spread": {"image": 0.001}, "width": {"image": 8}, "samples": 40}
-    found = diagnose(Evidence(step=6, early=1, held={"bound/a-b": 1.95, "ceiling/a-b": 2.0}, **shape))
+    shape = FeatureStatistics(rank=1.1, spread=0.001, idle=0.0, width=8, samples=40)
+    held = {"bound/a-b": 1.95, "ceiling/a-b": 2.0}
+    found = diagnose(Evidence(step=6, early=1, held=held, features={"image": shape}))
     (run / "verdict.json").write_text(json.dumps(found.record()))
     page = read(run, samples=0)
     assert "banner ill" in page.all("class")
@@ -266,7 +267,7 @@ def test_held_out_values_and_the_plane_are_shown_where_they_exist(run, term):
     for title in (
         "Loss over step",
         "image_0-image_1 in nats",
-        "kNN, held out in share right",
+        "kNN, held out in accuracy",
         "Information plane",
         beta,
     ):
@@ -372,7 +373,7 @@ def test_a_diverged_encoder_is_reported_without_its_samples(run):
         next(loaded.model.parameters()).fill_(torch.nan)
     state = store.load_state(loaded.checkpoint)
     optimizer = torch.optim.AdamW(loaded.model.parameters())
-    store.save_checkpoint(run, 9, loaded.model, optimizer, {**state, "step": 9}, keep=3)
+    store.save_checkpoint(run, 9, loaded.model, optimizer, {**state.model_dump(), "step": 9}, keep=3)
     made = report(run)
     why = {absent.title: absent.why for absent in made.absent}
     assert "sample 00000000 of" in why["Nearest neighbours"]

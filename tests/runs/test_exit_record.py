@@ -13,22 +13,28 @@ from mvssl.runs import exit_record
 from mvssl.runs.exit_record import ExitRecord, read_exit, write_end, write_running
 
 
+def ended(folder) -> tuple[int | None, str]:
+    record = read_exit(folder)
+    return record.code, record.reason
+
+
 def test_a_record_is_running_during_a_command_and_then_has_its_code(tmp_path):
     write_running(tmp_path)
     found = read_exit(tmp_path)
     assert (found.code, found.process, found.alive) == (None, os.getpid(), True)
     write_end(tmp_path, DataError("no shards"))
-    assert read_exit(tmp_path)[:2] == (65, "no shards")
+    assert ended(tmp_path) == (65, "no shards")
 
 
 def test_a_missing_process_counts_as_killed_also_if_its_number_is_reused(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     started = psutil.Process(child.pid).create_time()
     child.wait()
-    gone = ExitRecord(None, "running", exit_record.socket.gethostname(), child.pid, started)
-    again = gone._replace(process=os.getpid(), started=started - 1000)
+    host = exit_record.socket.gethostname()
+    gone = ExitRecord(code=None, reason="running", host=host, process=child.pid, started=started)
+    again = gone.model_copy(update={"process": os.getpid(), "started": started - 1000})
     assert [gone.alive, again.alive] == [False, False]
-    assert gone._replace(host="elsewhere").alive is None
+    assert gone.model_copy(update={"host": "elsewhere"}).alive is None
 
 
 def test_a_process_that_lost_its_peers_keeps_their_reason(tmp_path):
@@ -49,7 +55,7 @@ def test_an_invalid_record_reads_as_none(tmp_path, text):
 
 def test_a_record_of_an_earlier_version_is_read(tmp_path):
     (tmp_path / "exit.json").write_text(json.dumps({"code": 143, "reason": "stopped"}))
-    assert read_exit(tmp_path)[:2] == (143, "stopped")
+    assert ended(tmp_path) == (143, "stopped")
 
 
 def test_on_a_full_disk_the_end_overwrites_the_running_record(tmp_path, monkeypatch):
@@ -60,4 +66,4 @@ def test_on_a_full_disk_the_end_overwrites_the_running_record(tmp_path, monkeypa
 
     monkeypatch.setattr(exit_record, "write_file", full)
     write_end(tmp_path, StorageError("the disk is full"))
-    assert read_exit(tmp_path)[:2] == (74, "the disk is full")
+    assert ended(tmp_path) == (74, "the disk is full")

@@ -1,4 +1,4 @@
-"""Lines of a run: whole, in order, and none lost while the disk is full."""
+"""Lines of a run: complete, in order, and none lost while the disk is full."""
 
 import errno
 import json

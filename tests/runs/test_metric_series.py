@@ -1,6 +1,7 @@
 """Series of metrics: finite values at steps; everything else is left out and reported."""
 
-from mvssl.runs.metric_series import build_series, read_json_lines
+from mvssl.runs.line_files import read_json_lines
+from mvssl.runs.metric_series import build_series
 
 
 def test_only_finite_numbers_at_integer_steps_are_read(tmp_path):

@@ -18,7 +18,9 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import yaml
 from accelerate.state import AcceleratorState
 
 
@@ -68,8 +70,14 @@ class Forked:
         return (self.folder / f"stderr-{rank}").read_text()
 
 
-def start(words: list[str], folder: Path, world: int = 1, prepare: Callable[[int], None] | None = None) -> Forked:
+def start(words: list[Any], folder: Path, world: int = 1, prepare: Callable[[int], None] | None = None) -> Forked:
     return Forked([str(word) for word in words], folder, world, prepare)
+
+
+def train(given: dict[str, Any], folder: Path) -> Forked:
+    """Start `mvssl train` on one process, with a recipe that is written to `folder`."""
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(given))
+    return start(["train", folder / "recipe.yaml"], folder)
 
 
 def _fork(words, folder: Path, rank: int, world: int, port: int, prepare) -> int:

@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mvssl.data import open_shards
+from mvssl.recipe import Column
+
 
 def image_bytes(array: np.ndarray, format: str = "PNG", **options) -> bytes:
     file = io.BytesIO()
@@ -92,3 +95,10 @@ def pcm(width: int, channels: int = 1, t: int = 50, rate: int = 8000) -> tuple[b
         writer.setframerate(rate)
         writer.writeframes(raw)
     return file.getvalue(), values.T
+
+
+def read_split(folder: Path, split: str = "train", **fields: str) -> list[dict[str, np.ndarray]]:
+    """All samples of the shards in FOLDER/SPLIT, with a column for each field."""
+    columns = {name: Column(field=field) for name, field in fields.items()}
+    source = open_shards(f"{split}/*.tar", folder, columns, missing="mask")
+    return [source[i] for i in range(len(source))]

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,8 @@ def train_as_rank(given: dict[str, Any]) -> tuple[int, str]:
     import torch.distributed as dist
     from accelerate.state import AcceleratorState, PartialState
 
+    from mvssl import train
     from mvssl.errors import MvsslError
-    from mvssl.training.loop import train
 
     AcceleratorState._reset_state()
     PartialState._reset_state()
@@ -114,6 +115,20 @@ def train_as_rank(given: dict[str, Any]) -> tuple[int, str]:
     except MvsslError as error:
         return world, f"{error.code}: {error}"
     return world, ""
+
+
+def train_on(processes: Callable, world: int, given: dict[str, Any]) -> None:
+    """Train on `world` processes; one is this one."""
+    if world == 1:
+        from mvssl import train
+
+        train(parse_recipe(given))
+    else:
+        assert processes(train_as_rank, given, world=world) == [(world, "")] * world
+
+
+def same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def metrics(run: Path) -> list[dict[str, float]]:

@@ -21,7 +21,7 @@ import small_runs
 from small_runs import trained
 
 from mvssl.checkpoints import store
-from mvssl.data.shards.index import body_digest
+from mvssl.data.shards.shard_file import open_shard
 from mvssl.data.shards.tar import Archive
 from mvssl.errors import DataError
 
@@ -30,7 +30,8 @@ STEP = 97  # bytes between cuts, as in other projects' figures
 
 def is_refused(shard: Path) -> bool:
     try:
-        list(Archive(shard))
+        with open_shard(shard) as opened:
+            list(Archive(opened))
     except DataError:
         return True
     return False
@@ -38,8 +39,8 @@ def is_refused(shard: Path) -> bool:
 
 def digests(shard: Path) -> list[int]:
     """What `mvssl index --digests` would keep of each body."""
-    whole = shard.read_bytes()
-    return [body_digest(whole[member.offset : member.offset + member.size]) for member in Archive(shard)]
+    with open_shard(shard) as opened:
+        return [opened.digest(member.offset, member.size) for member in Archive(opened)]
 
 
 def count(name: str, shard: Path, damaged: Iterator[tuple[str, bytes]], is_found: Callable[[Path], bool]) -> dict:

@@ -1,4 +1,4 @@
-"""The loop: what stops, resumes, survives and refuses, with real shards and real processes."""
+"""The loop: runs that stop, resume, survive faults or are refused, with real shards and processes."""
 
 import json
 import signal
@@ -8,13 +8,12 @@ import forked_commands
 import pytest
 import small_runs
 import torch
-import yaml
 from fault_views import witnessed
 
+from mvssl import train
 from mvssl.checkpoints import store
 from mvssl.data import open_shards
 from mvssl.errors import DataError, OutputError, RecipeError
-from mvssl.training.loop import train
 
 WITNESS = {"from": "image", "name": "fault_views:Witness", "count": 2}
 
@@ -26,81 +25,55 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-LEGS = ("straight", "halves")
-
-
-def run_on(processes, world: int, given: dict) -> None:
-    """Train on `world` processes; one is this one."""
-    if world == 1:
-        train(small_runs.parse_recipe(given))
-    else:
-        assert processes(small_runs.train_as_rank, given, world=world) == [(world, "")] * world
-
-
-def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[name], b[name]) for name in a)
-
-
 @pytest.mark.parametrize(("world", "workers"), [(1, 0), (1, 2), (2, 0), (2, 1)])
 def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(root, tmp_path, processes, world, workers):
     # a constant rate, as the cosine of a shorter run is another one; drop-path, which draws from torch's generator
     dropping = {"name": "resnet18", "options": {"channels": [8, 8, 8, 8], "drop_path_rate": 0.5}}
-    straight, halves = (
-        small_runs.tables(
-            root,
-            tmp_path / out,
-            data__workers=workers,
-            optim__schedule="constant",
-            encoder=dropping,
-            train__log_every=1,
-        )
-        for out in ("straight", "halves")
-    )
-    run_on(processes, world, straight)
+    options = {"data__workers": workers, "optim__schedule": "constant", "encoder": dropping, "train__log_every": 1}
+    straight, halves = (small_runs.tables(root, tmp_path / out, **options) for out in ("straight", "halves"))
+    small_runs.train_on(processes, world, straight)
     for steps in (3, 6) if workers else (1, 4, 5, 6):  # an epoch is 5 steps
         halves["train"]["steps"] = steps
-        run_on(processes, world, halves)
+        small_runs.train_on(processes, world, halves)
     for name in ("model", "optimizer"):
-        assert_same_bits(
+        assert small_runs.same_bits(
             small_runs.weights(tmp_path / "straight", 6, name), small_runs.weights(tmp_path / "halves", 6, name)
         )
-    told = [
+    lines = [
         [{**line, "samples_per_second": 0, "data_wait": 0} for line in small_runs.metrics(tmp_path / out)]
-        for out in LEGS
+        for out in ("straight", "halves")
     ]
-    assert told[0] == told[1]
+    assert lines[0] == lines[1]
 
 
 def test_resuming_on_another_number_of_processes_keeps_samples_and_draws(root, tmp_path, processes):
     views = {"image": {**WITNESS, "file": str(tmp_path / "one")}}
     given = small_runs.tables(root, tmp_path / "straight", views=views, train__steps=9)
-    run_on(processes, 1, given)
+    small_runs.train_on(processes, 1, given)
     given["views"]["image"]["file"] = str(tmp_path / "many")
     # the run's recipe names the witness's file, so all three legs keep it
     given["train"]["out"] = str(tmp_path / "legs")
     for world, steps in ((1, 3), (2, 6), (1, 9)):
         given["train"]["steps"] = steps
-        run_on(processes, world, given)
+        small_runs.train_on(processes, world, given)
     assert len(witnessed(tmp_path / "one_0")) == 9 * small_runs.BATCH
     assert witnessed(tmp_path / "one_0") == witnessed(tmp_path / "many_0")
     assert witnessed(tmp_path / "one_1") == witnessed(tmp_path / "many_1")
 
 
 def test_a_batch_of_nan_on_one_process_changes_nothing_on_either(root, tmp_path, processes):
-    second_half = list(
-        range(3 * small_runs.BATCH + small_runs.BATCH // 2, 4 * small_runs.BATCH)
-    )  # process 1's rows of step 4
+    batch = small_runs.BATCH
+    second_half = list(range(3 * batch + batch // 2, 4 * batch))  # process 1's rows of step 4
     views = {"image": {"from": "image", "name": "fault_views:Poison", "count": 2, "positions": second_half}}
     given = small_runs.tables(root, tmp_path / "run", views=views, train__steps=4, train__keep=4)
     given["optim"]["schedule"] = "constant"
-    run_on(processes, 2, given)
+    small_runs.train_on(processes, 2, given)
     for name in ("model", "optimizer"):
         before, after = small_runs.weights(tmp_path / "run", 3, name), small_runs.weights(tmp_path / "run", 4, name)
-        assert_same_bits(before, after)
-    assert store.load_state(store.newest(tmp_path / "run"))["skipped"] == 1
+        assert small_runs.same_bits(before, after)
+    assert store.load_state(store.newest(tmp_path / "run")).skipped == 1
     given["train"]["steps"] = 5
-    run_on(processes, 2, given)
+    small_runs.train_on(processes, 2, given)
     assert not torch.equal(*(small_runs.weights(tmp_path / "run", step)[KERNEL] for step in (4, 5)))
 
 
@@ -114,16 +87,16 @@ def test_a_killed_run_continues_bit_for_bit(root, tmp_path):
         if out == "straight":
             Path(views["image"]["marker"]).touch()
         given = small_runs.tables(root, tmp_path / out, views=views, train__steps=8)
-        first = start_training(given, tmp_path)
+        first = forked_commands.train(given, tmp_path)
         assert first.wait() == {0: {"killed": -9, "stopped": 143, "straight": 0}[out]}, first.stderr()
         if out == "stopped":
             assert "the same command" in first.stderr()
             assert json.loads((tmp_path / out / "exit.json").read_text())["code"] == 143
             assert store.newest(tmp_path / out).name == "step-00000006"  # the step under way and one more
         if out != "straight":
-            assert start_training(given, tmp_path).wait() == {0: 0}
+            assert forked_commands.train(given, tmp_path).wait() == {0: 0}
     for out in ("killed", "stopped"):
-        assert_same_bits(small_runs.weights(tmp_path / out, 8), small_runs.weights(tmp_path / "straight", 8))
+        assert small_runs.same_bits(small_runs.weights(tmp_path / out, 8), small_runs.weights(tmp_path / "straight", 8))
         assert [line["step"] for line in small_runs.metrics(tmp_path / out)] == sorted(
             {line["step"] for line in small_runs.metrics(tmp_path / out)}
         )
@@ -132,21 +105,15 @@ def test_a_killed_run_continues_bit_for_bit(root, tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_run_stopped_before_its_first_step_reports_it(root, tmp_path, number, code):
     views = {"image": {"from": "image", "name": "fault_views:Leaver", "count": 2, "signal": int(number)}}
-    left = start_training(small_runs.tables(root, tmp_path / "run", views=views), tmp_path)
+    left = forked_commands.train(small_runs.tables(root, tmp_path / "run", views=views), tmp_path)
     assert left.wait() == {0: code}
     assert "before the first step" in left.stderr()
     assert "Traceback" not in left.stderr()
     assert json.loads((tmp_path / "run" / "exit.json").read_text())["code"] == code
 
 
-def start_training(given: dict, folder: Path) -> forked_commands.Forked:
-    file = folder / "recipe.yaml"
-    file.write_text(yaml.safe_dump(given))
-    return forked_commands.start(["train", file], folder)
-
-
 @pytest.mark.parametrize(
-    ("table", "key", "value", "said"),
+    ("table", "key", "value", "message"),
     [
         ("objective", "temperature", 0.5, "objective"),
         ("data", "batch_size", 4, "data.batch_size: 8 -> 4"),
@@ -155,15 +122,15 @@ def start_training(given: dict, folder: Path) -> forked_commands.Forked:
         ("encoder", "taps", [0, 1], "encoder"),
     ],
 )
-def test_a_change_of_samples_model_or_loss_is_refused_and_shown(root, tmp_path, table, key, value, said):
+def test_a_change_of_samples_model_or_loss_is_refused_and_shown(root, tmp_path, table, key, value, message):
     given = small_runs.tables(root, tmp_path / "run", train__steps=2)
     train(small_runs.parse_recipe(given))
     before = small_runs.weights(tmp_path / "run", 2)
     given[table][key] = value
     with pytest.raises(RecipeError, match="alter its samples, model or loss") as caught:
         train(small_runs.parse_recipe(given))
-    assert said in str(caught.value)
-    assert_same_bits(before, small_runs.weights(tmp_path / "run", 2))
+    assert message in str(caught.value)
+    assert small_runs.same_bits(before, small_runs.weights(tmp_path / "run", 2))
 
 
 def test_other_data_under_the_same_name_are_refused(tmp_path):
@@ -189,7 +156,7 @@ def test_bad_samples_are_replaced_counted_and_recorded(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "bad.jsonl").read_text().splitlines()]
     assert len(lines) == 2
     assert {line["column"] for line in lines} == {"image"}
-    assert store.load_state(store.newest(tmp_path / "run"))["bad"] == 2
+    assert store.load_state(store.newest(tmp_path / "run")).bad == 2
 
 
 def test_too_many_bad_samples_end_the_run_with_their_names(tmp_path):
@@ -225,11 +192,12 @@ SENSORS = {
 @pytest.mark.parametrize("world", [1, 2])
 def test_samples_that_lack_a_sensor_are_left_out_or_masked(tmp_path, processes, world):
     small_runs.write_shards(tmp_path / "train", without_depth=15)
-    for missing, seen in (("drop", 25), ("mask", 40)):
+    for missing, count in (("drop", 25), ("mask", 40)):
         given = small_runs.tables(tmp_path, tmp_path / missing, data__missing=missing, **SENSORS)
-        run_on(processes, world, given)
+        small_runs.train_on(processes, world, given)
         assert all(line["loss"] == line["loss"] for line in small_runs.metrics(tmp_path / missing))
-        assert len(open_shards("train", tmp_path, small_runs.parse_recipe(given).data.columns, missing=missing)) == seen
+        columns = small_runs.parse_recipe(given).data.columns
+        assert len(open_shards("train", tmp_path, columns, missing=missing)) == count
 
 
 def test_a_python_dataset_of_dicts_trains_like_shards(tmp_path):

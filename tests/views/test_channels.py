@@ -9,7 +9,7 @@ import webdataset
 from small_features import SampleList
 from torch.testing import assert_close
 
-from mvssl import recipe
+from mvssl import recipe, train
 from mvssl.encoders import Encoder
 from mvssl.errors import RecipeError
 from mvssl.exporting.exporting import export
@@ -17,7 +17,6 @@ from mvssl.model import build_model
 from mvssl.random import Draws
 from mvssl.recipe import ViewConfig, parse_recipe
 from mvssl.runs.load import load_run
-from mvssl.training.loop import train
 from mvssl.views import ImageView, SignalView, build_views, resolve_statistics
 from mvssl.views.channels import kept_band_names, kept_channels
 

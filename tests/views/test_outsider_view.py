@@ -7,14 +7,14 @@ import pytest
 import small_runs
 from PIL import Image
 
+from mvssl import train
 from mvssl.errors import RecipeError
 from mvssl.evaluation import evaluate
 from mvssl.exporting import export
+from mvssl.pipeline.pictures import draw_views
 from mvssl.recipe import ViewConfig
 from mvssl.reporting import report
 from mvssl.runs.load import load_run
-from mvssl.training.afterwards import draw_views
-from mvssl.training.loop import train
 from mvssl.views import build_views
 
 MODULE = "radar_views"

@@ -20,7 +20,7 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 
 def read_npy(data: bytes) -> np.ndarray:
-    """Return the array in the bytes of an npy file. Raises `SampleError`, or numpy's ValueError on a damaged header."""
+    """Return the array in the bytes of an npy file. Raise `SampleError`, or numpy's ValueError on a damaged header."""
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
@@ -49,16 +49,16 @@ def npy_bytes(array: np.ndarray) -> bytes:
 
 
 def open_npz(data: bytes) -> zipfile.ZipFile:
-    """Return the archive, whose table of contents is known to be small. Raises `SampleError`, zipfile's errors."""
+    """Return the archive, whose table of contents is known to be small. Raise `SampleError`, zipfile's errors."""
     end = data.rfind(b"PK\5\6")
-    size = int.from_bytes(data[end + 12 : end + 16], "little")  # 2^32 - 1 where a larger header takes its place
+    size = int.from_bytes(data[end + 12 : end + 16], "little")  # 2^32 - 1 if a larger header replaces it
     if end >= 0 and (size > _MOST_ENTRIES or data[end - 20 : end - 16] == b"PK\6\7"):
         raise SampleError(f"an npz whose table of contents is larger than {_MOST_ENTRIES:,} bytes")
     return zipfile.ZipFile(io.BytesIO(data))
 
 
 def read_npz(archive: zipfile.ZipFile, name: str | None) -> np.ndarray:
-    """Return the array `name` of an npz, or its only one, of at most MAX_BYTES unpacked. Raises `SampleError`."""
+    """Return the array `name` of an npz, or its only one, of at most MAX_BYTES unpacked. Raise `SampleError`."""
     names = [entry.removesuffix(".npy") for entry in archive.namelist()]
     if name is None and len(names) != 1:
         raise SampleError(f"it holds {len(names)} arrays; say which with path: ({', '.join(names[:8])})")
@@ -77,7 +77,7 @@ def as_numbers(array: np.ndarray) -> np.ndarray:
 
 
 def channels_unclear(shape: tuple[int, ...]) -> str | None:
-    """Return a message where the last dimension of an array looks like its channels; None where it does not."""
+    """Return a message if the last dimension of an array looks like its channels; None if it does not."""
     if len(shape) == 3 and shape[2] <= 4 < min(shape[:2]):
         return f"an array of {list(shape)} looks like [h, w, c], and [c, h, w] is expected"
     if len(shape) == 2 and 2 <= shape[1] <= 4 and shape[0] >= 32:

@@ -4,8 +4,8 @@ in   a column of the recipe, the name of a field, its bytes
 out  jpg png webp avif ...   uint8 [c, h, w]; float32 [c, h, w] for more than 8 bits (`mvssl.data.decoding.images`)
      npy npz                 uint8 stays, everything else float32, in its own shape: [c, h, w], [c, t] or [d]
      wav                     float32 [c, t] in -1 .. 1, at the column's rate
-     cls txt json            int64 or float32, a scalar or [d]; float32 [classes] where the column counts classes
-or a `SampleError` whose text says what is wrong and what to do
+     cls txt json            int64 or float32, a scalar or [d]; float32 [classes] if the column counts classes
+or a `SampleError` that says what is wrong and what to do
 """
 
 from collections.abc import Callable
@@ -39,9 +39,10 @@ class FieldFormat(NamedTuple):
 
 
 def decode_field(column: Column, field: str, data: bytes) -> np.ndarray:
-    """Return the array that `column` makes of the bytes of `field`. Raises `SampleError`."""
+    """Return the array that `column` makes of the bytes of `field`. Raise `SampleError`."""
     kind = extension(field)
-    _refuse_empty(data)
+    if not data:
+        raise SampleError("it is empty")
     refuse_larger(len(data), MAX_BYTES)
     with as_sample_errors(kind):
         array = FIELD_FORMATS[kind].decode(column, data)
@@ -49,20 +50,16 @@ def decode_field(column: Column, field: str, data: bytes) -> np.ndarray:
 
 
 def check_field(field: str, data: bytes) -> None:
-    """Raise `SampleError` where no column could use the bytes of `field`."""
+    """Raise `SampleError` if no column could use the bytes of `field`."""
     kind = extension(field)
-    _refuse_empty(data)
+    if not data:
+        raise SampleError("it is empty")
     with as_sample_errors(kind):
         FIELD_FORMATS[kind].check(data)
 
 
-def _refuse_empty(data: bytes) -> None:
-    if not data:
-        raise SampleError("it is empty")
-
-
 def require_finite(array: np.ndarray) -> np.ndarray:
-    """Return `array`. Raises `SampleError` where a value is NaN or infinite."""
+    """Return `array`. Raise `SampleError` if a value is NaN or infinite."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise SampleError(f"{int((~np.isfinite(array)).sum())} of {array.size} values are NaN or infinite")
     return array
@@ -71,7 +68,7 @@ def require_finite(array: np.ndarray) -> np.ndarray:
 def prepare_array(column: Column, array: np.ndarray) -> np.ndarray:
     """Return an array with numbers and shape as a batch holds them: channels first, at the column's size and length.
 
-    Raises `SampleError` where the array holds no numbers, has more than three dimensions, or its channels are unclear.
+    Raise `SampleError` if the array holds no numbers, has more than three dimensions, or its channels are unclear.
     """
     if array.dtype.kind not in "buif":
         raise SampleError(f"an array of {array.dtype}; numbers are accepted")
@@ -91,7 +88,7 @@ def prepare_array(column: Column, array: np.ndarray) -> np.ndarray:
 
 
 def _check_array(array: np.ndarray) -> None:
-    """Raise `SampleError` where no column could take the array."""
+    """Raise `SampleError` if no column could take the array."""
     require_finite(prepare_array(Column(field="npy", channels_last=False), array))
 
 

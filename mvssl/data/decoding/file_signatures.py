@@ -36,7 +36,7 @@ def extension(name: str) -> str:
 
 
 def detect_kind(head: bytes) -> str:
-    """Return the ending, such as `png`, of files that begin with `head` (256 bytes); empty where it is unknown."""
+    """Return the ending, such as `png`, of files that begin with `head` (256 bytes); empty if it is unknown."""
     if head[:4] == b"RIFF":
         return _RIFF.get(head[8:12], "")
     if head[4:8] == b"ftyp":

@@ -1,8 +1,8 @@
 """Bytes of a picture to an array, with all its bits and upright.
 
 in   the bytes of a field, the field's ending, a column of the recipe
-out  jpg jpeg png webp avif jp2 j2k   uint8 [c, h, w] where the picture holds at most 8 bits
-     png avif jp2 j2k                 float32 [c, h, w] where it holds more, the numbers as they are stored
+out  jpg jpeg png webp avif jp2 j2k   uint8 [c, h, w] if the picture holds at most 8 bits
+     png avif jp2 j2k                 float32 [c, h, w] if it holds more, the numbers as they are stored
 or a `SampleError` whose text says what is wrong and what to do
 
 The ending fixes the format; it is never guessed from the bytes. Orientation (EXIF, as phones write it) is applied.
@@ -32,7 +32,7 @@ IMAGE_FORMATS = {  # ending -> Pillow's name
     "j2k": "JPEG2000",
 }
 _CONVERTED_ONLY = {"gif": "GIF", "bmp": "BMP", "ppm": "PPM"}  # `mvssl pack` converts them to png
-Pixels = Image.Image | np.ndarray  # an array [c, h, w] where Pillow has no mode that holds all bits
+Pixels = Image.Image | np.ndarray  # an array [c, h, w] if Pillow has no mode that holds all bits
 
 _EIGHT_BITS = {"1": "L", "L": "L", "RGB": "RGB"}  # modes that become channels as they are
 WIDE = ("I;16", "I;16B", "I;16L", "I", "F")  # one channel of more than 8 bits
@@ -51,7 +51,7 @@ _TURNS = {  # EXIF orientation -> what makes it upright
 
 
 def read_image(data: bytes, ending: str) -> Pixels:
-    """Return the full picture, upright. Raises `SampleError`, and what Pillow raises on damaged bytes."""
+    """Return the full picture, upright. Raise `SampleError`, and what Pillow raises on damaged bytes."""
     if ending in ("jp2", "j2k"):
         return _jpeg2000(data, ending)
     if ending == "png":
@@ -66,7 +66,7 @@ def read_image(data: bytes, ending: str) -> Pixels:
 
 
 def open_image(file: BinaryIO, ending: str) -> Image.Image:
-    """Open a picture of at most `MAX_PIXELS` and one frame; its pixels are not read yet. Raises `SampleError`."""
+    """Open a picture of at most `MAX_PIXELS` and one frame; its pixels are not read yet. Raise `SampleError`."""
     format = (IMAGE_FORMATS | _CONVERTED_ONLY)[ending]
     try:
         image = Image.open(file, formats=[format])
@@ -88,18 +88,18 @@ def open_image(file: BinaryIO, ending: str) -> Image.Image:
 
 
 def check_pixels(width: int, height: int) -> None:
-    """Raise `SampleError` where a picture has too many pixels, before it is unpacked."""
+    """Raise `SampleError` if a picture has too many pixels, before it is unpacked."""
     if width * height > MAX_PIXELS:
         raise SampleError(f"{width} x {height} pixels; the limit is {MAX_PIXELS:,}, so cut it into tiles")
 
 
 def orientation(image: Image.Image) -> int:
-    """Return the picture's EXIF orientation from 1 to 8; 1 where it has none, or a damaged one."""
+    """Return the picture's EXIF orientation from 1 to 8; 1 if it has none, or a damaged one."""
     if not any(name in image.info for name in _MAY_ORIENT):
         return 1
     try:
         found = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF fails in many ways, and the picture is there all the same
+    except Exception:  # damaged EXIF fails in many ways and does not affect the pixels
         return 1
     return found if found in _TURNS else 1
 
@@ -108,6 +108,16 @@ def upright(image: Image.Image) -> Image.Image:
     """Return the picture, turned by its orientation."""
     turn = _TURNS.get(orientation(image))
     return image if turn is None else image.transpose(turn)
+
+
+def channels_first(array: np.ndarray) -> np.ndarray:
+    """Return [h, w] or [h, w, c] as [c, h, w]."""
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def as_picture(array: np.ndarray) -> Image.Image:
+    """Return [c, h, w] of one or three bands as a Pillow image."""
+    return Image.fromarray(np.ascontiguousarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0)))
 
 
 def turn_upright(array: np.ndarray, orientation: int) -> np.ndarray:
@@ -137,7 +147,7 @@ def _deep_png(data: bytes, image: Image.Image) -> np.ndarray:
 
 
 def check_png(data: bytes) -> None:
-    """Raise `SampleError` where a needed part has a wrong checksum, which Pillow does not check."""
+    """Raise `SampleError` if a needed part has a wrong checksum, which Pillow does not check."""
     place, kind = 8, b""
     while data[:4] == b"\x89PNG" and place + 12 <= len(data) and kind != b"IEND":
         (size,), kind = struct.unpack_from(">I", data, place), data[place + 4 : place + 8]
@@ -189,26 +199,23 @@ def _deep_avif(data: bytes) -> bool:
 
 
 def _by_imagecodecs(decoder: str, data: bytes, what: str) -> np.ndarray:
-    """Return [c, h, w] of a picture of more than 8 bits. Raises `LossyError` without imagecodecs."""
+    """Return [c, h, w] of a picture of more than 8 bits. Raise `LossyError` without imagecodecs."""
     try:
         import imagecodecs
     except ImportError:
         raise LossyError(f"{what}, which Pillow reads only in part; run pip install 'mvssl[tiff]'") from None
-    array = getattr(imagecodecs, decoder)(data)
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    return channels_first(getattr(imagecodecs, decoder)(data))
 
 
 def image_array(column: Column, image: Pixels) -> np.ndarray:
     """Return uint8 [c, h, w], or float32 [c, h, w] for more than 8 bits, at the column's size and mode."""
     if isinstance(image, np.ndarray):
         return _bands(column, image)
-    # mixed palette numbers mean nothing, so they stay only where nothing is mixed
+    # palette numbers stay only if the resampling does not mix them
     image = image if image.mode == "P" and column.interpolation == "nearest" else _converted(image, column.mode)
     if column.size is not None:
         image = fit(image, column.size, column.interpolation)
-    array = np.asarray(image)
-    array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-    return as_numbers(array)
+    return as_numbers(channels_first(np.asarray(image)))
 
 
 def _bands(column: Column, array: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Labels and other numbers from the text of cls, txt and json fields.
 
 in   a column of the recipe, and the bytes of a field, or a value from elsewhere
-out  int64 or float32, a scalar or [d]; float32 [classes] where the column counts classes; or a `SampleError`
+out  int64 or float32, a scalar or [d]; float32 [classes] if the column counts classes; or a `SampleError`
 """
 
 import json
@@ -18,7 +18,7 @@ _INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
 def read_text(data: bytes) -> str:
-    """Return the text without white space around it and without a byte order mark. Raises `SampleError`."""
+    """Return the text without white space around it and without a byte order mark. Raise `SampleError`."""
     refuse_larger(len(data), MAX_TEXT, "bytes of text")
     try:
         return data.decode("utf-8-sig").strip()
@@ -27,7 +27,7 @@ def read_text(data: bytes) -> str:
 
 
 def read_json(data: bytes) -> Any:
-    """Return the value in a json. Raises `SampleError`."""
+    """Return the value in a json. Raise `SampleError`."""
     try:
         return json.loads(read_text(data))
     except RecursionError:
@@ -37,7 +37,7 @@ def read_json(data: bytes) -> Any:
 
 
 def check_class(data: bytes) -> None:
-    """Raise `SampleError` where a cls holds no text that could be a number or a name."""
+    """Raise `SampleError` if a cls holds no text that could be a number or a name."""
     text = read_text(data)  # the names of a column may give a text its number
     if not (text and text.isprintable()):
         raise SampleError(f"{text[:40]!r} is neither a number nor a name")
@@ -50,7 +50,7 @@ def decode_text(column: Column, data: bytes) -> np.ndarray:
 
 
 def _parse_number(text: str) -> int | float | str:
-    """Return the number that is written, or the text itself where it is none."""
+    """Return the number that is written, or the text itself if it is none."""
     try:
         return int(text) if _INTEGER.fullmatch(text) else text if "_" in text or not text.isascii() else float(text)
     except ValueError:
@@ -58,7 +58,7 @@ def _parse_number(text: str) -> int | float | str:
 
 
 def decode_json(column: Column, data: bytes) -> np.ndarray:
-    """Return the numbers at the column's path. Raises `NoValueError` where there is nothing, or null."""
+    """Return the numbers at the column's path. Raise `NoValueError` if there is nothing, or null."""
     value = read_json(data)
     for step in column.path.split(".") if column.path else ():
         try:
@@ -72,9 +72,9 @@ def decode_json(column: Column, data: bytes) -> np.ndarray:
 
 
 def to_numbers(column: Column, value: Any) -> np.ndarray:
-    """Return a label or other numbers as int64 or float32, a scalar or [d]. Raises `SampleError`.
+    """Return a label or other numbers as int64 or float32, a scalar or [d]. Raise `SampleError`.
 
-    Where the column counts classes, return float32 [classes], with ones at the class numbers of `value`.
+    If the column counts classes, return float32 [classes], with ones at the class numbers of `value`.
     """
     if column.names is not None:
         value = (

@@ -1,4 +1,4 @@
-"""TIFF of any bands, depths, compressions, tiles and pages, by tifffile where `mvssl[tiff]` is installed.
+"""TIFF of any bands, depths, compressions, tiles and pages, by tifffile if `mvssl[tiff]` is installed.
 
 in   a TIFF or BigTIFF
 out  `TiffInfo`, from its header; its pixels, upright and as they are stored: a Pillow image of 1 or 8 bits with one or
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 
-from mvssl.data.decoding.images import Pixels, check_pixels, turn_upright
+from mvssl.data.decoding.images import Pixels, as_picture, check_pixels, turn_upright
 from mvssl.data.sample_errors import LossyError, SampleError
 
 MAX_BYTES = 1 << 30  # of one picture, unpacked
@@ -36,12 +36,12 @@ _INSTALL = "run pip install 'mvssl[tiff]'"
 
 
 class TiffInfo(NamedTuple):
-    field: str  # png where it stores the picture without loss, else npy
+    field: str  # png if it stores the picture without loss, else npy
     notes: tuple[str, ...] = ()  # what a user has to know
 
 
 def inspect_tiff(file: BinaryIO) -> TiffInfo:
-    """Return what the TIFF becomes. Raises `LossyError` where a part would be lost, tifffile's errors on damage."""
+    """Return what the TIFF becomes. Raise `LossyError` if a part would be lost, tifffile's errors on damage."""
     tifffile = _tifffile()
     if tifffile is None:
         image = _open_by_pillow(file)
@@ -54,14 +54,14 @@ def inspect_tiff(file: BinaryIO) -> TiffInfo:
         nodata = page.tags.get(_NODATA)
         if nodata is not None:
             value = str(nodata.value).strip(" \0")
-            notes.append(f"nodata is {value!r}; say so to the view: nodata")
+            notes.append(f"nodata is {value!r}; give it to the view as nodata")
         if page.photometric == 0:
             notes.append("0 is white (MinIsWhite); the numbers are kept as they are stored")
         return TiffInfo(_storage_field(series, page), tuple(notes))
 
 
 def read_tiff(file: BinaryIO) -> Pixels:
-    """Return all pixels, upright. Raises as `inspect_tiff` does."""
+    """Return all pixels, upright. Raise as `inspect_tiff` does."""
     tifffile = _tifffile()
     if tifffile is None:
         image = _open_by_pillow(file)
@@ -84,7 +84,7 @@ def read_tiff(file: BinaryIO) -> Pixels:
             image = Image.fromarray(np.ascontiguousarray(array[0])).convert("P")
             image.putpalette(high.astype(np.uint8).T.tobytes())
             return image
-        return Image.fromarray(np.ascontiguousarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0)))
+        return as_picture(array)
 
 
 def _tifffile() -> Any:
@@ -98,7 +98,7 @@ def _tifffile() -> Any:
 
 
 def _check_pages_exist(file: BinaryIO) -> None:
-    """Raise `SampleError` where a page that another page names is absent, as in a stack that is cut short."""
+    """Raise `SampleError` if a page that another page names is absent, as in a stack that is cut short."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(16)
@@ -121,7 +121,7 @@ def _check_pages_exist(file: BinaryIO) -> None:
 
 
 def _only_picture(tiff: Any) -> tuple[Any, Any]:
-    """Return the only picture of the file and its first page. Raises `SampleError`, `LossyError`."""
+    """Return the only picture of the file and its first page. Raise `SampleError`, `LossyError`."""
     found = [series for series in tiff.series if not series.keyframe.is_reduced]  # overviews are copies
     if len(found) != 1:
         kinds = ", ".join(f"{list(series.shape)} {series.dtype}" for series in found[:4])
@@ -148,7 +148,7 @@ def _only_picture(tiff: Any) -> tuple[Any, Any]:
 
 
 def _count_pages(series: Any) -> int:
-    """Return how many pages become channels. Raises `LossyError` where an array [c, h, w] cannot hold them."""
+    """Return how many pages become channels. Raise `LossyError` if an array [c, h, w] cannot hold them."""
     lengths = {axis + str(i): n for i, (axis, n) in enumerate(zip(series.axes, series.shape, strict=True)) if n > 1}
     more = {axis: n for axis, n in lengths.items() if axis[0] not in "YX"}
     if len(more) > 1:

@@ -23,11 +23,11 @@ _TYPES = {  # format, bits of a sample -> numpy's type; i3 is not one of them
 }  # fmt: skip
 _MOST_RATE = 768_000  # samples per second
 _LONGEST_FILTER = 100_000  # taps of a resampling filter; two rates without a common factor need as many as the larger
-_UNSET = 0xFFFFFFFF  # length that a program writes where it cannot go back and fill it in
+_UNSET = 0xFFFFFFFF  # length that a streaming program writes, because it cannot fill it in later
 
 
 def read_wav(data: bytes) -> tuple[np.ndarray, int]:
-    """Return float32 [c, t] and the rate in samples per second. Raises `SampleError`."""
+    """Return float32 [c, t] and the rate in samples per second. Raise `SampleError`."""
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         raise SampleError("no RIFF WAVE file")
     form, place = None, 12
@@ -79,7 +79,7 @@ def _read_samples(data: bytes, place: int, size: int, kind: str, channels: int) 
 
 
 def resample(sound: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """Return [c, t] at another rate, by a polyphase filter without aliasing. Raises `SampleError` beyond MAX_BYTES."""
+    """Return [c, t] at another rate, by a polyphase filter without aliasing. Raise `SampleError` beyond MAX_BYTES."""
     if rate == wanted:
         return sound
     count, common = sound.size * wanted // rate, gcd(rate, wanted)

@@ -1,8 +1,8 @@
 """The samples of class folders, and of one folder per sensor.
 
 in   the folder of each split, and the log of what is left out
-out  `PackInput`. Of classes: one field for all samples, as a column has one, and cls where there are classes. Of
-     sensors: the field SENSOR.ENDING for each; a sample may lack some, which the log has
+out  `PackInput`. Classes give one field for all samples, and cls. Sensors give the field SENSOR.ENDING each; a sample
+     may lack some, which the log has
 """
 
 from pathlib import Path
@@ -48,7 +48,7 @@ class Folder(NamedTuple):
 
 
 def open_class_folders(splits: dict[str, Folder], log: PackLog) -> PackInput:
-    """Return the files of all splits. Raises `DataError` where a split, or a class, has no file to pack."""
+    """Return the files of all splits. Raise `DataError` if a split, or a class, has no file to pack."""
     listed = {  # split -> class -> its files, however deep; those beside the folders have an empty class
         split: {"": part.own_files()} | {below.path.name: below.files for below in part.folders()}
         for split, part in splits.items()
@@ -107,7 +107,7 @@ def _class_split(items: list[tuple[SourceFile, str]], field: str, classes: list[
 def open_sensor_folders(splits: dict[str, Folder], log: PackLog) -> PackInput:
     """Return the samples of all splits, paired by stem.
 
-    Raises `DataError` where a sensor has no file that is read or two files of one stem, no sample is complete, or the
+    Raise `DataError` if a sensor has no file that is read or two files of one stem, no sample is complete, or the
     splits differ in their fields.
     """
     scenes = {split: _pair_files(part, log) for split, part in splits.items()}
@@ -144,7 +144,7 @@ def open_sensor_folders(splits: dict[str, Folder], log: PackLog) -> PackInput:
 
 
 def _pair_files(part: Folder, log: PackLog) -> dict[str, dict[str, SourceFile]]:
-    """Return the files of each stem by their sensor. Raises `DataError`."""
+    """Return the files of each stem by their sensor. Raise `DataError`."""
     for file in part.own_files():
         log.leave_out(file, "beside the sensor folders")
     scenes: dict[str, dict[str, SourceFile]] = {}
@@ -176,7 +176,7 @@ def _pair_files(part: Folder, log: PackLog) -> dict[str, dict[str, SourceFile]]:
 
 
 def _files_by_stem(folder: Folder, log: PackLog) -> dict[str, SourceFile]:
-    """Return the files of one sensor by their stem. Raises `DataError`."""
+    """Return the files of one sensor by their stem. Raise `DataError`."""
     found: dict[str, SourceFile] = {}
     path = printable(str(folder.path))
     for file in folder.files:

@@ -28,7 +28,7 @@ _SYSTEM = ("__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume i
 def open_folder(path: Path, kind: str = "") -> PackInput:
     """Return the images, classes or paired sensors below `path`. `kind` "classes" or "pairs" says which it is.
 
-    Raises `DataError` where there is nothing to pack or a part of it would be lost, `RecipeError` where it could be
+    Raise `DataError` if there is nothing to pack or a part of it would be lost, `RecipeError` if it could be
     either.
     """
     log = PackLog(path)
@@ -65,14 +65,14 @@ def _list_files(root: Path, log: PackLog) -> list[Path]:
 
 
 def _folder_reason(name: str) -> str:
-    """Return why the files of a folder are left out; empty where they may be packed."""
+    """Return why the files of a folder are left out; empty if they may be packed."""
     if name.startswith("."):
         return "in a hidden folder"
     return "in a folder that the system made" if name.lower() in _SYSTEM else ""
 
 
 def _file_reason(file: Path) -> str:
-    """Return why a file is left out; empty where it may be packed."""
+    """Return why a file is left out; empty if it may be packed."""
     if file.name.startswith("."):
         return "hidden"
     try:
@@ -84,7 +84,7 @@ def _file_reason(file: Path) -> str:
 
 
 def _find_splits(root: Folder, log: PackLog) -> dict[str, Folder]:
-    """Return the folder of each split; files beside them are left out. Raises `RecipeError` where it is a guess."""
+    """Return the folder of each split; files beside them are left out. Raise `RecipeError` if it is a guess."""
     named: dict[str, list[Folder]] = {}
     for below in root.folders():
         named.setdefault(SPLIT_NAMES.get(below.path.name.lower(), ""), []).append(below)
@@ -120,7 +120,7 @@ def _is_readable(file: Path) -> bool:
 
 
 def _guess_kind(path: Path, part: Folder) -> str:
-    """Return "classes" or "pairs"; empty where there are no folders. Raises `RecipeError` where it could be either."""
+    """Return "classes" or "pairs"; empty if there are no folders. Raise `RecipeError` if it could be either."""
     below = [folder for folder in part.folders() if folder.own_files() or any(map(_is_readable, folder.files))]
     if not below:
         return ""

@@ -1,4 +1,4 @@
-"""Sets that are known by a name: scikit-learn's digits, torchvision's classification sets.
+"""Data sets that have a name: scikit-learn's digits, torchvision's classification sets.
 
 in   the name of a set
 out  `PackInput`: png and cls of each sample
@@ -40,9 +40,9 @@ def open_digits() -> PackInput:
 def open_torchvision_set(name: str, root: Path | None = None) -> PackInput:
     """Return a classification set of torchvision by name, downloaded to `root`.
 
-    Raises `RecipeError` where there is no such set, `DataError` where it cannot be loaded.
+    Raise `RecipeError` if there is no such set, `DataError` if it cannot be loaded.
     """
-    kind: Any = getattr(datasets, name, None)
+    kind: Any = vars(datasets).get(name)
     if not (inspect.isclass(kind) and name in datasets.__all__):
         raise RecipeError(f"torchvision has no set {name!r}{nearest(name, sorted(datasets.__all__))}")
     accepts = inspect.signature(kind).parameters

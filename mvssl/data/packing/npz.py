@@ -30,15 +30,15 @@ _MOST_CLASSES = 2**31
 
 class Labels(NamedTuple):
     array: str  # the name of the array
-    numbers: dict[str, np.ndarray]  # split -> class of each sample, int64 [n]; -1 where it has no label
-    classes: list[str] | None  # in the order of their numbers, where the labels are texts
+    numbers: dict[str, np.ndarray]  # split -> class of each sample, int64 [n]; -1 if it has no label
+    classes: list[str] | None  # in the order of their numbers, if the labels are texts
 
 
 def open_npz_file(path: Path) -> PackInput:
     """Return the arrays of an npz, which agree in their first dimension. `y` or `label(s)` become cls, others NAME.npy.
 
-    Names such as x_train, x_test or train_images, val_images give splits; a test split is val where there is no other.
-    Images [n, h, w] of uint8 or bool and [n, h, w, 1 or 3] are turned to [n, c, h, w]. Raises `DataError`.
+    Names such as x_train, x_test or train_images, val_images give splits; a test split is val if there is no other.
+    Images [n, h, w] of uint8 or bool and [n, h, w, 1 or 3] are turned to [n, c, h, w]. Raise `DataError`.
     """
     log = PackLog()
     splits: dict[str, Arrays] = {}
@@ -95,7 +95,7 @@ def _check_header(path: Path, entry: zipfile.ZipInfo, file) -> None:
 
 
 def _check_arrays(path: Path, splits: dict[str, Arrays], loaded: Arrays) -> None:
-    """Raise `DataError` where the splits differ in their arrays, arrays in their length, or fields would be equal."""
+    """Raise `DataError` if the splits differ in their arrays, arrays in their length, or fields would be equal."""
 
     def names(arrays: Arrays) -> str:
         return printable(", ".join(arrays)) or "nothing"
@@ -139,7 +139,7 @@ def _open_split(path: Path, arrays: Arrays, labels: Labels | None, split: str, l
 
 
 def _channels_first(path: Path, name: str, array: np.ndarray, log: PackLog) -> np.ndarray:
-    """Return the array as samples [c, h, w], [c, t], [d] or numbers. Raises `DataError` where it is unclear."""
+    """Return the array as samples [c, h, w], [c, t], [d] or numbers. Raise `DataError` if it is unclear."""
     if array.dtype.kind not in "buif":
         raise DataError(f"{path}: {name!r} is an array of {array.dtype}; numbers are packed, and texts [n]")
     if array.ndim > 4:
@@ -165,9 +165,9 @@ def _channels_first(path: Path, name: str, array: np.ndarray, log: PackLog) -> n
 
 
 def _find_labels(path: Path, splits: dict[str, Arrays], log: PackLog) -> Labels | None:
-    """Return the labels; None where no array holds classes. Each guess goes to `log` as a note.
+    """Return the labels; None if no array holds classes. Each guess goes to `log` as a note.
 
-    Raises `DataError` where negative numbers, which mean "no label" to mvssl, may mean something else.
+    Raise `DataError` if negative numbers, which mean "no label" to mvssl, may mean something else.
     """
     for name in _LABELS:
         values = [_one_per_sample(arrays[name]) for arrays in splits.values() if name in arrays]
@@ -184,7 +184,7 @@ def _find_labels(path: Path, splits: dict[str, Arrays], log: PackLog) -> Labels 
 
 
 def _one_per_sample(array: np.ndarray) -> np.ndarray | None:
-    """Return one label per sample, [n]; None where the array holds something else."""
+    """Return one label per sample, [n]; None if the array holds something else."""
     if array.size == len(array):
         return array.reshape(-1)
     if array.ndim == 2 and array.dtype.kind in "buif" and ((array == 0) | (array == 1)).all():
@@ -195,7 +195,7 @@ def _one_per_sample(array: np.ndarray) -> np.ndarray | None:
 def _number_classes(
     path: Path, name: str, labels: np.ndarray, log: PackLog
 ) -> tuple[np.ndarray | None, list[str] | None]:
-    """Return the class number of each label [n], -1 for none, and the names; (None, None) where they are no classes."""
+    """Return the class number of each label [n], -1 for none, and the names; (None, None) if they are no classes."""
     if labels.dtype.kind in "US":
         texts, numbers = np.unique(labels, return_inverse=True)
         classes = texts.tolist()

@@ -6,8 +6,6 @@ out  DEST/train/000000.tar ..., DEST/val/..., each with names.tsv; DEST/classes.
 """
 
 import contextlib
-import errno
-import os
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +19,7 @@ from mvssl.data.packing.samples import LeftOut, PackInput, PackSplit
 from mvssl.data.packing.shard_writer import one_line, write_split
 from mvssl.data.shards.index_cache import index_shards
 from mvssl.errors import DataError, MvsslError, OutputError, RecipeError
-from mvssl.files import home_path, write_errors, written_beside
+from mvssl.files import home_path, put_new, write_errors, written_beside
 from mvssl.text import counted, printable
 
 _MOST_REASONS = 12  # on the screen, for files that were left out
@@ -82,13 +80,13 @@ def pack(
 ) -> Packed:
     """Pack `source` into shards of `per_shard` samples under `destination`, in an order that `seed` fixes.
 
-    Every file of a source is packed, or listed in `Packed.left_out`. `val` is the share held out where the source has
-    no split of its own, class by class where there are labels. `root` is where torchvision keeps its downloads.
+    Every file of a source is packed, or listed in `Packed.left_out`. `val` is the held-out share if the source has no
+    split of its own, class by class if there are labels. `root` is where torchvision keeps its downloads.
 
-    Raises `RecipeError` for an unknown source, and `DataError` where its files cannot be used or some would be kept in
-    part. Raises `OutputError` where `destination` holds something, before or after the work, or cannot be made, and
-    `StorageError` where writing fails. After an error or an interrupt there is no destination. Of several packs to one
-    destination at once, one succeeds, and the others raise `OutputError`.
+    Raise `RecipeError` for an unknown source, and `DataError` if its files cannot be used or some would be kept in
+    part. Raise `OutputError` if `destination` holds something, before or after the work, or cannot be made, and
+    `StorageError` if writing fails. After an error or an interrupt there is no destination. If several processes pack
+    to one destination at once, one succeeds, and the others raise `OutputError`.
     """
     destination = home_path(destination)
     if per_shard < 1 or not 0 <= val < 1 or seed < 0:
@@ -98,13 +96,17 @@ def pack(
     opened = _open_input(source, None if root is None else home_path(root))
     parts = _hold_out(opened.splits, val, seed)
     _refuse_destination(destination, _split_source(source)[1])
-    with (
-        write_errors(destination, hint="; nothing was kept"),
-        written_beside(destination.absolute(), put=_put_new) as beside,
-    ):
-        with write_errors(destination, OutputError):
-            beside.mkdir(parents=True)
-        packed = _write(opened, parts, beside, destination, seed, per_shard, progress)
+    with write_errors(destination, hint="; nothing was kept"):
+        try:
+            with written_beside(destination.absolute(), put=put_new) as beside:
+                with write_errors(destination, OutputError):
+                    beside.mkdir(parents=True)
+                packed = _write(opened, parts, beside, destination, seed, per_shard, progress)
+        except FileExistsError:
+            raise OutputError(
+                f"{destination} was filled by another process in the meantime, perhaps from the same source. Its "
+                "content is kept, and what was packed here is not"
+            ) from None
     with contextlib.suppress(MvsslError):  # an index is made again when it is missing
         index_shards(sorted(destination.glob("*/*.tar")), progress, digests=True)
     return packed
@@ -113,7 +115,7 @@ def pack(
 def pack_destination(source: str, root: Path) -> Path:
     """Return where a recipe's `data.pack` goes: root/digits, root/cifar10 for torchvision:CIFAR10, else root/STEM.
 
-    Raises `RecipeError` where that is the source itself.
+    Raise `RecipeError` if that is the source itself.
     """
     if source.startswith("torchvision:"):
         return root / source.partition(":")[2].lower()
@@ -150,7 +152,7 @@ def _open_input(source: str, root: Path | None) -> PackInput:
 
 
 def _hold_out(splits: dict[str, PackSplit], share: float, seed: int) -> dict[str, np.ndarray]:
-    """Return the rows of each split to write. Where there is only train, `share` of it becomes val, class by class."""
+    """Return the rows of each split to write. If there is only train, `share` of it becomes val, class by class."""
     train = splits["train"]
     if len(splits) > 1 or share == 0:
         return {name: np.arange(split.count) for name, split in splits.items()}
@@ -174,19 +176,6 @@ def _refuse_destination(destination: Path, source: Path) -> None:
             raise OutputError(f"{destination} lies inside {source}, which is packed; pack to a folder elsewhere")
         if destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
             raise OutputError(f"{destination} exists and is not an empty folder; pack to a new one, or remove it")
-
-
-def _put_new(beside: Path, destination: Path) -> None:
-    """Rename a folder. Raises `OutputError` where another process has filled `destination` in the meantime."""
-    try:
-        os.rename(beside, destination)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        raise OutputError(
-            f"{destination} was filled by another process in the meantime, perhaps from the same source. Its content "
-            "is kept, and what was packed here is not"
-        ) from None
 
 
 def _write(

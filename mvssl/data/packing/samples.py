@@ -23,7 +23,7 @@ SPLIT_NAMES = {  # of folders and arrays -> split
 
 
 class PackSplit(NamedTuple):
-    """The samples of one split. `fields(i)` returns those of the i-th, or nothing where it cannot be used."""
+    """The samples of one split. `fields(i)` returns those of the i-th, or nothing if it cannot be used."""
 
     count: int
     fields: Callable[[int], Fields]
@@ -67,7 +67,7 @@ class PackLog:
 
 
 class PackInput(NamedTuple):
-    """The samples that an input holds. Where there is no split but train, a part of it becomes val."""
+    """The samples that an input holds. If there is no split but train, a part of it becomes val."""
 
     splits: dict[str, PackSplit]
     classes: list[str] | None  # names in the order of their numbers

@@ -1,7 +1,7 @@
 """Samples to the shards of one split, in webdataset's format.
 
 in   a `PackSplit`, the rows of it to write, an empty folder
-out  FOLDER/000000.tar ..., and names.tsv where samples have names; `Written`: counts
+out  FOLDER/000000.tar ..., and names.tsv if samples have names; `Written`: counts
 """
 
 import io

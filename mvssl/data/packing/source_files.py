@@ -1,4 +1,4 @@
-"""Files as they go into shards: their own bytes where a decoder reads them, else png or npy without loss.
+"""Files as they go into shards: their own bytes if a decoder reads them, else png or npy without loss.
 
 in   a file with any of the endings of `READABLE`
 out  `SourceFile`: what its bytes are, whatever its name; and its content for a field that several files share
@@ -14,10 +14,21 @@ from typing import BinaryIO, NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 
-from mvssl.data.decoding import FIELD_FORMATS, IMAGE_FORMATS, MAX_BYTES, extension, upright
-from mvssl.data.decoding.arrays import npy_bytes
-from mvssl.data.decoding.file_signatures import detect_kind
-from mvssl.data.decoding.images import DEEP_PNG, WIDE, Pixels, check_pixels, open_image, read_image
+from mvssl.data.decoding.arrays import MAX_BYTES, npy_bytes
+from mvssl.data.decoding.fields import FIELD_FORMATS
+from mvssl.data.decoding.file_signatures import detect_kind, extension
+from mvssl.data.decoding.images import (
+    DEEP_PNG,
+    IMAGE_FORMATS,
+    WIDE,
+    Pixels,
+    as_picture,
+    channels_first,
+    check_pixels,
+    open_image,
+    read_image,
+    upright,
+)  # fmt: skip
 from mvssl.data.decoding.tiff import inspect_tiff, read_tiff
 from mvssl.data.packing.samples import PackLog, png_bytes
 from mvssl.data.sample_errors import LossyError, SampleError, as_sample_errors, refuse_larger
@@ -39,18 +50,18 @@ _PASSING = (MemoryError, OSError)  # not faults of the file; Pillow also reports
 class SourceFile(NamedTuple):
     file: Path
     kind: str  # what its bytes are: jpg, png, tif, npy, txt ...
-    field: str = ""  # png or npy: what stores it without loss beside files of other kinds; empty where nothing does
+    field: str = ""  # png or npy: what stores it without loss beside files of other kinds; empty if nothing does
     notes: tuple[str, ...] = ()  # what a user has to know
 
     def content(self, field: str, log: PackLog) -> bytes | None:
-        """Return the bytes for the field `field`; None where the file cannot be used, which goes to `log`."""
+        """Return the bytes for the field `field`; None if the file cannot be used, which goes to `log`."""
         return _attempt(lambda: _read_content(self, field), self.file, log)
 
 
 def inspect_file(file: Path, endings: tuple[str, ...], log: PackLog) -> SourceFile | None:
-    """Return what a file is, by its header; None where it has another ending or cannot be used, which goes to `log`.
+    """Return what a file is, by its header; None if it has another ending or cannot be used, which goes to `log`.
 
-    Raises `DataError` where only a part of the file could be kept.
+    Raise `DataError` if only a part of the file could be kept.
     """
     ending = extension(file.name)
     if ending not in endings:
@@ -116,7 +127,7 @@ def _storage_field(mode: str) -> str:
 def common_field(files: list[SourceFile]) -> str:
     """Return one field for all pictures, as a column has one: their own kind if they agree, else png or npy.
 
-    Raises `DataError` where some would lose their colours.
+    Raise `DataError` if some would lose their colours.
     """
     kinds = {file.kind for file in files}
     if len(kinds) == 1 and kinds <= set(FIELD_FORMATS):
@@ -139,9 +150,7 @@ def _read_content(item: SourceFile, field: str) -> bytes:
         pixels = _read_pixels(data, item.kind)
     if field == "npy":
         return npy_bytes(_as_array(pixels))
-    if isinstance(pixels, np.ndarray):
-        pixels = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    return png_bytes(pixels)
+    return png_bytes(as_picture(pixels) if isinstance(pixels, np.ndarray) else pixels)
 
 
 def _read_pixels(data: bytes, kind: str) -> Pixels:
@@ -179,6 +188,5 @@ def _as_array(pixels: Pixels) -> np.ndarray:
     if isinstance(pixels, Image.Image):
         if pixels.mode in ("P", "PA"):
             pixels = pixels.convert("RGBA" if "transparency" in pixels.info or pixels.mode == "PA" else "RGB")
-        array = np.asarray(pixels)
-        pixels = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+        pixels = channels_first(np.asarray(pixels))
     return np.ascontiguousarray(pixels)

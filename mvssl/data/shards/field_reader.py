@@ -1,7 +1,7 @@
 """The bytes of fields. Each is checked against the index before it is returned.
 
-in   which field: shard, key, place, size and, where the index holds it, digest
-out  its bytes; a `SampleError` that says what does not agree; a `ReadError` where the disk fails
+in   which field: shard, key, place, size and, if the index holds it, digest
+out  its bytes; a `SampleError` that says what does not agree; a `ReadError` if the disk fails
 
 The header in front of a body is read with it, in one call, and must name the field and its size. So neither a wrong
 index nor a shard that was written over can yield the body of another sample. The shard's stamp is checked after each
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mvssl.data.sample_errors import ReadError, SampleError, ShardGoneError
-from mvssl.data.shards.index import body_digest, scan_shard, split_name
-from mvssl.data.shards.shard_file import MORE_FILES, NO_DESCRIPTORS, FileStamp, open_file_share
+from mvssl.data.shards.index import scan_shard, split_name
+from mvssl.data.shards.shard_file import MORE_FILES, NO_DESCRIPTORS, FileStamp, ShardFile, body_digest, open_file_share
 from mvssl.data.shards.tar import BLOCK, Archive, has_name, is_nameless_pax, padded, plain_member
 from mvssl.errors import DataError, StorageError
 
@@ -55,7 +55,7 @@ class FieldReader:
         self._scanned: dict[tuple[Path, FileStamp], bool] = {}  # whether the shard is the indexed one at this stamp
 
     def read(self, shard: IndexedShard, location: FieldLocation) -> bytes:
-        """Return the body of a field. Raises `SampleError`, `ReadError`."""
+        """Return the body of a field. Raise `SampleError`, `ReadError`."""
         path, before = shard.path, location.headers * BLOCK
         try:
             descriptor = self._descriptor(path)
@@ -67,7 +67,8 @@ class FieldReader:
         if not unchanged:
             self._close_shard(path)
             raise SampleError(_CHANGED)
-        if len(data) < before + location.size or not header_matches(path, descriptor, location, data[:before]):
+        complete = len(data) == before + location.size
+        if not (complete and header_matches(ShardFile(path, descriptor), location, data[:before])):
             raise SampleError(_MOVED)
         body = data[before:]
         if location.digest is not None and body_digest(body) != location.digest:
@@ -78,7 +79,7 @@ class FieldReader:
         """Return whether a shard of which only the ctime has moved is the indexed one. Scans once for each ctime.
 
         `setfattr`, a mode that is set again and a link that came and went move the ctime, and so does an edit.
-        Raises `ReadError`.
+        Raise `ReadError`.
         """
         if now[:2] != shard.stamp[:2]:
             return False
@@ -103,7 +104,7 @@ class FieldReader:
             except OSError as error:
                 if error.errno not in NO_DESCRIPTORS or not self._open:
                     raise
-                self._close_oldest(len(self._open) // 2)  # other parts of the process took more than their share
+                self._close_oldest(len(self._open) // 2)  # the rest of the process has too many open files
         self._open[path] = descriptor
         self._close_oldest(open_file_share(MOST_OPEN))
         return descriptor
@@ -123,7 +124,7 @@ class FieldReader:
         self._close_oldest(0)
 
 
-def header_matches(path: Path, descriptor: int, location: FieldLocation, headers: bytes) -> bool:
+def header_matches(shard: ShardFile, location: FieldLocation, headers: bytes) -> bool:
     """Return whether `headers`, which stand before the body, name the field and its size."""
     wanted = location.key.decode(), location.field
     if location.headers == 1 or is_nameless_pax(headers[:-BLOCK]):
@@ -134,7 +135,7 @@ def header_matches(path: Path, descriptor: int, location: FieldLocation, headers
         return member is not None and member[1] == location.size and split_name(member[0]) == wanted
     try:  # a long name, in headers of its own
         start, stop = location.offset - len(headers), location.offset + padded(location.size)
-        members = Archive(path, descriptor).between(start, stop)
+        members = Archive(shard).between(start, stop)
     except DataError:
         return False
     return [(split_name(member.name), member.size) for member in members] == [(wanted, location.size)]

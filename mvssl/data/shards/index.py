@@ -11,13 +11,13 @@ Format: https://github.com/webdataset/webdataset.
 import hashlib
 import re
 import shlex
-import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from mvssl.data.shards.shard_file import FileStamp, open_shard, read_at, stamp_shard
+from mvssl.data.shards.shard_file import FileStamp, ShardFile, open_shard
 from mvssl.data.shards.tar import BLOCK, Archive, Member, padded
 from mvssl.errors import DataError
 from mvssl.text import counted, printable
@@ -26,7 +26,6 @@ MOST_FIELDS = 1024  # of one shard; the index has a row of all fields for each s
 _DIGEST_SAMPLES, _DIGEST_BYTES = 16, 4096  # samples of a shard that its digest reads, and bytes of each of their fields
 _META = re.compile(r"__[^/]*__($|/)")  # webdataset passes over these too
 _NUMBERED = re.compile(r"\d+\..+")
-_CHUNK = 1 << 24  # bytes of a body that are read at once for its digest
 _FIRST_DOT = (
     "the key of a file is its name up to the first dot, so img.0001.jpg is the field 0001.jpg of the sample img; "
     "rename such files (img_0001.jpg) before they are packed"
@@ -39,19 +38,23 @@ class Index(NamedTuple):
     path: Path
     keys: np.ndarray  # bytes [n], UTF-8
     fields: list[str]
-    offsets: np.ndarray  # int64 [n, f], of the body in the file; -1 where a sample lacks the field
-    sizes: np.ndarray  # int64 [n, f], bytes; -1 where a sample lacks the field
-    headers: np.ndarray  # uint16 [n, f], blocks of 512 bytes before the body that name it; 0 where it lacks the field
+    offsets: np.ndarray  # int64 [n, f], of the body in the file; -1 if a sample lacks the field
+    sizes: np.ndarray  # int64 [n, f], bytes; -1 if a sample lacks the field
+    headers: np.ndarray  # uint16 [n, f], blocks of 512 bytes before the body that name it; 0 if it lacks the field
     others: np.ndarray  # int64 [m, 2], first and last byte of each range of members that are no sample's, in order
     archive: str  # hash of all headers
     digest: str  # hash of all headers, and of some of the bodies
     ignored: int  # members that are no sample's: hidden files, files without extension, __meta__
     stamp: FileStamp
-    digests: np.ndarray | None = None  # uint32 [n, f], CRC-32 of each body; None where they were not requested
+    digests: np.ndarray | None = None  # uint32 [n, f], CRC-32 of each body; None if they were not requested
     renewed: int = 0  # bodies whose digest differs from the one in the previous index
 
+    def counts(self) -> dict[str, int]:
+        """Return field -> number of samples that have it."""
+        return dict(zip(self.fields, (self.sizes >= 0).sum(0).tolist(), strict=True))
+
     def hints(self) -> list[str]:
-        """Return a hint where there are more numbered fields than samples, such as img.0001.jpg; else nothing."""
+        """Return a hint if there are more numbered fields than samples, such as img.0001.jpg; else nothing."""
         numbered = [field for field in self.fields if _NUMBERED.fullmatch(field)]
         if len(numbered) < max(3, len(self.keys) + 1):
             return []
@@ -72,13 +75,28 @@ def split_name(name: str) -> tuple[str, str] | None:
 def scan_shard(path: Path) -> Index:
     """Return the index of the shard at `path` from all its headers.
 
-    Raises `DataError` where it is damaged or holds no sample, `StorageError` where the disk fails.
+    Raise `DataError` if it is damaged or holds no sample, `StorageError` if the disk fails.
     """
+    with open_shard(path) as shard:
+        stamp = shard.stamp()  # before the headers are read, so that an index of a shard that is written to is stale
+        archive = Archive(shard)
+        samples, fields, ignored = _group_members(path, archive)
+        offsets, sizes, starts = (np.full((len(samples), len(fields)), -1, np.int64) for _ in range(3))
+        for row, sample in enumerate(samples.values()):
+            for number, member in sample.items():
+                offsets[row, number], sizes[row, number], starts[row, number] = member.offset, member.size, member.start
+        keys = np.array([key.encode() for key in samples])
+        headers = ((offsets - starts) // BLOCK).astype(np.uint16)
+        others = find_gaps(offsets, sizes, headers, archive.end)
+        digest = _digest(shard, archive.digest, offsets, sizes)
+        return Index(path, keys, fields, offsets, sizes, headers, others, archive.digest, digest, ignored, stamp)
+
+
+def _group_members(path: Path, members: Iterable[Member]) -> tuple[dict[str, dict[int, Member]], list[str], int]:
+    """Return key -> number of a field -> its member; the fields; and how many members belong to no sample."""
     name, fields, ignored, last = f"shard {printable(str(path))}", {}, 0, None
     samples: dict[str, dict[int, Member]] = {}
-    stamp = stamp_shard(path)
-    archive = Archive(path)
-    for member in archive:
+    for member in members:
         parts = split_name(member.name)
         if parts is None:
             ignored += 1
@@ -99,15 +117,7 @@ def scan_shard(path: Path) -> Index:
     if not samples:
         others = f", and {counted(ignored, 'member')} that belong to none" if ignored else ""
         raise DataError(f"{name} holds no samples{others}")
-    offsets, sizes, starts = (np.full((len(samples), len(fields)), -1, np.int64) for _ in range(3))
-    for row, sample in enumerate(samples.values()):
-        for number, member in sample.items():
-            offsets[row, number], sizes[row, number], starts[row, number] = member.offset, member.size, member.start
-    keys = np.array([key.encode() for key in samples])
-    headers = ((offsets - starts) // BLOCK).astype(np.uint16)
-    others = find_gaps(offsets, sizes, headers, archive.end)
-    digest = _digest(path, archive.digest, offsets, sizes)
-    return Index(path, keys, list(fields), offsets, sizes, headers, others, archive.digest, digest, ignored, stamp)
+    return samples, list(fields), ignored
 
 
 def find_gaps(offsets: np.ndarray, sizes: np.ndarray, headers: np.ndarray, end: int) -> np.ndarray:
@@ -125,7 +135,7 @@ def _sort_commands(path: Path) -> str:
     return f"mkdir unpacked && tar -xf {old} -C unpacked && tar --sort=name -cf {new} -C unpacked ."
 
 
-def _digest(path: Path, headers: str, offsets: np.ndarray, sizes: np.ndarray) -> str:
+def _digest(shard: ShardFile, headers: str, offsets: np.ndarray, sizes: np.ndarray) -> str:
     """Return a hash of the headers, and of the middle of each field of a few samples, evenly spaced.
 
     Headers alone do not identify data: samples of one shape, written with one time, have equal ones. The middle is read
@@ -133,43 +143,20 @@ def _digest(path: Path, headers: str, offsets: np.ndarray, sizes: np.ndarray) ->
     """
     digest = hashlib.blake2b(headers.encode(), digest_size=16)
     rows = np.unique(np.linspace(0, len(sizes) - 1, _DIGEST_SAMPLES).astype(np.int64))
-    with open_shard(path) as descriptor:
-        for offset, size in zip(offsets[rows].ravel().tolist(), sizes[rows].ravel().tolist(), strict=True):
-            if size > 0:
-                middle = offset + max(0, size - _DIGEST_BYTES) // 2
-                digest.update(read_at(path, descriptor, _DIGEST_BYTES, middle)[:size])
+    for offset, size in zip(offsets[rows].ravel().tolist(), sizes[rows].ravel().tolist(), strict=True):
+        if size > 0:
+            middle = offset + max(0, size - _DIGEST_BYTES) // 2
+            digest.update(shard.read(_DIGEST_BYTES, middle)[:size])
     return digest.hexdigest()
 
 
 def add_digests(index: Index) -> Index:
-    """Return the index with the CRC-32 of every body, each of which is read. Raises `StorageError`, `DataError`."""
+    """Return the index with the CRC-32 of every body, each of which is read. Raise `StorageError`, `DataError`."""
     digests = np.zeros(index.sizes.shape, np.uint32)
-    with open_shard(index.path) as descriptor:
+    with open_shard(index.path) as shard:
         for row, column in np.argwhere(index.sizes >= 0).tolist():
-            place = int(index.offsets[row, column]), int(index.sizes[row, column])
-            digests[row, column] = digest_field(index.path, descriptor, *place)
-        if index.stamp.differs(FileStamp.of(descriptor)):
+            digests[row, column] = shard.digest(int(index.offsets[row, column]), int(index.sizes[row, column]))
+        if index.stamp.differs(shard.stamp()):
             raise DataError(f"shard {printable(str(index.path))} was written to while it was read")
     renewed = 0 if index.digests is None else int((index.digests != digests).sum())
     return index._replace(digests=digests, renewed=renewed)
-
-
-def digest_field(path: Path, descriptor: int, offset: int, size: int) -> int:
-    """Return the digest of the `size` bytes from `offset` on, read in parts. Raises `StorageError`, `DataError`."""
-    value = 0
-    for place in range(offset, offset + size, _CHUNK):
-        length = min(_CHUNK, offset + size - place)
-        part = read_at(path, descriptor, length, place)
-        if len(part) < length:
-            raise DataError(f"shard {printable(str(path))} became shorter while it was read")
-        value = body_digest(part, value)
-    return value
-
-
-def body_digest(data: bytes, before: int = 0) -> int:
-    """Return the CRC-32, which finds every flipped bit and all damage within 32 bits; other damage passes once in 4e9.
-
-    A cryptographic hash would find no more: who can change a shard can also change the index beside it. blake2b took
-    4.4 times as long, for 3 kB and for 30 kB.
-    """
-    return zlib.crc32(data, before)

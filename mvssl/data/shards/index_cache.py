@@ -1,4 +1,4 @@
-"""Indexes of shards, kept on the disk. A kept index is used only where it belongs to its shard.
+"""Indexes of shards, kept on the disk. A kept index is used only if it belongs to its shard.
 
 in   paths of shards
 out  an `Index` of each; small npz files beside the shards or in the cache folder
@@ -14,21 +14,19 @@ import hashlib
 import io
 import os
 import re
-import secrets
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mvssl.data.decoding import read_npy
+from mvssl.data.decoding.arrays import read_npy
 from mvssl.data.shards.field_reader import FieldLocation, header_matches
 from mvssl.data.shards.index import MOST_FIELDS, Index, add_digests, find_gaps, scan_shard, split_name
-from mvssl.data.shards.shard_file import FileStamp, open_file_share, open_shard, read_at, stamp_shard
+from mvssl.data.shards.shard_file import FileStamp, ShardFile, open_file_share, open_shard, stamp_shard
 from mvssl.data.shards.tar import BLOCK, Archive, padded
 from mvssl.errors import DataError, OutputError
-from mvssl.files import cache_folder
+from mvssl.files import cache_folder, open_atomic
 from mvssl.process.progress import progress_bar
 
 _VERSION = 3
@@ -49,9 +47,9 @@ _ARRAYS = {  # name -> kind of its numbers, dimensions
 
 
 def index_shards(paths: list[Path], progress: bool = True, *, digests: bool = False) -> list[Index]:
-    """Return the index of each shard, from its file where that is fresh. `digests` computes those of all bodies.
+    """Return the index of each shard, from its file if that is fresh. `digests` computes those of all bodies.
 
-    Raises `DataError` with every damaged shard, `StorageError` where the disk fails.
+    Raise `DataError` with every damaged shard, `StorageError` if the disk fails.
     """
 
     def attempt(path: Path) -> Index | DataError:
@@ -70,7 +68,7 @@ def index_shards(paths: list[Path], progress: bool = True, *, digests: bool = Fa
 
 
 def load_index(path: Path, *, digests: bool = False) -> Index:
-    """Return the index of one shard, from its file where that is fresh. Raises `DataError`, `StorageError`.
+    """Return the index of one shard, from its file if that is fresh. Raise `DataError`, `StorageError`.
 
     Digests of a kept index stay as long as the shard's headers are the same. So they hold for a copy, and show a body
     that was changed in its place. With `digests`, they are computed again.
@@ -94,7 +92,8 @@ def rescan(path: Path) -> Index:
 def _kept_indexes(path: Path) -> list[Index]:
     """Return the indexes that all places hold, fresh ones first, then by the latest state of the shard.
 
-    A copied folder may bring a stale index that cannot be replaced, where it is read-only; the fresh one is elsewhere.
+    A copied folder may bring a stale index that cannot be replaced because it is read-only. The fresh index is then
+    in the cache folder.
     """
     stamp = stamp_shard(path)
     indexes = [read_index_file(file, path, stamp.size) for file in index_files(path)]
@@ -125,7 +124,7 @@ def index_files(path: Path) -> list[Path]:
 
 
 def read_index_file(file: Path, path: Path, shard_size: int) -> Index | None:
-    """Return the index of a file; None where it is absent, damaged, too large or of another version.
+    """Return the index of a file; None if it is absent, damaged, too large or of another version.
 
     Its stamp and `belongs_to_shard` tell whether it is that of the shard as it is now.
     """
@@ -140,7 +139,7 @@ def read_index_file(file: Path, path: Path, shard_size: int) -> Index | None:
 
 
 def _unpack(data: bytes, path: Path) -> Index | None:
-    """Return the index in the bytes of a file. Raises whatever zipfile and numpy raise on damaged ones."""
+    """Return the index in the bytes of a file. Raise whatever zipfile and numpy raise on damaged ones."""
     with zipfile.ZipFile(io.BytesIO(data)) as saved:
         entries = {entry.filename.removesuffix(".npy"): entry for entry in saved.infolist()[:20]}
         if set(entries) - {"digests"} != set(_ARRAYS):
@@ -167,30 +166,20 @@ def _unpack(data: bytes, path: Path) -> Index | None:
 
 
 def write_index_file(file: Path, index: Index) -> bool:
-    """Write an index aside and rename it, so that processes that do so at once do no harm. Return whether it worked."""
-    aside = file.with_name(f"{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    arrays: dict[str, Any] = {
+    """Write an index to its file. Return whether it worked."""
+    arrays = index._asdict() | {
         "stamp": np.array([_VERSION, *index.stamp], np.int64),
-        "keys": index.keys,
         "fields": np.array([field.encode() for field in index.fields]),
-        "offsets": index.offsets,
-        "sizes": index.sizes,
-        "headers": index.headers,
-        "others": index.others,
         "archive": np.array(index.archive.encode()),
         "digest": np.array(index.digest.encode()),
         "ignored": np.array(index.ignored, np.int64),
     }
-    if index.digests is not None:
-        arrays["digests"] = index.digests
+    names = [*_ARRAYS] if index.digests is None else [*_ARRAYS, "digests"]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as opened:
-            np.savez(opened, **arrays)
-        os.replace(aside, file)
+        with open_atomic(file) as opened:
+            np.savez(opened, **{name: arrays[name] for name in names})
     except OSError:
-        with contextlib.suppress(OSError):
-            aside.unlink()
         return False
     return True
 
@@ -200,8 +189,8 @@ def belongs_to_shard(index: Index) -> bool:
     if not _is_consistent(index):
         return False
     try:
-        with open_shard(index.path) as descriptor:
-            return _agrees_with_headers(index, descriptor)
+        with open_shard(index.path) as shard:
+            return _agrees_with_headers(index, shard)
     except DataError:
         return False
 
@@ -238,18 +227,18 @@ def _end(index: Index) -> int:
     return int(max(last, (index.offsets[present] + padded(index.sizes[present])).max()))
 
 
-def _agrees_with_headers(index: Index, descriptor: int) -> bool:
+def _agrees_with_headers(index: Index, shard: ShardFile) -> bool:
     """Return whether the end mark is where it must be, some headers name their field, and some gaps hold no sample.
 
-    Raises `DataError` where the shard is damaged there.
+    Raise `DataError` if the shard is damaged there.
     """
-    archive = Archive(index.path, descriptor)
+    archive = Archive(shard)
     archive.check_end(_end(index))
     for row, column in _spread(np.argwhere(index.sizes >= 0)):
         offset, size, blocks = (int(table[row, column]) for table in (index.offsets, index.sizes, index.headers))
-        headers = read_at(index.path, descriptor, blocks * BLOCK, offset - blocks * BLOCK)
+        headers = shard.read(blocks * BLOCK, offset - blocks * BLOCK)
         location = FieldLocation(bytes(index.keys[row]), index.fields[column], offset, size, blocks, None)
-        if not header_matches(index.path, descriptor, location, headers):
+        if not header_matches(shard, location, headers):
             return False
     parts = [archive.between(start, stop, _CHECKED) for start, stop in _spread(index.others)]
     rest = [member for part in parts for member in part]

@@ -33,8 +33,8 @@ def find_shards(patterns: str | list[str], root: Path) -> list[Path]:
     """Return the shards that `patterns` name: paths, folders, globs and {000..012} braces, relative to `root`.
 
     They are sorted within a pattern. `root`, and the part of a pattern that exists under exactly that name, such as a
-    folder d[2024], are taken literally. Raises `DataError` where a pattern finds nothing or a shard is named twice.
-    Raises `RecipeError` where a pattern is a URL or a command, or its braces name more than a million shards.
+    folder d[2024], are taken literally. Raise `DataError` if a pattern finds nothing or a shard is named twice.
+    Raise `RecipeError` if a pattern is a URL or a command, or its braces name more than a million shards.
     """
     wanted = pattern_list(patterns)
     if not wanted:
@@ -84,7 +84,7 @@ def _expand_braces(pattern: str, full: str) -> Iterator[str]:
 
 
 def count_names(pattern: str, full: str) -> int:
-    """Return how many names braceexpand makes of a pattern, or a few more. Raises `RecipeError` that quotes `full`."""
+    """Return how many names braceexpand makes of a pattern, or a few more. Raise `RecipeError` that quotes `full`."""
     unbalanced = RecipeError(f"shards {full!r}: a brace is not closed; write {{000..012}} or {{a,b}}")
     starts: list[int] = []  # of the open braces
     counts: list[list[int]] = [[1]]  # of the names of each alternative, in the pattern and in each open brace

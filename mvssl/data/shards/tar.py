@@ -1,6 +1,6 @@
 """One strict pass over the headers of a tar.
 
-in   a path; ustar, GNU (long names) and PAX (path, size) archives
+in   an open shard; ustar, GNU (long names) and PAX (path, size) archives
 out  name, offset and size of every regular file, and a digest of all headers; or a `DataError` that names the fault
 
 A streaming reader takes a damaged header for the end of the archive and silently loses what follows. Here every
@@ -9,13 +9,11 @@ and no more of them than tar writes. File bodies are skipped, not read.
 """
 
 import hashlib
-import os
 import sys
 from collections.abc import Generator, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from mvssl.data.shards.shard_file import open_shard, read_at
+from mvssl.data.shards.shard_file import ShardFile
 from mvssl.errors import DataError
 from mvssl.text import printable
 
@@ -43,15 +41,14 @@ class Member(NamedTuple):
 
 
 class Archive:
-    """The members of the tar at `path`. After iteration, `digest` holds the hash of all headers.
+    """The members of a tar. After iteration, `digest` holds the hash of all headers.
 
-    Raises `DataError` where the file is damaged, cut short, compressed, or holds what a shard may not hold, and
-    `StorageError` where the disk fails. With a `descriptor`, `between` and `check_end` read parts of an open file.
+    Iteration reads the full tar, `between` and `check_end` a part of it. They raise `DataError` if it is damaged,
+    cut short, compressed, or holds what a shard may not hold, and `StorageError` if the disk fails.
     """
 
-    def __init__(self, path: Path, descriptor: int = -1):
-        self.path, self._fd = path, descriptor
-        self._size = 0 if descriptor < 0 else os.fstat(descriptor).st_size
+    def __init__(self, shard: ShardFile):
+        self._shard, self._size = shard, shard.stamp().size
         self.end = 0  # of the last member, where the end mark begins
         self._hash = hashlib.blake2b(digest_size=16)
 
@@ -60,26 +57,24 @@ class Archive:
         return self._hash.hexdigest()
 
     def __iter__(self) -> Iterator[Member]:
-        with open_shard(self.path) as self._fd:
-            self._size = os.fstat(self._fd).st_size
-            if self._size == 0:
-                raise self._fault(0, "the file is empty")
-            self.end = yield from self._members(0, self._size)
-            self.check_end(self.end)
+        if self._size == 0:
+            raise self._fault(0, "the file is empty")
+        self.end = yield from self._members(0, self._size)
+        self.check_end(self.end)
 
     def between(self, start: int, stop: int, most: int = sys.maxsize) -> list[Member]:
         """Return the members that fill the file from `start` to `stop`, or the first `most` of them.
 
-        Raises `DataError` where something there is no member, or where the last one does not end at `stop`.
+        Raise `DataError` if something there is no member, or if the last one does not end at `stop`.
         """
-        found, members = [], self._members(start, stop)
+        part, members = [], self._members(start, stop)
         try:
-            while len(found) < most:
-                found.append(next(members))
-        except StopIteration as done:
-            if done.value != stop:
-                raise self._fault(done.value, f"no member ends at byte {stop}") from None
-        return found
+            while len(part) < most:
+                part.append(next(members))
+        except StopIteration as end:
+            if end.value != stop:
+                raise self._fault(end.value, f"no member ends at byte {stop}") from None
+        return part
 
     def _members(self, start: int, stop: int) -> Generator[Member, None, int]:
         """Yield members, and return where the last one ends."""
@@ -111,7 +106,7 @@ class Archive:
         return position
 
     def _read(self, position: int, size: int) -> bytes:
-        block = read_at(self.path, self._fd, size, position)
+        block = self._shard.read(size, position)
         if len(block) < size:
             raise self._fault(position, "no end-of-archive mark; the shard is cut short")
         return block
@@ -160,7 +155,7 @@ class Archive:
         if self._size - position < 2 * BLOCK or self._size % BLOCK:
             raise self._fault(position, "the end-of-archive mark is incomplete; the shard is cut short")
         for place in range(position, self._size, 1 << 20):
-            block = read_at(self.path, self._fd, 1 << 20, place)
+            block = self._shard.read(1 << 20, place)
             if block.count(0) != len(block):
                 raise self._fault(place, _after_end(block))
         zeros = self._size - position
@@ -172,7 +167,7 @@ class Archive:
             )
 
     def _fault(self, position: int, what: str) -> DataError:
-        return DataError(f"shard {printable(str(self.path))} is damaged or no shard, at byte {position}: {what}")
+        return DataError(f"shard {printable(str(self._shard.path))} is damaged or no shard, at byte {position}: {what}")
 
 
 def _after_end(block: bytes) -> str:
@@ -203,7 +198,7 @@ def plain_member(header: bytes) -> tuple[str, int] | None:
 
 
 def has_name(header: bytes, name: bytes, size: int) -> bool:
-    """Return True where this is surely the only header of a plain file of that name and size. False means unknown."""
+    """Return True if this is surely the only header of a plain file of that name and size. False means unknown."""
     return (
         header.startswith(name + b"\0")
         and header[124:136] == b"%011o\0" % size
@@ -228,7 +223,7 @@ def _checksum(header: bytes) -> int:
 
 
 def _number(field: bytes) -> int:
-    """Return an octal number, or GNU's base 256 for large ones; -1 where it is neither."""
+    """Return an octal number, or GNU's base 256 for large ones; -1 if it is neither."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     try:
@@ -239,7 +234,7 @@ def _number(field: bytes) -> int:
 
 def _name(header: bytes) -> bytes:
     name, prefix = header[:100].split(b"\0", 1)[0], header[345:500].split(b"\0", 1)[0]
-    # GNU archives keep other things where ustar keeps the prefix
+    # GNU archives keep other data at the place of the prefix
     return prefix + b"/" + name if prefix and header[257:263] == b"ustar\0" else name
 
 

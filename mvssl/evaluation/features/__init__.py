@@ -1,5 +1,8 @@
-"""Features of samples: which ones, where they come from, and how probes get them.
+"""Frozen features of labelled samples, in the form that probes read.
 
-in   a subject's encoders, shards, layers
-out  features kept in a cache, splits with labels, and `ProbeInputs`
+in   a recipe with its shards and labels, encoders with their weights, and names of layers
+out  `Split`s: labels, and features [n, d] float32 by view, of all samples that have every view and a label;
+     `ProbeInputs`, which give them to a probe for one encoder, layer and view
+
+All processes compute features together. The main process keeps them in a cache on the disk, mapped into memory.
 """

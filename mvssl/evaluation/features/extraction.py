@@ -7,41 +7,42 @@ A process works on a contiguous block of full batches, so batches are equal to t
 features to the main process, which writes them.
 """
 
+import contextlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from rich.console import Console
 from torch import Tensor
 
-from mvssl.data import Batch, ShardSource, sequential_loader
+from mvssl.data.batch import Batch
+from mvssl.data.loading import sequential_loader
+from mvssl.data.shard_source import ShardSource
 from mvssl.distributed import collectives
 from mvssl.distributed.devices import enough_memory
 from mvssl.errors import DataError, ElsewhereError, MvsslError
 from mvssl.evaluation.features import cache
 from mvssl.evaluation.features.cache import Entry
-from mvssl.evaluation.features.layers import PIXELS
+from mvssl.evaluation.results.records import PIXELS
 from mvssl.process.progress import progress_bar
 from mvssl.text import counted
 
 DIVERGED = "the encoder has diverged; for a run, use an earlier checkpoint with --checkpoint STEP"
-
 LESS = (
     "take one view or a smaller layer at a time (--view, --layer), evaluate.precision=bf16, or a smaller batch "
     "(batch_size of mvssl.evaluation.evaluate and mvssl.embedding.embed)"
 )
 
 Compute = Callable[[Batch, list[int]], list[dict[str, Tensor]]]
-Check = Callable[[Batch, list[dict[str, Tensor]]], None]
 
 
 class Part(NamedTuple):
-    """The result of one batch: sample numbers int64 [k], and for each entry its arrays [k, ...] by name, on the CPU."""
+    """The result of one batch: sample numbers int64 [k], and for each entry its arrays [k, ...] by name."""
 
     rows: np.ndarray
-    arrays: list[dict[str, Tensor]]
+    arrays: list[dict[str, np.ndarray]]
 
 
 class Collected(NamedTuple):
@@ -66,55 +67,40 @@ def collect(
     `compute(batch, numbers)` returns the arrays of the descriptions with these numbers. Every process must call this
     function; if one fails, all raise. Raise `DataError` if no sample can be used, or a feature is NaN or infinite.
     """
-    names = [cache.digest(description) for description in descriptions]
-    first = [names.index(name) for name in names]  # equal descriptions, as of an untrained encoder, share an entry
-    found: list[Any] = collectives.run_on_main(lambda: _find(descriptions), share=False) or []
-    missing = collectives.run_on_main(lambda: sorted({first[n] for n, entry in enumerate(found) if entry is None}))
-    if not missing:
-        return Collected(found, 0) if collectives.rank() == 0 else None
-    writers = collectives.run_on_main(
-        lambda: {number: cache.Writer(descriptions[number], len(source)) for number in missing}, share=False
-    )
-    writers = writers or {}  # none but on the main process
-    device = device or torch.device("cpu")
-
-    def take(part: Part) -> None:
-        for number, arrays in zip(missing, part.arrays, strict=True):
-            for name, values in arrays.items():
-                writers[number].write(name, part.rows, values)
-
-    def check(batch: Batch, arrays: list[dict[str, Tensor]]) -> None:
-        for number, found in zip(missing, arrays, strict=True):
-            _refuse_not_finite(source, descriptions[number], batch, found)
-
-    batches = _own_batches(source, batch_size, workers, device, label)
-    parts = _compute_parts(batches, compute, missing, check, device)
-    try:
-        if not _take_rounds(parts, take, batch_size):
-            raise DataError(f"none of {counted(len(source), 'sample')} in {source.shard(0)} and its like could be used")
-        closed = collectives.run_on_main(lambda: _close(found, writers))
-    except BaseException:
-        for writer in writers.values() if collectives.rank() == 0 else ():
-            writer.discard()
-        raise
-    return Collected([found[n] for n in first], closed) if collectives.rank() == 0 else None
+    names = [cache.name_entry(description) for description in descriptions]  # equal ones share an entry
+    entries = collectives.run_on_main(lambda: _read_entries(names, descriptions), share=False) or {}
+    missing = collectives.run_on_main(lambda: sorted({names.index(name) for name in names if name not in entries}))
+    if missing:
+        device, new = device or torch.device("cpu"), [descriptions[number] for number in missing]
+        batches = _own_batches(source, batch_size, workers, device, label)
+        parts = _compute_parts(batches, lambda batch: compute(batch, missing), new, source, device)
+        with contextlib.ExitStack() as stack:
+            writers = collectives.run_on_main(
+                lambda: [stack.enter_context(cache.Writer(each, len(source))) for each in new], share=False
+            )
+            if not _write_parts(parts, writers or []):
+                samples = counted(len(source), "sample")
+                raise DataError(f"none of {samples} in {source.shard(0)} and its like could be used")
+            computed = collectives.run_on_main(lambda: _close(writers or []), share=False)
+        entries |= zip((names[number] for number in missing), computed or (), strict=False)
+    return Collected([entries[name] for name in names], len(missing)) if collectives.rank() == 0 else None
 
 
-def _find(descriptions: list[dict[str, Any]]) -> list[Entry | None]:
-    cache.limit()  # a wrong limit is refused before hours of computing
-    return [cache.find(description) for description in descriptions]
+def _read_entries(names: list[str], descriptions: list[dict[str, Any]]) -> dict[str, Entry]:
+    cache.read_limit()  # a wrong limit is refused before hours of computing
+    read = {name: cache.read_entry(each) for name, each in dict(zip(names, descriptions, strict=True)).items()}
+    return {name: entry for name, entry in read.items() if entry is not None}
 
 
-def _close(found: list[Any], writers: dict[int, cache.Writer]) -> int:
-    for number, writer in writers.items():
-        found[number] = writer.close()
-    if beyond := cache.evict():
+def _close(writers: list[cache.Writer]) -> list[Entry]:
+    entries = [writer.close() for writer in writers]
+    if beyond := cache.evict_entries():
         Console(stderr=True).print(
-            f"features in use exceed the cache's {cache.limit():,g} GiB by {beyond:,.1f} GiB; they stay until the next "
-            "command computes others, unless MVSSL_CACHE_LIMIT (GiB) is raised",
+            f"features in use exceed the cache's {cache.read_limit():,g} GiB by {beyond:,.1f} GiB; they stay until the "
+            "next command computes others, unless MVSSL_CACHE_LIMIT (GiB) is raised",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
-    return len(writers)
+    return entries
 
 
 def _own_batches(
@@ -125,58 +111,62 @@ def _own_batches(
     start, stop = count * rank // world, count * (rank + 1) // world
     batches = sequential_loader(
         source, batch_size=batch_size, workers=workers, start=start * batch_size, stop=stop * batch_size,
-        pin_memory=device.type == "cuda", may_be_empty=collectives.world() > 1,
+        pin_memory=device.type == "cuda", may_be_empty=world > 1,
     )  # fmt: skip
     return progress_bar(batches, label, stop - start, rank == 0)
 
 
 def _compute_parts(
-    batches: Iterator[Batch], compute: Compute, numbers: list[int], check: Check, device: torch.device
+    batches: Iterator[Batch],
+    compute: Callable[[Batch], list[dict[str, Tensor]]],
+    descriptions: list[dict[str, Any]],
+    source: ShardSource,
+    device: torch.device,
 ) -> Iterator[Part]:
     """Yield a part for each batch. On a GPU, the host waits for a batch while the device computes the next."""
-    held: tuple[Batch, list[dict[str, Tensor]], Any] | None = None
+
+    def finish(batch: Batch, arrays: list[dict[str, Tensor]], event: torch.Event | None) -> Part:
+        if event is not None:
+            event.synchronize()
+        _refuse_not_finite(source, descriptions, batch, arrays)
+        return Part(batch.index.numpy(), [{name: x.numpy() for name, x in own.items()} for own in arrays])
+
+    started = deque()
     for batch in batches:
         with torch.inference_mode(), enough_memory(LESS):
-            arrays = [{name: _to_cpu(x) for name, x in arrays.items()} for arrays in compute(batch, numbers)]
-        event = torch.cuda.Event() if device.type == "cuda" else None
-        if event is not None:
-            event.record()
-        if held is not None:
-            yield _finish(*held, check)
-        held = batch, arrays, event
-    if held is not None:
-        yield _finish(*held, check)
+            arrays = [{name: _copy_to_cpu(x) for name, x in own.items()} for own in compute(batch)]
+        started.append((batch, arrays, torch.cuda.current_stream().record_event() if device.type == "cuda" else None))
+        if len(started) > 1:
+            yield finish(*started.popleft())
+    yield from (finish(*batch) for batch in started)
 
 
-def _to_cpu(x: Tensor) -> Tensor:
-    """Return a tensor on the CPU, in float32 at least. The copy from a GPU is asynchronous."""
+def _copy_to_cpu(x: Tensor) -> Tensor:
+    """Return a tensor on the CPU; floats become float32. The copy from a GPU is asynchronous."""
     x = x.float() if x.is_floating_point() else x
     if not x.is_cuda:
         return x.contiguous()
     return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)
 
 
-def _finish(batch: Batch, arrays: list[dict[str, Tensor]], event: Any, check: Check) -> Part:
-    if event is not None:
-        event.synchronize()
-    check(batch, arrays)
-    return Part(batch.index.numpy(), arrays)
-
-
 def _refuse_not_finite(
-    source: ShardSource, description: dict[str, Any], batch: Batch, arrays: dict[str, Tensor]
+    source: ShardSource, descriptions: list[dict[str, Any]], batch: Batch, arrays: list[dict[str, Tensor]]
 ) -> None:
     """Raise `DataError` if an array of floats is not finite, because no probe could measure it.
 
     Samples that lack a view hold a blank in its place, which is not checked.
     """
-    needed = [there for name, there in batch.present.items() if name != "label"]
-    whole = torch.stack(needed).all(0) if needed else torch.ones(len(batch.index), dtype=torch.bool)
-    for view, x in arrays.items():
-        bad = whole & ~x.isfinite().flatten(1).all(1) if x.is_floating_point() and x.ndim > 1 else ~whole[:0]
-        if bad.any():
-            advice = "no encoder has seen it yet" if description.get("of") == PIXELS else DIVERGED
-            raise not_finite(source, int(batch.index[bad][0]), view, advice)
+    complete = torch.ones(len(batch.index), dtype=torch.bool)
+    for name, present in batch.present.items():
+        complete = complete & present if name != "label" else complete
+    for description, own in zip(descriptions, arrays, strict=True):
+        for view, x in own.items():
+            if not x.is_floating_point() or x.ndim < 2:
+                continue
+            bad = complete & ~x.isfinite().flatten(1).all(1)
+            if bad.any():
+                advice = "no encoder has seen it yet" if description.get("of") == PIXELS else DIVERGED
+                raise not_finite(source, int(batch.index[bad][0]), view, advice)
 
 
 def not_finite(source: ShardSource, row: int, view: str, advice: str) -> DataError:
@@ -186,62 +176,32 @@ def not_finite(source: ShardSource, row: int, view: str, advice: str) -> DataErr
     )
 
 
-def _take_rounds(parts: Iterator[Part], take: Callable[[Part], None], batch_size: int) -> int:
-    """Pass the parts of all processes to `take` on the main process, and return the number of samples.
+def _write_parts(parts: Iterator[Part], writers: list[cache.Writer]) -> int:
+    """Write the parts of all processes on the main process, and return the number of samples.
 
     If one process fails, all raise.
     """
     failure: MvsslError | None = None
-    group, samples = collectives.cpu_group(), 0
+    samples = 0
     while True:
         part = None
         try:
             part = next(parts, None) if failure is None else None
         except MvsslError as error:
             failure = error
-        everyone = _exchange(part, failure)
+        report = None if part is None else len(part.rows), failure and (str(failure), failure.code)
+        counts, failures = zip(*collectives.gather_objects(report), strict=True)
         if failure is not None:
             raise failure
-        for message in everyone:
-            if message is not None and message["failure"] is not None:
-                raise ElsewhereError(*message["failure"])
-        present = [message for message in everyone if message is not None]
-        if not present:
+        for elsewhere in filter(None, failures):
+            raise ElsewhereError(*elsewhere)
+        if not any(count is not None for count in counts):
             return samples
-        samples += sum(len(message["rows"]) for message in present)
-        parts_here = (
-            [part] if collectives.world() == 1 else _gather(part, everyone, present[0]["like"], batch_size, group)
-        )
+        samples += sum(filter(None, counts))
         try:
-            for one in parts_here:
-                take(one)  # pyright: ignore[reportArgumentType]
+            for received in filter(None, collectives.gather_on_main(part)):
+                for writer, arrays in zip(writers, received.arrays, strict=True):
+                    for name, values in arrays.items():
+                        writer.write(name, received.rows, values)
         except MvsslError as error:  # the next round reports it to the others
             failure = error
-
-
-def _exchange(part: Part | None, failure: MvsslError | None) -> list[dict[str, Any] | None]:
-    """Return the message of every process: its rows and array shapes, or its failure, or None at its end."""
-    message = None
-    if failure is not None:
-        message = {"failure": (str(failure), failure.code)}
-    elif part is not None:
-        like = [{name: (x.shape[1:], x.dtype) for name, x in arrays.items()} for arrays in part.arrays]
-        message = {"failure": None, "rows": part.rows, "like": like}
-    return collectives.gather_objects(message)
-
-
-def _gather(part: Part | None, everyone: list[Any], like: list[dict], size: int, group: Any) -> list[Part]:
-    """Return the parts of this round in rank order on the main process, and [] on the others."""
-    main = collectives.rank() == 0
-    rows = [np.empty(0, np.int64) if message is None else message["rows"] for message in everyone]
-    parts = [Part(one, [{} for _ in like]) for one in rows]
-    for number, arrays in enumerate(like):
-        for name, (shape, kind) in arrays.items():
-            own = torch.zeros(size, *shape, dtype=kind)
-            if part is not None:
-                own[: len(part.rows)] = part.arrays[number][name]
-            blocks = [torch.empty_like(own) for _ in everyone] if main else None
-            dist.gather(own, blocks, dst=0, group=group)
-            for one, block in zip(parts, blocks or (), strict=False):
-                one.arrays[number][name] = block[: len(one.rows)]
-    return [one for one in parts if len(one.rows)] if main else []

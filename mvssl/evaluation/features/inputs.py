@@ -7,19 +7,23 @@ out  `ProbeInputs`, whose methods return tensors on the device. Local maps stay 
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import Subset
 
-from mvssl.data import Batch, Sample, ShardSource, as_class_labels, loader, sequential_loader
-from mvssl.encoders import Encoder
+from mvssl.data.batch import Batch, as_class_labels
+from mvssl.data.loading import loader, sequential_loader
 from mvssl.evaluation.features.labelled import Labelled, join_views
-from mvssl.evaluation.features.layers import DENSE, PIXELS, EncoderUnderTest, FeatureSpec, local_map_layers
-from mvssl.evaluation.features.splits import Classes, Split
+from mvssl.evaluation.features.layers import CLEAN_VIEWS, DENSE, EncoderUnderTest, FeatureSpec, local_map_layers
 from mvssl.evaluation.results.metrics import NotPossible
 from mvssl.recipe.naming import first_drawn
-from mvssl.views import ViewSet
+
+if TYPE_CHECKING:
+    from mvssl.encoders import Encoder
+    from mvssl.evaluation.features.splits import Classes, Split
+    from mvssl.views import ViewSet
 
 ALL = "all"  # the name of all views joined
 COMPARED = 16  # samples that decide whether two views are equal
@@ -50,23 +54,9 @@ class TrainableEncoder:
     classes: int
     labels: Tensor  # of train, as in `Labelled`
     device: torch.device
-    encoder: Callable[[], Encoder]  # a new copy with the weights to start from; [n, ...] -> Features
+    encoder: "Callable[[], Encoder]"  # a new copy with the weights to start from; [n, ...] -> Features
     train: Callable[[Tensor, int, int, int, bool], Batches]  # (rows of train, steps, batch_size, seed, augment)
     test: Callable[[], Iterable[tuple[Tensor, Tensor]]]  # every test sample once
-
-
-@dataclass(frozen=True)
-class Subset:
-    """Some samples of a source, as a map-style dataset."""
-
-    source: ShardSource
-    rows: list[int]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, i: int) -> Sample:
-        return self.source[self.rows[i]]
 
 
 @dataclass(frozen=True)
@@ -76,9 +66,9 @@ class ProbeInputs:
     encoder: EncoderUnderTest
     layer: str
     view: str  # a view's name, or `all`
-    splits: dict[str, Split]
-    classes: Classes
-    views: ViewSet
+    splits: "dict[str, Split]"
+    classes: "Classes"
+    views: "ViewSet"
     device: torch.device
     seed: int
     workers: int = 0  # processes that decode batches while a probe trains
@@ -87,9 +77,14 @@ class ProbeInputs:
     def labelled(self) -> tuple[Labelled, Labelled]:
         """Return features [n, d] and labels of train and test."""
         train, test = self._features("train"), self._features("test")
-        pair = self._joined(train, test) if self.view == ALL else (train[self.view], test[self.view])
+        if self.view != ALL:
+            joined = train[self.view], test[self.view]
+        elif self.standardise:
+            joined = join_views(train, test)
+        else:
+            joined = torch.cat([*train.values()], 1), torch.cat([*test.values()], 1)
         labels = self._labels("train"), self._labels("test")
-        return Labelled(pair[0].to(self.device), labels[0]), Labelled(pair[1].to(self.device), labels[1])
+        return Labelled(joined[0].to(self.device), labels[0]), Labelled(joined[1].to(self.device), labels[1])
 
     def other(self) -> Tensor:
         """Return features [k, d] of the shards of another distribution. Raise `NotPossible` if none were given."""
@@ -100,32 +95,37 @@ class ProbeInputs:
 
     def by_view(self, *, clean_views: bool = False) -> tuple[ByView, ByView]:
         """Return train and test with separate views, without duplicate views."""
-        own, made = FeatureSpec(self.encoder, self.layer), []
+        own = FeatureSpec(self.encoder, self.layer)
         views = distinct_views(self.splits["test"].features(own, first=COMPARED))
-        for split in ("train", "test"):
-            features = self._of_views(split, own, views)
-            pixels = FeatureSpec(EncoderUnderTest(PIXELS, None), PIXELS)
-            inputs = self._of_views(split, pixels, views) if clean_views else {}
-            made.append(ByView(features, self._labels(split), inputs))
-        return made[0], made[1]
+
+        def read(split: str, spec: FeatureSpec) -> dict[str, Tensor]:
+            one_by_one = (self.splits[split].features(spec, view) for view in views)
+            return {view: x.to(self.device) for features in one_by_one for view, x in features.items()}
+
+        train, test = (
+            ByView(read(split, own), self._labels(split), read(split, CLEAN_VIEWS) if clean_views else {})
+            for split in ("train", "test")
+        )
+        return train, test
 
     def local_maps(self) -> tuple[LocalMaps, LocalMaps]:
         """Return maps and pixel classes of train and test. Raise `NotPossible` if the view or the recipe has none."""
-        view, made, column = self.view, [], self.views.source_of(self.view)
-        for name in ("train", "test"):
-            segments, shape = self.splits[name].segments, self.splits[name].source.shapes[column]
-            if segments is None:
-                raise NotPossible("it needs the class of every pixel: evaluate.segments, such as {field: seg.png}")
-            if len(self.views.shapes[first_drawn(view, self.views.names) or view]) != 3:
-                raise NotPossible(f"view {view!r} is not an image, so its pixels have no classes")
-            refuse_other_sides(segments, shape, column)
-            layers = [DENSE + layer for layer in local_map_layers(self.encoder, self.layer, view)]
-            by_layer = [self.splits[name].features(FeatureSpec(self.encoder, layer), view) for layer in layers]
-            maps = tuple(features[view] for features in by_layer if view in features)
-            if not maps:
-                raise NotPossible(f"view {view!r} has no local maps")
-            made.append(LocalMaps(maps, segments))
-        return made[0], made[1]
+        return self._local_maps("train"), self._local_maps("test")
+
+    def _local_maps(self, name: str) -> LocalMaps:
+        split, view, column = self.splits[name], self.view, self.views.source_of(self.view)
+        segments = split.segments
+        if segments is None:
+            raise NotPossible("it needs the class of every pixel: evaluate.segments, such as {field: seg.png}")
+        if len(self.views.shapes[self._drawn]) != 3:
+            raise NotPossible(f"view {view!r} is not an image, so its pixels have no classes")
+        refuse_other_sides(segments, split.source.shapes[column], column)
+        layers = [DENSE + layer for layer in local_map_layers(self.encoder, self.layer, view)]
+        by_layer = [split.features(FeatureSpec(self.encoder, layer), view) for layer in layers]
+        maps = tuple(features[view] for features in by_layer if view in features)
+        if not maps:
+            raise NotPossible(f"view {view!r} has no local maps")
+        return LocalMaps(maps, segments)
 
     def trainable_encoder(self) -> TrainableEncoder:
         """Return the encoder of the view, with batches of train and test. Raise `NotPossible` for raw pixels."""
@@ -133,29 +133,27 @@ class ProbeInputs:
         if model is None:
             raise NotPossible("raw pixels have no encoder to train")
 
-        def encoder() -> Encoder:
+        def encoder() -> "Encoder":
             return copy.deepcopy(model.encoder_of(view)).to(self.device)
 
         labels = self.classes(self.splits["train"].labels)
         return TrainableEncoder(view, len(self.classes), labels, self.device, encoder, self._train, self._test)
 
     def _train(self, rows: Tensor, steps: int, batch_size: int, seed: int, augment: bool) -> Batches:
-        split, drawn = self.splits["train"], first_drawn(self.view, self.views.names) or self.view
-        subset = Subset(split.source, split.rows[rows].tolist())
+        split, pinned = self.splits["train"], self.device.type == "cuda"
+        subset = Subset(split.source, split.rows[rows].tolist())  # pyright: ignore[reportArgumentType]
         for batch in loader(
-            subset, batch_size=batch_size, seed=seed, stop_step=steps, workers=self.workers, pin_memory=self._pinned
+            subset, batch_size=batch_size, seed=seed, stop_step=steps, workers=self.workers, pin_memory=pinned
         ):
-            views = self.views(batch, seed, self.device) if augment else self.views.clean(batch, self.device)
-            yield self._pair(views[drawn if augment else self.view], batch)
+            if augment:
+                yield self._pair(self.views(batch, seed, self.device)[self._drawn], batch)
+            else:
+                yield self._pair(self.views.clean(batch, self.device)[self.view], batch)
 
     def _test(self) -> Batches:
-        source = self.splits["test"].source
-        for batch in sequential_loader(source, batch_size=256, workers=self.workers, pin_memory=self._pinned):
+        source, pinned = self.splits["test"].source, self.device.type == "cuda"
+        for batch in sequential_loader(source, batch_size=256, workers=self.workers, pin_memory=pinned):
             yield self._pair(self.views.clean(batch, self.device)[self.view], batch)
-
-    @property
-    def _pinned(self) -> bool:
-        return self.device.type == "cuda"
 
     def _pair(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return a view and its labels, without unlabelled samples."""
@@ -163,16 +161,14 @@ class ProbeInputs:
         keep = labels >= 0 if labels.ndim == 1 else torch.ones(len(labels), dtype=torch.bool)
         return x[keep.to(x.device)], self.classes(labels[keep]).to(x.device)
 
-    def _joined(self, *splits: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        return join_views(*splits) if self.standardise else tuple(torch.cat([*split.values()], 1) for split in splits)
+    @property
+    def _drawn(self) -> str:
+        """The first draw of the view."""
+        return first_drawn(self.view, self.views.names) or self.view
 
     def _features(self, split: str) -> dict[str, Tensor]:
         view = None if self.view == ALL else self.view
         return self.splits[split].features(FeatureSpec(self.encoder, self.layer), view)
-
-    def _of_views(self, split: str, spec: FeatureSpec, views: list[str]) -> dict[str, Tensor]:
-        one_by_one = (self.splits[split].features(spec, view) for view in views)
-        return {view: x.to(self.device) for features in one_by_one for view, x in features.items()}
 
     def _labels(self, split: str) -> Tensor:
         labels = self.splits[split].labels

@@ -12,25 +12,30 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mvssl.data import Batch, ShardSource
+from mvssl.data.batch import Batch
 from mvssl.distributed.devices import arithmetic
-from mvssl.encoders import Features, at_least_float32
+from mvssl.encoders.features import Features, at_least_float32
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features.labelled import flatten
-from mvssl.model import MultiView
-from mvssl.objectives import Objective
-from mvssl.recipe import ViewConfig
+from mvssl.evaluation.results.records import PIXELS
+from mvssl.files import hash_bytes
 from mvssl.recipe.naming import first_drawn
 from mvssl.runs.versions import versions
 from mvssl.text import split_names
-from mvssl.views import ViewSet
 
-PIXELS, DENSE = "pixels", "dense "
+if TYPE_CHECKING:
+    from mvssl.data.shard_source import ShardSource
+    from mvssl.model import MultiView
+    from mvssl.objectives import Objective
+    from mvssl.recipe import ViewConfig
+    from mvssl.views import ViewSet
+
+DENSE = "dense "
 DENSE_NUMBERS = 32_768  # most numbers of local maps, for a sample and view: 128 kB
 
 Encode = Callable[[Batch], dict[str, Tensor]]
@@ -43,7 +48,7 @@ class EncoderUnderTest(NamedTuple):
     """
 
     name: str
-    model: MultiView | None
+    model: "MultiView | None"
     digest: str = ""
 
     def layer(self, wanted: str) -> str:
@@ -63,11 +68,11 @@ class FeatureSpec(NamedTuple):
         return (self.encoder.name if self.encoder else "", self.layer)
 
 
-LABELS = FeatureSpec(None)
+LABELS, CLEAN_VIEWS = FeatureSpec(None), FeatureSpec(EncoderUnderTest(PIXELS, None), PIXELS)
 
 
 def compute_features(
-    batch: Batch, specs: list[FeatureSpec], views: ViewSet, device: torch.device, precision: str
+    batch: Batch, specs: list[FeatureSpec], views: "ViewSet", device: torch.device, precision: str
 ) -> list[dict[str, Tensor]]:
     """Return the arrays of each spec by name: features by view, or `label` and `segments` of the batch.
 
@@ -104,8 +109,8 @@ def _local_maps(
     """Return the maps [n, c, h, w] of the views that have this map."""
     if layer == PIXELS:
         return {view: x for view, x in clean.items() if x.ndim == 4}
-    views = [view for view in outputs if layer in local_map_layers(encoder, layer, view)]
-    return {view: at_least_float32(outputs[view].maps[int(layer)]) for view in views}
+    having = (view for view in outputs if layer in local_map_layers(encoder, layer, view))
+    return {view: at_least_float32(outputs[view].maps[int(layer)]) for view in having}
 
 
 def local_map_layers(encoder: EncoderUnderTest, layer: str, view: str | None = None) -> list[str]:
@@ -128,7 +133,7 @@ def local_map_layers(encoder: EncoderUnderTest, layer: str, view: str | None = N
     return sorted(dict.fromkeys(kept), key=int)
 
 
-def build_encode(model: MultiView, views: ViewSet, layer: str, device: torch.device) -> Encode:
+def build_encode(model: "MultiView", views: "ViewSet", layer: str, device: torch.device) -> Encode:
     """Return a function that computes the features [n, d] of a batch by view, for one model and layer."""
     spec = FeatureSpec(EncoderUnderTest("trained", model), layer)
     return lambda batch: compute_features(batch, [spec], views, device, "fp32")[0]
@@ -143,7 +148,7 @@ def _labels(batch: Batch) -> dict[str, Tensor]:
 
 
 def describe_features(
-    spec: FeatureSpec, source: ShardSource, tables: Mapping[str, ViewConfig], device: torch.device, precision: str
+    spec: FeatureSpec, source: "ShardSource", tables: "Mapping[str, ViewConfig]", device: torch.device, precision: str
 ) -> dict[str, Any]:
     """Return as JSON everything that decides the values of the arrays. `tables` are the recipe's views by name."""
     data = {
@@ -157,7 +162,11 @@ def describe_features(
         return {"data": data, "of": "labels", "code": _package_digest()}
     return {
         "data": data,
-        "views": {name: [_clean_table(table), digest_source(table.name)] for name, table in tables.items()},
+        "views": {
+            # without the keys that change no clean view
+            name: [table.model_dump(mode="json", exclude={"count", "geometry"}), digest_source(table.name)]
+            for name, table in tables.items()
+        },
         "of": spec.encoder.digest or PIXELS,
         "layer": spec.layer,
         "precision": precision,
@@ -167,7 +176,7 @@ def describe_features(
     }
 
 
-def digest_weights(model: MultiView, objective: str = "") -> str:
+def digest_weights(model: "MultiView", objective: str = "") -> str:
     """Return a digest of a model: its networks, their arguments, its objective, every weight and buffer."""
     digest = hashlib.blake2b(digest_size=16)
     for group, encoder in model.encoders.items():
@@ -179,11 +188,6 @@ def digest_weights(model: MultiView, objective: str = "") -> str:
     return digest.hexdigest()
 
 
-def _clean_table(table: ViewConfig) -> dict[str, Any]:
-    """Return the keys of a view that may decide its values without augmentation."""
-    return table.model_dump(mode="json", exclude={"count", "geometry"})
-
-
 CODE = (  # folders and files of mvssl whose code computes features or labels from a shard
     "data", "views", "encoders", "objectives", "model.py", "distributed", "evaluation/features",
 )  # fmt: skip
@@ -192,11 +196,8 @@ CODE = (  # folders and files of mvssl whose code computes features or labels fr
 @functools.cache
 def _package_digest(root: Path = Path(__file__).parents[2]) -> str:
     """Return a digest of the files in CODE."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name in CODE:
-        for file in sorted((root / name).rglob("*.py")) if (root / name).is_dir() else [root / name]:
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
+    files = [file for name in CODE for file in sorted((root / name).rglob("*.py")) or [root / name]]
+    return hash_bytes(b"".join(file.read_bytes() for file in files))
 
 
 def digest_source(name: str) -> str:
@@ -210,14 +211,13 @@ def digest_source(name: str) -> str:
         return str(os.urandom(8))  # the source is not known, so the features are computed again
 
 
-def head_layers(model: MultiView) -> dict[str, tuple[str, Objective]]:
+def head_layers(model: "MultiView") -> "dict[str, tuple[str, Objective]]":
     """Return the heads of the objectives, with label and objective: `head:LABEL`, and `head` for the first one."""
-    heads = [(label, objective) for label, _, objective in model.terms if objective.has_head]
-    first = {"head": heads[0]} if heads else {}
-    return first | {f"head:{label}": (label, objective) for label, objective in heads}
+    heads = {f"head:{label}": (label, objective) for label, _, objective in model.terms if objective.has_head}
+    return ({"head": next(iter(heads.values()))} if heads else {}) | heads
 
 
-def select_layer(model: MultiView, view: str, features: Features, layer: str) -> Tensor:
+def select_layer(model: "MultiView", view: str, features: Features, layer: str) -> Tensor:
     """Return the features [n, d] of one view at `layer`. Raise `RecipeError` if the layer does not exist."""
     if layer == "vector":
         return features.vector
@@ -228,7 +228,7 @@ def select_layer(model: MultiView, view: str, features: Features, layer: str) ->
     return flatten(at_least_float32(features.maps[int(layer)]))
 
 
-def refuse_layer(model: MultiView, view: str, layer: str, maps: int) -> None:
+def refuse_layer(model: "MultiView", view: str, layer: str, maps: int) -> None:
     """Raise `RecipeError` that lists the layers, if a view with this number of maps lacks `layer`."""
     accepted = ["vector", *head_layers(model), *map(str, range(maps))]
     if layer not in accepted:

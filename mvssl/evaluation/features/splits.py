@@ -14,7 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvssl.data import SampleError, ShardSource, as_class_labels, open_shards, pattern_list
+from mvssl.data.batch import as_class_labels
+from mvssl.data.sample_errors import SampleError
+from mvssl.data.shard_source import ShardSource, open_shards
+from mvssl.data.shards.patterns import pattern_list
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.features.cache import Entry
 from mvssl.evaluation.features.layers import LABELS, FeatureSpec
@@ -26,6 +29,13 @@ SIGNS = 'the labels are -1 and 1, and -1 reads as "no label": write 0 and 1, or 
 Patterns = str | list[str] | None
 NO_LABELS = torch.zeros(0, dtype=torch.int64)
 CHECKED = 16  # samples whose labels are checked before features are computed
+
+
+class Needs(NamedTuple):
+    """What the probes of an evaluation need of the samples, beside views."""
+
+    labels: bool = True
+    segments: bool = False  # the class of every pixel
 
 
 class Sources(NamedTuple):
@@ -63,9 +73,7 @@ def open_splits(
     train: Patterns = None,
     test: Patterns = None,
     other: Patterns = None,
-    *,
-    labels: bool = True,
-    segments: bool = False,
+    needs: Needs = Needs(),  # noqa: B008
 ) -> Sources:
     """Open the shards to fit on and to test on, with labels and segments if they are needed.
 
@@ -74,19 +82,19 @@ def open_splits(
     shards or labels cannot be used.
     """
     data = recipe.data
-    if data.label is None and labels:
+    if data.label is None and needs.labels:
         raise RecipeError("data.label: the recipe names no labels; add for example label: {field: cls}")
     if train and not test:
         raise RecipeError("--data needs --test: to fit probes on other shards, give both --data and --test")
     if not (test or data.val):
         raise RecipeError("no labelled shards to test on: name them in data.val, or give --test SHARDS")
     named = {"train": pattern_list(train or data.train), "test": pattern_list(test or data.val)}
-    extra = {"segments": recipe.evaluate.segments} if segments and recipe.evaluate.segments else {}
+    extra = {"segments": recipe.evaluate.segments} if needs.segments and recipe.evaluate.segments else {}
     columns = {**data.columns, **extra}
     try:
         shards = {split: open_labelled(data, patterns, columns) for split, patterns in named.items()}
     except DataError:
-        if labels or data.label is None:
+        if needs.labels or data.label is None:
             raise
         shards = {split: open_shards(patterns, data.folder, columns) for split, patterns in named.items()}
     if other:
@@ -94,7 +102,7 @@ def open_splits(
         shards["other"] = open_shards(named["other"], data.folder, data.columns)
     for source in shards.values():
         refuse_pictures(source)
-        if labels:
+        if needs.labels:
             refuse_numbers(source)
     return Sources(shards, named)
 
@@ -140,10 +148,15 @@ class Split:
     def __init__(self, source: ShardSource, specs: list[FeatureSpec], entries: list[Entry], *, needed: bool = True):
         self.source = source
         self._entries = {spec.key: entry for spec, entry in zip(specs, entries, strict=True)}
-        rows = reduce(np.intersect1d, [entry.rows.numpy() for entry in entries])
-        labels = self._entries[LABELS.key]
-        labelled = _has_label(labels, rows)
-        self.rows = torch.from_numpy(rows[labelled])
+        labels = self._entries[LABELS.key].arrays
+        rows = torch.from_numpy(reduce(np.intersect1d, [entry.rows.numpy() for entry in entries]))
+        written = labels["label"][rows] if "label" in labels else NO_LABELS
+        labelled = torch.ones(len(rows), dtype=torch.bool)  # without a column of labels all samples count
+        if "labelled" in labels:
+            labelled &= labels["labelled"][rows] > 0
+        if "label" in labels and written.ndim == 1:
+            labelled &= written >= 0
+        self.rows = rows[labelled]
         self.left_out = {
             "without_view_or_label": source.dropped,
             "undecodable": len(source) - len(rows),
@@ -151,14 +164,12 @@ class Split:
         }
         if not len(self.rows):
             raise DataError("no sample with a label; see data.label for the field that holds labels, and its path")
-        label = self._select(labels, "label") if "label" in labels.arrays else NO_LABELS
         try:
-            self.labels = as_class_labels(label)
+            self.labels = as_class_labels(written[labelled]) if "label" in labels else NO_LABELS
         except DataError:
             if needed:
                 raise
             self.labels = NO_LABELS
-        written = labels.arrays["label"][torch.from_numpy(rows)] if "label" in labels.arrays else NO_LABELS
         # whether the classes are -1 and 1, as for a support vector machine
         self.signs = written.ndim == 1 and {-1, 1} == set(written[:10_000].unique()[:3].tolist())
 
@@ -171,6 +182,15 @@ class Split:
         labels = self._entries[LABELS.key]
         return self._select(labels, "segments")[:, 0] if "segments" in labels.arrays else None
 
+    def describe(self) -> dict[str, Any]:
+        """Return the entry of a protocol for these samples."""
+        return {
+            "fingerprint": self.source.fingerprint,
+            "shards": len(self.source.paths),
+            "samples": len(self.source),
+            "left_out": self.left_out,
+        }
+
     def features(self, spec: FeatureSpec, view: str | None = None, *, first: int | None = None) -> dict[str, Tensor]:
         """Return features by view, [n, d], or [n, c, h, w] of a dense layer, for one view or all views.
 
@@ -182,16 +202,6 @@ class Split:
     def _select(self, entry: Entry, name: str, first: int | None = None) -> Tensor:
         array, rows = entry.arrays[name], self.rows[:first]
         return array[:first] if len(self.rows) == len(array) else array[rows]
-
-
-def _has_label(labels: Entry, rows: np.ndarray) -> np.ndarray:
-    """Return which of these samples have a label, bool [len(rows)]. Without a column of labels, all count."""
-    has = np.ones(len(rows), dtype=bool)
-    if "labelled" in labels.arrays:
-        has &= labels.arrays["labelled"].numpy()[rows] > 0
-    if "label" in labels.arrays and labels.arrays["label"].ndim == 1:
-        has &= labels.arrays["label"].numpy()[rows] >= 0
-    return has
 
 
 class Classes(NamedTuple):
@@ -243,34 +253,16 @@ def list_remarks(splits: dict[str, Split], classes: Classes) -> list[str]:
             lines += [f"{name}: {count:,} of {samples} left out: {why.replace('_', ' ')}"] if count else []
     if any(split.signs for split in splits.values()):
         lines.append(SIGNS)
-    train, test = (splits[name].labels for name in ("train", "test"))
-    if train.ndim == 1 and len(train):
-        lines += _compare_classes(set(train.unique().tolist()), set(test.unique().tolist()))
-    elif classes.left_out:
-        lines.append(
-            f"{counted(classes.left_out, 'class', 'classes')} left out: no positive sample in train or in test"
-        )
-    return lines
-
-
-def _compare_classes(train: set[int], test: set[int]) -> list[str]:
-    lines = [f"{name}: one class ({next(iter(own)):.0f})" for name, own in (("train", train), ("test", test))
-             if len(own) == 1]  # fmt: skip
-    for name, other, only in (("train", "test", train - test), ("test", "train", test - train)):
-        if only:
-            listed = ", ".join(map(str, sorted(only)[:10])) + ", ..." * (len(only) > 10)
+    if classes.left_out:
+        missing = counted(classes.left_out, "class", "classes")
+        lines.append(f"{missing} left out: no positive sample in train or in test")
+    labels = {name: splits[name].labels for name in ("train", "test")}
+    if labels["train"].ndim > 1:
+        return lines
+    seen = {name: set(own.unique().tolist()) for name, own in labels.items()}
+    lines += [f"{name}: one class ({next(iter(own)):.0f})" for name, own in seen.items() if len(own) == 1]
+    for name, other in (("train", "test"), ("test", "train")):
+        if only := sorted(seen[name] - seen[other]):
+            listed = ", ".join(map(str, only[:10])) + ", ..." * (len(only) > 10)
             lines.append(f"{name}: {counted(len(only), 'class', 'classes')} ({listed}) of which {other} has no sample")
     return lines
-
-
-def describe_splits(splits: dict[str, Split]) -> dict[str, Any]:
-    """Return the entry of a protocol for the samples."""
-    return {
-        name: {
-            "fingerprint": split.source.fingerprint,
-            "shards": len(split.source.paths),
-            "samples": len(split.source),
-            "left_out": split.left_out,
-        }
-        for name, split in splits.items()
-    }

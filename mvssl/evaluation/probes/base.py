@@ -93,7 +93,10 @@ class Probe(ABC):
 
 
 class FunctionProbe(Probe):
-    """A probe that calls a public function. The keyword-only arguments of the function are its options."""
+    """A probe that calls a public function with train and test; the function's keyword-only arguments are its options.
+
+    With `runs_on = "all views"`, train and test are `ByView`, else `Labelled`.
+    """
 
     function: ClassVar[Callable[..., Result | Iterable[Result]]]
     decided = ("seed", "device", "other", "head")
@@ -102,21 +105,18 @@ class FunctionProbe(Probe):
         self.keywords = keywords
 
     @classmethod
+    def of(cls, function: Callable[..., Result | Iterable[Result]], **attributes: Any) -> type["FunctionProbe"]:
+        """Return the probe that calls `function`; `attributes` are class attributes of `Probe`."""
+        return type(cls)(function.__name__, (cls,), {"function": function, **attributes})
+
+    @classmethod
     def options(cls) -> type[BaseModel]:
         return options_of(cls.function)
 
     def arguments(self, inputs: ProbeInputs) -> tuple[Any, ...]:
         """Return the positional arguments of the function."""
-        return inputs.labelled()
+        by_view = self.runs_on == "all views"
+        return inputs.by_view(clean_views=self.needs_clean_views) if by_view else inputs.labelled()
 
     def run(self, inputs: ProbeInputs) -> Result | Iterable[Result]:
-        return type(self).function(*self.arguments(inputs), **{"seed": inputs.seed, **self.keywords})
-
-
-class ByViewProbe(FunctionProbe):
-    """A probe whose function takes train and test with separate views."""
-
-    runs_on = "all views"
-
-    def arguments(self, inputs: ProbeInputs) -> tuple[Any, ...]:
-        return inputs.by_view(clean_views=self.needs_clean_views)
+        return type(self).function(*self.arguments(inputs), seed=inputs.seed, **self.keywords)

@@ -1,6 +1,6 @@
 """Clustering: how well the clusters that k-means finds without labels agree with the labels.
 
-in   features and labels of train and test; the labels of train give the number of clusters and no more
+in   features and labels of train and test; the labels of train only give the number of clusters
 out  `nmi`, mutual information over the mean of both entropies (0 unrelated, 1 the same partition), and `ari`, the
      adjusted Rand index (0 by chance, 1 the same, below 0 worse than chance), each the mean over seeds
 """
@@ -14,21 +14,20 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from mvssl.evaluation.features.labelled import Labelled, unit
-from mvssl.evaluation.probes.base import FunctionProbe
 from mvssl.evaluation.probes.fitting import refuse_one_class
 from mvssl.evaluation.results.metrics import Metric, NotPossible, Result, mean_over_draws
 
 NMI, ARI = Metric("nmi"), Metric("ari", low=-0.5)
-SAMPLES = 10_000  # of train that centres are fitted to; more change them little
+SAMPLES = 10_000  # of train that k-means is fitted to; more change the centres little
 
 
 def cluster(train: Labelled, test: Labelled, *, seeds: PositiveInt = 5, seed: int = 0) -> list[Result]:
     """Return NMI and ARI of k-means on train, with as many clusters as classes; test goes to the nearest centre.
 
-    Raises `NotPossible` for multi-hot labels, which name no partition.
+    Raise `NotPossible` for multi-hot labels, which give no partition.
     """
     if train.labels.ndim == 2:
-        raise NotPossible("clusters are compared with one class per sample, and these labels name several")
+        raise NotPossible("clusters are compared with one class per sample, but these labels have several")
     refuse_one_class(train.labels)
     kinds = len(train.labels.unique())
     order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
@@ -50,9 +49,3 @@ def cluster(train: Labelled, test: Labelled, *, seeds: PositiveInt = 5, seed: in
         "standard_error": "std over seeds / sqrt(seeds); says nothing of other test samples",
     }
     return [mean_over_draws(nmi, protocol, NMI), mean_over_draws(ari, protocol, ARI)._replace(chance=0.0)]
-
-
-class Clustering(FunctionProbe):
-    """`cluster`."""
-
-    function = cluster

@@ -19,7 +19,7 @@ from mvssl.evaluation.features.inputs import ProbeInputs
 from mvssl.evaluation.features.labelled import Labelled
 from mvssl.evaluation.probes.base import FunctionProbe
 from mvssl.evaluation.probes.fitting import hold_out, rows_per_step
-from mvssl.evaluation.probes.linear import DECAYS, PAIRS, RATES, Linear, best_of, fit
+from mvssl.evaluation.probes.linear import DECAYS, PAIRS, RATES, Linear, best_pair, fit_linear
 from mvssl.evaluation.results.metrics import BOOTSTRAP, Metric, NotPossible, Result, resampled
 from mvssl.recipe import Evaluate
 
@@ -31,12 +31,12 @@ IMAGES = 16  # images whose scores are in memory at once
 
 
 class PixelSample(NamedTuple):
-    """Some pixels of some images: features [m, p, c] and classes int64 [m, p]."""
+    """p pixels of each of m images: features [m, p, c] and classes int64 [m, p]."""
 
     features: Tensor
     classes: Tensor
 
-    def labelled(self, images: Tensor, device: torch.device) -> Labelled:
+    def labelled(self, images: Tensor | slice, device: torch.device) -> Labelled:
         """Return the pixels of these images as one table."""
         return Labelled(self.features[images].flatten(0, 1).to(device), self.classes[images].flatten().to(device))
 
@@ -48,16 +48,16 @@ class Counts(NamedTuple):
     predicted: Tensor  # pixels that are predicted as the class
     actual: Tensor  # pixels of the class
 
+    def total(self, weights: Tensor | None = None) -> "Counts":
+        """Return the sums over images, [1, c]; `weights` [b, n] count each image several times and give [b, c]."""
+        weights = torch.ones(1, len(self.actual)) if weights is None else weights
+        return Counts(*(weights.double() @ counts for counts in self))
+
 
 def dense(
-    train: tuple[Sequence[Tensor], Tensor],
-    test: tuple[Sequence[Tensor], Tensor],
-    *,
-    device: torch.device,
-    ignore: int | None = None,
-    share: float = 0.2,
-    seed: int = 0,
-) -> list[Result]:
+    train: tuple[Sequence[Tensor], Tensor], test: tuple[Sequence[Tensor], Tensor], *, device: torch.device,
+    ignore: int | None = None, share: float = 0.2, seed: int = 0,
+) -> list[Result]:  # fmt: skip
     """Return mIoU and pixel accuracy. Pixels of class `ignore` are neither trained on nor scored.
 
     The mean is over the classes that test contains. A pixel that is predicted as another class counts as an error of
@@ -65,9 +65,9 @@ def dense(
     """
     kinds = max(highest_class(labels, ignore) for _, labels in (train, test)) + 1
     drawn = sample_pixels(*train, ignore=ignore, seed=seed)
-    chosen = select(drawn, kinds, device, share=share, seed=seed)
+    chosen = choose_settings(drawn, kinds, device, share=share, seed=seed)
     pair = chosen["learning_rate"], chosen["weight_decay"]
-    model = fit(drawn.labelled(torch.arange(len(drawn.classes)), device), [pair], width=kinds, seed=seed, **SCHEDULE)
+    model = fit_linear(drawn.labelled(slice(None), device), [pair], width=kinds, seed=seed, **SCHEDULE)
     counts = count_pixels(model, *test, ignore=ignore, device=device)
     if not counts.actual.any():
         raise NotPossible("no image of test has a labelled pixel")
@@ -106,17 +106,13 @@ def sample_pixels(maps: Sequence[Tensor], labels: Tensor, *, ignore: int | None,
     if not len(images):
         raise NotPossible("no image of train has a labelled pixel")
     pixels = max(1, min(PIXELS, NUMBERS // (len(images) * sum(m.shape[1] for m in maps))))
-    generator = torch.Generator().manual_seed(seed)
-    places = [
-        torch.multinomial(usable[rows].float(), pixels, replacement=True, generator=generator)
-        for rows in images.split(256)
-    ]
-    size = (labels.shape[1], labels.shape[2])
-    features = [
-        interpolate_at([m[rows] for m in maps], place, size)
-        for rows, place in zip(images.split(256), places, strict=True)
-    ]
-    return PixelSample(torch.cat(features), flat[images].gather(1, torch.cat(places)).long())
+    generator, size = torch.Generator().manual_seed(seed), (labels.shape[1], labels.shape[2])
+    features, classes = [], []
+    for rows in images.split(256):
+        places = torch.multinomial(usable[rows].float(), pixels, replacement=True, generator=generator)
+        features.append(interpolate_at([m[rows] for m in maps], places, size))
+        classes.append(flat[rows].gather(1, places).long())
+    return PixelSample(torch.cat(features), torch.cat(classes))
 
 
 def interpolate_at(maps: Sequence[Tensor], places: Tensor, size: tuple[int, int]) -> Tensor:
@@ -131,14 +127,14 @@ def interpolate_at(maps: Sequence[Tensor], places: Tensor, size: tuple[int, int]
     return torch.cat(values, 1).transpose(1, 2)
 
 
-def select(drawn: PixelSample, kinds: int, device: torch.device, *, share: float, seed: int) -> dict:
+def choose_settings(drawn: PixelSample, kinds: int, device: torch.device, *, share: float, seed: int) -> dict:
     """Return the pair of learning rate and weight decay with the best mIoU on the pixels of held-out images."""
     kept, held = hold_out(len(drawn.classes), share, seed)
-    model = fit(drawn.labelled(kept, device), PAIRS, width=kinds, seed=seed, **SCHEDULE)
+    model = fit_linear(drawn.labelled(kept, device), PAIRS, width=kinds, seed=seed, **SCHEDULE)
     features, classes = drawn.labelled(held, device)
     predicted = model(features).argmax(2)  # [m, k]
     scores = [miou(count_by_class(predicted[None, :, k], classes[None], kinds)).item() for k in range(len(PAIRS))]
-    return {**best_of(scores), "held_out_images": len(held)}
+    return {**best_pair(scores), "held_out_images": len(held)}
 
 
 def count_pixels(
@@ -172,28 +168,22 @@ def count_by_class(predicted: Tensor, truth: Tensor, kinds: int, ignore: int | N
 
 
 def miou(counts: Counts, weights: Tensor | None = None) -> Tensor:
-    """Return the mean of correct / union over the classes that occur.
-
-    `weights` [b, n] count each image several times and give [b].
-    """
-    w = torch.ones(1, len(counts.actual), dtype=torch.float64) if weights is None else weights.double()
-    correct, predicted, actual = (w @ x for x in counts)
+    """Return the mean of correct / union over the classes that occur, [1], or [b] with `weights` as in `total`."""
+    correct, predicted, actual = counts.total(weights)
     union = predicted + actual - correct
-    mean = torch.where(actual > 0, correct / union.clamp(min=1e-12), torch.nan).nanmean(1)
-    return mean[0] if weights is None else mean
+    return torch.where(actual > 0, correct / union.clamp(min=1e-12), torch.nan).nanmean(1)
 
 
 def pixel_accuracy(counts: Counts, weights: Tensor | None = None) -> Tensor:
-    """Return the share of labelled pixels that are predicted correctly; `weights` as in `miou`."""
-    w = torch.ones(1, len(counts.actual), dtype=torch.float64) if weights is None else weights.double()
-    share = (w @ counts.correct.sum(1)) / (w @ counts.actual.sum(1))
-    return share[0] if weights is None else share
+    """Return the share of labelled pixels that are predicted correctly, [1], or [b] with `weights` as in `total`."""
+    correct, _, actual = counts.total(weights)
+    return correct.sum(1) / actual.sum(1)
 
 
 def _results(counts: Counts, classes: Tensor, protocol: dict, chosen: dict, seed: int) -> list[Result]:
     """Return both results with a bootstrap over images. Chance predicts the most frequent class of train everywhere."""
-    n, common = len(counts.actual), int(classes.flatten().bincount().argmax())
-    weights = resampled(n, torch.Generator().manual_seed(seed))
+    common = int(classes.flatten().bincount().argmax())
+    weights = resampled(len(counts.actual), torch.Generator().manual_seed(seed))
     everywhere = torch.zeros_like(counts.actual)
     everywhere[:, common] = 1
     blind = Counts(counts.actual * everywhere, counts.actual.sum(1, keepdim=True) * everywhere, counts.actual)
@@ -218,4 +208,4 @@ class Dense(FunctionProbe):
         return [{"ignore": evaluate.ignore}]
 
     def run(self, inputs: ProbeInputs) -> list[Result]:
-        return dense(*inputs.local_maps(), device=inputs.device, **{"seed": inputs.seed, **self.keywords})
+        return dense(*inputs.local_maps(), device=inputs.device, seed=inputs.seed, **self.keywords)

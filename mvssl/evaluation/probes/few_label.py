@@ -3,9 +3,9 @@
 in   features and labels of train and test, shots (labels per class), draws (the number of label sets)
 out  the mean over draws, its standard error and 95 % interval
 
-A draw depends on labels, shots, seed and its number alone, so every encoder has the same labels and differences between
-encoders are paired. The regression minimises |w|^2 / 2 + C * sum of cross-entropies, with features
-standardised by all of train and divided by sqrt(d): C then means the same for narrow and wide features.
+A draw depends only on labels, shots, seed and its number. So every encoder has the same labels, and differences between
+encoders are paired. The regression minimises |w|^2 / 2 + C * sum of cross-entropies, with features standardised by all
+of train and divided by sqrt(d): C then means the same for narrow and wide features.
 """
 
 import warnings
@@ -32,7 +32,7 @@ from mvssl.text import counted
 CURVATURE = 0.1  # about p (1 - p) of a class at the end of the fit
 
 
-class Fit(NamedTuple):
+class Regression(NamedTuple):
     """Weights [d, c] and bias [c] of a logistic regression."""
 
     weight: Tensor
@@ -58,7 +58,9 @@ def draw_shots(of_class: list[np.ndarray], shots: int, seed: int, number: int) -
     return torch.from_numpy(np.unique(np.concatenate(drawn)))
 
 
-def logistic_regression(features: Tensor, targets: Tensor, *, c: float, multi: bool, tolerance: float = 1e-3) -> Fit:
+def logistic_regression(
+    features: Tensor, targets: Tensor, *, c: float, multi: bool, tolerance: float = 1e-3
+) -> Regression:
     """Minimise |w|^2 / 2 + c * sum of cross-entropies; features [n, d], targets [n, classes]; the bias is free.
 
     Softmax over classes, or with `multi` one sigmoid per class. L-BFGS (Liu and Nocedal, 1989) in double precision, in
@@ -67,9 +69,13 @@ def logistic_regression(features: Tensor, targets: Tensor, *, c: float, multi: b
     # Own code: scikit-learn stops elsewhere, which changes about one prediction in a hundred and so the records of old
     # runs. It has no multi-hot labels and no GPU. It is faster only for many labels of many classes.
     y, center = targets.double(), features.mean(0)
-    x, back = _in_span(features - center)  # the free bias takes up the mean, and is then independent of the weights
-    even = _preconditioner(x, c)
-    at, penalty = x @ even, even.T @ even  # scores are at @ u, and |w|^2 is u' penalty u
+    # the free bias absorbs the mean, and is then independent of the weights
+    x, weights_of = _reduce_width(features - center)
+    identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    # coordinates u in which the penalised loss has a second derivative of about 1 in all directions
+    factor = cholesky(c * CURVATURE * x.T @ x + identity)
+    scaling = torch.linalg.solve_triangular(factor.T, identity, upper=True)
+    at, penalty = x @ scaling, scaling.T @ scaling  # scores are at @ u, and |w|^2 is u' penalty u
     of_bias = (1 + c * CURVATURE * len(x)) ** -0.5
     u = x.new_zeros(x.shape[1] + 1, y.shape[1])
     solver = torch.optim.LBFGS(
@@ -86,12 +92,12 @@ def logistic_regression(features: Tensor, targets: Tensor, *, c: float, multi: b
         return (u[:-1] * shrunk).sum() / 2 + c * (at_zero - (y * scores).sum())
 
     solver.step(loss)  # pyright: ignore[reportArgumentType]
-    weight = back(even @ u[:-1])
+    weight = weights_of(scaling @ u[:-1])
     bias = of_bias * u[-1] - center.double() @ weight
-    return Fit(weight.to(features.dtype), bias.to(features.dtype))
+    return Regression(weight.to(features.dtype), bias.to(features.dtype))
 
 
-def _in_span(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def _reduce_width(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Return coordinates [n, r] of the rows in their span, r <= n, and the map of weights [r, k] back to [d, k].
 
     The penalised optimum lies in the span, so n unknowns are enough. R R' = x x' has the rows' inner products.
@@ -114,28 +120,14 @@ def cholesky(square: Tensor) -> Tensor:
     return torch.linalg.cholesky(square + share * torch.eye(n, dtype=square.dtype, device=square.device))
 
 
-def _preconditioner(x: Tensor, c: float) -> Tensor:
-    """Return M [r, r] for which the penalised loss of x M u has about one second derivative in all directions of u."""
-    r = x.shape[1]
-    second = c * CURVATURE * x.T @ x + torch.eye(r, dtype=x.dtype, device=x.device)
-    factor = cholesky(second)
-    return torch.linalg.solve_triangular(factor.T, torch.eye(r, dtype=x.dtype, device=x.device), upper=True)
-
-
 def fewlabel(
-    train: Labelled,
-    test: Labelled,
-    *,
-    shots: int,
-    draws: int = 20,
-    c: PositiveFloat = 10.0,
-    head: Literal["mib"] | None = None,
-    seed: int = 0,
-) -> Result:
+    train: Labelled, test: Labelled, *, shots: int, draws: int = 20, c: PositiveFloat = 10.0,
+    head: Literal["mib"] | None = None, seed: int = 0,
+) -> Result:  # fmt: skip
     """Return the mean score over `draws` label sets of `shots` per class. Only the drawn labels are used.
 
-    `head="mib"` scales and fits as MIB's public code does (Federici et al., 2020, arXiv:2002.07017). Raises
-    `NotPossible` where fewer than half of the classes have `shots` labels, and for multi-hot labels with MIB's.
+    `head="mib"` scales and fits as MIB's public code does (Federici et al., 2020, arXiv:2002.07017). Raise
+    `NotPossible` if fewer than half of the classes have `shots` labels, and for multi-hot labels with MIB's.
     """
     refuse_one_class(train.labels)
     of_class = rows_of_classes(train.labels)
@@ -145,8 +137,7 @@ def fewlabel(
             f"{counted(shots, 'label')} per class: {enough} of {len(of_class)} classes have so many in train"
         )
     drawn = [draw_shots(of_class, shots, seed, number).to(train.labels.device) for number in range(draws)]
-    measure = _as_mib if head == "mib" else _as_ours
-    scored, how = measure(train, test, drawn, c, seed)
+    scores, how = _score_as_mib(train, test, drawn, c, seed) if head == "mib" else _score(train, test, drawn, c)
     protocol = {
         "shots": shots,
         "draws": draws,
@@ -156,45 +147,48 @@ def fewlabel(
         "chosen": "fixed beforehand",
         "standard_error": "over draws and test samples, both drawn anew; the same of both for every encoder",
     }
-    what = f"{shots} label{'s' if shots > 1 else ''}/class"
-    return score_draws(scored, test.labels, protocol, seed, what=what)
+    return score_draws(scores, test.labels, protocol, seed, what=name_shots(shots))
+
+
+def name_shots(shots: int) -> str:
+    """Return the name in records of a result with this number of labels per class."""
+    return f"{shots} label{'s' if shots > 1 else ''}/class"
 
 
 Scored = tuple[Iterator[Tensor], dict[str, Any]]  # scores [n, c] on test of each draw, and entries of the protocol
 
 
-def _as_ours(train: Labelled, test: Labelled, drawn: list[Tensor], c: float, _: int) -> Scored:
+def _score(train: Labelled, test: Labelled, drawn: list[Tensor], c: float) -> Scored:
     standard = Standard.of(train.features)
     shrink = train.features.shape[1] ** -0.5
     multi, width = train.labels.ndim == 2, count_classes(train.labels)
 
-    def scored(rows: Tensor) -> Tensor:
+    def score(rows: Tensor) -> Tensor:
         x, targets = standard(train.features[rows]) * shrink, one_hot(train.labels[rows], width)
-        fit = logistic_regression(x, targets, c=c, multi=multi)
-        return torch.cat([standard(part) * shrink @ fit.weight + fit.bias for part in test.features.split(4096)])
+        weight, bias = logistic_regression(x, targets, c=c, multi=multi)
+        return torch.cat([standard(part) * shrink @ weight + bias for part in test.features.split(4096)])
 
-    return map(scored, drawn), {
+    return map(score, drawn), {
         "classifier": "logistic regression, " + ("one sigmoid per class" if multi else "softmax"),
         "scaling": "standardised by all of train (no labels needed), divided by sqrt(width)",
     }
 
 
-def _as_mib(train: Labelled, test: Labelled, drawn: list[Tensor], c: float, seed: int) -> Scored:
-    """With scikit-learn's solver and the tolerance at which MIB's code stops it, far from the optimum."""
+def _score_as_mib(train: Labelled, test: Labelled, drawn: list[Tensor], c: float, seed: int) -> Scored:
+    """Score with scikit-learn's solver and the tolerance at which MIB's code stops it, far from the optimum."""
     if train.labels.ndim == 2:
         raise NotPossible("mib's classifier needs one class per sample")
     x, y, features = (part.cpu().numpy() for part in (train.features, train.labels, test.features))
 
-    def scored(rows: Tensor) -> Tensor:
+    def score(rows: Tensor) -> Tensor:
         solver: Any = LogisticRegression(solver="saga", tol=0.1, C=c, random_state=seed)
         model = make_pipeline(MinMaxScaler(), solver)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # it stops where the paper's does
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # it stops where the paper's does
             model.fit(x[rows.cpu().numpy()], y[rows.cpu().numpy()])
         predicted = torch.from_numpy(model.predict(features)).to(test.labels)
         return one_hot(predicted, max(count_classes(train.labels), count_classes(test.labels)))
 
-    return map(scored, drawn), {
+    return map(score, drawn), {
         "classifier": "mib's: logistic regression, softmax, scikit-learn's saga to a tolerance of 0.1",
         "scaling": "each feature to 0 to 1 by the labelled samples of the draw",
     }

@@ -4,7 +4,7 @@ in   one view's encoder, labelled batches of it to train on, and clean ones to t
 out  accuracy, or mean average precision, on test
 
 AdamW with a short warm-up and a cosine to 0. Batch norm uses batch statistics in training and running ones in test.
-Nothing is chosen: one setting for every start, so that a difference comes from the start.
+Every encoder is trained with the same settings, so a difference comes from the weights at the start.
 """
 
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mvssl.distributed.devices import arithmetic, laid_out, memory_format_for
 from mvssl.evaluation.features.inputs import ProbeInputs, TrainableEncoder
 from mvssl.evaluation.probes.base import FunctionProbe
-from mvssl.evaluation.probes.few_label import draw_shots, rows_of_classes
+from mvssl.evaluation.probes.few_label import draw_shots, name_shots, rows_of_classes
 from mvssl.evaluation.probes.fitting import loss, refuse_one_class, seeded
 from mvssl.evaluation.results.metrics import Result, score_classifier
 from mvssl.optim import build_optimizer, learning_rate
@@ -34,50 +34,26 @@ class Classifier(nn.Module):
 
 
 def finetune(
-    trainable: TrainableEncoder,
-    *,
-    shots: int | None = None,
-    epochs: float = 10,
-    augment: bool = True,
-    least_steps: int = 200,
-    batch_size: int = 128,
-    rate: float = 1e-3,
-    weight_decay: float = 0.05,
-    precision: Literal["fp32", "bf16"] = "fp32",
-    seed: int = 0,
-) -> Result:
+    trainable: TrainableEncoder, *, shots: int | None = None, epochs: float = 10, augment: bool = True,
+    least_steps: int = 200, batch_size: int = 128, rate: float = 1e-3, weight_decay: float = 0.05,
+    precision: Literal["fp32", "bf16"] = "fp32", seed: int = 0,
+) -> Result:  # fmt: skip
     """Train for `epochs` passes over train and at least `least_steps` steps, then test once.
 
     With `shots`, train on this number of samples per class, those of the first draw of the few-label probe. `precision`
     is that of the forward passes; weights and loss stay float32.
     """
-    refuse_one_class(trainable.labels)
-    rows = (
-        torch.arange(len(trainable.labels))
-        if shots is None
-        else draw_shots(rows_of_classes(trainable.labels), shots, seed, 0)
-    )
+    labels = trainable.labels
+    refuse_one_class(labels)
+    rows = torch.arange(len(labels)) if shots is None else draw_shots(rows_of_classes(labels), shots, seed, 0)
     batch_size = min(batch_size, len(rows))
     steps = max(least_steps, round(epochs * len(rows) / batch_size))
     table = Optim(lr=rate, weight_decay=weight_decay, warmup=max(1, steps // 20))
     forward = torch.autocast(trainable.device.type, torch.bfloat16, enabled=precision == "bf16")
-    with seeded(seed, trainable.device), torch.enable_grad(), arithmetic(precision):
-        encoder = trainable.encoder()
-        model = Classifier(encoder, encoder.widths.vector, trainable.classes).to(trainable.device).train()
-        model.to(memory_format=memory_format_for(model, trainable.device))  # as in pretraining
-        optimizer = build_optimizer(model, table)
-        for step, (x, labels) in enumerate(trainable.train(rows, steps, batch_size, seed, augment)):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(table, step, steps)
-            with forward:
-                scores = model(x)
-            value = loss(scores.float(), labels)
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-    model.eval()
-    with torch.inference_mode(), arithmetic(precision), forward:
-        tested = [(model(x).float(), labels) for x, labels in trainable.test()]
+    with arithmetic(precision):
+        model = _train(trainable, rows, table, steps, batch_size, augment, forward, seed)
+        with torch.inference_mode(), forward:
+            tested = [(model(x).float(), truth) for x, truth in trainable.test()]
     scores, truth = (torch.cat(parts) for parts in zip(*tested, strict=True))
     protocol = {
         "classifier": "encoder and a linear layer on its vector, all weights trained, "
@@ -94,8 +70,29 @@ def finetune(
         "mode": f"trained, {precision}",
         "chosen": "fixed beforehand; the last step is tested",
     }
-    what = "" if shots is None else f"{shots} label{'s' if shots > 1 else ''}/class"
-    return score_classifier(scores, truth, protocol, seed, what=what)
+    return score_classifier(scores, truth, protocol, seed, what="" if shots is None else name_shots(shots))
+
+
+def _train(
+    trainable: TrainableEncoder, rows: Tensor, table: Optim, steps: int, batch_size: int, augment: bool,
+    forward: torch.autocast, seed: int,
+) -> Classifier:  # fmt: skip
+    """Return encoder and classifier in eval mode, trained on these rows of train."""
+    with seeded(seed, trainable.device), torch.enable_grad():
+        encoder = trainable.encoder()
+        model = Classifier(encoder, encoder.widths.vector, trainable.classes).to(trainable.device).train()
+        model.to(memory_format=memory_format_for(model, trainable.device))  # as in pretraining
+        optimizer = build_optimizer(model, table)
+        for step, (x, labels) in enumerate(trainable.train(rows, steps, batch_size, seed, augment)):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(table, step, steps)
+            with forward:
+                scores = model(x)
+            value = loss(scores.float(), labels)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+    return model.eval()
 
 
 class FineTuning(FunctionProbe):

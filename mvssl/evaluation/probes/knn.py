@@ -1,4 +1,4 @@
-"""kNN: the class of a test sample is voted by its nearest training samples, weighted by similarity.
+"""kNN: the nearest training samples of a test sample vote for its class, weighted by similarity.
 
 in   features and labels of train and test
 out  votes [n_test, c], the weighted mean of the neighbours' labels, and their score
@@ -10,11 +10,10 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from mvssl.evaluation.features.labelled import Labelled, count_classes, lengths, one_hot, unit
-from mvssl.evaluation.probes.base import FunctionProbe
 from mvssl.evaluation.probes.fitting import refuse_one_class
 from mvssl.evaluation.results.metrics import Result, score_classifier
 
-CELLS = 2**24  # similarities, or labels of neighbours, held at once: 64 MB
+CELLS = 2**24  # similarities, or labels of neighbours, in memory at once: 64 MB
 
 
 def votes(train: Labelled, test: Tensor, *, k: PositiveInt = 20, temperature: float = 0.07) -> Tensor:
@@ -43,9 +42,3 @@ def knn(
         "chosen": "fixed beforehand",
     }
     return score_classifier(votes(train, test.features, k=k, temperature=temperature), test.labels, protocol, seed)
-
-
-class KNN(FunctionProbe):
-    """`knn`."""
-
-    function = knn

@@ -19,14 +19,14 @@ from mvssl.evaluation.probes.base import FunctionProbe
 from mvssl.evaluation.results.metrics import BOOTSTRAP, Metric, Result, resampled
 
 AUROC = Metric("auroc")
-CELLS = 2**24  # numbers held at once: 64 MB of distances, 128 MB of features in double precision
+CELLS = 2**24  # numbers in memory at once: 64 MB of distances, 128 MB of features in double precision
 
 
 def mahalanobis(train: Labelled, features: Tensor) -> Tensor:
-    """Return the squared distance to the nearest class mean of train, in the covariance about the means, [n].
+    """Return the squared distance [n] to the nearest class mean of train, in the covariance about the means.
 
-    The covariance is shrunk towards a multiple of the identity (Ledoit and Wolf, 2004), so that fewer samples than
-    dimensions do no harm. Multi-hot labels are not used: there is one mean.
+    The covariance is shrunk towards a multiple of the identity (Ledoit and Wolf, 2004), so it is invertible even with
+    fewer samples than dimensions. Multi-hot labels are not used: there is one mean.
     """
     x, groups = train.features, train.labels
     groups = groups if groups.ndim == 1 else torch.zeros(len(x), dtype=torch.int64, device=x.device)
@@ -86,30 +86,32 @@ def shrinkage(covariance: Tensor, fourth: Tensor, n: int, d: int) -> tuple[Tenso
     return share, torch.where(level > 0, (share + 1e-9) * level, 1.0)
 
 
+def nearest_k(k: int, train: Labelled) -> int:
+    """Return k, but at most a tenth of the samples of train."""
+    return max(1, min(k, len(train.features) // 10))
+
+
 def neighbour(train: Labelled, features: Tensor, *, k: int = 50) -> Tensor:
-    """Return the distance [n] of unit vectors to the k-th nearest of train, k at most a tenth of it; no labels."""
-    keys, norms = train.features, lengths(train.features)
-    k = max(1, min(k, len(keys) // 10))
+    """Return the distance [n] of unit vectors to the k-th nearest of train, with `nearest_k`. It needs no labels."""
+    keys, norms, k = train.features, lengths(train.features), nearest_k(k, train)
     parts = features.split(max(1, CELLS // len(keys)))
     similar = [(unit(part) @ keys.T / norms).topk(k, dim=1).values[:, -1] for part in parts]
     return (2 - 2 * torch.cat(similar)).clamp(min=0).sqrt()
 
 
 def auroc(scores: Tensor, outlier: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return P(score of an outlier > score of a test sample) + half of P(equal); scores [n], outlier bool [n].
+    """Return P(score of an outlier > score of a test sample) + half of P(equal), [1]; scores [n], outlier bool [n].
 
-    `weights` [b, n] counts each sample that often and gives [b].
+    `weights` [b, n] count each sample several times and give [b].
     """
-    w = torch.ones(1, len(scores)) if weights is None else weights
-    _, level = scores.unique(return_inverse=True)
-    level, w = level.cpu(), w.cpu().double()
-    counts = torch.zeros(2, len(w), int(level.max()) + 1, dtype=torch.float64)
+    level = scores.unique(return_inverse=True)[1].cpu()
+    weights = torch.ones(1, len(scores)) if weights is None else weights.cpu()
+    counts = torch.zeros(2, len(weights), int(level.max()) + 1, dtype=torch.float64)
     for kind in (0, 1):
-        counts[kind].index_add_(1, level, w * (outlier.cpu() == bool(kind)))
+        counts[kind].index_add_(1, level, weights.double() * (outlier.cpu() == bool(kind)))
     same, other = counts
     below = same.cumsum(1) - same / 2
-    area = (other * below).sum(1) / (other.sum(1) * same.sum(1))
-    return area[0] if weights is None else area
+    return (other * below).sum(1) / (other.sum(1) * same.sum(1))
 
 
 def ood(train: Labelled, test: Labelled, *, other: Tensor, k: PositiveInt = 50, seed: int = 0) -> list[Result]:
@@ -119,20 +121,15 @@ def ood(train: Labelled, test: Labelled, *, other: Tensor, k: PositiveInt = 50, 
     generator = torch.Generator().manual_seed(seed)
     counts = torch.cat([resampled(n, generator) for n in (len(test.features), len(other))], 1)
     shared = {"n_in": len(test.features), "n_out": len(other), "chosen": "fixed beforehand"}
-    labels = "nearest class mean" if train.labels.ndim == 1 else "one mean: multi-hot labels are not used"
-    scored = {
-        "mahalanobis": (mahalanobis(train, features), {"means": labels, "covariance": "pooled, Ledoit-Wolf"}),
-        "neighbour": (
-            neighbour(train, features, k=k),
-            {"k": max(1, min(k, len(train.labels) // 10)), "scaling": "unit length"},
-        ),
-    }
+    means = "nearest class mean" if train.labels.ndim == 1 else "one mean: multi-hot labels are not used"
     results = []
-    for name, (scores, how) in scored.items():
+    for name, scores, how in (
+        ("mahalanobis", mahalanobis(train, features), {"means": means, "covariance": "pooled, Ledoit-Wolf"}),
+        ("neighbour", neighbour(train, features, k=k), {"k": nearest_k(k, train), "scaling": "unit length"}),
+    ):
         parts = torch.cat([auroc(scores, outlier, part) for part in counts.split(20)])
-        value = auroc(scores, outlier).item()
-        protocol = {"score": name, **how, **shared}
-        results.append(Result(value, AUROC, protocol, parts.std().item(), parts, BOOTSTRAP, name, chance=0.5))
+        value, error, protocol = auroc(scores, outlier).item(), parts.std().item(), {"score": name, **how, **shared}
+        results.append(Result(value, AUROC, protocol, error, parts, BOOTSTRAP, name, chance=0.5))
     return results
 
 
@@ -143,4 +140,4 @@ class OOD(FunctionProbe):
     needs_other = True
 
     def run(self, inputs: ProbeInputs) -> list[Result]:
-        return ood(*inputs.labelled(), other=inputs.other(), **{"seed": inputs.seed, **self.keywords})
+        return ood(*inputs.labelled(), other=inputs.other(), seed=inputs.seed, **self.keywords)

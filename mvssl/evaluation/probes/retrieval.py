@@ -21,7 +21,6 @@ from torch import Tensor
 
 from mvssl.evaluation.features.inputs import ByView
 from mvssl.evaluation.features.labelled import unit
-from mvssl.evaluation.probes.base import ByViewProbe
 from mvssl.evaluation.probes.spectrum import comparable
 from mvssl.evaluation.results.metrics import (
     MEAN_AVERAGE_PRECISION,
@@ -35,7 +34,7 @@ from mvssl.evaluation.results.metrics import (
 
 RANKS = (1, 5, 10)
 SHUFFLED = "expectation over random orders of equal candidates"
-CELLS = 2**22  # similarities held at once; sorting takes several times 32 MB
+CELLS = 2**22  # similarities in memory at once; sorting takes several times 32 MB
 
 
 class Ranks(NamedTuple):
@@ -46,7 +45,7 @@ class Ranks(NamedTuple):
 
 
 def similarities(queries: Tensor, candidates: Tensor) -> Iterator[Tensor]:
-    """Yield the cosines [rows, m] of [n, d] with [m, d]. They are rounded, so that equal candidates are equal."""
+    """Yield the cosines [rows, m] of [n, d] with [m, d], rounded: candidates that are equal have equal cosines."""
     keys = unit(candidates)
     for part in queries.split(max(1, CELLS // len(keys))):
         yield (unit(part) @ keys.T).round(decimals=6)
@@ -131,10 +130,3 @@ def _mean(metric: Metric, parts: Tensor, n: int, right: str, chance: float, ties
         "standard_error": "std over queries / sqrt(queries)",
     }
     return Result(value, metric, protocol, error, parts, SAMPLES, chance=chance)
-
-
-class Retrieval(ByViewProbe):
-    """`retrieval`."""
-
-    function = retrieval
-    needs_labels = False

@@ -15,14 +15,13 @@ from torch import Tensor
 
 from mvssl.evaluation.features.inputs import ByView
 from mvssl.evaluation.features.labelled import Labelled, unit
-from mvssl.evaluation.probes.base import ByViewProbe, FunctionProbe
-from mvssl.evaluation.results.metrics import SAMPLES, Metric, NotPossible, Result
+from mvssl.evaluation.results.metrics import Metric, NotPossible, Result, mean_over_samples
 
 RANK = Metric("effective_rank", "", high=math.inf)
 SPREAD = Metric("spread", "")
 UNIFORMITY = Metric("uniformity", "", higher_is_better=False, low=-math.inf, high=0.0)
 ALIGNMENT = Metric("alignment", "", higher_is_better=False, high=4.0)
-CELLS = 2**22  # distances held at once: 32 MB in double precision
+CELLS = 2**22  # distances in memory at once: 32 MB in double precision
 
 
 def singular_values(features: Tensor, *, centred: bool = True) -> Tensor:
@@ -52,7 +51,7 @@ def spread(features: Tensor) -> Tensor:
     """Return the standard deviation [d] of each dimension of the unit vectors, times sqrt(d), float64.
 
     It is 1 in every dimension for uniform directions, and 0 if all directions are equal. The mean of the squares is
-    1 - |mean unit vector|^2, so it never exceeds 1. The mean over dimensions is the curve in figure 2 of Chen and He.
+    1 - |mean unit vector|^2, which is at most 1. The mean over dimensions is the curve in figure 2 of Chen and He.
     """
     z = unit(features.detach().double())
     return z.std(0, correction=0) * z.shape[1] ** 0.5
@@ -111,9 +110,7 @@ def aligned(train: ByView, test: ByView, *, seed: int = 0) -> list[Result]:
         if len(test.features[one]) < 2:
             raise NotPossible("test has one sample; alignment needs at least two")
         parts = squared_distances(test.features[one], test.features[other]).cpu()
-        error = parts.std().item() / math.sqrt(len(parts))
-        what = f"{one} and {other}"
-        results.append(Result(parts.mean().item(), ALIGNMENT, protocol, error, parts, SAMPLES, what, chance=2.0))
+        results.append(mean_over_samples(parts, ALIGNMENT, protocol, what=f"{one} and {other}", chance=2.0))
     return results
 
 
@@ -122,21 +119,7 @@ def comparable(test: ByView) -> list[tuple[str, str]]:
     widths = {view: x.shape[1] for view, x in test.features.items()}
     pairs = [(one, other) for one, other in itertools.combinations(widths, 2) if widths[one] == widths[other]]
     if len(widths) < 2:
-        raise NotPossible("there is one view; its draws are equal without augmentation")
+        raise NotPossible("there is one view, and its draws are equal without augmentation")
     if not pairs:
         raise NotPossible("no two views have features of equal width; with most objectives, --layer head has")
     return pairs
-
-
-class Spectrum(FunctionProbe):
-    """`spectrum`."""
-
-    function = spectrum
-    needs_labels = False
-
-
-class Alignment(ByViewProbe):
-    """`aligned`."""
-
-    function = aligned
-    needs_labels = False

@@ -218,6 +218,11 @@ def mean_over_draws(scores: list[float], protocol: dict[str, Any], metric: Metri
     return Result(parts.mean().item(), metric, protocol, _error(parts, DRAWS), parts, DRAWS, what, draws=parts)
 
 
+def mean_over_samples(parts: Tensor, metric: Metric, protocol: dict[str, Any], **more: Any) -> Result:
+    """Return the mean of one value per test sample, with std / sqrt(samples) as its error; `more` are other fields."""
+    return Result(parts.mean().item(), metric, protocol, _error(parts, SAMPLES), parts, SAMPLES, **more)
+
+
 def interval(result: Result) -> tuple[float, float] | None:
     """Return the 95 % interval within the bounds of the metric, or None without a standard error.
 

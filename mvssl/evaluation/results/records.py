@@ -7,18 +7,20 @@ numbers that are compared: the data, the labels, the seed, every setting of the 
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NotRequired, TypeGuard, cast
+from typing import Any, NotRequired, TypeGuard, TypeVar, cast
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from mvssl.errors import OutputError, RecipeError
 from mvssl.evaluation.results.metrics import DRAWS, NOTHING, Difference, Result, interval, paired
-from mvssl.files import RECORDS, write_file
+from mvssl.files import RECORDS, read_json, write_file
 from mvssl.recipe import Recipe
 
+Item = TypeVar("Item")
+PIXELS = "pixels"  # the raw inputs: the baseline without layers
 ROW = ("probe", "what", "metric", "view", "layer")  # keys that identify a row of a table
 SETTINGS = ("label", "segments", "mode")  # keys of a protocol that belong to the identity, as its numbers do
 
@@ -105,13 +107,13 @@ def is_record(value: Any) -> TypeGuard[Record]:
 
 def build_record(result: Result, **facts: Any) -> Record:
     """Return a result as a record. `facts` are the keys that describe the measurement."""
-    limits, metric = interval(result), result.metric
+    limits, (name, unit, higher_is_better, *_) = interval(result), result.metric
     record = {
         **facts,
         "what": result.what,
-        "metric": metric.name,
-        "unit": metric.unit,
-        "higher_is_better": metric.higher_is_better,
+        "metric": name,
+        "unit": unit,
+        "higher_is_better": higher_is_better,
         "value": result.value,
         "standard_error": result.standard_error,
         "interval_95": None if limits is None else list(limits),
@@ -141,6 +143,23 @@ def identity(record: Record) -> tuple[Any, ...]:
     return *row, subject.get("name"), subject.get("step"), preset.get("name"), *settings, *shards
 
 
+def subject_of(record: Record) -> tuple[str, int]:
+    """Return the name and the step of what was measured: "" and 0 if they are not known."""
+    subject = record.get("subject", {})
+    return subject.get("name", ""), subject.get("step") or 0
+
+
+def group_by(items: Iterable[Item], fits: Callable[[Item, list[Item]], bool]) -> list[list[Item]]:
+    """Put each item into the first group that it fits, or into a new one. `fits` takes an item and a group."""
+    groups: list[list[Item]] = []
+    for item in items:
+        group = next((group for group in groups if fits(item, group)), None)
+        if group is None:
+            groups.append(group := [])
+        group.append(item)
+    return groups
+
+
 def describe_label(recipe: Recipe) -> dict[str, Any] | None:
     """Return the entry of a protocol for the labels."""
     return recipe.data.label and recipe.data.label.model_dump(mode="json", exclude_none=True)
@@ -148,10 +167,7 @@ def describe_label(recipe: Recipe) -> dict[str, Any] | None:
 
 def read(file: Path) -> list[Record]:
     """Return the valid records of a file, or none if it does not exist."""
-    try:
-        records = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError):
-        return []
+    records = read_json(file)
     return [record for record in records if is_record(record)] if isinstance(records, list) else []
 
 

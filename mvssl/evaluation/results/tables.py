@@ -5,18 +5,18 @@ out  rich tables. A table has one protocol; the title of a later table says how 
 """
 
 import textwrap
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich import box
-from rich.console import Group
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mvssl.evaluation.results.records import Gain, Record, protocol_differences
+from mvssl.evaluation.results.records import PIXELS, Gain, Record, group_by, protocol_differences, subject_of
 
 ENCODERS = ("pixels", "untrained", "trained")  # the order of the columns
-PIXELS = "pixels"  # the baseline that has no layers
 NARROWEST, NUMBER, GAP = 6, 11, 2  # characters of a narrow column of names, of a number, and between columns
+SHARED = ("data", "label", "seed", "mode", "preset")  # parts of the protocol that all rows of a table share
 MOST_DIFFERENCES = 6  # of two protocols, in the title of a table
 
 
@@ -42,12 +42,7 @@ def tables(records: list[Record], width: int = 80) -> list[Table]:
 
 def group_records(records: list[Record]) -> list[tuple[list[Record], str]]:
     """Return the records of each table, and in words how its protocol differs from the first table's."""
-    groups: list[list[Record]] = []
-    for record in records:
-        group = next((group for group in groups if _fits(record, group)), None)
-        if group is None:
-            groups.append(group := [])
-        group.append(record)
+    groups = group_by(records, _fits)
     return [(group, _describe_difference(groups[0], group)) for group in groups]
 
 
@@ -109,7 +104,7 @@ def title_of(records: list[Record], metrics: list[str], difference: str) -> str:
     """Return the title of a table: metric, unit, samples, chance, and how its protocol differs from the first."""
     first = records[0]
     units = sorted({r["unit"] for r in records})
-    named, listed = _words(metrics[0]) if len(metrics) == 1 else "", ", ".join(filter(None, units))
+    named, listed = metrics[0].replace("_", " ") if len(metrics) == 1 else "", ", ".join(filter(None, units))
     metric = " in ".join(filter(None, [named, listed])) if named else f"in {listed}" * bool(listed)
     counts = f"{first['n_test']} test samples, {first['n_train']} for fitting"
     chances = {chance for r in records if (chance := r.get("chance")) is not None}
@@ -120,11 +115,13 @@ def title_of(records: list[Record], metrics: list[str], difference: str) -> str:
     return f"{paper}{about}{chance}" + (f"\nanother protocol: {difference}" if difference else "")
 
 
-def with_lines(table: Table) -> Group:
-    """Return a table between its title and its caption. Inside the table, rich would fold them to its width."""
-    above, below = f"[italic]{table.title}[/italic]", f"[dim italic]{table.caption}[/dim italic]"
-    table.title = table.caption = None
-    return Group(above, table, below)
+def print_tables(records: list[Record]) -> None:
+    """Print each table between its title and its caption. Inside the table, rich would fold them to its width."""
+    console = Console()
+    for table in tables(records, console.width):
+        above, below = f"[italic]{table.title}[/italic]", f"[dim italic]{table.caption}[/dim italic]"
+        table.title = table.caption = None
+        console.print(above, table, below, "", sep="\n", highlight=False)
 
 
 def _row(record: Record) -> Row:
@@ -132,24 +129,19 @@ def _row(record: Record) -> Row:
 
 
 def _column(record: Record) -> Column:
-    return record["encoder"], "" if record["encoder"] == PIXELS else record.get("subject", {}).get("name", "")
+    return record["encoder"], "" if record["encoder"] == PIXELS else subject_of(record)[0]
 
 
 def _fits(record: Record, group: list[Record]) -> bool:
     """Return whether a record fits a table: the setting is equal, and all protocols of its row are equal."""
-    if _setting(record) != _setting(group[0]):
+    if any(record["protocol"].get(key) != group[0]["protocol"].get(key) for key in SHARED):
         return False
-    row = [r for r in group if _row(r)[1:] == _row(record)[1:] and _same_layer(r, record)]
-    return all(not any(protocol_differences(r, record)) and _column(r) != _column(record) for r in row)
-
-
-def _same_layer(one: Record, other: Record) -> bool:
-    return one["layer"] == other["layer"] or PIXELS in (one["encoder"], other["encoder"])
-
-
-def _setting(record: Record) -> list[Any]:
-    """Return the parts of the protocol that all rows of a table share."""
-    return [record["protocol"].get(key) for key in ("data", "label", "seed", "mode", "preset")]
+    for other in group:
+        same_layer = other["layer"] == record["layer"] or PIXELS in (other["encoder"], record["encoder"])
+        same_row = same_layer and _row(other)[1:] == _row(record)[1:]
+        if same_row and (_column(other) == _column(record) or any(protocol_differences(other, record))):
+            return False
+    return True
 
 
 def _describe_difference(first: list[Record], group: list[Record]) -> str:
@@ -169,20 +161,23 @@ def _describe_difference(first: list[Record], group: list[Record]) -> str:
 
 def _draw(records: list[Record], difference: str, width: int) -> Table:
     columns, rows, gains = columns_of(records), rows_of(records), _has_gains(records)
-    layers = {r["layer"] for r in records if r["layer"] != PIXELS}
     metrics = list(dict.fromkeys(r["metric"] for r in records))
-    several_layers, several_metrics = len(layers) > 1, len(metrics) > 1
+    several_layers, several_metrics = len({r["layer"] for r in records} - {PIXELS}) > 1, len(metrics) > 1
+    papers = {r["layer"]: f"{r['layer_called']} ({r['layer']})" for r in records if "layer_called" in r}
     heads = ["view", *["layer"] * several_layers, "probe", *["metric"] * several_metrics]
     numbers, lines = _number_heads(columns) + ["gain"] * gains, []
     for row in rows:
         cells = [cell_at(records, row, column) for column in columns]
-        layer, metric = [_layer_name(records, row.layer)] * several_layers, [_words(row.metric)] * several_metrics
-        lines.append([row.view, *layer, row.probe, *metric, *_texts(cells), *[_gain_text(cells[-1])] * gains])
+        layer = [papers.get(row.layer, row.layer)] * several_layers
+        metric = [row.metric.replace("_", " ")] * several_metrics
+        lines.append([row.view, *layer, row.probe, *metric, *_format_cells(cells, gains)])
+    spread = "standard deviation over runs" if any("runs" in r for r in records) else "standard error"
+    notes = [f"± {spread}", edges(records), "best of a row bold", "gain: trained - untrained, paired" * gains]
     table = Table(
-        title=title_of(records, metrics, difference), caption=_caption(records), box=box.SIMPLE, show_edge=False,
-        padding=(0, 1, 0, 0),
+        title=title_of(records, metrics, difference), caption="; ".join(filter(None, [*notes, caveat(records)])),
+        box=box.SIMPLE, show_edge=False, padding=(0, 1, 0, 0),
     )  # fmt: skip
-    widths = _widths(heads, [list(column) for column in zip([*heads, *numbers], *lines, strict=True)], width)
+    widths = _fit_widths(heads, [list(column) for column in zip([*heads, *numbers], *lines, strict=True)], width)
     for name in heads:
         table.add_column(name, overflow="fold", width=widths[name])
     for name in numbers:
@@ -201,7 +196,7 @@ def _number_heads(columns: list[Column]) -> list[str]:
     return ["\n".join(textwrap.wrap(name, NUMBER)) for name in full]
 
 
-def _widths(heads: list[str], columns: list[list[str]], width: int) -> dict[str, int]:
+def _fit_widths(heads: list[str], columns: list[list[str]], width: int) -> dict[str, int]:
     """Return the widths of the first columns, which hold names, on a screen of `width` characters.
 
     Numbers are never wrapped. Names are wrapped between words first, then inside words: first views, probes last.
@@ -220,11 +215,16 @@ def _widths(heads: list[str], columns: list[list[str]], width: int) -> dict[str,
     return widths
 
 
-def _texts(cells: list[Record | None]) -> list[str]:
+def _format_cells(cells: list[Record | None], gains: bool) -> list[str]:
+    """Return the numbers of a row as text, the best one bold, and with `gains` that of the last cell."""
     records = [r for r in cells if r]
     best = (max if records[0]["higher_is_better"] else min)(r["value"] for r in records)
     texts = ["" if r is None else format_value(r["value"], _error(r), r["unit"]) for r in cells]
-    return [f"[bold]{text}[/bold]" if r and r["value"] == best else text for r, text in zip(cells, texts, strict=True)]
+    texts = [f"[bold]{text}[/bold]" if r and r["value"] == best else text for r, text in zip(cells, texts, strict=True)]
+    last = cells[-1]
+    gain = last.get("gain", {}).get("untrained") if last else None
+    gained = format_value(gain["difference"], _error(gain), last["unit"], "+") if gain and last else ""
+    return [*texts, gained] if gains else texts
 
 
 def _has_gains(records: list[Record]) -> bool:
@@ -236,24 +236,3 @@ def _has_gains(records: list[Record]) -> bool:
 def _error(number: Record | Gain) -> float | None:
     """Return the number after ±: the standard deviation for a mean over runs, else the standard error."""
     return number["standard_deviation"] if "standard_deviation" in number else number.get("standard_error")
-
-
-def _gain_text(record: Record | None) -> str:
-    gain = record.get("gain", {}).get("untrained") if record else None
-    return format_value(gain["difference"], _error(gain), record["unit"], "+") if gain and record else ""
-
-
-def _layer_name(records: list[Record], layer: str) -> str:
-    """Return the name of a layer, after the paper's name if a protocol named it."""
-    called = next((r["layer_called"] for r in records if r["layer"] == layer and "layer_called" in r), None)
-    return f"{called} ({layer})" if called else layer
-
-
-def _words(metric: str) -> str:
-    return metric.replace("_", " ")
-
-
-def _caption(records: list[Record]) -> str:
-    spread = "standard deviation over runs" if any("runs" in r for r in records) else "standard error"
-    gains = ["gain: trained - untrained, paired"] * _has_gains(records)
-    return "; ".join(filter(None, [f"± {spread}", edges(records), "best of a row bold", *gains, caveat(records)]))

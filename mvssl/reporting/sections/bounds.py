@@ -10,7 +10,8 @@ from mvssl.runs.metric_series import Series
 MAX_CHARTS = 24  # of bounds, while the table has all
 BOUNDS_NOTE = (
     "Lower bounds on mutual information in nats (1 nat = 1.44 bits). The ceiling is the log of the number of "
-    "candidates. A bound near its ceiling says “at least this much”; more candidates would raise both."
+    "candidates, and no bound exceeds it. If a bound is near its ceiling, the information may be larger, and more "
+    "candidates would show it."
 )
 PLANE_NOTE = (
     "x is what the code z keeps of its own view, y what it keeps of the label. A bottleneck should move to the left "

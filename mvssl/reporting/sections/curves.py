@@ -14,8 +14,8 @@ from mvssl.text import counted
 
 TITLES = {"loss": "Loss", "lr": "Learning rate", "grad_norm": "Gradient norm", "beta": "Beta"}
 LOGARITHMIC = ("grad_norm", "beta")
-HELD_OUT = {"knn": ("kNN, held out", "share right"), "rank": ("Effective rank, held out", "directions")}
-HELD_OUT |= {"spread": ("Spread, held out", "1: even, 0: all alike")}
+HELD_OUT = {"knn": ("kNN, held out", "accuracy"), "rank": ("Effective rank, held out", "directions")}
+HELD_OUT |= {"spread": ("Spread, held out", "1: even, 0: all equal")}
 ELSEWHERE = ("bound", "ceiling", "samples_per_second", "data_wait", "skipped", "seconds")  # shown in other places
 MAX_LINES = 6  # of a chart
 

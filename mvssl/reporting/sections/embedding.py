@@ -43,7 +43,7 @@ def show_embedding(inputs: Inputs) -> list[Block]:
     views = list(encoded.features.items())[:MAX_VIEWS]
     note = (
         f"Features of {len(encoded.indices[chosen]):,} {encoded.split} samples ({encoded.origin}), placed by t-SNE so "
-        "that neighbours stay neighbours. Axes and distances between far groups mean nothing; seed 0."
+        "that neighbours stay neighbours. Axes and distances between far groups have no meaning; seed 0."
     )
     drawings = [_draw_view(encoded, view, x[chosen], labels) for view, x in views]
     return [Text(note + describe_rest(len(encoded.features) - MAX_VIEWS, "view")), Drawings(drawings, wide=True)]

@@ -1,4 +1,4 @@
-"""Local maps: the three strongest components of what an encoder computes for each place, as colours over its input."""
+"""Local maps: the three strongest principal components of the features of each place, as colours over the input."""
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ SAMPLES, MAX_VIEWS = 6, 6
 FINEST, COARSEST = 32, 3  # sides of the maps that can be drawn
 FITTED = 32  # samples that the components are fitted on
 NOTE = (
-    "What the encoder computes for each place, on its three strongest principal components, as red, green and blue: "
-    "places of one colour are alike to the encoder. Colours of different views and maps cannot be compared."
+    "The features of each place, with their three strongest principal components as red, green and blue. Places of one "
+    "colour have similar features. Colours of different views and maps cannot be compared."
 )
 
 

@@ -26,6 +26,6 @@ def show_views(inputs: Inputs) -> list[Block]:
     with rc_context(STYLE):
         figure = draw_contact_sheet(run.views, batch, seed=seed, rates=rates)
     first = counted(samples, "sample")
-    note = f"{first}, the first of the run, as stored and as training draws each view; draw 1 is what step 1 saw."
+    note = f"{first}, the first of the run, as stored and as training draws each view; step 1 uses draw 1."
     text = f"contact sheet: {first}, views {', '.join(run.views.names)}"
     return [Text(note), encode_figure(figure, text)]

@@ -12,7 +12,7 @@ from mvssl.reporting.facts import Facts
 from mvssl.reporting.inputs import Inputs
 from mvssl.reporting.samples import EncodedSamples
 from mvssl.reporting.sections.probes import describe_best
-from mvssl.runs.exit_record import parse_exit
+from mvssl.runs.exit_record import ExitRecord
 from mvssl.runs.metric_series import Series
 from mvssl.text import counted
 
@@ -64,7 +64,7 @@ def _describe_held_out(loss: Series) -> str:
 
 def describe_state(facts: Facts) -> str:
     """Return whether the run is finished, stopped, failed, killed, or still in training."""
-    record = parse_exit(facts.exit)
+    record = ExitRecord.parse(facts.exit)
     if record is None:
         if not math.isfinite(facts.age):
             return "no step has been logged yet"

@@ -44,12 +44,12 @@ def test_sixteen_bit_colour_takes_a_size_as_bands_do():
 
 
 def test_damaged_sixteen_bit_pngs_are_bad_samples_and_no_crash():
-    whole = deep_png(deep(0, 30, 30, 3))
-    for cut in (30, 50, len(whole) // 2, len(whole) - 20):
+    intact = deep_png(deep(0, 30, 30, 3))
+    for cut in (30, 50, len(intact) // 2, len(intact) - 20):
         with pytest.raises(SampleError):
-            decoded(whole[:cut])
-    for place in range(60, len(whole) - 20, 97):
-        flipped = bytearray(whole)
+            decoded(intact[:cut])
+    for place in range(60, len(intact) - 20, 97):
+        flipped = bytearray(intact)
         flipped[place] ^= 16
         with pytest.raises(SampleError):
             decoded(bytes(flipped))
@@ -76,7 +76,7 @@ def test_sixteen_bit_colour_is_turned_upright():
     assert np.array_equal(found, np.rot90(array, -1).transpose(2, 0, 1).astype(np.float32))
 
 
-def test_garbled_exif_harms_no_picture():
+def test_damaged_exif_does_not_change_the_picture():
     array = pixels(0, 8, 9, 3)
     data = image_bytes(array, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
     assert np.array_equal(decoded(data), array.transpose(2, 0, 1))

@@ -76,15 +76,15 @@ def test_pages_of_one_band_become_channels_and_other_stacks_are_refused():
             tiffs.inspect_tiff(io.BytesIO(written(array, photometric="rgb" if array.shape[-1] == 3 else "minisblack")))
 
 
-def test_overviews_are_passed_over_and_other_pictures_are_not():
-    whole, file = SOME.integers(0, 9999, (32, 32), np.uint16), io.BytesIO()
+def test_overviews_are_ignored_and_other_pictures_refused():
+    picture, file = SOME.integers(0, 9999, (32, 32), np.uint16), io.BytesIO()
     with tifffile.TiffWriter(file) as tiff:
-        tiff.write(whole, photometric="minisblack", metadata=None)
-        tiff.write(whole[::2, ::2], subfiletype=1, photometric="minisblack", metadata=None)
-    assert np.array_equal(values(file.getvalue())[0], whole)
+        tiff.write(picture, photometric="minisblack", metadata=None)
+        tiff.write(picture[::2, ::2], subfiletype=1, photometric="minisblack", metadata=None)
+    assert np.array_equal(values(file.getvalue())[0], picture)
     with tifffile.TiffWriter(other := io.BytesIO()) as tiff:
-        tiff.write(whole, photometric="minisblack", metadata=None)
-        tiff.write(whole[:7, :7], photometric="minisblack", metadata=None)
+        tiff.write(picture, photometric="minisblack", metadata=None)
+        tiff.write(picture[:7, :7], photometric="minisblack", metadata=None)
     with pytest.raises(LossyError, match="2 different pictures"):
         tiffs.inspect_tiff(io.BytesIO(other.getvalue()))
 

@@ -1,4 +1,4 @@
-"""Sound: every way of writing samples against other readers and writers, and files that are not whole."""
+"""Each way of writing sound against other readers and writers, and files that are cut or damaged."""
 
 import io
 import struct
@@ -139,3 +139,10 @@ def test_verify_finds_a_sound_that_is_cut_short(tmp_path):
     seen = verify_shards(str(shard(tmp_path, pcm(2)[0], pcm(3, 2)[0][:-1])), progress=False)
     assert [(fault.key, fault.field) for fault in seen.faults] == [("1", "wav")]
     assert "cut short" in seen.faults[0].reason
+
+
+def test_resampling_that_would_need_gigabytes_is_refused():
+    head = b"RIFF" + bytes(4) + b"WAVEfmt " + (16).to_bytes(4, "little") + b"\1\0\1\0" + (1).to_bytes(4, "little")
+    data = head + bytes(4) + b"\2\0\x10\0data" + (20_000).to_bytes(4, "little") + bytes(20_000)
+    with pytest.raises(SampleError, match="480,000,000 samples"):
+        decode_field(Column(field="wav", rate=48_000), "wav", data)

@@ -1,4 +1,4 @@
-"""Every file that pack is given is packed or told; what would be lost is refused."""
+"""Every file of a folder is packed or listed; a file that would be kept in part is refused."""
 
 import os
 import signal
@@ -36,19 +36,19 @@ def test_every_file_is_either_packed_or_listed_as_left_out(tmp_path):
     packed = pack(str(src), tmp_path / "out", val=0)
     assert packed_names(tmp_path / "out") == {"1.png", "2.png", "3.JPG", "4.png"}
     assert packed.classes == ["a", "b"]
-    told = reasons(packed)
+    listed = reasons(packed)
     entries = {str(p.relative_to(src)) for p in src.rglob("*") if not p.is_dir()} | {"nothing"}
-    assert told.keys() | {"a/1.png", "a/2.png", "b/3.JPG", "b/deep/4.png"} == entries
-    assert told["nothing"] == "empty folder"
-    assert told["a/.ipynb_checkpoints/1-checkpoint.png"] == "in a hidden folder"
-    assert told["b/gone.png"] == "a link to nothing"
-    assert told["a/notes.md"].startswith(".md files")
-    assert told["above.png"] == "beside the class folders"
-    assert told["b/empty.png"] == "empty file"
-    assert "html" in told["b/page.png"]
+    assert listed.keys() | {"a/1.png", "a/2.png", "b/3.JPG", "b/deep/4.png"} == entries
+    assert listed["nothing"] == "empty folder"
+    assert listed["a/.ipynb_checkpoints/1-checkpoint.png"] == "in a hidden folder"
+    assert listed["b/gone.png"] == "a link to nothing"
+    assert listed["a/notes.md"].startswith(".md files")
+    assert listed["above.png"] == "beside the class folders"
+    assert listed["b/empty.png"] == "empty file"
+    assert "html" in listed["b/page.png"]
     lines = (tmp_path / "out/left_out.tsv").read_text().splitlines()
-    assert dict(line.split("\t") for line in lines) == told
-    assert f"left out: {len(told)} files" in "\n".join(packed.summary())
+    assert dict(line.split("\t") for line in lines) == listed
+    assert f"left out: {len(listed)} files" in "\n".join(packed.summary())
 
 
 def test_file_names_are_printed_without_control_characters(tmp_path):
@@ -102,7 +102,7 @@ def test_a_class_of_pictures_that_are_not_read_is_refused(tmp_path):
         pack(f"classes:{src}", tmp_path / "out")
 
 
-def test_pairs_of_which_no_file_pairs_are_refused_with_the_names(tmp_path):
+def test_pairs_without_a_common_name_are_refused(tmp_path):
     src = put(tmp_path / "src", "rgb/1_rgb.png", "rgb/2_rgb.png", "depth/1_depth.png", "depth/2_depth.png")
     with pytest.raises(DataError, match=r"depth has '1_depth', '2_depth'; rgb has '1_rgb'"):
         pack(f"pairs:{src}", tmp_path / "out")
@@ -119,8 +119,8 @@ def test_samples_that_lack_a_sensor_are_packed_and_listed(tmp_path):
 
 def test_files_beside_and_below_sensors_are_listed(tmp_path):
     src = put(tmp_path / "src", "rgb/1.png", "depth/1.png", "rgb/deep/2.png", "map.png")
-    told = reasons(pack(f"pairs:{src}", tmp_path / "out", val=0))
-    assert told == {"map.png": "beside the sensor folders", "rgb/deep/2.png": "deeper than the files of its sensor"}
+    listed = reasons(pack(f"pairs:{src}", tmp_path / "out", val=0))
+    assert listed == {"map.png": "beside the sensor folders", "rgb/deep/2.png": "deeper than the files of its sensor"}
 
 
 @pytest.mark.parametrize("names", [("Train", "VAL"), ("training", "Valid"), ("TRAIN", "Validation"), ("train", "Dev")])
@@ -285,7 +285,7 @@ def test_a_destination_inside_its_own_source_is_refused(tmp_path):
         pack(f"classes:{tmp_path / 'src'}", tmp_path / "src/a/new")
 
 
-def test_a_stray_file_makes_no_sensors_of_classes_that_share_their_names(tmp_path):
+def test_a_stray_file_does_not_turn_classes_into_sensors(tmp_path):
     put(tmp_path / "src", *(f"{one}/{i}.png" for one in "abc" for i in range(4)))
     (tmp_path / "src/a/notes.txt").write_text("mine")
     with pytest.raises(RecipeError):  # classes or pairs: it asks

@@ -126,8 +126,8 @@ def test_headers_that_were_read_with_a_body_are_not_read_again(tmp_path, monkeyp
     else:
         with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
             for name in names:
-                whole = f"{'deep/' * 40 * ('long' in writer)}{name}.{'CLS' if 'upper' in writer else 'cls'}"
-                entry = tarfile.TarInfo(whole)
+                full_name = f"{'deep/' * 40 * ('long' in writer)}{name}.{'CLS' if 'upper' in writer else 'cls'}"
+                entry = tarfile.TarInfo(full_name)
                 entry.size, entry.mtime = len(name), 0.5
                 archive.addfile(entry, io.BytesIO(name.encode()))
     found = index_cache.load_index(path)
@@ -144,7 +144,7 @@ def test_headers_that_were_read_with_a_body_are_not_read_again(tmp_path, monkeyp
     assert "long" in writer or len(reads) == 15
 
 
-def test_a_name_that_a_longer_header_replaces_is_not_believed(tmp_path):
+def test_a_name_that_a_longer_header_replaces_is_not_used(tmp_path):
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
         for record in ("path", "mtime"):

@@ -138,14 +138,20 @@ def test_a_damaged_index_file_is_rebuilt(tmp_path, monkeypatch, beside):
     (path,) = write_digits(tmp_path / "set", [5])
     first = index_cache.load_index(path)
     cache = index_cache.index_files(path)[0]
-    whole = cache.read_bytes()
-    for damaged in (b"", whole[:100], whole[:-40], whole[:200] + b"\xff" * 50 + whole[250:], pickle.dumps({"keys": 1})):
+    intact = cache.read_bytes()
+    for damaged in (
+        b"",
+        intact[:100],
+        intact[:-40],
+        intact[:200] + b"\xff" * 50 + intact[250:],
+        pickle.dumps({"keys": 1}),
+    ):
         cache.write_bytes(damaged)
         assert same(index_cache.load_index(path), first)
-    assert len(cache.read_bytes()) == len(whole)
+    assert len(cache.read_bytes()) == len(intact)
 
 
-class Spy:
+class TouchesOnLoad:
     def __reduce__(self):
         return (open, ("executed", "w"))
 
@@ -154,7 +160,9 @@ def test_pickled_objects_in_a_cache_are_never_loaded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (path,) = write_digits(tmp_path / "set", [2])
     first = index_cache.load_index(path)
-    np.savez(index_cache.index_files(path)[0], stamp=np.array([1, *first.stamp]), keys=np.array([Spy()], object))
+    np.savez(
+        index_cache.index_files(path)[0], stamp=np.array([1, *first.stamp]), keys=np.array([TouchesOnLoad()], object)
+    )
     assert same(index_cache.load_index(path), first)
     assert not (tmp_path / "executed").exists()
 

@@ -20,13 +20,13 @@ DIGITS = {"image": Column(field="png"), "label": Column(field="cls")}
 def test_every_flipped_bit_of_every_body_is_found_and_named(tmp_path):
     (path,) = write_digits(tmp_path, [6])
     summarize_shards("*.tar", tmp_path, digests=True)
-    whole = path.read_bytes()
+    intact = path.read_bytes()
     for number, (key, field, offset, size) in enumerate(members(path)):
         flip(path, offset + (37 * number) % size, number % 8)
         ((shard, *named, reason),) = verify_shards("*.tar", tmp_path).faults
         assert (shard, named) == (str(path), [key, field])
         assert "differ from the index's digest" in reason
-        path.write_bytes(whole)
+        path.write_bytes(intact)
     assert verify_shards("*.tar", tmp_path).faults == []
 
 
@@ -64,7 +64,7 @@ def test_digests_are_kept_until_headers_change_or_new_ones_are_requested(tmp_pat
     assert index_cache.load_index(path).digests is None
 
 
-def test_the_digests_of_a_copied_shard_and_index_are_believed(tmp_path, monkeypatch):
+def test_the_digests_of_a_copied_shard_and_index_are_kept(tmp_path, monkeypatch):
     monkeypatch.delenv("MVSSL_CACHE")
     (path,) = write_digits(tmp_path / "a", [3])
     index_cache.load_index(path, digests=True)
@@ -126,7 +126,7 @@ def test_a_forged_index_with_the_right_stamp_is_rebuilt(tmp_path, forgery):
     assert [source.key(i) for i in range(40)] == [f"{i:04d}" for i in range(40)]
 
 
-def test_the_index_of_another_shard_is_not_believed(tmp_path):
+def test_the_index_of_another_shard_is_not_used(tmp_path):
     one, two = write_digits(tmp_path, [40, 40])
     other = index_cache.load_index(one)
     index_cache.write_index_file(index_cache.index_files(two)[0], other._replace(stamp=FileStamp.of(two)))

@@ -1,10 +1,14 @@
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from braceexpand import braceexpand
 
 from mvssl.data import find_shards
+from mvssl.data.shards.patterns import count_names
 from mvssl.errors import DataError, OutputError, RecipeError
 from mvssl.files import cache_folder
 
@@ -159,3 +163,43 @@ def test_a_temporary_cache_that_somebody_else_may_write_to_is_refused(tmp_path, 
         folder.rename(tmp_path / "mvssl-4242")
     with pytest.raises(OutputError, match="MVSSL_CACHE=FOLDER"):
         cache_folder()
+
+
+def patterns(seed: int) -> Iterator[str]:
+    draw = np.random.default_rng(seed)
+    pieces = ["{", "}", "{", "}", ",", "..", "a", "b", "1", "3", "03", "-2", "0", "\\", "..2", "{1..3}", "{a,b}", "{x}"]
+    for _ in range(600):
+        yield "".join(draw.choice(pieces, int(draw.integers(1, 9))))
+
+
+def test_braces_are_counted_as_they_are_expanded():
+    seen = 0
+    for pattern in patterns(0):
+        try:
+            counted = count_names(pattern, pattern)
+        except RecipeError:
+            continue
+        expanded = len(list(braceexpand(pattern)))  # ValueError where the braces do not match
+        seen += expanded > 1
+        assert expanded <= counted <= expanded + 52 * expanded * ("{a..b" in pattern), pattern
+    assert seen > 50
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("{0..100000000}.tar", "100,000,001 shards"),
+        ("{{1..2000}..}{1..2000}.tar", "4,000,000 shards"),
+        ("{1..1000}{1..1000}{1..1000}.tar", "1,000,000,000 shards"),
+        ("{0..999999999999999999999}.tar", "more than"),
+        ("{1..9}" * 400, "more than"),
+        ("{a,b}" * 30, "1,073,741,824 shards"),
+        ("{" * 60 + "a,b" + "}" * 60, "in each other"),
+        ("x" * 5000, "5,000 letters"),
+        ("x\0.tar", "letters"),
+    ],
+)
+def test_braces_that_name_too_many_shards_are_refused_at_once(tmp_path, pattern, message, bounds):
+    with pytest.raises(RecipeError, match=message) as error:
+        find_shards(pattern, tmp_path)
+    assert error.value.code == 64

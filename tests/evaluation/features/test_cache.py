@@ -19,10 +19,10 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def written(description=OF, rows=(0, 1, 2, 3), value=1.0):
-    writer = cache.Writer(description, 4)
-    for row in rows:
-        writer.write("x", np.array([row]), torch.full((1, 5), value * row))
-    return writer.close()
+    with cache.Writer(description, 4) as writer:
+        for row in rows:
+            writer.write("x", np.array([row]), np.full((1, 5), value * row, np.float32))
+        return writer.close()
 
 
 def files():
@@ -31,10 +31,10 @@ def files():
 
 def test_what_is_written_is_found_by_its_description_alone():
     made = written()
-    found = cache.find(dict(reversed(OF.items())))
+    found = cache.read_entry(dict(reversed(OF.items())))
     assert found["x"].equal(made["x"])
     assert found["x"].equal(torch.arange(4.0)[:, None].expand(4, 5))
-    assert cache.find(OF | {"layer": "head"}) is None
+    assert cache.read_entry(OF | {"layer": "head"}) is None
 
 
 def test_rows_that_were_never_written_are_not_given_out():
@@ -45,8 +45,8 @@ def test_rows_that_were_never_written_are_not_given_out():
 
 def test_what_a_probe_writes_into_a_found_array_does_not_reach_the_file():
     written()
-    cache.find(OF).arrays["x"].zero_()
-    assert cache.find(OF)["x"].sum() > 0
+    cache.read_entry(OF).arrays["x"].zero_()
+    assert cache.read_entry(OF)["x"].sum() > 0
 
 
 @pytest.mark.parametrize("harm", ["a bit", "an end", "a file", "the description", "no file at all"])
@@ -65,16 +65,15 @@ def test_a_damaged_entry_is_no_entry_and_is_written_anew(harm):
         about.write_text("{")
     else:
         about.write_text(json.dumps({"arrays": {}}))
-    assert cache.find(OF) is None
+    assert cache.read_entry(OF) is None
     written(value=2.0)
-    assert cache.find(OF)["x"][3, 0] == 6
+    assert cache.read_entry(OF)["x"][3, 0] == 6
 
 
 def test_an_unfinished_entry_is_not_found_and_leaves_nothing():
-    writer = cache.Writer(OF, 4)
-    writer.write("x", np.array([0]), torch.ones(1, 5))
-    assert cache.find(OF) is None
-    writer.discard()
+    with cache.Writer(OF, 4) as writer:
+        writer.write("x", np.array([0]), np.ones((1, 5), np.float32))
+        assert cache.read_entry(OF) is None
     assert not list(cache.folder().iterdir())
 
 
@@ -82,7 +81,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MVSSL_CACHE", str(tmp_path / "file"))
     assert written()["x"][:, 0].tolist() == [0, 1, 2, 3]
-    assert cache.find(OF) is None
+    assert cache.read_entry(OF) is None
 
 
 def test_features_that_do_not_fit_on_the_disk_say_where_else_they_could_go(monkeypatch):
@@ -100,33 +99,33 @@ def test_the_entries_not_used_for_longest_go_where_there_is_too_much(monkeypatch
     written(old)
     written(used)
     for age, description in ((300, old), (200, used)):
-        os.utime(cache.folder() / cache.digest(description), (age, age))
-    assert cache.find(old) is not None  # which is a use
-    size = cache.entries()[0][1]
+        os.utime(cache.folder() / cache.name_entry(description), (age, age))
+    assert cache.read_entry(old) is not None  # which is a use
+    size = cache.list_entries()[0][1]
     monkeypatch.setenv("MVSSL_CACHE_LIMIT", str(2.5 * size / 2**30))
     written(new)
-    assert cache.evict() == 0
-    assert cache.find(used) is None
-    assert cache.find(old) is not None
-    assert cache.find(new) is not None
+    assert cache.evict_entries() == 0
+    assert cache.read_entry(used) is None
+    assert cache.read_entry(old) is not None
+    assert cache.read_entry(new) is not None
 
 
 def test_entries_in_use_stay_however_large_and_go_once_they_are_let_go(monkeypatch):
     """The next probe of the same evaluation reads them; evicted, it would compute everything again."""
     written({"number": 0})
-    own = [written({"number": number}) for number in (1, 2)] + [cache.find({"number": 1})]
-    size = cache.entries()[0][1]
+    own = [written({"number": number}) for number in (1, 2)] + [cache.read_entry({"number": 1})]
+    size = cache.list_entries()[0][1]
     monkeypatch.setenv("MVSSL_CACHE_LIMIT", str(1.5 * size / 2**30))
-    assert cache.evict() * 2**30 == pytest.approx(0.5 * size)
-    assert len(cache.entries()) == 2
-    assert cache.find({"number": 0}) is None
+    assert cache.evict_entries() * 2**30 == pytest.approx(0.5 * size)
+    assert len(cache.list_entries()) == 2
+    assert cache.read_entry({"number": 0}) is None
     own.clear()
-    assert cache.evict() == 0
-    assert len(cache.entries()) == 1
+    assert cache.evict_entries() == 0
+    assert len(cache.list_entries()) == 1
 
 
 @pytest.mark.parametrize("given", ["20 GiB", "-1", "nan"])
 def test_a_limit_that_is_no_number_is_refused(monkeypatch, given):
     monkeypatch.setenv("MVSSL_CACHE_LIMIT", given)
     with pytest.raises(RecipeError, match=f"MVSSL_CACHE_LIMIT={given}"):
-        cache.limit()
+        cache.read_limit()

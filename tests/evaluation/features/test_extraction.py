@@ -80,7 +80,7 @@ def test_a_failing_disk_leaves_nothing_in_the_cache(shards, monkeypatch):
         broken.setattr(os, "pread", flaky)
         with pytest.raises(StorageError, match="Input/output error"):
             gathered(shards)
-    assert cache.entries() == []
+    assert cache.list_entries() == []
     assert gathered(shards)[2].tolist() == list(range(SAMPLES))
 
 
@@ -231,5 +231,5 @@ def test_entries_in_use_beyond_the_limit_are_kept_and_reported(shards, monkeypat
     monkeypatch.setenv("MVSSL_CACHE_LIMIT", "1e-6")
     source, of = open_shards(str(shards), shards, COLUMNS, progress=False), [{"of": "x"}, {"of": "y"}]
     made = collect(source, of, lambda batch, numbers: [{"x": batch.columns["label"]} for _ in numbers], batch_size=7)
-    assert len(cache.entries()) == len(made.entries) == 2
+    assert len(cache.list_entries()) == len(made.entries) == 2
     assert "features in use exceed the cache's 1e-06 GiB by 0.0 GiB" in capsys.readouterr().err

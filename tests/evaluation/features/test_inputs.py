@@ -12,17 +12,18 @@ import torch
 import webdataset
 from PIL import Image
 
+from mvssl import train
 from mvssl.checkpoints import store
 from mvssl.data import open_shards
 from mvssl.errors import DataError
 from mvssl.evaluation import evaluate
-from mvssl.evaluation.features.inputs import Subset, distinct_views, refuse_other_sides
+from mvssl.evaluation.features.inputs import distinct_views, refuse_other_sides
 from mvssl.evaluation.features.splits import Split
+from mvssl.evaluation.measurement import Measurement
 from mvssl.evaluation.probes import PROBES
 from mvssl.model import build_model
 from mvssl.recipe import Finetune, parse_recipe, to_yaml
 from mvssl.runs import load
-from mvssl.training.loop import train
 from mvssl.views import build_views
 
 FAR = {"mean": [0.0], "std": [1.0]}
@@ -198,14 +199,6 @@ def test_a_view_twice_is_one_and_features_that_never_vary_are_told_apart():
     assert distinct_views({"a": flat, "b": flat}) == ["a", "b"]
 
 
-def test_some_samples_of_a_source_are_those_samples(loaded):
-    recipe = loaded.recipe
-    source = open_shards("train/*.tar", recipe.data.folder, recipe.data.columns, progress=False)
-    some = Subset(source, [5, 2])
-    assert len(some) == 2
-    assert np.array_equal(some[1]["image"], source[2]["image"])
-
-
 def test_every_protocol_is_json_and_agrees_between_encoders(loaded):
     records = evaluate(loaded, probes=list(PROBES), views=["image"], layer="head", other="other/*.tar", show=False)
     assert {r["probe"] for r in records} == set(PROBES)
@@ -228,8 +221,7 @@ def test_the_recipe_decides_epochs_precision_and_shots_of_fine_tuning(loaded, mo
 
 def test_loader_workers_do_not_change_fine_tuning(loaded, monkeypatch):
     given, asked = [], []
-    measured = importlib.import_module("mvssl.evaluation.measurement")
-    monkeypatch.setattr(measured, "_run", lambda planned, inputs, notes: given.append(inputs) or [])
+    monkeypatch.setattr(Measurement, "_run_probe", lambda self, planned, inputs: given.append(inputs) or [])
     parallel = loaded.recipe.data.model_copy(update={"workers": 2})
     subject = replace(loaded, recipe=loaded.recipe.model_copy(update={"data": parallel}))
     with pytest.raises(DataError, match="nothing could be measured"):

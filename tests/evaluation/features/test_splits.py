@@ -7,7 +7,7 @@ import torch
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.features.cache import Entry
 from mvssl.evaluation.features.layers import EncoderUnderTest, FeatureSpec
-from mvssl.evaluation.features.splits import Classes, Split, open_splits
+from mvssl.evaluation.features.splits import Classes, Needs, Split, open_splits
 from mvssl.evaluation.results.metrics import mean_average_precision
 
 
@@ -87,10 +87,10 @@ def test_what_no_probe_needs_need_not_be_there(tmp_path):
     """Retrieval without labels, kNN where no sample has the class of every pixel."""
     small_runs.write_shards(tmp_path / "train", counts=(8,), unlabelled=8)
     given = small_runs.recipe(tmp_path, tmp_path / "run", evaluate={"segments": {"field": "seg.png"}})
-    assert "label" not in open_splits(given, labels=False).shards["test"].shapes
+    assert "label" not in open_splits(given, needs=Needs(labels=False)).shards["test"].shapes
     with pytest.raises(DataError, match=r"columns\.label: no sample has the field 'cls'"):
         open_splits(given)
     small_runs.write_shards(tmp_path / "train", counts=(8,))
-    assert "label" in open_splits(given, labels=False).shards["test"].shapes
+    assert "label" in open_splits(given, needs=Needs(labels=False)).shards["test"].shapes
     with pytest.raises(DataError, match=r"columns\.segments: no sample has the field 'seg\.png'"):
-        open_splits(given, segments=True)
+        open_splits(given, needs=Needs(segments=True))

@@ -1,6 +1,5 @@
 """The dense probe: interpolation, counts and mIoU by hand; maps that show the segments and maps that do not."""
 
-import importlib
 import math
 
 import pytest
@@ -22,18 +21,17 @@ from mvssl.evaluation.probes.dense import (
 from mvssl.evaluation.probes.linear import Linear
 from mvssl.evaluation.results.metrics import NotPossible
 
-module = importlib.import_module("mvssl.evaluation.probes.dense")
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(module, "SCHEDULE", {"epochs": 1, "batch_size": 256, "least_steps": 100})
-    monkeypatch.setattr(module, "PIXELS", 32)
+    monkeypatch.setattr("mvssl.evaluation.probes.dense.SCHEDULE", {"epochs": 1, "batch_size": 256, "least_steps": 100})
+    monkeypatch.setattr("mvssl.evaluation.probes.dense.PIXELS", 32)
 
 
 def scenes(n: int, seed: int = 0, kinds: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    """Segments of 4 x 4 blocks, [n, 16, 16], and a map [n, kinds + 2, 4, 4] that shows each block's class and noise."""
+    """A map [n, kinds + 2, 4, 4] with each block's class and noise, and segments [n, 16, 16] of 4 x 4 blocks."""
     generator = torch.Generator().manual_seed(seed)
     blocks = torch.randint(kinds, (n, 4, 4), generator=generator)
     shown = F.one_hot(blocks, kinds).permute(0, 3, 1, 2).float()
@@ -45,17 +43,17 @@ def run(train, test, **options):
     return dense(([train[0]], train[1]), ([test[0]], test[1]), device=CPU, **options)
 
 
-def test_maps_that_show_the_segments_are_read_and_noise_is_not():
+def test_maps_with_the_segments_score_high_and_noise_does_not():
     (maps, labels), (test_maps, test_labels) = scenes(40), scenes(20, seed=1)
     iou, accuracy = run((maps, labels), (test_maps, test_labels))
     assert (iou.metric.name, accuracy.metric.name) == ("miou", "pixel_accuracy")
-    assert accuracy.value > 0.85  # what bilinear upsampling leaves at the edges of blocks is lost
+    assert accuracy.value > 0.85  # bilinear upsampling blurs the edges of blocks
     blind, guessed = run((maps[:, 3:], labels), (test_maps[:, 3:], test_labels))
     assert guessed.value < 0.4
     assert blind.value < 0.3
 
 
-def test_labels_as_coarse_as_the_map_are_read_without_fault():
+def test_labels_of_the_size_of_the_map_are_predicted_without_error():
     (maps, labels), (test_maps, test_labels) = scenes(40), scenes(20, seed=1)
     assert run((maps, labels[:, ::4, ::4]), (test_maps, test_labels[:, ::4, ::4]))[0].value == 1
 
@@ -68,7 +66,7 @@ def test_features_at_pixels_are_those_of_the_upsampled_map():
 
 
 def test_scores_of_upsampled_features_are_upsampled_scores(monkeypatch):
-    monkeypatch.setattr(module, "IMAGES", 2)
+    monkeypatch.setattr("mvssl.evaluation.probes.dense.IMAGES", 2)
     maps, labels = [torch.randn(5, 3, 4, 4), torch.randn(5, 2, 2, 2)], torch.randint(3, (5, 8, 8))
     model = Linear(Standard(torch.randn(5), torch.rand(5) + 0.5), torch.randn(1, 3, 5), torch.randn(1, 3))
     features = interpolate_at(maps, torch.arange(64).expand(5, -1), (8, 8))
@@ -100,7 +98,7 @@ def test_ignored_pixels_change_nothing():
         assert ours.equal(theirs)
 
 
-def test_a_class_that_is_ignored_is_neither_drawn_nor_scored():
+def test_an_ignored_class_is_neither_drawn_nor_scored():
     maps, labels = scenes(40)
     hidden = labels.clone()
     hidden[:, :, :8] = 2
@@ -118,7 +116,7 @@ def test_images_without_labelled_pixels_cannot_be_measured():
         run((maps, torch.full_like(labels, 2)), (maps, labels), ignore=2)
 
 
-def test_chance_is_the_commonest_class_everywhere():
+def test_chance_predicts_the_most_frequent_class_everywhere():
     maps, labels = scenes(30)
     labels[:, :, :10] = 1
     iou, accuracy = run((maps, labels), (maps, labels))

@@ -1,6 +1,5 @@
 """Bounds against Gaussians, whose information is known: I = -1/2 ln(1 - rho^2) nats per dimension."""
 
-import importlib
 import math
 
 import pytest
@@ -9,9 +8,8 @@ from labelled_points import largest_made
 
 from mvssl.evaluation import Labelled
 from mvssl.evaluation.features.inputs import ByView
-from mvssl.evaluation.probes.fitting import PATIENCE, train_critic
 from mvssl.evaluation.probes.information import (
-    ESTIMATORS,
+    ESTIMATES,
     estimate_information,
     information,
     input_information,
@@ -38,33 +36,33 @@ def all_pairs(n: int) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def correlated():
-    found = estimate_information(
+    results = estimate_information(
         gaussians(1000, 0.8), gaussians(600, 0.8, seed=1), steps=200, batch_size=100, rate=3e-3
     )
-    return {result.what: result for result in found}
+    return {result.what: result for result in results}
 
 
 @pytest.mark.parametrize("name", ["infonce", "nwj", "mine", "smile"])
-def test_bounds_come_near_the_information_of_gaussians_and_stay_below(correlated, name):
-    truth, found = 2 * 0.51083, correlated[name]
-    assert found.value < truth + 3 * found.standard_error
-    assert found.value > 0.7 * truth  # what so small a critic finds in so few steps
-    assert found.metric.unit == "nats"
+def test_bounds_are_near_the_information_of_gaussians_and_below_it(correlated, name):
+    truth, result = 2 * 0.51083, correlated[name]
+    assert result.value < truth + 3 * result.standard_error
+    assert result.value > 0.7 * truth  # such a small critic learns that much in so few steps
+    assert result.metric.unit == "nats"
 
 
-def test_a_ceiling_is_told_where_there_is_one(correlated):
+def test_only_infonce_has_a_ceiling(correlated):
     assert correlated["infonce"].protocol["ceiling"] == pytest.approx(math.log(600))
     assert correlated["nwj"].protocol["ceiling"] is None
     assert "no bound" in correlated["smile"].protocol["estimator"]
 
 
 def test_independent_views_have_no_information():
-    """In 60 dimensions 100 samples can be told apart by heart; on those held out the critic is blind."""
+    """In 60 dimensions a critic can fit 100 samples without learning anything about others."""
     for result in estimate_information(gaussians(100, 0, 60), gaussians(200, 0, 60, seed=1), steps=50):
         assert abs(result.value) < max(4 * result.standard_error, 0.02)
 
 
-def test_each_part_adds_up_to_the_estimator_over_all_pairs():
+def test_the_mean_over_anchors_is_the_estimator_of_the_objectives():
     scores = torch.randn(9, 9, dtype=torch.float64)
     own, others, mask = scores.diagonal(), off_diagonal(scores), all_pairs(9)
     by_anchor = {"infonce": infonce_by_anchor, "dv": dv_by_anchor}
@@ -72,67 +70,52 @@ def test_each_part_adds_up_to_the_estimator_over_all_pairs():
     for name, ours in by_anchor.items():
         theirs = getattr(estimators, name)(scores[:, :, None], mask)
         assert ours(own, others).mean().item() == pytest.approx(theirs.item())
-    by_smile = ESTIMATORS["smile"].read_by(3 * own, 3 * others).mean().item()
+    by_smile = ESTIMATES["smile"].read_by(3 * own, 3 * others).mean().item()
     assert by_smile == pytest.approx(estimators.smile(3 * scores[:, :, None], mask).item())
 
 
-def test_the_moving_average_of_mine_is_the_objectives():
-    """Three batches: values and gradients, of which dv's own are another."""
+def test_mine_has_values_and_gradients_of_the_objectives():
+    """Three batches. The gradients of dv differ after the first."""
     ours, average = MineByAnchor(), torch.tensor(-math.inf)
     for step in range(3):
         scores = torch.randn(9, 9, dtype=torch.float64) * (step + 1)
         a, b, c = (scores.clone().requires_grad_() for _ in range(3))
         value, average = mine(a[:, :, None], all_pairs(9), average)
         value.backward()
-        found = ours(b.diagonal(), off_diagonal(b)).mean()
-        found.backward()
-        assert found.item() == pytest.approx(value.item())
+        mean = ours(b.diagonal(), off_diagonal(b)).mean()
+        mean.backward()
+        assert mean.item() == pytest.approx(value.item())
         assert torch.allclose(a.grad, b.grad)
         dv_by_anchor(c.diagonal(), off_diagonal(c)).mean().backward()
         assert torch.allclose(c.grad, b.grad) == (step == 0)
 
 
-def test_rows_without_their_own_lose_the_diagonal_and_nothing_else():
+def test_off_diagonal_leaves_out_only_the_diagonal():
     assert off_diagonal(torch.arange(9.0).view(3, 3)).tolist() == [[1, 2], [3, 5], [6, 7]]
 
 
-def test_a_critic_that_says_nothing_reads_nothing():
+def test_a_critic_whose_scores_are_0_gives_bounds_of_0():
     critic = Separable(3, 3, 4)
     with torch.no_grad():
         for parameter in critic.parameters():
             parameter.zero_()
-        for name, reading in ESTIMATORS.items():
-            for bound in (reading.make_bound(), reading.choose_by, reading.read_by):
+        for name, estimate in ESTIMATES.items():
+            for bound in (estimate.make_bound(), estimate.chosen_by, estimate.read_by):
                 assert shares_of_pairs(bound, critic, *gaussians(20, 0.9, 3)).abs().max() < 1e-12, name
 
 
-def test_the_critic_kept_is_the_best_on_what_was_held_out():
-    """Held out falls from step 50 on; what was there at step 50 comes back."""
-    weight = torch.nn.Linear(1, 1, bias=False)
-    seen = []
-
-    def held():
-        seen.append(weight.weight.item())
-        return -torch.tensor(abs(len(seen) - 3.0))  # looks: before, 25, 50, ...
-
-    at = train_critic(weight, lambda _: weight.weight.sum(), held, steps=1000, rate=0.1)
-    assert at == 50
-    assert weight.weight.item() == seen[2]
-    assert len(seen) == 3 + PATIENCE
-
-
-def test_every_pair_of_views_and_every_view_with_its_input():
+def test_every_pair_of_views_and_every_view_with_its_input_is_measured():
     x, y = gaussians(100, 0.9)
     views = ByView({"a": x, "b": y, "c": x}, torch.zeros(0), {"a": y, "b": x, "c": x})
     names = [r.what for r in information(views, views, steps=1)]
-    assert names[:: len(ESTIMATORS)] == ["a and b, infonce", "a and c, infonce", "b and c, infonce"]
+    assert names[:: len(ESTIMATES)] == ["a and b, infonce", "a and c, infonce", "b and c, infonce"]
     names = [r.what for r in input_information(views, views, steps=1)]
-    assert names[:: len(ESTIMATORS)] == [f"{v} and its input, infonce" for v in "ab"]
+    assert names[:: len(ESTIMATES)] == [f"{v} and its input, infonce" for v in "ab"]
     with pytest.raises(NotPossible):
-        list(information(ByView({"a": x}, torch.zeros(0), {}), views))
+        information(ByView({"a": x}, torch.zeros(0), {}), views)
 
 
-def chained(n: int, rho: float, seed: int) -> Labelled:
+def three_dimensions(n: int, rho: float, seed: int) -> Labelled:
     """Three dimensions: two correlated by rho and one alone. Their total correlation is -1/2 ln(1 - rho^2)."""
     x, y = gaussians(n, rho, 1, seed)
     alone = torch.randn(n, 1, generator=torch.Generator().manual_seed(seed + 99))
@@ -140,28 +123,28 @@ def chained(n: int, rho: float, seed: int) -> Labelled:
 
 
 def test_dependence_of_gaussians_is_their_total_correlation():
-    found = ndm(chained(1500, 0.9, 0), chained(1500, 0.9, 1), steps=100, batch_size=128, rate=1e-3)
-    assert found.value < 0.83037 + 3 * found.standard_error
-    assert found.value > 0.8 * 0.83037
+    result = ndm(three_dimensions(1500, 0.9, 0), three_dimensions(1500, 0.9, 1), steps=100, batch_size=128, rate=1e-3)
+    assert result.value < 0.83037 + 3 * result.standard_error
+    assert result.value > 0.8 * 0.83037
 
 
-def test_independent_dimensions_have_none():
-    found = ndm(chained(500, 0, 0), chained(500, 0, 1), steps=50, rate=1e-3)
-    assert abs(found.value) < max(4 * found.standard_error, 0.02)
-    assert not found.metric.higher_is_better
+def test_independent_dimensions_have_no_dependence():
+    result = ndm(three_dimensions(500, 0, 0), three_dimensions(500, 0, 1), steps=50, rate=1e-3)
+    assert abs(result.value) < max(4 * result.standard_error, 0.02)
+    assert not result.metric.higher_is_better
 
 
 def test_dependence_of_many_samples_is_measured_on_some_of_them(monkeypatch):
-    """All of them in an order for each column would be more than there is memory for."""
+    """A permutation of every column of all samples may not fit in memory."""
     for name, value in (("MOST_PERMUTED", 400), ("HIDDEN", (4, 4))):
-        monkeypatch.setattr(importlib.import_module("mvssl.evaluation.probes.information"), name, value)
-    train, test = chained(3000, 0.9, 0), chained(2000, 0.9, 1)
+        monkeypatch.setattr(f"mvssl.evaluation.probes.information.{name}", value)
+    train, test = three_dimensions(3000, 0.9, 0), three_dimensions(2000, 0.9, 1)
     wide = [split._replace(features=split.features.repeat(1, 4)) for split in (train, test)]
     with largest_made() as largest:
-        found = ndm(*wide, steps=2, batch_size=64)
+        result = ndm(*wide, steps=2, batch_size=64)
     assert largest[0] < 2000 * wide[0].features.shape[1]
-    assert len(found.parts) == 400
-    assert "400 of test" in found.protocol["samples_at_most"]
+    assert len(result.parts) == 400
+    assert "400 of test" in result.protocol["samples_at_most"]
 
 
 def test_one_dimension_depends_on_no_other():
@@ -169,7 +152,7 @@ def test_one_dimension_depends_on_no_other():
         ndm(Labelled(torch.randn(50, 1), torch.zeros(0)), Labelled(torch.randn(50, 1), torch.zeros(0)))
 
 
-def test_features_are_permuted_each_on_its_own():
+def test_each_column_is_permuted_on_its_own():
     z = torch.arange(60.0).view(20, 3)
     mixed = permute_columns(z, torch.Generator().manual_seed(0))
     assert mixed.sort(dim=0).values.equal(z)

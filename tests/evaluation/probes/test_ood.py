@@ -1,6 +1,5 @@
-"""Strangeness of samples: closed forms, scikit-learn, and strangers that are none."""
+"""Outlier scores against closed forms and scikit-learn, and outliers of the same distribution as test."""
 
-import importlib
 import math
 
 import numpy as np
@@ -14,29 +13,29 @@ from mvssl.evaluation import Labelled
 from mvssl.evaluation.probes.ood import auroc, mahalanobis, neighbour, ood
 
 
-def test_strangers_from_far_away_are_all_told():
+def test_distant_outliers_are_all_separated():
     train, test = clusters(200, 3), clusters(60, 3, seed=1)
     found = ood(train, test, other=-20 + clusters(50, 3, seed=2).features)
     assert {result.what: result.value for result in found} == {"mahalanobis": 1.0, "neighbour": 1.0}
 
 
-def test_strangers_of_the_same_origin_are_told_by_chance():
+def test_samples_of_the_same_distribution_score_chance():
     for result in ood(clusters(300, 3), clusters(400, 3, seed=1), other=clusters(400, 3, seed=2).features):
         assert abs(result.value - 0.5) < 4 * math.sqrt(1 / (6 * 400))
 
 
-def test_auroc_is_scikit_learns_with_ties_and_without():
-    strange = torch.rand(80) < 0.4
+def test_auroc_equals_scikit_learns_with_ties_and_without():
+    outlier = torch.rand(80) < 0.4
     for scores in (torch.randn(80), torch.randint(5, (80,)).float()):
-        assert auroc(scores, strange).item() == pytest.approx(roc_auc_score(strange, scores))
+        assert auroc(scores, outlier).item() == pytest.approx(roc_auc_score(outlier, scores))
 
 
 def test_a_weight_of_two_is_the_sample_twice():
-    scores, strange = torch.randint(6, (30,)).float(), torch.arange(30) % 3 == 0
+    scores, outlier = torch.randint(6, (30,)).float(), torch.arange(30) % 3 == 0
     counts = torch.randint(1, 3, (2, 30))
-    for row, found in zip(counts, auroc(scores, strange, counts.float()), strict=True):
+    for row, found in zip(counts, auroc(scores, outlier, counts.float()), strict=True):
         twice = torch.repeat_interleave(torch.arange(30), row)
-        assert found.item() == pytest.approx(roc_auc_score(strange[twice], scores[twice]))
+        assert found.item() == pytest.approx(roc_auc_score(outlier[twice], scores[twice]))
 
 
 def test_mahalanobis_uses_the_covariance_of_scikit_learn():
@@ -49,14 +48,14 @@ def test_mahalanobis_uses_the_covariance_of_scikit_learn():
     assert mahalanobis(train, some).numpy() == pytest.approx(expected, rel=1e-5)
 
 
-def test_neither_score_copies_all_of_train_or_depends_on_how_it_is_divided(monkeypatch):
+def test_scores_do_not_depend_on_chunks_and_make_no_copy_of_train(monkeypatch):
     train, some = clusters(3000, 3), clusters(200, 3, seed=1).features
-    whole = mahalanobis(train, some), neighbour(train, some)
-    monkeypatch.setattr(importlib.import_module("mvssl.evaluation.probes.ood"), "CELLS", 4000)
+    at_once = mahalanobis(train, some), neighbour(train, some)
+    monkeypatch.setattr("mvssl.evaluation.probes.ood.CELLS", 4000)
     with largest_made() as largest:
-        assert torch.allclose(mahalanobis(train, some), whole[0])
+        assert torch.allclose(mahalanobis(train, some), at_once[0])
         assert largest[0] < 4 * 3000  # features are 8 wide
-    assert torch.allclose(neighbour(train, some), whole[1], atol=1e-5)
+    assert torch.allclose(neighbour(train, some), at_once[1], atol=1e-5)
 
 
 def test_mahalanobis_with_few_samples_and_constant_dimensions():
@@ -72,16 +71,16 @@ def test_a_training_sample_is_its_own_neighbour():
     assert torch.allclose(neighbour(train, train.features, k=5), expected, atol=1e-3)
 
 
-def test_several_labels_per_sample_are_not_used():
+def test_multi_hot_labels_are_not_used():
     train, test = several(100), several(50, seed=1)
     found = ood(train, test, other=test.features + 10)[0]
     assert found.value == 1
     assert "multi-hot" in found.protocol["means"]
 
 
-def test_the_same_resamples_serve_every_encoder():
-    train, test, strangers = clusters(100, 1), clusters(50, 1, seed=1), clusters(40, 1.5, seed=2).features
-    first, again = (ood(train, test, other=strangers)[1] for _ in range(2))
+def test_every_encoder_has_the_same_resamples():
+    train, test, others = clusters(100, 1), clusters(50, 1, seed=1), clusters(40, 1.5, seed=2).features
+    first, again = (ood(train, test, other=others)[1] for _ in range(2))
     assert first.parts.equal(again.parts)
     assert first.standard_error == pytest.approx(math.sqrt(1 / (6 * 45)), rel=0.5)
 
@@ -99,7 +98,7 @@ def test_wide_features_need_no_square_covariance_matrix():
 
 
 @pytest.mark.parametrize("features", [torch.zeros(20, 30), torch.full((20, 3), 1e6)])
-def test_features_that_never_vary_tell_no_stranger(features):
+def test_constant_features_separate_no_outlier(features):
     assert [
         r.value
         for r in ood(

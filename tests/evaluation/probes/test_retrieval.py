@@ -1,6 +1,4 @@
-"""Retrieval of the other view: perfection, chance, ties, and ranks by hand."""
-
-import importlib
+"""Retrieval of the other view: perfect and random embeddings, ties, and ranks by hand."""
 
 import pytest
 import torch
@@ -8,7 +6,9 @@ from sklearn.metrics import average_precision_score
 
 from mvssl.evaluation.features.inputs import ByView
 from mvssl.evaluation.probes.retrieval import (
+    Ranks,
     expected_precision,
+    precision_by_label,
     rank_positives,
     recall,
     reciprocal_rank,
@@ -16,8 +16,6 @@ from mvssl.evaluation.probes.retrieval import (
     score_retrieval,
 )
 from mvssl.evaluation.results.metrics import NotPossible
-
-module = importlib.import_module("mvssl.evaluation.probes.retrieval")
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -63,7 +61,7 @@ def test_ranks_are_those_of_a_sorted_list_in_one_chunk_or_many(monkeypatch):
     cosine = torch.nn.functional.normalize(x) @ torch.nn.functional.normalize(y).T
     ranks = (cosine.argsort(dim=1, descending=True) == torch.arange(30)[:, None]).nonzero()[:, 1] + 1
     for cells in (10_000, 70):
-        monkeypatch.setattr(module, "CELLS", cells)
+        monkeypatch.setattr("mvssl.evaluation.probes.retrieval.CELLS", cells)
         found = rank_positives(x, y)
         assert (found.better + 1).equal(ranks)
         assert recall(found, 5).equal((ranks <= 5).double())
@@ -72,7 +70,7 @@ def test_ranks_are_those_of_a_sorted_list_in_one_chunk_or_many(monkeypatch):
 
 def test_a_tie_of_two_counts_half():
     """The query's own candidate is second or third, with one as similar as itself."""
-    found = module.Ranks(torch.tensor([1]), torch.tensor([2]))
+    found = Ranks(torch.tensor([1]), torch.tensor([2]))
     assert [recall(found, k).item() for k in (1, 2, 3)] == [0, 0.5, 1]
     assert reciprocal_rank(found).item() == pytest.approx((1 / 2 + 1 / 3) / 2)
 
@@ -82,16 +80,20 @@ def test_precision_by_label_equals_scikit_learns(monkeypatch):
     cosine = torch.nn.functional.normalize(x) @ torch.nn.functional.normalize(y).T
     expected = [average_precision_score(labels == labels[i], cosine[i]) for i in range(30)]
     for cells in (10_000, 70):
-        monkeypatch.setattr(module, "CELLS", cells)
-        assert module.precision_by_label(x, y, labels).tolist() == pytest.approx(expected, abs=1e-9)
+        monkeypatch.setattr("mvssl.evaluation.probes.retrieval.CELLS", cells)
+        assert precision_by_label(x, y, labels).tolist() == pytest.approx(expected, abs=1e-9)
 
 
 def test_only_a_permutation_of_one_view_changes_the_scores():
     x, order = normal(60, 6), torch.randperm(60)
     y = x + 0.1 * normal(60, 6, seed=1)
-    whole, same, broken = score_retrieval(x, y), score_retrieval(x[order], y[order]), score_retrieval(x, y[order])
-    assert [r.value for r in same] == pytest.approx([r.value for r in whole])
-    assert whole[0].value > 0.9 > 0.2 > broken[0].value
+    original, permuted, broken = (
+        score_retrieval(x, y),
+        score_retrieval(x[order], y[order]),
+        score_retrieval(x, y[order]),
+    )
+    assert [r.value for r in permuted] == pytest.approx([r.value for r in original])
+    assert original[0].value > 0.9 > 0.2 > broken[0].value
 
 
 def test_multi_hot_labels_are_not_used():
@@ -101,7 +103,7 @@ def test_multi_hot_labels_are_not_used():
     assert "same sample" in result.protocol["right"]
 
 
-def test_pairs_of_equal_width_are_searched_in_both_directions():
+def test_pairs_of_equal_width_are_measured_in_both_directions():
     x = normal(20, 4)
     views = ByView({"a": x, "b": x, "wide": normal(20, 9)}, torch.arange(20) % 2, {})
     found = list(retrieval(views, views))

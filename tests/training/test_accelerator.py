@@ -4,16 +4,16 @@ import pytest
 import small_runs
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
+from mvssl import train
 from mvssl.errors import RecipeError
-from mvssl.training import trackers
-from mvssl.training.loop import train
-from mvssl.training.trackers import refuse_trackers
+from mvssl.training import accelerator
+from mvssl.training.accelerator import refuse_trackers
 
 
 @pytest.fixture
 def installed(monkeypatch):
     """Sets which trackers are installed."""
-    return lambda *names: monkeypatch.setattr(trackers, "get_available_trackers", lambda: list(names))
+    return lambda *names: monkeypatch.setattr(accelerator, "get_available_trackers", lambda: list(names))
 
 
 @pytest.mark.parametrize("name", LOGGER_TYPE_TO_CLASS)

@@ -1,4 +1,4 @@
-"""Mispaired samples: made-up numbers first, then a run in which some sensors were swapped on purpose."""
+"""Outliers among made-up numbers, and in a run with some sensors swapped on purpose."""
 
 import json
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 from small_runs import CONTRAST, sensors
 
+from mvssl import train
 from mvssl.monitoring.outliers import CHANCE, LEAST, VISITS, find_outliers, stands_out
 from mvssl.recipe import parse_recipe
-from mvssl.training.loop import train
 
 N = 2000
 
@@ -17,14 +17,14 @@ def ordinary(n: int = N, middle: float = -3.0) -> torch.Tensor:
     return (middle + 0.6 * torch.randn(n, dtype=torch.float64)).sigmoid()
 
 
-def told(means: torch.Tensor, visits: float = 20.0, pairs: tuple[str, ...] = ("a-b",)):
+def find(means: torch.Tensor, visits: float = 20.0, pairs: tuple[str, ...] = ("a-b",)):
     return find_outliers(means, torch.full(means.shape, 5.0), torch.full(means.shape[1:], visits), list(pairs))
 
 
 def test_samples_at_chance_are_listed_and_few_others():
     means = ordinary()
     means[:40] = 0.5 + 0.1 * torch.randn(40)
-    found = told(means[None])
+    found = find(means[None])
     assert not found.why
     assert set(range(40)) <= {s.index for s in found.listed}
     assert len(found.listed) <= 48
@@ -34,7 +34,7 @@ def test_samples_at_chance_are_listed_and_few_others():
 
 
 def test_almost_no_ordinary_sample_is_listed():
-    assert len(told(ordinary()[None]).listed) <= 3
+    assert len(find(ordinary()[None]).listed) <= 3
     assert int(stands_out(ordinary()).sum()) <= 4
 
 
@@ -42,7 +42,7 @@ def test_the_view_that_fits_no_other_view_is_named():
     pairs = ("a-b", "a-c", "b-c")
     means = torch.stack([ordinary(), ordinary(), ordinary()])
     means[0, 7] = means[2, 7] = 0.5  # b fits neither a nor c
-    found = told(means, pairs=pairs)
+    found = find(means, pairs=pairs)
     assert (found.listed[0].index, found.listed[0].views) == (7, "b")
     assert found.listed[0].score == pytest.approx(0.5)
 
@@ -50,7 +50,7 @@ def test_the_view_that_fits_no_other_view_is_named():
 def test_views_that_never_occur_together_list_no_sample():
     means = torch.stack([ordinary(), torch.full((N,), torch.nan, dtype=torch.float64)])
     means[0, 3] = torch.nan
-    found = told(means, pairs=("a-b", "b-c"))
+    found = find(means, pairs=("a-b", "b-c"))
     assert found.samples == N - 1
     assert len(found.listed) <= 3
 
@@ -64,7 +64,7 @@ def test_views_that_never_occur_together_list_no_sample():
     ],
 )
 def test_the_reason_is_given_when_the_test_cannot_run(means, visits, why):
-    found = told(means[None], visits)
+    found = find(means[None], visits)
     assert not found.listed
     assert why in found.why
 

@@ -1,4 +1,4 @@
-"""What a run says to type next is typed here: each command ends with 0."""
+"""Each command that a run prints for the user is run here and ends with 0."""
 
 import contextlib
 import shlex
@@ -6,13 +6,13 @@ import shlex
 import pytest
 import small_runs
 
+from mvssl import train
 from mvssl.cli.main import main
+from mvssl.pipeline.next_commands import next_commands
 from mvssl.recipe import parse_recipe
 from mvssl.recipe.yaml_text import parse_yaml, shell_override
 from mvssl.runs.load import load_run
 from mvssl.text import shell_word
-from mvssl.training.loop import train
-from mvssl.training.next_commands import next_commands
 
 SMALL = {"name": "dim_conv32", "options": {"img_size": 8, "channels": [8, 8, 8], "hidden": 16, "code": 8}}
 SENSORS = {
@@ -31,8 +31,8 @@ CASES = {
         "evaluate RUN --probe retrieval --layer head",
     ),
     "exported, its page written": ({"train": {"then": ["export", "report"]}}, "evaluate"),
-    "an objective of one's own": ({"objective": {"name": "fault_views:Own"}}, "evaluate RUN --trust fault_views"),
-    "an objective of one's own, no labels": (
+    "an objective of another package": ({"objective": {"name": "fault_views:Own"}}, "evaluate RUN --trust fault_views"),
+    "an objective of another package, no labels": (
         {"objective": {"name": "fault_views:Own"}, "data": {"label": None}},
         "embed RUN --out RUN/features.npz --trust fault_views",
     ),
@@ -89,7 +89,7 @@ def test_tensorboard_is_named_only_where_it_ran_and_is_installed(tmp_path, monke
 def test_no_command_is_offered_that_would_fail(tmp_path):
     small_runs.write_shards(tmp_path / "train")
     run = load_run(train(small_runs.recipe(tmp_path, tmp_path / "run", train__steps=1)).folder)
-    (tmp_path / "run" / "backbone").write_text("a file of someone's")
+    (tmp_path / "run" / "backbone").write_text("a file of the user")
     assert not any("export" in line for line in next_commands(run, [], False))
     assert any(line.startswith("mvssl evaluate") for line in next_commands(run, [], False))
     assert not any(line.startswith("mvssl evaluate") for line in next_commands(run, [], True))  # it has just failed

@@ -1,4 +1,4 @@
-"""What follows a run: checked before it begins, and told so that it can be typed."""
+"""What follows a run: it is checked before training, and the commands that are printed work."""
 
 import shlex
 import subprocess
@@ -7,11 +7,11 @@ import sys
 import pytest
 import small_runs
 
+from mvssl import train
 from mvssl.errors import DataError, OutputError, RecipeError
 from mvssl.evaluation.plan import refuse_impossible
+from mvssl.pipeline import afterwards
 from mvssl.recipe import Evaluate, parse_recipe
-from mvssl.training import afterwards
-from mvssl.training.loop import train
 
 THEN = ["evaluate", "export"]
 
@@ -23,7 +23,7 @@ def root(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("table", "error", "said"),
+    ("table", "error", "message"),
     [
         ({"label": None}, RecipeError, "data.label"),
         ({"val": []}, RecipeError, "data.val"),
@@ -31,19 +31,19 @@ def root(tmp_path):
         ({"label": {"field": "json"}}, DataError, "no sample has the field"),
     ],
 )
-def test_an_impossible_evaluation_is_refused_before_the_run(root, table, error, said):
+def test_an_impossible_evaluation_is_refused_before_the_run(root, table, error, message):
     tables = small_runs.tables(root, root / "run", train__then=THEN)
     tables["data"] |= table
-    with pytest.raises(error, match=said):
-        afterwards.check_inputs(parse_recipe(tables), root / "run")
+    with pytest.raises(error, match=message):
+        afterwards.check_inputs(parse_recipe(tables))
     tables["train"]["then"] = ["views"]
-    afterwards.check_inputs(parse_recipe(tables), root / "run")
+    afterwards.check_inputs(parse_recipe(tables))
 
 
 def test_an_unknown_probe_is_refused_before_the_run(root):
     recipe = small_runs.recipe(root, root / "run", train__then=THEN, evaluate={"probes": ["lineer"]})
     with pytest.raises(RecipeError, match=r"evaluate\.probes: no probe 'lineer'; did you mean 'linear'"):
-        afterwards.check_inputs(recipe, root / "run")
+        afterwards.check_inputs(recipe)
 
 
 def test_an_unknown_layer_is_refused_before_the_first_step(root):
@@ -57,19 +57,19 @@ def test_an_unknown_layer_is_refused_before_the_first_step(root):
 def test_probes_that_need_no_labels_ask_for_none_before_the_run(root):
     tables = small_runs.tables(root, root / "run", train__then=THEN, evaluate={"probes": ["spectrum"]})
     tables["data"] |= {"label": None}
-    afterwards.check_inputs(parse_recipe(tables), root / "run")
+    afterwards.check_inputs(parse_recipe(tables))
     tables["evaluate"] = {"probes": ["spectrum", "knn"]}
     with pytest.raises(RecipeError, match=r"data\.label"):
-        afterwards.check_inputs(parse_recipe(tables), root / "run")
+        afterwards.check_inputs(parse_recipe(tables))
 
 
 def test_a_backbone_folder_with_other_files_is_refused_before_the_run(root):
     recipe = small_runs.recipe(root, root / "run", train__then=THEN)
-    afterwards.check_inputs(recipe, root / "run")
+    afterwards.check_inputs(recipe)
     (root / "run/backbone").mkdir(parents=True)
     (root / "run/backbone/thesis.tex").write_text("")
     with pytest.raises(OutputError, match="no earlier export"):
-        afterwards.check_inputs(recipe, root / "run")
+        afterwards.check_inputs(recipe)
 
 
 @pytest.mark.parametrize("name", ["dim_conv32", "resnet18"])
@@ -83,12 +83,12 @@ def test_the_printed_next_commands_work(root, name, capsys):
         train__steps=1, train__then=["export"], train__trackers=[],
     )  # fmt: skip
     train(recipe)
-    told = [line.strip() for line in capsys.readouterr().err.partition("next:")[2].strip().splitlines()]
-    loads = [line for line in told if line.startswith("python")]
+    printed = [line.strip() for line in capsys.readouterr().err.partition("next:")[2].strip().splitlines()]
+    loads = [line for line in printed if line.startswith("python")]
     assert [f"{root}/run/backbone/{group}'" in line for group, line in zip("ab", loads, strict=True)] == [True, True]
     assert all(("mvssl" in line) == (name != "resnet18") for line in loads)
-    assert f"mvssl evaluate {root / 'run'}" in told
-    assert not any("tensorboard" in line for line in told)
+    assert f"mvssl evaluate {root / 'run'}" in printed
+    assert not any("tensorboard" in line for line in printed)
     done = subprocess.run([sys.executable, *shlex.split(loads[0])[1:]], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
@@ -104,7 +104,7 @@ def test_all_processes_evaluate_and_the_main_one_does_the_rest(root, processes):
     assert all((root / "run" / name).exists() for name in ("evaluation.json", "backbone", "views.png"))
 
 
-@pytest.mark.parametrize(("probe", "said"), [("ood", "--other SHARDS"), ("dense", r"evaluate\.segments")])
-def test_a_probe_that_a_recipe_cannot_feed_is_refused_before_training(probe, said):
-    with pytest.raises(RecipeError, match=said):
+@pytest.mark.parametrize(("probe", "message"), [("ood", "--other SHARDS"), ("dense", r"evaluate\.segments")])
+def test_a_probe_that_a_recipe_cannot_feed_is_refused_before_training(probe, message):
+    with pytest.raises(RecipeError, match=message):
         refuse_impossible(Evaluate(probes=[probe]))

@@ -1,31 +1,33 @@
-"""Open backbones that are not runs: folders written by `mvssl export` or timm, and timm models by name.
+"""Open what is measured: runs, folders written by `mvssl export` or timm, and timm models by name.
 
-in   a folder, or timm:NAME with or without weights; a recipe for the data and the views (its encoder is not used)
-out  a `Subject` as for a run, but without an objective
+in   a folder, or timm:NAME with or without weights; all but a run need a recipe for the data and the views
+out  a `Subject`. That of an export or a timm model has no objective, and does not use the recipe's encoder
 """
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
 import torch
 
-from mvssl.data import open_shards
+from mvssl.data.shard_source import open_shards
 from mvssl.encoders import Encoder
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.subject import Subject
 from mvssl.model import MultiView
-from mvssl.recipe import Recipe, ViewConfig
+from mvssl.recipe import Recipe, ViewConfig, load_recipe, with_overrides
 from mvssl.recipe import schema as recipes
 from mvssl.recipe.messages import nearest
-from mvssl.runs.load import CHOSEN_BY
+from mvssl.runs.load import CHOSEN_BY, LoadedRun, load_run
 from mvssl.text import split_names
 from mvssl.views import build_views, resolve_statistics
 from mvssl.views.view_set import needs_measuring
 
 TIMM = "timm:"
+OVERRIDES = ("evaluate.", "data.root=", "data.train=", "data.val=", "data.label", "data.workers=")
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -40,41 +42,86 @@ class Source(NamedTuple):
     which: str | None = None  # the checkpoint that was exported: last, best or a step
 
 
-def is_export(folder: Path) -> bool:
-    """Return whether a folder, or a folder in it, has both config.json and model.safetensors."""
-    return bool(_folders(folder))
+def open_subject(
+    given: str | Path | LoadedRun | Subject,
+    *,
+    recipe: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    weights: str | None = None,
+    views: Iterable[str] | None = None,
+    trust: Iterable[str] = (),
+    checkpoint: str | int = "last",
+    changes: tuple[str, ...] = OVERRIDES,
+) -> Subject:
+    """Open a run folder, a folder of `mvssl export` or timm, or `timm:NAME`. All but a run need a recipe.
 
-
-def open_export(folder: Path, recipe: Recipe, only: Iterable[str] | None = None) -> Subject:
-    """Open an exported encoder, or a folder of several. Raise `RecipeError` or `DataError` if it cannot be used."""
-    sources = {str(each): _read_folder(each) for each in _folders(folder)}
-    facts = {"kind": "export", "architecture": ", ".join(source.table.name for source in sources.values())}
-    first = next(iter(sources.values()))
-    facts |= {"step": first.step, "which": first.which} | ({"chosen": CHOSEN_BY} if first.which == "best" else {})
-    return _subject(str(folder), recipe, list(sources.values()), facts, only)
-
-
-def open_timm(given: str, recipe: Recipe, weights: str | None = None, only: Iterable[str] | None = None) -> Subject:
-    """Open the model `timm:NAME`.
-
-    Without `weights` it is untrained. `pretrained` loads the weights of timm; a path loads start weights from there.
+    A `LoadedRun` or a `Subject` is already open: `trust` and `checkpoint` are for folders. `overrides` change the
+    recipe. For a run they may change only keys with a prefix in `changes`: its data and its evaluation. `weights` are
+    for `timm:NAME`. Raise `RecipeError` or `DataError` if it cannot be opened.
     """
-    name = given.removeprefix(TIMM)
-    pretrained = weights == "pretrained"
-    table = recipes.EncoderConfig(name=name, pretrained=pretrained, init_from=None if pretrained else weights)
-    known = timm.models.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name.split(".")[0]) else None
-    own = {"mean": list(known.mean), "std": list(known.std)} if pretrained and known else None
-    facts = {"kind": "timm", "architecture": name, "weights": weights}
-    return _subject(given, recipe, [Source(table, [], normalize=own)], facts, only, trained=weights is not None)
+    overrides = list(overrides)
+    if isinstance(given, Subject | LoadedRun):
+        if recipe is not None or weights is not None:
+            raise RecipeError("recipe and weights are accepted for the name of a subject, not for an open one")
+        return _override(Subject.of_run(given) if isinstance(given, LoadedRun) else given, overrides, changes)
+    folder, name = Path(given), str(given)
+    if weights is not None and not name.startswith(TIMM):
+        raise RecipeError(f"--weights are for timm:NAME; {name} has its own weights")
+    if (folder / "recipe.yaml").is_file():
+        if recipe is not None:
+            raise RecipeError(f"{name} is a run with its own recipe; --recipe is for exports and timm:NAME")
+        return _override(Subject.of_run(load_run(folder, trust, checkpoint)), overrides, changes)
+    exports = [] if name.startswith(TIMM) else _find_exports(folder)
+    if not name.startswith(TIMM) and not exports:
+        raise DataError(
+            f"{name} is not a run folder (with recipe.yaml), an export or timm folder (with config.json and "
+            f"model.safetensors), or a timm model (timm:NAME)"
+        )
+    if recipe is None:
+        raise RecipeError(f"{name} holds no data and views to measure it on; add --recipe RECIPE")
+    table = load_recipe(recipe, overrides)
+    if exports:
+        return _open_exports(str(folder), exports, table, views)
+    return _open_timm(name, table, weights, views)
 
 
-def _folders(folder: Path) -> list[Path]:
+def _override(run: Subject, overrides: list[str], changes: tuple[str, ...]) -> Subject:
+    """Return the subject with the overrides in its recipe. Raise `RecipeError` for a key not in `changes`."""
+    for given in overrides:
+        table = given.partition("=")[0].partition(".")[0]
+        if table not in Recipe.model_fields:
+            raise RecipeError(f"{given}: unknown key {table}{nearest(table, Recipe.model_fields)}")
+        if not given.startswith(changes):
+            raise RecipeError(f"{given}: for a run, overrides must begin with one of {', '.join(changes)}")
+    return replace(run, recipe=with_overrides(run.recipe, overrides, run.name))
+
+
+def _find_exports(folder: Path) -> list[Path]:
+    """Return the folder, or folders in it, that have both config.json and model.safetensors."""
     places = [folder, *sorted(inside for inside in folder.iterdir() if inside.is_dir())] if folder.is_dir() else []
     exports = [f for f in places if (f / "config.json").is_file() and (f / "model.safetensors").is_file()]
     return exports[:1] if exports[:1] == [folder] else exports
 
 
-def _read_folder(folder: Path) -> Source:
+def _open_exports(name: str, folders: list[Path], recipe: Recipe, only: Iterable[str] | None) -> Subject:
+    sources = [_read_export(folder) for folder in folders]
+    facts = {"kind": "export", "architecture": ", ".join(source.table.name for source in sources)}
+    facts |= {"step": sources[0].step, "which": sources[0].which}
+    facts |= {"chosen": CHOSEN_BY} if sources[0].which == "best" else {}
+    return _build_subject(name, recipe, sources, facts, only)
+
+
+def _open_timm(given: str, recipe: Recipe, weights: str | None, only: Iterable[str] | None) -> Subject:
+    """Open `timm:NAME`. It is untrained without `weights`, which are `pretrained` (those of timm) or a path."""
+    name, pretrained = given.removeprefix(TIMM), weights == "pretrained"
+    table = recipes.EncoderConfig(name=name, pretrained=pretrained, init_from=None if pretrained else weights)
+    known = timm.models.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name.split(".")[0]) else None
+    own = {"mean": list(known.mean), "std": list(known.std)} if pretrained and known else None
+    facts = {"kind": "timm", "architecture": name, "weights": weights}
+    return _build_subject(given, recipe, [Source(table, [], normalize=own)], facts, only, trained=weights is not None)
+
+
+def _read_export(folder: Path) -> Source:
     """Return the network of a folder. Raise `DataError` if its config.json is not one of timm or `mvssl export`."""
     try:
         config = json.loads((folder / "config.json").read_text())
@@ -92,7 +139,7 @@ def _read_folder(folder: Path) -> Source:
         ) from None
 
 
-def _subject(
+def _build_subject(
     name: str,
     recipe: Recipe,
     sources: list[Source],
@@ -122,8 +169,7 @@ def _subject(
             }
         return MultiView(encoders, []).eval()
 
-    resolved = recipe.model_copy(update={"views": tables})
-    views = build_views(tables, source.shapes)
+    resolved, views = recipe.model_copy(update={"views": tables}), build_views(tables, source.shapes)
     return Subject(name, resolved, views, build(True), facts, lambda: build(False), trained=trained)
 
 

@@ -1,10 +1,10 @@
-"""Before the first step: a batch in which samples meet nobody is refused."""
+"""Before the first step: a batch in which no sample can be compared is refused."""
 
 import pytest
 import small_runs
 
+from mvssl import train
 from mvssl.errors import RecipeError
-from mvssl.training.loop import train
 
 TERMS = [{"name": name} for name in ("cmc", "mib", "infomax", "dim")]
 TERMS += [[{"name": "predict"}, {"name": "cmc"}], {"name": "mib", "negatives": "all"}]

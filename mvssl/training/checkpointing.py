@@ -1,14 +1,20 @@
-"""Writes the checkpoints of a run: the main process writes, the others wait for it and fail with it."""
+"""What a run saves, and how the same command continues it.
+
+in   a `Trainer` after a step, with the counts of its ledger and its log; or the folder of an earlier run
+out  a checkpoint, written by the main process while the others wait; or weights, moments and counts as they were
+"""
 
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from mvssl.checkpoints import store
 from mvssl.distributed import collectives
-from mvssl.errors import MvsslError, StorageError
-from mvssl.recipe import to_yaml
+from mvssl.errors import MvsslError, RecipeError, StorageError
+from mvssl.recipe import Recipe, to_yaml
+from mvssl.runs import folder as runfolder
+from mvssl.runs.versions import other_versions
 from mvssl.text import warn
 from mvssl.training.ledger import Ledger
 from mvssl.training.log import Log
@@ -16,6 +22,62 @@ from mvssl.training.step import Trainer
 from mvssl.training.watchdog import Watchdog
 
 FAILED_SAVES = 3  # in a row, after which a run ends; until then it goes on and tries again
+
+
+class Earlier(NamedTuple):
+    """The checkpoint from which a run continues, and the recipe that it was trained with."""
+
+    checkpoint: Path
+    recipe: Recipe
+
+
+def find_earlier(folder: Path) -> Earlier | None:
+    """Return the newest checkpoint of a run that verifies; None for a new run.
+
+    The same on every process. Raises `DataError`, `StorageError`, and `RecipeError` where processes see other folders.
+    """
+
+    def find_newest() -> tuple[Path, str] | None:
+        checkpoint = store.newest(folder)
+        return None if checkpoint is None else (checkpoint, store.digest(checkpoint))
+
+    agreed = collectives.run_on_main(find_newest)
+    if agreed is None:
+        return None
+    checkpoint, digest = agreed
+    if store.digest(checkpoint) != digest:
+        raise RecipeError(
+            f"process {collectives.rank()} does not find the main process's {checkpoint}: put the run folder where "
+            "every node sees it"
+        )
+    return Earlier(checkpoint, runfolder.recipe_of(folder, checkpoint))
+
+
+def restore(trainer: Trainer, earlier: Earlier | None) -> tuple[store.State, list[str]]:
+    """Restore weights, moments and step count; return the state of the checkpoint and lines to print.
+
+    Raises `RecipeError` where the recipe or the data differ in what changes samples, model or loss.
+    """
+    if earlier is None:
+        return store.State(step=0), []
+    folder, checkpoint, world = Path(trainer.recipe.train.out), earlier.checkpoint, collectives.world()
+    changed = runfolder.refuse_changes(folder, earlier.recipe, trainer.recipe)
+    state = store.load_state(checkpoint)
+    now = trainer.source.fingerprint
+    if state.fingerprint != now:
+        raise RecipeError(
+            f"{folder} was trained on other data (fingerprint {state.fingerprint[:12]}, now {now[:12]}): "
+            "give it the shards that it had, or start a new run with train.out=FOLDER"
+        )
+    store.restore(checkpoint, trainer.model, trainer.optimizer)
+    if trainer.tracker:
+        trainer.tracker.restore(checkpoint)
+    trainer.done = state.step
+    lines = [f"continues {checkpoint} at step {state.step}", *(f"  changed {line}" for line in changed)]
+    lines += other_versions(folder)
+    if state.world not in (None, world):
+        lines.append(f"  processes: {state.world} -> {world}; same samples and draws, other rounding")
+    return state, lines
 
 
 class Saver:
@@ -53,7 +115,7 @@ class Saver:
         if self.trainer.done > self.saved:
             self.save(must=True)
 
-    def record_held_out(self, held_out: dict[str, Any]) -> None:
+    def record_held_out(self, held_out: store.HeldOutLoss) -> None:
         """Write the held-out loss of the newest checkpoint, by which the best one is chosen."""
         if collectives.rank() == 0:
             try:
@@ -67,7 +129,7 @@ class Saver:
         trainer, recipe = self.trainer, self.trainer.recipe
         state = {"fingerprint": trainer.source.fingerprint, "columns": trainer.source.shapes}
         state |= {"world": collectives.world(), "interval": self.log.state(), **self.ledger.counts()}
-        more = {trainer.observer.file: trainer.observer.state()} if trainer.observer else {}
+        more = {trainer.tracker.file: trainer.tracker.state()} if trainer.tracker else {}
         store.save_checkpoint(
             self.folder, done, trainer.model, trainer.optimizer, state, recipe.train.keep, more, to_yaml(recipe)
         )
