@@ -18,6 +18,7 @@ from mvssl.recipe.schema import Column
 from mvssl.views import VIEWS
 
 LARGE = 10**6  # limits above it only catch typing errors, and are not shown
+WORDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "array": "list"}
 TABLES = ("data", "views", "encoder", "objective", "optim", "train", "evaluate")
 
 
@@ -78,31 +79,33 @@ def _default(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_default, value))}]"
     return "{}" if isinstance(value, BaseModel) else str(value)
 
 
-def _kind(value: dict[str, Any]) -> str:
+def _kind(value: dict[str, Any], plural: bool = False) -> str:
     """Return the type of a key in words, with its range."""
     if "enum" in value or "const" in value:
         return ", ".join(f"`{choice}`" for choice in value.get("enum", [value.get("const")]))
     if "$ref" in value:
         return "table"
     if "anyOf" in value:
-        kinds = [_kind(choice) for choice in value["anyOf"] if choice.get("type") != "null"]
+        kinds = [_kind(choice, plural) for choice in value["anyOf"] if choice.get("type") != "null"]
         return " or ".join(dict.fromkeys(kinds))
     kind = value.get("type", "any")
     if kind == "array":
         items = value.get("items") or (value.get("prefixItems") or [{}])[0]
-        return f"list of {_kind(items)}"
+        return f"list{'s' * plural} of {_kind(items, plural=True)}"
     if kind == "object":
         return "table"
-    words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
     limits = [
         f"{sign} {value[key]}"
         for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("exclusiveMaximum", "<"), ("maximum", "≤"))
         if key in value and value[key] < LARGE
     ]
-    return " ".join([words.get(kind, kind), *limits])
+    name = WORDS.get(kind, kind) + "s" * (plural and kind != "boolean")
+    return f"{name} {' and '.join(limits)}".rstrip()
 
 
 def options(classes: dict[str, type]) -> str:

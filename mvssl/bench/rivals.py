@@ -22,6 +22,7 @@ from torch.utils.data import Subset
 from mvssl.bench.lightly import Method, build_rival
 from mvssl.bench.timing import FOREVER, check_json_file, estimate_steps, finish_result
 from mvssl.data import Batch, ShardSource, sequential_loader
+from mvssl.data.order import spread_indices
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features.labelled import Labelled
 from mvssl.evaluation.features.splits import open_labelled
@@ -31,7 +32,6 @@ from mvssl.files import MEASURED, PICTURE, check_output, write_picture
 from mvssl.recipe import Recipe
 from mvssl.training.accelerator import make_accelerator
 from mvssl.training.preparation import prepare_trainer
-from mvssl.views.normalize import spread_indices
 
 METHODS = ("ours", "simclr", "byol", "vicreg")
 CHECKS = 8  # points of a curve

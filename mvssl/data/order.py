@@ -53,6 +53,11 @@ class Order:
         return int(_remainder(mix(number), self.samples)[0])
 
 
+def spread_indices(samples: int, wanted: int) -> np.ndarray:
+    """Return the indices of at most `wanted` of `samples`, evenly spaced from the first to the last, int64."""
+    return np.unique(np.linspace(0, samples - 1, min(samples, wanted)).astype(np.int64))
+
+
 def _remainder(x: np.ndarray, divisor: int) -> np.ndarray:
     """Return x modulo `divisor` with x taken as unsigned; int64."""
     return (x.view(np.uint64) % np.uint64(divisor)).astype(np.int64)

@@ -21,6 +21,7 @@ from mvssl.data.decoding.arrays import MAX_BYTES
 from mvssl.data.decoding.fields import FIELD_FORMATS, decode_field
 from mvssl.data.decoding.file_signatures import extension
 from mvssl.data.decoding.images import MAX_PIXELS
+from mvssl.data.order import spread_indices
 from mvssl.data.sample_errors import (
     NoValueError,
     ReadError,
@@ -206,8 +207,8 @@ class ShardSource(Source):
         Return None for an extra column inside json that no sample has. Raise `DataError` if nothing decodes,
         `StorageError` if the disk fails.
         """
-        spread = _spread(rows, _PROBED)
-        more = _spread(rows, _SEARCHED) if name in self._inside_json else []
+        spread = rows[spread_indices(len(rows), _PROBED)].tolist()
+        more = rows[spread_indices(len(rows), _SEARCHED)].tolist() if name in self._inside_json else []
         arrays, failures, absent, texts = [], [], 0, {}
         for i in dict.fromkeys([*spread, *rows[:_FALLBACK].tolist(), *more]):
             if arrays and len(arrays) + len(failures) + absent >= len(spread):
@@ -251,11 +252,6 @@ def _locate(index: Index, columns: dict[str, Column]) -> np.ndarray:
                     table[name][new, c] = part[new, f]
                 table["choice"][new, c] = number
     return table
-
-
-def _spread(rows: np.ndarray, most: int) -> list[int]:
-    """Return at most `most` of the rows, evenly from the first to the last."""
-    return rows[np.unique(np.linspace(0, len(rows) - 1, most).astype(np.int64))].tolist()
 
 
 def _fields_hint(column: Column, indexes: list[Index]) -> str:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mvssl.data import Batch, ShardSource, as_class_labels
+from mvssl.data.order import spread_indices
 from mvssl.errors import DataError
 from mvssl.evaluation.features.extraction import DIVERGED, not_finite
 from mvssl.evaluation.features.layers import build_encode
@@ -23,7 +24,6 @@ from mvssl.evaluation.features.splits import open_samples
 from mvssl.runs.load import LoadedRun, load_run
 from mvssl.text import counted
 from mvssl.views import build_matching_views
-from mvssl.views.normalize import spread_indices
 
 BATCH_SIZE = 64  # samples encoded together
 

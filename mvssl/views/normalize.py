@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,11 +59,6 @@ def normalize_channels(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return (x - mean) / std along dimension 1, in one pass; mean and std are on the CPU."""
     shift, scale = send(torch.stack([-mean / std, 1 / std]), x.device).view(2, -1, *[1] * (x.dim() - 2))
     return torch.addcmul(shift, x, scale)
-
-
-def spread_indices(samples: int, wanted: int = SAMPLES) -> np.ndarray:
-    """Return the indices of at most `wanted` samples, evenly spaced over a source of `samples`."""
-    return np.unique(np.linspace(0, samples - 1, min(samples, wanted)).astype(np.int64))
 
 
 class Moments:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mvssl.data.order import spread_indices
 from mvssl.data.sample_errors import SampleError
 from mvssl.data.source import Source
 from mvssl.distributed.devices import arithmetic
@@ -26,7 +27,7 @@ from mvssl.recipe.options import construct, find_class, options_of
 from mvssl.views.base import Geometry, View, view_class
 from mvssl.views.image import ImageView
 from mvssl.views.logmel import LogMelView
-from mvssl.views.normalize import Moments, spread_indices
+from mvssl.views.normalize import SAMPLES, Moments
 from mvssl.views.signal import SignalView
 from mvssl.views.vector import VectorView
 
@@ -162,7 +163,7 @@ def needs_measuring(name: str, view: ViewConfig, source: Source) -> bool:
 
 
 def _readable_samples(source: Source) -> Iterator[Mapping[str, Any]]:
-    for index in spread_indices(len(source)):
+    for index in spread_indices(len(source), SAMPLES):
         with contextlib.suppress(SampleError):
             yield source[int(index)]
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mvssl.data import Order
+from mvssl.data.order import spread_indices
 
 SIZES = [*range(1, 130), 997, 1000, 1024, 4096, 10007]
 
@@ -62,3 +63,11 @@ def test_each_attempt_gives_another_substitute():
     assert len(drawn) == 8
     assert all(0 <= i < 1000 for i in drawn)
     assert order.substitute(5, 1) == Order(1000, seed=0).substitute(5, 1)
+
+
+def test_spread_indices_are_even_and_include_both_ends():
+    assert spread_indices(10, 2048).tolist() == list(range(10))
+    chosen = spread_indices(1_000_000, 2048)
+    assert len(chosen) == 2048
+    assert chosen[0] == 0
+    assert chosen[-1] == 999_999

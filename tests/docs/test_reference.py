@@ -30,6 +30,32 @@ def test_the_page_of_objectives_names_every_option(name):
     assert [option for option in options_of(OBJECTIVES[name]).model_fields if f"`{option}`" not in section] == []
 
 
+def stated_defaults(section: str) -> dict[str, str]:
+    """Return the default of each option in the tables of a section; a row may hold several options and defaults."""
+    stated = {}
+    for line in section.splitlines():
+        cells = re.split(r"(?<!\\)\|", line)
+        names = re.findall(r"`(\w+)`", cells[1]) if len(cells) == 5 else []
+        defaults = re.split(r", (?![^\[]*\])", cells[2].strip()) if names else []
+        if len(names) == len(defaults):
+            stated |= dict(zip(names, (default.strip("`") for default in defaults), strict=True))
+    return stated
+
+
+@pytest.mark.parametrize(
+    ("page", "name", "made"),
+    [("views", name, made) for name, made in VIEWS.items()]
+    + [("objectives", name, made) for name, made in OBJECTIVES.items()],
+)
+def test_stated_defaults_are_those_of_the_code(page, name, made):
+    text = (REFERENCE / f"{page}.md").read_text()
+    stated = stated_defaults(re.split(rf"(?i)\n## {name}\b[^\n]*", text)[1].partition("\n## ")[0])
+    for option, field in options_of(made).model_fields.items():
+        if isinstance(field.default, bool | int | float | str):
+            default = str(field.default).lower()
+            assert stated[option] == default or float(stated[option]) == float(default), option
+
+
 def test_every_page_is_in_the_menu():
     menu = re.findall(r"(?m)^([a-z_]+(?:/[a-z_]+)?)$", (ROOT / "docs/index.md").read_text())
     pages = {str(page.relative_to(ROOT / "docs").with_suffix("")) for page in (ROOT / "docs").rglob("*.md")}

@@ -11,7 +11,7 @@ from mvssl.data import SampleError
 from mvssl.errors import RecipeError
 from mvssl.recipe import ViewConfig
 from mvssl.views import ImageView, VectorView, build_views, resolve_statistics
-from mvssl.views.normalize import STATISTICS, spread_indices
+from mvssl.views.normalize import STATISTICS
 
 
 def source(n=50):
@@ -107,14 +107,6 @@ def test_bad_samples_and_values_that_are_not_finite_are_left_out():
     with np.errstate(invalid="ignore"):
         expected = np.nanmean(np.where(np.isfinite(kept), kept, np.nan), axis=0)
     assert found["mean"] == pytest.approx(expected, rel=1e-4)
-
-
-def test_the_measured_samples_are_few_spread_and_always_the_same():
-    assert spread_indices(10).tolist() == list(range(10))
-    chosen = spread_indices(1_000_000)
-    assert len(chosen) == 2048
-    assert chosen[0] == 0
-    assert chosen[-1] == 999_999
 
 
 @pytest.mark.parametrize("numbers", [{"mean": [0.0] * 3, "std": [1.0, 0.0, 1.0]}, {"mean": [0.0], "std": []}])

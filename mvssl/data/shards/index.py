@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mvssl.data.order import spread_indices
 from mvssl.data.shards.shard_file import FileStamp, ShardFile, open_shard
 from mvssl.data.shards.tar import BLOCK, Archive, Member, padded
 from mvssl.errors import DataError
@@ -142,7 +143,7 @@ def _digest(shard: ShardFile, headers: str, offsets: np.ndarray, sizes: np.ndarr
     because images often begin with a blank margin.
     """
     digest = hashlib.blake2b(headers.encode(), digest_size=16)
-    rows = np.unique(np.linspace(0, len(sizes) - 1, _DIGEST_SAMPLES).astype(np.int64))
+    rows = spread_indices(len(sizes), _DIGEST_SAMPLES)
     for offset, size in zip(offsets[rows].ravel().tolist(), sizes[rows].ravel().tolist(), strict=True):
         if size > 0:
             middle = offset + max(0, size - _DIGEST_BYTES) // 2

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from mvssl.data.decoding.arrays import read_npy
+from mvssl.data.order import spread_indices
 from mvssl.data.shards.field_reader import FieldLocation, header_matches
 from mvssl.data.shards.index import MOST_FIELDS, Index, add_digests, find_gaps, scan_shard, split_name
 from mvssl.data.shards.shard_file import FileStamp, ShardFile, open_file_share, open_shard, stamp_shard
@@ -234,19 +235,16 @@ def _agrees_with_headers(index: Index, shard: ShardFile) -> bool:
     """
     archive = Archive(shard)
     archive.check_end(_end(index))
-    for row, column in _spread(np.argwhere(index.sizes >= 0)):
+    present = np.argwhere(index.sizes >= 0)
+    for row, column in present[spread_indices(len(present), _CHECKED)].tolist():
         offset, size, blocks = (int(table[row, column]) for table in (index.offsets, index.sizes, index.headers))
         headers = shard.read(blocks * BLOCK, offset - blocks * BLOCK)
         location = FieldLocation(bytes(index.keys[row]), index.fields[column], offset, size, blocks, None)
         if not header_matches(shard, location, headers):
             return False
-    parts = [archive.between(start, stop, _CHECKED) for start, stop in _spread(index.others)]
+    gaps = index.others[spread_indices(len(index.others), _CHECKED)].tolist()
+    parts = [archive.between(start, stop, _CHECKED) for start, stop in gaps]
     rest = [member for part in parts for member in part]
     complete = len(index.others) <= _CHECKED and all(len(part) < _CHECKED for part in parts)
     counted = len(rest) == index.ignored if complete else len(rest) <= index.ignored
     return counted and all(split_name(member.name) is None for member in rest)
-
-
-def _spread(places: np.ndarray) -> list[list[int]]:
-    """Return at most `_CHECKED` rows of [k, 2], from the first to the last."""
-    return places[np.linspace(0, len(places) - 1, min(_CHECKED, len(places))).astype(np.int64)].tolist()

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
+from mvssl.data.order import spread_indices
 from mvssl.errors import DataError
 from mvssl.recipe.naming import first_drawn
 from mvssl.reporting.content import Block, Cell, Figure, Figures, Grid, Text
 from mvssl.reporting.inputs import Inputs
 from mvssl.reporting.pictures import Pixels, encode_pixels, tint_pixels, view_pixels
 from mvssl.reporting.samples import principal_components
-from mvssl.views.normalize import spread_indices
 
 SAMPLES, MAX_VIEWS = 6, 6
 FINEST, COARSEST = 32, 3  # sides of the maps that can be drawn
