@@ -18,9 +18,9 @@ from disturbing import at_step, newest_step, recipe_file, same_weights, send
 import mvssl.data.workers
 from mvssl import train
 from mvssl.checkpoints import store
+from mvssl.monitoring import held_out
 from mvssl.monitoring.check import Checks
 from mvssl.runs import exit_record
-from mvssl.training.step import Trainer
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
@@ -73,7 +73,7 @@ def test_sighup_under_nohup_changes_nothing(root):
 def test_a_signal_ends_an_endless_wait_for_the_first_batch(root):
     def prepare(_: int) -> None:
         mvssl.data.workers.POLL = 0.2
-        Trainer.batches = lambda *_: waiting_forever(send(signal.SIGTERM))
+        held_out.loader = lambda *_, **__: waiting_forever(send(signal.SIGTERM))
 
     stopped = forked_commands.start(["train", recipe_file(root, data__workers=1)], root, prepare=prepare)
     assert stopped.wait() == {0: 143}, stopped.stderr()

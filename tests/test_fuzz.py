@@ -24,9 +24,9 @@ from mvssl.recipe.loading import override_all
 from mvssl.recipe.yaml_text import parse_yaml
 from mvssl.reporting import report
 from mvssl.reporting.facts import read_facts
-from mvssl.runs import folder
 from mvssl.runs.line_files import cut_lines_after
 from mvssl.runs.load import load_run
+from mvssl.runs.versions import other_versions
 
 RECIPES, TEXTS, WORDS, FOLDERS, CHECKPOINTS = 1500, 800, 1000, 20, 100
 FILES = (
@@ -132,7 +132,7 @@ def test_odd_run_folders_are_reported_compared_and_continued(run, capsys):
         report(run, samples=0)
         with contextlib.suppress(MvsslError):
             comparison.show([run, run / "evaluation.json"])
-        folder.other_versions(run)
+        other_versions(run)
         read_checks(run / "metrics.jsonl")
         cut_lines_after(run / "metrics.jsonl", 1)
     capsys.readouterr()

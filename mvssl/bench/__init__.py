@@ -4,9 +4,8 @@ in   a recipe; to compare with other methods also lightly
 out  the measurements with machine and versions, as JSON and as lines for the terminal
 """
 
-from mvssl.bench.parts import bench_reader, bench_views
 from mvssl.bench.rivals import bench_rivals
+from mvssl.bench.speed import bench_reader, bench_train, bench_views
 from mvssl.bench.timing import show
-from mvssl.bench.train import bench_train
 
 __all__ = ["bench_reader", "bench_rivals", "bench_train", "bench_views", "show"]

@@ -14,7 +14,7 @@ import importlib
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import timm
 import torch
@@ -22,7 +22,7 @@ from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from mvssl.bench.timing import FOREVER, estimate_steps
+from mvssl.bench.timing import FOREVER, Method, estimate_steps
 from mvssl.data import Batch, ShardSource, loader
 from mvssl.distributed.devices import memory_format_for
 from mvssl.errors import RecipeError
@@ -32,15 +32,8 @@ from mvssl.recipe import Recipe
 Loss = Callable[[Tensor, Tensor, float], Tensor]  # two views, and the share of the time that is used
 
 
-class Method(NamedTuple):
-    """A network in training: `step(share)` takes one step after `share` of the time; `encode` returns [n, d]."""
-
-    step: Callable[[float], None]
-    encode: Callable[[Batch], Tensor]
-
-
 def import_lightly(module: str, name: str) -> Any:
-    """Return a class or function of lightly. Raises `RecipeError` if lightly is not installed."""
+    """Return a class or function of lightly. Raise `RecipeError` if lightly is not installed."""
     try:
         return getattr(importlib.import_module(f"lightly.{module}"), name)
     except ImportError as error:
@@ -67,10 +60,8 @@ def build_byol(encoder: nn.Module, width: int) -> tuple[nn.Module, Loss]:
     predict = import_lightly("models.modules.heads", "BYOLPredictionHead")(256, 1024, 256)
     online = nn.Sequential(encoder, head)
     target = copy.deepcopy(online).requires_grad_(False)
-    criterion, update = (
-        import_lightly("loss", "NegativeCosineSimilarity")(),
-        import_lightly("models.utils", "update_momentum"),
-    )
+    criterion = import_lightly("loss", "NegativeCosineSimilarity")()
+    update = import_lightly("models.utils", "update_momentum")
 
     def loss(a: Tensor, b: Tensor, share: float) -> Tensor:
         update(online, target, 1 - 0.01 * (1 + math.cos(math.pi * share)) / 2)  # 0.99 to 1
@@ -85,7 +76,7 @@ RIVALS = {"simclr": build_simclr, "byol": build_byol, "vicreg": build_vicreg}
 
 
 def build_rival(name: str, recipe: Recipe, images: ShardSource, column: str) -> Method:
-    """Return a method of lightly on the recipe's encoder. Raises `RecipeError` if lightly is not installed."""
+    """Return a method of lightly on the recipe's encoder. Raise `RecipeError` if lightly is not installed."""
     table = next(iter(recipe.encoder.values()))
     encoder: Any = timm.create_model(table.name, num_classes=0, **table.options)
     networks, loss = RIVALS[name](encoder, encoder.num_features)

@@ -9,7 +9,6 @@ precision and optimizer, and a learning rate that falls to 0 at the end.
 """
 
 import itertools
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Subset
 
-from mvssl.bench.lightly import Method, build_rival
-from mvssl.bench.timing import FOREVER, check_json_file, estimate_steps, finish_result
+from mvssl.bench.lightly import build_rival
+from mvssl.bench.timing import CPU, FOREVER, Method, check_json_file, estimate_steps, finish_result
 from mvssl.data import Batch, ShardSource, sequential_loader
 from mvssl.data.order import spread_indices
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features.labelled import Labelled
 from mvssl.evaluation.features.splits import open_labelled
 from mvssl.evaluation.probes.knn import knn
-from mvssl.evaluation.results.metrics import Result
 from mvssl.files import MEASURED, PICTURE, check_output, write_picture
 from mvssl.recipe import Recipe
 from mvssl.training.accelerator import make_accelerator
@@ -36,64 +34,47 @@ from mvssl.training.preparation import prepare_trainer
 METHODS = ("ours", "simclr", "byol", "vicreg")
 CHECKS = 8  # points of a curve
 TURN = 10.0  # seconds of CPU time in one turn of a method
-CPU = torch.device("cpu")
 
 
 def bench_rivals(
-    recipe: Recipe,
-    *,
-    minutes: float = 20.0,
-    methods: tuple[str, ...] = METHODS,
-    neighbours: int = 20_000,
+    recipe: Recipe, *, minutes: float = 20.0, methods: tuple[str, ...] = METHODS, neighbours: int = 20_000,
     json_file: str | Path | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Train each method for `minutes`, and measure kNN with `neighbours` training images.
 
-    Raises `RecipeError` if lightly is not installed, or the recipe sets what the other methods do not have.
+    Raise `RecipeError` if lightly is not installed, or the recipe sets what the other methods do not have.
     """
-    name, view = next(iter(recipe.views.items()))
     _refuse(recipe)
-    picture = None if json_file is None else Path(json_file).with_suffix(".png")
-    if picture is not None and picture == Path(json_file or ""):
-        raise RecipeError(f"--json {json_file}: the picture is drawn to {picture}; choose a name that ends in .json")
-    check_json_file(json_file)
-    if picture is not None:
-        check_output(picture, PICTURE._replace(hint=MEASURED.hint))
+    picture = _check_outputs(json_file)
     torch.set_num_threads(1)
     # without workers, so that the CPU time of this process counts everything
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": 0})})
-    columns = {view.source: recipe.data.columns[view.source]}
-    train, test = (open_labelled(recipe.data, patterns, columns) for patterns in (recipe.data.train, recipe.data.val))
-    turns = max(1, round(minutes * 60 / CHECKS / TURN))
-    runners = {}
-    for method in methods:
+    source = next(iter(recipe.views.values())).source
+    train, test = (
+        open_labelled(recipe.data, patterns, {source: recipe.data.columns[source]})
+        for patterns in (recipe.data.train, recipe.data.val)
+    )
+    runners: dict[str, Method] = {}
+    for name in methods:
         torch.manual_seed(recipe.train.seed)
-        made = build_ours(recipe) if method == "ours" else build_rival(method, recipe, train, view.source)
-        runners[method] = Runner(made, minutes * 60, recipe.data.batch_size)
-    result: dict[str, Any] = {
-        "bench": "rivals",
-        "minutes": minutes,
-        "curves": {method: runner.points for method, runner in runners.items()},
-        "encoder": next(iter(recipe.encoder.values())).model_dump(mode="json", exclude_none=True),
-        "view": {name: view.model_dump(mode="json", by_alias=True)},
-        "objectives": [term.model_dump(mode="json") for term in recipe.objective],
-        "optim": recipe.optim.model_dump(mode="json"),
-        "precision": recipe.train.precision,
-        "batch_size": recipe.data.batch_size,
-        "seed": recipe.train.seed,
-        "knn": {"k": 20, "temperature": 0.07, "neighbours": neighbours, "test": len(test)},
-    }
-    for check in range(1, CHECKS + 1):
+        runners[name] = build_ours(recipe) if name == "ours" else build_rival(name, recipe, train, source)
+    curves: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
+    knn_settings = {"k": 20, "temperature": 0.07, "neighbours": neighbours, "test": len(test)}
+    result = {"bench": "rivals", "minutes": minutes, "curves": curves, **_describe(recipe), "knn": knn_settings}
+    turns = max(1, round(minutes * 60 / CHECKS / TURN))
+    for check in range(CHECKS):
         finish_result(result, CPU, json_file)
         for turn in range(1, turns + 1):
-            for runner in runners.values():
-                runner.train((check - 1 + turn / turns) / CHECKS)
-        for method, runner in runners.items():
-            bank, queries = (
-                encode_shards(runner.method.encode, *split) for split in ((train, neighbours), (test, len(test)))
+            for method in runners.values():
+                method.train((check + turn / turns) / CHECKS, minutes * 60)
+        for name, method in runners.items():
+            measured = knn(
+                encode_shards(method.encode, train, neighbours), encode_shards(method.encode, test, len(test))
             )
-            point = runner.add_point(knn(bank, queries))
-            print(f"{method}: " + ", ".join(f"{key} {value:,.4g}" for key, value in point.items()), flush=True)
+            point = {"minutes": method.spent / 60, "images": method.steps * recipe.data.batch_size}
+            point |= {"accuracy": measured.value, "standard_error": measured.standard_error or 0.0}
+            curves[name].append(point)
+            print(f"{name}: " + ", ".join(f"{key} {value:,.4g}" for key, value in point.items()), flush=True)
     finish_result(result, CPU, json_file)
     if picture is not None:
         draw_curves(result, picture)
@@ -113,33 +94,29 @@ def _refuse(recipe: Recipe) -> None:
             raise RecipeError(f"bench rivals needs {wanted}")
 
 
-class Runner:
-    """A method, the seconds it has used, and the points of its curve.
+def _check_outputs(json_file: str | Path | None) -> Path | None:
+    """Return the file of the picture, beside `json_file`, after a check that both can be written."""
+    if json_file is None:
+        return None
+    picture = Path(json_file).with_suffix(".png")
+    if picture == Path(json_file):
+        raise RecipeError(f"--json {json_file}: the picture is drawn to {picture}; choose a name that ends in .json")
+    check_json_file(json_file)
+    check_output(picture, PICTURE._replace(hint=MEASURED.hint))
+    return picture
 
-    Each method has its own state of torch's generator, so that its draws do not depend on the other methods.
-    """
 
-    def __init__(self, method: Method, seconds: float, batch_size: int):
-        self.method, self.seconds, self.batch_size = method, seconds, batch_size
-        self.rng_state = torch.get_rng_state()
-        self.spent, self.steps = 0.0, 0
-        self.points: list[dict[str, float]] = []
-
-    def train(self, share: float) -> None:
-        """Take steps until `share` of the time is used."""
-        torch.set_rng_state(self.rng_state)
-        while self.spent < share * self.seconds:
-            begin = time.process_time()
-            self.method.step(self.spent / self.seconds)
-            self.spent += time.process_time() - begin
-            self.steps += 1
-        self.rng_state = torch.get_rng_state()
-
-    def add_point(self, result: Result) -> dict[str, float]:
-        """Add a point to the curve and return it."""
-        measured = {"accuracy": result.value, "standard_error": result.standard_error or 0.0}
-        self.points.append({"minutes": self.spent / 60, "images": self.steps * self.batch_size, **measured})
-        return self.points[-1]
+def _describe(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings that all methods share, and those of the recipe's own."""
+    return {
+        "encoder": next(iter(recipe.encoder.values())).model_dump(mode="json", exclude_none=True),
+        "view": {name: view.model_dump(mode="json", by_alias=True) for name, view in recipe.views.items()},
+        "objectives": [term.model_dump(mode="json") for term in recipe.objective],
+        "optim": recipe.optim.model_dump(mode="json"),
+        "precision": recipe.train.precision,
+        "batch_size": recipe.data.batch_size,
+        "seed": recipe.train.seed,
+    }
 
 
 def draw_curves(result: dict[str, Any], out: Path) -> None:

@@ -1,4 +1,8 @@
-"""Time blocks of steps and calls, compute rates with their spread, and describe the machine."""
+"""Time calls and methods, compute rates with their spread, and describe the machine.
+
+in   what to time; a result as a dict
+out  seconds; the result with hardware and versions, in a JSON file and as lines for the terminal
+"""
 
 import contextlib
 import json
@@ -6,18 +10,42 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from torch import Tensor
 
+from mvssl.data import Batch
 from mvssl.errors import OutputError
 from mvssl.files import MEASURED, check_output, write_file
 from mvssl.runs.versions import versions
 
 FOREVER = 10**9  # steps of a loop that ends earlier
+CPU = torch.device("cpu")
+
+
+class Method:
+    """A network in training, and the CPU seconds and steps that it has used.
+
+    `step(share)` takes one step after `share` of the time; `encode` returns [n, d]. Each method has its own state of
+    torch's generator, so that its draws do not depend on the other methods.
+    """
+
+    def __init__(self, step: Callable[[float], None], encode: Callable[[Batch], Tensor]):
+        self.step, self.encode, self.rng_state = step, encode, torch.get_rng_state()
+        self.spent, self.steps = 0.0, 0
+
+    def train(self, share: float, seconds: float) -> None:
+        """Take steps until `share` of all `seconds` is used."""
+        torch.set_rng_state(self.rng_state)
+        while self.spent < share * seconds:
+            begin = time.process_time()
+            self.step(self.spent / seconds)
+            self.spent += time.process_time() - begin
+            self.steps += 1
+        self.rng_state = torch.get_rng_state()
 
 
 def estimate_steps(number: int, share: float, warmup: int) -> int:
@@ -25,36 +53,22 @@ def estimate_steps(number: int, share: float, warmup: int) -> int:
     return max(number + 1, round(number / share)) if number > warmup and share else FOREVER
 
 
-def time_steps(step: Iterator[Any], settle: int, steps: int, accelerator: Accelerator) -> float:
-    """Return seconds per step over `steps` steps, after `settle` untimed steps. All processes start together."""
-    for _ in range(settle):
-        next(step)
-    synchronize(accelerator.device)
-    accelerator.wait_for_everyone()
-    begin = time.perf_counter()
-    for _ in range(steps):
-        next(step)
-    synchronize(accelerator.device)
-    return (time.perf_counter() - begin) / steps
-
-
 def time_calls(work: Callable[[], Any], seconds: float, device: torch.device) -> list[float]:
     """Return the seconds of each call: at least three calls and `seconds` in all, after one call that is not timed."""
-    work()
-    synchronize(device)
+    time_call(work, device)
     spent: list[float] = []
     while len(spent) < 3 or sum(spent) < seconds:
-        begin = time.perf_counter()
-        work()
-        synchronize(device)
-        spent.append(time.perf_counter() - begin)
+        spent.append(time_call(work, device))
     return spent
 
 
-def compute_rates(seconds: list[float], samples: int) -> dict[str, Any]:
-    """Return samples per second: the median over blocks, and their spread."""
-    pace = [samples / s for s in seconds]
-    return {"samples_per_second": statistics.median(pace), "spread": [min(pace), max(pace)]}
+def time_call(work: Callable[[], Any], device: torch.device) -> float:
+    """Return the seconds of one call, until the device has finished its work."""
+    synchronize(device)
+    begin = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - begin
 
 
 def synchronize(device: torch.device) -> None:
@@ -63,53 +77,57 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def compute_rates(seconds: list[float], samples: int) -> dict[str, Any]:
+    """Return samples per second: the median over blocks, and their spread."""
+    rates = [samples / s for s in seconds]
+    return {"samples_per_second": statistics.median(rates), "spread": [min(rates), max(rates)]}
+
+
 def check_json_file(json_file: str | Path | None) -> None:
     """Raise `OutputError` before anything is measured, if the result cannot be written."""
-    if json_file and _main():
+    if json_file and _is_main():
         check_output(json_file, MEASURED)
 
 
 def finish_result(result: dict[str, Any], device: torch.device, json_file: str | Path | None) -> dict[str, Any]:
-    """Return `result` with hardware and versions; write it to `json_file`, if given. Raises `OutputError`."""
+    """Return `result` with hardware and versions; write it to `json_file`, if given. Raise `OutputError`."""
     result = {
         **result,
         "hardware": {
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            "cpu": _cpu(),
+            "cpu": _name_cpu(),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "threads": torch.get_num_threads(),
         },
         "versions": versions(),
     }
-    if json_file and _main():
+    if json_file and _is_main():
         write_file(json_file, json.dumps(result, indent=1) + "\n", OutputError, MEASURED.hint)
     return result
 
 
-def _main() -> bool:
+def _is_main() -> bool:
+    """Return whether this is the main process, also before processes are connected."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def show(result: dict[str, Any]) -> None:
-    """Print a result, one line per number."""
-    for name, value in result.items():
-        if isinstance(value, dict):
-            inner = ", ".join(f"{key} {_short(one)}" for key, one in value.items())
-            print(f"{name:18} {inner}")
-        else:
-            print(f"{name:18} {_short(value)}")
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-    spread = isinstance(value, list) and value and isinstance(value[0], float)
-    return " to ".join(_short(one) for one in value) if spread else str(value)
-
-
-def _cpu() -> str:
+def _name_cpu() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print a result, one line per key."""
+    for name, value in result.items():
+        inner = ", ".join(f"{key} {_format(one)}" for key, one in value.items()) if isinstance(value, dict) else ""
+        print(f"{name:18} {inner or _format(value)}")
+
+
+def _format(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    spread = isinstance(value, list) and value and isinstance(value[0], float)
+    return " to ".join(_format(one) for one in value) if spread else str(value)

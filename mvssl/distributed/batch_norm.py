@@ -13,7 +13,7 @@ Ioffe and Szegedy, 2015, https://arxiv.org/abs/1502.03167
 from typing import TypeVar
 
 import torch
-from timm.layers.norm_act import convert_sync_batchnorm
+from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -103,7 +103,7 @@ def _convert(module: nn.Module) -> nn.Module:
 
 
 def _replacement(norm: _BatchNorm) -> SyncBatchNorm:
-    acts = hasattr(norm, "act")
+    acts = isinstance(norm, BatchNormAct2d)
     made = (SyncBatchNormAct if acts else SyncBatchNorm)(
         norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
     )

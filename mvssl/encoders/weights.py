@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mvssl.checkpoints import store
 from mvssl.errors import DataError, MvsslError, RecipeError
 from mvssl.files import home_path
 from mvssl.recipe import load_recipe
@@ -106,8 +107,6 @@ def _read(source: Path, where: str) -> dict[str, Tensor]:
         if (source / "model.safetensors").is_file():
             return load_file(source / "model.safetensors")
         if (source / "checkpoints").is_dir():
-            from mvssl.checkpoints import store  # not above: it imports mvssl.runs, which imports models
-
             newest = store.newest(source)
             if newest is not None:
                 return store.load_model(newest)

@@ -40,7 +40,7 @@ class Checks:
         table = run.recipe.train
         self.run, self.folder, self.held = run, folder, held
         self.every = table.save_every if table.check_every is None else table.check_every
-        # 1.5 warm-ups, and a tenth of the run: before that a small bound means nothing
+        # 1.5 warm-ups and a tenth of the run: an earlier small bound is no finding
         self.early = max(math.ceil(1.5 * run.recipe.optim.warmup), run.steps // 10, 1)
         self.first: Mapping[str, float | None] = {}  # metrics before the first step
 
@@ -59,7 +59,7 @@ class Checks:
     ) -> Check | None:
         """Check after step number `done`, with the training metrics as last logged.
 
-        None where a process was asked to stop meanwhile.
+        None if a process was asked to stop meanwhile.
         """
         begin, run, prefix = time.perf_counter(), self.run, "val/" if self.held else ""
         measured = self._measure(is_stopped)

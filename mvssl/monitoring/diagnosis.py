@@ -1,11 +1,11 @@
 """Diagnoses a run: numbers of a check in, findings out, each with its threshold and advice.
 
-in   `Evidence`: bounds beside ceilings, effective rank and spread of each view's features, and where the run stands
+in   `Evidence`: bounds beside ceilings, effective rank and spread of each view's features, and the step
 out  `Diagnosis`: the name of the worst finding, and all findings
 
 Source of the thresholds. Features: of nine healthy runs (DIM, AMDIM, CMC, MIB on images and depth) the lowest spread
-was 0.29 and the lowest rank 35. An untrained network had 0.03 and 4, and one that weight decay had killed 0.0001
-and 1. Bounds: a critic below 0.05 nats is hardly better than a coin at telling two samples apart.
+was 0.29 and the lowest rank 35. An untrained network had 0.03 and 4. A network that weight decay had killed had
+0.0001 and 1. Bounds: a critic below 0.05 nats distinguishes two samples hardly better than chance.
 """
 
 import math
@@ -70,7 +70,7 @@ class FeatureStatistics(NamedTuple):
     """How the features of one view fill their space."""
 
     rank: float  # effective rank
-    spread: float  # mean over dimensions; 1 where directions are drawn evenly, 0 where all are the same
+    spread: float  # mean over dimensions; 1 if directions are drawn evenly, 0 if all are the same
     idle: float  # share of dimensions that do not vary
     width: int
     samples: int
@@ -81,8 +81,8 @@ class Evidence:
     """The numbers of a check; `held` and `trained` are metrics by key, such as `bound/PAIR`, `ceiling/PAIR`, `loss`."""
 
     step: int
-    early: int  # steps before which bounds mean nothing
-    held: Mapping[str, float]  # of held-out samples; of training samples where nothing is held out
+    early: int  # steps before which bounds are not diagnosed
+    held: Mapping[str, float]  # of held-out samples; of training samples if there are no held-out ones
     trained: Mapping[str, float | None] = field(default_factory=dict)  # of the last interval
     first: Mapping[str, float | None] = field(default_factory=dict)  # of held-out samples before the first step
     features: Mapping[str, FeatureStatistics] = field(default_factory=dict)  # by view
@@ -113,10 +113,10 @@ class Bound(NamedTuple):
 
     @property
     def blind(self) -> bool:
-        """Whether the critic cannot tell samples apart.
+        """Whether the critic cannot distinguish samples.
 
         A Jensen-Shannon estimate of the same scores, if there is one, decides alone: one large score of a negative
-        makes the bound in nats very low, even where the critic is nearly always right.
+        makes the bound in nats very low, even if the critic is nearly always right.
         """
         return self.value < NOTHING if self.divergence is None else self.divergence < BLIND * TOP
 
@@ -251,7 +251,7 @@ def _uninformative(pair: str, bound: Bound, beta: float) -> Finding:
     if bound.divergence is not None:
         threshold = BLIND * TOP
         sentence = (
-            f"{pair}: the critic cannot tell samples drawn together from samples drawn apart: its Jensen-Shannon value "
+            f"{pair}: the critic cannot distinguish positives from negatives: its Jensen-Shannon value "
             f"is {bound.divergence:.3f} of at most {TOP:.3f}. Its loss stays near 0 (or 2 ln 2 = 1.386 with estimator "
             "gan and in the public code of the Multi-View Information Bottleneck)"
         )

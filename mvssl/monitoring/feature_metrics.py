@@ -1,6 +1,6 @@
 """Metrics of clean features: kNN accuracy, effective rank, spread, and MIB's information plane.
 
-in   `CleanFeatures` of held-out samples and, where the data have labels, of labelled training samples
+in   `CleanFeatures` of held-out samples and, if the data have labels, of labelled training samples
 out  numbers by view
 """
 
@@ -25,7 +25,7 @@ IDLE = 1e-3  # of the mean standard deviation: a dimension that varies less does
 
 
 def compute_statistics(clean: CleanFeatures) -> dict[str, FeatureStatistics]:
-    """Return the statistics of each view's features; NaN where some are not finite."""
+    """Return the statistics of each view's features; NaN if some are not finite."""
     statistics = {}
     for view, vectors in clean.vectors.items():
         x = vectors[clean.present[view]] if view in clean.present else vectors

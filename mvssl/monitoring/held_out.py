@@ -1,9 +1,9 @@
-"""Measures held-out samples with the weights of now, in eval mode and with the same draws at every check.
+"""Measures held-out samples with the present weights, in eval mode and with the same draws at every check.
 
-in   a `MonitoredRun`, data.val, and labelled training samples where the data have labels
+in   a `MonitoredRun`, data.val, and labelled training samples if the data have labels
 out  loss and metrics of the objective on data.val; clean features and labels of both sets; the run is unchanged
 
-Schedules stand at the last step of the run (MIB's beta at its last value), so only the weights change the numbers.
+Schedules have their value at the last step of the run, such as MIB's beta, so only the weights change the numbers.
 """
 
 import contextlib
@@ -41,13 +41,13 @@ LABEL = "label"
 
 
 def never() -> bool:
-    """Return False: nobody asks a check to stop."""
+    """Return False: no request to stop."""
     return False
 
 
 @dataclass(kw_only=True)
 class MonitoredRun:
-    """What checks need of a run: its recipe, data and views, and the model with the weights of now."""
+    """What checks need of a run: its recipe, data and views, and the model with the present weights."""
 
     recipe: Recipe  # with the statistics that were measured from the data
     source: Source
@@ -63,8 +63,8 @@ class MonitoredRun:
     ) -> Loader:  # fmt: skip
         """Return this process's part of the batches of steps `start` to `stop`, by default of the training samples.
 
-        A process that is alone ends early when `is_stopped`. Several must stop at the same step, which is the caller's
-        task.
+        A process that is alone ends early when `is_stopped`. Several processes must stop at the same step, so the
+        caller stops them.
         """
         batches = loader(
             self.source if source is None else source, batch_size=batch_size or self.recipe.data.batch_size,
@@ -81,7 +81,7 @@ class CleanFeatures(NamedTuple):
 
     vectors: dict[str, Tensor]  # by the recipe's view, [n, d]
     present: dict[str, Tensor]  # bool [n] of the views that samples may lack
-    labels: Tensor | None  # int64 [n] or multi-hot [n, c]; negative or all 0 where there is none; None: no classes
+    labels: Tensor | None  # int64 [n] or multi-hot [n, c]; negative or all 0 without a label; None: no classes
     index: Tensor  # int64 [n]
 
 
@@ -116,9 +116,9 @@ class HeldOut(FirstBatches):
 
 
 def open_held_out(run: MonitoredRun, val: Any = None) -> HeldOut | None:
-    """Open the samples of data.val, or of the dataset `val`, for checks; None where there are none.
+    """Open the samples of data.val, or of the dataset `val`, for checks; None if there are none.
 
-    Raises `DataError` where data.val cannot be read or holds other columns than the training data.
+    Raises `DataError` if data.val cannot be read or holds other columns than the training data.
     """
     table, world, samples = run.recipe.data, collectives.world(), run.recipe.train.check_samples
     if val is None and not table.val:
@@ -173,13 +173,13 @@ def measure(
 ) -> tuple[dict[str, float], CleanFeatures] | None:
     """Return mean loss and metrics of the objective over the held-out batches, and their clean features.
 
-    None where a process was asked to stop meanwhile. Every process must call it.
+    None if a process was asked to stop meanwhile. Every process must call it.
     """
     seed, device = hash_name("check", run.recipe.train.seed), run.device
     sums: dict[str, Tensor] = {}
 
     def add_metrics(number: int, batch: Batch) -> None:
-        torch.manual_seed(hash_name(seed, number, collectives.rank()))  # for a view of the user's own
+        torch.manual_seed(hash_name(seed, number, collectives.rank()))  # for a view of the user
         views = run.views(batch, seed, device)
         loss, metrics = run.model(views, build_context(batch, run.views, run.steps - 1, seed, device))
         for name, value in {"loss": loss, **metrics}.items():
@@ -196,7 +196,7 @@ def encode_batches(
     run: MonitoredRun, given: FirstBatches, is_stopped: Callable[[], bool] = never,
     measure_batch: Callable[[int, Batch], None] = lambda number, batch: None,
 ) -> CleanFeatures | None:  # fmt: skip
-    """Return clean features of the batches; None where a process was asked to stop.
+    """Return clean features of the batches; None if a process was asked to stop.
 
     `measure_batch` gets the number of each batch and the batch, in eval mode.
     """
@@ -247,7 +247,7 @@ def _encode_clean(run: MonitoredRun, batch: Batch) -> CleanFeatures:
 
 
 def _labels(batch: Batch, device: torch.device) -> Tensor | None:
-    """Return labels of all processes, -1 or a row of -1 where a sample has none; None where they are no classes."""
+    """Return labels of all processes, -1 or a row of -1 for a sample without one; None if they are no classes."""
     labels = batch.columns.get(LABEL)
     if labels is None:
         return None

@@ -1,7 +1,7 @@
-"""The information plane: what a code keeps of its input, I(x; z), against what it keeps of the label, I(z; y).
+"""The information plane: the information of a code about its input, I(x; z), and about the label, I(z; y).
 
 in   p(z | x), independent normals with mean and scale [n, d], and a draw z [n, d] of each; labels int64 [n]
-out  nats. I(x; z) from below and above, as the density is known: no critic is trained
+out  nats. I(x; z) from below and above, without a critic, because the density is known
      lower  E log p(z|x) - log mean_j p(z|x_j) over all n samples, at most log n
      upper  the same with the mean over the n - 1 others
      I(z; y) >= H(y) - cross-entropy of a logistic regression that was fitted on other samples (Barber, Agakov, 2003)
@@ -51,7 +51,7 @@ def log_density(mean: Tensor, scale: Tensor, z: Tensor) -> Tensor:
 def of_label(z: Tensor, labels: Tensor, fit_z: Tensor, fit_labels: Tensor) -> float:
     """I(z; y) from below: z [n, d] and labels [n] to measure on, others to fit the probe on.
 
-    H(y) is that of the measured labels. Below 0 where the probe is worse than knowing how frequent each label is.
+    H(y) is that of the measured labels. Below 0 if the probe is worse than the frequencies of the labels.
     """
     from sklearn.linear_model import LogisticRegression  # slow to load, and not every run has labels
 

@@ -38,7 +38,7 @@ def pairs_of(views: dict[str, ViewConfig]) -> dict[tuple[str, str], str]:
 
 
 def start_tracking(views: dict[str, ViewConfig], samples: int, device: torch.device) -> "MispairingTracker | None":
-    """Return an empty tracker; None where all views come from one column or there are too many samples."""
+    """Return an empty tracker; None if all views come from one column or there are too many samples."""
     return MispairingTracker(views, samples, device) if pairs_of(views) and samples <= LIMIT else None
 
 
@@ -91,7 +91,7 @@ class MispairingTracker:
         share = collectives.gather(mine).T  # [pairs, N]
         kept = share.isfinite() & ~vetoed
         fade = torch.where(kept, FADE, 1.0)
-        # A sample may stand twice in a batch, where an epoch ends: it then fades once and is added twice.
+        # At the end of an epoch a sample may occur twice in a batch: it then fades once and is added twice.
         for memory, new in ((self.total, torch.where(kept, share, 0.0)), (self.weight, kept.float())):
             memory[:, rows] = memory[:, rows] * fade
             memory.index_add_(1, rows, new)
@@ -100,7 +100,7 @@ class MispairingTracker:
         self.visits.index_add_(0, rows, kept.any(0).float())
 
     def means(self) -> Tensor:
-        """Return the mean shares [pairs, samples] on the CPU, float64; NaN where a sample never had both views."""
+        """Return the mean shares [pairs, samples] on the CPU, float64; NaN if a sample never had both views."""
         return self.total.cpu().double() / self.weight.cpu().double()
 
     def state(self) -> dict[str, Tensor]:

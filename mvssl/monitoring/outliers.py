@@ -33,7 +33,7 @@ TINY = 0.002
 
 
 class Outlier(NamedTuple):
-    """A sample, its worst view (both views where there are two), its score, and its visits in a row near chance."""
+    """A sample, its worst view (both views if there are two), its score, and its visits in a row near chance."""
 
     index: int
     views: str

@@ -1,9 +1,9 @@
-"""Messages for mistakes in a recipe: the place, the accepted values, and the nearest match."""
+"""Messages for mistakes in a recipe: the place, the accepted values, and the nearest match; differences of tables."""
 
 import difflib
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pydantic
@@ -161,3 +161,12 @@ def _as_decimal(text: str) -> str | None:
             return None
     found = re.fullmatch(r"(-?)0*([0-9]{1,30}(\.[0-9]{1,30})?([eE][-+]?[0-9]{1,3})?)", plain)
     return f"{found[1]}{found[2]}" if found else None
+
+
+def table_differences(place: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the differences of two nested tables: dotted name and both values, with None for a missing value."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in dict.fromkeys([*one, *other]):
+            yield from table_differences(f"{place}.{key}".lstrip("."), one.get(key), other.get(key))
+    elif one != other:
+        yield place, one, other

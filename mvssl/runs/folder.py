@@ -19,13 +19,14 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from mvssl.checkpoints import store
 from mvssl.distributed import collectives
 from mvssl.errors import OutputError, RecipeError
 from mvssl.files import write_file
 from mvssl.recipe import Recipe, load_recipe, to_yaml
+from mvssl.recipe.messages import table_differences
 from mvssl.runs import exit_record
 from mvssl.runs.line_files import cut_lines_after
 from mvssl.runs.versions import versions
@@ -159,19 +160,11 @@ def refuse_changes(folder: Path, before: Recipe, recipe: Recipe) -> list[str]:
 
 def differences(before: Recipe, now: Recipe) -> tuple[list[str], list[str]]:
     """Return two lists of lines `key: old -> new`: changes that a continued run allows, and others."""
-    old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
     free, harmful = [], []
-    for key in old | new:
-        if old.get(key) != new.get(key):
-            allowed = any(key == name or key.startswith(f"{name}.") for name in FREE)
-            (free if allowed else harmful).append(f"{key}: {old.get(key)} -> {new.get(key)}")
+    for key, old, new in table_differences("", before.model_dump(mode="json"), now.model_dump(mode="json")):
+        allowed = any(key == name or key.startswith(f"{name}.") for name in FREE)
+        (free if allowed else harmful).append(f"{key}: {old} -> {new}")
     return free, harmful
-
-
-def _flat(tables: Any, place: str = "") -> dict[str, Any]:
-    if isinstance(tables, dict) and tables:
-        return {key: value for name, inner in tables.items() for key, value in _flat(inner, f"{place}.{name}").items()}
-    return {place.lstrip("."): tables}
 
 
 def describe(folder: Path, recipe: Recipe, done: int) -> None:

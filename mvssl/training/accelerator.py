@@ -20,7 +20,7 @@ from mvssl.errors import RecipeError
 from mvssl.recipe import Recipe
 from mvssl.recipe.messages import nearest
 
-ALL = "all"  # accelerate's word for every tracker that is installed
+ALL = "all"  # accelerate's name for all installed trackers
 PACKAGES = {"comet_ml": "comet-ml", "aim": "'aim<4'"}  # trackers whose package has another name
 
 
@@ -56,7 +56,7 @@ def make_accelerator(recipe: Recipe, cpu: bool = False) -> Accelerator:
             f"{launched} processes were launched, but this one sees {accelerator.num_processes}; "
             "use one of the files in launch/ (for CPUs launch/cpu_2.yaml)"
         )
-    collectives.cpu_group()  # now, as the launcher that processes meet through may end before they do
+    collectives.cpu_group()  # now, because the processes meet through the launcher, which may end before them
     return accelerator
 
 
@@ -68,7 +68,7 @@ def is_launched_alone(world: int) -> bool:
 
 
 def arithmetic_of(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
-    """Set the precision of the device for training; cuDNN is not tuned where the number of rows changes by step."""
+    """Set the precision of the device for training; cuDNN is not tuned if the number of rows changes by step."""
     return arithmetic(recipe.train.precision, tune=recipe.data.missing != "mask")
 
 

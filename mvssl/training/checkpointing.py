@@ -1,7 +1,7 @@
 """What a run saves, and how the same command continues it.
 
 in   a `Trainer` after a step, with the counts of its ledger and its log; or the folder of an earlier run
-out  a checkpoint, written by the main process while the others wait; or weights, moments and counts as they were
+out  a checkpoint, written by the main process while the others wait; or the earlier weights, moments and counts
 """
 
 import os
@@ -34,7 +34,7 @@ class Earlier(NamedTuple):
 def find_earlier(folder: Path) -> Earlier | None:
     """Return the newest checkpoint of a run that verifies; None for a new run.
 
-    The same on every process. Raises `DataError`, `StorageError`, and `RecipeError` where processes see other folders.
+    The same on every process. Raises `DataError`, `StorageError`, and `RecipeError` if processes see other folders.
     """
 
     def find_newest() -> tuple[Path, str] | None:
@@ -56,7 +56,7 @@ def find_earlier(folder: Path) -> Earlier | None:
 def restore(trainer: Trainer, earlier: Earlier | None) -> tuple[store.State, list[str]]:
     """Restore weights, moments and step count; return the state of the checkpoint and lines to print.
 
-    Raises `RecipeError` where the recipe or the data differ in what changes samples, model or loss.
+    Raises `RecipeError` if a difference of the recipe or the data changes samples, model or loss.
     """
     if earlier is None:
         return store.State(step=0), []
@@ -90,7 +90,7 @@ class Saver:
         self._warned = False
 
     def save(self, *, must: bool = False) -> None:
-        """Save the weights of now. After a failure go on and try again later, unless the step `must` be saved.
+        """Save the present weights. After a failure go on and try again later, unless the step `must` be saved.
 
         Raises `MvsslError` on every process.
         """
@@ -111,7 +111,7 @@ class Saver:
         self._warn_of_slow(time.perf_counter() - begin)
 
     def save_unsaved(self) -> None:
-        """Save the weights of now, unless the newest checkpoint holds them."""
+        """Save the present weights, unless the newest checkpoint holds them."""
         if self.trainer.done > self.saved:
             self.save(must=True)
 
@@ -135,7 +135,7 @@ class Saver:
         )
 
     def _warn_of_slow(self, seconds: float) -> None:
-        """Warn where a launcher would kill its processes in the middle of a save, some time after SIGTERM."""
+        """Warn if a save takes so long that the launcher would kill its processes during it, after SIGTERM."""
         if self._warned or "TORCHELASTIC_RUN_ID" not in os.environ:
             return
         allowed = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "30")

@@ -61,7 +61,7 @@ class AsyncScalars:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], clip: float | None) -> Tensor:
-    """Return the norm of all gradients together, 0-d; scale them down to `clip` where the norm is larger.
+    """Return the norm of all gradients together, 0-d; scale them down to `clip` if the norm is larger.
 
     Without `clip` the gradients are read once and not changed.
     """
@@ -73,7 +73,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], clip: float | None) -> Te
 
 
 def update_unless(vetoed: Tensor, optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Step a fused optimizer at learning rate `rate`, or change nothing where `vetoed` (0-d bool) is true.
+    """Step a fused optimizer at learning rate `rate`, or change nothing if `vetoed` (0-d bool) is true.
 
     The gradients are dropped in both cases. Torch's GradScaler reports an overflow to fused optimizers in this way.
     """

@@ -1,4 +1,4 @@
-"""Counts what went wrong without ending the run, and decides when the run must stop.
+"""Counts faults that do not end the run, and decides when the run must stop.
 
 in   the vote of each step and the samples that this process replaced
 out  counts of vetoed steps and of replaced samples over all processes, RUN/bad.jsonl, and a `StopReason`
@@ -21,7 +21,7 @@ GRACE = 10_000  # samples that count as read from the start, so that the first b
 
 
 class StopReason(NamedTuple):
-    """Why all processes stop after the same step: a request by a signal, or a fault that would not go away."""
+    """Why all processes stop after the same step: a request by a signal, or a lasting fault."""
 
     message: str
     is_fault: bool = True
@@ -67,7 +67,7 @@ class Ledger:
             self._record(step, votes.bad, bad)
 
     def _record(self, step: int, count: int, own: list[BadSample]) -> None:
-        """Count and write the bad samples of all processes; set a fault where they are too many."""
+        """Count and write the bad samples of all processes; set a fault if they are too many."""
         everyone = [record for records in collectives.gather_objects(own) for record in records]
         self.bad += count
         if collectives.rank() == 0:

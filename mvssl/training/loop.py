@@ -149,7 +149,7 @@ def _take_steps(run: Run) -> StopReason | None:
 
 
 def _check(run: Run) -> bool:
-    """Check the weights of now and keep the findings; return False where a process was asked to stop meanwhile."""
+    """Check the present weights and keep the results; return False if a process was asked to stop meanwhile."""
     done, saver = run.trainer.done, run.saver
     with run.log.paused():
         check = run.checks(done, run.log.last, run.watchdog.is_stop_asked)

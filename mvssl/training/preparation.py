@@ -60,7 +60,7 @@ def prepare(recipe: Recipe, accelerator: Accelerator, data: Any = None) -> tuple
 
 
 def open_training_shards(table: Data) -> ShardSource:
-    """Open the shards to train on, after packing them where the recipe has `data.pack`; the main process packs."""
+    """Open the shards to train on, after packing them if the recipe has `data.pack`; the main process packs."""
     if not table.train:
         raise RecipeError("data.train is empty: name shards, or call train(recipe, data=DATASET) from Python")
     main = collectives.rank() == 0
@@ -85,7 +85,7 @@ def pack_once(table: Data) -> None:
 
 
 def refuse_single_candidates(model: MultiView, batch: int) -> None:
-    """Raise `RecipeError` where an objective compares samples and the batch leaves nothing to compare one with."""
+    """Raise `RecipeError` if an objective compares samples and the batch has only one sample to compare."""
     for name, _, objective in model.terms:
         counts = objective.candidates(batch)
         if counts and max(counts.values()) < 2:
@@ -96,7 +96,7 @@ def refuse_single_candidates(model: MultiView, batch: int) -> None:
 
 
 def freeze_unreached(model: MultiView, views: ViewSet, device: torch.device) -> list[str]:
-    """Freeze the parameters that no loss reaches, as DDP would wait for their gradients; return their names."""
+    """Freeze the parameters that no loss reaches, since DDP would wait for their gradients; return their names."""
     position = torch.arange(2) + 2 * collectives.rank()
     generator = torch.Generator().manual_seed(0)
     random = {name: torch.randn(2, *shape, generator=generator).to(device) for name, shape in views.shapes.items()}

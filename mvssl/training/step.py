@@ -45,7 +45,7 @@ class Trainer(MonitoredRun):
     """All that a step needs; `mvssl.training.preparation` builds it from a recipe.
 
     `model` is what checkpoints hold, and `wrapped` the same model for DDP and mixed precision. `done` counts the steps
-    that the weights have seen.
+    that the weights were trained for.
     """
 
     accelerator: Accelerator
@@ -58,12 +58,12 @@ class Trainer(MonitoredRun):
     def step(
         self, batch: Batch, number: int, *, stop: bool = False, save: bool = False, enter: Enter = ignore
     ) -> StepResult:
-        """Take optimizer step `number` (from 0), or change nothing where any process vetoes it.
+        """Take optimizer step `number` (from 0), or change nothing if any process vetoes it.
 
         `stop` and `save` are requests to this process, which the vote passes on to the others.
         """
         recipe = self.recipe
-        # for code that draws from torch's generator: dropout in an encoder, a view of the user's own
+        # for code that draws from torch's generator: dropout in an encoder, or a view of the user
         torch.manual_seed(hash_name(recipe.train.seed, number, collectives.rank()))
 
         enter("views")

@@ -23,11 +23,11 @@ from mvssl.evaluation.results.records import (
     read,
     save,
     subject_of,
-    table_differences,
 )
 from mvssl.evaluation.results.tables import print_tables
 from mvssl.files import RECORDS, check_output
 from mvssl.recipe import load_recipe
+from mvssl.recipe.messages import table_differences
 from mvssl.runs.folder import FREE
 
 COMPARED = ("optim", "train.epochs", "train.steps", "data.train", "data.val")  # keys of FREE that change the training

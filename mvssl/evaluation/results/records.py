@@ -18,6 +18,7 @@ from mvssl.errors import OutputError, RecipeError
 from mvssl.evaluation.results.metrics import DRAWS, NOTHING, Difference, Result, interval, paired
 from mvssl.files import RECORDS, read_json, write_file
 from mvssl.recipe import Recipe
+from mvssl.recipe.messages import table_differences
 
 Item = TypeVar("Item")
 PIXELS = "pixels"  # the raw inputs: the baseline without layers
@@ -225,12 +226,3 @@ def protocol_differences(one: Record, other: Record) -> Iterator[tuple[str, Any,
     """Yield the differences of two protocols: dotted name and both values. Without any, records may be compared."""
     keys = ("probe", "what", "metric", "n_train", "n_test", "classes_left_out", "protocol")
     yield from table_differences("", {key: one.get(key) for key in keys}, {key: other.get(key) for key in keys})
-
-
-def table_differences(place: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the differences of two nested tables: dotted name and both values, with None for a missing value."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in dict.fromkeys([*one, *other]):
-            yield from table_differences(f"{place}.{key}".lstrip("."), one.get(key), other.get(key))
-    elif one != other:
-        yield place, one, other

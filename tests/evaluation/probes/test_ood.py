@@ -38,13 +38,18 @@ def test_a_weight_of_two_is_the_sample_twice():
         assert found.item() == pytest.approx(roc_auc_score(outlier[twice], scores[twice]))
 
 
-def test_mahalanobis_uses_the_covariance_of_scikit_learn():
-    train, some = clusters(60, 4, width=5), clusters(20, 4, width=5, seed=1).features
+def mahalanobis_by_hand(train: Labelled, features: torch.Tensor) -> np.ndarray:
+    """The squared distance to the nearest of four class means, in scikit-learn's covariance."""
     means = torch.stack([train.features[train.labels == c].mean(0) for c in range(4)]).double()
     within = train.features.double() - means[train.labels]
     precision = np.linalg.inv(ledoit_wolf(within.numpy(), assume_centered=True)[0])
-    offsets = (some.double()[:, None] - means).numpy()
-    expected = np.einsum("ncd,de,nce->nc", offsets, precision, offsets).min(1)
+    offsets = (features.double()[:, None] - means).numpy()
+    return np.einsum("ncd,de,nce->nc", offsets, precision, offsets).min(1)
+
+
+def test_mahalanobis_uses_the_covariance_of_scikit_learn():
+    train, some = clusters(60, 4, width=5), clusters(20, 4, width=5, seed=1).features
+    expected = mahalanobis_by_hand(train, some)
     assert mahalanobis(train, some).numpy() == pytest.approx(expected, rel=1e-5)
 
 
@@ -87,11 +92,7 @@ def test_every_encoder_has_the_same_resamples():
 
 def test_wide_features_need_no_square_covariance_matrix():
     train, some = clusters(24, 4, width=300), clusters(20, 4, width=300, seed=1).features
-    means = torch.stack([train.features[train.labels == c].mean(0) for c in range(4)]).double()
-    within = train.features.double() - means[train.labels]
-    precision = np.linalg.inv(ledoit_wolf(within.numpy(), assume_centered=True)[0])
-    offsets = (some.double()[:, None] - means).numpy()
-    expected = np.einsum("ncd,de,nce->nc", offsets, precision, offsets).min(1)
+    expected = mahalanobis_by_hand(train, some)
     with largest_made() as largest:
         assert mahalanobis(train, some).numpy() == pytest.approx(expected, rel=1e-5)
     assert largest[0] < 300 * 300

@@ -1,7 +1,7 @@
-"""Compare the training loop with its model on random tensors, and measure each part of the loop.
+"""Samples per second: the training loop beside its model on random tensors, the views, and the reader of shards.
 
-in   a recipe
-out  samples per second of both, their ratio, and the share of each part of the loop
+in   a recipe, or the name of a preset of augmentations
+out  samples per second with their spread; for the loop also the share of each part
 
 Blocks of the full loop and of the model alone alternate in one run, so that other load on the machine slows both. Every
 block begins with steps that are not timed. They use up the batches that loader workers have ready, or let the workers
@@ -18,24 +18,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from mvssl.bench.timing import FOREVER, check_json_file, compute_rates, finish_result, synchronize, time_steps
+from mvssl.bench.timing import (
+    CPU,
+    FOREVER,
+    check_json_file,
+    compute_rates,
+    finish_result,
+    synchronize,
+    time_call,
+    time_calls,
+)  # fmt: skip
 from mvssl.checkpoints import store
-from mvssl.data import Batch
+from mvssl.data import Batch, loader
 from mvssl.distributed import collectives
 from mvssl.objectives import Context
 from mvssl.process.signals import StopRequest
 from mvssl.random import Draws
-from mvssl.recipe import Recipe
+from mvssl.recipe import Recipe, ViewConfig
 from mvssl.training.accelerator import arithmetic_of, make_accelerator
 from mvssl.training.ledger import Ledger
 from mvssl.training.log import Log
-from mvssl.training.preparation import prepare_trainer
+from mvssl.training.preparation import open_training_shards, prepare_trainer
 from mvssl.training.step import Trainer, run_steps
+from mvssl.views import build_views
 
 
 class Stopwatch:
-    """Seconds by part of the loop. Idle unless `on`, since on a GPU every measurement waits for the device."""
+    """Seconds by part of the loop. Idle unless `on`, because on a GPU every measurement waits for the device."""
 
     def __init__(self, device: torch.device):
         self.device, self.on = device, False
@@ -98,7 +109,7 @@ def bench_train(
 
     It times `blocks` pairs of blocks of `steps` steps; `ratio` is the median over pairs. The cost of a checkpoint is
     spread over `train.save_every` steps. Shares come from separate blocks, in which every part waits for the device.
-    Raises the errors of `train`, and `OutputError`.
+    Raise the errors of `train`, and `OutputError`.
     """
     check_json_file(json_file)
     trainer = prepare_trainer(recipe, make_accelerator(recipe))
@@ -106,25 +117,25 @@ def bench_train(
     accelerator, batch = trainer.accelerator, recipe.data.batch_size
     settle = max(3, 2 * recipe.data.workers + 1)  # torch's loader keeps two batches per worker ready
     watch = Stopwatch(accelerator.device)
-    seconds: dict[str, list[float]] = {"whole": [], "bare": []}
+    of_loop, of_model = [], []
     with arithmetic_of(recipe), tempfile.TemporaryDirectory() as folder:
         loop, model = run_loop(trainer, Path(folder), watch), run_model(trainer)
         for _ in range(blocks):
-            seconds["whole"].append(time_steps(loop, settle, steps, accelerator))
+            of_loop.append(time_block(loop, settle, steps, trainer))
             watch.on = True
-            time_steps(loop, 0, max(2, steps // 4), accelerator)
+            time_block(loop, 0, max(2, steps // 4), trainer)
             watch.enter("")
             watch.on = False
-            seconds["bare"].append(time_steps(model, settle, steps, accelerator))
+            of_model.append(time_block(model, settle, steps, trainer))
         saving = time_save(trainer, Path(folder)) / recipe.train.save_every
-    ratios = [bare / (loop + saving) for loop, bare in zip(seconds["whole"], seconds["bare"], strict=True)]
+    ratios = [bare / (loop + saving) for loop, bare in zip(of_loop, of_model, strict=True)]
     result = {
         "bench": "train",
         "ratio": statistics.median(ratios),
         "ratio_spread": [min(ratios), max(ratios)],
-        "whole": compute_rates([s + saving for s in seconds["whole"]], batch),
-        "bare": compute_rates(seconds["bare"], batch),
-        "shares": compute_shares(watch.seconds, saving, statistics.median(seconds["whole"])),
+        "whole": compute_rates([s + saving for s in of_loop], batch),
+        "bare": compute_rates(of_model, batch),
+        "shares": compute_shares(watch.seconds, saving, statistics.median(of_loop)),
         "blocks": blocks,
         "steps_per_block": steps,
         "batch_size": batch,
@@ -138,6 +149,15 @@ def bench_train(
     return finish_result(result, accelerator.device, json_file)
 
 
+def time_block(loop: Iterator[Any], settle: int, steps: int, trainer: Trainer) -> float:
+    """Return seconds per step over `steps` steps, after `settle` untimed steps. All processes start together."""
+    for _ in itertools.islice(loop, settle):
+        pass
+    synchronize(trainer.accelerator.device)
+    trainer.accelerator.wait_for_everyone()
+    return time_call(lambda: [next(loop) for _ in range(steps)], trainer.accelerator.device) / steps
+
+
 def time_save(trainer: Trainer, folder: Path) -> float:
     """Return the seconds that one checkpoint takes."""
     begin = time.perf_counter()
@@ -149,6 +169,50 @@ def time_save(trainer: Trainer, folder: Path) -> float:
 
 def compute_shares(seconds: dict[str, float], saving: float, step: float) -> dict[str, float]:
     """Return shares of time that sum to 1, for a step of `step` seconds and `saving` seconds for its checkpoint."""
-    saved = saving / (step + saving)
-    measured = sum(seconds.values())
+    saved, measured = saving / (step + saving), sum(seconds.values())
     return {**{name: part / measured * (1 - saved) for name, part in seconds.items()}, "checkpoint": saved}
+
+
+def bench_views(
+    *, preset: str = "simclr", sizes: tuple[int, ...] = (32, 64, 224), batch_size: int = 64, seconds: float = 2.0,
+    json_file: str | Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return views per second of a preset, on random colour images of each size that are already on the device."""
+    check_json_file(json_file)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rates = {}
+    for size in sizes:
+        drawn = draw_views(preset, size, batch_size, device)
+        rates[str(size)] = compute_rates(time_calls(drawn.__next__, seconds, device), batch_size)
+    result = {"bench": "views", "preset": preset, "batch_size": batch_size, "sizes": rates}
+    return finish_result(result, device, json_file)
+
+
+def draw_views(preset: str, size: int, batch_size: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
+    """Yield the views of one batch of random images, drawn anew at each `next`."""
+    view = ViewConfig.model_validate({"from": "image", "augment": preset, "size": size})
+    views = build_views({"a": view}, {"image": (3, size, size)})
+    image = torch.randint(256, (batch_size, 3, size, size), dtype=torch.uint8, device=device)
+    for number in itertools.count():
+        rows = torch.arange(batch_size) + number * batch_size
+        yield views(Batch({"image": image}, rows, rows, {}, []), 0, device)
+
+
+def bench_reader(recipe: Recipe, *, seconds: float = 4.0, json_file: str | Path | None = None) -> dict[str, Any]:
+    """Return samples per second from the recipe's shards to batches, with its workers and without training."""
+    check_json_file(json_file)
+    table, source = recipe.data, open_training_shards(recipe.data)
+    batches = iter(loader(source, batch_size=table.batch_size, seed=0, stop_step=FOREVER, workers=table.workers))
+    for _ in itertools.islice(batches, 2 * table.workers + 1):
+        pass
+    spent = time_calls(lambda: next(batches), seconds, CPU)
+    result = {
+        "bench": "reader",
+        "batch_size": table.batch_size,
+        "workers": table.workers,
+        "samples": len(source),
+        # the mean, not the median: each burst has as many batches as there are workers
+        "samples_per_second": table.batch_size / statistics.mean(spent),
+        "batches": len(spent),
+    }
+    return finish_result(result, CPU, json_file)
