@@ -2,10 +2,8 @@
 
 import pytest
 
-from mvssl.cli.commands import PROBE_NAMES
 from mvssl.errors import RecipeError
 from mvssl.evaluation.plan import plan_probes
-from mvssl.evaluation.probes import PROBES
 from mvssl.recipe import Evaluate
 
 
@@ -30,7 +28,3 @@ def test_a_recipe_gives_keywords_to_the_probes_that_it_names():
 def test_unknown_and_already_decided_options_are_refused(options, message):
     with pytest.raises(RecipeError, match=message):
         plan_probes(Evaluate(options=options), ["knn"], "vector")
-
-
-def test_the_help_names_the_probes_that_there_are():
-    assert set(PROBE_NAMES.partition(";")[0].split(", ")) == set(PROBES)
