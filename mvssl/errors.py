@@ -8,7 +8,7 @@ OK, USAGE, DATA, BUG, CANNOT_CREATE, IO, HANG, BROKEN_PIPE, PREEMPTED = 0, 64, 6
 
 
 class MvsslError(Exception):
-    """What a user did or owns stands in the way; `code` is the exit code."""
+    """An error that the user can correct. `code` is the exit code."""
 
     code = USAGE
 
@@ -18,7 +18,7 @@ class RecipeError(MvsslError):
 
 
 class DataError(MvsslError):
-    """Shards, samples or labels are missing, damaged or not what the recipe says."""
+    """Shards, samples or labels are missing or damaged, or they do not fit the recipe."""
 
     code = DATA
 
@@ -36,7 +36,7 @@ class StorageError(MvsslError):
 
 
 class ElsewhereError(MvsslError):
-    """What stopped another process and, with it, this one; that process tells it."""
+    """Another process failed and stopped this one; the message of the other process has the cause."""
 
     def __init__(self, text: str, code: int = HANG):
         super().__init__(text)
@@ -44,13 +44,13 @@ class ElsewhereError(MvsslError):
 
 
 class HangError(MvsslError):
-    """A process of the run, or one of its loader processes, makes no progress; a new launch goes on."""
+    """A process of the run, or one of its loader processes, makes no progress. A new launch continues the run."""
 
     code = HANG
 
 
 class Interrupted(MvsslError):
-    """The run was asked to stop, and can be continued; `code` is 128 and the signal's number."""
+    """A signal stopped the run, which can be continued. `code` is 128 plus the number of the signal."""
 
     def __init__(self, text: str, code: int = PREEMPTED):
         super().__init__(text)

@@ -3,7 +3,7 @@
 in   a path, and the content of the file or folder
 out  the file or folder, or an error that says why it cannot be written and what to do
 
-One rule holds for all commands: missing folders are made, and a link is followed. Only a plain file that begins like
+All commands follow one rule: missing folders are made, and a link is followed. Only a plain file that begins like
 the new content is replaced. A folder, a device or a pipe is refused, because a rename would replace even /dev/null.
 """
 
@@ -253,12 +253,6 @@ def expand_home(path: str) -> str:
         why = "no home folder is known; set HOME" if user == "~" else f"there is no user {user[1:]!r}"
         raise ValueError(f"{path}: {why}; write {kind}./{rest} if ~ is part of the name")
     return kind + expanded
-
-
-def check_home(path: str) -> str:
-    """Return the path unchanged. Raise `ValueError` if `expand_home` would raise it."""
-    expand_home(path)
-    return path
 
 
 def home_path(path: str | Path) -> Path:

@@ -1,4 +1,4 @@
-"""Encoders and objectives in one module: what DDP wraps is what is differentiated.
+"""Encoders and objectives in one module, which DDP wraps.
 
 in   views by name, each [n, c, h, w], [n, c, t] or [n, d], and a `Context`
 out  the loss, a scalar that is equal on every process, and detached metrics
@@ -217,7 +217,7 @@ def _try_encoder(encoder: Encoder, x: Tensor) -> None:
             encoder(laid_out(x, encoder))
     except MvsslError:
         raise
-    except Exception as error:  # whatever the recipe's options make timm raise
+    except Exception as error:  # timm may raise anything for options of the recipe
         raise encoder.refusal(tuple(x.shape[1:]), f"in training, {first_line(error)}") from None
 
 

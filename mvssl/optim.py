@@ -11,8 +11,7 @@ from mvssl.recipe import Optim
 def build_optimizer(model: nn.Module, table: Optim) -> torch.optim.Optimizer:
     """Return AdamW over the trainable parameters: matrices and kernels with weight decay, norms and biases without.
 
-    It is fused, so a step can be vetoed on the device: with `optimizer.found_inf` set to 1 it changes neither weights
-    nor moments nor its step count.
+    It is fused, so the device can skip a step: if `optimizer.found_inf` is 1, weights, moments and step count stay.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     groups = [

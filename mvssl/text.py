@@ -32,6 +32,6 @@ def split_names(listed: str) -> list[str]:
 
 
 def shell_word(path: Path | str) -> str:
-    """Return a path as a word of the shell that is neither an option nor a home folder."""
+    """Return a path as one word of the shell; ./ is added to a name that begins with - or ~."""
     text = str(path)
     return shlex.quote(f"./{text}" if text.startswith(("-", "~")) else text)

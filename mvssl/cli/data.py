@@ -1,7 +1,4 @@
-"""The verbs of the command line that make, index and verify shards; `mvssl.cli.commands` registers them.
-
-They are not in `mvssl.data`, whose import takes seconds: `mvssl --help` must be quick.
-"""
+"""The commands `pack`, `index` and `verify` for shards; heavy imports stand inside them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,17 +11,17 @@ from mvssl.text import counted, printable
 ShardPatterns = Annotated[list[str], typer.Argument(metavar="SHARDS...", help="paths, globs, {000..012} braces")]
 
 
-def pack(
+def pack_command(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="digits, torchvision:NAME, a folder, an .npz file")],
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="new folder, for DEST/train and DEST/val")],
-    val: Annotated[float, typer.Option(help="held-out share, where the source has no split of its own")] = 0.1,
+    val: Annotated[float, typer.Option(help="share of held-out samples, if the source has no split of its own")] = 0.1,
     seed: Annotated[int, typer.Option(help="seed of the order of samples")] = 0,
     per_shard: Annotated[int, typer.Option(help="samples per shard")] = 10_000,
     root: Annotated[Path | None, typer.Option(help="where torchvision keeps its downloads")] = None,
 ) -> None:
-    """Make shards from an image folder, a folder of paired sensors, arrays, or a set that torchvision knows.
+    """Make shards from a folder of images, a folder of paired sensors, arrays, or a data set of torchvision.
 
-    What is not packed is counted by reason, and listed file by file in DEST/left_out.tsv.
+    Files that are not packed are counted by reason, and listed in DEST/left_out.tsv.
     """
     from mvssl.data.packing import pack as write
 
@@ -32,11 +29,11 @@ def pack(
     print("\n".join(packed.summary()))
 
 
-def index(
+def index_command(
     shards: ShardPatterns,
-    digests: Annotated[bool, typer.Option("--digests", help="also read every file and keep its CRC-32")] = False,
+    digests: Annotated[bool, typer.Option("--digests", help="also read every file and store its CRC-32")] = False,
 ) -> None:
-    """Read the headers of shards strictly, cache the index, and say what they hold."""
+    """Read the headers of shards strictly, cache their indexes, and print a summary."""
     from mvssl.data import summarize_shards
 
     summary = summarize_shards(shards, digests=digests)
@@ -54,8 +51,8 @@ def index(
         _print_line(f"  look: {hint}")
 
 
-def verify(shards: ShardPatterns) -> None:
-    """Check shards: read headers again, decode every field, compare digests; exit with 65 where anything is wrong."""
+def verify_command(shards: ShardPatterns) -> None:
+    """Check shards: read headers again, decode every field, compare digests. Exit with 65 if anything is wrong."""
     from mvssl.data import verify_shards
 
     verified = verify_shards(shards)

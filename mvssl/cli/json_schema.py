@@ -8,8 +8,8 @@ from mvssl.recipe.options import options_of
 from mvssl.views import VIEWS
 
 
-def schema() -> dict[str, Any]:
-    """Return the JSON schema of a recipe, with the options of the built-in views and objectives."""
+def build_json_schema() -> dict[str, Any]:
+    """Return the JSON schema of a recipe, with the options of the built-in views and objectives by class."""
     schema_of_recipe = Recipe.model_json_schema()
     for kind, classes in (("ViewConfig", VIEWS), ("ObjectiveConfig", OBJECTIVES)):
         options = {name: options_of(made).model_json_schema() for name, made in classes.items()}

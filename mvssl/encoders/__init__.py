@@ -1,4 +1,4 @@
-"""Encoders: timm backbones by name, with the papers' own networks registered beside them.
+"""Encoders: backbones of timm by name, and the networks of the papers, which are registered with timm.
 
 in   a view [n, c, h, w], [n, c, t] or [n, d]
 out  `Features`: maps shallow to deep, each [n, c, h, w], and one vector [n, d] per sample

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from mvssl.encoders.backbone import Backbone
+from mvssl.encoders.backbone import Backbone, describe_network
 
 
 class Unit(nn.Module):
@@ -110,18 +110,12 @@ class AMDIMNet(Backbone):
         return x.flatten(1)
 
 
-def _cfg(side: int) -> dict:
-    return {
-        "input_size": (3, side, side),
-        "fixed_input_size": True,
-        "num_classes": 0,
-        "crop_pct": 1.0,
-        "first_conv": "to_7.0.0",
-        "classifier": "head",
+default_cfgs = generate_default_cfgs(
+    {
+        f"amdim_{side}": describe_network((3, side, side), fixed_input_size=True, first_conv="to_7.0.0")
+        for side in (32, 64, 128)
     }
-
-
-default_cfgs = generate_default_cfgs({f"amdim_{side}": _cfg(side) for side in (32, 64, 128)})
+)
 
 
 @register_model

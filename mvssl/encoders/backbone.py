@@ -5,8 +5,14 @@ out  forward_features, forward_intermediates, forward_head, reset_classifier, ..
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
+
+
+def describe_network(size: tuple[int, int, int], **more: Any) -> dict[str, Any]:
+    """Return the description that timm keeps of a network for inputs of `size` (c, h, w) with the classifier `head`."""
+    return {"input_size": size, "num_classes": 0, "crop_pct": 1.0, "classifier": "head", **more}
 
 
 class Backbone(nn.Module):

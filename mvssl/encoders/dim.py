@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from mvssl.encoders.backbone import Backbone
+from mvssl.encoders.backbone import Backbone, describe_network
 
 
 class DIMConv(Backbone):
@@ -59,20 +59,13 @@ def _block(in_chans: int, out_chans: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(out_chans), nn.ReLU())
 
 
-def _cfg(side: int) -> dict:
-    return {
-        "input_size": (3, side, side),
-        "fixed_input_size": True,
-        "num_classes": 0,
-        "mean": (0.5, 0.5, 0.5),
-        "std": (0.5, 0.5, 0.5),
-        "crop_pct": 1.0,
-        "first_conv": "blocks.0.0",
-        "classifier": "head",
+_HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+default_cfgs = generate_default_cfgs(
+    {
+        f"dim_conv{side}": describe_network((3, side, side), fixed_input_size=True, first_conv="blocks.0.0", **_HALF)
+        for side in (32, 64)
     }
-
-
-default_cfgs = generate_default_cfgs({"dim_conv32": _cfg(32), "dim_conv64": _cfg(64)})
+)
 
 
 @register_model

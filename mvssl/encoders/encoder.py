@@ -81,7 +81,7 @@ class Encoder(nn.Module):
                 features = self(torch.zeros(1, *shape, dtype=weight.dtype, device=weight.device))
         except MvsslError:
             raise
-        except Exception as error:  # whatever the recipe's options make timm raise
+        except Exception as error:  # timm may raise anything for options of the recipe
             raise self.refusal(shape, first_line(error)) from None
         finally:
             self.train(training)
@@ -111,7 +111,8 @@ def _arguments(table: recipe.EncoderConfig, shape: tuple[int, ...], where: str) 
     """Keywords for timm.create_model: the recipe's options, the channels, and the size for models of a fixed size."""
     architecture = table.name.partition(".")[0]
     if not timm.is_model(architecture):
-        raise RecipeError(f"{where}: timm has no model {table.name!r}{_similar(architecture)}")
+        near = nearest(architecture, timm.list_models()).partition(" (accepted")[0]
+        raise RecipeError(f"{where}: timm has no model {table.name!r}{near}; timm.list_models() lists them all")
     channels, height, width = as_image(shape)
     options = dict(table.options)
     for key in options:
@@ -127,26 +128,19 @@ def _arguments(table: recipe.EncoderConfig, shape: tuple[int, ...], where: str) 
     return options
 
 
-def _similar(name: str) -> str:
-    return nearest(name, timm.list_models()).partition(" (accepted")[0] + "; timm.list_models() lists them all"
-
-
 def _create(name: str, arguments: dict[str, Any], pretrained: bool, where: str) -> nn.Module:
     try:
         model = timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
     except Exception as error:  # timm checks few of its options: wrong ones raise any exception
         raise RecipeError(f"{where}: timm cannot build {name} with {_listed(arguments)}: {first_line(error)}") from None
     for method, keyword in (("forward_intermediates", "output_fmt"), ("forward_head", "pre_logits")):
-        if not _takes(getattr(model, method, None), keyword):
+        taken = inspect.signature(getattr(model, method, lambda: None)).parameters
+        if keyword not in taken:
             raise RecipeError(
                 f"{where}: timm's {name} has no {method}({keyword}=...), so it cannot return maps and vector "
                 "in one pass; most ResNet, ConvNeXt, EfficientNet, ViT and Swin models can"
             )
     return model
-
-
-def _takes(method: Any, keyword: str) -> bool:
-    return method is not None and keyword in inspect.signature(method).parameters
 
 
 def first_line(error: Exception) -> str:

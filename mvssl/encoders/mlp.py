@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from mvssl.encoders.backbone import Backbone
+from mvssl.encoders.backbone import Backbone, describe_network
 
 
 class MLP(Backbone):
@@ -52,16 +52,9 @@ class MLP(Backbone):
         return x
 
 
-_cfg = {
-    "input_size": (1, 28, 28),
-    "fixed_input_size": True,
-    "num_classes": 0,
-    "mean": (0.0,),
-    "std": (1.0,),
-    "crop_pct": 1.0,
-    "classifier": "head",
-}
-default_cfgs = generate_default_cfgs({"mlp": _cfg})
+default_cfgs = generate_default_cfgs(
+    {"mlp": describe_network((1, 28, 28), fixed_input_size=True, mean=(0.0,), std=(1.0,))}
+)
 
 
 @register_model

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from mvssl.encoders.backbone import Backbone
+from mvssl.encoders.backbone import Backbone, describe_network
 
 
 class Residual(nn.Module):
@@ -77,15 +77,7 @@ def _convolution(in_chans: int, out_chans: int, kernel: int, stride: int) -> nn.
     return nn.Conv1d(in_chans, out_chans, kernel, stride, padding=kernel // 2, bias=False)
 
 
-_cfg = {
-    "input_size": (1, 1, 128),
-    "num_classes": 0,
-    "mean": (0.0,),
-    "std": (1.0,),
-    "crop_pct": 1.0,
-    "classifier": "head",
-}
-default_cfgs = generate_default_cfgs({"conv1d": _cfg})
+default_cfgs = generate_default_cfgs({"conv1d": describe_network((1, 1, 128), mean=(0.0,), std=(1.0,))})
 
 
 @register_model

@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mvssl.checkpoints import store
+from mvssl.checkpoints.contents import load_model
+from mvssl.checkpoints.store import newest
 from mvssl.errors import DataError, MvsslError, RecipeError
 from mvssl.files import home_path
 from mvssl.recipe import load_recipe
@@ -46,8 +47,9 @@ def load_start_weights(
     own = model.state_dict()
     weights = _remove_prefix(_select_group(_read(path, where), group, where), own, where)
     # timm's files hold a classifier, which an encoder does not have
-    heads = tuple(f"{head}." for head in _as_tuple(getattr(model, "default_cfg", {}).get("classifier")))
-    weights = {key: value for key, value in weights.items() if key in own or not key.startswith(heads or ("\0",))}
+    heads = getattr(model, "default_cfg", {}).get("classifier") or ()
+    heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+    weights = {key: value for key, value in weights.items() if key in own or not key.startswith(heads)}
     _check_tensors(weights, own, where)
     for key, value in weights.items():
         if not value.isfinite().all():
@@ -62,17 +64,13 @@ def _check_tensors(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], whe
         faults = [f"  none of its {counted(len(weights), 'tensor')} is in this encoder: {_first_keys(weights)}"]
     faults += [f"  missing {key}" for key in own if key not in weights]
     faults += [f"  unknown {key}" for key in weights if key not in own]
-    shared = [key for key in own if key in weights]
-    faults += [
-        f"  {key} is {list(weights[key].shape)}, the model has {list(own[key].shape)}"
-        for key in shared
-        if own[key].shape != weights[key].shape
-    ]
-    faults += [
-        f"  {key} has type {weights[key].dtype}, the model {own[key].dtype}"
-        for key in shared
-        if own[key].is_floating_point() != weights[key].is_floating_point()
-    ]
+    shared = [(key, tensor, weights[key]) for key, tensor in own.items() if key in weights]
+    for key, ours, theirs in shared:
+        if ours.shape != theirs.shape:
+            faults.append(f"  {key} is {list(theirs.shape)}, the model has {list(ours.shape)}")
+    for key, ours, theirs in shared:
+        if ours.is_floating_point() != theirs.is_floating_point():
+            faults.append(f"  {key} has type {theirs.dtype}, the model {ours.dtype}")
     if faults:
         shown = faults[:10] + ([f"  and {len(faults) - 10} more"] if len(faults) > 10 else [])
         raise RecipeError(f"{where} does not fit this encoder:\n" + "\n".join(shown))
@@ -83,7 +81,7 @@ def _first_keys(weights: Mapping[str, Any]) -> str:
 
 
 def _remove_prefix(weights: dict[str, Tensor], own: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """The weights without a prefix of training scripts, such as "module.encoder_q."; a warning names the prefix."""
+    """Return the weights without a prefix of training scripts, such as "module.encoder_q."; a warning names it."""
     removed, kept = "", weights
     while not kept.keys() & own.keys():
         prefix = next((p for p in _WRAPPERS if any(key.startswith(p) for key in kept)), None)
@@ -107,9 +105,9 @@ def _read(source: Path, where: str) -> dict[str, Tensor]:
         if (source / "model.safetensors").is_file():
             return load_file(source / "model.safetensors")
         if (source / "checkpoints").is_dir():
-            newest = store.newest(source)
-            if newest is not None:
-                return store.load_model(newest)
+            checkpoint = newest(source)
+            if checkpoint is not None:
+                return load_model(checkpoint)
     except (SafetensorError, OSError) as error:
         raise DataError(
             f"{where} cannot be read as safetensors: {error}; is it complete? Files of torch.save are accepted, too"
@@ -122,7 +120,7 @@ def _read(source: Path, where: str) -> dict[str, Tensor]:
 
 
 def _read_torch(source: Path, where: str) -> dict[str, Tensor]:
-    """A state dict that `torch.save` wrote, alone or in a checkpoint of a training script; no code in it runs."""
+    """Return a state dict that `torch.save` wrote, alone or in a checkpoint of a script. No code in it runs."""
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(action="ignore"):
             content = torch.load(source, map_location="cpu", weights_only=True)
@@ -150,13 +148,13 @@ def _read_torch(source: Path, where: str) -> dict[str, Tensor]:
 
 
 def _reason(error: Exception) -> str:
-    """The line of torch's long message that names the cause."""
+    """Return the line of torch's long message that names the cause."""
     lines = str(error).splitlines() or [type(error).__name__]
     return next((line.strip() for line in lines if "Unsupported" in line or "GLOBAL" in line), lines[0])[:200]
 
 
 def _read_bands(source: Path, group: str) -> dict[str, list[str]]:
-    """The channel names, by view, that an export or a run was trained on; empty where they are not recorded."""
+    """Return the channel names, by view, that an export or a run was trained on; empty if they are not recorded."""
     try:
         if (source / "config.json").is_file():
             return json.loads((source / "config.json").read_text())["mvssl"].get("bands", {})
@@ -174,9 +172,9 @@ def _read_bands(source: Path, group: str) -> dict[str, list[str]]:
 
 
 def _check_bands(ours: Mapping[str, list[str]], theirs: Mapping[str, list[str]], where: str) -> None:
-    """Raise `RecipeError` for a view whose bands, in their order, the weights were not trained on.
+    """Raise `RecipeError` for a view with other bands than the weights, or in another order.
 
-    Nothing is checked where either side has no names.
+    Nothing is checked if either side has no names.
     """
     for view, names in ours.items():
         if names and theirs and names not in theirs.values():
@@ -188,7 +186,7 @@ def _check_bands(ours: Mapping[str, list[str]], theirs: Mapping[str, list[str]],
 
 
 def _select_group(weights: dict[str, Tensor], group: str, where: str) -> dict[str, Tensor]:
-    """The weights of one encoder: all of them in an export, those under the group's name (or the only one) in a run."""
+    """Return the weights of one encoder: all of an export, or those of the group (or of the only one) in a run."""
     groups = list(dict.fromkeys(key.split(".")[1] for key in weights if key.startswith(_PREFIX)))
     if not groups:
         return weights
@@ -201,7 +199,3 @@ def _select_group(weights: dict[str, Tensor], group: str, where: str) -> dict[st
         group = groups[0]
     prefix = f"{_PREFIX}{group}.model."
     return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-
-
-def _as_tuple(names: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names or ())

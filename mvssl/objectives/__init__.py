@@ -1,7 +1,10 @@
-"""Objectives: Features of each view and a Context in, a loss and metrics out.
+"""Objectives: what the encoders are trained for. `Objective` in `base` is their contract.
 
-`Objective` in `base` is their contract. A recipe names one of OBJECTIVES, or any class of that contract by its import
-path; `find_objective` returns the class and `build_objective` an instance. `docs/guides/own_objective.md` shows one.
+in   `Features` of each view of a batch, and a `Context` with the step, the random draws and the rows that are present
+out  the loss of the global batch, 0-d and equal on every process, and metrics by key
+
+A recipe names one of OBJECTIVES, or a user's class by its import path (`docs/guides/own_objective.md` shows one).
+`find_objective` returns the class, `build_objective` an instance.
 """
 
 from mvssl.objectives.amdim import AMDIM

@@ -1,4 +1,4 @@
-"""AMDIM: features of one view of an image recognise every place of the other view, at several scales.
+"""AMDIM: match features of one view of an image with every location of the other view, at several scales.
 
 in   Features of two or more views     vector [n, d] and at least one map [n, c, h, w]
 out  loss = sum over scales (source -> target) of the mean over ordered pairs of views of infoNCE + regulariser
@@ -100,15 +100,17 @@ class AMDIM(Objective):
             for source in dict.fromkeys(source for source, _ in self.scales)
             for view in features
         }
-        losses, metrics = [], {}
+        infonce, regulariser, metrics = [], [], {}  # of each scale and pair, the mean over both directions
         pairs = list(itertools.combinations(features, 2))
         for (source, target), (a, b) in itertools.product(self.scales, pairs):
             a_to_b = self._contrast(anchors[source, a], embedded[target, b], a, b, context)
             b_to_a = self._contrast(anchors[source, b], embedded[target, a], b, a, context)
             measured = {name: (a_to_b[name] + b_to_a[name]) / 2 for name in a_to_b}
-            losses.append((measured.pop("loss") + measured["regulariser"]) / len(pairs))
+            infonce.append(measured.pop("loss"))
+            regulariser.append(measured["regulariser"])
             metrics |= name_metrics(measured, f"{a}-{b}", f"{source}-{target}")
-        return torch.stack(losses).sum(), metrics
+        loss = ((torch.stack(infonce) + torch.stack(regulariser)) / len(pairs)).sum()
+        return loss, metrics
 
     def represent(self, view: str, features: Features) -> Tensor:
         """Return the embedded vector, [n, embed]; the vector itself where it is no source."""
@@ -123,7 +125,7 @@ class AMDIM(Objective):
     def segments(self, view: str, features: Features) -> dict[str, Tensor]:
         """Return q [n, k, h, w] of each map that is a target of the vector.
 
-        Vector and map are those of the same images, which are each other's negatives: give a batch.
+        Pass a batch: its other images are the negatives of each image.
         """
         if self.mixture is None:
             return super().segments(view, features)

@@ -1,4 +1,4 @@
-"""CMC: the embeddings of one sample in two views find each other among all samples of the batch.
+"""CMC: match the embeddings of a sample in two views among all samples of the batch.
 
 in   Features of two or more views     vector [n, d]
 out  loss = sum over pairs of views {a, b} of  infoNCE(a -> b) + infoNCE(b -> a),  score = cosine / temperature
@@ -55,14 +55,13 @@ class CMC(Objective):
     def forward(self, features: dict[str, Features], context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         z = {view: self._embed(view, f, context.present.get(view)) for view, f in features.items()}  # [n, embed]
         anchors = {view: collectives.gather(rows) for view, rows in z.items()}  # [N, embed]
-        losses, metrics = [], {}
+        infonce, metrics = {}, {}
         for a, b in self.pairs:
-            a_to_b, measured = self._contrast(a, b, anchors[a], z[b], context)
-            b_to_a, measured_back = self._contrast(b, a, anchors[b], z[a], context)
-            measured = {name: (measured[name] + measured_back[name]) / 2 for name in measured}
-            metrics |= name_metrics(measured, f"{a}-{b}")
-            losses.append(a_to_b + b_to_a)
-        return torch.stack(losses).sum(), metrics
+            infonce[a, b], a_to_b = self._contrast(a, b, anchors[a], z[b], context)
+            infonce[b, a], b_to_a = self._contrast(b, a, anchors[b], z[a], context)
+            metrics |= name_metrics({name: (a_to_b[name] + b_to_a[name]) / 2 for name in a_to_b}, f"{a}-{b}")
+        loss = torch.stack([infonce[a, b] + infonce[b, a] for a, b in self.pairs]).sum()
+        return loss, metrics
 
     def represent(self, view: str, features: Features) -> Tensor:
         """Return the embedding of unit length, [n, embed]."""

@@ -1,4 +1,4 @@
-"""DIM: a view's global vector recognises the local features of its own image among those of all images.
+"""DIM: match the global vector of an image with its local features among those of all images.
 
 in   Features of each view     a map [n, c, h, w] and the vector [n, d]
 out  loss = local_weight * local + global_weight * global + prior, the mean over views

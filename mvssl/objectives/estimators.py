@@ -6,8 +6,7 @@ in   scores [N, n, l]: score T of anchor i (of the N of all processes) with loca
 out  0-d value to maximise, over the pairs of all processes and equal on each of them; it is 0, with its graph kept,
      where there is no positive or (except for infonce) no negative
 
-E_pos and E_neg are means over all positive and all negative pairs, however unevenly the processes hold them. sp is
-softplus.
+E_pos and E_neg are means over all positive and all negative pairs of all processes. sp is softplus.
 """
 
 import math
@@ -62,7 +61,7 @@ F_DIVERGENCES = {
     "hellinger": FDivergence(lambda t: -torch.expm1(-t), torch.expm1, lambda t: 2 * t),
     # E_pos T - E_neg (T + T^2 / 4) <= Pearson's chi squared. Deep InfoMax's public code has the opposite sign.
     "chi2": FDivergence(lambda t: t, lambda t: t + t.square() / 4, lambda t: torch.log1p((t / 2).clamp(min=-0.999))),
-    # E_pos T - E_neg T, a distance only for a critic that other means keep Lipschitz. It holds no log ratio; T is used.
+    # E_pos T - E_neg T, a distance only for a Lipschitz critic. It contains no log ratio; T is used.
     "wasserstein": FDivergence(lambda t: t, lambda t: t, lambda t: t),
 }
 jsd, nwj = F_DIVERGENCES["jsd"], F_DIVERGENCES["kl"]
@@ -74,7 +73,7 @@ def dv(scores: Tensor, mask: Tensor) -> Tensor:
     Donsker and Varadhan, 1983. Tight at T = log ratio + any constant. The log of a batch's mean is biased: the value
     is too high where negatives are few. The gradient of `mine` has no such bias.
     """
-    return (mean(scores, mask, POSITIVE) - log_mean_exp(scores, mask)) * has_both_kinds(scores, mask)
+    return (mean_of_pairs(scores, mask, POSITIVE) - log_mean_exp(scores, mask)) * has_both_kinds(scores, mask)
 
 
 def dv_by_anchor(positive: Tensor, negatives: Tensor) -> Tensor:
@@ -89,12 +88,12 @@ def dv_by_anchor(positive: Tensor, negatives: Tensor) -> Tensor:
 def smile(scores: Tensor, mask: Tensor, clip: float = 5.0) -> Tensor:
     """Return E_pos T - log E_neg e^T', with T' the score clipped to +-`clip`. Song, Ermon, 2020, arXiv:1910.06222.
 
-    The value is near I for a critic that holds the log ratio. The clip lowers the variance of E_neg e^T', but the
+    The value is near I for a critic that equals the log ratio. The clip lowers the variance of E_neg e^T', but the
     value is no bound: it is above I where the clip cuts off much of e^T. Without a clip it is `dv`. The authors train
     on `jsd` instead, and so does `estimate`.
     """
     clipped = log_mean_exp(scores.clamp(-clip, clip), mask)
-    return (mean(scores, mask, POSITIVE) - clipped) * has_both_kinds(scores, mask)
+    return (mean_of_pairs(scores, mask, POSITIVE) - clipped) * has_both_kinds(scores, mask)
 
 
 def infonce(scores: Tensor, mask: Tensor, mask_value: float | None = None) -> Tensor:
@@ -134,7 +133,7 @@ def mine(scores: Tensor, mask: Tensor, log_average: Tensor, rate: float = 0.01) 
     moved = torch.where(has_both > 0, _moved(log_average, now, rate), log_average)
     weight = torch.where(has_both > 0, (now - moved).exp(), 0)  # at most 1 / rate
     denominator = now + weight * (denominator - now)
-    return (mean(scores, mask, POSITIVE) - denominator) * has_both, moved
+    return (mean_of_pairs(scores, mask, POSITIVE) - denominator) * has_both, moved
 
 
 class MineByAnchor:
@@ -230,7 +229,7 @@ def _log_share(scores: Tensor, mask: Tensor, mask_value: float | None = None) ->
     if mask_value is not None:
         own = collectives.total(_per_anchor(scores, mask, POSITIVE).to(scores))
         against = torch.logaddexp(against, mask_value + own.log())
-    return mean(scores, mask, POSITIVE, lambda t: F.logsigmoid(t - against[:, None, None]))
+    return mean_of_pairs(scores, mask, POSITIVE, lambda t: F.logsigmoid(t - against[:, None, None]))
 
 
 def log_mean_exp(scores: Tensor, mask: Tensor) -> Tensor:
@@ -241,7 +240,7 @@ def log_mean_exp(scores: Tensor, mask: Tensor) -> Tensor:
     return log_sum.masked_fill(count == 0, 0) - count.clamp(min=1).log()
 
 
-def mean(scores: Tensor, mask: Tensor, kind: int, f: Callable[[Tensor], Tensor] = lambda t: t) -> Tensor:
+def mean_of_pairs(scores: Tensor, mask: Tensor, kind: int, f: Callable[[Tensor], Tensor] = lambda t: t) -> Tensor:
     """Return the mean of f(T) over the pairs of one kind, of all processes; 0 if there are none."""
     return collectives.mean(*_sum(scores, mask, kind, f))
 

@@ -12,10 +12,35 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from mvssl.encoders import Widths
+from mvssl.encoders import Features, Widths, at_least_float32
 from mvssl.errors import RecipeError
+from mvssl.objectives.base import Objective
+from mvssl.objectives.critics import Negatives, count_negatives
 from mvssl.objectives.heads import PerView
+from mvssl.objectives.masks import blank_absent
 from mvssl.random import Draws
+
+
+class GaussianObjective(Objective):
+    """Base class of objectives on codes: each code is a draw of the posterior of its view.
+
+    A subclass sets `posterior_head` by `build_posterior_heads`, and `negatives`, with which its critic scores codes.
+    """
+
+    posterior_head: PerView
+    negatives: Negatives
+
+    def represent(self, view: str, features: Features) -> Tensor:
+        """Return the mean of the posterior, [n, latent]."""
+        return self.posterior(view, features).mean
+
+    def candidates(self, batch: int) -> dict[str, int]:
+        return {"samples": 1 + count_negatives(self.negatives, batch)}
+
+    def posterior(self, view: str, features: Features, present: Tensor | None = None) -> Normal:
+        vector = blank_absent(at_least_float32(features.vector), present)
+        mean, raw = self.posterior_head[view](vector).chunk(2, dim=1)
+        return Normal(mean, F.softplus(raw) + 1e-7, validate_args=False)
 
 
 def build_posterior_heads(
@@ -37,12 +62,6 @@ def build_posterior_heads(
         return nn.Linear(widths[view].vector, 2 * latent) if head else nn.Identity()
 
     return PerView(widths, {view: width.vector for view, width in widths.items()}, build, share)
-
-
-def read_posterior(head: nn.Module, vector: Tensor) -> Normal:
-    """Return p(z | view) of each row of [n, d]."""
-    mean, raw = head(vector).chunk(2, dim=1)
-    return Normal(mean, F.softplus(raw) + 1e-7, validate_args=False)
 
 
 def sample_code(p: Normal, draws: Draws) -> Tensor:

@@ -1,4 +1,4 @@
-"""InfoMax: a code recognises its own input among other inputs; the baseline of the Multi-View Information Bottleneck.
+"""InfoMax: match a code with its input among other inputs; the baseline of the Multi-View Information Bottleneck.
 
 in   Features of one or more views     maps[0] [n, c, h, w], the view itself, and the vector [n, d]
 out  loss = -I(z; x), the mean over views, with z a draw of p(z | x) = N(mean, sigma) as in `mib`
@@ -13,19 +13,18 @@ import math
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
-from torch.distributions import Normal
 
 from mvssl.encoders import Features, Widths, at_least_float32
-from mvssl.objectives.base import Context, Objective
-from mvssl.objectives.critics import CriticName, Negatives, build_critic, count_negatives, score_pairs
+from mvssl.objectives.base import Context
+from mvssl.objectives.critics import CriticName, Negatives, build_critic, score_pairs
 from mvssl.objectives.estimators import AverageRate, Estimator, EstimatorName
-from mvssl.objectives.gaussian import build_posterior_heads, read_posterior, sample_code
+from mvssl.objectives.gaussian import GaussianObjective, build_posterior_heads, sample_code
 from mvssl.objectives.heads import PerView
 from mvssl.objectives.masks import blank_absent
 from mvssl.objectives.metric_names import name_metrics
 
 
-class InfoMax(Objective):
+class InfoMax(GaussianObjective):
     """Mutual information between a view and its own code, for one view or the mean over several.
 
     Options as in `MIB`. `share_heads`: one posterior head and one critic for all views; by default the draws of one
@@ -49,7 +48,7 @@ class InfoMax(Objective):
         share_heads: bool | None = None,
     ):
         super().__init__()
-        self.negatives: Negatives = negatives
+        self.negatives = negatives
         self.estimator = Estimator(estimator, widths, clip=smile_clip, rate=mine_rate)
         self.posterior_head = build_posterior_heads(widths, latent, head, share_heads, "infomax")
         sizes = {view: math.prod(width.maps[0]) for view, width in widths.items()}
@@ -67,13 +66,3 @@ class InfoMax(Objective):
             metrics |= name_metrics(measured, view)
             losses.append(loss)
         return torch.stack(losses).mean(), metrics
-
-    def represent(self, view: str, features: Features) -> Tensor:
-        """Return the mean of the posterior, [n, latent]."""
-        return self.posterior(view, features).mean
-
-    def candidates(self, batch: int) -> dict[str, int]:
-        return {"samples": 1 + count_negatives(self.negatives, batch)}
-
-    def posterior(self, view: str, features: Features, present: Tensor | None = None) -> Normal:
-        return read_posterior(self.posterior_head[view], blank_absent(at_least_float32(features.vector), present))

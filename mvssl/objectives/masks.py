@@ -44,5 +44,5 @@ def mean_rows(x: Tensor, present: Tensor | None) -> Tensor:
 
 
 def blank_absent(x: Tensor, present: Tensor | None) -> Tensor:
-    """Return x with zeros in absent rows, so that their values reach neither loss nor gradient."""
+    """Return x with zeros in absent rows, so that their values change neither the loss nor a gradient."""
     return x if present is None else x.masked_fill(~send(present, x.device).view(-1, *[1] * (x.dim() - 1)), 0)

@@ -16,19 +16,18 @@ from typing import Literal
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.distributions import Normal
 
-from mvssl.encoders import Features, Widths, at_least_float32
+from mvssl.encoders import Features, Widths
 from mvssl.errors import RecipeError
-from mvssl.objectives.base import Context, Objective, choose_pairs
-from mvssl.objectives.critics import CriticName, Negatives, build_critic, count_negatives, score_pairs
+from mvssl.objectives.base import Context, choose_pairs
+from mvssl.objectives.critics import CriticName, Negatives, build_critic, score_pairs
 from mvssl.objectives.estimators import AverageRate, Estimator, EstimatorName
-from mvssl.objectives.gaussian import build_posterior_heads, read_posterior, sample_code, symmetric_kl
-from mvssl.objectives.masks import blank_absent, mean_rows, present_in_both
+from mvssl.objectives.gaussian import GaussianObjective, build_posterior_heads, sample_code, symmetric_kl
+from mvssl.objectives.masks import mean_rows, present_in_both
 from mvssl.objectives.metric_names import name_metrics
 
 
-class MIB(Objective):
+class MIB(GaussianObjective):
     """Multi-view information bottleneck, for two views or the mean over pairs of more.
 
     beta goes from `beta_start` to `beta` between steps `beta_begin` and `beta_end`. `beta_end: 0` keeps it at `beta`;
@@ -66,7 +65,7 @@ class MIB(Objective):
         self.pairs = choose_pairs(list(widths), pairs, "mib")
         keys = [f"{a}-{b}" for a, b in self.pairs]
         self.estimator = Estimator(estimator, keys, clip=smile_clip, rate=mine_rate)
-        self.negatives: Negatives = negatives
+        self.negatives = negatives
         self.kl: Literal["sampled", "closed"] = kl
         self.schedule = {"start": beta_start, "stop": beta, "begin": beta_begin, "end": beta_end}
 
@@ -77,26 +76,17 @@ class MIB(Objective):
         p = {view: self.posterior(view, f, context.present.get(view)) for view, f in features.items()}
         z = {view: sample_code(q, context.draws.within(f"mib/{view}", q.loc.device)) for view, q in p.items()}
         beta = self.beta(context.step)
-        losses, metrics = [], {"beta": z[self.pairs[0][0]].new_full((), beta)}
+        minus_information, skl, metrics = [], [], {"beta": z[self.pairs[0][0]].new_full((), beta)}
         for a, b in self.pairs:
             pair, present = f"{a}-{b}", (context.present.get(a), context.present.get(b))
             scores, mask = score_pairs(self.critic[pair], z[a], z[b], self.negatives, *present)  # pyright: ignore
             context.observe(a, b, scores, mask)
-            minus_information, measured = self.estimator(pair, scores, mask)
-            skl = mean_rows(symmetric_kl(p[a], p[b], z[a], z[b], self.kl), present_in_both(*present))
-            metrics |= name_metrics(measured | {"skl": skl}, pair)
-            losses.append(minus_information + beta * skl)
-        return torch.stack(losses).mean(), metrics
-
-    def represent(self, view: str, features: Features) -> Tensor:
-        """Return the mean of the posterior, [n, latent]."""
-        return self.posterior(view, features).mean
-
-    def candidates(self, batch: int) -> dict[str, int]:
-        return {"samples": 1 + count_negatives(self.negatives, batch)}
-
-    def posterior(self, view: str, features: Features, present: Tensor | None = None) -> Normal:
-        return read_posterior(self.posterior_head[view], blank_absent(at_least_float32(features.vector), present))
+            loss_of_pair, measured = self.estimator(pair, scores, mask)
+            minus_information.append(loss_of_pair)
+            skl.append(mean_rows(symmetric_kl(p[a], p[b], z[a], z[b], self.kl), present_in_both(*present)))
+            metrics |= name_metrics(measured | {"skl": skl[-1]}, pair)
+        loss = (torch.stack(minus_information) + beta * torch.stack(skl)).mean()
+        return loss, metrics
 
     def beta(self, step: int) -> float:
         return ramp(step, **self.schedule) if self.schedule["stop"] else 0.0

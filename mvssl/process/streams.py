@@ -1,9 +1,14 @@
-"""Standard streams of a command: they stay usable when the caller closed one or stopped reading."""
+"""Standard streams of a command: they stay usable if the caller closes one or stops reading.
+
+`mvssl train ... 2>&1 | tee log` loses its reader when tee is killed. A log file may fill its disk, and a terminal may
+be closed. The run continues, and its folder records what it did.
+"""
 
 import contextlib
 import os
 import sys
-from typing import IO
+from collections.abc import Iterator
+from typing import IO, Any, TextIO
 
 from mvssl.errors import BROKEN_PIPE, StorageError
 
@@ -48,3 +53,40 @@ def discard_output(stream: IO) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)
+
+
+class _TolerantStream:
+    """A text stream that ignores errors of writing. After the first error it writes nothing more."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._errors_dropped():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._errors_dropped():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _errors_dropped(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            discard_output(self._stream)  # also the text in the buffer, and what torch's C++ code prints
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def tolerant_stderr() -> Iterator[None]:
+    """Inside the block, writing to standard error never raises."""
+    before = sys.stderr
+    sys.stderr = _TolerantStream(before)  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        sys.stderr = before

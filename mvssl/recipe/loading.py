@@ -15,9 +15,10 @@ from typing import Any
 import pydantic
 
 from mvssl.errors import RecipeError
-from mvssl.recipe.messages import sentences, unknown_keys
-from mvssl.recipe.schema import Recipe, expand, find_inconsistencies
+from mvssl.recipe.messages import nearest, sentences, unknown_keys
+from mvssl.recipe.schema import Recipe, expand
 from mvssl.recipe.yaml_text import LARGEST, as_yaml, parse_yaml
+from mvssl.text import split_names
 
 SHOWN = 80  # characters of an override that are repeated
 RIVALS = {"train.steps": "train.epochs", "train.epochs": "train.steps"}  # two keys of which only one may be set
@@ -49,10 +50,36 @@ def parse_recipe(tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
         except pydantic.ValidationError as error:
             faults = sentences(error, expand(tables))
         else:
-            faults = list(find_inconsistencies(recipe))
+            faults = list(_find_inconsistencies(recipe))
             if not faults:
                 return recipe
     raise RecipeError("\n".join(f"{where}: {fault}" for fault in faults))
+
+
+def _find_inconsistencies(recipe: Recipe) -> Iterable[str]:
+    """Yield a message for each view, column or encoder that does not fit the others, with its place."""
+    for name, view in recipe.views.items():
+        if not name.isidentifier():
+            yield f"views.{name}: a view's name consists of letters, digits and _, and begins with no digit"
+        if recipe.data.columns and view.source not in recipe.data.columns:
+            yield f"views.{name}.from: no column {view.source!r}{nearest(view.source, recipe.data.columns)}"
+        column = recipe.data.columns.get(view.source)
+        if column and column.rate and view.options.get("rate", column.rate) != column.rate:
+            yield f"views.{name}.rate: {view.options['rate']}, but the rate of column {view.source} is {column.rate}"
+        if column and column.size and view.options.get("nodata") is not None:
+            yield (
+                f"views.{name}.nodata: column {view.source} has a size, and resizing mixes nodata pixels with others; "
+                "give the size to the view instead"
+            )
+        if view.geometry is not None and view.geometry not in recipe.views:
+            yield f"views.{name}.geometry: no view {view.geometry!r}{nearest(view.geometry, recipe.views)}"
+    listed = [view for group in recipe.encoder for view in split_names(group)]
+    for name in listed:
+        if name not in recipe.views:
+            yield f"encoder.{name}: no view {name!r}{nearest(name, recipe.views)}"
+    for name in recipe.views:
+        if listed.count(name) != 1:
+            yield f"encoder: view {name!r} needs exactly one encoder; it has {listed.count(name)}"
 
 
 def to_yaml(recipe: Recipe) -> str:

@@ -76,12 +76,12 @@ def find_class(name: str, builtin: Mapping[str, type], where: str) -> type:
     if not colon:
         raise RecipeError(f"{where}: no {name!r}{nearest(name, [*builtin, 'package.module:Class'])}")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        made = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise RecipeError(f"{where}: {name!r} cannot be imported: {error}") from None
-    if not isinstance(found, type):
-        raise RecipeError(f"{where}: {name!r} is a {type(found).__name__}, not a class")
-    return found
+    if not isinstance(made, type):
+        raise RecipeError(f"{where}: {name!r} is a {type(made).__name__}, not a class")
+    return made
 
 
 class Options(Strict):
@@ -106,10 +106,10 @@ def checked(table: type[BaseModel], options: Mapping[str, Any], where: str) -> d
     if faults:
         raise RecipeError("\n".join(faults))
     try:
-        found = table.model_validate(dict(options))
+        valid = table.model_validate(dict(options))
     except pydantic.ValidationError as error:
         raise RecipeError("\n".join(f"{where}.{line}" for line in sentences(error, dict(options)))) from None
-    return {name: getattr(found, name) for name in options}
+    return {name: getattr(valid, name) for name in options}
 
 
 def construct(made: type, options: Mapping[str, Any], where: str, *arguments: Any) -> Any:

@@ -1,27 +1,33 @@
 """The tables of a recipe: every key with its type, limits, default and description.
 
 in   plain dicts
-out  a frozen `Recipe` with valid values; `find_inconsistencies` checks that they fit each other
+out  a frozen `Recipe` with valid values; `loading` checks that they fit each other
 
 Options of views and objectives have no tables here: the signature of a class is its schema (see `options`).
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from mvssl.files import check_home, expand_home, home_path
-from mvssl.recipe.messages import nearest
+from mvssl.files import expand_home, home_path
 from mvssl.recipe.options import Strict
-from mvssl.text import split_names
 
 Count = Annotated[int, Field(gt=0, le=10**9)]
 Size = Count | tuple[Count, Count]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Place = Annotated[str, AfterValidator(check_home)]  # a path, a pattern or a source; ~ is expanded when it is used
+
+
+def _check_home(path: str) -> str:
+    """Return the path unchanged. Raise `ValueError` if its ~ cannot be expanded."""
+    expand_home(path)
+    return path
+
+
+Place = Annotated[str, AfterValidator(_check_home)]  # a path, a pattern or a source; ~ is expanded when it is used
 
 
 class Config(Strict):
@@ -268,29 +274,3 @@ class Recipe(Config):
     @classmethod
     def _short_forms(cls, tables: Any) -> Any:
         return expand(tables) if isinstance(tables, Mapping) else tables
-
-
-def find_inconsistencies(recipe: Recipe) -> Iterable[str]:
-    """Yield a message for each view, column or encoder that does not fit the others, with its place."""
-    for name, view in recipe.views.items():
-        if not name.isidentifier():
-            yield f"views.{name}: a view's name consists of letters, digits and _, and begins with no digit"
-        if recipe.data.columns and view.source not in recipe.data.columns:
-            yield f"views.{name}.from: no column {view.source!r}{nearest(view.source, recipe.data.columns)}"
-        column = recipe.data.columns.get(view.source)
-        if column and column.rate and view.options.get("rate", column.rate) != column.rate:
-            yield f"views.{name}.rate: {view.options['rate']}, but the rate of column {view.source} is {column.rate}"
-        if column and column.size and view.options.get("nodata") is not None:
-            yield (
-                f"views.{name}.nodata: column {view.source} has a size, and resizing mixes nodata pixels with others; "
-                "give the size to the view instead"
-            )
-        if view.geometry is not None and view.geometry not in recipe.views:
-            yield f"views.{name}.geometry: no view {view.geometry!r}{nearest(view.geometry, recipe.views)}"
-    listed = [view for group in recipe.encoder for view in split_names(group)]
-    for name in listed:
-        if name not in recipe.views:
-            yield f"encoder.{name}: no view {name!r}{nearest(name, recipe.views)}"
-    for name in recipe.views:
-        if listed.count(name) != 1:
-            yield f"encoder: view {name!r} needs exactly one encoder; it has {listed.count(name)}"

@@ -20,7 +20,7 @@ from mvssl.monitoring.diagnosis import Diagnosis
 from mvssl.monitoring.held_out import open_held_out
 from mvssl.monitoring.mispairing import start_tracking
 from mvssl.process.signals import BEFORE_FIRST_STEP, StopRequest, stop_signals
-from mvssl.process.stderr import tolerant_stderr
+from mvssl.process.streams import tolerant_stderr
 from mvssl.recipe import Recipe
 from mvssl.runs import exit_record
 from mvssl.runs import folder as runfolder

@@ -1,7 +1,7 @@
 """Views: what the encoders get of a sample, drawn for full batches on their device.
 
-in   a `Batch` of columns, the tables `views` of a recipe, a seed
-out  a `ViewSet`, which draws every view of a batch; each is a subclass of `View`, built in or a user's own
+in   the `views` of a recipe, the columns of a batch (uint8 or float32, [n, c, h, w], [n, c, t] or [n, d]), and a seed
+out  float32 tensors by view, [n, *shape]; `ViewSet` draws them, each view is a subclass of `View`
 
 Random numbers have no state: each is a function of the seed, the sample's position and a name.
 """

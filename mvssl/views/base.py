@@ -65,7 +65,7 @@ class View:
     """How images are resized; exports write it to config.json."""
 
     geometry: Geometry | None = None
-    """Draws crops, flips or masks that other views can repeat; None if there is nothing to repeat."""
+    """Draws crops, flips or masks that other views can repeat; None if the view has none."""
 
     spectrogram: Spectrogram | None = None
     """The axes, if the view is a spectrogram with low frequencies first; else None."""
@@ -86,7 +86,7 @@ class View:
         raise NotImplementedError
 
     def measured(self, column: Tensor) -> Tensor:
-        """Return the clean view with NaN where the column holds no measurement; statistics leave NaN out."""
+        """Return the clean view with NaN for values that were not measured; statistics leave NaN out."""
         return self(column, None)
 
     def with_channels(self, column: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ class ColorJitter:
         return compose_jitter(factors, turns, draws.uniform("order", 4).argsort(1), gray, self.channels, self.hue)
 
     def __call__(self, x: Tensor, draws: Draws, clamp: bool = True) -> Tensor:
-        """Return jittered images; `clamp` says that they lie in [0, 1], and clamps what enters HSV to that range."""
+        """Return jittered images. With `clamp` they lie in [0, 1], and so does the input of the hue rotation."""
         return apply_jitter(x, self.draw(draws), clamp)
 
 

@@ -95,7 +95,7 @@ class ViewSet:
 
 @contextlib.contextmanager
 def _full_precision(device: torch.device | str) -> Iterator[None]:
-    """Compute in IEEE float32 and without gradients inside, whatever precision the run has."""
+    """Compute in IEEE float32 and without gradients inside the block, for every precision of the run."""
     with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False), arithmetic("fp32"):
         yield
 

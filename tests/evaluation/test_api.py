@@ -95,56 +95,56 @@ def test_records_survive_an_interrupted_evaluation(digits, tmp_path, monkeypatch
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    found = make_run(digits, tmp_path / "g")
-    before = evaluate(found, probes=["fewlabel"], show=False)
-    file = tmp_path / json_file if json_file else found.folder / "evaluation.json"
+    run = make_run(digits, tmp_path / "g")
+    before = evaluate(run, probes=["fewlabel"], show=False)
+    file = tmp_path / json_file if json_file else run.folder / "evaluation.json"
     monkeypatch.setattr(PROBES["linear"], "run", stopped)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(found, probes=["knn", "linear"], json_file=json_file and file)
+        evaluate(run, probes=["knn", "linear"], json_file=json_file and file)
     kept = json.loads(file.read_text())
     assert kept[: -1 if json_file is None else 0] == (before if json_file is None else [])
     assert (kept[-1]["probe"], kept[-1]["encoder"]) == ("knn", "pixels")
 
 
 def test_records_replace_only_records_of_the_same_identity(digits, tmp_path):
-    found = make_run(digits, tmp_path / "e")
-    file = found.folder / "evaluation.json"
-    few = evaluate(found, probes=["fewlabel"], show=False)
-    knn = evaluate(found, probes=["knn"], show=False, baselines=False, seed=3)
+    run = make_run(digits, tmp_path / "e")
+    file = run.folder / "evaluation.json"
+    few = evaluate(run, probes=["fewlabel"], show=False)
+    knn = evaluate(run, probes=["knn"], show=False, baselines=False, seed=3)
     assert json.loads(file.read_text()) == [*few, *knn]
-    evaluate(found, probes=["knn"], show=False)
-    again = evaluate(found, probes=["knn"], show=False, batch_size=100)
+    evaluate(run, probes=["knn"], show=False)
+    again = evaluate(run, probes=["knn"], show=False, batch_size=100)
     few += knn  # of another seed
     assert json.loads(file.read_text()) == [*few, *again]
-    alone = evaluate(found, probes=["knn"], layer="0", baselines=False, show=False, json_file=tmp_path / "x.json")
+    alone = evaluate(run, probes=["knn"], layer="0", baselines=False, show=False, json_file=tmp_path / "x.json")
     assert json.loads((tmp_path / "x.json").read_text()) == alone
     assert json.loads(file.read_text()) == [*few, *again]
-    other = evaluate(found, probes=["knn"], show=False, data="digits/val/*.tar", test="digits/train/*.tar")
+    other = evaluate(run, probes=["knn"], show=False, data="digits/val/*.tar", test="digits/train/*.tar")
     assert json.loads(file.read_text()) == [*few, *again, *other]
 
 
 def test_a_model_card_shows_the_records_of_its_own_step_and_data(digits, tmp_path):
-    found = make_run(digits, tmp_path / "f")
-    own = evaluate(found, probes=["knn"], show=False)
-    evaluate(found, probes=["knn"], show=False, data="digits/val/*.tar", test="digits/train/*.tar")
+    run = make_run(digits, tmp_path / "f")
+    own = evaluate(run, probes=["knn"], show=False)
+    evaluate(run, probes=["knn"], show=False, data="digits/val/*.tar", test="digits/train/*.tar")
     label = {"label": Column(field="cls", interpolation="nearest")}  # as if it were another one
-    other = replace(found, recipe=found.recipe.model_copy(update={"data": found.recipe.data.model_copy(update=label)}))
+    other = replace(run, recipe=run.recipe.model_copy(update={"data": run.recipe.data.model_copy(update=label)}))
     assert [r["protocol"]["label"] for r in evaluate(other, probes=["knn"], show=False)] != []
-    assert Card.of_run(found, "whole,twice").results == own
-    file = found.folder / "evaluation.json"
+    assert Card.of_run(run, "whole,twice").results == own
+    file = run.folder / "evaluation.json"
     whole = file.read_text()
     file.write_text(json.dumps([r for r in own if r["encoder"] != "trained"]))  # an evaluation that ended early
-    assert Card.of_run(found, "whole,twice").results == []
+    assert Card.of_run(run, "whole,twice").results == []
     file.write_text(whole)
     store.save_checkpoint(
-        found.folder,
+        run.folder,
         8,
-        found.model,
-        torch.optim.AdamW(found.model.parameters()),
+        run.model,
+        torch.optim.AdamW(run.model.parameters()),
         {"columns": {"image": [1, 8, 8]}},
         keep=2,
     )
-    assert Card.of_run(load.load_run(found.folder), "whole,twice").results == []
+    assert Card.of_run(load.load_run(run.folder), "whole,twice").results == []
 
 
 def test_shards_with_other_channels_than_in_training_are_refused(loaded, tmp_path):

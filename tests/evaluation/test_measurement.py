@@ -16,14 +16,14 @@ from mvssl.runs import load
 
 def test_a_second_evaluation_reads_all_features_from_the_cache(digits, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MVSSL_CACHE", str(tmp_path / "cache"))
-    found = make_run(digits, tmp_path / "again", moved=0.05)
-    first = evaluate(found, probes=["knn"], json_file=tmp_path / "x.json")
+    run = make_run(digits, tmp_path / "again", moved=0.05)
+    first = evaluate(run, probes=["knn"], json_file=tmp_path / "x.json")
     # three encoders and labels of the train shards; the test shards are the same
     assert "features: 4 computed, 4 from the cache" in capsys.readouterr().err
-    both = evaluate(found, probes=["knn", "linear"], json_file=tmp_path / "x.json")
+    both = evaluate(run, probes=["knn", "linear"], json_file=tmp_path / "x.json")
     assert "features: 0 computed, 8 from the cache" in capsys.readouterr().err
     assert select(both, probe="knn") == first
-    evaluate(found, probes=["knn"], layer="head", json_file=tmp_path / "x.json")
+    evaluate(run, probes=["knn"], layer="head", json_file=tmp_path / "x.json")
     assert "features: 2 computed, 6 from the cache" in capsys.readouterr().err  # of two encoders
 
 
@@ -76,10 +76,10 @@ def test_gains_are_paired_and_follow_from_the_records(digits, tmp_path):
     records = evaluate(make_run(digits, tmp_path / "b", moved=0.05), probes=["fewlabel"], show=False)
     for shots in ("1 label/class", "10 labels/class"):
         ahead, behind = (select(records, what=shots, encoder=e)[0] for e in ("trained", "untrained"))
-        found = compare(ahead, behind)
-        assert found.difference == pytest.approx(ahead["gain"]["untrained"]["difference"])
-        assert found.standard_error >= ahead["gain"]["untrained"]["standard_error"]
-        assert found.difference != 0
+        result = compare(ahead, behind)
+        assert result.difference == pytest.approx(ahead["gain"]["untrained"]["difference"])
+        assert result.standard_error >= ahead["gain"]["untrained"]["standard_error"]
+        assert result.difference != 0
 
 
 def test_an_evaluation_changes_neither_random_state_nor_weights(loaded):

@@ -1,4 +1,4 @@
-"""A probe of another package goes the whole way: recipe, command line, records, table, report, trust."""
+"""A probe of another package: recipe, command line, records, table, report, trust."""
 
 import json
 import sys

@@ -1,24 +1,22 @@
-"""What an evaluation is asked to do: probes, their options, and what is refused before anything is computed."""
+"""Planned probes and their options, and what is refused before anything is computed."""
 
 import pytest
 
-from mvssl.cli.commands import PROBE_NAMES
 from mvssl.errors import RecipeError
 from mvssl.evaluation.plan import plan_probes
-from mvssl.evaluation.probes import PROBES
 from mvssl.recipe import Evaluate
 
 
 def test_a_recipe_gives_keywords_to_the_probes_that_it_names():
-    said = Evaluate(options={"knn": {"k": 200}, "fewlabel": {"c": 1}}, shots=[1, 5])
-    planned = plan_probes(said, ["knn", "fewlabel"], "vector")
+    table = Evaluate(options={"knn": {"k": 200}, "fewlabel": {"c": 1}}, shots=[1, 5])
+    planned = plan_probes(table, ["knn", "fewlabel"], "vector")
     options = {(each.name, each.options.get("shots")): each.options for each in planned}
     assert options[("knn", None)] == {"k": 200}
     assert options[("fewlabel", 5)] == {"shots": 5, "draws": 20, "c": 1.0}
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"kn": {}}, r"evaluate.options: no probe 'kn'; did you mean 'knn'"),
         ({"knn": {"neighbours": 5}}, r"evaluate.options.knn.neighbours: unknown key.*accepted: k, temperature"),
@@ -27,10 +25,6 @@ def test_a_recipe_gives_keywords_to_the_probes_that_it_names():
         ({"linear": {"seed": 3}}, r"evaluate.options.linear.seed: unknown key"),  # and --seed that
     ],
 )
-def test_unknown_and_already_decided_options_are_refused(options, said):
-    with pytest.raises(RecipeError, match=said):
+def test_unknown_and_already_decided_options_are_refused(options, message):
+    with pytest.raises(RecipeError, match=message):
         plan_probes(Evaluate(options=options), ["knn"], "vector")
-
-
-def test_the_help_names_the_probes_that_there_are():
-    assert set(PROBE_NAMES.partition(";")[0].split(", ")) == set(PROBES)

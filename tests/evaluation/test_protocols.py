@@ -1,4 +1,4 @@
-"""The papers' own protocols: which layers they read, what they refuse, what records say of them."""
+"""Protocols of papers: the layers that they read, what they refuse, and their records."""
 
 import importlib
 import json
@@ -59,7 +59,7 @@ def test_each_protocol_reads_the_layers_of_its_paper(loaded):
 
 
 def of_widths(*maps, vector: int):
-    """A subject of one encoder with these maps."""
+    """Return a subject of one encoder with these maps."""
     encoder = SimpleNamespace(widths=Widths(maps, vector))
     return SimpleNamespace(model=SimpleNamespace(encoder_of=lambda view: encoder), views=SimpleNamespace(shapes=["x"]))
 
@@ -78,7 +78,7 @@ def test_mib_reads_the_posterior_of_the_objective_that_has_one(tmp_path):
     assert layers(make_run(tmp_path, objective=several), "mib") == {"posterior mean": "head:mib"}
 
 
-def test_a_protocol_that_does_not_fit_says_what_does(loaded, tmp_path):
+def test_a_protocol_that_does_not_fit_is_refused_with_an_alternative(loaded, tmp_path):
     with pytest.raises(RecipeError, match=r"protocol mib.*--probe fewlabel"):
         evaluate(loaded, protocol="mib")
     flat = make_run(tmp_path, encoder={"name": "mlp", "options": {"widths": [8]}})
@@ -94,7 +94,7 @@ def test_a_protocol_excludes_probes_and_a_layer(loaded, given):
         evaluate(loaded, protocol="dim", **given)
 
 
-def test_only_what_trains_by_epochs_can_be_shortened_by_epochs(loaded, tmp_path):
+def test_epochs_shorten_only_protocols_that_train_by_epochs(loaded, tmp_path):
     with pytest.raises(RecipeError, match="--epochs shortens a --protocol"):
         evaluate(loaded, probes=["knn"], epochs=2)
     with pytest.raises(RecipeError, match=r"evaluate\.draws"):
@@ -129,12 +129,12 @@ def test_deviations_name_the_data_of_the_papers_settings():
 
 
 def test_protocols_join_views_without_standardising_them(tmp_path, monkeypatch):
-    """CMC's first view of two has far larger features, which standardising would hide."""
+    """The first of two views has far larger features. Standardising would hide this."""
     views = {"a": {"from": "image", "size": 8, "normalize": "none"}, "b": {"from": "image", "size": 4}}
     given = make_run(tmp_path, views=views, encoder={"name": "test_resnet"})
     seen = []
     probe = importlib.import_module("mvssl.evaluation.probes.linear")  # its package shows the function under that name
-    monkeypatch.setattr(probe, "classify", lambda a, b, *_, **__: seen.append(a.features) or judged(b))
+    monkeypatch.setattr(probe, "classify", lambda a, b, *_, **__: seen.append(a.features) or some_result(b))
     records = evaluate(given, protocol="cmc", views=["a", "b", "all"], epochs=1, show=False)
     pixels = [r for r in records if r["encoder"] == "pixels"]
     assert [r["view"] for r in pixels] == ["a", "b", "all"]
@@ -142,12 +142,12 @@ def test_protocols_join_views_without_standardising_them(tmp_path, monkeypatch):
     assert pixels[2]["subject"]["features"] == "all views side by side"
 
 
-def judged(test):
-    """A result that stands for any."""
+def some_result(test):
+    """Return some result."""
     return score_classifier(torch.zeros(len(test.labels), 2), test.labels, {})
 
 
-def test_layers_stand_in_one_table_by_the_papers_names(loaded, capsys):
+def test_one_table_shows_all_layers_under_the_papers_names(loaded, capsys):
     jobs = plan_protocol("dim", Subject.of_run(loaded), 1)
     assert [(job.paper_layer, job.name) for job in jobs] == [
         (c, p) for c in ("conv", "fc", "Y") for p in ("mlp", "linear")
@@ -194,7 +194,7 @@ def test_mibs_classifier_refuses_several_labels_per_sample():
 
 def test_the_papers_own_length_is_no_deviation(loaded):
     for name, length in {"dim": 150, "amdim": 120, "cmc": 60}.items():
-        whole, same = (plan_protocol(name, Subject.of_run(loaded), epochs) for epochs in (None, length))
-        assert whole == same
-        assert not any("in place of" in told for told in whole[0].preset["deviations"])
+        own, same = (plan_protocol(name, Subject.of_run(loaded), epochs) for epochs in (None, length))
+        assert own == same
+        assert not any("in place of" in line for line in own[0].preset["deviations"])
     assert set(PROTOCOLS) == {"dim", "amdim", "cmc", "mib"}

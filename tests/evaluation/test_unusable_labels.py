@@ -1,4 +1,4 @@
-"""Labels that are few, missing, signs or numbers: an evaluation says what it leaves out, or why it ends."""
+"""Labels that are missing, -1 and 1, or no classes: an evaluation reports what it leaves out, or why it ends."""
 
 import io
 
@@ -21,7 +21,7 @@ from mvssl.runs.load import LoadedRun, load_run
 
 
 def shards(root, labels, split="train", field="y.npy"):
-    """One shard of as many images; None: no label."""
+    """Write a shard with an image for each label; None: no label."""
     numbers = np.random.default_rng(0)
     (root / split).mkdir(parents=True, exist_ok=True)
     with webdataset.TarWriter(str(root / split / "000000.tar")) as writer:
@@ -51,7 +51,7 @@ def own_cache(tmp_path, monkeypatch):
     held_out._warn_once.cache_clear()
 
 
-def test_signs_for_labels_are_refused_with_what_to_write(tmp_path, capsys):
+def test_labels_of_minus_one_and_one_are_refused_with_advice(tmp_path, capsys):
     run = trained(shards(tmp_path, [2 * (i % 2) - 1 for i in range(24)]), tmp_path / "run")
     with pytest.raises(DataError, match=r"labels are -1 and 1, and -1 reads as .no label.: write 0 and 1"):
         evaluate(run, probes=["knn"], baselines=False)
@@ -59,7 +59,7 @@ def test_signs_for_labels_are_refused_with_what_to_write(tmp_path, capsys):
     assert len(evaluate(run, probes=["spectrum"], baselines=False)) == 3  # which needs no label
 
 
-def test_one_class_is_said_first_and_every_classifier_is_refused(tmp_path, capsys):
+def test_one_class_is_reported_and_every_classifier_refused(tmp_path, capsys):
     run = trained(shards(tmp_path, [3] * 24), tmp_path / "run")
     with pytest.raises(DataError, match="nothing could be measured: knn: train has one class"):
         evaluate(run, probes=["knn", "linear"], baselines=False)
@@ -71,10 +71,10 @@ def test_classes_that_train_or_test_lacks_are_named(tmp_path, capsys):
     shards(tmp_path, [0, 1, 7] * 8, "val")
     run = trained(tmp_path, tmp_path / "run", data__val="val/*.tar")
     evaluate(run, probes=["knn"], baselines=False, show=False)
-    told = capsys.readouterr().err
-    assert "train: 8 of 24 samples left out: without label" in told
-    assert "train: 1 class (2) of which test has no sample" in told
-    assert "test: 1 class (7) of which train has no sample" in told
+    shown = capsys.readouterr().err
+    assert "train: 8 of 24 samples left out: without label" in shown
+    assert "train: 1 class (2) of which test has no sample" in shown
+    assert "test: 1 class (7) of which train has no sample" in shown
 
 
 def test_labels_that_are_not_classes_only_stop_probes_with_labels(tmp_path, capsys):
@@ -120,7 +120,7 @@ def test_a_probe_out_of_memory_does_not_stop_the_others(tmp_path, monkeypatch, c
         evaluate(run, probes=["linear"])
 
 
-def test_a_value_that_is_no_number_is_left_out_and_told(tmp_path, monkeypatch, capsys):
+def test_a_value_that_is_not_a_number_is_left_out_and_reported(tmp_path, monkeypatch, capsys):
     run = trained(shards(tmp_path, [0, 1, 2] * 8), tmp_path / "run")
     monkeypatch.setattr(PROBES["linear"], "run", (lambda *_: Result(float("nan"), Metric("x"), {})))
     assert {r["probe"] for r in evaluate(run, probes=["knn", "linear"], baselines=False)} == {"knn"}
@@ -128,7 +128,7 @@ def test_a_value_that_is_no_number_is_left_out_and_told(tmp_path, monkeypatch, c
     assert "NaN" not in (tmp_path / "run" / "evaluation.json").read_text()
 
 
-def test_shards_without_a_label_open_as_ever(tmp_path):
+def test_samples_without_a_label_are_kept_if_no_label_is_read(tmp_path):
     shards(tmp_path, [0, None, 1] * 8)
     columns = recipe(tmp_path, tmp_path / "run").data.columns
     assert len(open_shards("train/*.tar", tmp_path, columns, progress=False)) == 24

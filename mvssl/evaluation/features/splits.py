@@ -110,7 +110,7 @@ def open_splits(
 def open_samples(recipe: Recipe) -> tuple[ShardSource, str]:
     """Return the shards of data.val, else of data.train, with labels if they have any, and the name of the split.
 
-    Raises `DataError`, and `RecipeError` if the recipe names no shards.
+    Raise `DataError`, and `RecipeError` if the recipe names no shards.
     """
     patterns, split = (recipe.data.val, "held-out") if recipe.data.val else (recipe.data.train, "training")
     if not patterns:

@@ -135,17 +135,15 @@ def score_classifier(
     The standard error of an accuracy is binomial, or `error_at_edge` if all samples are correct, or none. For a mean
     average precision it is bootstrapped.
     """
-    value, metric, over = (
-        classifier_score(scores, labels),
-        metric_of(labels),
-        SAMPLES if labels.ndim == 1 else BOOTSTRAP,
-    )
-    parts = _parts(scores, labels, _counts(labels, RESAMPLES, seed)).double().cpu()
+    value, parts = classifier_score(scores, labels), _parts(scores, labels, _counts(labels, RESAMPLES, seed))
+    parts = parts.double().cpu()
+    if labels.ndim == 2:
+        error = _error(parts, BOOTSTRAP)
+        return Result(value, MEAN_AVERAGE_PRECISION, protocol, error, parts, BOOTSTRAP, what, chosen or {})
     # the binomial error; an estimate from n - 1 differs by a factor near 1
-    error = math.sqrt(value * (1 - value) / len(labels)) or error_at_edge(len(labels)) if over == SAMPLES else None
-    error = _error(parts, over) if error is None else error
-    more = classwise(scores, labels) if labels.ndim == 1 else {}
-    return Result(value, metric, protocol, error, parts, over, what, chosen or {}, also=more)
+    error = math.sqrt(value * (1 - value) / len(labels)) or error_at_edge(len(labels))
+    more = classwise(scores, labels)
+    return Result(value, ACCURACY, protocol, error, parts, SAMPLES, what, chosen or {}, also=more)
 
 
 def classwise(scores: Tensor, labels: Tensor) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""An entry is what was written, or it is not there."""
+"""Entries of the feature cache: complete, or missing."""
 
 import json
 import os
@@ -29,28 +29,28 @@ def files():
     return sorted(cache.folder().rglob("*.npy"))
 
 
-def test_what_is_written_is_found_by_its_description_alone():
+def test_an_entry_is_read_by_its_description():
     made = written()
-    found = cache.read_entry(dict(reversed(OF.items())))
-    assert found["x"].equal(made["x"])
-    assert found["x"].equal(torch.arange(4.0)[:, None].expand(4, 5))
+    result = cache.read_entry(dict(reversed(OF.items())))
+    assert result["x"].equal(made["x"])
+    assert result["x"].equal(torch.arange(4.0)[:, None].expand(4, 5))
     assert cache.read_entry(OF | {"layer": "head"}) is None
 
 
-def test_rows_that_were_never_written_are_not_given_out():
-    found = written(rows=(0, 2))
-    assert found.rows.tolist() == [0, 2]
-    assert found["x"][:, 0].tolist() == [0, 2]
+def test_rows_that_were_never_written_are_not_usable():
+    result = written(rows=(0, 2))
+    assert result.rows.tolist() == [0, 2]
+    assert result["x"][:, 0].tolist() == [0, 2]
 
 
-def test_what_a_probe_writes_into_a_found_array_does_not_reach_the_file():
+def test_writing_into_an_array_does_not_change_the_file():
     written()
     cache.read_entry(OF).arrays["x"].zero_()
     assert cache.read_entry(OF)["x"].sum() > 0
 
 
 @pytest.mark.parametrize("harm", ["a bit", "an end", "a file", "the description", "no file at all"])
-def test_a_damaged_entry_is_no_entry_and_is_written_anew(harm):
+def test_a_damaged_entry_counts_as_missing_and_is_replaced(harm):
     written()
     file, about = files()[0], next(cache.folder().rglob("about.json"))
     if harm == "a bit":
@@ -70,21 +70,21 @@ def test_a_damaged_entry_is_no_entry_and_is_written_anew(harm):
     assert cache.read_entry(OF)["x"][3, 0] == 6
 
 
-def test_an_unfinished_entry_is_not_found_and_leaves_nothing():
+def test_an_unfinished_entry_is_never_read_and_is_removed():
     with cache.Writer(OF, 4) as writer:
         writer.write("x", np.array([0]), np.ones((1, 5), np.float32))
         assert cache.read_entry(OF) is None
     assert not list(cache.folder().iterdir())
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
+def test_features_are_computed_without_a_writable_cache(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MVSSL_CACHE", str(tmp_path / "file"))
     assert written()["x"][:, 0].tolist() == [0, 1, 2, 3]
     assert cache.read_entry(OF) is None
 
 
-def test_features_that_do_not_fit_on_the_disk_say_where_else_they_could_go(monkeypatch):
+def test_a_full_disk_is_an_error_that_names_mvssl_cache(monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -94,7 +94,7 @@ def test_features_that_do_not_fit_on_the_disk_say_where_else_they_could_go(monke
     assert not list(cache.folder().iterdir())
 
 
-def test_the_entries_not_used_for_longest_go_where_there_is_too_much(monkeypatch):
+def test_the_least_recently_used_entries_are_evicted(monkeypatch):
     old, used, new = ({"number": number} for number in range(3))
     written(old)
     written(used)
@@ -110,7 +110,7 @@ def test_the_entries_not_used_for_longest_go_where_there_is_too_much(monkeypatch
     assert cache.read_entry(new) is not None
 
 
-def test_entries_in_use_stay_however_large_and_go_once_they_are_let_go(monkeypatch):
+def test_entries_in_use_are_not_evicted_until_they_are_released(monkeypatch):
     """The next probe of the same evaluation reads them; evicted, it would compute everything again."""
     written({"number": 0})
     own = [written({"number": number}) for number in (1, 2)] + [cache.read_entry({"number": 1})]
@@ -125,7 +125,7 @@ def test_entries_in_use_stay_however_large_and_go_once_they_are_let_go(monkeypat
 
 
 @pytest.mark.parametrize("given", ["20 GiB", "-1", "nan"])
-def test_a_limit_that_is_no_number_is_refused(monkeypatch, given):
+def test_a_limit_that_is_not_a_number_is_refused(monkeypatch, given):
     monkeypatch.setenv("MVSSL_CACHE_LIMIT", given)
     with pytest.raises(RecipeError, match=f"MVSSL_CACHE_LIMIT={given}"):
         cache.read_limit()

@@ -1,4 +1,4 @@
-"""Every sample once, whoever computes it, and never twice."""
+"""Every sample is computed once, on any number of processes."""
 
 import os
 import tarfile
@@ -45,15 +45,15 @@ def gathered(folder, times=1, batch_size=7):
         whole = {0: {"x": model(batch.columns["image"].float())}, 1: {"label": batch.columns["label"]}}
         return [whole[number] for number in numbers]
 
-    found = [collect(source, [{"of": "x"}, {"of": "y"}], compute, batch_size=batch_size) for _ in range(times)]
-    if found[0] is None:
+    result = [collect(source, [{"of": "x"}, {"of": "y"}], compute, batch_size=batch_size) for _ in range(times)]
+    if result[0] is None:
         return None, sum(calls)
-    features, labels = found[-1].entries
+    features, labels = result[-1].entries
     return (
         features["x"].clone(),
         labels["label"].clone(),
         features.rows.clone(),
-        [f.computed for f in found],
+        [f.computed for f in result],
         sum(calls),
     )
 
@@ -84,13 +84,13 @@ def test_a_failing_disk_leaves_nothing_in_the_cache(shards, monkeypatch):
     assert gathered(shards)[2].tolist() == list(range(SAMPLES))
 
 
-def test_what_was_computed_is_read_the_next_time(shards):
+def test_computed_entries_are_read_the_next_time(shards):
     *_, computed, calls = gathered(shards, times=2)
     assert (computed, calls) == ([2, 0], SAMPLES)
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_several_processes_give_what_one_gives_bit_for_bit(processes, shards, tmp_path, world):
+def test_several_processes_compute_the_same_bits_as_one(processes, shards, tmp_path, world):
     features, labels, rows, *_ = gathered(shards)
     (main, *others) = processes(in_cache, tmp_path / "elsewhere", gathered, shards, world=world)
     assert main[0].equal(features)
@@ -107,7 +107,7 @@ def in_cache(folder, function, *arguments):
         return function(*arguments)
 
 
-def test_more_processes_than_batches_are_no_harm(processes, shards, tmp_path):
+def test_there_may_be_more_processes_than_batches(processes, shards, tmp_path):
     first, second = processes(in_cache, tmp_path / "elsewhere", gathered, shards, 1, 64)
     assert len(first[0]) == SAMPLES
     assert {first[-1], second[-1]} == {0, SAMPLES}
@@ -135,7 +135,7 @@ def test_undecodable_samples_are_left_out_on_all_processes(processes, shards, tm
 
 
 def gone(folder):
-    """For `processes`: what is said where all shards were cut short since they were opened."""
+    """For `processes`: return the error if all shards were truncated after they were opened."""
     own = small_runs.write_shards(folder / str(collectives.rank()))
     source = open_shards(str(own), own, COLUMNS, progress=False)
     for path in source.paths:
@@ -147,14 +147,14 @@ def gone(folder):
     return None
 
 
-def test_a_set_of_which_nothing_can_be_used_is_an_error_on_every_process(processes, tmp_path):
+def test_no_usable_sample_is_an_error_on_every_process(processes, tmp_path):
     assert gone(tmp_path)[0] == 65
-    found = processes(in_cache, tmp_path / "elsewhere", gone, tmp_path)
-    assert [code for code, _ in found] == [65, 65]
+    result = processes(in_cache, tmp_path / "elsewhere", gone, tmp_path)
+    assert [code for code, _ in result] == [65, 65]
 
 
 def failing(folder, where):
-    """For `processes`: process `where` meets an error in its second batch; what each then raises, and what is kept."""
+    """For `processes`: process `where` fails in its second batch. Return each error, and the number of kept files."""
     source, seen = open_shards(str(folder), folder, COLUMNS, progress=False), []
 
     def compute(batch, numbers):
@@ -171,7 +171,7 @@ def failing(folder, where):
 
 
 @pytest.mark.parametrize("where", [0, 1])
-def test_where_one_process_fails_all_say_so_and_nothing_is_kept(processes, shards, tmp_path, where):
+def test_if_one_process_fails_all_raise_and_nothing_is_kept(processes, shards, tmp_path, where):
     first, second = processes(in_cache, tmp_path / "elsewhere", failing, shards, where)
     assert first[0] == second[0] == 64
     assert "no such layer" in first[1]
@@ -179,7 +179,7 @@ def test_where_one_process_fails_all_say_so_and_nothing_is_kept(processes, shard
     assert first[2] == 0
 
 
-def test_an_entry_remembers_which_rows_were_usable(shards):
+def test_an_entry_holds_the_usable_rows(shards):
     spoil(shards, 3)
     features, _, rows, *_ = gathered(shards, times=2)
     assert np.array_equal(rows.numpy(), [i for i in range(SAMPLES) if i != 3])
@@ -187,7 +187,7 @@ def test_an_entry_remembers_which_rows_were_usable(shards):
 
 
 def diverged(folder, value):
-    """For `processes`: a feature of sample 22 is `value`; what is raised, and what is kept of it."""
+    """For `processes`: a feature of sample 22 is `value`. Return the error, and the number of kept files."""
     source = open_shards(str(folder), folder, COLUMNS, progress=False)
 
     def compute(batch, numbers):
@@ -204,18 +204,20 @@ def diverged(folder, value):
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_a_non_finite_feature_is_an_error_with_its_sample(processes, shards, tmp_path, value):
-    said = f"view rgb, sample 00000022 of {shards / '000001.tar'}: features are NaN or infinite; the encoder has diver"
+    message = (
+        f"view rgb, sample 00000022 of {shards / '000001.tar'}: features are NaN or infinite; the encoder has diver"
+    )
     code, text, kept = diverged(shards, value)
     assert (code, kept) == (65, 0)
-    assert text.startswith(said)
+    assert text.startswith(message)
     assert "--checkpoint STEP" in text
     first, second = processes(in_cache, tmp_path / "elsewhere", diverged, shards, value)
     assert first[0] == second[0] == 65
-    assert said in first[1]
+    assert message in first[1]
     assert first[2] == 0
 
 
-def test_blanks_in_place_of_a_sensor_may_be_no_numbers(tmp_path):
+def test_features_of_a_missing_sensor_may_be_nan(tmp_path):
     shards = small_runs.write_shards(tmp_path / "train", (9,), without_depth=3)
     columns = {"image": Column(field="png"), "depth": Column(field="depth.png")}
     source = open_shards(str(shards), shards, columns, missing="mask", progress=False)

@@ -1,4 +1,4 @@
-"""What an evaluation hands to its probes, on a run of two views with segments, labels and a set of strangers."""
+"""The inputs of probes, for a run of two views with labels, segments, and samples of another distribution."""
 
 import importlib
 import io
@@ -65,7 +65,7 @@ QUICK = {
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Every probe as it stands in the table, in so few steps that a test is a test."""
+    """Every probe of the table, with few steps."""
     for name, options in QUICK.items():
         monkeypatch.setattr(PROBES[name], "settings", lambda evaluate, options=options: [options])
     monkeypatch.setattr(importlib.import_module("mvssl.evaluation.probes.dense"), "SCHEDULE", DENSE)
@@ -105,24 +105,24 @@ def loaded(tmp_path_factory):
 
 
 def values(records, **keys) -> dict[str, float]:
-    """What and metric of the records that fit -> value."""
+    """Return the values of the records that fit, by `what` and metric."""
     fitting = (r for r in records if all(r[key] == value for key, value in keys.items()))
     return {f"{r['what']} {r['metric']}".strip(): r["value"] for r in fitting}
 
 
-def test_pixels_show_the_segments_also_where_their_vector_is_measured_too(loaded):
-    """Both are pixels by name; as features they are flat, for the dense probe they have places."""
+def test_raw_pixels_are_measured_by_dense_and_by_other_probes(loaded):
+    """Both encoders are named `pixels`: flat features for kNN, local maps for the dense probe."""
     records = evaluate(loaded, probes=["knn", "dense"], show=False)
     for view in ("image", "depth"):
-        found = values(records, probe="dense", encoder="pixels", view=view)
-        assert found["pixel_accuracy"] > 0.95
-        assert found["miou"] > 0.9
+        result = values(records, probe="dense", encoder="pixels", view=view)
+        assert result["pixel_accuracy"] > 0.95
+        assert result["miou"] > 0.9
     assert {r["view"] for r in records if r["probe"] == "dense"} == {"image", "depth"}
     assert all(r["protocol"]["ignored_class"] == 9 for r in records if r["probe"] == "dense")
     assert values(records, probe="knn", encoder="pixels", view="image")["accuracy"] > 0.95
 
 
-def test_classes_of_pixels_that_show_another_part_of_the_scene_are_refused(loaded):
+def test_segments_of_another_aspect_ratio_are_refused(loaded):
     for sides in ((8, 8), (4, 4), (16, 16)):
         refuse_other_sides(torch.zeros(2, *sides), (3, 8, 8), "image")
     refuse_other_sides(torch.zeros(2, 107, 160), (3, 480, 720), "image")  # 106.7, rounded
@@ -133,8 +133,8 @@ def test_classes_of_pixels_that_show_another_part_of_the_scene_are_refused(loade
         evaluate(other, probes=["dense"], show=False)
 
 
-def test_what_is_no_image_has_no_pixels_to_be_of_a_class(tmp_path):
-    """The other probes go on."""
+def test_the_dense_probe_is_left_out_for_a_view_that_is_no_image(tmp_path):
+    """The other probes continue."""
     (tmp_path / "x").mkdir()
     with webdataset.TarWriter(str(tmp_path / "x" / "000000.tar")) as writer:
         for key in range(20):
@@ -173,12 +173,12 @@ def test_views_are_compared_with_each_other(loaded):
     assert values(records, probe="spectrum", view="image")["effective_rank"] <= 8
 
 
-def test_strangers_are_told_from_the_samples_of_test(loaded):
+def test_samples_of_another_distribution_are_detected(loaded):
     records = evaluate(loaded, probes=["ood"], views=["image"], other="other/*.tar", show=False)
     assert values(records, encoder="pixels")["mahalanobis auroc"] > 0.95
 
 
-def test_a_probe_of_one_view_asks_for_the_features_of_no_other(loaded, monkeypatch):
+def test_a_probe_of_one_view_reads_only_that_view(loaded, monkeypatch):
     asked, real = [], Split.features
     monkeypatch.setattr(Split, "features", lambda *given, **named: asked.append(given[2:]) or real(*given, **named))
     evaluate(loaded, probes=["knn", "ood"], views=["image"], other="other/*.tar", show=False)
@@ -186,13 +186,13 @@ def test_a_probe_of_one_view_asks_for_the_features_of_no_other(loaded, monkeypat
     assert asked.count(("image",)) >= len(asked) - 1  # once to see which views there are
 
 
-def test_features_are_compared_with_their_input_and_pixels_are_not(loaded):
+def test_features_are_compared_with_their_input_but_pixels_are_not(loaded):
     records = evaluate(loaded, probes=["inputs"], show=False)
     assert {r["encoder"] for r in records} == {"untrained", "trained"}
     assert "image and its input, infonce information" in values(records, encoder="trained")
 
 
-def test_a_view_twice_is_one_and_features_that_never_vary_are_told_apart():
+def test_duplicate_views_count_once_unless_features_are_constant():
     x = torch.randn(20, 3)
     assert distinct_views({"a": x, "b": x.clone(), "c": 2 * x}) == ["a", "c"]
     flat = torch.ones(20, 3)
@@ -213,10 +213,12 @@ def test_every_protocol_is_json_and_agrees_between_encoders(loaded):
 def test_the_recipe_decides_epochs_precision_and_shots_of_fine_tuning(loaded, monkeypatch):
     monkeypatch.undo()  # of `quick`
     changes = {"finetune": Finetune(epochs=3, shots=[5, 1]), "precision": "bf16"}
-    said = loaded.recipe.evaluate.model_copy(update=changes)
+    changed = loaded.recipe.evaluate.model_copy(update=changes)
     settings = PROBES["finetune"].settings
     assert settings(loaded.recipe.evaluate) == [{"epochs": 10, "augment": True, "precision": "fp32"}]
-    assert settings(said) == [{"epochs": 3, "augment": True, "precision": "bf16", "shots": shots} for shots in (1, 5)]
+    assert settings(changed) == [
+        {"epochs": 3, "augment": True, "precision": "bf16", "shots": shots} for shots in (1, 5)
+    ]
 
 
 def test_loader_workers_do_not_change_fine_tuning(loaded, monkeypatch):
@@ -247,7 +249,7 @@ def test_a_probe_without_enough_memory_is_left_out(loaded, monkeypatch, capsys):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 33.00 GiB")
 
     monkeypatch.setattr(PROBES["knn"], "run", too_large)
-    found = evaluate(loaded, probes=["knn", "spectrum"], views=["image"])
-    assert {record["probe"] for record in found} == {"spectrum"}
-    told = " ".join(capsys.readouterr().out.split())
-    assert "left out: knn of trained on image: it needs more memory than the device has" in told
+    result = evaluate(loaded, probes=["knn", "spectrum"], views=["image"])
+    assert {record["probe"] for record in result} == {"spectrum"}
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "left out: knn of trained on image: it needs more memory than the device has" in shown

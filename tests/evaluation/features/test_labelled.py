@@ -1,4 +1,4 @@
-"""Features flat and side by side."""
+"""Flat, standardised and joined features."""
 
 import importlib
 
@@ -39,33 +39,33 @@ def test_views_are_joined_after_each_is_standardised_by_its_train():
     assert tested.equal(fitted[:5])
 
 
-def test_few_of_many_samples_are_other_ones_by_the_seed_and_of_few_all():
+def test_the_seed_draws_some_of_many_samples_or_all_of_few():
     assert draw_rows(5, 9, seed=0).tolist() == [0, 1, 2, 3, 4]
     drawn = draw_rows(1000, 9, seed=1)
     assert (len(drawn.unique()), drawn.tolist()) == (9, draw_rows(1000, 9, seed=1).tolist())
     assert drawn.tolist() != draw_rows(1000, 9, seed=2).tolist()
 
 
-def test_one_hot_rows_hold_a_one_at_the_label_and_multi_hot_ones_stay():
-    found = one_hot(torch.tensor([2, 0, 2]), 4)
-    assert (found.tolist(), found.dtype) == ([[0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 1, 0]], torch.float32)
-    assert one_hot(found, 4).equal(found)
+def test_one_hot_labels_and_unchanged_multi_hot_labels():
+    result = one_hot(torch.tensor([2, 0, 2]), 4)
+    assert (result.tolist(), result.dtype) == ([[0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 1, 0]], torch.float32)
+    assert one_hot(result, 4).equal(result)
 
 
-def test_neighbours_vote_without_a_table_of_all_classes_of_all_of_train(monkeypatch):
+def test_votes_of_neighbours_need_little_memory(monkeypatch):
     monkeypatch.setattr(importlib.import_module("mvssl.evaluation.probes.knn"), "CELLS", 20_000)
     train, test = clusters(1000, 2), clusters(30, 2, seed=1).features
     many = Labelled(train.features, torch.arange(1000) % 300)
     with largest_made() as largest:
-        found = votes(many, test, k=5)
+        result = votes(many, test, k=5)
     assert largest[0] <= 20_000
     whole = one_hot(many.labels, 300)
     similarity = torch.nn.functional.cosine_similarity(test[:, None], train.features, dim=2)
     value, neighbour = similarity.topk(5, dim=1)
-    assert torch.allclose(found, ((value / 0.07).softmax(1)[..., None] * whole[neighbour]).sum(1), atol=1e-5)
+    assert torch.allclose(result, ((value / 0.07).softmax(1)[..., None] * whole[neighbour]).sum(1), atol=1e-5)
 
 
-def test_lengths_of_rows_are_right_at_any_scale_and_ordinary_ones_to_the_bit():
+def test_lengths_of_rows_are_right_at_any_scale():
     x = torch.randn(40, 30, generator=torch.Generator().manual_seed(0))
     assert lengths(x).equal(x.norm(dim=1))
     for factor in (1e-35, 1e-20, 1e20, 1e35):

@@ -1,4 +1,4 @@
-"""Which layers there are."""
+"""Names of layers, and digests of features."""
 
 import shutil
 from pathlib import Path
@@ -27,7 +27,7 @@ class Model:
         self.terms += [Term(name, 1.0, Mock(**{"represent.return_value": x})) for name, x in known.items()]
 
 
-def test_a_layer_that_does_not_exist_is_refused_with_those_that_do():
+def test_an_unknown_layer_is_refused_with_the_known_layers():
     features = Features((torch.zeros(2, 4, 3, 3), torch.zeros(2, 8, 1, 1)), torch.zeros(2, 8))
     assert select_layer(Model(), "a", features, "0").shape == (2, 36)
     for layer in ("head", "2", "-1", "fc"):
@@ -35,16 +35,16 @@ def test_a_layer_that_does_not_exist_is_refused_with_those_that_do():
             select_layer(Model(), "a", features, layer)
 
 
-def test_a_head_is_of_the_first_or_the_named_objective():
+def test_a_head_is_that_of_the_first_or_the_named_objective():
     model, features = Model(cmc="c", mib="m"), Features((), torch.zeros(2, 8))
-    found = {layer: select_layer(model, "a", features, layer) for layer in ("head", "head:cmc", "head:mib")}
-    assert found == {"head": "c", "head:cmc": "c", "head:mib": "m"}
+    result = {layer: select_layer(model, "a", features, layer) for layer in ("head", "head:cmc", "head:mib")}
+    assert result == {"head": "c", "head:cmc": "c", "head:mib": "m"}
     with pytest.raises(RecipeError, match=r"accepted: vector, head, head:cmc, head:mib\)"):
         select_layer(model, "a", features, "head:plain")
 
 
 @pytest.mark.parametrize("file", ["model.py", "evaluation/features/layers.py", "views/view_set.py"])
-def test_a_change_of_the_code_between_shard_and_feature_is_another_feature(tmp_path, file):
+def test_changed_code_changes_the_digest_of_features(tmp_path, file):
     root = shutil.copytree(Path(mvssl.__file__).parent, tmp_path / "mvssl", ignore=shutil.ignore_patterns("*.pyc"))
     before = layers._package_digest(root)
     assert before == layers._package_digest.__wrapped__(root)
@@ -53,7 +53,7 @@ def test_a_change_of_the_code_between_shard_and_feature_is_another_feature(tmp_p
     assert layers._package_digest.__wrapped__(root) != before
 
 
-def test_code_decides_on_labels_as_on_features(tmp_path, monkeypatch):
+def test_changed_code_changes_features_and_labels(tmp_path, monkeypatch):
     source = open_shards(
         "*.tar", small_runs.write_shards(tmp_path, (5,)), {"label": Column(field="cls")}, progress=False
     )

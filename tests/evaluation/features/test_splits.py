@@ -17,14 +17,14 @@ class Mapped(torch.Tensor):
     copied = 0
 
     def __getitem__(self, rows):
-        found = self.as_subclass(torch.Tensor)[rows]
-        Mapped.copied += found.numel() if isinstance(rows, torch.Tensor) else 0
-        return found
+        result = self.as_subclass(torch.Tensor)[rows]
+        Mapped.copied += result.numel() if isinstance(rows, torch.Tensor) else 0
+        return result
 
 
 @pytest.mark.parametrize("left_out", [False, True])
-def test_only_the_view_and_the_samples_that_are_asked_for_are_copied(left_out, monkeypatch):
-    """At ImageNet's size a view is 10 GB, and one sample that cannot be decoded makes all of them be copied."""
+def test_only_the_requested_view_and_samples_are_copied(left_out, monkeypatch):
+    """A view of ImageNet has 10 GB. If one sample cannot be decoded, reading the features copies the rows."""
     monkeypatch.setattr(Mapped, "copied", 0)
     rows = torch.tensor([n for n in range(40) if not (left_out and n == 5)])
     views = {view: torch.randn(40, 3).as_subclass(Mapped) for view in ("a", "b")}
@@ -41,7 +41,7 @@ def test_only_the_view_and_the_samples_that_are_asked_for_are_copied(left_out, m
 
 
 class Source:
-    """What a `Split` asks of shards."""
+    """The part of a `ShardSource` that a `Split` reads."""
 
     dropped = 0
 
@@ -49,15 +49,15 @@ class Source:
         return 40
 
 
-def test_classes_are_numbered_alike_whatever_their_labels():
+def test_classes_of_train_and_test_have_the_same_numbers():
     train, test = torch.tensor([500, 7, 500]), torch.tensor([7, 9])
     classes = Classes.of(train, test)
     assert (classes(train).tolist(), classes(test).tolist()) == ([2, 0, 2], [0, 1])
     assert (len(classes), classes.left_out, classes.chance) == (3, 0, 0.0)
 
 
-def test_chance_of_an_average_precision_is_what_random_scores_reach():
-    """Of few positives it is well above their share: of three in a hundred about twice it."""
+def test_chance_of_average_precision_is_that_of_random_scores():
+    """With few positives it is well above their share: with three of a hundred about twice."""
     labels = torch.zeros(100, 2)
     labels[:3, 0], labels[:40, 1] = 1, 1
     reached = torch.tensor([mean_average_precision(torch.rand(100, 2), labels) for _ in range(300)]).mean().item()
@@ -83,8 +83,8 @@ def test_labels_that_are_images_are_refused(tmp_path):
         open_splits(recipe)
 
 
-def test_what_no_probe_needs_need_not_be_there(tmp_path):
-    """Retrieval without labels, kNN where no sample has the class of every pixel."""
+def test_labels_and_segments_are_required_only_if_a_probe_needs_them(tmp_path):
+    """Retrieval needs no labels, and kNN needs no segments."""
     small_runs.write_shards(tmp_path / "train", counts=(8,), unlabelled=8)
     given = small_runs.recipe(tmp_path, tmp_path / "run", evaluate={"segments": {"field": "seg.png"}})
     assert "label" not in open_splits(given, needs=Needs(labels=False)).shards["test"].shapes

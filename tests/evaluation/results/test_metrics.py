@@ -31,7 +31,7 @@ def test_average_precision_is_scikit_learns_with_ties_and_without():
         assert average_precision(scores, labels).tolist() == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_weight_of_two_is_the_sample_twice():
+def test_a_weight_of_two_counts_the_sample_twice():
     scores, labels = torch.randint(6, (30, 3)).float(), torch.rand(30, 3) < 0.4
     counts = torch.randint(0, 3, (1, 30))
     twice = torch.repeat_interleave(torch.arange(30), counts[0])
@@ -52,9 +52,11 @@ def test_the_error_of_an_accuracy_is_binomial():
 
 def test_classwise_metrics_equal_scikit_learn():
     labels, scores = torch.tensor([0] * 80 + [1] * 15 + [6] * 5), torch.randn(100, 7)
-    found, said = score_classifier(scores, labels, {}).also, scores.argmax(1)
-    assert found["balanced_accuracy"] == pytest.approx(recall_score(labels, said, labels=[0, 1, 6], average="macro"))
-    assert found["macro_f1"] == pytest.approx(f1_score(labels, said, average="macro"))
+    found, predicted = score_classifier(scores, labels, {}).also, scores.argmax(1)
+    assert found["balanced_accuracy"] == pytest.approx(
+        recall_score(labels, predicted, labels=[0, 1, 6], average="macro")
+    )
+    assert found["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
     assert found["top_5"] == pytest.approx(top_k_accuracy_score(labels, scores, k=5, labels=range(7)))
     assert [r is None for r in found["recall_per_class"]] == [False, False, True, True, True, True, False]
     assert build_record(score_classifier(scores, labels, {}))["also"] == found
@@ -62,7 +64,7 @@ def test_classwise_metrics_equal_scikit_learn():
 
 
 @pytest.mark.parametrize("right", [50, 0])
-def test_a_whole_share_is_as_sure_as_wilsons_interval(right):
+def test_the_error_of_a_share_of_0_or_1_is_wilsons_interval(right):
     scores = torch.eye(2)[torch.zeros(50, dtype=torch.long)]
     result = score_classifier(scores, torch.full((50,), int(right == 0)), {})
     wilson = binomtest(right, 50).proportion_ci(2 * norm.cdf(1) - 1, "wilson")
@@ -83,7 +85,7 @@ def test_the_error_over_draws_is_std_over_root_n():
 
 
 def world(several: bool, ahead: float = 0.0) -> list[Result]:
-    """Two encoders, the first ahead: eight classifiers of some skill each, on 80 test samples of differing ease."""
+    """Results of two encoders, the first better: eight classifiers each, on 80 test samples of varying difficulty."""
     labels = (torch.rand(80, 4) < 0.3).float() if several else torch.randint(4, (80,))
     truth, ease = labels if several else torch.eye(4)[labels], torch.randn(80, 4)
     skills = 1 + 0.4 * torch.randn(8)  # of the labels that were drawn, the same for both encoders
@@ -97,15 +99,15 @@ def world(several: bool, ahead: float = 0.0) -> list[Result]:
 def test_the_error_covers_draws_of_labels_and_test_samples(several):
     worlds = [world(several) for _ in range(80 if several else 400)]
     spread = torch.tensor([one.value for one, _ in worlds]).std().item()
-    told = math.sqrt(sum(one.standard_error**2 for one, _ in worlds) / len(worlds))
-    assert told == pytest.approx(spread, rel=0.25)
+    estimated = math.sqrt(sum(one.standard_error**2 for one, _ in worlds) / len(worlds))
+    assert estimated == pytest.approx(spread, rel=0.25)
     differences = [paired(one, other) for one, other in worlds]
     spread = torch.tensor([found.difference for found in differences]).std().item()
-    told = math.sqrt(sum(found.standard_error**2 for found in differences) / len(worlds))
-    assert told == pytest.approx(spread, rel=0.25)
+    estimated = math.sqrt(sum(found.standard_error**2 for found in differences) / len(worlds))
+    assert estimated == pytest.approx(spread, rel=0.25)
 
 
-def test_records_of_draws_are_compared_no_surer_than_results():
+def test_the_error_of_compared_records_is_at_least_that_of_results():
     ahead, behind = world(False, ahead=0.5)
     facts = {"probe": "fewlabel", "view": "a", "layer": "vector", "n_train": 10, "n_test": 80}
     found = compare(
@@ -119,7 +121,7 @@ def test_records_of_draws_are_compared_no_surer_than_results():
     assert found.standard_error <= math.hypot(ahead.standard_error, behind.standard_error)
 
 
-def test_the_error_of_a_difference_forgets_what_is_hard_for_both():
+def test_the_error_of_a_difference_ignores_shared_difficulty():
     hard = torch.rand(20).double()
     behind = mean_over_draws(hard.tolist(), {})
     ahead = mean_over_draws((hard + 0.1).tolist(), {})
@@ -139,8 +141,8 @@ def test_the_error_of_a_difference_of_accuracies_is_mcnemars():
     assert found.standard_error == pytest.approx(math.sqrt(0.1 * 0.9 / 99))
 
 
-def test_the_bootstrap_finds_the_error_of_a_mean_average_precision():
-    """Against the spread over fresh test sets from the same distribution."""
+def test_the_bootstrap_estimates_the_error_of_mean_average_precision():
+    """The reference is the deviation over new test sets of the same distribution."""
 
     def sample(n: int) -> tuple[torch.Tensor, torch.Tensor]:
         labels = (torch.rand(n, 3) < 0.3).float()
@@ -163,7 +165,7 @@ def made(scores: list[float], encoder: str, **changes) -> dict:
     return build_record(mean_over_draws(scores, {"C": 1}, what=what), **(facts | changes))
 
 
-def test_records_alone_say_how_far_the_trained_encoder_is_ahead():
+def test_the_gain_follows_from_the_records():
     trained, untrained = [0.6, 0.8, 0.7], [0.5, 0.6, 0.4]
     ahead, behind = made(trained, "trained"), made(untrained, "untrained")
     found = compare(ahead, behind)
@@ -204,8 +206,8 @@ def printed(records: list[dict]) -> str:
     return console.export_text()
 
 
-def test_words_of_probes_are_not_broken_on_a_narrow_screen():
-    """With three columns of names; those of the user's may be."""
+def test_words_of_probe_names_are_not_broken_on_a_narrow_screen():
+    """There are three columns of names. Names of the user may be broken."""
     gained = {"untrained": {"difference": 0.2, "standard_error": 0.02}}
     shared = {"view": "left_camera", "what": "10 labels/class"}
     records = [made([0.6, 0.7], "pixels", layer="pixels", **shared)]
@@ -233,10 +235,10 @@ def test_other_settings_have_a_separate_table(changed, tmp_path):
     assert len(tables([first, second])) == 2
 
 
-def test_a_list_of_records_tells_those_of_one_probe_apart():
+def test_full_names_distinguish_the_records_of_one_probe():
     protocol = {"seed": 1, "preset": {"name": "amdim"}, "epochs": 2, "paper_epochs": 120}
-    told = full_name(made([0.5, 0.7], "trained", protocol=protocol))
-    assert told == "1 label/class, protocol amdim, 2 of 120 epochs, seed 1"
+    estimated = full_name(made([0.5, 0.7], "trained", protocol=protocol))
+    assert estimated == "1 label/class, protocol amdim, 2 of 120 epochs, seed 1"
     assert full_name(made([0.5, 0.7], "trained")) == "1 label/class"
 
 
@@ -248,7 +250,7 @@ def test_a_caption_warns_about_a_chosen_checkpoint():
     assert "chosen" not in printed([made([0.5, 0.7], "trained", subject={"name": "a"})])
 
 
-def test_long_names_of_probes_push_no_number_off_a_narrow_screen():
+def test_long_names_of_probes_leave_room_for_all_numbers():
     gained = {"untrained": {"difference": 0.291, "standard_error": 0.019}}
     what = "a_view_with_a_long_name and another_one_of_them, infonce"
     records = [made([0.5, 0.7], "pixels", what=what), made([0.5, 0.7], "untrained", what=what)]

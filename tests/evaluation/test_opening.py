@@ -1,4 +1,4 @@
-"""Backbones of any origin are measured alike: runs, exports, timm models."""
+"""Runs, exports and timm models are opened and measured in the same way."""
 
 import json
 
@@ -34,7 +34,7 @@ def of(records, **keys):
 
 @pytest.fixture
 def recipe(tmp_path):
-    """A recipe of two sensors in a file, over shards that are there."""
+    """A file with a recipe of two sensors, and its shards."""
     small_runs.write_shards(tmp_path / "train")
     given = small_runs.tables(tmp_path, tmp_path / "run", **TWO)
     given["data"]["columns"]["depth"] = {"field": "depth.png"}
@@ -44,7 +44,7 @@ def recipe(tmp_path):
 
 
 def make_run(recipe, folder):
-    """A run whose weights are not those of its start."""
+    """A run whose weights differ from its start weights."""
     given = parse_recipe(yaml.safe_load(recipe.read_text()))
     source = open_shards(given.data.train, given.data.folder, given.data.columns, progress=False)
     resolved = given.model_copy(update={"views": resolve_statistics(given.views, source.shapes, source)})
@@ -55,7 +55,7 @@ def make_run(recipe, folder):
     return load_run(folder)
 
 
-def test_an_export_scores_what_its_run_scores(recipe, tmp_path):
+def test_an_export_and_its_run_have_equal_scores(recipe, tmp_path):
     run = make_run(recipe, tmp_path / "run")
     export(run, tmp_path / "out")
     theirs = evaluate(run, probes=["knn"], show=False)
@@ -71,8 +71,8 @@ def test_an_export_scores_what_its_run_scores(recipe, tmp_path):
 
 def test_an_exported_encoder_is_measured_on_its_own_views(recipe, tmp_path):
     export(make_run(recipe, tmp_path / "run"), tmp_path / "out")
-    found = evaluate(open_subject(str(tmp_path / "out" / "b"), recipe=recipe), probes=["knn"], show=False)
-    assert {r["view"] for r in found} == {"b"}
+    result = evaluate(open_subject(str(tmp_path / "out" / "b"), recipe=recipe), probes=["knn"], show=False)
+    assert {r["view"] for r in result} == {"b"}
 
 
 def test_an_export_keeps_the_normalisation_that_it_was_trained_with(recipe, tmp_path):
@@ -87,7 +87,7 @@ def test_an_export_keeps_the_normalisation_that_it_was_trained_with(recipe, tmp_
     assert subject.views.view("b").mean.tolist() == pytest.approx(run.views.view("b").mean.tolist())
 
 
-def test_a_timm_model_is_untrained_or_has_the_weights_that_are_named(recipe, tmp_path):
+def test_a_timm_model_is_untrained_or_has_the_named_weights(recipe, tmp_path):
     plain = open_subject("timm:test_resnet", recipe=recipe)
     records = evaluate(plain, probes=["knn"], show=False)
     assert {r["encoder"] for r in records} == {"pixels", "untrained"}
@@ -115,7 +115,7 @@ def test_views_may_be_chosen_by_name(recipe):
 
 
 @pytest.mark.parametrize(
-    ("given", "options", "error", "said"),
+    ("given", "options", "error", "message"),
     [
         ("nowhere", {}, DataError, "not a run folder"),
         ("timm:test_resnet", {"recipe": None}, RecipeError, "--recipe RECIPE"),
@@ -134,25 +134,25 @@ def test_views_may_be_chosen_by_name(recipe):
         ("EXPORT", {"overrides": ["views.a.channels=[0]"]}, RecipeError, "fits none of the views"),
     ],
 )
-def test_what_cannot_be_measured_says_why(recipe, tmp_path, given, options, error, said):
+def test_a_subject_that_cannot_be_opened_is_refused(recipe, tmp_path, given, options, error, message):
     if given == "RUN":
         make_run(recipe, tmp_path / "RUN")
         given = str(tmp_path / "RUN")
     if given == "EXPORT":
         export(make_run(recipe, tmp_path / "RUN"), tmp_path / "out")
         given = str(tmp_path / "out" / "a")
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         open_subject(given, **{"recipe": recipe, **options})
 
 
 def test_a_run_may_be_evaluated_with_other_settings(recipe, tmp_path):
     make_run(recipe, tmp_path / "run")
     subject = open_subject(str(tmp_path / "run"), overrides=["evaluate.draws=3", "evaluate.shots=[1]"])
-    found = evaluate(subject, probes=["fewlabel"], views=["a"], baselines=False, show=False)
-    assert [r["protocol"]["draws"] for r in found] == [3]
+    result = evaluate(subject, probes=["fewlabel"], views=["a"], baselines=False, show=False)
+    assert [r["protocol"]["draws"] for r in result] == [3]
 
 
-def test_a_folder_that_is_not_timms_says_so(recipe, tmp_path):
+def test_a_folder_that_is_not_of_timm_is_refused(recipe, tmp_path):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "config.json").write_text("{}")
     (tmp_path / "x" / "model.safetensors").write_text("")
@@ -169,7 +169,7 @@ def test_a_folder_that_is_not_timms_says_so(recipe, tmp_path):
         '{"architecture": "resnet18", "mvssl": {"views": 3}}',
     ],
 )  # fmt: skip
-def test_a_config_that_is_not_timms_is_named(recipe, tmp_path, config):
+def test_a_config_that_is_not_of_timm_is_named_in_the_error(recipe, tmp_path, config):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "config.json").write_text(config)
     (tmp_path / "x" / "model.safetensors").write_bytes(b"")
