@@ -18,6 +18,11 @@ from mvssl.cli.arguments import (
     Weights,
 )
 
+# the keys of evaluation.probes.PROBES, whose import would load torch
+PROBE_NAMES = (
+    "knn, linear, mlp, fewlabel, cluster, spectrum, ndm, ood, dense, finetune, sensors, retrieval, aligned, "
+    "information, inputs"
+)
 OVERRIDE = re.compile(r"[\w.-]+=")  # a shard whose path begins so is written ./split=train
 
 
@@ -30,8 +35,7 @@ def evaluate_command(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="a probe, such as knn or linear, or package.module:Class; may be given several times. "
-            "An unknown name lists all probes. Default: evaluate.probes",
+            help=f"{PROBE_NAMES}, or package.module:Class; may be given several times. Default: evaluate.probes",
         ),
     ] = None,
     view: Annotated[

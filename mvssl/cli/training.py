@@ -32,7 +32,7 @@ def train_command(recipe: RecipePath, overrides: Overrides = None) -> None:
 def bench_command(
     what: Annotated[
         Literal["train", "reader", "views", "rivals"],
-        typer.Argument(help="the full loop, shards only, views only, or a recipe against methods of lightly"),
+        typer.Argument(help="train: the full loop; reader: shards only; views: views only; rivals: methods of lightly"),
     ],
     recipe: Annotated[
         Path, typer.Argument(metavar="[RECIPE]", help="recipe for train, reader and rivals")
