@@ -177,3 +177,9 @@ def test_views_and_objectives_are_named_only_in_their_packages():
         }
         named = {(i.module, i.name) for i in IMPORTS if top(i.module) != package and i.name in classes}
         assert not {(module, name) for module, name in named if name != base}
+
+
+def test_no_two_test_files_share_a_name():
+    """Pytest imports each by its file's name, and so do the processes that run its functions."""
+    names = [file.name for file in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
