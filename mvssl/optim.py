@@ -31,6 +31,12 @@ def learning_rate(table: Optim, step: int, steps: int) -> float:
     return table.lr * share
 
 
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group of parameters the same rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
 def warmup_share(step: int, *, warmup: int) -> float:
     """Return the share of the full rate: linear from 1/warmup at step 0 to 1 at step warmup - 1, then 1."""
     return min((step + 1) / warmup, 1.0) if warmup else 1.0

@@ -26,7 +26,7 @@ from mvssl.bench.timing import FOREVER, Method, estimate_steps
 from mvssl.data import Batch, ShardSource, loader
 from mvssl.distributed.devices import memory_format_for
 from mvssl.errors import RecipeError
-from mvssl.optim import build_optimizer, learning_rate
+from mvssl.optim import build_optimizer, learning_rate, set_learning_rate
 from mvssl.recipe import Recipe
 
 Loss = Callable[[Tensor, Tensor, float], Tensor]  # two views, and the share of the time that is used
@@ -94,8 +94,8 @@ def build_rival(name: str, recipe: Recipe, images: ShardSource, column: str) -> 
         drawn = [transform(Image.fromarray(picture)) for picture in pictures]
         a, b = (torch.stack(side).to(memory_format=layout) for side in zip(*drawn, strict=True))
         number = next(numbers)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe.optim, number, estimate_steps(number, share, recipe.optim.warmup))
+        steps = estimate_steps(number, share, recipe.optim.warmup)
+        set_learning_rate(optimizer, learning_rate(recipe.optim, number, steps))
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.train.precision == "bf16"):
             value = loss(a, b, share)

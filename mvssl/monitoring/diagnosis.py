@@ -247,7 +247,9 @@ def _uninformative(pair: str, bound: Bound, beta: float) -> Finding:
             "rises, and then raise beta slowly and less far; a wider critic (units) or negatives: all help too"
         )
     threshold = NOTHING
-    sentence = f"{pair}: {bound} on held-out samples, less than {NOTHING}: one view says nothing about the other"
+    sentence = (
+        f"{pair}: {bound} on held-out samples, less than {NOTHING}: the critic cannot predict one view from the other"
+    )
     if bound.divergence is not None:
         threshold = BLIND * TOP
         sentence = (

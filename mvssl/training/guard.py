@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mvssl.distributed import collectives
 from mvssl.distributed.devices import send
+from mvssl.optim import set_learning_rate
 
 
 class Votes(NamedTuple):
@@ -77,8 +78,7 @@ def update_unless(vetoed: Tensor, optimizer: torch.optim.Optimizer, rate: float)
 
     The gradients are dropped in both cases. Torch's GradScaler reports an overflow to fused optimizers in this way.
     """
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    set_learning_rate(optimizer, rate)
     optimizer.found_inf, optimizer.grad_scale = vetoed.float(), None  # pyright: ignore[reportAttributeAccessIssue]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

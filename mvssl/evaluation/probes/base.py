@@ -14,12 +14,10 @@ from pydantic import BaseModel
 
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features.inputs import ALL, ProbeInputs
-from mvssl.evaluation.features.layers import DENSE, PIXELS, EncoderUnderTest, FeatureSpec, local_map_layers
+from mvssl.evaluation.features.layers import CLEAN_VIEWS, DENSE, EncoderUnderTest, FeatureSpec, local_map_layers
 from mvssl.evaluation.results.metrics import Result
 from mvssl.recipe import Evaluate
 from mvssl.recipe.options import options_of
-
-CLEAN_VIEWS = FeatureSpec(EncoderUnderTest(PIXELS, None), PIXELS)
 
 
 class Probe(ABC):

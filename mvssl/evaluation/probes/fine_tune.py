@@ -18,7 +18,7 @@ from mvssl.evaluation.probes.base import FunctionProbe
 from mvssl.evaluation.probes.few_label import draw_shots, name_shots, rows_of_classes
 from mvssl.evaluation.probes.fitting import loss, refuse_one_class, seeded
 from mvssl.evaluation.results.metrics import Result, score_classifier
-from mvssl.optim import build_optimizer, learning_rate
+from mvssl.optim import build_optimizer, learning_rate, set_learning_rate
 from mvssl.recipe import Evaluate, Optim
 
 
@@ -84,8 +84,7 @@ def _train(
         model.to(memory_format=memory_format_for(model, trainable.device))  # as in pretraining
         optimizer = build_optimizer(model, table)
         for step, (x, labels) in enumerate(trainable.train(rows, steps, batch_size, seed, augment)):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(table, step, steps)
+            set_learning_rate(optimizer, learning_rate(table, step, steps))
             with forward:
                 scores = model(x)
             value = loss(scores.float(), labels)

@@ -6,7 +6,7 @@ from typing import Any
 
 from mvssl.errors import DataError
 from mvssl.evaluation.results import tables
-from mvssl.evaluation.results.records import Record, protocol_differences
+from mvssl.evaluation.results.records import Record, protocol_differences, subject_of
 from mvssl.evaluation.results.tables import format_value, full_name, row_name
 from mvssl.reporting.content import Block, Paragraph, ProbeNumber, ProbeRows, ProbeTable
 from mvssl.reporting.inputs import Inputs
@@ -23,8 +23,8 @@ def show_probes(inputs: Inputs) -> list[Block]:
         command = f"`mvssl evaluate {shell_word(folder)}`"
         raise DataError(f"no evaluation of this version; {command} makes one, if shards have labels")
     weights: dict[str, list[ProbeTable]] = {}
-    for subject in sorted(set(map(_subject, records)), key=lambda one: (one[0] != str(folder), -one[1])):
-        groups = tables.group_records([record for record in records if _subject(record) == subject])
+    for subject in sorted(set(map(subject_of, records)), key=lambda one: (one[0] != str(folder), -one[1])):
+        groups = tables.group_records([record for record in records if subject_of(record) == subject])
         weights.setdefault(f"Weights of step {subject[1]:,}", []).extend(_build_table(*group) for group in groups)
     return [block for title, built in weights.items() for block in (Paragraph(title, "h3"), *built)]
 
@@ -32,8 +32,8 @@ def show_probes(inputs: Inputs) -> list[Block]:
 def describe_best(records: list[Record]) -> str | None:
     """Return the best probe of the newest weights beside the untrained encoder and chance; None without any."""
     trained = [r for r in records if r["encoder"] == "trained"]
-    newest = max((_subject(r)[1] for r in trained), default=0)
-    candidates = [r for r in trained if _subject(r)[1] == newest and r["probe"] in BEST]
+    newest = max((subject_of(r)[1] for r in trained), default=0)
+    candidates = [r for r in trained if subject_of(r)[1] == newest and r["probe"] in BEST]
     if not candidates:
         return None
     first = min(BEST.index(r["probe"]) for r in candidates)
@@ -48,15 +48,9 @@ def describe_best(records: list[Record]) -> str | None:
     return "; ".join([*parts, f"weights of step {newest:,}"])
 
 
-def _subject(record: Record) -> tuple[str, int]:
-    """Return the name and step of the weights that the record is of."""
-    subject = record.get("subject", {})
-    return subject.get("name", ""), subject.get("step") or 0
-
-
 def _is_comparable(one: Record, other: Record) -> bool:
     def key(record: Record) -> tuple[Any, ...]:
-        return _subject(record), record["view"], record["layer"], full_name(record), record["metric"]
+        return subject_of(record), record["view"], record["layer"], full_name(record), record["metric"]
 
     return key(one) == key(other) and not any(protocol_differences(one, other))
 
