@@ -23,7 +23,7 @@ from mvssl.objectives import Context, Objective, ScoreObserver, build_objective,
 from mvssl.objectives.metric_names import MetricName
 from mvssl.random import Draws
 from mvssl.recipe import Recipe
-from mvssl.recipe.naming import drawn_names
+from mvssl.recipe.draw_names import drawn_names
 from mvssl.text import split_names
 from mvssl.views import ViewSet
 from mvssl.views.channels import kept_band_names

@@ -14,7 +14,7 @@ from pyarrow import parquet
 from safetensors.torch import save_file
 
 from mvssl.bench import bench_reader, bench_train, bench_views
-from mvssl.bench.rivals import draw_curves
+from mvssl.bench.accuracy import draw_curves
 from mvssl.errors import OutputError, StorageError
 from mvssl.files import (
     PICTURE,

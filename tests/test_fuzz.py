@@ -23,7 +23,7 @@ from mvssl.recipe import load_recipe, parse_recipe, to_yaml
 from mvssl.recipe.loading import override_all
 from mvssl.recipe.yaml_text import parse_yaml
 from mvssl.reporting import report
-from mvssl.reporting.facts import read_facts
+from mvssl.reporting.run_files import read_facts
 from mvssl.runs.line_files import cut_lines_after
 from mvssl.runs.load import load_run
 from mvssl.runs.versions import other_versions

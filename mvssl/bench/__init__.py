@@ -4,7 +4,7 @@ in   a recipe; to compare with other methods also lightly
 out  the measurements with machine and versions, as JSON and as lines for the terminal
 """
 
-from mvssl.bench.rivals import bench_rivals
+from mvssl.bench.accuracy import bench_rivals
 from mvssl.bench.speed import bench_reader, bench_train, bench_views
 from mvssl.bench.timing import show
 

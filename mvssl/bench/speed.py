@@ -38,7 +38,7 @@ from mvssl.process.signals import StopRequest
 from mvssl.random import Draws
 from mvssl.recipe import Recipe, ViewConfig
 from mvssl.training.accelerator import arithmetic_of, make_accelerator
-from mvssl.training.ledger import Ledger
+from mvssl.training.fault_counts import Ledger
 from mvssl.training.log import Log
 from mvssl.training.preparation import open_training_shards, prepare_trainer
 from mvssl.training.step import Trainer, run_steps

@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from mvssl.checkpoints.contents import (
+from mvssl.checkpoints.reading import (
     MANIFEST,
     RECIPE,
     REPLACED,

@@ -71,7 +71,7 @@ def segments_command(
     trust: Trust = None,
 ) -> None:
     """Draw which component of an AMDIM mixture is assigned to each place of held-out images."""
-    from mvssl.figures.segments import draw_segments
+    from mvssl.figures.mixture_segments import draw_segments
     from mvssl.runs.load import load_run
 
     for line in draw_segments(load_run(run, trust or (), checkpoint), out, samples=samples, data=data):

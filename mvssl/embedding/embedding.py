@@ -18,7 +18,7 @@ from mvssl.data import ShardSource, pattern_list
 from mvssl.distributed import collectives
 from mvssl.distributed.devices import arithmetic, enough_memory
 from mvssl.embedding.formats import choose_format
-from mvssl.embedding.place import check_new, renamed_at_end
+from mvssl.embedding.new_output import check_new, renamed_at_end
 from mvssl.embedding.summary import Embedded
 from mvssl.embedding.table import LABEL, EmbeddingTable
 from mvssl.errors import RecipeError

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mvssl.checkpoints.contents import load_model
+from mvssl.checkpoints.reading import load_model
 from mvssl.checkpoints.store import newest
 from mvssl.errors import DataError, MvsslError, RecipeError
 from mvssl.files import home_path

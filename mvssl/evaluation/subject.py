@@ -16,7 +16,7 @@ from mvssl.evaluation.features.labelled import pooled_shape
 from mvssl.evaluation.features.layers import PIXELS, EncoderUnderTest, digest_source, digest_weights, head_layers
 from mvssl.model import MultiView, build_model
 from mvssl.recipe import Recipe
-from mvssl.recipe.naming import first_drawn
+from mvssl.recipe.draw_names import first_drawn
 from mvssl.runs.load import CHOSEN_BY, LoadedRun
 from mvssl.views import ViewSet
 

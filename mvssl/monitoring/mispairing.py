@@ -20,7 +20,7 @@ from mvssl.distributed import collectives
 from mvssl.distributed.devices import send
 from mvssl.objectives.estimators import NEGATIVE, POSITIVE
 from mvssl.recipe import ViewConfig
-from mvssl.recipe.naming import drawn_names
+from mvssl.recipe.draw_names import drawn_names
 
 FADE = 0.95  # weight of a visit at the next one, so that the mean is over about 20
 CHANCE = 0.1  # from this share on, a sample is near chance, which is 1/2

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mvssl.distributed.devices import rows_of, scattered
 from mvssl.encoders import Widths
 from mvssl.errors import RecipeError
-from mvssl.recipe.naming import first_drawn, undrawn_name
+from mvssl.recipe.draw_names import first_drawn, undrawn_name
 
 
 class DIMHead(nn.Module):

@@ -16,8 +16,8 @@ from mvssl.distributed.devices import enough_memory
 from mvssl.errors import MvsslError, OutputError
 from mvssl.files import PAGE, check_output, write_file
 from mvssl.reporting.content import Absent, Block, Section
-from mvssl.reporting.facts import Facts, read_facts
 from mvssl.reporting.inputs import Inputs, open_inputs
+from mvssl.reporting.run_files import Facts, read_facts
 from mvssl.reporting.sections.bounds import show_bounds, show_plane
 from mvssl.reporting.sections.curves import show_curves, show_pace
 from mvssl.reporting.sections.diagnosis import show_diagnosis

@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from mvssl.data import ShardSource, open_shards
 from mvssl.errors import DataError, MvsslError
-from mvssl.reporting.facts import Facts
+from mvssl.reporting.run_files import Facts
 from mvssl.reporting.samples import EncodedSamples, encode_samples
 
 LEFT_OUT = "left out on request; without --samples 0 it is drawn"

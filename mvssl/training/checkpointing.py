@@ -16,7 +16,7 @@ from mvssl.recipe import Recipe, to_yaml
 from mvssl.runs import folder as runfolder
 from mvssl.runs.versions import other_versions
 from mvssl.text import warn
-from mvssl.training.ledger import Ledger
+from mvssl.training.fault_counts import Ledger
 from mvssl.training.log import Log
 from mvssl.training.step import Trainer
 from mvssl.training.watchdog import Watchdog

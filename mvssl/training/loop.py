@@ -26,7 +26,7 @@ from mvssl.runs import exit_record
 from mvssl.runs import folder as runfolder
 from mvssl.training.accelerator import arithmetic_of, make_accelerator, start_trackers
 from mvssl.training.checkpointing import Earlier, Saver, restore
-from mvssl.training.ledger import REQUESTED, Ledger, StopReason
+from mvssl.training.fault_counts import REQUESTED, Ledger, StopReason
 from mvssl.training.log import Log
 from mvssl.training.step import Trainer, run_steps
 from mvssl.training.summary import summarize

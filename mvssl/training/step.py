@@ -22,7 +22,7 @@ from mvssl.optim import learning_rate
 from mvssl.process.signals import StopRequest
 from mvssl.random import hash_name
 from mvssl.training import guard
-from mvssl.training.ledger import Ledger
+from mvssl.training.fault_counts import Ledger
 from mvssl.training.log import Log
 
 Enter = Callable[[str], None]  # receives the name of the part that begins: data, views, guard, model, log

@@ -21,8 +21,8 @@ from mvssl.views import normalize as normalization
 from mvssl.views.base import Interpolation, View
 from mvssl.views.channels import Channels, kept_channels, select_channels
 from mvssl.views.geometry import Affine, ImageGeometry, Placement
+from mvssl.views.image_resampling import apply_placement
 from mvssl.views.presets import PRESETS
-from mvssl.views.resample import apply_placement
 
 _MOST_SIGMA = 1000  # pixels of blur
 

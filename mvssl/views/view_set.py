@@ -21,8 +21,8 @@ from mvssl.distributed.devices import arithmetic
 from mvssl.errors import DataError, RecipeError
 from mvssl.random import Draws
 from mvssl.recipe import ViewConfig
+from mvssl.recipe.draw_names import drawn_names
 from mvssl.recipe.messages import nearest
-from mvssl.recipe.naming import drawn_names
 from mvssl.recipe.options import construct, find_class, options_of
 from mvssl.views.base import Geometry, View, view_class
 from mvssl.views.image import ImageView

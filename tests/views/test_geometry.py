@@ -11,7 +11,7 @@ from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.views import ImageView
 from mvssl.views.geometry import Affine, ImageGeometry, Placement
-from mvssl.views.resample import apply_placement
+from mvssl.views.image_resampling import apply_placement
 
 
 def images(n=6, c=3, h=40, w=56):

@@ -18,7 +18,7 @@ from mvssl.data.loading import loader, sequential_loader
 from mvssl.evaluation.features.labelled import Labelled, join_views
 from mvssl.evaluation.features.layers import CLEAN_VIEWS, DENSE, EncoderUnderTest, FeatureSpec, local_map_layers
 from mvssl.evaluation.results.metrics import NotPossible
-from mvssl.recipe.naming import first_drawn
+from mvssl.recipe.draw_names import first_drawn
 
 if TYPE_CHECKING:
     from mvssl.encoders import Encoder

@@ -24,7 +24,7 @@ from mvssl.errors import RecipeError
 from mvssl.evaluation.features.labelled import flatten
 from mvssl.evaluation.results.records import PIXELS
 from mvssl.files import hash_bytes
-from mvssl.recipe.naming import first_drawn
+from mvssl.recipe.draw_names import first_drawn
 from mvssl.runs.versions import versions
 from mvssl.text import split_names
 

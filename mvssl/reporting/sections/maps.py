@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mvssl.data.order import spread_indices
 from mvssl.errors import DataError
-from mvssl.recipe.naming import first_drawn
+from mvssl.recipe.draw_names import first_drawn
 from mvssl.reporting.content import Block, Cell, Galleries, Gallery, Grid, Paragraph
 from mvssl.reporting.inputs import Inputs
 from mvssl.reporting.pictures import Pixels, encode_pixels, tint_pixels, view_pixels

@@ -6,9 +6,9 @@ from typing import Any
 from mvssl.data import ShardSource
 from mvssl.errors import DataError
 from mvssl.reporting.content import Block, Cell, Folded, Galleries, Gallery, Grid, Paragraph, TextTable, describe_value
-from mvssl.reporting.facts import short_path
 from mvssl.reporting.inputs import Inputs
 from mvssl.reporting.pictures import encode_pixels, view_pixels
+from mvssl.reporting.run_files import short_path
 from mvssl.text import counted
 from mvssl.views import ViewSet
 

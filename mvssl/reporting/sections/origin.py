@@ -7,8 +7,8 @@ import yaml
 from mvssl.exporting.model_card import publishable_recipe
 from mvssl.recipe.yaml_text import shell_override
 from mvssl.reporting.content import Block, Folded, Item, Items, Paragraph
-from mvssl.reporting.facts import short_path
 from mvssl.reporting.inputs import Inputs
+from mvssl.reporting.run_files import short_path
 
 MAX_BAD, MAX_LINES = 20, 90  # undecodable samples listed; lines of a recipe that is shown unfolded
 

@@ -8,8 +8,8 @@ from mvssl.data import pattern_list
 from mvssl.process.signals import CODES
 from mvssl.recipe import ObjectiveConfig
 from mvssl.reporting.content import Block, Terms, short
-from mvssl.reporting.facts import Facts
 from mvssl.reporting.inputs import Inputs
+from mvssl.reporting.run_files import Facts
 from mvssl.reporting.samples import EncodedSamples
 from mvssl.reporting.sections.probes import describe_best
 from mvssl.runs.exit_record import ExitRecord

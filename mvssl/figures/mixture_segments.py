@@ -25,7 +25,7 @@ from mvssl.errors import RecipeError
 from mvssl.figures.pixels import is_measured, rgb_pixels, tint
 from mvssl.files import PICTURE, check_output, write_picture
 from mvssl.objectives import Objective
-from mvssl.recipe.naming import first_drawn
+from mvssl.recipe.draw_names import first_drawn
 from mvssl.runs.load import LoadedRun
 from mvssl.views import build_matching_views
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mvssl import train
 from mvssl.errors import OutputError, RecipeError
-from mvssl.figures.segments import count_used, draw_segments
+from mvssl.figures.mixture_segments import count_used, draw_segments
 from mvssl.runs.load import load_run
 
 

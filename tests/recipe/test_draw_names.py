@@ -1,6 +1,6 @@
 """The names of the draws of a view."""
 
-from mvssl.recipe.naming import drawn_names, first_drawn, undrawn_name
+from mvssl.recipe.draw_names import drawn_names, first_drawn, undrawn_name
 
 
 def test_one_draw_keeps_the_name_and_several_are_numbered():
