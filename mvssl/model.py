@@ -23,7 +23,7 @@ from mvssl.objectives import Context, Objective, ScoreObserver, build_objective,
 from mvssl.objectives.metric_names import MetricName
 from mvssl.random import Draws
 from mvssl.recipe import Recipe
-from mvssl.recipe.draw_names import drawn_names
+from mvssl.recipe.draw_names import list_draw_names
 from mvssl.text import split_names
 from mvssl.views import ViewSet
 from mvssl.views.channels import kept_band_names
@@ -147,7 +147,7 @@ def build_model(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], *, start_
     """
     for view in recipe.views:
         _check_name(view)
-    names = {view: drawn_names(view, table.count) for view, table in recipe.views.items()}
+    names = {view: list_draw_names(view, table.count) for view, table in recipe.views.items()}
     bases = {name: view for view in recipe.views for name in names[view]}
     encoders = {}
     for group in recipe.encoder:

@@ -18,7 +18,7 @@ from mvssl.data import ShardSource, pattern_list
 from mvssl.distributed import collectives
 from mvssl.distributed.devices import arithmetic, enough_memory
 from mvssl.embedding.formats import choose_format
-from mvssl.embedding.new_output import check_new, renamed_at_end
+from mvssl.embedding.new_output import require_absent, write_whole
 from mvssl.embedding.summary import Embedded
 from mvssl.embedding.table import LABEL, EmbeddingTable
 from mvssl.errors import RecipeError
@@ -76,7 +76,7 @@ def embed(
     tables = _view_tables(used.views, views)
     layer = str(used.evaluate.layer if layer is None else layer)
     chosen = choose_format(out, tables)
-    collectives.run_on_main(lambda: check_new(out))
+    collectives.run_on_main(lambda: require_absent(out))
     patterns = pattern_list(data or used.data.val or used.data.train)
     source = collectives.run_main_first(lambda: _open_source(used, tables, patterns))
     with encoders_under_test(subject, device, baselines=False) as (encoder,):
@@ -85,7 +85,7 @@ def embed(
         return None
     table = EmbeddingTable(source, {view: one.source for view, one in tables.items()}, *collected.entries, half=half)
     about = _describe(subject, encoder, layer, table, patterns)
-    with renamed_at_end(out) as beside:
+    with write_whole(out) as beside:
         chosen.write(table, beside, about)
     label = table.columns[LABEL].shape if LABEL in table.columns else None
     return Embedded(out, len(table), table.widths, table.dtype.name, label, collected.computed, about)

@@ -12,7 +12,7 @@ from mvssl.files import put_new, write_errors, written_beside
 EXISTS = "exists already and is not replaced; choose another --out, or remove it"
 
 
-def check_new(out: Path) -> None:
+def require_absent(out: Path) -> None:
     """Make the folder of `out`. Raise `OutputError` if `out` exists already or its folder cannot be written."""
     try:
         if os.path.lexists(out) and not (out.suffix == "" and out.is_dir() and not any(out.iterdir())):
@@ -25,7 +25,7 @@ def check_new(out: Path) -> None:
 
 
 @contextlib.contextmanager
-def renamed_at_end(out: Path) -> Iterator[Path]:
+def write_whole(out: Path) -> Iterator[Path]:
     """Yield a path beside `out` and rename it to `out` at the end. A failure leaves no files.
 
     Raise `OutputError` if `out` was made in the meantime, and `StorageError` if it cannot be written.

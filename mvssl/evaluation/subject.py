@@ -16,7 +16,7 @@ from mvssl.evaluation.features.labelled import pooled_shape
 from mvssl.evaluation.features.layers import PIXELS, EncoderUnderTest, digest_source, digest_weights, head_layers
 from mvssl.model import MultiView, build_model
 from mvssl.recipe import Recipe
-from mvssl.recipe.draw_names import first_drawn
+from mvssl.recipe.draw_names import first_draw_name
 from mvssl.runs.load import CHOSEN_BY, LoadedRun
 from mvssl.views import ViewSet
 
@@ -79,7 +79,7 @@ def describe_origin(
 
     `standardised`: whether joined views were standardised by train.
     """
-    model, drawn = encoder.model, first_drawn(view, subject.views.shapes)
+    model, drawn = encoder.model, first_draw_name(view, subject.views.shapes)
     if drawn is None:
         features = "all views side by side" + ", each standardised by train" * standardised
     elif model is not None and not layer.isdecimal():

@@ -25,7 +25,7 @@ from mvssl.errors import RecipeError
 from mvssl.figures.pixels import is_measured, rgb_pixels, tint
 from mvssl.files import PICTURE, check_output, write_picture
 from mvssl.objectives import Objective
-from mvssl.recipe.draw_names import first_drawn
+from mvssl.recipe.draw_names import first_draw_name
 from mvssl.runs.load import LoadedRun
 from mvssl.views import build_matching_views
 
@@ -98,7 +98,7 @@ def _segment_view(run: LoadedRun, objective: Objective, view: str, batch: Batch)
     pixels = opened.to_rgb(x)
     if pixels is None:
         pixels = rgb_pixels(x, opened.bands, is_measured(column, view, *opened.bands))
-    drawn = first_drawn(view, run.views.names) or view
+    drawn = first_draw_name(view, run.views.names) or view
     with torch.inference_mode():
         return SegmentedView(view, pixels, objective.segments(view, run.model.encode({drawn: x})[drawn]))
 

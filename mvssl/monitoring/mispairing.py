@@ -20,7 +20,7 @@ from mvssl.distributed import collectives
 from mvssl.distributed.devices import send
 from mvssl.objectives.estimators import NEGATIVE, POSITIVE
 from mvssl.recipe import ViewConfig
-from mvssl.recipe.draw_names import drawn_names
+from mvssl.recipe.draw_names import list_draw_names
 
 FADE = 0.95  # weight of a visit at the next one, so that the mean is over about 20
 CHANCE = 0.1  # from this share on, a sample is near chance, which is 1/2
@@ -32,7 +32,7 @@ def pairs_of(views: dict[str, ViewConfig]) -> dict[tuple[str, str], str]:
     found = {}
     for a, b in itertools.combinations(views, 2):
         if views[a].source != views[b].source:
-            for pair in itertools.product(drawn_names(a, views[a].count), drawn_names(b, views[b].count)):
+            for pair in itertools.product(list_draw_names(a, views[a].count), list_draw_names(b, views[b].count)):
                 found[pair] = f"{a}-{b}"
     return found
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mvssl.distributed.devices import rows_of, scattered
 from mvssl.encoders import Widths
 from mvssl.errors import RecipeError
-from mvssl.recipe.draw_names import first_drawn, undrawn_name
+from mvssl.recipe.draw_names import first_draw_name, view_of_draw
 
 
 class DIMHead(nn.Module):
@@ -111,13 +111,13 @@ def _owner(view: str, widths: Mapping[str, Widths], sizes: Mapping[str, object],
     """The view whose module this view uses: the first that it can share with."""
     if share is False:
         return view
-    base = {name: width.base or undrawn_name(name, widths) for name, width in widths.items()}
+    base = {name: width.base or view_of_draw(name, widths) for name, width in widths.items()}
     return next(name for name in sizes if share or (base[name] == base[view] and sizes[name] == sizes[view]))
 
 
 def resolve_view(view: str, views: Mapping[str, object]) -> str:
     """Return the view of that name, or its first draw. Raises `RecipeError` if there is none."""
-    name = first_drawn(view, views)
+    name = first_draw_name(view, views)
     if name is None:
         raise RecipeError(f"the objective was built without a view {view!r}; it has {', '.join(views)}")
     return name

@@ -21,7 +21,7 @@ from mvssl.distributed.devices import arithmetic
 from mvssl.errors import DataError, RecipeError
 from mvssl.random import Draws
 from mvssl.recipe import ViewConfig
-from mvssl.recipe.draw_names import drawn_names
+from mvssl.recipe.draw_names import list_draw_names
 from mvssl.recipe.messages import nearest
 from mvssl.recipe.options import construct, find_class, options_of
 from mvssl.views.base import Geometry, View, view_class
@@ -45,7 +45,7 @@ class ViewSet:
 
     def __init__(self, tables: Mapping[str, ViewConfig], views: Mapping[str, View], leaders: Mapping[str, str]):
         self.bases, self._tables, self._views, self._leaders = list(views), tables, views, leaders
-        self._base = {name: base for base, table in tables.items() for name in drawn_names(base, table.count)}
+        self._base = {name: base for base, table in tables.items() for name in list_draw_names(base, table.count)}
         self.names = list(self._base)
         self.shapes = {name: tuple(views[base].shape) for name, base in self._base.items()}
 
@@ -106,7 +106,7 @@ def build_views(recipe_views: Mapping[str, ViewConfig], shapes: Shapes) -> ViewS
     Views with `normalize: data` need `resolve_statistics` first.
     """
     views = {name: _build(name, view, shapes) for name, view in recipe_views.items()}
-    names = [name for base, view in recipe_views.items() for name in drawn_names(base, view.count)]
+    names = [name for base, view in recipe_views.items() for name in list_draw_names(base, view.count)]
     for name in names:
         if names.count(name) > 1:
             raise RecipeError(f"views: two views are called {name!r}; one with count: 2 is called NAME_0 and NAME_1")
@@ -221,8 +221,8 @@ def _find_leaders(recipe_views: Mapping[str, ViewConfig], views: Mapping[str, Vi
             raise RecipeError(
                 f"views.{name}.count: {copies}, but view {leader!r}, whose geometry it repeats, has {theirs} draws"
             )
-        followed = drawn_names(leader, theirs) * (copies if theirs == 1 else 1)
-        leaders.update(zip(drawn_names(name, copies), followed, strict=True))
+        followed = list_draw_names(leader, theirs) * (copies if theirs == 1 else 1)
+        leaders.update(zip(list_draw_names(name, copies), followed, strict=True))
     return leaders
 
 

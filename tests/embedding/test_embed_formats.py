@@ -10,7 +10,7 @@ import torch
 from full_disk import files_of_at_most
 from pyarrow import parquet
 
-from mvssl.embedding import embed, formats, place, table
+from mvssl.embedding import embed, formats, new_output, table
 from mvssl.errors import DataError, OutputError, RecipeError, StorageError
 
 NAMES = "a.npz", "a.parquet", "a"
@@ -115,7 +115,7 @@ def test_a_file_that_appears_during_writing_is_kept(loaded, tmp_path, monkeypatc
 
 def test_without_links_a_file_is_renamed(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", lambda *_: os.stat(tmp_path / "nowhere"))
-    with place.renamed_at_end(tmp_path / "a.npz") as aside:
+    with new_output.write_whole(tmp_path / "a.npz") as aside:
         aside.write_text("whole")
         assert not (tmp_path / "a.npz").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]

@@ -18,7 +18,7 @@ from mvssl.data.loading import loader, sequential_loader
 from mvssl.evaluation.features.labelled import Labelled, join_views
 from mvssl.evaluation.features.layers import CLEAN_VIEWS, DENSE, EncoderUnderTest, FeatureSpec, local_map_layers
 from mvssl.evaluation.results.metrics import NotPossible
-from mvssl.recipe.draw_names import first_drawn
+from mvssl.recipe.draw_names import first_draw_name
 
 if TYPE_CHECKING:
     from mvssl.encoders import Encoder
@@ -164,7 +164,7 @@ class ProbeInputs:
     @property
     def _drawn(self) -> str:
         """The first draw of the view."""
-        return first_drawn(self.view, self.views.names) or self.view
+        return first_draw_name(self.view, self.views.names) or self.view
 
     def _features(self, split: str) -> dict[str, Tensor]:
         view = None if self.view == ALL else self.view

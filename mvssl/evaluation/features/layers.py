@@ -24,7 +24,7 @@ from mvssl.errors import RecipeError
 from mvssl.evaluation.features.labelled import flatten
 from mvssl.evaluation.results.records import PIXELS
 from mvssl.files import hash_bytes
-from mvssl.recipe.draw_names import first_drawn
+from mvssl.recipe.draw_names import first_draw_name
 from mvssl.runs.versions import versions
 from mvssl.text import split_names
 
@@ -89,7 +89,7 @@ def compute_features(
             }
     computed = []
     # all draws of a view are one clean view, but objectives use the names of the draws
-    drawn = {view: first_drawn(view, views.names) or view for view in clean}
+    drawn = {view: first_draw_name(view, views.names) or view for view in clean}
     for encoder, layer in specs:
         if encoder is None:
             computed.append(_labels(batch))

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mvssl.data.order import spread_indices
 from mvssl.errors import DataError
-from mvssl.recipe.draw_names import first_drawn
+from mvssl.recipe.draw_names import first_draw_name
 from mvssl.reporting.content import Block, Cell, Galleries, Gallery, Grid, Paragraph
 from mvssl.reporting.inputs import Inputs
 from mvssl.reporting.pictures import Pixels, encode_pixels, tint_pixels, view_pixels
@@ -31,7 +31,7 @@ def show_maps(inputs: Inputs) -> list[Block]:
         if x.dim() != 4 or len(figures) == MAX_VIEWS:
             continue
         with torch.inference_mode():
-            features = model.encode({first_drawn(view, views.names) or view: x})
+            features = model.encode({first_draw_name(view, views.names) or view: x})
         upside_down = views.view(view).picture_kind == "spectrogram"
         maps = [(m.flip(2) if upside_down else m).cpu() for m in next(iter(features.values())).maps]
         levels = choose_levels([(m.shape[2], m.shape[3]) for m in maps])
