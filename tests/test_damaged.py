@@ -86,9 +86,9 @@ def test_any_changed_byte_of_a_checkpoint_is_detected(tmp_path):
         body = file.read_bytes()
         for place in range(0, len(body), 1 if file.name == store.MANIFEST else 7):
             file.write_bytes(body[:place] + bytes([body[place] ^ 1 << place % 8]) + body[place + 1 :])
-            assert store.faults(found), (file.name, place)
+            assert store.find_damage(found), (file.name, place)
         file.write_bytes(body)
-    assert not store.faults(found)
+    assert not store.find_damage(found)
 
 
 def test_each_missing_or_empty_file_of_a_checkpoint_is_detected(tmp_path):
@@ -97,11 +97,11 @@ def test_each_missing_or_empty_file_of_a_checkpoint_is_detected(tmp_path):
     for file in list(found.iterdir()):
         body = file.read_bytes()
         file.write_bytes(b"")
-        assert store.faults(found)
+        assert store.find_damage(found)
         file.unlink()
-        assert store.faults(found)
+        assert store.find_damage(found)
         file.write_bytes(body)
-    assert not store.faults(found)
+    assert not store.find_damage(found)
 
 
 class Sentinel:

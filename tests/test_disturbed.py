@@ -19,7 +19,7 @@ import mvssl.data.workers
 from mvssl import train
 from mvssl.checkpoints import store
 from mvssl.monitoring import held_out
-from mvssl.monitoring.check import Checks
+from mvssl.monitoring.check import Checker
 from mvssl.runs import exit_record
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
@@ -56,7 +56,7 @@ def test_a_signal_to_one_process_stops_and_saves_all(root, rank):
 def test_a_run_with_sigusr1_gives_the_same_weights(root):
     asked = forked_commands.start(["train", recipe_file(root)], root, prepare=at_step(4, send(signal.SIGUSR1)))
     assert asked.wait() == {0: 0}, asked.stderr()
-    steps = [store.step_of(found) for found in store.candidates(root / "run")]
+    steps = [store.step_in_name(found) for found in store.candidates(root / "run")]
     assert steps == [12, 7]
     train(small_runs.recipe(root / "data", root / "straight", train__steps=12, train__save_every=100))
     assert same_weights(root / "run", root / "straight", 12)
@@ -144,7 +144,7 @@ def test_an_interrupted_log_interval_has_the_same_metrics(root):
 
 def test_an_interrupted_check_is_repeated_and_no_checkpoint_rewritten(root):
     def prepare(_: int) -> None:
-        look, steps = Checks._measure, []
+        look, steps = Checker._measure, []
 
         def looked(self, stopped):
             steps.append(0)
@@ -152,7 +152,7 @@ def test_an_interrupted_check_is_repeated_and_no_checkpoint_rewritten(root):
                 os.kill(os.getpid(), signal.SIGTERM)
             return look(self, stopped)
 
-        Checks._measure = looked
+        Checker._measure = looked
 
     file = recipe_file(root, train__check_every=4, train__steps=6)
     stopped = forked_commands.start(["train", file], root, prepare=prepare)

@@ -14,7 +14,7 @@ from pyarrow import parquet
 from safetensors.torch import save_file
 
 from mvssl.bench import bench_reader, bench_train, bench_views
-from mvssl.bench.accuracy import draw_curves
+from mvssl.bench.accuracy import draw_accuracy
 from mvssl.errors import OutputError, StorageError
 from mvssl.files import (
     PICTURE,
@@ -90,7 +90,7 @@ def test_a_benchmark_checks_its_output_file_first(pipe):
 def test_a_race_picture_that_cannot_be_written_is_an_output_error(tmp_path):
     found = {"curves": {"ours": [{"minutes": 1.0, "accuracy": 0.5}]}, "minutes": 1.0}
     with pytest.raises(OutputError, match=r"nowhere/race\.png cannot be written: No such file"):
-        draw_curves(found, tmp_path / "nowhere" / "race.png")
+        draw_accuracy(found, tmp_path / "nowhere" / "race.png")
 
 
 def test_a_full_disk_is_a_storage_error_whatever_the_failure_class(tmp_path):

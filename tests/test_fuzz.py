@@ -23,7 +23,7 @@ from mvssl.recipe import load_recipe, parse_recipe, to_yaml
 from mvssl.recipe.loading import override_all
 from mvssl.recipe.yaml_text import parse_yaml
 from mvssl.reporting import report
-from mvssl.reporting.run_files import read_facts
+from mvssl.reporting.run_files import read_run_files
 from mvssl.runs.line_files import cut_lines_after
 from mvssl.runs.load import load_run
 from mvssl.runs.versions import other_versions
@@ -144,7 +144,7 @@ def test_odd_run_folders_are_reported_compared_and_continued(run, capsys):
 )
 def test_texts_that_are_no_json_are_skipped(run, name, text):
     spoil(run / name, text)
-    facts = read_facts(run)
+    facts = read_run_files(run)
     assert bool(facts.left_out) == (text != "")
     read_checks(run / "metrics.jsonl")
     cut_lines_after(run / "metrics.jsonl", 1)
@@ -164,7 +164,7 @@ def test_checkpoints_whose_state_or_manifest_is_odd(run):
     spoil(newest / "state.json", state)
     for text in documents(manifest, CHECKPOINTS):
         spoil(newest / "MANIFEST.json", text)
-        store.faults(newest)
+        store.find_damage(newest)
         with contextlib.suppress(MvsslError):
             store.newest(run)
         with contextlib.suppress(MvsslError):

@@ -69,7 +69,7 @@ def bench_rivals(
                 method.train((check + turn / turns) / CHECKS, minutes * 60)
         for name, method in runners.items():
             measured = knn(
-                encode_shards(method.encode, train, neighbours), encode_shards(method.encode, test, len(test))
+                encode_labelled(method.encode, train, neighbours), encode_labelled(method.encode, test, len(test))
             )
             point = {"minutes": method.spent / 60, "images": method.steps * recipe.data.batch_size}
             point |= {"accuracy": measured.value, "standard_error": measured.standard_error or 0.0}
@@ -77,7 +77,7 @@ def bench_rivals(
             print(f"{name}: " + ", ".join(f"{key} {value:,.4g}" for key, value in point.items()), flush=True)
     finish_result(result, CPU, json_file)
     if picture is not None:
-        draw_curves(result, picture)
+        draw_accuracy(result, picture)
     return result
 
 
@@ -119,7 +119,7 @@ def _describe(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def draw_curves(result: dict[str, Any], out: Path) -> None:
+def draw_accuracy(result: dict[str, Any], out: Path) -> None:
     """Draw the curves to `out`."""
     figure = Figure(figsize=(6.4, 4), layout="constrained", dpi=150)
     axes = figure.subplots()
@@ -134,7 +134,7 @@ def draw_curves(result: dict[str, Any], out: Path) -> None:
     write_picture(figure, out, MEASURED.hint)
 
 
-def encode_shards(encode: Callable[[Batch], Tensor], shards: ShardSource, samples: int) -> Labelled:
+def encode_labelled(encode: Callable[[Batch], Tensor], shards: ShardSource, samples: int) -> Labelled:
     """Return features and labels of `samples` samples, spread evenly over the shards."""
     vectors, labels = [], []
     subset = Subset(shards, spread_indices(len(shards), samples).tolist())  # pyright: ignore[reportArgumentType]

@@ -38,7 +38,7 @@ from mvssl.process.signals import StopRequest
 from mvssl.random import Draws
 from mvssl.recipe import Recipe, ViewConfig
 from mvssl.training.accelerator import arithmetic_of, make_accelerator
-from mvssl.training.fault_counts import Ledger
+from mvssl.training.fault_counts import FaultCounter
 from mvssl.training.log import Log
 from mvssl.training.preparation import open_training_shards, prepare_trainer
 from mvssl.training.step import Trainer, run_steps
@@ -72,7 +72,7 @@ def run_loop(trainer: Trainer, folder: Path, watch: Stopwatch) -> Iterator[int]:
         batch_size=table.data.batch_size,
     )  # fmt: skip
     log.console.quiet = True
-    ledger = Ledger(folder, table.data, store.State(step=0))
+    ledger = FaultCounter(folder, table.data, store.State(step=0))
     batches = _copy_batches(trainer.batches(0, FOREVER), trainer.accelerator.device, watch)
     return run_steps(trainer, batches, ledger, log, StopRequest(), watch.enter)
 

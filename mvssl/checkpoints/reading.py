@@ -26,7 +26,7 @@ ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 REPLACED = re.compile(r"\.old-(\d{8,})-\d+")  # versions before 0.2 moved a checkpoint there while they replaced it
 
 
-class Entry(BaseModel):
+class ManifestEntry(BaseModel):
     """A file in MANIFEST.json."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -35,10 +35,10 @@ class Entry(BaseModel):
     bytes: int
 
 
-ENTRIES = TypeAdapter(dict[str, Entry])
+ENTRIES = TypeAdapter(dict[str, ManifestEntry])
 
 
-def faults(checkpoint: Path) -> list[str]:
+def find_damage(checkpoint: Path) -> list[str]:
     """Return a message for each damaged file of a checkpoint; no message means that it verifies.
 
     Raise `StorageError` if the disk or the network fails, because the files may still be intact.
@@ -63,7 +63,7 @@ def faults(checkpoint: Path) -> list[str]:
     return []
 
 
-def _read_manifest(file: Path) -> dict[str, Entry]:
+def _read_manifest(file: Path) -> dict[str, ManifestEntry]:
     """Return the entries, or none if a byte differs from the text that `save_checkpoint` writes."""
     try:
         text = file.read_bytes()
@@ -75,14 +75,14 @@ def _read_manifest(file: Path) -> dict[str, Entry]:
     return manifest if valid and manifest_text(manifest) == text else {}
 
 
-def _is_intact(file: Path, entry: Entry) -> bool:
+def _is_intact(file: Path, entry: ManifestEntry) -> bool:
     try:
         return file.stat().st_size == entry.bytes and hash_file(file) == entry.sha256
     except ABSENT:
         return False
 
 
-def manifest_text(manifest: dict[str, Entry]) -> bytes:
+def manifest_text(manifest: dict[str, ManifestEntry]) -> bytes:
     """Return the text of MANIFEST.json."""
     return json.dumps({name: entry.model_dump() for name, entry in manifest.items()}, indent=1).encode()
 
@@ -114,12 +114,12 @@ def load_state(checkpoint: Path) -> State:
         state = State.parse(parse_json((checkpoint / "state.json").read_text(errors="replace")))
     except OSError as error:
         raise DataError(f"{where} cannot be read: {error.strerror}") from None
-    if state is None or state.step != step_of(checkpoint):
-        raise DataError(f"{where} is damaged: it is not the state of step {step_of(checkpoint)} of a run")
+    if state is None or state.step != step_in_name(checkpoint):
+        raise DataError(f"{where} is damaged: it is not the state of step {step_in_name(checkpoint)} of a run")
     return state
 
 
-def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+def load_into(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
     """Load weights, buffers and moments into `model` and `optimizer`, and return the state. Raise `DataError`."""
     try:
         model.load_state_dict(load_model(checkpoint))
@@ -145,13 +145,13 @@ def _laid_out_as(parameter: nn.Parameter, moment: Tensor) -> Tensor:
     return torch.empty_like(parameter, requires_grad=False).copy_(moment)
 
 
-def step_of(checkpoint: Path) -> int:
+def step_in_name(checkpoint: Path) -> int:
     """Return the step in a checkpoint's name, or -1 if the name has none."""
     match = STEP.fullmatch(checkpoint.name) or REPLACED.fullmatch(checkpoint.name)
     return int(match[1]) if match else -1
 
 
-def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the optimizer's tensors by `KIND/PARAMETER`, for example exp_avg/encoders.left.model.conv1.weight."""
     return {
         f"{key}/{name}": value

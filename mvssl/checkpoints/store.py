@@ -29,15 +29,15 @@ from mvssl.checkpoints.reading import (
     RECIPE,
     REPLACED,
     STEP,
-    Entry,
+    ManifestEntry,
     digest,
-    faults,
+    find_damage,
+    load_into,
     load_model,
     load_state,
     manifest_text,
-    moments,
-    restore,
-    step_of,
+    optimizer_tensors,
+    step_in_name,
 )
 from mvssl.checkpoints.state import HeldOutLoss, State
 from mvssl.errors import DataError, StorageError
@@ -54,8 +54,23 @@ from mvssl.files import (
 from mvssl.text import warn
 
 __all__ = [
-    "MANIFEST", "RECIPE", "HeldOutLoss", "State", "at_step", "best", "candidates", "digest", "faults", "load_model",
-    "load_state", "newest", "record_held_out", "restore", "save_checkpoint", "step_of", "would_be_best",
+    "MANIFEST",
+    "RECIPE",
+    "HeldOutLoss",
+    "State",
+    "at_step",
+    "best",
+    "candidates",
+    "digest",
+    "find_damage",
+    "load_into",
+    "load_model",
+    "load_state",
+    "newest",
+    "record_held_out",
+    "save_checkpoint",
+    "step_in_name",
+    "would_be_best",
 ]  # fmt: skip
 HELD_OUT = "held_out.json"
 _WRITING, _DELETING = ".writing-", ".deleting-"  # prefixes of folders that a kill may leave behind
@@ -79,16 +94,16 @@ def save_checkpoint(
     """
     folder = run / "checkpoints"
     final = folder / f"step-{step:08d}"
-    if final.is_dir() and not faults(final):
+    if final.is_dir() and not find_damage(final):
         return final
     files = {
         "model.safetensors": save(_contiguous(model.state_dict())),
-        "optimizer.safetensors": save(_contiguous(moments(model, optimizer))),
+        "optimizer.safetensors": save(_contiguous(optimizer_tensors(model, optimizer))),
         "state.json": json.dumps({"step": step, **state}, indent=1).encode(),
         **({RECIPE: recipe.encode()} if recipe else {}),
         **{name: save(_contiguous(tensors)) for name, tensors in (more or {}).items()},
     }
-    entries = {name: Entry(sha256=hash_bytes(body), bytes=len(body)) for name, body in files.items()}
+    entries = {name: ManifestEntry(sha256=hash_bytes(body), bytes=len(body)) for name, body in files.items()}
     files[MANIFEST] = manifest_text(entries)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +122,7 @@ def save_checkpoint(
         why = f"checkpoint {final} could not be written: {error.strerror}; earlier ones are intact"
         raise StorageError(why) from error
     # Newer checkpoints did not verify, or the run would have continued from there. They must not count as kept.
-    damaged = [other for other in candidates(run) if step_of(other) > step]
+    damaged = [other for other in candidates(run) if step_in_name(other) > step]
     intact = [other for other in candidates(run) if other not in damaged]
     first = next(iter(_ranked(intact)), None)
     for old in [*damaged, *(other for other in intact[keep:] if other != first)]:
@@ -124,7 +139,7 @@ def newest(run: Path) -> Path | None:
     found = candidates(run)
     skipped: list[str] = []
     for checkpoint in found:
-        wrong = faults(checkpoint)
+        wrong = find_damage(checkpoint)
         if not wrong:
             for text in skipped:
                 warn(f"{text}; using {checkpoint.name} of {run} instead")
@@ -152,7 +167,7 @@ def best(run: Path) -> Path:
     Only losses on the same samples under the same schedules as the newest one are compared.
     """
     for found in _ranked(candidates(run)):
-        wrong = faults(found)
+        wrong = find_damage(found)
         if not wrong:
             return found
         warn(f"{wrong[0]}; trying the next best checkpoint of {run}")
@@ -164,11 +179,11 @@ def best(run: Path) -> Path:
 
 def at_step(run: Path, step: int) -> Path:
     """Return the checkpoint of a step. Raise a `DataError` that lists the others if it is missing or damaged."""
-    found = next((other for other in candidates(run) if step_of(other) == step), None)
+    found = next((other for other in candidates(run) if step_in_name(other) == step), None)
     if found is None:
-        there = ", ".join(str(step_of(other)) for other in reversed(candidates(run)))
+        there = ", ".join(str(step_in_name(other)) for other in reversed(candidates(run)))
         raise DataError(f"{run} has no checkpoint of step {step} (there are: {there or 'none'})")
-    if wrong := faults(found):
+    if wrong := find_damage(found):
         raise DataError("; ".join(wrong))
     return found
 
@@ -206,7 +221,7 @@ def _held_out(checkpoint: Path) -> HeldOutLoss | None:
         held_out = load_state(checkpoint).held_out
     except (OSError, DataError):
         return None
-    return held_out or HeldOutLoss.parse(_recorded(checkpoint.parent.parent).get(str(step_of(checkpoint))))
+    return held_out or HeldOutLoss.parse(_recorded(checkpoint.parent.parent).get(str(step_in_name(checkpoint))))
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

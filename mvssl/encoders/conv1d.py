@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mvssl.encoders.backbone import Backbone, describe_network
 
 
-class Residual(nn.Module):
+class ResidualBlock1d(nn.Module):
     """x -> relu(x + norm(conv(relu(norm(conv x)))))."""
 
     def __init__(self, channels: int, kernel: int):
@@ -27,7 +27,7 @@ class Residual(nn.Module):
         return (x + self.layers(x)).relu()
 
 
-class Conv1d(Backbone):
+class Conv1dNet(Backbone):
     """Stages with `channels`: each a strided convolution of width `kernels`, then `blocks` residual blocks.
 
     `kernels` is one width for all stages, or a list whose last entry is repeated.
@@ -50,7 +50,9 @@ class Conv1d(Backbone):
         self.in_chans, self.num_features = in_chans, channels[-1]
         stages, wide = [], [in_chans, *channels]
         for c, d, kernel in zip(wide, channels, kernels, strict=False):
-            stages.append(nn.Sequential(_layer(c, d, kernel, stride), *(Residual(d, kernel) for _ in range(blocks))))
+            stages.append(
+                nn.Sequential(_layer(c, d, kernel, stride), *(ResidualBlock1d(d, kernel) for _ in range(blocks)))
+            )
         self.stages = nn.ModuleList(stages)
         self.feature_info = [
             {"num_chs": d, "reduction": stride ** (i + 1), "module": f"stages.{i}"} for i, d in enumerate(channels)
@@ -81,6 +83,6 @@ default_cfgs = generate_default_cfgs({"conv1d": describe_network((1, 1, 128), me
 
 
 @register_model
-def conv1d(pretrained: bool = False, **kwargs) -> Conv1d:
+def conv1d(pretrained: bool = False, **kwargs) -> Conv1dNet:
     """Convolutions over time, by default 64, 128 and 256 channels."""
-    return build_model_with_cfg(Conv1d, "conv1d", pretrained, **kwargs)
+    return build_model_with_cfg(Conv1dNet, "conv1d", pretrained, **kwargs)

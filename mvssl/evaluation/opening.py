@@ -31,7 +31,7 @@ OVERRIDES = ("evaluate.", "data.root=", "data.train=", "data.val=", "data.label"
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-class Source(NamedTuple):
+class NetworkSource(NamedTuple):
     """One network with its weights."""
 
     table: recipes.EncoderConfig  # builds the network and names its start weights
@@ -118,10 +118,12 @@ def _open_timm(given: str, recipe: Recipe, weights: str | None, only: Iterable[s
     known = timm.models.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name.split(".")[0]) else None
     own = {"mean": list(known.mean), "std": list(known.std)} if pretrained and known else None
     facts = {"kind": "timm", "architecture": name, "weights": weights}
-    return _build_subject(given, recipe, [Source(table, [], normalize=own)], facts, only, trained=weights is not None)
+    return _build_subject(
+        given, recipe, [NetworkSource(table, [], normalize=own)], facts, only, trained=weights is not None
+    )
 
 
-def _read_export(folder: Path) -> Source:
+def _read_export(folder: Path) -> NetworkSource:
     """Return the network of a folder. Raise `DataError` if its config.json is not one of timm or `mvssl export`."""
     try:
         config = json.loads((folder / "config.json").read_text())
@@ -132,7 +134,7 @@ def _read_export(folder: Path) -> Source:
         numbers = {key: [float(x) for x in about[key]] for key in ("mean", "std") if key in about} if ours else {}
         table = recipes.EncoderConfig(name=name, options=dict(config.get("model_args", {})), init_from=str(folder))
         views, channels = list(ours.get("views", {})), size and int(size[0])
-        return Source(table, views, channels, numbers or None, ours.get("step"), ours.get("checkpoint"))
+        return NetworkSource(table, views, channels, numbers or None, ours.get("step"), ours.get("checkpoint"))
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise DataError(
             f"{folder / 'config.json'} is not a config of timm: it needs an architecture, and numbers for its input"
@@ -142,7 +144,7 @@ def _read_export(folder: Path) -> Source:
 def _build_subject(
     name: str,
     recipe: Recipe,
-    sources: list[Source],
+    sources: list[NetworkSource],
     facts: dict[str, Any],
     only: Iterable[str] | None,
     trained: bool = True,
@@ -182,13 +184,13 @@ def _select_views(recipe: Recipe, only: Iterable[str] | None) -> dict[str, ViewC
     return {view: recipe.views[view].model_copy(update={"count": 1, "geometry": None}) for view in wanted}
 
 
-def _assign_views(sources: list[Source], shapes: Shapes, name: str) -> dict[str, Source]:
+def _assign_views(sources: list[NetworkSource], shapes: Shapes, name: str) -> dict[str, NetworkSource]:
     """Return the network for each group of views, such as `left,right`.
 
     A network gets the views that it was trained on. If they are not known, it gets the views of its channels and shape.
     A timm model by name is built once for each shape of view. Raise `RecipeError` if a network fits no view.
     """
-    groups: dict[str, Source] = {}
+    groups: dict[str, NetworkSource] = {}
     for source in sources:
         free = [view for view in shapes if not any(view in split_names(group) for group in groups)]
         fitting = [view for view in free if source.channels in (None, shapes[view][0])]

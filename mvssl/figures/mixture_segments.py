@@ -58,7 +58,7 @@ def draw_segments(run: LoadedRun, out: Path, *, samples: int = 8, data: list[str
     return [_describe_map(one.view, level, q) for one in views for level, q in one.posteriors.items()]
 
 
-def count_used(components: Tensor, count: int) -> float:
+def effective_components(components: Tensor, count: int) -> float:
     """Return the number of components in use: e to the entropy of their shares of all places."""
     shares = components.flatten().bincount(minlength=count) / components.numel()
     return torch.special.entr(shares).sum().exp().item()
@@ -68,7 +68,7 @@ def _describe_map(view: str, level: str, q: Tensor) -> str:
     count, places = q.shape[1], "x".join(map(str, q.shape[2:]))
     entropy = torch.special.entr(q).sum(dim=1).mean()
     return (
-        f"{view}, {level} {places}: {count_used(q.argmax(dim=1), count):.1f} of {count} components in use; "
+        f"{view}, {level} {places}: {effective_components(q.argmax(dim=1), count):.1f} of {count} components in use; "
         f"their posterior has {entropy:.2f} nats of entropy, at most {math.log(count):.2f}"
     )
 

@@ -20,10 +20,10 @@ from mvssl.monitoring.feature_metrics import compute_statistics, information_pla
 from mvssl.monitoring.held_out import CleanFeatures, FirstBatches, HeldOut, MonitoredRun, never
 from mvssl.monitoring.outliers import tracked_outliers, write_errors_as_warnings, write_outliers
 from mvssl.random import hash_name
-from mvssl.runs.line_files import is_value, step_of_line
+from mvssl.runs.line_files import is_plottable, step_of_line
 
 
-class Check(NamedTuple):
+class CheckResult(NamedTuple):
     """The results of a check."""
 
     values: dict[str, float | None]
@@ -33,7 +33,7 @@ class Check(NamedTuple):
     lines: list[str]  # more lines for the terminal
 
 
-class Checks:
+class Checker:
     """The checks of a run; every process must take part in each."""
 
     def __init__(self, run: MonitoredRun, folder: Path, held: HeldOut | None):
@@ -48,7 +48,7 @@ class Checks:
         """Return whether a check follows step number `done`."""
         return bool(self.every) and (done % self.every == 0 or done == self.run.steps)
 
-    def is_owed(self, start: int) -> bool:
+    def is_missing(self, start: int) -> bool:
         """Return whether the check of the step at which a run starts is missing; read the check before step 1."""
         lines = collectives.run_on_main(lambda: read_checks(self.folder / "metrics.jsonl"))
         self.first = lines.get(0, {})
@@ -56,7 +56,7 @@ class Checks:
 
     def __call__(
         self, done: int, trained: dict[str, float | None], is_stopped: Callable[[], bool] = never
-    ) -> Check | None:
+    ) -> CheckResult | None:
         """Check after step number `done`, with the training metrics as last logged.
 
         None if a process was asked to stop meanwhile.
@@ -95,7 +95,7 @@ class Checks:
             logged["mispaired"] = None if outliers.why else len(outliers.listed)
             lines = [str(outliers)] if done == run.steps or outliers.listed else []
         logged[f"{prefix}seconds"] = time.perf_counter() - begin
-        return Check(logged, diagnosis, record, best, lines)
+        return CheckResult(logged, diagnosis, record, best, lines)
 
     def _measure(
         self, is_stopped: Callable[[], bool]
@@ -132,5 +132,5 @@ def read_checks(file: Path) -> dict[int, dict[str, float | None]]:
             line = parse_json(text)
             step = step_of_line(line)
             if step is not None and ("val/loss" in line or "seconds" in line):
-                found[step] = {name.removeprefix("val/"): value for name, value in line.items() if is_value(value)}
+                found[step] = {name.removeprefix("val/"): value for name, value in line.items() if is_plottable(value)}
     return found

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mvssl.model import MultiView
 
 
-def refuse_without_shards(recipe: Recipe) -> None:
+def refuse_then_without_shards(recipe: Recipe) -> None:
     """Raise `RecipeError` if `run_then` would read the recipe's shards, because a dataset replaces them."""
     for name in ("evaluate", "views"):
         if name in recipe.train.then:
@@ -43,10 +43,10 @@ def check_then(recipe: Recipe, model: "MultiView") -> None:
     if "evaluate" in recipe.train.then:
         for view in recipe.views:
             refuse_layer(model, view, recipe.evaluate.layer, len(model.encoder_of(view).widths.maps))
-    collectives.run_on_main(lambda: check_inputs(recipe))
+    collectives.run_on_main(lambda: check_then_inputs(recipe))
 
 
-def check_inputs(recipe: Recipe) -> None:
+def check_then_inputs(recipe: Recipe) -> None:
     """Raise `MvsslError` for a wrong probe, missing labels or test shards, or an export folder that is taken."""
     if "evaluate" in recipe.train.then:
         open_for_probes(recipe, recipe.evaluate.probes, recipe.evaluate.layer)

@@ -32,7 +32,7 @@ def train(
     """
     recipe = with_overrides(recipe, overrides) if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     if then and data is not None:
-        afterwards.refuse_without_shards(recipe)
+        afterwards.refuse_then_without_shards(recipe)
     with open_session(recipe) as session:
         with session.stop.interruptible(BEFORE_FIRST_STEP):
             trainer, earlier = prepare(recipe, session.accelerator, data)

@@ -17,7 +17,7 @@ from mvssl.errors import MvsslError, OutputError
 from mvssl.files import PAGE, check_output, write_file
 from mvssl.reporting.content import Absent, Block, Section
 from mvssl.reporting.inputs import Inputs, open_inputs
-from mvssl.reporting.run_files import Facts, read_facts
+from mvssl.reporting.run_files import RunFiles, read_run_files
 from mvssl.reporting.sections.bounds import show_bounds, show_plane
 from mvssl.reporting.sections.curves import show_curves, show_pace
 from mvssl.reporting.sections.diagnosis import show_diagnosis
@@ -76,7 +76,7 @@ def report(
     """
     if isinstance(run, LoadedRun):
         run, checkpoint, trust = run.folder, run.which, packages(run.recipe)
-    facts, trust = read_facts(Path(run)), list(trust)
+    facts, trust = read_run_files(Path(run)), list(trust)
     refuse_untrusted(facts.recipe, trust)
     file = Path(out) if out else facts.folder / "report.html"
     check_output(file, PAGE)
@@ -91,7 +91,7 @@ def report(
     return WrittenReport(file, absent, facts.left_out)
 
 
-def _render(facts: Facts, sections: list[Section], absent: list[Absent]) -> str:
+def _render(facts: RunFiles, sections: list[Section], absent: list[Absent]) -> str:
     """Return the page as HTML. Every text is escaped by the template, except the SVG that matplotlib wrote."""
     environment = Environment(
         loader=PackageLoader("mvssl.reporting", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,

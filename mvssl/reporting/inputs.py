@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from mvssl.data import ShardSource, open_shards
 from mvssl.errors import DataError, MvsslError
-from mvssl.reporting.run_files import Facts
+from mvssl.reporting.run_files import RunFiles
 from mvssl.reporting.samples import EncodedSamples, encode_samples
 
 LEFT_OUT = "left out on request; without --samples 0 it is drawn"
@@ -39,12 +39,12 @@ class Opened(NamedTuple, Generic[T]):
 class Inputs(NamedTuple):
     """What sections read. A section raises `MvsslError` if its part is missing; the message becomes its reason."""
 
-    facts: Facts
+    facts: RunFiles
     encoded: Opened[EncodedSamples]
     training: Opened[ShardSource]
 
 
-def open_inputs(facts: Facts, samples: int, checkpoint: str, trust: list[str]) -> Inputs:
+def open_inputs(facts: RunFiles, samples: int, checkpoint: str, trust: list[str]) -> Inputs:
     """Encode `samples` samples and open the shards. Raise `MvsslError` only for a checkpoint that was asked for."""
     if not samples:
         return Inputs(facts, Opened(None, LEFT_OUT), Opened(None, LEFT_OUT))

@@ -23,7 +23,7 @@ from mvssl.runs.versions import Versions
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunFiles:
     """The content of a run's files."""
 
     folder: Path
@@ -48,12 +48,12 @@ class Facts:
         return max((series.steps[-1] for series in self.metrics.values()), default=0)
 
 
-def read_facts(folder: Path) -> Facts:
+def read_run_files(folder: Path) -> RunFiles:
     """Read a run folder. Raises `DataError` if it is no run or a file cannot be opened, and `RecipeError`."""
     if not (folder / "recipe.yaml").is_file():
         raise DataError(f"{folder} is no run folder: it has no recipe.yaml")
     metrics_file, left_out = folder / "metrics.jsonl", []
-    return Facts(
+    return RunFiles(
         folder=folder,
         recipe=load_recipe(folder / "recipe.yaml"),
         metrics=read_metrics(folder, left_out),

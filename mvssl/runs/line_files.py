@@ -27,7 +27,7 @@ def step_of_line(line: Any) -> int | None:
     return step if isinstance(step, int) and not isinstance(step, bool) and 0 <= step < 2**63 else None
 
 
-def is_value(value: Any) -> bool:
+def is_plottable(value: Any) -> bool:
     """Return whether this is null or a number that can be plotted; integers of JSON may exceed every float."""
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300)
 

@@ -7,7 +7,7 @@ out  a `Series` for each key of metrics.jsonl; damaged lines are left out and re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mvssl.runs.line_files import is_value, read_json_lines, step_of_line
+from mvssl.runs.line_files import is_plottable, read_json_lines, step_of_line
 
 
 class Series(NamedTuple):
@@ -39,6 +39,6 @@ def build_series(lines: list[dict[str, Any]]) -> Metrics:
         step = step_of_line(line)
         if step is not None:
             for key, value in line.items():
-                if key != "step" and value is not None and is_value(value):
+                if key != "step" and value is not None and is_plottable(value):
                     values.setdefault(key, {})[step] = float(value)
     return {key: Series(sorted(of), [of[step] for step in sorted(of)]) for key, of in values.items()}

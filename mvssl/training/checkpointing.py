@@ -16,7 +16,7 @@ from mvssl.recipe import Recipe, to_yaml
 from mvssl.runs import folder as runfolder
 from mvssl.runs.versions import other_versions
 from mvssl.text import warn
-from mvssl.training.fault_counts import Ledger
+from mvssl.training.fault_counts import FaultCounter
 from mvssl.training.log import Log
 from mvssl.training.step import Trainer
 from mvssl.training.watchdog import Watchdog
@@ -69,7 +69,7 @@ def restore(trainer: Trainer, earlier: Earlier | None) -> tuple[store.State, lis
             f"{folder} was trained on other data (fingerprint {state.fingerprint[:12]}, now {now[:12]}): "
             "give it the shards that it had, or start a new run with train.out=FOLDER"
         )
-    store.restore(checkpoint, trainer.model, trainer.optimizer)
+    store.load_into(checkpoint, trainer.model, trainer.optimizer)
     if trainer.tracker:
         trainer.tracker.restore(checkpoint)
     trainer.done = state.step
@@ -83,7 +83,7 @@ def restore(trainer: Trainer, earlier: Earlier | None) -> tuple[store.State, lis
 class Saver:
     """Saves a run; `saved` is the step of its newest checkpoint."""
 
-    def __init__(self, trainer: Trainer, folder: Path, ledger: Ledger, log: Log, watchdog: Watchdog):
+    def __init__(self, trainer: Trainer, folder: Path, ledger: FaultCounter, log: Log, watchdog: Watchdog):
         self.trainer, self.folder, self.ledger, self.log, self.watchdog = trainer, folder, ledger, log, watchdog
         self.saved = trainer.done
         self.failures = 0  # in a row
@@ -96,7 +96,7 @@ class Saver:
         """
         done = self.trainer.done
         self.watchdog.beat(done, "saving")
-        self.ledger.settle()
+        self.ledger.read_last_vote()
         self.ledger.save_requested = False
         begin = time.perf_counter()
         try:

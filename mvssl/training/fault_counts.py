@@ -30,7 +30,7 @@ class StopReason(NamedTuple):
 REQUESTED = StopReason("a process was asked to stop", is_fault=False)
 
 
-class Ledger:
+class FaultCounter:
     """Counts over the run and its earlier parts, whose counts are in `state`; the same on every process."""
 
     def __init__(self, folder: Path, data: Data, state: State):
@@ -40,12 +40,12 @@ class Ledger:
         self.save_requested = False  # some process was asked to save; the saver sets it back
         self._unread: tuple[int, AsyncScalars, list[BadSample]] | None = None
 
-    def note(self, step: int, vote: Vote, bad: list[BadSample]) -> None:
+    def add_step(self, step: int, vote: Vote, bad: list[BadSample]) -> None:
         """Take the vote and this process's bad samples of step number `step` (from 1); settle the step before."""
-        self.settle()
+        self.read_last_vote()
         self._unread = (step, AsyncScalars(vote.totals), bad)
 
-    def settle(self) -> None:
+    def read_last_vote(self) -> None:
         """Read the newest vote on all processes: count, write bad.jsonl, set `stop_reason` and `save_requested`."""
         if self._unread is None:
             return

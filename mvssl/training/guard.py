@@ -61,7 +61,7 @@ class AsyncScalars:
         return self.host.tolist()
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], clip: float | None) -> Tensor:
+def measure_and_clip(parameters: Iterable[nn.Parameter], clip: float | None) -> Tensor:
     """Return the norm of all gradients together, 0-d; scale them down to `clip` if the norm is larger.
 
     Without `clip` the gradients are read once and not changed.

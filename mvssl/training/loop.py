@@ -15,7 +15,7 @@ from accelerate import Accelerator
 
 from mvssl.distributed import collectives
 from mvssl.errors import DataError, HangError, Interrupted, StorageError
-from mvssl.monitoring.check import Checks
+from mvssl.monitoring.check import Checker
 from mvssl.monitoring.diagnosis import Diagnosis
 from mvssl.monitoring.held_out import open_held_out
 from mvssl.monitoring.mispairing import start_tracking
@@ -26,7 +26,7 @@ from mvssl.runs import exit_record
 from mvssl.runs import folder as runfolder
 from mvssl.training.accelerator import arithmetic_of, make_accelerator, start_trackers
 from mvssl.training.checkpointing import Earlier, Saver, restore
-from mvssl.training.fault_counts import REQUESTED, Ledger, StopReason
+from mvssl.training.fault_counts import REQUESTED, FaultCounter, StopReason
 from mvssl.training.log import Log
 from mvssl.training.step import Trainer, run_steps
 from mvssl.training.summary import summarize
@@ -58,9 +58,9 @@ class Run:
     trainer: Trainer
     folder: Path
     steps: Iterator[int]  # takes one step and yields how many are done
-    ledger: Ledger
+    ledger: FaultCounter
     log: Log
-    checks: Checks
+    checks: Checker
     saver: Saver
     watchdog: Watchdog
     stop: StopRequest
@@ -91,10 +91,10 @@ def start_run(trainer: Trainer, earlier: Earlier | None, session: Session, val: 
         trainer.tracker = start_tracking(recipe.views, len(trainer.source), trainer.device)
     state, lines = restore(trainer, earlier)
     batches = trainer.batches(trainer.done, trainer.steps, is_stopped=stop.is_requested)
-    checks = Checks(trainer, folder, open_held_out(trainer, val) if table.check_every != 0 else None)
+    checks = Checker(trainer, folder, open_held_out(trainer, val) if table.check_every != 0 else None)
     collectives.run_on_main(lambda: runfolder.describe(folder, recipe, trainer.done))
     start_trackers(trainer.accelerator)
-    ledger = Ledger(folder, recipe.data, state)
+    ledger = FaultCounter(folder, recipe.data, state)
     log = Log(
         trainer.accelerator, folder, start=trainer.done, steps=trainer.steps, every=table.log_every,
         batch_size=recipe.data.batch_size, interval=state.interval,
@@ -134,7 +134,7 @@ def finish_run(run: Run) -> Outcome:
 def _take_steps(run: Run) -> StopReason | None:
     """Step, save and check until all steps are done; return why the run must stop before, or None."""
     trainer, table, ledger = run.trainer, run.trainer.recipe.train, run.ledger
-    if run.checks.is_owed(trainer.done) and not _check(run):
+    if run.checks.is_missing(trainer.done) and not _check(run):
         return REQUESTED
     for done in run.steps:
         run.watchdog.step = done

@@ -22,7 +22,7 @@ from mvssl.optim import learning_rate
 from mvssl.process.signals import StopRequest
 from mvssl.random import hash_name
 from mvssl.training import guard
-from mvssl.training.fault_counts import Ledger
+from mvssl.training.fault_counts import FaultCounter
 from mvssl.training.log import Log
 
 Enter = Callable[[str], None]  # receives the name of the part that begins: data, views, guard, model, log
@@ -76,7 +76,7 @@ class Trainer(MonitoredRun):
         self.accelerator.backward(loss)
 
         enter("guard")
-        grad_norm = guard.clip_gradients(self.model.parameters(), recipe.optim.clip)
+        grad_norm = guard.measure_and_clip(self.model.parameters(), recipe.optim.clip)
         vote = guard.collect_vote(loss.detach(), grad_norm, stop=stop, bad=len(batch.bad), save=save)
 
         enter("model")
@@ -96,7 +96,7 @@ class Trainer(MonitoredRun):
 
 
 def run_steps(
-    trainer: Trainer, batches: Iterable[Batch], ledger: Ledger, log: Log, stop: StopRequest, enter: Enter = ignore
+    trainer: Trainer, batches: Iterable[Batch], ledger: FaultCounter, log: Log, stop: StopRequest, enter: Enter = ignore
 ) -> Iterator[int]:
     """Take one step for each batch, count its vote and log its metrics; yield how many steps are done."""
     waiting = iter(batches)
@@ -110,6 +110,6 @@ def run_steps(
         save, stop.save_requested = stop.save_requested, False
         result = trainer.step(batch, number, stop=stop.is_requested(), save=save, enter=enter)
         enter("log")
-        ledger.note(trainer.done, result.vote, batch.bad)
+        ledger.add_step(trainer.done, result.vote, batch.bad)
         log.add(trainer.done, result.metrics, result.vote.vetoed, waited, result.learning_rate)
         yield trainer.done

@@ -12,14 +12,14 @@ from rich.text import Text
 from torch import nn
 
 from mvssl.distributed import collectives
-from mvssl.monitoring.check import Checks
+from mvssl.monitoring.check import Checker
 from mvssl.objectives import Objective
 from mvssl.text import counted, printable
 from mvssl.training.accelerator import is_launched_alone
 from mvssl.training.step import Trainer
 
 
-def summarize(trainer: Trainer, checks: Checks) -> Table:
+def summarize(trainer: Trainer, checks: Checker) -> Table:
     """Return what the run will do as a table for the terminal."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, text in _rows(trainer, checks):
@@ -27,7 +27,7 @@ def summarize(trainer: Trainer, checks: Checks) -> Table:
     return table
 
 
-def _rows(trainer: Trainer, checks: Checks) -> Iterator[tuple[str, str]]:
+def _rows(trainer: Trainer, checks: Checker) -> Iterator[tuple[str, str]]:
     recipe, model, steps, world = trainer.recipe, trainer.model, trainer.steps, collectives.world()
     batch, samples, dropped = recipe.data.batch_size, len(trainer.source), trainer.source.dropped
     yield "run", f"{recipe.train.out}, seed {recipe.train.seed}"
@@ -70,7 +70,7 @@ def _describe_ceiling(objective: Objective, candidates: int) -> str:
     return f", so at most {math.log(candidates):.2f} nats" if name == "infonce" else f"; {name} has no ceiling"
 
 
-def _describe_checks(checks: Checks) -> str:
+def _describe_checks(checks: Checker) -> str:
     """Return when the run is checked, and on what."""
     held, when = checks.held, f"every {counted(checks.every, 'step')}"
     if not checks.every:

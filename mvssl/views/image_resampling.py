@@ -31,7 +31,9 @@ def apply_placement(x: Tensor, placement: Placement, size: tuple[int, int], inte
     rows, columns = send(axes, x.device).unbind(1)
     if interpolation == "nearest":
         return _gather_pixels(x, nearest_index(rows, inside[0], size[0]), nearest_index(columns, inside[1], size[1]))
-    return apply_filters(x, linear_filter(rows, inside[0], size[0]), linear_filter(columns, inside[1], size[1]))
+    return apply_filters(
+        x, linear_filter_matrix(rows, inside[0], size[0]), linear_filter_matrix(columns, inside[1], size[1])
+    )
 
 
 def _changes_nothing(placement: Placement) -> bool:
@@ -39,7 +41,7 @@ def _changes_nothing(placement: Placement) -> bool:
     return not (crops.any() or placement.flip.any() or placement.shift.any())
 
 
-def centres(axis: Tensor, outside: int) -> Tensor:
+def source_centres(axis: Tensor, outside: int) -> Tensor:
     """Return the places of output pixels along one axis of the source, in source pixels [n, out].
 
     `axis` [n, 4]: start and length in source pixels, flip (0 or 1), shift in output pixels.
@@ -53,7 +55,7 @@ def centres(axis: Tensor, outside: int) -> Tensor:
     return start + length / outside * (i + 0.5)
 
 
-def linear_filter(axis: Tensor, inside: int, outside: int) -> Tensor:
+def linear_filter_matrix(axis: Tensor, inside: int, outside: int) -> Tensor:
     """Return the antialiased linear filter as matrices [n, out, in].
 
     Its triangle reaches one output pixel to either side, at least one source pixel. Pixels outside the crop have no
@@ -61,14 +63,14 @@ def linear_filter(axis: Tensor, inside: int, outside: int) -> Tensor:
     """
     start, length = axis[:, 0, None], axis[:, 1, None]
     support = (length / outside).clamp(min=1)
-    triangle = triangles(centres(axis, outside), support, inside)
+    triangle = triangle_weights(source_centres(axis, outside), support, inside)
     j = torch.arange(inside, device=axis.device)
     in_box = (j >= start.floor()) & (j < (start + length).ceil())
     triangle = triangle * in_box[:, None]
     return triangle / triangle.sum(-1, keepdim=True)
 
 
-def triangles(centre: Tensor, support: Tensor, inside: int) -> Tensor:
+def triangle_weights(centre: Tensor, support: Tensor, inside: int) -> Tensor:
     """Return max(0, 1 - |pixel - centre| / support), [n, out, in], of centre [n, out] and support [n, 1]."""
     j = torch.arange(inside, device=centre.device) + 0.5
     return (1 - (j - centre[..., None]).abs() / support[..., None]).clamp_(min=0)
@@ -85,7 +87,7 @@ def nearest_index(axis: Tensor, inside: int, outside: int) -> Tensor:
     """Return the source pixel, inside the crop, at the centre of each output pixel; int64 [n, out]."""
     start, length = axis[:, 0, None], axis[:, 1, None]
     last = ((start + length).ceil() - 1).clamp(max=inside - 1)
-    return torch.minimum(torch.maximum(centres(axis, outside).floor(), start.floor()), last).long()
+    return torch.minimum(torch.maximum(source_centres(axis, outside).floor(), start.floor()), last).long()
 
 
 def _gather_pixels(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -114,5 +116,5 @@ def warp(x: Tensor, parameters: Tensor, interpolation: Interpolation) -> Tensor:
 def _smoothing(support: Tensor, pixels: int) -> Tensor:
     """Low-pass matrices [n, pixels, pixels] that keep the size of an image."""
     here = torch.arange(pixels, device=support.device).expand(len(support), pixels) + 0.5
-    triangle = triangles(here, support, pixels)
+    triangle = triangle_weights(here, support, pixels)
     return triangle / triangle.sum(-1, keepdim=True)

@@ -20,7 +20,7 @@ def test_a_restored_checkpoint_equals_the_saved_one_bit_for_bit(tmp_path: Path):
     model, optimizer = trained(0)
     saved = store.save_checkpoint(tmp_path, 5, model, optimizer, {"bad": 3}, keep=2)
     other, other_optimizer = trained(1)
-    assert store.restore(saved, other, other_optimizer) == store.State(step=5, bad=3)
+    assert store.load_into(saved, other, other_optimizer) == store.State(step=5, bad=3)
     for name, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[name])
     for a, b in zip(model.parameters(), other.parameters(), strict=True):

@@ -14,7 +14,7 @@ from mvssl.evaluation import api, evaluate
 from mvssl.evaluation.probes import PROBES
 from mvssl.evaluation.results.metrics import Metric, Result
 from mvssl.monitoring import held_out
-from mvssl.pipeline.afterwards import check_inputs
+from mvssl.pipeline.afterwards import check_then_inputs
 from mvssl.recipe import Recipe
 from mvssl.reporting import report
 from mvssl.runs.load import LoadedRun, load_run
@@ -92,9 +92,9 @@ def test_labels_that_are_not_classes_only_stop_probes_with_labels(tmp_path, caps
 
 def test_labels_that_are_not_classes_are_refused_before_training(tmp_path):
     shards(tmp_path, np.linspace(0, 1, 24, dtype=np.float32))
-    check_inputs(recipe(tmp_path, tmp_path / "run", train__then=["report"]))
+    check_then_inputs(recipe(tmp_path, tmp_path / "run", train__then=["report"]))
     with pytest.raises(DataError, match="is no class"):
-        check_inputs(recipe(tmp_path, tmp_path / "run", train__then=["evaluate"]))
+        check_then_inputs(recipe(tmp_path, tmp_path / "run", train__then=["evaluate"]))
 
 
 def test_a_probe_out_of_memory_does_not_stop_the_others(tmp_path, monkeypatch, capsys):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mvssl import train
 from mvssl.errors import OutputError, RecipeError
-from mvssl.figures.mixture_segments import count_used, draw_segments
+from mvssl.figures.mixture_segments import draw_segments, effective_components
 from mvssl.runs.load import load_run
 
 
@@ -44,6 +44,6 @@ def test_a_run_without_a_mixture_has_nothing_to_draw(tmp_path):
 
 
 def test_components_in_use_are_counted_by_their_shares():
-    assert count_used(torch.zeros(2, 3, 3, dtype=torch.long), 5) == pytest.approx(1)
-    assert count_used(torch.arange(4).repeat(3, 2, 1), 8) == pytest.approx(4)
-    assert 1 < count_used(torch.tensor([[[0] * 9 + [1]]]), 2) < 1.5
+    assert effective_components(torch.zeros(2, 3, 3, dtype=torch.long), 5) == pytest.approx(1)
+    assert effective_components(torch.arange(4).repeat(3, 2, 1), 8) == pytest.approx(4)
+    assert 1 < effective_components(torch.tensor([[[0] * 9 + [1]]]), 2) < 1.5

@@ -35,15 +35,15 @@ def test_an_impossible_evaluation_is_refused_before_the_run(root, table, error, 
     tables = small_runs.tables(root, root / "run", train__then=THEN)
     tables["data"] |= table
     with pytest.raises(error, match=message):
-        afterwards.check_inputs(parse_recipe(tables))
+        afterwards.check_then_inputs(parse_recipe(tables))
     tables["train"]["then"] = ["views"]
-    afterwards.check_inputs(parse_recipe(tables))
+    afterwards.check_then_inputs(parse_recipe(tables))
 
 
 def test_an_unknown_probe_is_refused_before_the_run(root):
     recipe = small_runs.recipe(root, root / "run", train__then=THEN, evaluate={"probes": ["lineer"]})
     with pytest.raises(RecipeError, match=r"evaluate\.probes: no probe 'lineer'; did you mean 'linear'"):
-        afterwards.check_inputs(recipe)
+        afterwards.check_then_inputs(recipe)
 
 
 def test_an_unknown_layer_is_refused_before_the_first_step(root):
@@ -57,19 +57,19 @@ def test_an_unknown_layer_is_refused_before_the_first_step(root):
 def test_probes_that_need_no_labels_ask_for_none_before_the_run(root):
     tables = small_runs.tables(root, root / "run", train__then=THEN, evaluate={"probes": ["spectrum"]})
     tables["data"] |= {"label": None}
-    afterwards.check_inputs(parse_recipe(tables))
+    afterwards.check_then_inputs(parse_recipe(tables))
     tables["evaluate"] = {"probes": ["spectrum", "knn"]}
     with pytest.raises(RecipeError, match=r"data\.label"):
-        afterwards.check_inputs(parse_recipe(tables))
+        afterwards.check_then_inputs(parse_recipe(tables))
 
 
 def test_a_backbone_folder_with_other_files_is_refused_before_the_run(root):
     recipe = small_runs.recipe(root, root / "run", train__then=THEN)
-    afterwards.check_inputs(recipe)
+    afterwards.check_then_inputs(recipe)
     (root / "run/backbone").mkdir(parents=True)
     (root / "run/backbone/thesis.tex").write_text("")
     with pytest.raises(OutputError, match="no earlier export"):
-        afterwards.check_inputs(recipe)
+        afterwards.check_then_inputs(recipe)
 
 
 @pytest.mark.parametrize("name", ["dim_conv32", "resnet18"])

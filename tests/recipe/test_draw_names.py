@@ -1,6 +1,6 @@
 """The names of the draws of a view."""
 
-from mvssl.recipe.draw_names import list_draw_names, first_draw_name, view_of_draw
+from mvssl.recipe.draw_names import first_draw_name, list_draw_names, view_of_draw
 
 
 def test_one_draw_keeps_the_name_and_several_are_numbered():

@@ -50,7 +50,7 @@ def send(*numbers: int, gap: float = 0.005):
 
 def newest_step(run: Path) -> int:
     found = store.newest(run)
-    return store.step_of(found) if found else 0
+    return store.step_in_name(found) if found else 0
 
 
 def same_weights(one: Path, other: Path, step: int) -> bool:

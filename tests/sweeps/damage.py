@@ -98,11 +98,11 @@ def of_checkpoints(folder: Path) -> list[dict]:
         for place, changed in changes:
             file.write_bytes(changed)
             tried += 1
-            if not store.faults(found):
+            if not store.find_damage(found):
                 missed.append(place)
         file.unlink()
         tried += 1
-        if not store.faults(found):
+        if not store.find_damage(found):
             missed.append("deleted")
         file.write_bytes(body)
         print(f"checkpoint, {file.name}: {tried - len(missed)} of {tried} found", flush=True)

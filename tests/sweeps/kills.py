@@ -31,7 +31,7 @@ import torch
 import yaml
 
 from mvssl.checkpoints import store
-from mvssl.monitoring.check import Checks
+from mvssl.monitoring.check import Checker
 from mvssl.training.step import Trainer
 
 STEPS, SAVE_EVERY = 40, 3
@@ -86,14 +86,14 @@ def _report_to(pipe: int, rank: int) -> None:
 def _inject(where: str, point: int, signals: list[int]) -> None:
     """At the `point`-th operating-system call inside a save, or while a check runs, send the signals to oneself."""
     if where == "check":
-        check = Checks._measure
+        check = Checker._measure
 
         def looked(self, stopped):
             for number in signals:
                 os.kill(os.getpid(), number)
             return check(self, stopped)
 
-        Checks._measure = looked
+        Checker._measure = looked
         return
     inside, left = [False], [point]
     save = store.save_checkpoint
@@ -138,7 +138,7 @@ class Run:
     def step(self) -> int:
         with suppress(Exception):
             found = store.newest(self.folder / "run")
-            return store.step_of(found) if found else 0
+            return store.step_in_name(found) if found else 0
         return -1
 
     def attempt(self, disturb, inject=None) -> tuple[int, list[str]]:

@@ -19,7 +19,7 @@ def test_a_vetoed_step_changes_no_weight_moment_or_statistic():
         buffers.take()
         loss = model(x * poison).square().sum() * 0.1
         loss.backward()
-        norm = guard.clip_gradients(model.parameters(), 1.0)
+        norm = guard.measure_and_clip(model.parameters(), 1.0)
         vote = guard.collect_vote(loss.detach(), norm, stop=False, bad=0)
         guard.update_unless(vote.vetoed, optimizer, 1e-2)
         buffers.restore_where(vote.vetoed)
@@ -41,7 +41,7 @@ def model_with_gradients(deep: int = 2) -> nn.Module:
 def test_gradients_are_clipped_as_torch_clips_them_or_not_at_all(clip):
     ours, theirs = model_with_gradients(), model_with_gradients()
     with operations() as done:
-        norm = guard.clip_gradients(ours.parameters(), clip)
+        norm = guard.measure_and_clip(ours.parameters(), clip)
     assert torch.equal(norm, nn.utils.clip_grad_norm_(theirs.parameters(), clip or torch.inf))
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(a.grad, b.grad)

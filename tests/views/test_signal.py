@@ -11,7 +11,7 @@ from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.recipe import ViewConfig
 from mvssl.views import SignalView, build_views
-from mvssl.views.image_resampling import linear_filter
+from mvssl.views.image_resampling import linear_filter_matrix
 from mvssl.views.signal import draw_rotations, rotate_axes
 from mvssl.views.time_crop import TimeCrop, crop_time, mask_intervals
 
@@ -49,7 +49,7 @@ def test_a_crop_in_time_is_antialiased_like_a_crop_of_an_image(length):
     interval = SignalView((6, 50), crop=(0.3, 1.0), **PLAIN).geometry.draw(draws()).interval
     axis = torch.cat([interval * 50, torch.zeros(16, 2)], 1).float()
     torch.testing.assert_close(
-        crop_time(x, interval, length), x @ linear_filter(axis, 50, length).mT, atol=1e-4, rtol=0
+        crop_time(x, interval, length), x @ linear_filter_matrix(axis, 50, length).mT, atol=1e-4, rtol=0
     )  # float32
 
 

@@ -76,14 +76,14 @@ def _split_literal(base: Path, pattern: str) -> tuple[Path, str]:
 
 def _expand_braces(pattern: str, full: str) -> Iterator[str]:
     """Return the names that the braces of a pattern stand for. They are counted before any is made."""
-    count = count_names(pattern, full)
+    count = count_brace_names(pattern, full)
     if count > _MOST:
         number = f"{count:,}" if count < 10**15 else "more than 10^15"
         raise RecipeError(f"shards {full!r}: its braces name {number} shards; at most {_MOST:,} can be read")
     return iter(braceexpand(pattern)) if count > 1 or "\\" in pattern else iter([pattern])
 
 
-def count_names(pattern: str, full: str) -> int:
+def count_brace_names(pattern: str, full: str) -> int:
     """Return how many names braceexpand makes of a pattern, or a few more. Raise `RecipeError` that quotes `full`."""
     unbalanced = RecipeError(f"shards {full!r}: a brace is not closed; write {{000..012}} or {{a,b}}")
     starts: list[int] = []  # of the open braces

@@ -9,7 +9,7 @@ from mvssl.process.signals import CODES
 from mvssl.recipe import ObjectiveConfig
 from mvssl.reporting.content import Block, Terms, short
 from mvssl.reporting.inputs import Inputs
-from mvssl.reporting.run_files import Facts
+from mvssl.reporting.run_files import RunFiles
 from mvssl.reporting.samples import EncodedSamples
 from mvssl.reporting.sections.probes import describe_best
 from mvssl.runs.exit_record import ExitRecord
@@ -42,7 +42,7 @@ def show_summary(inputs: Inputs) -> list[Block]:
     return [Terms(_read_tiles(facts, samples), tiles=True), Terms({term: text for term, text in rows.items() if text})]
 
 
-def _read_tiles(facts: Facts, samples: int | None) -> dict[str, str]:
+def _read_tiles(facts: RunFiles, samples: int | None) -> dict[str, str]:
     planned, train, batch = facts.recipe.train.steps, facts.recipe.train, facts.recipe.data.batch_size
     if not planned and samples:
         planned = math.ceil((train.epochs or 0) * samples / batch)
@@ -62,7 +62,7 @@ def _describe_held_out(loss: Series) -> str:
     return f"loss {short(loss.last)} at step {loss.steps[-1]:,}{before}"
 
 
-def describe_state(facts: Facts) -> str:
+def describe_state(facts: RunFiles) -> str:
     """Return whether the run is finished, stopped, failed, killed, or still in training."""
     record = ExitRecord.parse(facts.exit)
     if record is None:
@@ -79,7 +79,7 @@ def describe_state(facts: Facts) -> str:
     return f"stopped: {record.reason}" if record.code in CODES.values() else str(record)
 
 
-def describe_length(facts: Facts, samples: int | None) -> str:
+def describe_length(facts: RunFiles, samples: int | None) -> str:
     """Return steps, samples, epochs if the number of samples is known, and time."""
     seen = facts.step * facts.recipe.data.batch_size
     parts = [counted(facts.step, "step"), f"{counted(seen, 'sample')} seen"]
@@ -88,7 +88,7 @@ def describe_length(facts: Facts, samples: int | None) -> str:
     return ", ".join(parts) + (f", in {describe_duration(seconds)}" if seconds else "")
 
 
-def measure_seconds(facts: Facts) -> float:
+def measure_seconds(facts: RunFiles) -> float:
     """Return the time of all steps by their own pace: resumed parts count, pauses do not."""
     pace = facts.metrics.get("samples_per_second")
     if pace is None:

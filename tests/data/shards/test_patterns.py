@@ -8,7 +8,7 @@ import pytest
 from braceexpand import braceexpand
 
 from mvssl.data import find_shards
-from mvssl.data.shards.patterns import count_names
+from mvssl.data.shards.patterns import count_brace_names
 from mvssl.errors import DataError, OutputError, RecipeError
 from mvssl.files import cache_folder
 
@@ -176,7 +176,7 @@ def test_braces_are_counted_as_they_are_expanded():
     seen = 0
     for pattern in patterns(0):
         try:
-            counted = count_names(pattern, pattern)
+            counted = count_brace_names(pattern, pattern)
         except RecipeError:
             continue
         expanded = len(list(braceexpand(pattern)))  # ValueError where the braces do not match
