@@ -35,7 +35,7 @@ class StorageError(MvsslError):
     code = IO
 
 
-class ElsewhereError(MvsslError):
+class OtherProcessError(MvsslError):
     """Another process failed and stopped this one; the message of the other process has the cause."""
 
     def __init__(self, text: str, code: int = HANG):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mvssl.data.batch import Batch
 from mvssl.distributed import collectives
 from mvssl.distributed.batch_norm import SyncBatchNorm
-from mvssl.distributed.devices import laid_out, rows_of, scattered
+from mvssl.distributed.devices import laid_out, scattered, true_indices
 from mvssl.encoders import Encoder, Features, Widths, as_image, at_least_float32, with_view
 from mvssl.encoders.encoder import first_line
 from mvssl.errors import MvsslError, RecipeError
@@ -96,7 +96,7 @@ class MultiView(nn.Module):
 
         Rows that are False in `present` (bool [n] on the CPU, by view) do not pass the encoder; their features are 0.
         """
-        rows = {view: rows_of(mask, views[view].device) for view, mask in (present or {}).items() if view in views}
+        rows = {view: true_indices(mask, views[view].device) for view, mask in (present or {}).items() if view in views}
         batches = defaultdict(list)
         for view, x in views.items():
             batches[(self.groups[view], x.shape[1:]) if self.joint_bn else view].append(view)
@@ -119,7 +119,7 @@ class MultiView(nn.Module):
 
 def _encode(encoder: Encoder, x: Tensor) -> Features:
     x = laid_out(x, encoder)
-    if len(x) or (collectives.world() > 1 and _synchronises(encoder)):
+    if len(x) or (collectives.world_size() > 1 and _synchronises(encoder)):
         return encoder(x)
     # No row is present. A blank row in eval mode changes no statistics and keeps the graph, which DDP needs.
     training = encoder.training

@@ -56,7 +56,7 @@ def test_a_signal_to_one_process_stops_and_saves_all(root, rank):
 def test_a_run_with_sigusr1_gives_the_same_weights(root):
     asked = forked_commands.start(["train", recipe_file(root)], root, prepare=at_step(4, send(signal.SIGUSR1)))
     assert asked.wait() == {0: 0}, asked.stderr()
-    steps = [store.step_in_name(found) for found in store.candidates(root / "run")]
+    steps = [store.step_in_name(found) for found in store.list_checkpoints(root / "run")]
     assert steps == [12, 7]
     train(small_runs.recipe(root / "data", root / "straight", train__steps=12, train__save_every=100))
     assert same_weights(root / "run", root / "straight", 12)
@@ -161,7 +161,7 @@ def test_an_interrupted_check_is_repeated_and_no_checkpoint_rewritten(root):
     before = {path.name: (path.stat().st_ino, path.read_bytes()) for path in saved.iterdir()}
     assert forked_commands.start(["train", file], root).wait() == {0: 0}
     assert {path.name: (path.stat().st_ino, path.read_bytes()) for path in saved.iterdir()} == before
-    assert store.best(root / "run") in store.candidates(root / "run")
+    assert store.best(root / "run") in store.list_checkpoints(root / "run")
     assert set(json.loads((root / "run/checkpoints/held_out.json").read_text())) == {"4", "6"}
 
 

@@ -35,7 +35,7 @@ def test_the_third_failed_save_in_a_row_ends_the_run(root, monkeypatch, capsys):
 
     monkeypatch.setattr(store, "save_checkpoint", failing)
     train(small_runs.recipe(root / "data", root / "run", train__steps=12, train__save_every=3, train__keep=9))
-    assert [store.step_in_name(found) for found in store.candidates(root / "run")] == [12, 9]
+    assert [store.step_in_name(found) for found in store.list_checkpoints(root / "run")] == [12, 9]
     assert "training goes on" in capsys.readouterr().err
     left[0] = 3
     with pytest.raises(StorageError):
@@ -119,7 +119,7 @@ def test_a_failed_first_batch_leaves_no_checkpoint(root):
         ShardSource.__getitem__ = fails
 
     assert forked_commands.start(["train", recipe_file(root)], root, prepare=prepare).wait() == {0: 74}
-    assert store.candidates(root / "run") == []
+    assert store.list_checkpoints(root / "run") == []
     assert forked_commands.start(["train", recipe_file(root, data__batch_size=4)], root).wait() == {0: 0}
 
 

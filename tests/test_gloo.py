@@ -10,13 +10,13 @@ from mvssl.distributed import collectives
 
 
 def total_of_ranks(scale):
-    return collectives.world(), collectives.total(torch.tensor(scale * (collectives.rank() + 1)))
+    return collectives.world_size(), collectives.sum_over_processes(torch.tensor(scale * (collectives.rank() + 1)))
 
 
 def second_rank_fails():
     if collectives.rank() == 1:
         raise ValueError("seven")
-    collectives.total(torch.ones(1))
+    collectives.sum_over_processes(torch.ones(1))
 
 
 def first_rank_sleeps():

@@ -93,14 +93,14 @@ def test_a_signal_during_a_save_leaves_one_complete_checkpoint(root):
 
     file = recipe_file(root, train__save_every=4)
     assert forked_commands.start(["train", file], root, prepare=prepare).wait() == {0: 143}
-    assert not [found for found in store.candidates(root / "run") if store.find_damage(found)]
+    assert not [found for found in store.list_checkpoints(root / "run") if store.find_damage(found)]
     assert newest_step(root / "run") >= 4
 
 
 def test_sigusr1_to_each_of_two_processes_saves_once(root, straight):
     asked = forked_commands.start(["train", recipe_file(root)], root, 2, at_step(4, send(signal.SIGUSR1)))
     assert asked.wait() == {0: 0, 1: 0}, asked.stderr()
-    assert [store.step_in_name(found) for found in store.candidates(root / "run")] == [12, 7]
+    assert [store.step_in_name(found) for found in store.list_checkpoints(root / "run")] == [12, 7]
     assert same_weights(root / "run", straight, 12)
 
 

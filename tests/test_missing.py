@@ -75,7 +75,7 @@ def one_step(given):
     loss, _ = trainer.wrapped(seen, trainer.context(batch, 0))
     trainer.accelerator.backward(loss)
     gradients = {name: p.grad.clone() for name, p in trainer.model.named_parameters()}
-    return collectives.world(), batch, loss.detach(), gradients, trainer
+    return collectives.world_size(), batch, loss.detach(), gradients, trainer
 
 
 def one_step_of_two(given):

@@ -55,8 +55,8 @@ def vector_of(encoder: torch.nn.Module) -> torch.Tensor:
 
 
 def test_an_old_checkpoint_verifies_and_gives_the_same_features(run):
-    assert [store.step_in_name(found) for found in store.candidates(run)] == [4, 2]
-    assert not [fault for found in store.candidates(run) for fault in store.find_damage(found)]
+    assert [store.step_in_name(found) for found in store.list_checkpoints(run)] == [4, 2]
+    assert not [fault for found in store.list_checkpoints(run) for fault in store.find_damage(found)]
     loaded = load_run(run)
     assert loaded.step == 4
     assert store.best(run).name == "step-00000004"

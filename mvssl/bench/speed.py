@@ -182,13 +182,13 @@ def bench_views(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rates = {}
     for size in sizes:
-        drawn = draw_views(preset, size, batch_size, device)
+        drawn = sample_views(preset, size, batch_size, device)
         rates[str(size)] = compute_rates(time_calls(drawn.__next__, seconds, device), batch_size)
     result = {"bench": "views", "preset": preset, "batch_size": batch_size, "sizes": rates}
     return finish_result(result, device, json_file)
 
 
-def draw_views(preset: str, size: int, batch_size: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
+def sample_views(preset: str, size: int, batch_size: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
     """Yield the views of one batch of random images, drawn anew at each `next`."""
     view = ViewConfig.model_validate({"from": "image", "augment": preset, "size": size})
     views = build_views({"a": view}, {"image": (3, size, size)})

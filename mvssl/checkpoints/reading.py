@@ -1,7 +1,7 @@
 """The files of one checkpoint: verify them and read them.
 
 in   the folder of a checkpoint
-out  its faults; its state, its tensors, a model and an optimizer with its values
+out  its damaged files; its state, its tensors, a model and an optimizer with its values
 """
 
 import contextlib

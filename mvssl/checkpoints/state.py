@@ -42,7 +42,7 @@ class Sums(JsonForm):
     values: list[float]
 
 
-class Interval(JsonForm):
+class LogSums(JsonForm):
     """The sums of a log interval that is not complete."""
 
     steps: Annotated[int, Field(ge=0)] = 0
@@ -60,4 +60,4 @@ class State(JsonForm):
     skipped: Count = 0
     in_a_row: Count = 0
     held_out: HeldOutLoss | None = None
-    interval: Interval | None = None
+    interval: LogSums | None = None

@@ -60,9 +60,9 @@ __all__ = [
     "State",
     "at_step",
     "best",
-    "candidates",
     "digest",
     "find_damage",
+    "list_checkpoints",
     "load_into",
     "load_model",
     "load_state",
@@ -122,8 +122,8 @@ def save_checkpoint(
         why = f"checkpoint {final} could not be written: {error.strerror}; earlier ones are intact"
         raise StorageError(why) from error
     # Newer checkpoints did not verify, or the run would have continued from there. They must not count as kept.
-    damaged = [other for other in candidates(run) if step_in_name(other) > step]
-    intact = [other for other in candidates(run) if other not in damaged]
+    damaged = [other for other in list_checkpoints(run) if step_in_name(other) > step]
+    intact = [other for other in list_checkpoints(run) if other not in damaged]
     first = next(iter(_ranked(intact)), None)
     for old in [*damaged, *(other for other in intact[keep:] if other != first)]:
         remove_at_once(old, _DELETING)
@@ -136,7 +136,7 @@ def newest(run: Path) -> Path | None:
     Print a warning for each newer one that is damaged. Raise `DataError` if there are checkpoints but none verifies,
     and `StorageError` if one cannot be read at the moment.
     """
-    found = candidates(run)
+    found = list_checkpoints(run)
     skipped: list[str] = []
     for checkpoint in found:
         wrong = find_damage(checkpoint)
@@ -150,7 +150,7 @@ def newest(run: Path) -> Path | None:
     return None
 
 
-def candidates(run: Path) -> list[Path]:
+def list_checkpoints(run: Path) -> list[Path]:
     """Return the checkpoints of a run, verified or not, the newest first."""
     found: dict[int, Path] = {}
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -166,7 +166,7 @@ def best(run: Path) -> Path:
 
     Only losses on the same samples under the same schedules as the newest one are compared.
     """
-    for found in _ranked(candidates(run)):
+    for found in _ranked(list_checkpoints(run)):
         wrong = find_damage(found)
         if not wrong:
             return found
@@ -179,9 +179,9 @@ def best(run: Path) -> Path:
 
 def at_step(run: Path, step: int) -> Path:
     """Return the checkpoint of a step. Raise a `DataError` that lists the others if it is missing or damaged."""
-    found = next((other for other in candidates(run) if step_in_name(other) == step), None)
+    found = next((other for other in list_checkpoints(run) if step_in_name(other) == step), None)
     if found is None:
-        there = ", ".join(str(step_in_name(other)) for other in reversed(candidates(run)))
+        there = ", ".join(str(step_in_name(other)) for other in reversed(list_checkpoints(run)))
         raise DataError(f"{run} has no checkpoint of step {step} (there are: {there or 'none'})")
     if wrong := find_damage(found):
         raise DataError("; ".join(wrong))
@@ -190,7 +190,7 @@ def at_step(run: Path, step: int) -> Path:
 
 def would_be_best(run: Path, held_out: HeldOutLoss) -> bool:
     """Return whether the loss is below those of all checkpoints that were measured on the same samples."""
-    others = map(_held_out, candidates(run))
+    others = map(_held_out, list_checkpoints(run))
     return all(held_out.loss < other.loss for other in others if other and other.of == held_out.of)
 
 

@@ -36,7 +36,7 @@ class ShardGoneError(ReadError):
     """The shard was deleted. Training treats its samples as bad samples."""
 
 
-class LossyError(SampleError):
+class PartialDecodeError(SampleError):
     """The bytes are intact, but only a part of them could be kept: some frames, bits, bands or pages."""
 
 

@@ -78,7 +78,7 @@ def _check_column(name: str, column: Column) -> None:
     pixels = math.prod(column.size) if isinstance(column.size, tuple) else (column.size or 1) ** 2
     if pixels > MAX_PIXELS:
         raise RecipeError(f"columns.{name}.size: {column.size} is {pixels:,} pixels; the limit is {MAX_PIXELS:,}")
-    for field in alternatives(column):
+    for field in field_alternatives(column):
         sound = extension(field) == "wav"
         if extension(field) not in FIELD_FORMATS:
             raise RecipeError(f"columns.{name}.field: no decoder for {field!r} (accepted: {', '.join(FIELD_FORMATS)})")
@@ -88,14 +88,14 @@ def _check_column(name: str, column: Column) -> None:
             raise RecipeError(f"columns.{name}.mode: {column.mode}; images take rgb or gray, sound takes mono")
 
 
-def alternatives(column: Column) -> list[str]:
+def field_alternatives(column: Column) -> list[str]:
     """Return the fields that may hold a column, best first: `jpg;png` takes either, as in webdataset."""
     return [field.strip().lower() for field in column.field.split(";")]
 
 
 def is_inside_json(column: Column) -> bool:
     """Return whether a sample may have the column's field and still lack the column."""
-    return column.path is not None and any(extension(field) == "json" for field in alternatives(column))
+    return column.path is not None and any(extension(field) == "json" for field in field_alternatives(column))
 
 
 class ShardSource(Source):
@@ -195,7 +195,7 @@ class ShardSource(Source):
         c = list(self.columns).index(name)
         shard, column = self._shard(i), self.columns[name]
         offset, size, headers, choice, digest = self._table[i, c].item()
-        field = alternatives(column)[choice]
+        field = field_alternatives(column)[choice]
         refuse_larger(size, MAX_BYTES)
         key = bytes(self._keys[shard][i - self._starts[shard]])
         location = FieldLocation(key, field, offset, size, headers, digest if self._digested[shard] else None)
@@ -242,7 +242,7 @@ def _locate(index: Index, columns: dict[str, Column]) -> np.ndarray:
     table = np.zeros((len(index.keys), len(columns)), _PLACE)
     table["size"] = -1
     for c, column in enumerate(columns.values()):
-        for number, field in enumerate(alternatives(column)):
+        for number, field in enumerate(field_alternatives(column)):
             if field in index.fields:
                 f = index.fields.index(field)
                 new = (table["size"][:, c] < 0) & (index.sizes[:, f] >= 0)

@@ -5,6 +5,6 @@ out  sums, means and rows of all processes, with gradient (`collectives`); the i
      batch norm over all processes (`batch_norm`); transfers and arithmetic of a device (`devices`)
 """
 
-from mvssl.distributed.collectives import gather, logsumexp, mean, own_rows, rank, total, world
+from mvssl.distributed.collectives import gather, logsumexp, mean, own_rows, rank, sum_over_processes, world_size
 
-__all__ = ["gather", "logsumexp", "mean", "own_rows", "rank", "total", "world"]
+__all__ = ["gather", "logsumexp", "mean", "own_rows", "rank", "sum_over_processes", "world_size"]

@@ -17,7 +17,7 @@ from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mvssl.distributed.collectives import total, world
+from mvssl.distributed.collectives import sum_over_processes, world_size
 
 Converted = TypeVar("Converted", bound=nn.Module)
 
@@ -26,7 +26,7 @@ class SyncBatchNorm(_BatchNorm):
     """Batch norm over processes, on any device. It is no subclass of torch's class, which DDP refuses on CPUs."""
 
     def forward(self, input: Tensor) -> Tensor:
-        alone = world() == 1 and input.numel() > input.shape[1]
+        alone = world_size() == 1 and input.numel() > input.shape[1]
         if alone or not (self.training or self.running_mean is None):
             return super().forward(input)
         x = input if input.dtype == torch.float64 else input.float()
@@ -39,12 +39,12 @@ class SyncBatchNorm(_BatchNorm):
         axes = [axis for axis in range(x.ndim) if axis != 1]
         c = x.shape[1]
         rows = x.new_full((1,), x.numel() // c)
-        both = total(torch.cat([x.sum(axes), rows]))
+        both = sum_over_processes(torch.cat([x.sum(axes), rows]))
         count = both[-1].detach()
         mean = both[:-1] / count.clamp(min=1)
         centred = x - _on_channels(mean, x)
         # squares of the centred values, because E[x^2] - E[x]^2 loses digits if the mean is large
-        var = total(centred.square().sum(axes)) / count.clamp(min=1)
+        var = sum_over_processes(centred.square().sum(axes)) / count.clamp(min=1)
         if self.training and self.track_running_stats:
             self._track(mean.detach(), var.detach(), count)
         y = centred * _on_channels(torch.rsqrt(var + self.eps), x)
@@ -90,7 +90,7 @@ def convert_batchnorm(
     """
     if device is None:
         device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    fused = torch.device(device).type == "cuda" and world() > 1 and not rows_absent
+    fused = torch.device(device).type == "cuda" and world_size() > 1 and not rows_absent
     return (convert_sync_batchnorm if fused else _convert)(module)  # pyright: ignore[reportReturnType]
 
 

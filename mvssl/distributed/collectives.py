@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mvssl.errors import ElsewhereError, MvsslError
+from mvssl.errors import MvsslError, OtherProcessError
 
 Made = TypeVar("Made")
 
@@ -27,7 +27,7 @@ PATIENCE = timedelta(hours=12)
 _waiting: tuple[Any, Any] | None = None  # the default group, and the CPU group that belongs to it
 
 
-def world() -> int:
+def world_size() -> int:
     """Return the number of processes in this run."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -41,7 +41,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         ctx.rows = len(x)
-        parts = x.new_empty(world(), *x.shape)
+        parts = x.new_empty(world_size(), *x.shape)
         dist.all_gather(list(parts.unbind()), x.contiguous())
         return parts.flatten(0, 1)
 
@@ -71,7 +71,7 @@ def gather(x: Tensor) -> Tensor:
 
     n must be equal on every process.
     """
-    return x if world() == 1 else _Gather.apply(x)  # pyright: ignore[reportReturnType]
+    return x if world_size() == 1 else _Gather.apply(x)  # pyright: ignore[reportReturnType]
 
 
 def own_rows(n: int) -> slice:
@@ -79,14 +79,14 @@ def own_rows(n: int) -> slice:
     return slice(rank() * n, (rank() + 1) * n)
 
 
-def total(x: Tensor) -> Tensor:
+def sum_over_processes(x: Tensor) -> Tensor:
     """Return the sum over processes, element by element, with gradient."""
-    return x if world() == 1 else _Sum.apply(x)  # pyright: ignore[reportReturnType]
+    return x if world_size() == 1 else _Sum.apply(x)  # pyright: ignore[reportReturnType]
 
 
 def is_any(value: bool, device: torch.device) -> bool:
     """Return whether the value is true on any process. Every process must call it, and the host waits."""
-    return total(torch.tensor(float(value), device=device)).item() > 0
+    return sum_over_processes(torch.tensor(float(value), device=device)).item() > 0
 
 
 def mean(sum: Tensor, count: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def mean(sum: Tensor, count: Tensor) -> Tensor:
 
     This process has `count` terms with that `sum`. The counts may differ between processes.
     """
-    both = total(torch.stack([sum, count.to(sum)]))
+    both = sum_over_processes(torch.stack([sum, count.to(sum)]))
     return both[0] / both[1].detach().clamp(min=1)
 
 
@@ -108,7 +108,7 @@ def safe_logsumexp(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
 
 def logsumexp(x: Tensor) -> Tensor:
     """Return the logsumexp over processes, element by element, with gradient; -inf if no process has a term."""
-    return x if world() == 1 else safe_logsumexp(gather(x[None]), 0)
+    return x if world_size() == 1 else safe_logsumexp(gather(x[None]), 0)
 
 
 def cpu_group() -> Any:
@@ -118,7 +118,7 @@ def cpu_group() -> Any:
     and its waits occupy the device.
     """
     global _waiting
-    if world() == 1:
+    if world_size() == 1:
         return None
     if _waiting is None or _waiting[0] is not dist.group.WORLD:
         _waiting = dist.group.WORLD, dist.new_group(backend="gloo", timeout=PATIENCE)
@@ -133,7 +133,7 @@ def run_on_main(work: Callable[[], Made], *, share: bool = True) -> Made | None:
     """Run `work` on the main process and return its result on every process. Every process must call it.
 
     A shared result must pickle. Without `share` the other processes get None. If `work` raises an `MvsslError`, the
-    others do not hang: they raise `ElsewhereError` with the same message and exit code.
+    others do not hang: they raise `OtherProcessError` with the same message and exit code.
     """
     made, failure, group = None, None, cpu_group()
     if rank() == 0:
@@ -141,14 +141,14 @@ def run_on_main(work: Callable[[], Made], *, share: bool = True) -> Made | None:
             made = work()
         except MvsslError as error:
             failure = error
-    if world() > 1:
+    if world_size() > 1:
         outcome = [(made if share else None, None if failure is None else (str(failure), failure.code))]
         dist.broadcast_object_list(outcome, group=group)
         shared, elsewhere = outcome[0]
         if rank():
             made = shared
         if elsewhere is not None and failure is None:
-            raise ElsewhereError(*elsewhere)
+            raise OtherProcessError(*elsewhere)
     if failure is not None:
         raise failure
     return made
@@ -162,8 +162,8 @@ def run_main_first(work: Callable[[], Made]) -> Made:
 
 def gather_objects(value: Made) -> list[Made]:
     """Return the values of all processes, by rank. They must pickle, and every process must call it."""
-    everyone: list[Made] = [value] * world()
-    if world() > 1:
+    everyone: list[Made] = [value] * world_size()
+    if world_size() > 1:
         dist.all_gather_object(everyone, value, group=cpu_group())
     return everyone
 
@@ -173,14 +173,14 @@ def gather_on_main(value: Made) -> list[Made]:
 
     Every process must call it. Only the main process receives the values, so they may be large.
     """
-    if world() == 1:
+    if world_size() == 1:
         return [value]
-    everyone: list[Any] | None = [None] * world() if rank() == 0 else None
+    everyone: list[Any] | None = [None] * world_size() if rank() == 0 else None
     dist.gather_object(value, everyone, dst=0, group=cpu_group())
     return everyone or []
 
 
-def join() -> torch.device:
+def join_processes() -> torch.device:
     """Join the processes that a launcher started, if any, and return the device of this process."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ and not dist.is_initialized():
         from accelerate import PartialState

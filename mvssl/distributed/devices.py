@@ -25,7 +25,7 @@ def send(x: Tensor, device: torch.device) -> Tensor:
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
-def rows_of(present: Tensor, device: torch.device) -> Tensor:
+def true_indices(present: Tensor, device: torch.device) -> Tensor:
     """Return the indices of the true rows of `present` (bool [n], on the CPU), int64 [k] on `device`."""
     return send(present.nonzero()[:, 0], device)
 

@@ -22,7 +22,7 @@ from mvssl.embedding.new_output import require_absent, write_whole
 from mvssl.embedding.summary import Embedded
 from mvssl.embedding.table import LABEL, EmbeddingTable
 from mvssl.errors import RecipeError
-from mvssl.evaluation.features.extraction import LESS, Collected, collect
+from mvssl.evaluation.features.extraction import LESS, CollectedFeatures, collect_features
 from mvssl.evaluation.features.layers import LABELS, EncoderUnderTest, FeatureSpec, compute_features, describe_features
 from mvssl.evaluation.features.splits import Patterns, open_labelled, refuse_pictures
 from mvssl.evaluation.opening import OVERRIDES, open_subject
@@ -66,7 +66,7 @@ def embed(
     Raise `RecipeError` for an unknown suffix, view or layer, `DataError` if the data do not fit or no sample can be
     used, `OutputError` if `out` exists, and `StorageError` if writing fails.
     """
-    device, out = collectives.join(), Path(out)
+    device, out = collectives.join_processes(), Path(out)
     views = None if views is None else list(views)
     subject = open_subject(
         subject, recipe=recipe, overrides=overrides, weights=weights, views=views, trust=trust, checkpoint=checkpoint,
@@ -118,11 +118,11 @@ def _collect(
     source: ShardSource,
     device: torch.device,
     batch_size: int,
-) -> Collected | None:
+) -> CollectedFeatures | None:
     """Return the features and the labels of all samples on the main process, and None on the others."""
     view_set = build_matching_views(tables, source.shapes, subject.views.shapes, subject.name)
     specs, precision = [FeatureSpec(encoder, layer), LABELS], subject.recipe.evaluate.precision
-    return collect(
+    return collect_features(
         source,
         [describe_features(spec, source, tables, device, precision) for spec in specs],
         lambda batch, numbers: compute_features(batch, [specs[n] for n in numbers], view_set, device, precision),

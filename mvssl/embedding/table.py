@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mvssl.data import ShardSource
-from mvssl.evaluation.features.cache import Entry
+from mvssl.evaluation.features.cache import CachedFeatures
 from mvssl.evaluation.features.extraction import DIVERGED, not_finite
 
 BLOCK = 1 << 26  # bytes of features that are in memory at once
@@ -37,7 +37,13 @@ class EmbeddingTable:
     """
 
     def __init__(
-        self, source: ShardSource, views: Mapping[str, str], features: Entry, labels: Entry, *, half: bool = False
+        self,
+        source: ShardSource,
+        views: Mapping[str, str],
+        features: CachedFeatures,
+        labels: CachedFeatures,
+        *,
+        half: bool = False,
     ):
         self.source = source
         self.rows = np.intersect1d(features.rows.numpy(), labels.rows.numpy())

@@ -50,9 +50,8 @@ class Conv1dNet(Backbone):
         self.in_chans, self.num_features = in_chans, channels[-1]
         stages, wide = [], [in_chans, *channels]
         for c, d, kernel in zip(wide, channels, kernels, strict=False):
-            stages.append(
-                nn.Sequential(_layer(c, d, kernel, stride), *(ResidualBlock1d(d, kernel) for _ in range(blocks)))
-            )
+            residual = (ResidualBlock1d(d, kernel) for _ in range(blocks))
+            stages.append(nn.Sequential(_layer(c, d, kernel, stride), *residual))
         self.stages = nn.ModuleList(stages)
         self.feature_info = [
             {"num_chs": d, "reduction": stride ** (i + 1), "module": f"stages.{i}"} for i, d in enumerate(channels)

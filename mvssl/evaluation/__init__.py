@@ -13,17 +13,17 @@ from mvssl.evaluation.features.inputs import ByView, LocalMaps, ProbeInputs, Tra
 from mvssl.evaluation.features.labelled import Labelled
 from mvssl.evaluation.opening import open_subject
 from mvssl.evaluation.probes.base import Probe
-from mvssl.evaluation.probes.classifiers import mlp
+from mvssl.evaluation.probes.classifiers import mlp_probe
 from mvssl.evaluation.probes.clustering import cluster
 from mvssl.evaluation.probes.dense import dense
 from mvssl.evaluation.probes.few_label import fewlabel
 from mvssl.evaluation.probes.fine_tune import finetune
 from mvssl.evaluation.probes.information import information, input_information, ndm
 from mvssl.evaluation.probes.knn import knn
-from mvssl.evaluation.probes.linear import linear, sensors
+from mvssl.evaluation.probes.linear import linear, view_ablation
 from mvssl.evaluation.probes.ood import ood
 from mvssl.evaluation.probes.retrieval import retrieval
-from mvssl.evaluation.probes.spectrum import aligned, spectrum
+from mvssl.evaluation.probes.spectrum import alignment_probe, spectrum
 from mvssl.evaluation.results.metrics import Difference, Metric, NotPossible, Result, average_precision, paired
 from mvssl.evaluation.results.records import Record, compare
 from mvssl.evaluation.results.tables import tables
@@ -42,7 +42,7 @@ __all__ = [
     "Result",
     "Subject",
     "TrainableEncoder",
-    "aligned",
+    "alignment_probe",
     "average_precision",
     "cluster",
     "compare",
@@ -54,13 +54,13 @@ __all__ = [
     "input_information",
     "knn",
     "linear",
-    "mlp",
+    "mlp_probe",
     "ndm",
     "ood",
     "open_subject",
     "paired",
     "retrieval",
-    "sensors",
     "spectrum",
     "tables",
+    "view_ablation",
 ]

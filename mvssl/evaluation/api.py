@@ -16,7 +16,7 @@ from mvssl.distributed.devices import arithmetic, enough_memory
 from mvssl.errors import DataError, RecipeError
 from mvssl.evaluation.features.extraction import LESS
 from mvssl.evaluation.features.inputs import ALL
-from mvssl.evaluation.features.splits import SIGNS, Classes, Patterns, Sources, Split, list_remarks, open_splits
+from mvssl.evaluation.features.splits import SIGNS, Classes, Patterns, Split, SplitSources, list_remarks, open_splits
 from mvssl.evaluation.measurement import Measurement
 from mvssl.evaluation.opening import open_subject
 from mvssl.evaluation.plan import PlannedProbe, list_needs, plan_probes
@@ -68,7 +68,7 @@ def evaluate(
     Raise `RecipeError` for an unknown probe, view, layer or protocol, and without shards to test on. Raise `DataError`
     if samples have no labels, and `OutputError` if the file cannot be written.
     """
-    device = collectives.join()
+    device = collectives.join_processes()
     views = None if views is None else list(views)
     subject = open_subject(
         subject, recipe=recipe, overrides=overrides, weights=weights, views=views, trust=trust, checkpoint=checkpoint
@@ -117,7 +117,7 @@ def _refuse_unknown_views(subject: Subject, views: list[str]) -> None:
             raise RecipeError(f"no view {name!r}{nearest(name, known)}")
 
 
-def _refuse_other_shapes(subject: Subject, sources: Sources) -> None:
+def _refuse_other_shapes(subject: Subject, sources: SplitSources) -> None:
     for source in sources.shards.values():
         build_matching_views(subject.recipe.views, source.shapes, subject.views.shapes, subject.name)
 

@@ -15,10 +15,10 @@ from rich.console import Console
 from mvssl.distributed import collectives
 from mvssl.distributed.devices import is_out_of_memory
 from mvssl.evaluation.features import cache
-from mvssl.evaluation.features.extraction import collect
+from mvssl.evaluation.features.extraction import collect_features
 from mvssl.evaluation.features.inputs import ALL, COMPARED, ProbeInputs, distinct_views
 from mvssl.evaluation.features.layers import LABELS, EncoderUnderTest, FeatureSpec, compute_features, describe_features
-from mvssl.evaluation.features.splits import Classes, Sources, Split
+from mvssl.evaluation.features.splits import Classes, Split, SplitSources
 from mvssl.evaluation.plan import PlannedProbe, list_needs
 from mvssl.evaluation.results.metrics import NotPossible, Result, metric_of
 from mvssl.evaluation.results.records import PIXELS, Record, build_record, describe_label, gain_of
@@ -33,7 +33,7 @@ class Measurement:
     subject: Subject
     encoders: list[EncoderUnderTest]
     planned: list[PlannedProbe]
-    sources: Sources
+    sources: SplitSources
     views: list[str] | None  # to measure; None: all
     device: torch.device
     seed: int
@@ -51,7 +51,7 @@ class Measurement:
         read = (each.probe.features(e, each.layer, images=images) for e in self.encoders for each in self.planned)
         specs = list({spec.key: spec for spec in (LABELS, *(spec for own in read for spec in own))}.values())
         for name, source in self.sources.shards.items():
-            collected = collect(
+            collected = collect_features(
                 source,
                 [describe_features(spec, source, recipe.views, device, precision) for spec in specs],
                 lambda batch, numbers: compute_features(

@@ -118,9 +118,8 @@ def _open_timm(given: str, recipe: Recipe, weights: str | None, only: Iterable[s
     known = timm.models.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name.split(".")[0]) else None
     own = {"mean": list(known.mean), "std": list(known.std)} if pretrained and known else None
     facts = {"kind": "timm", "architecture": name, "weights": weights}
-    return _build_subject(
-        given, recipe, [NetworkSource(table, [], normalize=own)], facts, only, trained=weights is not None
-    )
+    source = NetworkSource(table, [], normalize=own)
+    return _build_subject(given, recipe, [source], facts, only, trained=weights is not None)
 
 
 def _read_export(folder: Path) -> NetworkSource:

@@ -2,9 +2,9 @@
 
 in   a run folder or a `LoadedRun`, and a new folder
 out  config.json, model.safetensors and a model card for each encoder;
-     a `Report` of each with the largest difference between the trained and the reloaded encoder
+     an `ExportedEncoder` of each with the largest difference between the trained and the reloaded encoder
 """
 
-from mvssl.exporting.exporting import Report, export
+from mvssl.exporting.exporting import ExportedEncoder, export
 
-__all__ = ["Report", "export"]
+__all__ = ["ExportedEncoder", "export"]

@@ -31,7 +31,7 @@ from mvssl.runs.load import LoadedRun, load_run, which_weights
 TOLERANCE = 1e-5
 
 
-class Report(NamedTuple):
+class ExportedEncoder(NamedTuple):
     """One exported encoder: its folder, and the largest difference of its output after reloading."""
 
     folder: Path
@@ -61,7 +61,7 @@ def export(
     *,
     checkpoint: str | int = "last",
     trust: Iterable[str] = (),
-) -> list[Report]:
+) -> list[ExportedEncoder]:
     """Export every encoder of a run: one to `destination`, several to its subfolders. Return a report of each.
 
     A run folder is opened by `load_run` with `trust` and `checkpoint`; a `LoadedRun` is used as it is. Either all
@@ -89,14 +89,14 @@ def folders_of(groups: list[str], destination: Path) -> dict[str, Path]:
     return folders
 
 
-def export_encoder(encoder: Encoder, destination: Path, card: Card) -> Report:
+def export_encoder(encoder: Encoder, destination: Path, card: Card) -> ExportedEncoder:
     """Write one encoder as a timm folder, reload it, compare it, and then put it at `destination`."""
     check_destination(destination)
     with _put_at_end(destination) as beside:
         return _write(encoder, beside, card, destination)
 
 
-def _write(encoder: Encoder, folder: Path, card: Card, destination: Path) -> Report:
+def _write(encoder: Encoder, folder: Path, card: Card, destination: Path) -> ExportedEncoder:
     """Write a new folder, for `destination`, and reload it. Raise `OutputError` if the reloaded model differs."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(build_config(encoder, card), indent=2))
@@ -122,7 +122,9 @@ def _write(encoder: Encoder, folder: Path, card: Card, destination: Path) -> Rep
         )
     write_card(folder / "README.md", encoder, card, difference)
     weights_text = which_weights(card.step, card.checkpoint)
-    return Report(destination, encoder.name, encoder.widths.vector, difference, needed_imports(encoder), weights_text)
+    return ExportedEncoder(
+        destination, encoder.name, encoder.widths.vector, difference, needed_imports(encoder), weights_text
+    )
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from mvssl.files import parse_json, write_file
 from mvssl.monitoring import held_out
 from mvssl.monitoring.diagnosis import Diagnosis, Evidence, diagnose, is_beta
 from mvssl.monitoring.feature_metrics import compute_statistics, information_planes, knn_accuracy
-from mvssl.monitoring.held_out import CleanFeatures, FirstBatches, HeldOut, MonitoredRun, never
+from mvssl.monitoring.held_out import CleanFeatures, FirstBatches, HeldOut, MonitoredRun, never_stopped
 from mvssl.monitoring.outliers import tracked_outliers, write_errors_as_warnings, write_outliers
 from mvssl.random import hash_name
 from mvssl.runs.line_files import is_plottable, step_of_line
@@ -55,7 +55,7 @@ class Checker:
         return self.is_due(start) and start not in lines
 
     def __call__(
-        self, done: int, trained: dict[str, float | None], is_stopped: Callable[[], bool] = never
+        self, done: int, trained: dict[str, float | None], is_stopped: Callable[[], bool] = never_stopped
     ) -> CheckResult | None:
         """Check after step number `done`, with the training metrics as last logged.
 

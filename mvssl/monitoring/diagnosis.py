@@ -104,7 +104,7 @@ def is_beta(name: str) -> bool:
     return name.rpartition("/")[2] == "beta"
 
 
-class Bound(NamedTuple):
+class BoundReading(NamedTuple):
     """A bound on the information of a pair of views, in nats, and the most that it could read."""
 
     value: float
@@ -131,7 +131,7 @@ class Bound(NamedTuple):
         return f"{self.value:.2f}" + (f" of {self.ceiling:.2f}" if self.ceiling is not None else "") + " nats"
 
 
-def find_bounds(metrics: Mapping[str, float | None]) -> dict[str, Bound]:
+def find_bounds(metrics: Mapping[str, float | None]) -> dict[str, BoundReading]:
     """Return the bounds among metrics by subject: `a-b`, or `cmc/a-b` for the term cmc of several objectives."""
     terms = find_terms(metrics)
     values = {MetricName.parse(key, terms): value for key, value in metrics.items()}
@@ -139,7 +139,7 @@ def find_bounds(metrics: Mapping[str, float | None]) -> dict[str, Bound]:
     for name, value in values.items():
         if name.quantity == "bound" and value is not None:
             ceiling, jsd, gan = (values.get(name._replace(quantity=other)) for other in ("ceiling", "jsd", "gan"))
-            found[name.subject] = Bound(value, ceiling, jsd if gan is None else gan + TOP)
+            found[name.subject] = BoundReading(value, ceiling, jsd if gan is None else gan + TOP)
     return found
 
 
@@ -239,7 +239,7 @@ def _bounds(evidence: Evidence) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _uninformative(pair: str, bound: Bound, beta: float) -> Finding:
+def _uninformative(pair: str, bound: BoundReading, beta: float) -> Finding:
     advice = "raise optim.lr or train longer, make the views overlap more, and look at them with `mvssl views`"
     if beta:
         advice = (

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mvssl.encoders import Features
 from mvssl.evaluation.features.labelled import Labelled
-from mvssl.evaluation.probes.knn import votes
+from mvssl.evaluation.probes.knn import knn_scores
 from mvssl.evaluation.probes.spectrum import effective_rank, spread
 from mvssl.evaluation.results.metrics import classifier_score
 from mvssl.model import MultiView
@@ -60,7 +60,7 @@ def knn_accuracy(clean: CleanFeatures, bank: CleanFeatures | None) -> dict[str, 
         else:
             together = torch.unique(torch.cat([fitted.labels, tested.labels]), return_inverse=True)[1]
             fit_labels, labels = together.split([len(fitted.labels), len(tested.labels)])
-        accuracy[view] = classifier_score(votes(Labelled(fitted.features, fit_labels), tested.features), labels)
+        accuracy[view] = classifier_score(knn_scores(Labelled(fitted.features, fit_labels), tested.features), labels)
     return accuracy
 
 
@@ -104,13 +104,15 @@ def _plane(
     present = clean.present.get(view, torch.ones(len(z), dtype=torch.bool, device=z.device))
     if present.sum() < 2 or not z[present].isfinite().all():
         return {}
-    lower, upper = information_plane.of_input(mean[present], scale[present], z[present])
+    lower, upper = information_plane.input_information_bounds(mean[present], scale[present], z[present])
     found = {"xz": lower, "xz_upper": upper}
     if bank is not None and bank.labels is not None and clean.labels is not None and clean.labels.ndim == 1:
         codes = _drawn(objective, view, bank, seed)[0]
         fitted, tested = (_labelled(part._replace(vectors={view: x}), view) for part, x in ((bank, codes), (clean, z)))
         if len(fitted.labels) and len(tested.labels) and fitted.features.isfinite().all():
-            found["zy"] = information_plane.of_label(tested.features, tested.labels, fitted.features, fitted.labels)
+            found["zy"] = information_plane.label_information_bound(
+                tested.features, tested.labels, fitted.features, fitted.labels
+            )
     return found
 
 

@@ -40,7 +40,7 @@ from mvssl.views import ViewSet
 LABEL = "label"
 
 
-def never() -> bool:
+def never_stopped() -> bool:
     """Return False: no request to stop."""
     return False
 
@@ -59,7 +59,7 @@ class MonitoredRun:
 
     def batches(
         self, start: int, stop: int, *, source: Source | None = None, batch_size: int | None = None,
-        is_stopped: Callable[[], bool] = never,
+        is_stopped: Callable[[], bool] = never_stopped,
     ) -> Loader:  # fmt: skip
         """Return this process's part of the batches of steps `start` to `stop`, by default of the training samples.
 
@@ -69,9 +69,9 @@ class MonitoredRun:
         batches = loader(
             self.source if source is None else source, batch_size=batch_size or self.recipe.data.batch_size,
             seed=self.recipe.train.seed, start_step=start, stop_step=stop, rank=collectives.rank(),
-            world=collectives.world(), workers=self.recipe.data.workers, pin_memory=self.device.type == "cuda",
+            world=collectives.world_size(), workers=self.recipe.data.workers, pin_memory=self.device.type == "cuda",
         )  # fmt: skip
-        if collectives.world() == 1:
+        if collectives.world_size() == 1:
             batches.stopped = is_stopped
         return batches
 
@@ -120,7 +120,7 @@ def open_held_out(run: MonitoredRun, val: Any = None) -> HeldOut | None:
 
     Raises `DataError` if data.val cannot be read or holds other columns than the training data.
     """
-    table, world, samples = run.recipe.data, collectives.world(), run.recipe.train.check_samples
+    table, world, samples = run.recipe.data, collectives.world_size(), run.recipe.train.check_samples
     if val is None and not table.val:
         return None
     try:
@@ -169,7 +169,7 @@ def _open(table: Data, patterns: str | list[str], labelled: bool = False) -> Sou
 
 
 def measure(
-    run: MonitoredRun, held: HeldOut, is_stopped: Callable[[], bool] = never
+    run: MonitoredRun, held: HeldOut, is_stopped: Callable[[], bool] = never_stopped
 ) -> tuple[dict[str, float], CleanFeatures] | None:
     """Return mean loss and metrics of the objective over the held-out batches, and their clean features.
 
@@ -193,7 +193,7 @@ def measure(
 
 
 def encode_batches(
-    run: MonitoredRun, given: FirstBatches, is_stopped: Callable[[], bool] = never,
+    run: MonitoredRun, given: FirstBatches, is_stopped: Callable[[], bool] = never_stopped,
     measure_batch: Callable[[int, Batch], None] = lambda number, batch: None,
 ) -> CleanFeatures | None:  # fmt: skip
     """Return clean features of the batches; None if a process was asked to stop.

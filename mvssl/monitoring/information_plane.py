@@ -26,7 +26,7 @@ class Information(NamedTuple):
     upper: float
 
 
-def of_input(mean: Tensor, scale: Tensor, z: Tensor) -> Information:
+def input_information_bounds(mean: Tensor, scale: Tensor, z: Tensor) -> Information:
     """I(x; z) of normals [n, d] and a draw of each [n, d]; the lower bound cannot exceed log n."""
     mean, scale, z = (x.detach().double() for x in (mean, scale, z))
     n = len(z)
@@ -48,7 +48,7 @@ def log_density(mean: Tensor, scale: Tensor, z: Tensor) -> Tensor:
     return -0.5 * square - constant
 
 
-def of_label(z: Tensor, labels: Tensor, fit_z: Tensor, fit_labels: Tensor) -> float:
+def label_information_bound(z: Tensor, labels: Tensor, fit_z: Tensor, fit_labels: Tensor) -> float:
     """I(z; y) from below: z [n, d] and labels [n] to measure on, others to fit the probe on.
 
     H(y) is that of the measured labels. Below 0 if the probe is worse than the frequencies of the labels.

@@ -38,7 +38,9 @@ class FDivergence(NamedTuple):
         """Return the bound, in one exchange between processes."""
         terms = _sum(scores, mask, POSITIVE, self.reward), _sum(scores, mask, NEGATIVE, self.penalty)
         sums, counts = zip(*terms, strict=True)
-        sums, counts = collectives.total(torch.stack([*sums, *(count.to(scores) for count in counts)])).split(2)
+        sums, counts = collectives.sum_over_processes(
+            torch.stack([*sums, *(count.to(scores) for count in counts)])
+        ).split(2)
         means, has_both = sums / counts.detach().clamp(min=1), (counts > 0).all()
         return (self.constant + means[0] - means[1]) * has_both
 
@@ -114,7 +116,7 @@ def infonce_by_anchor(positive: Tensor, negatives: Tensor) -> Tensor:
 
 def ceiling(scores: Tensor, mask: Tensor) -> Tensor:
     """Return the largest value of `infonce` in nats: the mean over positives of log(number of candidates)."""
-    candidates = torch.log1p(collectives.total(_per_anchor(scores, mask, NEGATIVE).to(scores)))  # [N]
+    candidates = torch.log1p(collectives.sum_over_processes(_per_anchor(scores, mask, NEGATIVE).to(scores)))  # [N]
     own = _per_anchor(scores, mask, POSITIVE)
     return collectives.mean((candidates * own).sum(), own.sum())
 
@@ -227,7 +229,7 @@ def _log_share(scores: Tensor, mask: Tensor, mask_value: float | None = None) ->
     """E_pos [T - log(e^T + sum of e^T' over the anchor's negatives)], the part of `infonce` that depends on scores."""
     against = log_sum_negatives(scores, mask)  # [N]
     if mask_value is not None:
-        own = collectives.total(_per_anchor(scores, mask, POSITIVE).to(scores))
+        own = collectives.sum_over_processes(_per_anchor(scores, mask, POSITIVE).to(scores))
         against = torch.logaddexp(against, mask_value + own.log())
     return mean_of_pairs(scores, mask, POSITIVE, lambda t: F.logsigmoid(t - against[:, None, None]))
 
@@ -236,7 +238,7 @@ def log_mean_exp(scores: Tensor, mask: Tensor) -> Tensor:
     """Return log E_neg e^T over the negatives of all processes; 0 if there are none."""
     chosen = (mask == NEGATIVE).expand_as(scores)
     log_sum = collectives.logsumexp(collectives.safe_logsumexp(scores.masked_fill(~chosen, -math.inf), (0, 1, 2)))
-    count = collectives.total(chosen.sum().to(scores))
+    count = collectives.sum_over_processes(chosen.sum().to(scores))
     return log_sum.masked_fill(count == 0, 0) - count.clamp(min=1).log()
 
 
@@ -263,7 +265,7 @@ def _per_anchor(scores: Tensor, mask: Tensor, kind: int) -> Tensor:
 def has_both_kinds(scores: Tensor, mask: Tensor) -> Tensor:
     """Return 1 where some process has a positive and some process has a negative, else 0; in the scores' type."""
     kinds = torch.stack([(mask == POSITIVE).any(), (mask == NEGATIVE).any()])
-    return (collectives.total(kinds.to(scores)) > 0).all().to(scores)
+    return (collectives.sum_over_processes(kinds.to(scores)) > 0).all().to(scores)
 
 
 def log_sum_negatives(scores: Tensor, mask: Tensor) -> Tensor:

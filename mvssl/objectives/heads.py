@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from mvssl.distributed.devices import rows_of, scattered
+from mvssl.distributed.devices import scattered, true_indices
 from mvssl.encoders import Widths
 from mvssl.errors import RecipeError
 from mvssl.recipe.draw_names import first_draw_name, view_of_draw
@@ -127,7 +127,7 @@ def apply_to_present(head: nn.Module, x: Tensor, present: Tensor | None) -> Tens
     """Return head(x) where only present rows enter the head's BatchNorm; the other rows are zeros."""
     if present is None:
         return head(x)
-    rows = rows_of(present, x.device)
+    rows = true_indices(present, x.device)
     return scattered(head(x.index_select(0, rows)), rows, len(x))
 
 

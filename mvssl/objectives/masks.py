@@ -17,7 +17,7 @@ def same_sample(n: int, device: torch.device, anchors: Tensor | None, candidates
 
     `anchors` and `candidates` are the `present` rows (bool [n], or None for all) of the two views on this process.
     """
-    mask = torch.full((n * collectives.world(), n, 1), NEGATIVE, dtype=torch.int8, device=device)
+    mask = torch.full((n * collectives.world_size(), n, 1), NEGATIVE, dtype=torch.int8, device=device)
     mask[collectives.own_rows(n)].diagonal().fill_(POSITIVE)
     return ignore_absent(mask, anchors, candidates)
 

@@ -60,7 +60,7 @@ def estimate_mixture(scores: Tensor, mask: Tensor, options: Mixture) -> tuple[Te
     value = _mean((q * s).sum(dim=-1) + alpha * entropy, counted)
     with torch.no_grad():
         top = estimators.ceiling(scores[:: s.shape[-1]], mask)
-        taken = collectives.total(q.masked_fill(~counted[..., None], 0).sum(dim=(0, 1)))
+        taken = collectives.sum_over_processes(q.masked_fill(~counted[..., None], 0).sum(dim=(0, 1)))
         metrics = {
             "bound": _mean(s.logsumexp(dim=-1) - math.log(s.shape[-1]), counted) + top,
             "ceiling": top,

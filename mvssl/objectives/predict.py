@@ -85,10 +85,10 @@ def compute_variance(x: Tensor, present: Tensor | None) -> Tensor:
     """Return the variance over the present rows of all processes, the mean over elements of [n, d]; at least 1e-12."""
     rows = torch.ones(len(x), dtype=torch.bool, device=x.device) if present is None else send(present, x.device)
     kept = x.masked_fill(~rows[:, None], 0)
-    count = collectives.total(rows.sum().to(x)).clamp(min=1)
-    centre = collectives.total(kept.sum(dim=0)) / count
+    count = collectives.sum_over_processes(rows.sum().to(x)).clamp(min=1)
+    centre = collectives.sum_over_processes(kept.sum(dim=0)) / count
     around = (kept - centre).masked_fill(~rows[:, None], 0)
-    return (collectives.total(around.square().mean(dim=1).sum()) / count).clamp(min=1e-12)
+    return (collectives.sum_over_processes(around.square().mean(dim=1).sum()) / count).clamp(min=1e-12)
 
 
 def _limit_sides(shape: tuple[int, int, int], size: int) -> tuple[int, int, int]:

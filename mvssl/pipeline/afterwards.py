@@ -18,7 +18,7 @@ from mvssl.exporting.exporting import folders_of
 from mvssl.pipeline.next_commands import next_commands, open_for_probes
 from mvssl.pipeline.pictures import draw_views
 from mvssl.recipe import Recipe
-from mvssl.runs.load import load_run, packages
+from mvssl.runs.load import foreign_packages, load_run
 
 if TYPE_CHECKING:
     from mvssl.model import MultiView
@@ -59,7 +59,7 @@ def run_then(recipe: Recipe) -> None:
     then, folder = recipe.train.then, Path(recipe.train.out)
     if collectives.rank() and "evaluate" not in then:
         return
-    trust = packages(recipe)  # the user has just named them
+    trust = foreign_packages(recipe)  # the user has just named them
     run = load_run(folder, trust)
     failed: MvsslError | None = None
     if "evaluate" in then:

@@ -14,11 +14,11 @@ from mvssl.data import as_class_labels
 from mvssl.errors import DataError, MvsslError
 from mvssl.evaluation.features.inputs import distinct_views
 from mvssl.evaluation.features.layers import refuse_layer
-from mvssl.evaluation.features.splits import Sources, open_samples, open_splits, refuse_pictures
+from mvssl.evaluation.features.splits import SplitSources, open_samples, open_splits, refuse_pictures
 from mvssl.evaluation.plan import PlannedProbe, list_needs, plan_probes, refuse_impossible
 from mvssl.exporting.exporting import folders_of
 from mvssl.recipe import Recipe
-from mvssl.runs.load import LoadedRun, packages
+from mvssl.runs.load import LoadedRun, foreign_packages
 from mvssl.text import shell_word
 
 FEW = 16  # samples that are read for these checks
@@ -28,7 +28,7 @@ def next_commands(run: LoadedRun, loads: list[str], failed: bool) -> list[str]:
     """Return lines to type after the run; `loads` load the exports, `failed` says that its evaluation failed."""
     train, table, folder = run.recipe.train, run.recipe.evaluate, shell_word(run.folder)
     features, backbone = run.folder / "features.npz", run.folder / "backbone"
-    trust = "".join(f" --trust {shlex.quote(package)}" for package in dict.fromkeys(packages(run.recipe)))
+    trust = "".join(f" --trust {shlex.quote(package)}" for package in dict.fromkeys(foreign_packages(run.recipe)))
     # options of `mvssl evaluate`, the most useful first, with the probes and the layer that they select
     wanted = [(" --probe retrieval --layer head", ["retrieval"], "head")]
     if not failed:
@@ -59,7 +59,7 @@ def _is_possible(refuse: Callable[[], object]) -> bool:
     return True
 
 
-def open_for_probes(recipe: Recipe, probes: list[str], layer: str) -> tuple[Sources, list[PlannedProbe]]:
+def open_for_probes(recipe: Recipe, probes: list[str], layer: str) -> tuple[SplitSources, list[PlannedProbe]]:
     """Return the shards that these probes read, and the probes as planned. Raise `MvsslError` for impossible ones."""
     refuse_impossible(recipe.evaluate.model_copy(update={"probes": probes}))
     planned = plan_probes(recipe.evaluate, probes, layer)

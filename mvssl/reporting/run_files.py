@@ -1,7 +1,7 @@
 """The files of a run folder as typed facts; no checkpoint and no shard is opened.
 
 in   a run folder, finished, stopped, or still in training
-out  `Facts`; a missing file gives an empty member, damaged content is left out and reported
+out  `RunFiles`; a missing file gives an empty member, damaged content is left out and reported
 """
 
 import math

@@ -21,7 +21,7 @@ from torch.distributed import DistError
 
 from mvssl.checkpoints.state import JsonForm, Number, Text
 from mvssl.distributed import collectives
-from mvssl.errors import BUG, HANG, ElsewhereError, Interrupted, MvsslError, StorageError
+from mvssl.errors import BUG, HANG, Interrupted, MvsslError, OtherProcessError, StorageError
 from mvssl.files import read_json, write_file
 from mvssl.process.signals import Stopped, StopRequest, exit_code
 from mvssl.process.system_errors import as_storage_error
@@ -81,12 +81,12 @@ def write_end(folder: Path, error: BaseException | None, first: bool = True) -> 
     """Write how the command ended.
 
     Of several processes, the one that knows the reason writes it. A process that only lost the others (`first` is
-    false, or the error is an `ElsewhereError`) does not replace a reason that is already there.
+    false, or the error is an `OtherProcessError`) does not replace a reason that is already there.
     """
     if not folder.is_dir() or (error is None and collectives.rank()):
         return
     before = read_exit(folder)
-    if (not first or isinstance(error, ElsewhereError)) and before is not None and before.code is not None:
+    if (not first or isinstance(error, OtherProcessError)) and before is not None and before.code is not None:
         return
     code = error.code if isinstance(error, MvsslError) else 0 if error is None else BUG
     reason = "finished" if error is None else str(error) or type(error).__name__
@@ -135,18 +135,22 @@ def _explained(error: BaseException, stop: StopRequest) -> BaseException:
         if stop.signal is not None:  # all processes were requested to stop, and another one was quicker
             return Interrupted("stopped with the other processes; the same command continues the run", stop.code)
         first = str(error).strip().partition("\n")[0]
-        return error if isinstance(error, ElsewhereError) else ElsewhereError(f"another process is gone: {first[:200]}")
+        return (
+            error
+            if isinstance(error, OtherProcessError)
+            else OtherProcessError(f"another process is gone: {first[:200]}")
+        )
     known = as_storage_error(error)
-    if known is None or collectives.world() == 1:
+    if known is None or collectives.world_size() == 1:
         return known or error
-    return StorageError(f"process {collectives.rank()} of {collectives.world()}: {known}")
+    return StorageError(f"process {collectives.rank()} of {collectives.world_size()}: {known}")
 
 
 def _is_of_a_lost_process(error: BaseException) -> bool:
     """Return whether another process ended without a reason: its connections or its rendezvous store are closed."""
-    if isinstance(error, ElsewhereError):
+    if isinstance(error, OtherProcessError):
         return error.code == HANG
-    if collectives.world() == 1 and os.environ.get("WORLD_SIZE", "1") == "1":
+    if collectives.world_size() == 1 and os.environ.get("WORLD_SIZE", "1") == "1":
         return False
     gone = re.search("closed by peer|reset by peer|connection refused|timed out|broken pipe", str(error), re.IGNORECASE)
     return isinstance(error, DistError | ConnectionError) or (isinstance(error, RuntimeError) and gone is not None)

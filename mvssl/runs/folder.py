@@ -113,7 +113,7 @@ def is_run_folder(folder: Path) -> bool:
     if (folder / MARK).is_file():
         return True
     written = (folder / "recipe.yaml").is_file() or exit_record.read_exit(folder) is not None
-    return ((folder / ".lock").is_file() and written) or bool(store.candidates(folder))
+    return ((folder / ".lock").is_file() and written) or bool(store.list_checkpoints(folder))
 
 
 def recipe_of(folder: Path, checkpoint: Path) -> Recipe:

@@ -51,7 +51,7 @@ def load_run(folder: str | Path, trust: Iterable[str] = (), checkpoint: str | in
     run or has no such checkpoint that verifies, and `RecipeError` if a class is not trusted.
     """
     folder = Path(folder)
-    if not (folder / "recipe.yaml").is_file() and not checkpoints.candidates(folder):
+    if not (folder / "recipe.yaml").is_file() and not checkpoints.list_checkpoints(folder):
         raise DataError(f"{folder} is no run folder: it has no recipe.yaml")
     found = _find_checkpoint(folder, str(checkpoint))
     recipe = recipe_of(folder, found)
@@ -94,7 +94,7 @@ def refuse_untrusted(recipe: Recipe, trust: Iterable[str]) -> None:
             raise RecipeError(f"{place} names {name!r}, code outside mvssl; add --trust {package} if you trust it")
 
 
-def packages(recipe: Recipe) -> list[str]:
+def foreign_packages(recipe: Recipe) -> list[str]:
     """Return the packages outside mvssl from which the recipe names classes."""
     return [_package(name) for name in _foreign_classes(recipe).values()]
 

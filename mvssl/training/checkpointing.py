@@ -53,14 +53,14 @@ def find_earlier(folder: Path) -> Earlier | None:
     return Earlier(checkpoint, runfolder.recipe_of(folder, checkpoint))
 
 
-def restore(trainer: Trainer, earlier: Earlier | None) -> tuple[store.State, list[str]]:
+def resume_trainer(trainer: Trainer, earlier: Earlier | None) -> tuple[store.State, list[str]]:
     """Restore weights, moments and step count; return the state of the checkpoint and lines to print.
 
     Raises `RecipeError` if a difference of the recipe or the data changes samples, model or loss.
     """
     if earlier is None:
         return store.State(step=0), []
-    folder, checkpoint, world = Path(trainer.recipe.train.out), earlier.checkpoint, collectives.world()
+    folder, checkpoint, world = Path(trainer.recipe.train.out), earlier.checkpoint, collectives.world_size()
     changed = runfolder.refuse_changes(folder, earlier.recipe, trainer.recipe)
     state = store.load_state(checkpoint)
     now = trainer.source.fingerprint
@@ -128,7 +128,7 @@ class Saver:
             raise StorageError(f"run folder {self.folder} is gone; was it removed?")
         trainer, recipe = self.trainer, self.trainer.recipe
         state = {"fingerprint": trainer.source.fingerprint, "columns": trainer.source.shapes}
-        state |= {"world": collectives.world(), "interval": self.log.state(), **self.ledger.counts()}
+        state |= {"world": collectives.world_size(), "interval": self.log.state(), **self.ledger.counts()}
         more = {trainer.tracker.file: trainer.tracker.state()} if trainer.tracker else {}
         store.save_checkpoint(
             self.folder, done, trainer.model, trainer.optimizer, state, recipe.train.keep, more, to_yaml(recipe)

@@ -41,7 +41,7 @@ class FaultCounter:
         self._unread: tuple[int, AsyncScalars, list[BadSample]] | None = None
 
     def add_step(self, step: int, vote: Vote, bad: list[BadSample]) -> None:
-        """Take the vote and this process's bad samples of step number `step` (from 1); settle the step before."""
+        """Keep the vote and the bad samples of step number `step` (from 1); read the vote of the step before."""
         self.read_last_vote()
         self._unread = (step, AsyncScalars(vote.totals), bad)
 

@@ -39,7 +39,7 @@ def collect_vote(loss: Tensor, grad_norm: Tensor, *, stop: bool, bad: int, save:
     """Sum the votes of all processes on a step; every process must call it, and none waits for its device."""
     against = ~(torch.isfinite(loss) & torch.isfinite(grad_norm))
     host = send(torch.tensor([float(stop), float(bad), float(save)]), loss.device)
-    totals = collectives.total(torch.cat([against.float().reshape(1), host]))
+    totals = collectives.sum_over_processes(torch.cat([against.float().reshape(1), host]))
     return Vote(totals, totals[0] > 0)
 
 

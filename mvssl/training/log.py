@@ -22,9 +22,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 from torch import Tensor
 
-from mvssl.checkpoints.state import Interval
+from mvssl.checkpoints.state import LogSums
 from mvssl.distributed import collectives
-from mvssl.monitoring.diagnosis import Bound, Diagnosis, find_bounds
+from mvssl.monitoring.diagnosis import BoundReading, Diagnosis, find_bounds
 from mvssl.runs.line_files import LineFile
 from mvssl.text import counted, warn
 
@@ -34,7 +34,7 @@ class Log:
 
     def __init__(
         self, accelerator: Accelerator, run: Path, *, start: int, steps: int, every: int, batch_size: int,
-        interval: Interval | None = None,
+        interval: LogSums | None = None,
     ):  # fmt: skip
         self.accelerator, self.lines = accelerator, LineFile(run / "metrics.jsonl")
         self.steps, self.every, self.batch_size = steps, every, batch_size
@@ -51,7 +51,7 @@ class Log:
             expand=True,
         )
         self.task = self.bar.add_task("training", total=steps, completed=start, line="")
-        self.one, interval = torch.ones((), device=accelerator.device), interval or Interval()
+        self.one, interval = torch.ones((), device=accelerator.device), interval or LogSums()
         # by names of metrics; the last value counts the steps that were not vetoed
         self.sums = {tuple(sums.names): torch.tensor(sums.values).to(self.one) for sums in interval.sums}
         self.steps_since = interval.steps  # steps of the interval
@@ -120,7 +120,7 @@ class Log:
 
     def _warn_of_slow(self, share: float) -> None:
         """Warn of a process that waits for data much longer than the others, since they wait for it in every step."""
-        if collectives.world() == 1:
+        if collectives.world_size() == 1:
             return
         shares = collectives.gather(torch.full((1,), share, device=self.one.device)).tolist()
         for rank, waits in enumerate(shares):
@@ -159,9 +159,9 @@ def format_bounds(metrics: Mapping[str, float | None]) -> list[str]:
     return [_summarize_bounds(part) for part in (nats, rest) if part]
 
 
-def _summarize_bounds(found: Mapping[str, Bound]) -> str:
+def _summarize_bounds(found: Mapping[str, BoundReading]) -> str:
     columns = zip(*found.values(), strict=True)
-    mean = Bound(*(None if None in column else fmean(column) for column in columns))  # pyright: ignore[reportArgumentType]
+    mean = BoundReading(*(None if None in column else fmean(column) for column in columns))  # pyright: ignore[reportArgumentType]
     least = min(found, key=lambda name: found[name].score)
     return f"{counted(len(found), 'bound')}, mean {mean}, least {found[least].score:.2f} ({least})"
 

@@ -25,7 +25,7 @@ from mvssl.recipe import Recipe
 from mvssl.runs import exit_record
 from mvssl.runs import folder as runfolder
 from mvssl.training.accelerator import arithmetic_of, make_accelerator, start_trackers
-from mvssl.training.checkpointing import Earlier, Saver, restore
+from mvssl.training.checkpointing import Earlier, Saver, resume_trainer
 from mvssl.training.fault_counts import REQUESTED, FaultCounter, StopReason
 from mvssl.training.log import Log
 from mvssl.training.step import Trainer, run_steps
@@ -89,7 +89,7 @@ def start_run(trainer: Trainer, earlier: Earlier | None, session: Session, val: 
     recipe, table, stop, folder = trainer.recipe, trainer.recipe.train, session.stop, Path(trainer.recipe.train.out)
     if table.check_every != 0:
         trainer.tracker = start_tracking(recipe.views, len(trainer.source), trainer.device)
-    state, lines = restore(trainer, earlier)
+    state, lines = resume_trainer(trainer, earlier)
     batches = trainer.batches(trainer.done, trainer.steps, is_stopped=stop.is_requested)
     checks = Checker(trainer, folder, open_held_out(trainer, val) if table.check_every != 0 else None)
     collectives.run_on_main(lambda: runfolder.describe(folder, recipe, trainer.done))
@@ -114,7 +114,7 @@ def finish_run(run: Run) -> Outcome:
         try:
             reason = _take_steps(run)
         except StorageError as error:  # often of loader processes, in training or in a check
-            if collectives.world() == 1:
+            if collectives.world_size() == 1:
                 saver.save_unsaved()
             raise HangError(run.watchdog.loader_hang) if run.watchdog.loader_hang else error from None
         if reason is None and collectives.is_any(run.stop.is_requested(), trainer.device):

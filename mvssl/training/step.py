@@ -28,7 +28,7 @@ from mvssl.training.log import Log
 Enter = Callable[[str], None]  # receives the name of the part that begins: data, views, guard, model, log
 
 
-def ignore(_: str) -> None:
+def ignore_line(_: str) -> None:
     """Do nothing when a part of a step begins."""
 
 
@@ -56,7 +56,7 @@ class Trainer(MonitoredRun):
     done: int = 0
 
     def step(
-        self, batch: Batch, number: int, *, stop: bool = False, save: bool = False, enter: Enter = ignore
+        self, batch: Batch, number: int, *, stop: bool = False, save: bool = False, enter: Enter = ignore_line
     ) -> StepResult:
         """Take optimizer step `number` (from 0), or change nothing if any process vetoes it.
 
@@ -96,7 +96,12 @@ class Trainer(MonitoredRun):
 
 
 def run_steps(
-    trainer: Trainer, batches: Iterable[Batch], ledger: FaultCounter, log: Log, stop: StopRequest, enter: Enter = ignore
+    trainer: Trainer,
+    batches: Iterable[Batch],
+    ledger: FaultCounter,
+    log: Log,
+    stop: StopRequest,
+    enter: Enter = ignore_line,
 ) -> Iterator[int]:
     """Take one step for each batch, count its vote and log its metrics; yield how many steps are done."""
     waiting = iter(batches)

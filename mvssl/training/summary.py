@@ -28,7 +28,7 @@ def summarize(trainer: Trainer, checks: Checker) -> Table:
 
 
 def _rows(trainer: Trainer, checks: Checker) -> Iterator[tuple[str, str]]:
-    recipe, model, steps, world = trainer.recipe, trainer.model, trainer.steps, collectives.world()
+    recipe, model, steps, world = trainer.recipe, trainer.model, trainer.steps, collectives.world_size()
     batch, samples, dropped = recipe.data.batch_size, len(trainer.source), trainer.source.dropped
     yield "run", f"{recipe.train.out}, seed {recipe.train.seed}"
     yield "samples", f"{samples:,}" + f" ({dropped:,} without a column are left out)" * bool(dropped)

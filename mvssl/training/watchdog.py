@@ -66,7 +66,9 @@ class Watchdog:
         self.doing, self.step, self.beats = "starting", step, 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="mvssl watchdog")
-        launched = collectives.world() > 1 or "ACCELERATE_MIXED_PRECISION" in os.environ  # accelerate launch sets it
+        launched = (
+            collectives.world_size() > 1 or "ACCELERATE_MIXED_PRECISION" in os.environ
+        )  # accelerate launch sets it
         self._launcher = launcher if launched else None  # process number
 
     def beat(self, step: int, doing: str) -> None:
@@ -84,7 +86,7 @@ class Watchdog:
         return self.stop.is_requested()
 
     def __enter__(self) -> "Watchdog":
-        if collectives.world() > 1:
+        if collectives.world_size() > 1:
             self._write()  # now, as a process may be suspended before its thread first runs
         self._thread.start()
         return self
@@ -92,7 +94,7 @@ class Watchdog:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
-        if collectives.world() > 1 and collectives.rank() == 0:
+        if collectives.world_size() > 1 and collectives.rank() == 0:
             shutil.rmtree(self.folder / FOLDER, ignore_errors=True)
 
     def _watch(self) -> None:
@@ -104,7 +106,7 @@ class Watchdog:
             idle, before = idle + min(now - before, 2 * self.tick), now
             if self.beats != seen:
                 idle, seen, earlier = 0.0, self.beats, None
-            if collectives.world() > 1 and now - written > self.limit / 10:
+            if collectives.world_size() > 1 and now - written > self.limit / 10:
                 self._write()
                 written = now
             if self._launcher is not None and os.getppid() != self._launcher:
@@ -120,7 +122,7 @@ class Watchdog:
         """Kill loader processes that hang while the main thread waits for them."""
         if self.doing not in (FOR_DATA, IN_A_CHECK):
             return
-        if collectives.world() == 1 and self.stop.signal and idle > _LAST_WAIT:
+        if collectives.world_size() == 1 and self.stop.signal and idle > _LAST_WAIT:
             kill_workers()
         if idle > self.limit and not self.loader_hang:
             states = kill_workers()
@@ -155,9 +157,9 @@ class Watchdog:
     def _find_hanging(self, earlier: dict[int, ProcessState]) -> str:
         """Return in words which process hangs, as far as this one can see."""
         now = self._read()
-        if collectives.world() == 1 or not now:
+        if collectives.world_size() == 1 or not now:
             return f"process {os.getpid()} hangs {self.doing}, after step {self.step}, at {_locate_main_thread()[0]}"
-        absent = [n for n in range(collectives.world()) if n not in now]
+        absent = [n for n in range(collectives.world_size()) if n not in now]
         if absent:
             return f"process {', '.join(map(str, absent))} wrote nothing to {self.folder / FOLDER}"
         stopped = [n for n in now if now[n] == earlier.get(n) and n != collectives.rank()]
@@ -169,7 +171,9 @@ class Watchdog:
 
     def _read(self) -> dict[int, ProcessState]:
         """Return the states of all processes, as far as they can be read."""
-        read = {n: ProcessState.parse(read_json(self.folder / FOLDER / str(n))) for n in range(collectives.world())}
+        read = {
+            n: ProcessState.parse(read_json(self.folder / FOLDER / str(n))) for n in range(collectives.world_size())
+        }
         return {n: state for n, state in read.items() if state is not None}
 
 

@@ -31,9 +31,8 @@ def apply_placement(x: Tensor, placement: Placement, size: tuple[int, int], inte
     rows, columns = send(axes, x.device).unbind(1)
     if interpolation == "nearest":
         return _gather_pixels(x, nearest_index(rows, inside[0], size[0]), nearest_index(columns, inside[1], size[1]))
-    return apply_filters(
-        x, linear_filter_matrix(rows, inside[0], size[0]), linear_filter_matrix(columns, inside[1], size[1])
-    )
+    filters = linear_filter_matrix(rows, inside[0], size[0]), linear_filter_matrix(columns, inside[1], size[1])
+    return apply_filters(x, *filters)
 
 
 def _changes_nothing(placement: Placement) -> bool:

@@ -61,7 +61,7 @@ def normalize_channels(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return torch.addcmul(shift, x, scale)
 
 
-class Moments:
+class ChannelMoments:
     """Running mean and std of each channel (dimension 1), in float64; values that are not finite are left out."""
 
     def __init__(self) -> None:

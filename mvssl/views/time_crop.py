@@ -57,8 +57,8 @@ def draw_intervals(draws: Draws, name: str, count: int, low: float, high: float)
 def crop_time(x: Tensor, interval: Tensor, length: int) -> Tensor:
     """Return the intervals [n, 2] of signals [n, c, t], resampled to [n, c, length] by the antialiased linear filter.
 
-    The filter is the triangle of `resample.linear_filter`: one output sample to either side, at least one input sample.
-    It is gathered tap by tap, because matrices of long recordings would not fit into memory.
+    The filter is the triangle of `image_resampling.linear_filter_matrix`: one output sample to either side, at least
+    one input sample. It is gathered tap by tap, because matrices of long recordings would not fit into memory.
     """
     t = x.shape[-1]
     if t == length and bool((interval == TimeCrop.full(1).interval).all()):

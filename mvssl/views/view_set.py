@@ -27,7 +27,7 @@ from mvssl.recipe.options import construct, find_class, options_of
 from mvssl.views.base import Geometry, View, view_class
 from mvssl.views.image import ImageView
 from mvssl.views.logmel import LogMelView
-from mvssl.views.normalize import SAMPLES, Moments
+from mvssl.views.normalize import SAMPLES, ChannelMoments
 from mvssl.views.signal import SignalView
 from mvssl.views.vector import VectorView
 
@@ -144,7 +144,7 @@ def resolve_statistics(recipe_views: Mapping[str, ViewConfig], shapes: Shapes, s
     for name, view in recipe_views.items():
         if needs_measuring(name, view, source):
             resolved[name] = view.model_copy(update={"normalize": "none"})
-            moments[name] = _build(name, resolved[name], shapes), Moments()
+            moments[name] = _build(name, resolved[name], shapes), ChannelMoments()
     for sample in _readable_samples(source) if moments else ():
         for name, (view, running) in moments.items():
             column = sample.get(recipe_views[name].source)

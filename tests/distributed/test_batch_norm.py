@@ -161,6 +161,6 @@ def test_on_one_process_it_equals_torchs_bit_for_bit(dims):
 
 @pytest.mark.parametrize("rows_absent", [False, True])
 def test_several_cuda_processes_use_torchs_unless_rows_are_absent(rows_absent, monkeypatch):
-    monkeypatch.setattr("mvssl.distributed.batch_norm.world", lambda: 2)
+    monkeypatch.setattr("mvssl.distributed.batch_norm.world_size", lambda: 2)
     made = convert_batchnorm(nn.Sequential(nn.BatchNorm1d(3)), "cuda", rows_absent=rows_absent)
     assert type(made[0]) is (SyncBatchNorm if rows_absent else nn.SyncBatchNorm)

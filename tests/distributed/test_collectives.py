@@ -136,16 +136,16 @@ def run(terms, views, present):
     made = [Term(cls.__name__.lower(), weight, built(cls, views, options)) for weight, cls, options in terms]
     model = MultiView({view: SmallEncoder() for view in views}, made).double()
     full = {view: torch.randn(N, 3, 9, 9, dtype=torch.float64) for view in views}
-    n = N // collectives.world()
+    n = N // collectives.world_size()
     rows = collectives.own_rows(n)
     known = context(n, step=5, present={view: mask[rows] for view, mask in present.items()}, start=rows.start)
     wrapped = convert_batchnorm(model)
-    if collectives.world() > 1:
+    if collectives.world_size() > 1:
         wrapped = DistributedDataParallel(wrapped)
     loss, metrics = wrapped({view: x[rows] for view, x in full.items()}, known)
     loss.backward()
     gradients = {name: p.grad for name, p in model.named_parameters()}
-    return collectives.world(), loss.detach(), metrics, gradients
+    return collectives.world_size(), loss.detach(), metrics, gradients
 
 
 def run_all():
@@ -189,11 +189,11 @@ def uneven(name, dtype):
     mask[:, :4] = mask[:, :4].masked_fill(torch.rand(N, 4, 5) < 0.6, IGNORE)
     mask[2] = mask[2].clamp(min=IGNORE)  # an anchor without negatives anywhere
     mask[5, :4] = IGNORE  # an anchor that one process ignores
-    own = collectives.own_rows(N // collectives.world())
+    own = collectives.own_rows(N // collectives.world_size())
     mine = scores[:, own].requires_grad_()
     value = ESTIMATORS[name](mine, mask[:, own])
     value.backward()
-    return value.detach(), mine.grad / collectives.world(), own  # as DDP averages
+    return value.detach(), mine.grad / collectives.world_size(), own  # as DDP averages
 
 
 def uneven_all():
@@ -223,7 +223,7 @@ def primitives():
     weights = torch.arange(1.0, 5.0, dtype=torch.float64)
     found = {
         "gather": ((collectives.gather(x) * weights).sum(), x),
-        "total": ((collectives.total(x) * weights[:2]).sum(), x),
+        "total": ((collectives.sum_over_processes(x) * weights[:2]).sum(), x),
         "mean": (collectives.mean(x[: rank + 1].sum(), torch.tensor(rank + 1)), x),
         "logsumexp": ((collectives.logsumexp(x) * weights[:2]).sum(), x),
         "nothing": (collectives.logsumexp(nothing).exp().sum(), nothing),
@@ -254,8 +254,8 @@ def test_the_collectives_and_their_adjoints_by_hand():
 
 def test_on_one_process_collectives_are_the_identity():
     x = torch.randn(3)
-    assert collectives.world() == 1
-    assert collectives.gather(x) is collectives.total(x) is collectives.logsumexp(x) is x
+    assert collectives.world_size() == 1
+    assert collectives.gather(x) is collectives.sum_over_processes(x) is collectives.logsumexp(x) is x
     assert collectives.mean(torch.tensor(0.0), torch.tensor(0)).item() == 0
 
 

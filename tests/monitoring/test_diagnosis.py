@@ -6,7 +6,7 @@ import pytest
 from small_runs import CONTRAST, sensors
 
 from mvssl import train
-from mvssl.monitoring.diagnosis import ORDER, TOP, Bound, Evidence, FeatureStatistics, diagnose, find_bounds
+from mvssl.monitoring.diagnosis import ORDER, TOP, BoundReading, Evidence, FeatureStatistics, diagnose, find_bounds
 from mvssl.recipe import parse_recipe
 
 WELL = FeatureStatistics(rank=60.0, spread=0.7, idle=0.1, width=128, samples=1024)
@@ -106,7 +106,7 @@ def test_bounds_are_found_with_their_ceilings_under_any_label():
         "gan/a/local": 0.1 - TOP,
     }
     found = find_bounds(metrics)
-    assert found == {"cmc/a-b": Bound(1.0, 2.0, None), "a/local": Bound(3.0, None, pytest.approx(0.1))}
+    assert found == {"cmc/a-b": BoundReading(1.0, 2.0, None), "a/local": BoundReading(3.0, None, pytest.approx(0.1))}
     assert str(found["cmc/a-b"]) == "1.00 of 2.00 nats"
     assert str(found["a/local"]) == "JSD 0.10 of 1.39"
 

@@ -20,7 +20,7 @@ def gaussian(n: int, dims: int, noise: float) -> tuple[torch.Tensor, ...]:
 
 @pytest.mark.parametrize(("dims", "noise"), [(1, 1.0), (2, 0.7), (4, 1.5)])
 def test_the_bounds_enclose_the_information_of_a_gaussian_channel(dims, noise):
-    found = information_plane.of_input(*gaussian(2048, dims, noise))
+    found = information_plane.input_information_bounds(*gaussian(2048, dims, noise))
     truth = dims / 2 * math.log(1 + 1 / noise**2)
     assert found.lower < found.upper
     assert found.lower == pytest.approx(truth, abs=0.1)
@@ -28,14 +28,14 @@ def test_the_bounds_enclose_the_information_of_a_gaussian_channel(dims, noise):
 
 
 def test_above_its_ceiling_the_lower_bound_is_log_n_and_the_upper_is_more():
-    found = information_plane.of_input(*gaussian(256, 16, 0.01))
+    found = information_plane.input_information_bounds(*gaussian(256, 16, 0.01))
     assert found.lower == pytest.approx(math.log(256), abs=1e-6)
     assert found.upper > 16 / 2 * math.log(1 + 1e4)
 
 
 def test_codes_independent_of_the_input_have_no_information():
     zeros = torch.zeros(512, 3)
-    found = information_plane.of_input(zeros, zeros + 1, torch.randn(512, 3))
+    found = information_plane.input_information_bounds(zeros, zeros + 1, torch.randn(512, 3))
     assert abs(found.lower) < 1e-9
     assert abs(found.upper) < 1e-9
 
@@ -50,29 +50,33 @@ def test_densities_are_those_of_torch():
 
 def test_blocks_of_rows_give_the_result_of_one_block(monkeypatch):
     given = gaussian(100, 3, 0.5)
-    expected = information_plane.of_input(*given)
+    expected = information_plane.input_information_bounds(*given)
     monkeypatch.setattr(information_plane, "CELLS", 700)
-    assert information_plane.of_input(*given) == pytest.approx(expected)
+    assert information_plane.input_information_bounds(*given) == pytest.approx(expected)
 
 
 def test_a_code_equal_to_the_label_has_its_entropy_and_noise_has_none():
     labels, fit_labels = torch.arange(400) % 4, torch.arange(2000) % 4
     codes = torch.eye(4) * 20
-    measured = information_plane.of_label(codes[labels], labels, codes[fit_labels], fit_labels)
+    measured = information_plane.label_information_bound(codes[labels], labels, codes[fit_labels], fit_labels)
     assert measured == pytest.approx(math.log(4), abs=0.02)
-    assert information_plane.of_label(torch.randn(400, 4), labels, torch.randn(2000, 4), fit_labels) < 0.02
+    assert (
+        information_plane.label_information_bound(torch.randn(400, 4), labels, torch.randn(2000, 4), fit_labels) < 0.02
+    )
 
 
 def test_half_of_the_bits_of_a_label_have_half_of_its_entropy():
     labels, fit_labels = torch.arange(400) % 4, torch.arange(2000) % 4
     codes, fit_codes = ((of % 2)[:, None] * 9.0 for of in (labels, fit_labels))
-    measured = information_plane.of_label(codes, labels, fit_codes, fit_labels)
+    measured = information_plane.label_information_bound(codes, labels, fit_codes, fit_labels)
     assert measured == pytest.approx(math.log(2), abs=0.02)
 
 
 def test_a_label_unknown_to_the_probe_has_a_finite_loss():
     labels = torch.tensor([0, 1, 7])
-    measured = information_plane.of_label(torch.randn(3, 2), labels, torch.randn(20, 2), torch.arange(20) % 2)
+    measured = information_plane.label_information_bound(
+        torch.randn(3, 2), labels, torch.randn(20, 2), torch.arange(20) % 2
+    )
     assert math.isfinite(measured)
 
 

@@ -158,7 +158,7 @@ def several_steps(name):
     for m in objective.modules():
         if isinstance(m, nn.modules.batchnorm._BatchNorm):
             m.eval()
-    n = 8 // collectives.world()
+    n = 8 // collectives.world_size()
     own, gradients = collectives.own_rows(n), []
     for step in range(3):
         whole = {view: features(8) for view in "ab"}
@@ -168,7 +168,7 @@ def several_steps(name):
         }  # fmt: skip
         present = {"b": torch.tensor([1, 0, 0, 0, 1, 1, 0, 1]).bool()[own]} if step == 1 else {}
         loss, _ = objective(here, context(n, step=step, start=8 * step + own.start, present=present))
-        gradients.append(torch.autograd.grad(loss, here["b"].vector)[0] / collectives.world())
+        gradients.append(torch.autograd.grad(loss, here["b"].vector)[0] / collectives.world_size())
     averages = {key: value for key, value in objective.state_dict().items() if "log_average" in key}
     return averages, collectives.gather(torch.stack(gradients, 1))
 

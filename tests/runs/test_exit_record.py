@@ -8,7 +8,7 @@ import sys
 import psutil
 import pytest
 
-from mvssl.errors import DataError, ElsewhereError, StorageError
+from mvssl.errors import DataError, OtherProcessError, StorageError
 from mvssl.runs import exit_record
 from mvssl.runs.exit_record import ExitRecord, read_exit, write_end, write_running
 
@@ -40,10 +40,10 @@ def test_a_missing_process_counts_as_killed_also_if_its_number_is_reused(tmp_pat
 def test_a_process_that_lost_its_peers_keeps_their_reason(tmp_path):
     write_running(tmp_path)
     write_end(tmp_path, DataError("the reason"))
-    write_end(tmp_path, ElsewhereError("a peer is gone"))
+    write_end(tmp_path, OtherProcessError("a peer is gone"))
     assert read_exit(tmp_path).reason == "the reason"
     write_running(tmp_path)
-    write_end(tmp_path, ElsewhereError("a peer is gone"))
+    write_end(tmp_path, OtherProcessError("a peer is gone"))
     assert read_exit(tmp_path).code == 75
 
 

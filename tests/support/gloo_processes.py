@@ -3,7 +3,7 @@
     from gloo_processes import processes          # tests/ is on sys.path; or take the fixture of the same name
 
     def value(scale):                   # at the top level of the test module, so that it can be pickled
-        return distributed.total(torch.ones(3) * scale)
+        return distributed.sum_over_processes(torch.ones(3) * scale)
 
     def test_two_processes_sum():
         first, second = processes(value, 2.0)              # one result per rank, in rank order

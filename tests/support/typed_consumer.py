@@ -5,7 +5,7 @@ from typing import Any, assert_type
 
 from mvssl import embed, evaluate, export, load_recipe, load_run, report, train
 from mvssl.embedding import Embedded
-from mvssl.exporting import Report
+from mvssl.exporting import ExportedEncoder
 from mvssl.recipe import Recipe
 from mvssl.reporting import WrittenReport
 from mvssl.runs import LoadedRun
@@ -25,6 +25,6 @@ def use_everything(file: Path, dataset: Any) -> None:
     evaluate(run, views=["image"], layer=0, data="train/*.tar", test=["val/*.tar"])
     evaluate("timm:resnet18", recipe=file, weights="pretrained")
     assert_type(embed(run, "features.npz", views=["image"], half=True), Embedded | None)
-    assert_type(export(run, "backbone"), list[Report])
-    assert_type(export(str(run.folder), Path("backbone"), checkpoint="last"), list[Report])
+    assert_type(export(run, "backbone"), list[ExportedEncoder])
+    assert_type(export(str(run.folder), Path("backbone"), checkpoint="last"), list[ExportedEncoder])
     assert_type(report(run, "page.html", samples=0), WrittenReport)

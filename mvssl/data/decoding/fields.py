@@ -24,7 +24,7 @@ from mvssl.data.decoding.arrays import (
 )  # fmt: skip
 from mvssl.data.decoding.file_signatures import extension
 from mvssl.data.decoding.images import IMAGE_FORMATS, check_image_end, fit_bands, image_array, read_image
-from mvssl.data.decoding.text_fields import check_class, decode_json, decode_text, read_json, read_text
+from mvssl.data.decoding.text_fields import check_class, decode_json, decode_text, parse_json_field, parse_text_field
 from mvssl.data.decoding.wav import read_wav, resample
 from mvssl.data.sample_errors import SampleError, as_sample_errors, refuse_larger
 from mvssl.recipe.schema import Column
@@ -141,7 +141,7 @@ FIELD_FORMATS: dict[str, FieldFormat] = {
     ),
     "npz": FieldFormat(_decode_npz, _check_npz, _skip),
     "wav": FieldFormat(_decode_wav, lambda data: require_finite(read_wav(data)[0]), read_wav),
-    "json": FieldFormat(decode_json, read_json, _skip),
+    "json": FieldFormat(decode_json, parse_json_field, _skip),
     "cls": FieldFormat(decode_text, check_class, _skip),
-    "txt": FieldFormat(decode_text, read_text, _skip),
+    "txt": FieldFormat(decode_text, parse_text_field, _skip),
 }

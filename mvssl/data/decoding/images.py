@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mvssl.data.decoding.arrays import as_numbers
 from mvssl.data.decoding.file_signatures import detect_kind
-from mvssl.data.sample_errors import LossyError, SampleError
+from mvssl.data.sample_errors import PartialDecodeError, SampleError
 from mvssl.recipe.schema import Column
 
 MAX_PIXELS = 1 << 26  # of one image, 8192 x 8192
@@ -81,7 +81,7 @@ def open_image(file: BinaryIO, ending: str) -> Image.Image:
     check_pixels(image.width, image.height)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # a camera's preview beside a JPEG is no second frame
-        raise LossyError(
+        raise PartialDecodeError(
             f"an animation of {frames} frames, of which only one would be kept; store the frames separately"
         )
     return image
@@ -199,11 +199,11 @@ def _deep_avif(data: bytes) -> bool:
 
 
 def _by_imagecodecs(decoder: str, data: bytes, what: str) -> np.ndarray:
-    """Return [c, h, w] of a picture of more than 8 bits. Raise `LossyError` without imagecodecs."""
+    """Return [c, h, w] of a picture of more than 8 bits. Raise `PartialDecodeError` without imagecodecs."""
     try:
         import imagecodecs
     except ImportError:
-        raise LossyError(f"{what}, which Pillow reads only in part; run pip install 'mvssl[tiff]'") from None
+        raise PartialDecodeError(f"{what}, which Pillow reads only in part; run pip install 'mvssl[tiff]'") from None
     return channels_first(getattr(imagecodecs, decoder)(data))
 
 

@@ -17,7 +17,7 @@ MAX_TEXT = 1 << 22  # bytes; json takes up to 40 times as much memory
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
-def read_text(data: bytes) -> str:
+def parse_text_field(data: bytes) -> str:
     """Return the text without white space around it and without a byte order mark. Raise `SampleError`."""
     refuse_larger(len(data), MAX_TEXT, "bytes of text")
     try:
@@ -26,10 +26,10 @@ def read_text(data: bytes) -> str:
         raise SampleError(f"no UTF-8 text: {error.reason} at byte {error.start}; write it as UTF-8") from None
 
 
-def read_json(data: bytes) -> Any:
+def parse_json_field(data: bytes) -> Any:
     """Return the value in a json. Raise `SampleError`."""
     try:
-        return json.loads(read_text(data))
+        return json.loads(parse_text_field(data))
     except RecursionError:
         raise SampleError("no readable json: its lists or tables are nested too deeply") from None
     except ValueError as error:  # damaged, or an integer of thousands of digits
@@ -38,14 +38,14 @@ def read_json(data: bytes) -> Any:
 
 def check_class(data: bytes) -> None:
     """Raise `SampleError` if a cls holds no text that could be a number or a name."""
-    text = read_text(data)  # the names of a column may give a text its number
+    text = parse_text_field(data)  # the names of a column may give a text its number
     if not (text and text.isprintable()):
         raise SampleError(f"{text[:40]!r} is neither a number nor a name")
 
 
 def decode_text(column: Column, data: bytes) -> np.ndarray:
     """Return the number that a cls or txt holds, or that the column's names give its text."""
-    text = read_text(data)
+    text = parse_text_field(data)
     return to_numbers(column, _parse_number(text) if column.names is None else text)
 
 
@@ -59,7 +59,7 @@ def _parse_number(text: str) -> int | float | str:
 
 def decode_json(column: Column, data: bytes) -> np.ndarray:
     """Return the numbers at the column's path. Raise `NoValueError` if there is nothing, or null."""
-    value = read_json(data)
+    value = parse_json_field(data)
     for step in column.path.split(".") if column.path else ():
         try:
             value = value[int(step)] if isinstance(value, list) else value[step]

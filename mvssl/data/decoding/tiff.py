@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from mvssl.data.decoding.images import Pixels, as_picture, check_pixels, turn_upright
-from mvssl.data.sample_errors import LossyError, SampleError
+from mvssl.data.sample_errors import PartialDecodeError, SampleError
 
 MAX_BYTES = 1 << 30  # of one picture, unpacked
 
@@ -41,7 +41,7 @@ class TiffInfo(NamedTuple):
 
 
 def inspect_tiff(file: BinaryIO) -> TiffInfo:
-    """Return what the TIFF becomes. Raise `LossyError` if a part would be lost, tifffile's errors on damage."""
+    """Return what the TIFF becomes. Raise `PartialDecodeError` if a part would be lost, tifffile's errors on damage."""
     tifffile = _tifffile()
     if tifffile is None:
         image = _open_by_pillow(file)
@@ -80,7 +80,9 @@ def read_tiff(file: BinaryIO) -> Pixels:
         if page.photometric == _PALETTE:
             high, low = page.colormap >> 8, page.colormap & 255
             if ((low != 0) & (low != high)).any():
-                raise LossyError("a palette of 16-bit colours, which png would cut to 8 bits; convert it to 16-bit RGB")
+                raise PartialDecodeError(
+                    "a palette of 16-bit colours, which png would cut to 8 bits; convert it to 16-bit RGB"
+                )
             image = Image.fromarray(np.ascontiguousarray(array[0])).convert("P")
             image.putpalette(high.astype(np.uint8).T.tobytes())
             return image
@@ -121,11 +123,11 @@ def _check_pages_exist(file: BinaryIO) -> None:
 
 
 def _only_picture(tiff: Any) -> tuple[Any, Any]:
-    """Return the only picture of the file and its first page. Raise `SampleError`, `LossyError`."""
+    """Return the only picture of the file and its first page. Raise `SampleError`, `PartialDecodeError`."""
     found = [series for series in tiff.series if not series.keyframe.is_reduced]  # overviews are copies
     if len(found) != 1:
         kinds = ", ".join(f"{list(series.shape)} {series.dtype}" for series in found[:4])
-        raise LossyError(
+        raise PartialDecodeError(
             f"{len(found)} different pictures ({kinds}), of which only one would be kept; store them separately"
         )
     series: Any = found[0]
@@ -136,23 +138,25 @@ def _only_picture(tiff: Any) -> tuple[Any, Any]:
     if series.nbytes > MAX_BYTES:
         raise SampleError(f"{series.nbytes:,} bytes unpacked; the limit is {MAX_BYTES:,}, so cut it into tiles")
     if page.subifds and len(series.levels) == 1:
-        raise LossyError("a TIFF with further pictures below its first, which would be lost; store them separately")
+        raise PartialDecodeError(
+            "a TIFF with further pictures below its first, which would be lost; store them separately"
+        )
     colours = page.photometric
     read = colours in (*_BLACK_OR_WHITE, _RGB, _PALETTE, _CMYK)
     if not (read or (colours == _YCBCR and page.compression in _JPEG)):
-        raise LossyError(f"a TIFF of colours as {getattr(colours, 'name', colours)}; convert it to RGB or gray")
+        raise PartialDecodeError(f"a TIFF of colours as {getattr(colours, 'name', colours)}; convert it to RGB or gray")
     if series.dtype is None or series.dtype.kind not in "buif":
-        raise LossyError(f"a TIFF of {series.dtype}; store the real and the imaginary part as two bands")
+        raise PartialDecodeError(f"a TIFF of {series.dtype}; store the real and the imaginary part as two bands")
     _count_pages(series)
     return series, page
 
 
 def _count_pages(series: Any) -> int:
-    """Return how many pages become channels. Raise `LossyError` if an array [c, h, w] cannot hold them."""
+    """Return how many pages become channels. Raise `PartialDecodeError` if an array [c, h, w] cannot hold them."""
     lengths = {axis + str(i): n for i, (axis, n) in enumerate(zip(series.axes, series.shape, strict=True)) if n > 1}
     more = {axis: n for axis, n in lengths.items() if axis[0] not in "YX"}
     if len(more) > 1:
-        raise LossyError(
+        raise PartialDecodeError(
             f"a TIFF of {list(series.shape)} ({series.axes}), and a picture has [bands, height, width]; "
             "store its pages as files of their own"
         )
@@ -178,5 +182,5 @@ def _open_by_pillow(file: BinaryIO) -> Image.Image:
     image.seek(0)
     if pages > 1 or _BY_PILLOW.get(kind) != image.mode or _NODATA in tags:
         held = f"{pages} pages" if pages > 1 else f"{len(bands := bits)} bands of {max(bands)} bits"
-        raise LossyError(f"a TIFF of {held}, which Pillow reads only in part; {_INSTALL}")
+        raise PartialDecodeError(f"a TIFF of {held}, which Pillow reads only in part; {_INSTALL}")
     return image

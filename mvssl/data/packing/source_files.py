@@ -31,7 +31,7 @@ from mvssl.data.decoding.images import (
 )  # fmt: skip
 from mvssl.data.decoding.tiff import inspect_tiff, read_tiff
 from mvssl.data.packing.samples import PackLog, png_bytes
-from mvssl.data.sample_errors import LossyError, SampleError, as_sample_errors, refuse_larger
+from mvssl.data.sample_errors import PartialDecodeError, SampleError, as_sample_errors, refuse_larger
 from mvssl.errors import DataError
 from mvssl.text import printable
 
@@ -78,7 +78,7 @@ def inspect_file(file: Path, endings: tuple[str, ...], log: PackLog) -> SourceFi
 def _attempt(work: Callable[[], Result], file: Path, log: PackLog) -> Result | None:
     try:
         return work()
-    except LossyError as error:
+    except PartialDecodeError as error:
         raise DataError(f"{printable(str(file))}: {error.reason}") from None
     except SampleError as error:
         log.leave_out(file, error.reason)
@@ -180,7 +180,7 @@ def _read_pnm(data: bytes, match: re.Match) -> np.ndarray:
     else:
         numbers = np.frombuffer(body, ">u2" if wide else "u1", len(body) // (1 + wide))
     if len(numbers) > count:
-        raise LossyError("further pictures after the first, which would be lost; store them separately")
+        raise PartialDecodeError("further pictures after the first, which would be lost; store them separately")
     return numbers.astype(np.uint16 if wide else np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
 
 

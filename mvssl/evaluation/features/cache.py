@@ -32,7 +32,7 @@ _ABOUT, _ROWS = "about.json", "rows.npy"
 _IN_USE: "weakref.WeakValueDictionary[Path, np.ndarray]" = weakref.WeakValueDictionary()  # by the folder of the entry
 
 
-class Entry(NamedTuple):
+class CachedFeatures(NamedTuple):
     """Arrays [n, ...] by name, for the n samples of a source. `rows` int64 [m] are the usable samples."""
 
     arrays: dict[str, Tensor]
@@ -63,7 +63,7 @@ def read_limit() -> float:
     raise RecipeError(f"MVSSL_CACHE_LIMIT={given}: expected a number of GiB, such as 200, or inf")
 
 
-def read_entry(description: dict[str, Any]) -> Entry | None:
+def read_entry(description: dict[str, Any]) -> CachedFeatures | None:
     """Return the entry of this description, or None if it is missing or damaged."""
     place = folder() / name_entry(description)
     try:
@@ -77,11 +77,11 @@ def read_entry(description: dict[str, Any]) -> Entry | None:
     return entry
 
 
-def _map_entry(place: Path, files: dict[str, str]) -> Entry:
+def _map_entry(place: Path, files: dict[str, str]) -> CachedFeatures:
     # copy on write: torch needs writable memory, but its writes must not reach the file
     maps = {name: np.load(place / file, mmap_mode="c", allow_pickle=False) for name, file in files.items()}
     _IN_USE[place] = rows = np.load(place / _ROWS, mmap_mode="c", allow_pickle=False)  # lives as long as its tensor
-    return Entry({name: torch.from_numpy(array) for name, array in maps.items()}, torch.from_numpy(rows))
+    return CachedFeatures({name: torch.from_numpy(array) for name, array in maps.items()}, torch.from_numpy(rows))
 
 
 class Writer:
@@ -127,7 +127,7 @@ class Writer:
                     os.posix_fallocate(opened.fileno(), 0, os.stat(opened.fileno()).st_size)
             return array
 
-    def close(self) -> Entry:
+    def close(self) -> CachedFeatures:
         """Finish the entry and return it. Raise `StorageError` if it cannot be written."""
         files = {name: f"{number}.npy" for number, name in enumerate(self._arrays)}
         with self._errors("the features are lost"):

@@ -1,7 +1,7 @@
 """Frozen features of every sample once, on any number of processes, kept in the cache.
 
 in   a source, and descriptions of what is computed of each sample: layers of encoders, clean views, labels
-out  a `cache.Entry` for each on the main process, from the cache if possible; None on the others
+out  `cache.CachedFeatures` for each on the main process, from the cache if possible; None on the others
 
 A process works on a contiguous block of full batches, so batches are equal to those of a single process. It sends its
 features to the main process, which writes them.
@@ -22,9 +22,9 @@ from mvssl.data.loading import sequential_loader
 from mvssl.data.shard_source import ShardSource
 from mvssl.distributed import collectives
 from mvssl.distributed.devices import enough_memory
-from mvssl.errors import DataError, ElsewhereError, MvsslError
+from mvssl.errors import DataError, MvsslError, OtherProcessError
 from mvssl.evaluation.features import cache
-from mvssl.evaluation.features.cache import Entry
+from mvssl.evaluation.features.cache import CachedFeatures
 from mvssl.evaluation.results.records import PIXELS
 from mvssl.process.progress import progress_bar
 from mvssl.text import counted
@@ -38,21 +38,21 @@ LESS = (
 Compute = Callable[[Batch, list[int]], list[dict[str, Tensor]]]
 
 
-class Part(NamedTuple):
+class BatchFeatures(NamedTuple):
     """The result of one batch: sample numbers int64 [k], and for each entry its arrays [k, ...] by name."""
 
     rows: np.ndarray
     arrays: list[dict[str, np.ndarray]]
 
 
-class Collected(NamedTuple):
+class CollectedFeatures(NamedTuple):
     """Entries in the order of the descriptions, and how many of them were computed."""
 
-    entries: list[Entry]
+    entries: list[CachedFeatures]
     computed: int
 
 
-def collect(
+def collect_features(
     source: ShardSource,
     descriptions: list[dict[str, Any]],
     compute: Compute,
@@ -61,7 +61,7 @@ def collect(
     workers: int = 0,
     device: torch.device | None = None,
     label: str = "features",
-) -> Collected | None:
+) -> CollectedFeatures | None:
     """Return the entry of every description. Entries that the cache lacks are computed in one pass over `source`.
 
     `compute(batch, numbers)` returns the arrays of the descriptions with these numbers. Every process must call this
@@ -83,16 +83,16 @@ def collect(
                 raise DataError(f"none of {samples} in {source.shard(0)} and its like could be used")
             computed = collectives.run_on_main(lambda: _close(writers or []), share=False)
         entries |= zip((names[number] for number in missing), computed or (), strict=False)
-    return Collected([entries[name] for name in names], len(missing)) if collectives.rank() == 0 else None
+    return CollectedFeatures([entries[name] for name in names], len(missing)) if collectives.rank() == 0 else None
 
 
-def _read_entries(names: list[str], descriptions: list[dict[str, Any]]) -> dict[str, Entry]:
+def _read_entries(names: list[str], descriptions: list[dict[str, Any]]) -> dict[str, CachedFeatures]:
     cache.read_limit()  # a wrong limit is refused before hours of computing
     read = {name: cache.read_entry(each) for name, each in dict(zip(names, descriptions, strict=True)).items()}
     return {name: entry for name, entry in read.items() if entry is not None}
 
 
-def _close(writers: list[cache.Writer]) -> list[Entry]:
+def _close(writers: list[cache.Writer]) -> list[CachedFeatures]:
     entries = [writer.close() for writer in writers]
     if beyond := cache.evict_entries():
         Console(stderr=True).print(
@@ -107,7 +107,7 @@ def _own_batches(
     source: ShardSource, batch_size: int, workers: int, device: torch.device, label: str
 ) -> Iterator[Batch]:
     """Return the batches of this process: a contiguous block of full batches."""
-    count, rank, world = -(-len(source) // batch_size), collectives.rank(), collectives.world()
+    count, rank, world = -(-len(source) // batch_size), collectives.rank(), collectives.world_size()
     start, stop = count * rank // world, count * (rank + 1) // world
     batches = sequential_loader(
         source, batch_size=batch_size, workers=workers, start=start * batch_size, stop=stop * batch_size,
@@ -122,14 +122,14 @@ def _compute_parts(
     descriptions: list[dict[str, Any]],
     source: ShardSource,
     device: torch.device,
-) -> Iterator[Part]:
+) -> Iterator[BatchFeatures]:
     """Yield a part for each batch. On a GPU, the host waits for a batch while the device computes the next."""
 
-    def finish(batch: Batch, arrays: list[dict[str, Tensor]], event: torch.Event | None) -> Part:
+    def finish(batch: Batch, arrays: list[dict[str, Tensor]], event: torch.Event | None) -> BatchFeatures:
         if event is not None:
             event.synchronize()
         _refuse_not_finite(source, descriptions, batch, arrays)
-        return Part(batch.index.numpy(), [{name: x.numpy() for name, x in own.items()} for own in arrays])
+        return BatchFeatures(batch.index.numpy(), [{name: x.numpy() for name, x in own.items()} for own in arrays])
 
     started = deque()
     for batch in batches:
@@ -176,7 +176,7 @@ def not_finite(source: ShardSource, row: int, view: str, advice: str) -> DataErr
     )
 
 
-def _write_parts(parts: Iterator[Part], writers: list[cache.Writer]) -> int:
+def _write_parts(parts: Iterator[BatchFeatures], writers: list[cache.Writer]) -> int:
     """Write the parts of all processes on the main process, and return the number of samples.
 
     If one process fails, all raise.
@@ -194,7 +194,7 @@ def _write_parts(parts: Iterator[Part], writers: list[cache.Writer]) -> int:
         if failure is not None:
             raise failure
         for elsewhere in filter(None, failures):
-            raise ElsewhereError(*elsewhere)
+            raise OtherProcessError(*elsewhere)
         if not any(count is not None for count in counts):
             return samples
         samples += sum(filter(None, counts))

@@ -26,14 +26,14 @@ class Labelled(NamedTuple):
     labels: Tensor
 
 
-class Standard(NamedTuple):
+class Standardiser(NamedTuple):
     """Mean and inverse standard deviation [d] of a training set. Call it to standardise [n, d]."""
 
     mean: Tensor
     scale: Tensor
 
     @classmethod
-    def of(cls, features: Tensor, rows: Tensor | None = None) -> "Standard":
+    def of(cls, features: Tensor, rows: Tensor | None = None) -> "Standardiser":
         """Return the statistics of [n, d], or of some of its rows, which are never copied all at once.
 
         A constant feature keeps its scale. Features may have any magnitude, such as 1e-20 or 1e20.
@@ -70,7 +70,7 @@ def _largest(features: Tensor, dim: int) -> Tensor:
     return torch.maximum(-low, high)
 
 
-def lengths(features: Tensor) -> Tensor:
+def nonzero_lengths(features: Tensor) -> Tensor:
     """Return the Euclidean length of each row, [n, d] -> [n]. It is 1 for a row of zeros, to divide by it."""
     parts = [_lengths(part) for part in features.split(max(1, CELLS // max(1, features.shape[1])))]
     return torch.cat(parts) if parts else features.new_zeros(0)
@@ -89,9 +89,9 @@ def _lengths(features: Tensor) -> Tensor:
     return lengths
 
 
-def unit(features: Tensor) -> Tensor:
+def unit_rows(features: Tensor) -> Tensor:
     """Return [n, d] with each row scaled to length 1; rows of zeros stay zeros."""
-    return features / lengths(features)[:, None]
+    return features / nonzero_lengths(features)[:, None]
 
 
 def chunks(features: Tensor, rows: Tensor | None = None) -> Iterator[Tensor]:
@@ -138,6 +138,6 @@ def flatten(x: Tensor, limit: int = LIMIT) -> Tensor:
 
 def join_views(train: dict[str, Tensor], test: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Return train and test with all views joined, [n, sum of d]. Each view is standardised by its train features."""
-    standards = {view: Standard.of(features) for view, features in train.items()}
+    standards = {view: Standardiser.of(features) for view, features in train.items()}
     joined = [torch.cat([standards[v](x) for v, x in split.items()], dim=1) for split in (train, test)]
     return joined[0], joined[1]

@@ -19,7 +19,7 @@ from mvssl.data.sample_errors import SampleError
 from mvssl.data.shard_source import ShardSource, open_shards
 from mvssl.data.shards.patterns import pattern_list
 from mvssl.errors import DataError, RecipeError
-from mvssl.evaluation.features.cache import Entry
+from mvssl.evaluation.features.cache import CachedFeatures
 from mvssl.evaluation.features.layers import LABELS, FeatureSpec
 from mvssl.evaluation.results.metrics import expected_precision
 from mvssl.recipe import Column, Data, Recipe
@@ -38,7 +38,7 @@ class Needs(NamedTuple):
     segments: bool = False  # the class of every pixel
 
 
-class Sources(NamedTuple):
+class SplitSources(NamedTuple):
     """Opened shards by split (`train`, `test`, and `other` if requested), and their patterns."""
 
     shards: dict[str, ShardSource]
@@ -74,7 +74,7 @@ def open_splits(
     test: Patterns = None,
     other: Patterns = None,
     needs: Needs = Needs(),  # noqa: B008
-) -> Sources:
+) -> SplitSources:
     """Open the shards to fit on and to test on, with labels and segments if they are needed.
 
     Labels that are not needed are read if all of these shards have them. `other` needs no labels. A sample that lacks a
@@ -104,7 +104,7 @@ def open_splits(
         refuse_pictures(source)
         if needs.labels:
             refuse_numbers(source)
-    return Sources(shards, named)
+    return SplitSources(shards, named)
 
 
 def open_samples(recipe: Recipe) -> tuple[ShardSource, str]:
@@ -145,7 +145,9 @@ class Split:
     classes are ignored.
     """
 
-    def __init__(self, source: ShardSource, specs: list[FeatureSpec], entries: list[Entry], *, needed: bool = True):
+    def __init__(
+        self, source: ShardSource, specs: list[FeatureSpec], entries: list[CachedFeatures], *, needed: bool = True
+    ):
         self.source = source
         self._entries = {spec.key: entry for spec, entry in zip(specs, entries, strict=True)}
         labels = self._entries[LABELS.key].arrays
@@ -199,7 +201,7 @@ class Split:
         entry = self._entries[spec.key]
         return {name: self._select(entry, name, first) for name in entry.arrays if view in (None, name)}
 
-    def _select(self, entry: Entry, name: str, first: int | None = None) -> Tensor:
+    def _select(self, entry: CachedFeatures, name: str, first: int | None = None) -> Tensor:
         array, rows = entry.arrays[name], self.rows[:first]
         return array[:first] if len(self.rows) == len(array) else array[rows]
 

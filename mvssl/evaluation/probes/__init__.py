@@ -29,13 +29,13 @@ PROBES: dict[str, type[Probe]] = {
     "fewlabel": few_label.FewLabels,
     "knn": FunctionProbe.of(knn.knn),
     "linear": FunctionProbe.of(linear.linear),
-    "mlp": FunctionProbe.of(classifiers.mlp),
+    "mlp": FunctionProbe.of(classifiers.mlp_probe),
     "cluster": FunctionProbe.of(clustering.cluster),
     "spectrum": FunctionProbe.of(spectrum.spectrum, needs_labels=False),
     "ndm": FunctionProbe.of(information.ndm, needs_labels=False),
-    "sensors": FunctionProbe.of(linear.sensors, runs_on="all views"),
+    "sensors": FunctionProbe.of(linear.view_ablation, runs_on="all views"),
     "retrieval": FunctionProbe.of(retrieval.retrieval, runs_on="all views", needs_labels=False),
-    "aligned": FunctionProbe.of(spectrum.aligned, runs_on="all views", needs_labels=False),
+    "aligned": FunctionProbe.of(spectrum.alignment_probe, runs_on="all views", needs_labels=False),
     "information": FunctionProbe.of(information.information, runs_on="all views", needs_labels=False),
     "inputs": FunctionProbe.of(
         information.input_information, runs_on="all views", needs_labels=False, needs_clean_views=True

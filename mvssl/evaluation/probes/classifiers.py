@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
-from mvssl.evaluation.features.labelled import Labelled, Standard, chunks, count_classes
+from mvssl.evaluation.features.labelled import Labelled, Standardiser, chunks, count_classes
 from mvssl.evaluation.probes.fitting import hold_out, loss, minibatches, refuse_one_class, seeded
 from mvssl.evaluation.results.metrics import Result, classifier_score, metric_of, score_classifier
 
@@ -132,7 +132,7 @@ def classify(
     take features as they are.
     """
     refuse_one_class(train.labels)
-    standardise = Standard.of(train.features) if standardised else nn.Identity()
+    standardise = Standardiser.of(train.features) if standardised else nn.Identity()
     training = HeadTraining(train, head, standardise, epochs, least_steps, seed)
     rates = rates or head.rates
     chosen: dict[str, Any] = {"learning_rate": rates[0]}
@@ -162,7 +162,7 @@ def classify(
     return score_classifier(scores, test.labels, protocol, seed, chosen=chosen)
 
 
-def mlp(
+def mlp_probe(
     train: Labelled, test: Labelled, *, head: Literal["dim", "amdim"] = "dim",
     rates: tuple[float, ...] | None = RATES, epochs: int = 10, least_steps: int = 500,
     standardised: bool = True, share: float = 0.2, seed: int = 0,

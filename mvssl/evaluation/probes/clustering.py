@@ -13,7 +13,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from mvssl.evaluation.features.labelled import Labelled, unit
+from mvssl.evaluation.features.labelled import Labelled, unit_rows
 from mvssl.evaluation.probes.fitting import refuse_one_class
 from mvssl.evaluation.results.metrics import Metric, NotPossible, Result, mean_over_draws
 
@@ -31,7 +31,7 @@ def cluster(train: Labelled, test: Labelled, *, seeds: PositiveInt = 5, seed: in
     refuse_one_class(train.labels)
     kinds = len(train.labels.unique())
     order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
-    x, y = (unit(part).cpu().numpy() for part in (train.features[order], test.features))
+    x, y = (unit_rows(part).cpu().numpy() for part in (train.features[order], test.features))
     truth = test.labels.cpu().numpy()
     nmi, ari = [], []
     for start in range(seeds):

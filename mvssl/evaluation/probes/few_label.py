@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from torch import Tensor
 
-from mvssl.evaluation.features.labelled import Labelled, Standard, count_classes, one_hot
+from mvssl.evaluation.features.labelled import Labelled, Standardiser, count_classes, one_hot
 from mvssl.evaluation.probes.base import FunctionProbe
 from mvssl.evaluation.probes.fitting import refuse_one_class
 from mvssl.evaluation.results.metrics import NotPossible, Result, score_draws
@@ -159,7 +159,7 @@ Scored = tuple[Iterator[Tensor], dict[str, Any]]  # scores [n, c] on test of eac
 
 
 def _score(train: Labelled, test: Labelled, drawn: list[Tensor], c: float) -> Scored:
-    standard = Standard.of(train.features)
+    standard = Standardiser.of(train.features)
     shrink = train.features.shape[1] ** -0.5
     multi, width = train.labels.ndim == 2, count_classes(train.labels)
 

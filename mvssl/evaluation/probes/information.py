@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from mvssl.evaluation.features.inputs import ByView
-from mvssl.evaluation.features.labelled import Labelled, Standard, draw_rows
+from mvssl.evaluation.features.labelled import Labelled, Standardiser, draw_rows
 from mvssl.evaluation.probes.fitting import hold_out, minibatches, seeded, train_critic
 from mvssl.evaluation.results.metrics import Metric, NotPossible, Result, mean_over_samples
 from mvssl.objectives.critics import Separable
@@ -55,7 +55,7 @@ class Estimate(NamedTuple):
     read_by: ByAnchor  # the bound that is reported
 
 
-def nwj_from_zero(positives: Tensor, negatives: Tensor) -> Tensor:
+def nwj_zero_at_zero_scores(positives: Tensor, negatives: Tensor) -> Tensor:
     """Return NWJ of the scores plus 1: it is 0 if all scores are 0."""
     return nwj.by_anchor(positives + 1, negatives + 1)
 
@@ -67,7 +67,7 @@ def smile_by_anchor(positives: Tensor, negatives: Tensor) -> Tensor:
 
 ESTIMATES = {
     "infonce": Estimate(lambda: infonce_by_anchor, infonce_by_anchor, "infonce", infonce_by_anchor),
-    "nwj": Estimate(lambda: nwj_from_zero, nwj_from_zero, "nwj_from_zero", nwj_from_zero),
+    "nwj": Estimate(lambda: nwj_zero_at_zero_scores, nwj_zero_at_zero_scores, "nwj_from_zero", nwj_zero_at_zero_scores),
     "mine": Estimate(MineByAnchor, dv_by_anchor, "dv, moving average of rate 0.01 in its gradient", dv_by_anchor),
     "smile": Estimate(lambda: jsd.by_anchor, jsd.by_anchor, "jsd", smile_by_anchor),
 }
@@ -86,7 +86,7 @@ class CriticSamples:
         """`read`: rows of test. `most`: most held-out samples of train."""
         if min(len(train[0]), len(test[0])) < FEWEST:
             raise NotPossible(f"{len(train[0])} and {len(test[0])} samples of train and test are too few for a critic")
-        self.train, self.device, self.standards = train, train[0].device, [Standard.of(x) for x in train]
+        self.train, self.device, self.standards = train, train[0].device, [Standardiser.of(x) for x in train]
         self.kept, held = (rows.to(self.device) for rows in hold_out(len(train[0]), 0.2, seed))
         self.held_out = self._standardised(train, held[:most])
         self.test = self._standardised(test, read.to(self.device))

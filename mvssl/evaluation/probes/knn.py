@@ -9,19 +9,19 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from mvssl.evaluation.features.labelled import Labelled, count_classes, lengths, one_hot, unit
+from mvssl.evaluation.features.labelled import Labelled, count_classes, nonzero_lengths, one_hot, unit_rows
 from mvssl.evaluation.probes.fitting import refuse_one_class
 from mvssl.evaluation.results.metrics import Result, score_classifier
 
 CELLS = 2**24  # similarities, or labels of neighbours, in memory at once: 64 MB
 
 
-def votes(train: Labelled, test: Tensor, *, k: PositiveInt = 20, temperature: float = 0.07) -> Tensor:
+def knn_scores(train: Labelled, test: Tensor, *, k: PositiveInt = 20, temperature: float = 0.07) -> Tensor:
     """Return the weighted mean label [n, c] of the k nearest training samples of test [n, d]."""
     k, width, parts = min(k, len(train.labels)), count_classes(train.labels), []
-    norms = lengths(train.features)
+    norms = nonzero_lengths(train.features)
     for rows in test.split(max(1, CELLS // max(len(norms), k * width))):
-        cosine = unit(rows) @ train.features.T / norms  # no second copy of all of train
+        cosine = unit_rows(rows) @ train.features.T / norms  # no second copy of all of train
         similarity, neighbour = cosine.topk(k, dim=1)
         weight = (similarity / temperature).softmax(dim=1)  # exp(s / T), scaled to sum 1
         labels = one_hot(train.labels[neighbour.flatten()], width).view(-1, k, width)
@@ -41,4 +41,4 @@ def knn(
         "vote": "neighbours' labels weighted by exp(similarity / temperature)",
         "chosen": "fixed beforehand",
     }
-    return score_classifier(votes(train, test.features, k=k, temperature=temperature), test.labels, protocol, seed)
+    return score_classifier(knn_scores(train, test.features, k=k, temperature=temperature), test.labels, protocol, seed)

@@ -5,7 +5,7 @@ out  accuracy, or mean average precision, on test of a classifier refitted on al
 
 All pairs of learning rate and weight decay are trained at once. Their weights are side by side in one matrix, so a step
 is two matrix products for any number of pairs. No function that chooses takes the test set.
-`sensors` measures with the same classifier what is lost when a view is missing at test.
+`view_ablation` measures with the same classifier what is lost when a view is missing at test.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from mvssl.evaluation.features.inputs import ByView
-from mvssl.evaluation.features.labelled import Labelled, Standard, chunks, count_classes, one_hot
+from mvssl.evaluation.features.labelled import Labelled, Standardiser, chunks, count_classes, one_hot
 from mvssl.evaluation.probes.classifiers import LINEARS, classify
 from mvssl.evaluation.probes.fitting import hold_out, minibatches, refuse_one_class, rows_per_step
 from mvssl.evaluation.results.metrics import NotPossible, Result, classifier_score, metric_of, score_classifier
@@ -31,7 +31,7 @@ PAIRS = list(itertools.product(RATES, DECAYS))
 class Linear(NamedTuple):
     """k classifiers side by side: weight [k, c, d], bias [k, c], on features that `standard` standardises."""
 
-    standard: Standard
+    standard: Standardiser
     weight: Tensor
     bias: Tensor
 
@@ -59,7 +59,7 @@ def fit_linear(
     features, labels = train
     n, k, multi = len(labels if part is None else part), len(pairs), labels.ndim == 2
     new = features.new_zeros
-    model = Linear(Standard.of(features, part), new(k, width, features.shape[1]), new(k, width))
+    model = Linear(Standardiser.of(features, part), new(k, width, features.shape[1]), new(k, width))
     gradient = Linear(model.standard, torch.zeros_like(model.weight), torch.zeros_like(model.bias))
     adam = _adam(model, gradient, pairs)
     batches = minibatches(n, batch_size=batch_size, epochs=epochs, least_steps=least_steps, seed=seed)
@@ -142,7 +142,7 @@ def linear(
     return score_classifier(model(test.features)[:, 0], test.labels, protocol, seed, chosen=chosen)
 
 
-def sensors(
+def view_ablation(
     train: ByView, test: ByView, *, epochs: int = 20, batch_size: int = 512, least_steps: int = 500,
     share: float = 0.2, seed: int = 0,
 ) -> list[Result]:  # fmt: skip
@@ -156,7 +156,7 @@ def sensors(
         raise NotPossible("there is one view, and without it nothing is left")
     refuse_one_class(train.labels)
     schedule: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "least_steps": least_steps}
-    standards = {view: Standard.of(x) for view, x in train.features.items()}
+    standards = {view: Standardiser.of(x) for view, x in train.features.items()}
     tested = {view: standards[view](x) for view, x in test.features.items()}
     widths = [x.shape[1] for x in train.features.values()]
     first = next(iter(train.features.values()))

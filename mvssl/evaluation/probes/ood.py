@@ -14,7 +14,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from mvssl.evaluation.features.inputs import ProbeInputs
-from mvssl.evaluation.features.labelled import Labelled, lengths, unit
+from mvssl.evaluation.features.labelled import Labelled, nonzero_lengths, unit_rows
 from mvssl.evaluation.probes.base import FunctionProbe
 from mvssl.evaluation.results.metrics import BOOTSTRAP, Metric, Result, resampled
 
@@ -86,16 +86,16 @@ def shrinkage(covariance: Tensor, fourth: Tensor, n: int, d: int) -> tuple[Tenso
     return share, torch.where(level > 0, (share + 1e-9) * level, 1.0)
 
 
-def nearest_k(k: int, train: Labelled) -> int:
+def cap_k(k: int, train: Labelled) -> int:
     """Return k, but at most a tenth of the samples of train."""
     return max(1, min(k, len(train.features) // 10))
 
 
-def neighbour(train: Labelled, features: Tensor, *, k: int = 50) -> Tensor:
-    """Return the distance [n] of unit vectors to the k-th nearest of train, with `nearest_k`. It needs no labels."""
-    keys, norms, k = train.features, lengths(train.features), nearest_k(k, train)
+def neighbour_distance(train: Labelled, features: Tensor, *, k: int = 50) -> Tensor:
+    """Return the distance [n] of unit vectors to the k-th nearest of train, with `cap_k`. It needs no labels."""
+    keys, norms, k = train.features, nonzero_lengths(train.features), cap_k(k, train)
     parts = features.split(max(1, CELLS // len(keys)))
-    similar = [(unit(part) @ keys.T / norms).topk(k, dim=1).values[:, -1] for part in parts]
+    similar = [(unit_rows(part) @ keys.T / norms).topk(k, dim=1).values[:, -1] for part in parts]
     return (2 - 2 * torch.cat(similar)).clamp(min=0).sqrt()
 
 
@@ -125,7 +125,7 @@ def ood(train: Labelled, test: Labelled, *, other: Tensor, k: PositiveInt = 50, 
     results = []
     for name, scores, how in (
         ("mahalanobis", mahalanobis(train, features), {"means": means, "covariance": "pooled, Ledoit-Wolf"}),
-        ("neighbour", neighbour(train, features, k=k), {"k": nearest_k(k, train), "scaling": "unit length"}),
+        ("neighbour", neighbour_distance(train, features, k=k), {"k": cap_k(k, train), "scaling": "unit length"}),
     ):
         parts = torch.cat([auroc(scores, outlier, part) for part in counts.split(20)])
         value, error, protocol = auroc(scores, outlier).item(), parts.std().item(), {"score": name, **how, **shared}

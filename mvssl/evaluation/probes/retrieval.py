@@ -20,16 +20,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mvssl.evaluation.features.inputs import ByView
-from mvssl.evaluation.features.labelled import unit
-from mvssl.evaluation.probes.spectrum import comparable
+from mvssl.evaluation.features.labelled import unit_rows
+from mvssl.evaluation.probes.spectrum import pairs_of_equal_width
 from mvssl.evaluation.results.metrics import (
     MEAN_AVERAGE_PRECISION,
     SAMPLES,
     Metric,
     Result,
     average_precision,
-    error_at_edge,
     expected_precision,
+    wilson_error_at_0_or_1,
 )
 
 RANKS = (1, 5, 10)
@@ -46,9 +46,9 @@ class Ranks(NamedTuple):
 
 def similarities(queries: Tensor, candidates: Tensor) -> Iterator[Tensor]:
     """Yield the cosines [rows, m] of [n, d] with [m, d], rounded: candidates that are equal have equal cosines."""
-    keys = unit(candidates)
+    keys = unit_rows(candidates)
     for part in queries.split(max(1, CELLS // len(keys))):
-        yield (unit(part) @ keys.T).round(decimals=6)
+        yield (unit_rows(part) @ keys.T).round(decimals=6)
 
 
 def rank_positives(queries: Tensor, candidates: Tensor) -> Ranks:
@@ -92,7 +92,7 @@ def retrieval(train: ByView, test: ByView, *, seed: int = 0) -> list[Result]:
     """
     return [
         result._replace(what=f"{one} to {other}")
-        for pair in comparable(test)
+        for pair in pairs_of_equal_width(test)
         for one, other in (pair, pair[::-1])
         for result in score_retrieval(test.features[one], test.features[other], test.labels)
     ]
@@ -120,7 +120,7 @@ def score_retrieval(queries: Tensor, candidates: Tensor, labels: Tensor | None =
 def _mean(metric: Metric, parts: Tensor, n: int, right: str, chance: float, ties: str = SHUFFLED) -> Result:
     parts = parts.double().cpu()
     value, error = parts.mean().item(), parts.std().item() / n**0.5 if n > 1 else 0.0
-    error = error_at_edge(n) if value in (0.0, 1.0) else error
+    error = wilson_error_at_0_or_1(n) if value in (0.0, 1.0) else error
     protocol = {
         "candidates": n,
         "right": right,

@@ -1,7 +1,7 @@
 """Statistics of the feature distribution: effective rank, spread, alignment and uniformity.
 
 in   features [n, d], of one view, or of two views of the same samples; no labels are needed
-out  0-d or [d] tensors on the device of the features, without a host sync; and the probes `spectrum` and `aligned`
+out  0-d or [d] tensors on the device of the features, without a host sync; and the probes `spectrum` and `alignment_probe`
 
 Roy and Vetterli, EUSIPCO 2007 (effective rank); Garrido et al., ICML 2023, https://arxiv.org/abs/2210.02885 (RankMe);
 Wang and Isola, ICML 2020, https://arxiv.org/abs/2005.10242; Chen and He, CVPR 2021, https://arxiv.org/abs/2011.10566
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mvssl.evaluation.features.inputs import ByView
-from mvssl.evaluation.features.labelled import Labelled, unit
+from mvssl.evaluation.features.labelled import Labelled, unit_rows
 from mvssl.evaluation.results.metrics import Metric, NotPossible, Result, mean_over_samples
 
 RANK = Metric("effective_rank", "", high=math.inf)
@@ -53,7 +53,7 @@ def spread(features: Tensor) -> Tensor:
     It is 1 in every dimension for uniform directions, and 0 if all directions are equal. The mean of the squares is
     1 - |mean unit vector|^2, which is at most 1. The mean over dimensions is the curve in figure 2 of Chen and He.
     """
-    z = unit(features.detach().double())
+    z = unit_rows(features.detach().double())
     return z.std(0, correction=0) * z.shape[1] ** 0.5
 
 
@@ -64,7 +64,7 @@ def alignment(one: Tensor, other: Tensor) -> Tensor:
 
 def squared_distances(one: Tensor, other: Tensor) -> Tensor:
     """Return the squared distance of the unit vectors, row by row: float64 [n]."""
-    one, other = (unit(x.detach().double()) for x in (one, other))
+    one, other = (unit_rows(x.detach().double()) for x in (one, other))
     return (one - other).square().sum(1)
 
 
@@ -74,7 +74,7 @@ def uniformity(features: Tensor, *, t: float = 2.0) -> Tensor:
     It is 0 if all directions are equal, and lower for more uniform directions. With t = 2, uniform directions in many
     dimensions give about -4.
     """
-    z = unit(features.detach().double())
+    z = unit_rows(features.detach().double())
     n, total = len(z), z.new_zeros(())
     rows = max(1, CELLS // n)
     for start in range(0, n, rows):
@@ -98,7 +98,7 @@ def spectrum(train: Labelled, test: Labelled, *, seed: int = 0) -> list[Result]:
     ]
 
 
-def aligned(train: ByView, test: ByView, *, seed: int = 0) -> list[Result]:
+def alignment_probe(train: ByView, test: ByView, *, seed: int = 0) -> list[Result]:
     """Return the alignment of every pair of views on test. Raise `NotPossible` if no two views have equal width."""
     protocol = {
         "of": "unit vectors",
@@ -106,7 +106,7 @@ def aligned(train: ByView, test: ByView, *, seed: int = 0) -> list[Result]:
         "standard_error": "std over samples / sqrt(samples)",
     }
     results = []
-    for one, other in comparable(test):
+    for one, other in pairs_of_equal_width(test):
         if len(test.features[one]) < 2:
             raise NotPossible("test has one sample; alignment needs at least two")
         parts = squared_distances(test.features[one], test.features[other]).cpu()
@@ -114,7 +114,7 @@ def aligned(train: ByView, test: ByView, *, seed: int = 0) -> list[Result]:
     return results
 
 
-def comparable(test: ByView) -> list[tuple[str, str]]:
+def pairs_of_equal_width(test: ByView) -> list[tuple[str, str]]:
     """Return the pairs of views whose features have equal width. Raise `NotPossible` if there are none."""
     widths = {view: x.shape[1] for view, x in test.features.items()}
     pairs = [(one, other) for one, other in itertools.combinations(widths, 2) if widths[one] == widths[other]]

@@ -36,7 +36,7 @@ OF_ONE_RUN = ("draws", "interval_95", "chosen", "also")  # keys that the mean of
 MOST_CHANGES = 6  # of recipes, in a line
 
 
-class Run(NamedTuple):
+class RunRecords(NamedTuple):
     """The records of a run, or of an encoder that has neither recipe nor seed."""
 
     name: str
@@ -45,11 +45,11 @@ class Run(NamedTuple):
     records: list[Record]  # of its newest measured step
 
 
-class Column(NamedTuple):
+class RunGroup(NamedTuple):
     """Runs of one recipe, of any seeds."""
 
     name: str
-    runs: list[Run]
+    runs: list[RunRecords]
 
 
 def show(places: list[Path], json_file: Path | None = None) -> None:
@@ -63,7 +63,7 @@ def show(places: list[Path], json_file: Path | None = None) -> None:
     Console().print(*describe_columns(columns), sep="\n", highlight=False, markup=False)
 
 
-def read_columns(places: list[Path]) -> list[Column]:
+def read_columns(places: list[Path]) -> list[RunGroup]:
     """Return the runs in `places`, grouped by recipe. Raise `DataError` if a place holds no records."""
     by_name: dict[str, dict[Any, Record]] = {}
     for place in places:
@@ -73,7 +73,7 @@ def read_columns(places: list[Path]) -> list[Column]:
     groups = group_by(runs, lambda run, group: bool(run.recipe) and run.recipe == group[0].recipe)
     names = [_common_name([run.name for run in group]) for group in groups]
     return [
-        Column(name if names.count(name) == 1 else group[0].name, group)
+        RunGroup(name if names.count(name) == 1 else group[0].name, group)
         for name, group in zip(names, groups, strict=True)
     ]
 
@@ -90,19 +90,19 @@ def _read_place(place: Path) -> list[Record]:
     return records
 
 
-def _build_run(name: str, records: list[Record]) -> Run:
+def _build_run(name: str, records: list[Record]) -> RunRecords:
     last = max(subject_of(r)[1] for r in records)
     newest = [r for r in records if subject_of(r)[1] == last]
     try:
         recipe = load_recipe(Path(name) / "recipe.yaml")
     except RecipeError:
-        return Run(name, {}, None, newest)
+        return RunRecords(name, {}, None, newest)
     tables = recipe.model_dump(mode="json")
     tables["objective"] = dict(enumerate(tables["objective"]))
     for path in IGNORED:
         table, _, key = path.rpartition(".")
         (tables[table] if table else tables).pop(key)
-    return Run(name, tables, recipe.train.seed, newest)
+    return RunRecords(name, tables, recipe.train.seed, newest)
 
 
 def _common_name(names: list[str]) -> str:
@@ -111,7 +111,7 @@ def _common_name(names: list[str]) -> str:
     return os.path.commonprefix(short).rstrip("_-.=") if len(short) > 1 else short[0]  # noqa: RUF071 of letters
 
 
-def merge_columns(columns: list[Column]) -> list[Record]:
+def merge_columns(columns: list[RunGroup]) -> list[Record]:
     """Return a record for each column and row: the mean over runs, their standard deviation, and each value.
 
     If every column is one run, the records do not change. Several columns show trained encoders only. Raw pixels do not
@@ -167,7 +167,7 @@ def _deviation(values: list[float]) -> float | None:
     return stdev(values) if len(values) > 1 else None
 
 
-def describe_columns(columns: list[Column]) -> list[str]:
+def describe_columns(columns: list[RunGroup]) -> list[str]:
     """Return a line for each column: its seeds, and how its recipe differs from that of the first column."""
     lines = []
     for name, runs in columns:

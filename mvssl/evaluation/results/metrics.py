@@ -132,8 +132,8 @@ def score_classifier(
 ) -> Result:
     """Return the result of a classifier with scores [n, c] on the test set.
 
-    The standard error of an accuracy is binomial, or `error_at_edge` if all samples are correct, or none. For a mean
-    average precision it is bootstrapped.
+    The standard error of an accuracy is binomial, or `wilson_error_at_0_or_1` if all samples are correct, or none. For a
+    mean average precision it is bootstrapped.
     """
     value, parts = classifier_score(scores, labels), _parts(scores, labels, _counts(labels, RESAMPLES, seed))
     parts = parts.double().cpu()
@@ -141,7 +141,7 @@ def score_classifier(
         error = _error(parts, BOOTSTRAP)
         return Result(value, MEAN_AVERAGE_PRECISION, protocol, error, parts, BOOTSTRAP, what, chosen or {})
     # the binomial error; an estimate from n - 1 differs by a factor near 1
-    error = math.sqrt(value * (1 - value) / len(labels)) or error_at_edge(len(labels))
+    error = math.sqrt(value * (1 - value) / len(labels)) or wilson_error_at_0_or_1(len(labels))
     more = classwise(scores, labels)
     return Result(value, ACCURACY, protocol, error, parts, SAMPLES, what, chosen or {}, also=more)
 
@@ -176,7 +176,7 @@ def score_draws(
         values.append(classifier_score(scores, labels))
         parts.append(_parts(scores, labels, counts).cpu())
     value, stacked = sum(values) / len(values), torch.stack(parts)
-    error = _error(stacked, over) or error_at_edge(len(labels))
+    error = _error(stacked, over) or wilson_error_at_0_or_1(len(labels))
     draws = torch.tensor(values, dtype=torch.float64)
     return Result(value, metric_of(labels), protocol, error, stacked, over, what, draws=draws)
 
@@ -195,7 +195,7 @@ def _parts(scores: Tensor, labels: Tensor, counts: Tensor | None) -> Tensor:
     return average_precision(scores, labels, counts).nanmean(dim=1)
 
 
-def error_at_edge(n: int, z: float = 1.0) -> float:
+def wilson_error_at_0_or_1(n: int, z: float = 1.0) -> float:
     """Return the length of Wilson's interval of z standard errors, for a share of 0 or 1 of n samples.
 
     The binomial error is 0 there, which is too small. Wilson (JASA 1927) takes all p with
@@ -221,7 +221,7 @@ def mean_over_samples(parts: Tensor, metric: Metric, protocol: dict[str, Any], *
     return Result(parts.mean().item(), metric, protocol, _error(parts, SAMPLES), parts, SAMPLES, **more)
 
 
-def interval(result: Result) -> tuple[float, float] | None:
+def confidence_interval(result: Result) -> tuple[float, float] | None:
     """Return the 95 % interval within the bounds of the metric, or None without a standard error.
 
     It is Student's t over draws, Wilson's interval for a share of 0 or 1, and else the normal approximation.
@@ -229,7 +229,7 @@ def interval(result: Result) -> tuple[float, float] | None:
     if result.standard_error is None:
         return None
     if result.paired_over == SAMPLES and result.metric.unit == "%" and result.value in (0.0, 1.0):
-        half = error_at_edge(result.parts.shape[-1], 1.96) if result.parts is not None else 0.0
+        half = wilson_error_at_0_or_1(result.parts.shape[-1], 1.96) if result.parts is not None else 0.0
         return (1.0 - half, 1.0) if result.value else (0.0, half)
     draws = 0 if result.draws is None else len(result.draws)
     quantile = student.ppf(0.975, draws - 1) if draws else 1.96

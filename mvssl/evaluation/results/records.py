@@ -15,7 +15,7 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from mvssl.errors import OutputError, RecipeError
-from mvssl.evaluation.results.metrics import DRAWS, NOTHING, Difference, Result, interval, paired
+from mvssl.evaluation.results.metrics import DRAWS, NOTHING, Difference, Result, confidence_interval, paired
 from mvssl.files import RECORDS, read_json, write_file
 from mvssl.recipe import Recipe
 from mvssl.recipe.messages import table_differences
@@ -108,7 +108,7 @@ def is_record(value: Any) -> TypeGuard[Record]:
 
 def build_record(result: Result, **facts: Any) -> Record:
     """Return a result as a record. `facts` are the keys that describe the measurement."""
-    limits, (name, unit, higher_is_better, *_) = interval(result), result.metric
+    limits, (name, unit, higher_is_better, *_) = confidence_interval(result), result.metric
     record = {
         **facts,
         "what": result.what,

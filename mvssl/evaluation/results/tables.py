@@ -64,14 +64,14 @@ def full_name(record: Record) -> str:
     return ", ".join([*parts, *([f"seed {seed}"] if seed else [])])
 
 
-def caveat(records: list[Record]) -> str:
+def warn_chosen_on_test(records: list[Record]) -> str:
     """Return a warning if the checkpoint was chosen on data that may be the test set; else an empty text."""
     chosen = {subject["chosen"] for r in records if "chosen" in (subject := r.get("subject", {}))}
     return f"the checkpoint was chosen {' or '.join(sorted(chosen))}, by default the test set" if chosen else ""
 
 
-def edges(records: list[Record]) -> str:
-    """Return a note on the error of a share of 0 or 1 (see `metrics.error_at_edge`), or an empty text."""
+def note_wilson(records: list[Record]) -> str:
+    """Return a note on the error of a share of 0 or 1 (see `metrics.wilson_error_at_0_or_1`), or an empty text."""
     at_edge = any(r["value"] in (0, 1) and r["unit"] == "%" and r.get("standard_error") for r in records)
     return "at 0 and 100 % how far Wilson's interval reaches" if at_edge else ""
 
@@ -88,7 +88,7 @@ def columns_of(records: list[Record]) -> list[Column]:
     return sorted(dict.fromkeys(map(_column, records)), key=lambda c: (*ENCODERS, c[0]).index(c[0]))
 
 
-def rows_of(records: list[Record]) -> list[Row]:
+def table_rows(records: list[Record]) -> list[Row]:
     """Return the rows of a table."""
     layered = any(r["layer"] != PIXELS for r in records)
     return list(dict.fromkeys(_row(r) for r in records if r["layer"] != PIXELS or not layered))
@@ -160,7 +160,7 @@ def _describe_difference(first: list[Record], group: list[Record]) -> str:
 
 
 def _draw(records: list[Record], difference: str, width: int) -> Table:
-    columns, rows, gains = columns_of(records), rows_of(records), _has_gains(records)
+    columns, rows, gains = columns_of(records), table_rows(records), _has_gains(records)
     metrics = list(dict.fromkeys(r["metric"] for r in records))
     several_layers, several_metrics = len({r["layer"] for r in records} - {PIXELS}) > 1, len(metrics) > 1
     papers = {r["layer"]: f"{r['layer_called']} ({r['layer']})" for r in records if "layer_called" in r}
@@ -172,9 +172,10 @@ def _draw(records: list[Record], difference: str, width: int) -> Table:
         metric = [row.metric.replace("_", " ")] * several_metrics
         lines.append([row.view, *layer, row.probe, *metric, *_format_cells(cells, gains)])
     spread = "standard deviation over runs" if any("runs" in r for r in records) else "standard error"
-    notes = [f"± {spread}", edges(records), "best of a row bold", "gain: trained - untrained, paired" * gains]
+    notes = [f"± {spread}", note_wilson(records), "best of a row bold", "gain: trained - untrained, paired" * gains]
+    caption = "; ".join(filter(None, [*notes, warn_chosen_on_test(records)]))
     table = Table(
-        title=title_of(records, metrics, difference), caption="; ".join(filter(None, [*notes, caveat(records)])),
+        title=title_of(records, metrics, difference), caption=caption,
         box=box.SIMPLE, show_edge=False, padding=(0, 1, 0, 0),
     )  # fmt: skip
     widths = _fit_widths(heads, [list(column) for column in zip([*heads, *numbers], *lines, strict=True)], width)

@@ -59,7 +59,7 @@ def _build_table(records: list[Record], difference: str) -> ProbeTable:
     """Build the table of records that can be compared; `difference` is that of its protocol to the first table's."""
     probe = {(r["layer"], r["view"], row_name(r), r["metric"]): str(r["probe"]) for r in records}
     views, layers = (list(dict.fromkeys(r[key] for r in records)) for key in ("view", "layer"))  # as measured
-    rows = sorted(tables.rows_of(records), key=lambda row: (views.index(row.view), layers.index(row.layer)))
+    rows = sorted(tables.table_rows(records), key=lambda row: (views.index(row.view), layers.index(row.layer)))
     counts = Counter(probe[row] for row in rows)
     few = [row for row in rows if counts[probe[row]] <= MAX_ROWS]
     folded = {
@@ -67,7 +67,7 @@ def _build_table(records: list[Record], difference: str) -> ProbeTable:
         for name, count in counts.items()
         if count > MAX_ROWS
     }
-    edge, caveat = tables.edges(records), tables.caveat(records)
+    edge, caveat = tables.note_wilson(records), tables.warn_chosen_on_test(records)
     note = f"± one standard error{f', {edge}' if edge else ''}; bold: the best of a row."
     note += " Gain: trained minus untrained, paired." if _has_gains(records) else ""
     note += f" {_capitalize(caveat)}." if caveat else ""

@@ -8,7 +8,7 @@ from shard_making import pixels, put
 from mvssl.data import open_shards
 from mvssl.data.decoding import tiff as tiffs
 from mvssl.data.packing import pack
-from mvssl.data.sample_errors import LossyError
+from mvssl.data.sample_errors import PartialDecodeError
 from mvssl.errors import DataError
 from mvssl.recipe import Column
 
@@ -72,7 +72,7 @@ def test_pages_of_one_band_become_channels_and_other_stacks_are_refused():
     assert np.array_equal(values(data), stack)
     assert any("5 pages" in note for note in tiffs.inspect_tiff(io.BytesIO(data)).notes)
     for array in (pixels(0, 4, 8, 9, 3), pixels(0, 2, 3, 8, 9)):
-        with pytest.raises(LossyError, match="pages as files of their own"):
+        with pytest.raises(PartialDecodeError, match="pages as files of their own"):
             tiffs.inspect_tiff(io.BytesIO(written(array, photometric="rgb" if array.shape[-1] == 3 else "minisblack")))
 
 
@@ -85,7 +85,7 @@ def test_overviews_are_ignored_and_other_pictures_refused():
     with tifffile.TiffWriter(other := io.BytesIO()) as tiff:
         tiff.write(picture, photometric="minisblack", metadata=None)
         tiff.write(picture[:7, :7], photometric="minisblack", metadata=None)
-    with pytest.raises(LossyError, match="2 different pictures"):
+    with pytest.raises(PartialDecodeError, match="2 different pictures"):
         tiffs.inspect_tiff(io.BytesIO(other.getvalue()))
 
 
@@ -101,7 +101,7 @@ def test_orientation_is_applied_and_nodata_is_reported():
     [(np.zeros((8, 8), np.complex64), {}, "imaginary"), (pixels(0), {"photometric": "cielab"}, "CIELAB")],
 )
 def test_complex_numbers_and_unknown_colours_are_refused(array, options, message):
-    with pytest.raises(LossyError, match=message):
+    with pytest.raises(PartialDecodeError, match=message):
         tiffs.inspect_tiff(io.BytesIO(written(array, **options)))
 
 

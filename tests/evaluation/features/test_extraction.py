@@ -12,7 +12,7 @@ from mvssl.data import open_shards
 from mvssl.distributed import collectives
 from mvssl.errors import MvsslError, RecipeError, StorageError
 from mvssl.evaluation.features import cache
-from mvssl.evaluation.features.extraction import collect
+from mvssl.evaluation.features.extraction import collect_features
 from mvssl.recipe import Column
 
 COLUMNS = {"image": Column(field="png"), "label": Column(field="cls")}
@@ -45,7 +45,9 @@ def gathered(folder, times=1, batch_size=7):
         whole = {0: {"x": model(batch.columns["image"].float())}, 1: {"label": batch.columns["label"]}}
         return [whole[number] for number in numbers]
 
-    result = [collect(source, [{"of": "x"}, {"of": "y"}], compute, batch_size=batch_size) for _ in range(times)]
+    result = [
+        collect_features(source, [{"of": "x"}, {"of": "y"}], compute, batch_size=batch_size) for _ in range(times)
+    ]
     if result[0] is None:
         return None, sum(calls)
     features, labels = result[-1].entries
@@ -141,7 +143,7 @@ def gone(folder):
     for path in source.paths:
         os.truncate(path, 0)
     try:
-        collect(source, [{"of": "gone"}], lambda *_: [{}], batch_size=7)
+        collect_features(source, [{"of": "gone"}], lambda *_: [{}], batch_size=7)
     except MvsslError as error:
         return error.code, str(error)
     return None
@@ -164,7 +166,7 @@ def failing(folder, where):
         return [{"x": batch.columns["image"].float().flatten(1)}]
 
     try:
-        collect(source, [{"failing": where}], compute, batch_size=5)
+        collect_features(source, [{"failing": where}], compute, batch_size=5)
     except MvsslError as error:
         return error.code, str(error), len(list(cache.folder().glob("*")))
     return None
@@ -196,7 +198,7 @@ def diverged(folder, value):
         return [{"rgb": x}]
 
     try:
-        collect(source, [{"diverged": value}], compute, batch_size=7)
+        collect_features(source, [{"diverged": value}], compute, batch_size=7)
     except MvsslError as error:
         return error.code, str(error), len(list(cache.folder().glob("*")))
     return None
@@ -226,12 +228,16 @@ def test_features_of_a_missing_sensor_may_be_nan(tmp_path):
         blank = ~batch.present["depth"]
         return [{"depth": batch.columns["depth"].float().flatten(1).masked_fill(blank[:, None], torch.nan)}]
 
-    assert collect(source, [{"of": "depth"}], compute, batch_size=4).entries[0]["depth"].isnan().any(1).sum() == 3
+    assert (
+        collect_features(source, [{"of": "depth"}], compute, batch_size=4).entries[0]["depth"].isnan().any(1).sum() == 3
+    )
 
 
 def test_entries_in_use_beyond_the_limit_are_kept_and_reported(shards, monkeypatch, capsys):
     monkeypatch.setenv("MVSSL_CACHE_LIMIT", "1e-6")
     source, of = open_shards(str(shards), shards, COLUMNS, progress=False), [{"of": "x"}, {"of": "y"}]
-    made = collect(source, of, lambda batch, numbers: [{"x": batch.columns["label"]} for _ in numbers], batch_size=7)
+    made = collect_features(
+        source, of, lambda batch, numbers: [{"x": batch.columns["label"]} for _ in numbers], batch_size=7
+    )
     assert len(cache.list_entries()) == len(made.entries) == 2
     assert "features in use exceed the cache's 1e-06 GiB by 0.0 GiB" in capsys.readouterr().err

@@ -10,12 +10,12 @@ from mvssl.evaluation.features.labelled import (
     draw_rows,
     flatten,
     join_views,
-    lengths,
+    nonzero_lengths,
     one_hot,
     pooled_shape,
-    unit,
+    unit_rows,
 )
-from mvssl.evaluation.probes.knn import votes
+from mvssl.evaluation.probes.knn import knn_scores
 
 
 def test_small_maps_are_flattened_and_large_ones_average_pooled():
@@ -57,7 +57,7 @@ def test_votes_of_neighbours_need_little_memory(monkeypatch):
     train, test = clusters(1000, 2), clusters(30, 2, seed=1).features
     many = Labelled(train.features, torch.arange(1000) % 300)
     with largest_made() as largest:
-        result = votes(many, test, k=5)
+        result = knn_scores(many, test, k=5)
     assert largest[0] <= 20_000
     whole = one_hot(many.labels, 300)
     similarity = torch.nn.functional.cosine_similarity(test[:, None], train.features, dim=2)
@@ -67,12 +67,12 @@ def test_votes_of_neighbours_need_little_memory(monkeypatch):
 
 def test_lengths_of_rows_are_right_at_any_scale():
     x = torch.randn(40, 30, generator=torch.Generator().manual_seed(0))
-    assert lengths(x).equal(x.norm(dim=1))
+    assert nonzero_lengths(x).equal(x.norm(dim=1))
     for factor in (1e-35, 1e-20, 1e20, 1e35):
         scaled = x.clone()
         scaled[::3] *= factor
         expected = scaled.double().norm(dim=1).float()
-        torch.testing.assert_close(lengths(scaled), expected, rtol=1e-5, atol=0)
-        torch.testing.assert_close(unit(scaled), unit(x), rtol=1e-4, atol=1e-6)
-    assert lengths(torch.zeros(3, 4)).tolist() == [1, 1, 1]
-    assert unit(torch.zeros(3, 4)).tolist() == [[0] * 4] * 3
+        torch.testing.assert_close(nonzero_lengths(scaled), expected, rtol=1e-5, atol=0)
+        torch.testing.assert_close(unit_rows(scaled), unit_rows(x), rtol=1e-4, atol=1e-6)
+    assert nonzero_lengths(torch.zeros(3, 4)).tolist() == [1, 1, 1]
+    assert unit_rows(torch.zeros(3, 4)).tolist() == [[0] * 4] * 3

@@ -5,7 +5,7 @@ import small_runs
 import torch
 
 from mvssl.errors import DataError, RecipeError
-from mvssl.evaluation.features.cache import Entry
+from mvssl.evaluation.features.cache import CachedFeatures
 from mvssl.evaluation.features.layers import EncoderUnderTest, FeatureSpec
 from mvssl.evaluation.features.splits import Classes, Needs, Split, open_splits
 from mvssl.evaluation.results.metrics import mean_average_precision
@@ -29,7 +29,7 @@ def test_only_the_requested_view_and_samples_are_copied(left_out, monkeypatch):
     rows = torch.tensor([n for n in range(40) if not (left_out and n == 5)])
     views = {view: torch.randn(40, 3).as_subclass(Mapped) for view in ("a", "b")}
     spec = FeatureSpec(EncoderUnderTest("trained", None), "vector")
-    entries = [Entry(views, rows), Entry({"label": torch.arange(40) % 3}, rows)]
+    entries = [CachedFeatures(views, rows), CachedFeatures({"label": torch.arange(40) % 3}, rows)]
     split = Split(Source(), [spec, FeatureSpec(None)], entries)
     first = split.features(spec, first=4)
     assert all(first[view].equal(views[view].as_subclass(torch.Tensor)[rows[:4]]) for view in "ab")

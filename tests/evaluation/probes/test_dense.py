@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mvssl.evaluation.features.labelled import Standard
+from mvssl.evaluation.features.labelled import Standardiser
 from mvssl.evaluation.probes.dense import (
     Counts,
     count_by_class,
@@ -68,7 +68,7 @@ def test_features_at_pixels_are_those_of_the_upsampled_map():
 def test_scores_of_upsampled_features_are_upsampled_scores(monkeypatch):
     monkeypatch.setattr("mvssl.evaluation.probes.dense.IMAGES", 2)
     maps, labels = [torch.randn(5, 3, 4, 4), torch.randn(5, 2, 2, 2)], torch.randint(3, (5, 8, 8))
-    model = Linear(Standard(torch.randn(5), torch.rand(5) + 0.5), torch.randn(1, 3, 5), torch.randn(1, 3))
+    model = Linear(Standardiser(torch.randn(5), torch.rand(5) + 0.5), torch.randn(1, 3, 5), torch.randn(1, 3))
     features = interpolate_at(maps, torch.arange(64).expand(5, -1), (8, 8))
     predicted = model(features.flatten(0, 1))[:, 0].argmax(1).view(5, 64)
     expected = count_by_class(predicted, labels.flatten(1), 3)

@@ -7,7 +7,7 @@ from labelled_points import clusters, largest_made, several
 from sklearn.linear_model import LogisticRegression
 
 from mvssl.evaluation import fewlabel
-from mvssl.evaluation.features.labelled import Standard
+from mvssl.evaluation.features.labelled import Standardiser
 from mvssl.evaluation.probes.few_label import draw_shots, logistic_regression, rows_of_classes
 from mvssl.evaluation.results.metrics import NotPossible
 
@@ -97,7 +97,7 @@ def test_two_encoders_are_measured_with_the_same_labels(monkeypatch):
 def test_only_the_drawn_labels_are_used():
     train, test = clusters(100, 3), clusters(40, 3, seed=1)
     kept = draw(train.labels, 2)
-    standard = Standard.of(train.features)
+    standard = Standardiser.of(train.features)
     x, y = standard(train.features)[kept] * 8**-0.5, train.labels[kept]
     fitted = logistic_regression(x, torch.eye(4)[y], c=10, multi=False)
     scores = standard(test.features) * 8**-0.5 @ fitted.weight + fitted.bias

@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from mvssl.evaluation import knn
-from mvssl.evaluation.probes.knn import votes
+from mvssl.evaluation.probes.knn import knn_scores
 
 
 def test_votes_equal_scikit_learns_brute_force(monkeypatch):
@@ -17,7 +17,7 @@ def test_votes_equal_scikit_learns_brute_force(monkeypatch):
         20, algorithm="brute", metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07)
     ).fit(train.features.numpy(), train.labels.numpy())
     expected = brute.predict_proba(test.features.numpy())
-    assert np.allclose(votes(train, test.features).numpy(), expected, atol=1e-5)
+    assert np.allclose(knn_scores(train, test.features).numpy(), expected, atol=1e-5)
 
 
 def test_with_fewer_samples_than_neighbours_all_samples_vote():
@@ -27,5 +27,5 @@ def test_with_fewer_samples_than_neighbours_all_samples_vote():
 
 def test_multi_hot_labels_give_an_average_precision():
     train, test = several(200), several(90, seed=1)
-    neighbours = votes(train, test.features).numpy()
+    neighbours = knn_scores(train, test.features).numpy()
     assert knn(train, test).value == pytest.approx(average_precision_score(test.labels.numpy(), neighbours))

@@ -9,9 +9,9 @@ from labelled_points import clusters, largest_made, several
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
-from mvssl.evaluation import Labelled, linear, sensors
+from mvssl.evaluation import Labelled, linear, view_ablation
 from mvssl.evaluation.features.inputs import ByView
-from mvssl.evaluation.features.labelled import Standard
+from mvssl.evaluation.features.labelled import Standardiser
 from mvssl.evaluation.probes.fitting import hold_out
 from mvssl.evaluation.probes.linear import PAIRS, choose_settings, fit_linear
 from mvssl.evaluation.results.metrics import NotPossible
@@ -21,7 +21,7 @@ QUICK = {"epochs": 1, "batch_size": 64, "least_steps": 100}
 
 def test_linear_is_as_good_as_scikit_learns_best_logistic_regression():
     train, test = clusters(600, 1.5, width=16), clusters(2000, 1.5, width=16, seed=1)
-    standard = Standard.of(train.features)
+    standard = Standardiser.of(train.features)
     x, y = standard(train.features).numpy(), train.labels.numpy()
     theirs = max(
         LogisticRegression(C=c, max_iter=500).fit(x, y).score(standard(test.features).numpy(), test.labels.numpy())
@@ -75,7 +75,7 @@ def test_held_out_scores_are_in_memory_for_one_pair_at_a_time():
 def test_weight_decay_gives_the_optimum_of_the_penalised_loss():
     """Mean cross-entropy + decay |w|^2 / 2 is scikit-learn's loss at C = 1 / (n decay)."""
     train, decay = clusters(64, 1), 0.1
-    x = Standard.of(train.features)(train.features)
+    x = Standardiser.of(train.features)(train.features)
     theirs = LogisticRegression(C=1 / (64 * decay), tol=1e-8, max_iter=1000).fit(x.numpy(), train.labels.numpy())
     ours = fit_linear(train, [(1e-2, decay)], width=4, epochs=1, batch_size=64, least_steps=1000, seed=0)
     assert np.allclose(ours.weight[0].numpy(), theirs.coef_, atol=5e-3)
@@ -113,10 +113,10 @@ def test_choosing_settings_makes_no_copy_of_train(monkeypatch):
 
 def test_statistics_of_some_rows_equal_those_of_a_copy(monkeypatch):
     train, rows = clusters(200, 3), torch.randperm(200)[:150]
-    of_copy = Standard.of(train.features[rows])
-    assert all(torch.equal(a, b) for a, b in zip(of_copy, Standard.of(train.features, rows), strict=True))
+    of_copy = Standardiser.of(train.features[rows])
+    assert all(torch.equal(a, b) for a, b in zip(of_copy, Standardiser.of(train.features, rows), strict=True))
     monkeypatch.setattr("mvssl.evaluation.features.labelled.BLOCK", 300)  # two columns at a time
-    torch.testing.assert_close(Standard.of(train.features, rows), of_copy)
+    torch.testing.assert_close(Standardiser.of(train.features, rows), of_copy)
 
 
 def two_bits(n: int, seed: int) -> ByView:
@@ -129,7 +129,7 @@ def two_bits(n: int, seed: int) -> ByView:
 
 
 def test_a_missing_view_loses_only_what_no_other_view_shows():
-    results = {r.what: r.value for r in sensors(two_bits(400, 0), two_bits(400, 1), **QUICK)}
+    results = {r.what: r.value for r in view_ablation(two_bits(400, 0), two_bits(400, 1), **QUICK)}
     views = ("left", "right", "none")
     assert list(results) == ["all", *(f"without {v}" for v in views), *(f"only {v}" for v in views)]
     assert results["all"] == results["without none"] == 1
@@ -141,7 +141,7 @@ def test_a_missing_view_loses_only_what_no_other_view_shows():
 def test_a_missing_view_is_its_mean_whatever_its_features_are():
     train, test = two_bits(200, 0), two_bits(100, 1)
     other = test._replace(features=test.features | {"left": 1000 * torch.randn(100, 4)})
-    before, after = (sensors(train, split, **QUICK)[1] for split in (test, other))
+    before, after = (view_ablation(train, split, **QUICK)[1] for split in (test, other))
     assert before.what == after.what == "without left"
     assert before.parts.equal(after.parts)
 
@@ -149,10 +149,10 @@ def test_a_missing_view_is_its_mean_whatever_its_features_are():
 def test_with_all_views_sensors_equals_the_linear_probe():
     train, test = two_bits(200, 0), two_bits(100, 1)
     joined = [Labelled(torch.cat(list(split.features.values()), 1), split.labels) for split in (train, test)]
-    assert sensors(train, test, **QUICK)[0].parts.equal(linear(*joined, **QUICK).parts)
+    assert view_ablation(train, test, **QUICK)[0].parts.equal(linear(*joined, **QUICK).parts)
 
 
 def test_a_single_view_cannot_be_missing():
     one = ByView({"left": torch.randn(10, 3)}, torch.arange(10) % 2, {})
     with pytest.raises(NotPossible):
-        sensors(one, one)
+        view_ablation(one, one)

@@ -10,7 +10,7 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import roc_auc_score
 
 from mvssl.evaluation import Labelled
-from mvssl.evaluation.probes.ood import auroc, mahalanobis, neighbour, ood
+from mvssl.evaluation.probes.ood import auroc, mahalanobis, neighbour_distance, ood
 
 
 def test_distant_outliers_are_all_separated():
@@ -55,12 +55,12 @@ def test_mahalanobis_uses_the_covariance_of_scikit_learn():
 
 def test_scores_do_not_depend_on_chunks_and_make_no_copy_of_train(monkeypatch):
     train, some = clusters(3000, 3), clusters(200, 3, seed=1).features
-    at_once = mahalanobis(train, some), neighbour(train, some)
+    at_once = mahalanobis(train, some), neighbour_distance(train, some)
     monkeypatch.setattr("mvssl.evaluation.probes.ood.CELLS", 4000)
     with largest_made() as largest:
         assert torch.allclose(mahalanobis(train, some), at_once[0])
         assert largest[0] < 4 * 3000  # features are 8 wide
-    assert torch.allclose(neighbour(train, some), at_once[1], atol=1e-5)
+    assert torch.allclose(neighbour_distance(train, some), at_once[1], atol=1e-5)
 
 
 def test_mahalanobis_with_few_samples_and_constant_dimensions():
@@ -71,9 +71,9 @@ def test_mahalanobis_with_few_samples_and_constant_dimensions():
 
 def test_a_training_sample_is_its_own_neighbour():
     train = clusters(100, 1)
-    assert neighbour(train, train.features, k=1).max() < 1e-3
+    assert neighbour_distance(train, train.features, k=1).max() < 1e-3
     expected = torch.cdist(*[torch.nn.functional.normalize(train.features)] * 2).sort(dim=1).values[:, 4]
-    assert torch.allclose(neighbour(train, train.features, k=5), expected, atol=1e-3)
+    assert torch.allclose(neighbour_distance(train, train.features, k=5), expected, atol=1e-3)
 
 
 def test_multi_hot_labels_are_not_used():

@@ -8,8 +8,8 @@ import torch
 from labelled_points import clusters
 
 from mvssl.errors import RecipeError
-from mvssl.evaluation import Labelled, cluster, fewlabel, knn, linear, mlp
-from mvssl.evaluation.features.labelled import Standard
+from mvssl.evaluation import Labelled, cluster, fewlabel, knn, linear, mlp_probe
+from mvssl.evaluation.features.labelled import Standardiser
 from mvssl.evaluation.probes import PROBES, find_probe
 from mvssl.evaluation.results.metrics import NotPossible
 
@@ -21,7 +21,7 @@ CLASSIFIERS = {
 ALL = CLASSIFIERS | {
     "one label": lambda a, b: fewlabel(a, b, shots=1, draws=2),
     "mib": lambda a, b: fewlabel(a, b, shots=5, draws=2, head="mib"),
-    "mlp": lambda a, b: mlp(a, b, epochs=1, least_steps=5),
+    "mlp": lambda a, b: mlp_probe(a, b, epochs=1, least_steps=5),
     "cluster": lambda a, b: cluster(a, b)[0],
 }
 
@@ -68,7 +68,7 @@ def test_the_scale_of_features_changes_no_score(factor):
     for probe in CLASSIFIERS.values():
         assert probe(*scaled).value == pytest.approx(probe(train, test).value, abs=1e-6)
     torch.testing.assert_close(
-        Standard.of(scaled[0].features)(scaled[1].features), Standard.of(train.features)(test.features)
+        Standardiser.of(scaled[0].features)(scaled[1].features), Standardiser.of(train.features)(test.features)
     )
 
 

@@ -8,8 +8,8 @@ import torch
 from mvssl.evaluation import Labelled
 from mvssl.evaluation.features.inputs import ByView
 from mvssl.evaluation.probes.spectrum import (
-    aligned,
     alignment,
+    alignment_probe,
     effective_rank,
     singular_values,
     spectrum,
@@ -115,7 +115,7 @@ def test_the_probes_return_the_values_of_the_functions():
     test = Labelled(x, torch.zeros(0))
     assert [r.value for r in spectrum(test, test)] == [effective_rank(x), spread(x).mean(), uniformity(x)]
     views = ByView({"a": x, "b": y, "wide": normal(30, 6)}, torch.zeros(0), {})
-    (found,) = aligned(views, views)
+    (found,) = alignment_probe(views, views)
     assert found.what == "a and b"
     assert found.value == pytest.approx(alignment(x, y).item())
 
@@ -123,4 +123,4 @@ def test_the_probes_return_the_values_of_the_functions():
 def test_one_sample_is_refused_because_it_has_no_standard_error():
     one = ByView({"a": torch.randn(1, 3), "b": torch.randn(1, 3)}, torch.zeros(0), {})
     with pytest.raises(NotPossible, match="one sample"):
-        aligned(one, one)
+        alignment_probe(one, one)

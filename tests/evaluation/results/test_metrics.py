@@ -13,7 +13,7 @@ from mvssl.errors import RecipeError
 from mvssl.evaluation.results.metrics import (
     Result,
     average_precision,
-    interval,
+    confidence_interval,
     mean_average_precision,
     mean_over_draws,
     paired,
@@ -21,7 +21,7 @@ from mvssl.evaluation.results.metrics import (
     score_draws,
 )
 from mvssl.evaluation.results.records import build_record, compare, gain_of, merge_into, save
-from mvssl.evaluation.results.tables import edges, full_name, tables
+from mvssl.evaluation.results.tables import full_name, note_wilson, tables
 
 
 def test_average_precision_is_scikit_learns_with_ties_and_without():
@@ -70,9 +70,9 @@ def test_the_error_of_a_share_of_0_or_1_is_wilsons_interval(right):
     wilson = binomtest(right, 50).proportion_ci(2 * norm.cdf(1) - 1, "wilson")
     assert (result.value, result.standard_error) == (right / 50, pytest.approx(wilson.high - wilson.low))
     wilson = binomtest(right, 50).proportion_ci(0.95, "wilson")
-    assert interval(result) == pytest.approx((wilson.low, wilson.high), abs=1e-5)
-    assert "Wilson" in edges([build_record(result)])
-    assert edges([build_record(result._replace(standard_error=0.0))]) == ""  # as older records have it
+    assert confidence_interval(result) == pytest.approx((wilson.low, wilson.high), abs=1e-5)
+    assert "Wilson" in note_wilson([build_record(result)])
+    assert note_wilson([build_record(result._replace(standard_error=0.0))]) == ""  # as older records have it
 
 
 def test_the_error_over_draws_is_std_over_root_n():
@@ -80,7 +80,7 @@ def test_the_error_over_draws_is_std_over_root_n():
     by_hand = math.sqrt(((0.15**2) * 2 + 0.05**2 + 0.25**2) / 3) / math.sqrt(4)
     assert result.value == pytest.approx(0.65)
     assert result.standard_error == pytest.approx(by_hand)
-    low, high = interval(result)
+    low, high = confidence_interval(result)
     assert (high - low) / 2 == pytest.approx(3.182446 * by_hand, rel=1e-5)  # Student's t with 3 degrees of freedom
 
 
