@@ -73,6 +73,18 @@ def load_run(folder: str | Path, trust: Iterable[str] = (), checkpoint: str | in
     return LoadedRun(folder, recipe, model.eval(), views, found, state.step, str(checkpoint))
 
 
+def open_run(run: str | Path | LoadedRun, trust: Iterable[str], checkpoint: str | int) -> LoadedRun:
+    """Return `load_run(run, trust, checkpoint)`, or a `LoadedRun` as it is.
+
+    Raise `RecipeError` if a `LoadedRun` comes with `trust` or a `checkpoint`, since it was opened with its own.
+    """
+    if not isinstance(run, LoadedRun):
+        return load_run(run, trust, checkpoint)
+    if checkpoint != "last" or tuple(trust):
+        raise RecipeError("checkpoint and trust are for a run's folder; give them to load_run to open another run")
+    return run
+
+
 def _find_checkpoint(folder: Path, which: str) -> Path:
     if which == "best":
         return checkpoints.best(folder)
