@@ -24,7 +24,7 @@ from mvssl.embedding.table import LABEL, EmbeddingTable
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features.extraction import LESS, CollectedFeatures, collect_features
 from mvssl.evaluation.features.layers import LABELS, EncoderUnderTest, FeatureSpec, compute_features, describe_features
-from mvssl.evaluation.features.splits import Patterns, open_labelled, refuse_pictures
+from mvssl.evaluation.features.splits import Patterns, open_labelled, refuse_label_arrays
 from mvssl.evaluation.opening import OVERRIDES, open_subject
 from mvssl.evaluation.subject import Subject, describe_origin, encoders_under_test
 from mvssl.recipe import Recipe, ViewConfig
@@ -106,7 +106,7 @@ def _open_source(recipe: Recipe, tables: Mapping[str, ViewConfig], patterns: lis
     needed = {table.source for table in tables.values()}
     columns = {name: column for name, column in recipe.data.columns.items() if name in needed}
     source = open_labelled(recipe.data, patterns, columns, keep_unlabelled=True, missing=recipe.data.missing)
-    refuse_pictures(source)
+    refuse_label_arrays(source)
     return source
 
 

@@ -107,7 +107,7 @@ def _plan(
     if epochs is not None:
         raise RecipeError("--epochs shortens a --protocol; set the epochs of a probe in evaluate.options")
     table = subject.recipe.evaluate
-    return plan_probes(table, probes or table.probes, str(layer or table.layer))
+    return plan_probes(table, probes or table.probes, str(table.layer if layer is None else layer))
 
 
 def _refuse_unknown_views(subject: Subject, views: list[str]) -> None:

@@ -21,7 +21,7 @@ from mvssl.model import MultiView
 from mvssl.recipe import Recipe, ViewConfig, load_recipe, with_overrides
 from mvssl.recipe import schema as recipes
 from mvssl.recipe.messages import nearest
-from mvssl.runs.load import CHOSEN_BY, LoadedRun, load_run
+from mvssl.runs.load import CHOSEN_BY, LoadedRun, load_run, open_run
 from mvssl.text import split_names
 from mvssl.views import build_views, resolve_statistics
 from mvssl.views.view_set import needs_measuring
@@ -63,7 +63,8 @@ def open_subject(
     if isinstance(given, Subject | LoadedRun):
         if recipe is not None or weights is not None:
             raise RecipeError("recipe and weights are accepted for the name of a subject, not for an open one")
-        return _override(Subject.of_run(given) if isinstance(given, LoadedRun) else given, overrides, changes)
+        subject = Subject.of_run(open_run(given, trust, checkpoint)) if isinstance(given, LoadedRun) else given
+        return _override(subject, overrides, changes)
     folder, name = Path(given), str(given)
     if weights is not None and not name.startswith(TIMM):
         raise RecipeError(f"--weights are for timm:NAME; {name} has its own weights")

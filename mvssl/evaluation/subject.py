@@ -5,7 +5,7 @@ out  a `Subject`, and its encoders: raw pixels, the network before its first ste
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from mvssl.evaluation.features.labelled import pooled_shape
 from mvssl.evaluation.features.layers import PIXELS, EncoderUnderTest, digest_source, digest_weights, head_layers
 from mvssl.model import MultiView, build_model
-from mvssl.recipe import Recipe
+from mvssl.recipe import ObjectiveConfig, Recipe
 from mvssl.recipe.draw_names import first_draw_name
 from mvssl.runs.load import CHOSEN_BY, LoadedRun
 from mvssl.views import ViewSet
@@ -48,6 +48,17 @@ class Subject:
         return cls(str(run.folder), run.recipe, run.views, run.model, facts, start, Path(run.folder))
 
 
+def describe_terms(terms: Iterable[ObjectiveConfig]) -> str:
+    """Return the objectives as a text for digests, in the form that earlier records have."""
+    described = []
+    for term in terms:
+        keys = ", ".join(
+            f"{key}={value!r}" for key, value in {"name": term.name, "weight": term.weight, **term.options}.items()
+        )
+        described.append(f"(Objective({keys}), {digest_source(term.name)!r})")
+    return f"[{', '.join(described)}]"
+
+
 @contextlib.contextmanager
 def encoders_under_test(
     subject: Subject, device: torch.device, *, baselines: bool = True
@@ -63,9 +74,7 @@ def encoders_under_test(
     try:
         for name, model in models.items():
             terms = subject.recipe.objective if model.terms else []
-            objective = repr([(term, digest_source(term.name)) for term in terms])
-            # the class had this name when the digests of earlier records were made
-            digest = digest_weights(model.eval(), objective.replace("ObjectiveConfig(", "Objective("))
+            digest = digest_weights(model.eval(), describe_terms(terms))
             encoders.append(EncoderUnderTest(name, model.to(device), digest))
         yield encoders
     finally:

@@ -26,7 +26,7 @@ from mvssl.errors import DataError, OutputError
 from mvssl.evaluation.features.extraction import DIVERGED
 from mvssl.exporting.model_card import Card, needed_imports, write_card
 from mvssl.files import read_json, write_errors, written_beside
-from mvssl.runs.load import LoadedRun, load_run, which_weights
+from mvssl.runs.load import LoadedRun, open_run, which_weights
 
 TOLERANCE = 1e-5
 
@@ -70,7 +70,7 @@ def export(
     Raise `OutputError` if the destination holds other files, cannot be made, or a reloaded model differs. Raise
     `DataError` if an encoder has diverged, `StorageError` if writing fails, and the errors of `load_run`.
     """
-    run = load_run(run, trust, checkpoint) if isinstance(run, str | Path) else run
+    run = open_run(run, trust, checkpoint)
     encoders = run.model.encoders
     folders = folders_of(list(encoders), Path(destination))
     cards = {group: Card.of_run(run, group) for group in folders}

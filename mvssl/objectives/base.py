@@ -160,15 +160,16 @@ def build_objective(
 ) -> Objective:
     """Return `made(widths, **options)`, with the options checked against the signature.
 
-    Raises `RecipeError` for options that do not fit, and for a submodule, parameter or buffer that has the name of a
-    member of `Objective`, which would hide it.
+    Raises `RecipeError` for options that do not fit, and for a module, parameter, buffer or attribute that has the
+    name of a member of `Objective`, which would hide it.
     """
     objective: Objective = construct(made, options, where, widths)
     own = {*objective._modules, *objective._parameters, *objective._buffers}
+    own |= {name for name in vars(objective) if callable(getattr(Objective, name, None))}
     if hidden := [name for name in MEMBERS if name in own]:
         raise RecipeError(
-            f"{where}: {made.__name__}.{hidden[0]} is a module or tensor, but mvssl.objectives.Objective has a member "
-            f"of that name; rename it, for example to {hidden[0]}_head"
+            f"{where}: {made.__name__}.{hidden[0]} is an attribute, but mvssl.objectives.Objective has a member of "
+            f"that name; rename it, for example to _{hidden[0]}"
         )
     return objective
 

@@ -14,7 +14,7 @@ from mvssl.data import as_class_labels
 from mvssl.errors import DataError, MvsslError
 from mvssl.evaluation.features.inputs import distinct_views
 from mvssl.evaluation.features.layers import refuse_layer
-from mvssl.evaluation.features.splits import SplitSources, open_samples, open_splits, refuse_pictures
+from mvssl.evaluation.features.splits import SplitSources, open_samples, open_splits, refuse_label_arrays
 from mvssl.evaluation.plan import PlannedProbe, list_needs, plan_probes, refuse_impossible
 from mvssl.exporting.exporting import folders_of
 from mvssl.recipe import Recipe
@@ -36,7 +36,7 @@ def next_commands(run: LoadedRun, loads: list[str], failed: bool) -> list[str]:
         wanted.insert(0, (" --layer head", table.probes, "head") if evaluated else ("", table.probes, table.layer))
     possible = (options for options, *given in wanted if _is_possible(partial(refuse_evaluation, run, *given)))
     lines = [f"mvssl evaluate {folder}{options}{trust}" for options in itertools.islice(possible, 1)]
-    if not lines and _is_possible(lambda: refuse_pictures(open_samples(run.recipe)[0])) and not features.exists():
+    if not lines and _is_possible(lambda: refuse_label_arrays(open_samples(run.recipe)[0])) and not features.exists():
         lines.append(f"mvssl embed {folder} --out {shell_word(features)}{trust}")
     if "report" not in train.then:
         lines.append(f"mvssl report {folder}{trust}")

@@ -117,6 +117,14 @@ def construct(made: type, options: Mapping[str, Any], where: str, *arguments: An
     given = checked(options_of(made), options, where)
     try:
         return made(*arguments, **given)
+    except KeyError as error:
+        taken = re.fullmatch(r"attribute '(\w+)' already exists", str(error.args[0]) if error.args else "")
+        if not taken:
+            raise
+        raise RecipeError(
+            f"{where}: {made.__name__}.{taken[1]} is a module, parameter or buffer, but mvssl has a member of that "
+            f"name; rename it, for example to _{taken[1]}"
+        ) from None
     except (RuntimeError, TypeError) as error:
         if not re.search("memory|overflow", str(error), re.IGNORECASE):  # torch's words for too large tensors
             raise

@@ -45,10 +45,10 @@ class LoadedRun:
 
 
 def load_run(folder: str | Path, trust: Iterable[str] = (), checkpoint: str | int = "last") -> LoadedRun:
-    """Return a run with one of its checkpoints: `last` (the newest that verifies), `best` (by held-out loss) or a step.
+    """Return a run with one checkpoint: `last` (the newest intact one), `best` (lowest held-out loss) or a step.
 
-    The recipe may name classes outside mvssl only from the packages in `trust`. Raise `DataError` if the folder is no
-    run or has no such checkpoint that verifies, and `RecipeError` if a class is not trusted.
+    Classes outside mvssl are allowed only from the packages in `trust`. Raise `DataError` if the folder is not a run,
+    or has no intact checkpoint of this kind. Raise `RecipeError` if a class is not trusted.
     """
     folder = Path(folder)
     if not (folder / "recipe.yaml").is_file() and not checkpoints.list_checkpoints(folder):
@@ -71,6 +71,18 @@ def load_run(folder: str | Path, trust: Iterable[str] = (), checkpoint: str | in
             f"{found} does not fit {folder / 'recipe.yaml'}: {lines[min(1, len(lines) - 1)].strip()}"
         ) from None
     return LoadedRun(folder, recipe, model.eval(), views, found, state.step, str(checkpoint))
+
+
+def open_run(run: str | Path | LoadedRun, trust: Iterable[str], checkpoint: str | int) -> LoadedRun:
+    """Return `load_run(run, trust, checkpoint)`, or a `LoadedRun` as it is.
+
+    Raise `RecipeError` if a `LoadedRun` comes with `trust` or a `checkpoint`, since it was opened with its own.
+    """
+    if not isinstance(run, LoadedRun):
+        return load_run(run, trust, checkpoint)
+    if checkpoint != "last" or tuple(trust):
+        raise RecipeError("checkpoint and trust are for a run's folder; give them to load_run to open another run")
+    return run
 
 
 def _find_checkpoint(folder: Path, which: str) -> Path:

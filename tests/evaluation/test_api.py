@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import small_runs
 import torch
 from digit_runs import make_run
 
+from mvssl import export, report
 from mvssl.checkpoints import store
 from mvssl.errors import DataError, OutputError, RecipeError
 from mvssl.evaluation import evaluate
@@ -43,12 +45,19 @@ def test_only_the_requested_view_is_measured(loaded):
 
 
 def test_layers_are_the_vector_the_head_and_the_maps(loaded):
-    for layer, objective in {"vector": None, "head": "cmc", "head:cmc": "cmc", "0": None}.items():
+    for layer, objective in {"vector": None, "head": "cmc", "head:cmc": "cmc", "0": None, 0: None}.items():
         record = evaluate(loaded, probes=["knn"], layer=layer, baselines=False, show=False)[0]
-        assert record["layer"] == layer
+        assert record["layer"] == str(layer)
         assert record["subject"].get("objective") == objective
     with pytest.raises(RecipeError, match="accepted: vector, head, head:cmc, 0"):
         evaluate(loaded, layer="fc")
+
+
+@pytest.mark.parametrize("given", [{"checkpoint": "best"}, {"trust": ["package"]}])
+def test_an_open_run_is_refused_with_another_checkpoint_or_trust(loaded, tmp_path, given):
+    for command in (evaluate, partial(export, destination=tmp_path / "out"), partial(report, out=tmp_path / "page")):
+        with pytest.raises(RecipeError, match="load_run"):
+            command(loaded, **given)
 
 
 def test_an_unknown_probe_is_refused(loaded):

@@ -79,12 +79,29 @@ class Hiding(Plain):
         self.posterior = nn.Linear(2, 2)
 
 
+class HidingBuffer(Plain):
+    """A module with a buffer that torch refuses, as the class has a member of that name."""
+
+    def __init__(self, widths):
+        super().__init__(widths)
+        self.register_buffer("segments", torch.zeros(1))
+
+
+class HidingNumber(Plain):
+    """A module with a number where the contract has a method."""
+
+    def __init__(self, widths):
+        super().__init__(widths)
+        self.candidates = 5
+
+
 def test_options_that_do_not_fit_and_hidden_members_are_refused():
     assert build_objective(as_objective(Plain, "objective.0"), {"size": 2.0}, "objective.0", WIDTHS).size == 2
     with pytest.raises(RecipeError, match=r"objective\.0\.sise"):
         build_objective(as_objective(Plain, "objective.0"), {"sise": 2.0}, "objective.0", WIDTHS)
-    with pytest.raises(RecipeError, match=r"objective\.0: Hiding\.posterior"):
-        build_objective(as_objective(Hiding, "objective.0"), {}, "objective.0", WIDTHS)
+    for made, name in ((Hiding, "posterior"), (HidingBuffer, "segments"), (HidingNumber, "candidates")):
+        with pytest.raises(RecipeError, match=rf"objective\.0: {made.__name__}\.{name}"):
+            build_objective(as_objective(made, "objective.0"), {}, "objective.0", WIDTHS)
 
 
 def test_an_objective_is_found_by_its_name_or_its_import_path():

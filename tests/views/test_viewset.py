@@ -234,9 +234,22 @@ def test_a_users_class_is_named_by_import_path(monkeypatch):
         build_views({"x": view("rgb", name="test_viewset:Checkerboard", stength=0.9)}, SHAPES)
 
 
+class Standardised(torch.nn.Module):
+    """A torch module that has a buffer with the name of a member of `View`."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.shape = shape
+        self.register_buffer("mean", torch.zeros(3))
+
+    def __call__(self, column, draws):
+        return column.float()
+
+
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
+        ({"x": view("rgb", name="test_viewset:Standardised")}, r"views.x: Standardised.mean"),
         ({"x": view("rgb", crp=[0.2, 1])}, "views.x.crp.*crop"),
         ({"x": view("rgb", crop="wide")}, "views.x.crop"),
         ({"x": view("rgb", affine={"degree": 3})}, "degrees"),

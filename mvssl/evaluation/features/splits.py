@@ -101,9 +101,9 @@ def open_splits(
         named["other"] = pattern_list(other)
         shards["other"] = open_shards(named["other"], data.folder, data.columns)
     for source in shards.values():
-        refuse_pictures(source)
+        refuse_label_arrays(source)
         if needs.labels:
-            refuse_numbers(source)
+            refuse_non_classes(source)
     return SplitSources(shards, named)
 
 
@@ -118,7 +118,7 @@ def open_samples(recipe: Recipe) -> tuple[ShardSource, str]:
     return open_labelled(recipe.data, patterns, required=False, progress=False), split
 
 
-def refuse_pictures(source: ShardSource) -> None:
+def refuse_label_arrays(source: ShardSource) -> None:
     """Raise `RecipeError` if labels are neither numbers nor lists of numbers."""
     shape = source.shapes.get("label", ())
     if len(shape) > 1:
@@ -127,7 +127,7 @@ def refuse_pictures(source: ShardSource) -> None:
         )
 
 
-def refuse_numbers(source: ShardSource) -> None:
+def refuse_non_classes(source: ShardSource) -> None:
     """Raise `DataError` if labels are not classes. A few samples are checked, before features are computed."""
     if "label" not in source.shapes:
         return

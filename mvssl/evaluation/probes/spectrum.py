@@ -1,7 +1,7 @@
 """Statistics of the feature distribution: effective rank, spread, alignment and uniformity.
 
 in   features [n, d], of one view, or of two views of the same samples; no labels are needed
-out  0-d or [d] tensors on the device of the features, without a host sync; and the probes `spectrum` and `alignment_probe`
+out  0-d or [d] tensors on the device of the features, without a host sync; probes `spectrum` and `alignment_probe`
 
 Roy and Vetterli, EUSIPCO 2007 (effective rank); Garrido et al., ICML 2023, https://arxiv.org/abs/2210.02885 (RankMe);
 Wang and Isola, ICML 2020, https://arxiv.org/abs/2005.10242; Chen and He, CVPR 2021, https://arxiv.org/abs/2011.10566
