@@ -29,7 +29,7 @@ from mvssl.reporting.sections.origin import show_origin
 from mvssl.reporting.sections.probes import show_probes
 from mvssl.reporting.sections.sheet import show_views
 from mvssl.reporting.sections.summary import describe_state, show_summary
-from mvssl.runs.load import LoadedRun, open_run, foreign_packages, refuse_untrusted
+from mvssl.runs.load import LoadedRun, foreign_packages, open_run, refuse_untrusted
 from mvssl.text import counted
 
 SAMPLES = 1000  # encoded by default: some seconds on two CPU cores for the recipes that come with mvssl
