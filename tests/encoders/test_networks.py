@@ -115,7 +115,7 @@ def test_conv1d_takes_a_signal_as_an_image_one_pixel_high():
 
 
 def test_a_residual_block_starts_as_its_shortcut():
-    block, x = mvssl.encoders.conv1d.ResidualBlock1d(6, 5), torch.randn(3, 6, 20).abs()
+    block, x = mvssl.encoders.conv1d_net.ResidualBlock1d(6, 5), torch.randn(3, 6, 20).abs()
     assert torch.equal(block(x), x)
     torch.nn.init.ones_(block.layers[2].weight)
     assert not torch.equal(block(x), x)
