@@ -12,6 +12,6 @@ from mvssl.encoders.encoder import Encoder
 from mvssl.encoders.features import Features, Widths, as_image, at_least_float32, with_view
 
 __all__ = [
-    "Encoder", "Features", "Widths", "amdim", "as_image", "at_least_float32", "conv1d_net", "dim", "mlp", "small_resnet",
-    "with_view",
+    "Encoder", "Features", "Widths", "amdim", "as_image", "at_least_float32", "conv1d_net", "dim", "mlp",
+    "small_resnet", "with_view",
 ]  # fmt: skip
