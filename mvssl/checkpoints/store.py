@@ -72,10 +72,12 @@ def save_checkpoint(
     more: Mapping[str, dict[str, Tensor]] | None = None,
     recipe: str = "",
 ) -> Path:
-    """Write the checkpoint of `step`, then delete all but the newest `keep` and the best. Return its folder.
+    """Write the checkpoint of `step` and return its folder.
 
-    `more` are further tensors by file name, `recipe` is the text of the recipe. If a checkpoint of the step verifies
-    already, it stays as it is. Raise `StorageError`; the earlier checkpoints then stay, and no temporary files.
+    Then delete older ones, but keep the newest `keep` checkpoints and the best. `more` are further tensors by file
+    name, `recipe` is the text of the recipe. An intact checkpoint of this step is not written again.
+
+    Raise `StorageError` if writing fails. Earlier checkpoints are kept, and temporary files are removed.
     """
     folder = run / "checkpoints"
     final = folder / f"step-{step:08d}"

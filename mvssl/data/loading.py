@@ -42,9 +42,12 @@ def loader(
     workers: int = 0,
     pin_memory: bool = False,
 ) -> "Loader":
-    """Return the batches of steps `start_step` to `stop_step`: this process's rows of `batch_size` samples over all.
+    """Return the batches from `start_step` to `stop_step`; `stop_step` is not included.
 
-    Raise `RecipeError` if the processes do not divide the batch, `DataError` if the source is smaller than it.
+    `batch_size` counts the samples of all processes. Each batch holds this process's part.
+
+    Raise `RecipeError` if the batch size is not a multiple of the number of processes. Raise `DataError` if the source
+    is smaller than a batch.
     Iteration raises `DataError` if a sample and all its substitutes are bad, `StorageError` if reading fails.
     """
     source = as_source(source)

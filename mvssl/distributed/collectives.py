@@ -132,8 +132,8 @@ def run_on_main(work: Callable[[], Made], *, share: Literal[False]) -> Made | No
 def run_on_main(work: Callable[[], Made], *, share: bool = True) -> Made | None:
     """Run `work` on the main process and return its result on every process. Every process must call it.
 
-    A shared result must pickle. Without `share` the other processes get None. If `work` raises an `MvsslError`, the
-    others do not hang: they raise `ElsewhereError` with the same message and exit code.
+    A shared result must be picklable. Without `share` the other processes get None. If `work` raises an `MvsslError`,
+    the other processes raise `ElsewhereError` with the same message and exit code.
     """
     made, failure, group = None, None, cpu_group()
     if rank() == 0:

@@ -37,9 +37,11 @@ class Encoder(nn.Module):
     """The timm model of an `encoder` table in a recipe, for views of `shape` (c, h, w), (c, t) or (d,).
 
     `widths` are the sizes of its features. `timm.create_model` with `arguments` rebuilds `model`. `group` is the
-    encoder's name in the recipe, by which `init_from` finds its weights in a run. `bands` are the channel names of each
-    of its views; start weights must have been trained on the same. Raises `RecipeError` for a model that timm does not
-    know, that does not return maps and a vector in one pass, or that does not take views of this shape.
+    encoder's name in the recipe. `init_from` uses this name to find the weights in a run. `bands` are the channel names
+    of each view. Start weights must come from training with these names.
+
+    Raises `RecipeError` if timm does not know the model. The same error is raised if the model does not take this
+    shape, or does not return maps and a vector in one pass.
     """
 
     def __init__(

@@ -43,10 +43,10 @@ def start_tracking(views: dict[str, ViewConfig], samples: int, device: torch.dev
 
 
 def outscored_share(scores: Tensor, mask: Tensor) -> Tensor:
-    """Return for each candidate sample the share of negative anchors with a higher score than its own anchor, [n].
+    """Return the share of negative anchors that score higher than a candidate's own anchor, [n].
 
-    0 is best and 1/2 chance; equal scores count half. The mean over locations of scores [N, n, l]. NaN without a
-    positive or without negatives.
+    The best value is 0. Chance gives 1/2. Equal scores count as half. The result is averaged over the l locations of
+    the scores [N, n, l]. The value is NaN if a candidate has no positive or no negatives.
     """
     mask = mask.expand_as(scores)
     negative, own = mask == NEGATIVE, mask == POSITIVE

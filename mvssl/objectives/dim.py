@@ -36,12 +36,13 @@ from mvssl.random import Draws
 class DIM(Objective):
     """Deep InfoMax, for one view or the mean over several.
 
-    `layer` is the number of the map; by default the deepest with at least 7x7 locations, else the first. `critic` dot
-    is the product of two networks of `units`, concat is one perceptron on both. `subsample` scores that many random
-    locations of each image instead of all. `share_heads`: one set of heads for all views; by default the draws of one
-    view share, other views do not.
-    Options of the public code: `mask_value: -10` adds the anchor's own locations with that score to infonce's
-    candidates; `vector_penalty` adds that much mean |embedded vector|^2.
+    `layer` is the number of the map. The default is the deepest map with at least 7x7 locations. If there is none, it
+    is the first map. `critic` dot is the product of two networks of `units`, concat is one perceptron on both.
+    `subsample` is a number of random locations: only these locations of each image are scored. `share_heads` makes one
+    set of heads for all views. By default the draws of one view share a set of heads. Different views do not.
+
+    Options of the public code: `mask_value: -10` adds the anchor's own locations as candidates for infonce. Their score
+    is set to -10. `vector_penalty` times the mean squared element of the embedded vector is added to the loss.
     """
 
     def __init__(

@@ -22,13 +22,15 @@ def train(
     val: Any = None,
     then: bool = True,
 ) -> Outcome:
-    """Train, or continue, the run that `recipe` describes; the same on any number of processes.
+    """Train the run that `recipe` describes, or continue it. The result does not depend on the number of processes.
 
-    `recipe` is a `Recipe` or the path of a file; `overrides` are as in `load_recipe`.
-    `data` is any map-style dataset of dicts, used in place of the recipe's shards, and `val` one in place of data.val.
-    After the last step, do what `train.then` lists, unless `then` is false; what reads shards is refused with `data`.
-    Raises `RecipeError`, `DataError`, `OutputError`, `StorageError`, `HangError`, each with what to do; `Interrupted`
-    after SIGTERM, SIGHUP or Ctrl-C, with all steps saved.
+    `recipe` is a `Recipe` or the path of a file. `overrides` are as in `load_recipe`.
+    `data` is any map-style dataset of dicts. It replaces the recipe's shards. `val` replaces `data.val`.
+    After the last step, the steps in `train.then` run, unless `then` is false. If `data` is given, steps that read
+    shards are refused.
+
+    Raises `RecipeError`, `DataError`, `OutputError`, `StorageError` or `HangError`. The message of each error says what
+    to do. Raises `Interrupted` after SIGTERM, SIGHUP or Ctrl-C. All steps are saved before.
     """
     recipe = with_overrides(recipe, overrides) if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     if then and data is not None:

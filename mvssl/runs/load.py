@@ -45,10 +45,10 @@ class LoadedRun:
 
 
 def load_run(folder: str | Path, trust: Iterable[str] = (), checkpoint: str | int = "last") -> LoadedRun:
-    """Return a run with one of its checkpoints: `last` (the newest that verifies), `best` (by held-out loss) or a step.
+    """Return a run with one checkpoint: `last` (the newest intact one), `best` (lowest held-out loss) or a step.
 
-    The recipe may name classes outside mvssl only from the packages in `trust`. Raise `DataError` if the folder is no
-    run or has no such checkpoint that verifies, and `RecipeError` if a class is not trusted.
+    Classes outside mvssl are allowed only from the packages in `trust`. Raise `DataError` if the folder is not a run,
+    or has no intact checkpoint of this kind. Raise `RecipeError` if a class is not trusted.
     """
     folder = Path(folder)
     if not (folder / "recipe.yaml").is_file() and not checkpoints.candidates(folder):

@@ -36,7 +36,7 @@ def prepare_trainer(recipe: Recipe, accelerator: Accelerator, data: Any = None) 
 
 
 def prepare(recipe: Recipe, accelerator: Accelerator, data: Any = None) -> tuple[Trainer, Earlier | None]:
-    """Return the same, and the newest checkpoint of the run folder, which `mvssl.training.checkpointing` restores."""
+    """Return the `Trainer` and the newest checkpoint of the run folder, or None. The checkpoint is not loaded yet."""
     source = open_training_shards(recipe.data) if data is None else as_source(data)
     earlier = find_earlier(Path(recipe.train.out))
     known = folder.with_statistics(recipe, earlier.recipe if earlier else None)

@@ -38,9 +38,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 class ViewSet:
     """All views of a recipe; `build_views` makes one.
 
-    names    the drawn views, as training sees them: a view with `count: 2` is there twice
-    shapes   shape of one sample, for each of them
-    bases    the names in the recipe, which `clean` uses
+    names    one for each draw: a view `a` with `count: 2` gives `a_0` and `a_1`
+    shapes   shape of one sample, for each of `names`
+    bases    the view names in the recipe; `clean` returns views under these names
     """
 
     def __init__(self, tables: Mapping[str, ViewConfig], views: Mapping[str, View], leaders: Mapping[str, str]):

@@ -196,9 +196,10 @@ def _parts(scores: Tensor, labels: Tensor, counts: Tensor | None) -> Tensor:
 
 
 def error_at_edge(n: int, z: float = 1.0) -> float:
-    """Return the length of Wilson's interval of z standard errors, for a share of 0 or 1 of n samples.
+    """Return how far Wilson's interval extends when a share is 0 or 1.
 
-    The binomial error is 0 there, which is too small. Wilson (JASA 1927) takes all p with
+    `n` is the number of samples and `z` the number of standard errors. The usual binomial error is 0 for these shares.
+    This is too small. Wilson (JASA 1927) takes all p with
     (share - p)^2 <= z^2 p (1 - p) / n. For a share of 1 this is p >= n / (n + z^2).
     """
     return z * z / (n + z * z)
