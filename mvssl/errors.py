@@ -30,13 +30,13 @@ class OutputError(MvsslError):
 
 
 class StorageError(MvsslError):
-    """Reading or writing failed half-way, for example on a full disk, or memory or open files ran out."""
+    """Reading or writing failed, for example on a full disk, or there was too little memory or too few open files."""
 
     code = IO
 
 
 class OtherProcessError(MvsslError):
-    """Another process failed and stopped this one; the message of the other process has the cause."""
+    """Another process failed and stopped this one. The message of the other process states the cause."""
 
     def __init__(self, text: str, code: int = HANG):
         super().__init__(text)
@@ -50,7 +50,7 @@ class HangError(MvsslError):
 
 
 class Interrupted(MvsslError):
-    """A signal stopped the run, which can be continued. `code` is 128 plus the number of the signal."""
+    """A signal stopped the run. The run can be continued. `code` is 128 plus the number of the signal."""
 
     def __init__(self, text: str, code: int = PREEMPTED):
         super().__init__(text)

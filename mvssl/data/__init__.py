@@ -1,7 +1,7 @@
 """From shards to batches: index, order, decode, load, and the check of shards. `mvssl.data.packing` makes shards.
 
 in   patterns of shards and the recipe's columns, or any map-style dataset of dicts
-out  `Batch`: tensors of n samples, addressed by their place in the run
+out  `Batch`: tensors of n samples, and the position of each sample in the run
 """
 
 from mvssl.data.batch import ArraySpec, Batch, Sample, as_class_labels

@@ -1,4 +1,4 @@
-"""A batch is a stack of samples. It is all that the rest of mvssl sees of the data.
+"""A batch: the samples of one step, as tensors. The rest of mvssl uses the data only as batches.
 
 in   samples, and the `ArraySpec` that all samples of a column share
 out  `Batch`, tensors of n samples
@@ -67,10 +67,10 @@ def _advice(specs: list[ArraySpec]) -> str:
 
 
 def as_class_labels(labels: Tensor) -> Tensor:
-    """Return decoded labels as classes; negative numbers mean that a sample has no label.
+    """Return decoded labels as classes. A negative number means that a sample has no label.
 
     [n] becomes class numbers, int64 [n]. [n, c] of 0 and 1 becomes multi-hot float32 [n, c]. Raise `DataError` for
-    other numbers, such as angles, poses or lists of class numbers: rounded, they would look like classes.
+    other numbers, such as angles, poses or lists of class numbers. After rounding they would look like classes.
     """
     if labels.ndim == 2:
         wrong = (labels != 0) & (labels != 1) & (labels >= 0) | labels.isnan()

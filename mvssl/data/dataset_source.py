@@ -34,7 +34,7 @@ class MapStyle(Protocol):
 
 @runtime_checkable
 class Named(Protocol):
-    """A dataset with a `fingerprint`, a string that names its data in place of a hash of nine items."""
+    """A dataset with a `fingerprint`: a string that identifies its data. It replaces a hash of nine items."""
 
     fingerprint: str
 
@@ -42,8 +42,8 @@ class Named(Protocol):
 class DatasetSource(Source):
     """A dataset whose items are dicts of arrays, tensors ([c, h, w]), PIL images and numbers, as a source.
 
-    `columns` names the keys to keep; by default, every key that holds numbers is kept. With `missing="mask"` an item
-    may lack a key or hold None. An exception that an item raises counts as a bad sample. Raise `RecipeError` if
+    `columns` lists the keys to keep. By default, every key that holds numbers is kept. With `missing="mask"` an item
+    may lack a key or hold None. An item that raises an exception is a bad sample. Raise `RecipeError` if
     `dataset` is not map-style, `DataError` if it is empty or its items hold no such columns.
     """
 
@@ -83,7 +83,7 @@ class DatasetSource(Source):
         return type(self._dataset).__name__
 
     def _probe(self, columns: list[str] | None) -> dict[str, list[np.ndarray]]:
-        """Return each column of nine samples spread over the dataset."""
+        """Return the columns of nine samples, evenly spaced over the dataset."""
         arrays: dict[str, list[np.ndarray]] = {name: [] for name in columns or ()}
         failed: Exception | None = None
         for i in sorted({round(place * (len(self) - 1) / (_PROBES - 1)) for place in range(_PROBES)}):
@@ -112,7 +112,7 @@ class DatasetSource(Source):
         return found
 
     def _fingerprint(self, first: dict[str, list[np.ndarray]], second: dict[str, list[np.ndarray]]) -> str:
-        """Return a hash of two readings. Values that differ between them are drawn at random, and do not count."""
+        """Return a hash of items that were read twice. Values that differ are random, and are not hashed."""
         digest = hashlib.blake2b(f"{type(self._dataset).__qualname__}[{len(self)}]".encode(), digest_size=16)
         for name, arrays in sorted(first.items()):
             again = second.get(name, [])
@@ -124,7 +124,7 @@ class DatasetSource(Source):
 
 
 def to_array(name: str, value: Any) -> np.ndarray:
-    """Return an array, tensor, PIL image or number as a batch holds it. Raise `SampleError`."""
+    """Return an array, tensor, PIL image or number as the array that a batch stores. Raise `SampleError`."""
     column = Column.model_validate({"field": name, "channels_last": False})
     if isinstance(value, Tensor):
         value = (value.float() if value.dtype == torch.bfloat16 else value).detach().cpu().numpy()

@@ -1,10 +1,10 @@
-"""Batches, addressed by their place in the run.
+"""Batches of a source, by the number of the step.
 
 in   a source, a batch size, a seed, and which steps
 out  torch's `DataLoader` of `Batch`; the batch of a step does not depend on what was loaded before it
 
-A process reads a contiguous block of the global batch, so the blocks in rank order are the batch of one process. A
-sample that cannot be used is replaced by another, chosen by a hash of its position, and recorded in `Batch.bad`.
+Each process reads a contiguous block of the global batch. The blocks in rank order are the batch of one process. A
+sample that cannot be used is recorded in `Batch.bad`. A hash of its position chooses the sample that replaces it.
 """
 
 import atexit
@@ -79,11 +79,12 @@ def sequential_loader(
     pin_memory: bool = False,
     may_be_empty: bool = False,
 ) -> "SequentialLoader":
-    """Return every sample from `start` to `stop` once, in index order: position == index. The last batch may be short.
+    """Return every sample from `start` to `stop` once, in index order. Position and index are equal.
 
-    A bad sample is left out, not replaced, and recorded. Iteration raises `StorageError` if disk or network fail,
-    and `DataError` if all samples are bad. With `may_be_empty`, as for one process's block of a source, it then ends
-    without a batch.
+    The last batch may be smaller. A bad sample is recorded and left out. It is not replaced.
+
+    Iteration raises `StorageError` if disk or network fail, and `DataError` if all samples are bad. With
+    `may_be_empty` it then ends without a batch instead. This is meant for one process's block of a source.
     """
     source = as_source(source)
     stop = len(source) if stop is None else min(stop, len(source))

@@ -1,11 +1,13 @@
 """The order of the samples of a run, as a pure function.
 
 in   position int64 [n]: the place of a sample, counted from the start of the run
-out  index int64 [n]: which sample of the source has this place
+out  index int64 [n]: the number of the sample that is read at this position
 
-Each epoch is a keyed permutation of all samples and starts where the last one ended. No sample is left out or repeated,
-and a seek costs nothing. The permutation is a Feistel network on a grid of a x b cells with a b >= samples: each round
-shifts one coordinate by a hash of the other. A result beyond the last sample is permuted again until it is a sample.
+Each epoch is a keyed permutation of all samples and starts where the last one ended. No sample is left out or repeated.
+The index of any position is computed directly.
+
+The permutation is a Feistel network on a grid of a x b cells with a b >= samples: each round shifts one coordinate by
+a hash of the other. A result beyond the last sample is permuted again until it is a sample.
 Black and Rogaway, Ciphers with arbitrary finite domains, CT-RSA 2002, sections 4 and 5.
 """
 

@@ -9,7 +9,7 @@ from mvssl.text import printable
 
 
 class SampleError(DataError):
-    """One sample cannot be used. `column` says where, `reason` says why and how to repair it."""
+    """One sample cannot be used. `column` is the column at fault. `reason` states the cause and how to repair it."""
 
     def __init__(self, reason: str, column: str = "", where: str = ""):
         self.reason, self.column = printable(reason), column
@@ -21,7 +21,7 @@ class NoValueError(SampleError):
 
 
 class UnnamedTextError(SampleError):
-    """The field holds text, and its column has no `names` that give a text its class number."""
+    """The field holds text, and its column has no `names` that map a text to a class number."""
 
     def __init__(self, reason: str, column: str = "", where: str = "", texts: tuple[str, ...] = ()):
         super().__init__(reason, column, where)
@@ -29,7 +29,7 @@ class UnnamedTextError(SampleError):
 
 
 class ReadError(SampleError):
-    """The disk or the network failed, not the sample. It may be readable later, so it ends a run with code 74."""
+    """The disk or the network failed. The sample may be readable later, so the run ends with code 74."""
 
 
 class ShardGoneError(ReadError):
@@ -37,7 +37,7 @@ class ShardGoneError(ReadError):
 
 
 class PartialDecodeError(SampleError):
-    """The bytes are intact, but only a part of them could be kept: some frames, bits, bands or pages."""
+    """The bytes are intact, but only some frames, bits, bands or pages could be kept."""
 
 
 class BadSample(NamedTuple):
@@ -53,7 +53,7 @@ class BadSample(NamedTuple):
 
 @contextmanager
 def as_sample_errors(kind: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Turn what decoders raise on damaged bytes of `kind` into `SampleError`. Exceptions of `passing` stay."""
+    """Turn exceptions of decoders on damaged bytes of `kind` into `SampleError`, but not those of `passing`."""
     try:
         yield
     except (SampleError, *passing):

@@ -62,8 +62,8 @@ def open_shards(
 ) -> "ShardSource":
     """Return the samples of all shards that `patterns` name under `root`, with `columns`.
 
-    `extra` names columns, such as a label, that never filter samples. An extra column that no sample has is dropped. A
-    sample whose json lacks the path of an extra column lacks the column.
+    `extra` names columns, such as a label. A sample is kept even if it lacks an extra column. If no sample has an extra
+    column, the column is dropped. A sample lacks an extra column if its json lacks the column's path.
 
     Raise `DataError` if shards are absent or damaged, no sample has a column, or the samples of a column differ in
     shape. Raise `RecipeError` if a column's field has no decoder, its mode or rate does not fit the field, or its
@@ -101,8 +101,8 @@ def is_inside_json(column: Column) -> bool:
 class ShardSource(Source):
     """A source over indexed shards: `source[i]` reads and decodes one sample. `open_shards` makes one.
 
-    `dropped` samples lack a column, other than an extra one. `checked` is the number of shards whose index holds
-    digests; their bodies are compared with them when they are read.
+    `dropped` is the number of samples that were left out because they lack a column. Extra columns are not counted.
+    `checked` is the number of shards whose index holds digests. Their bodies are compared with the digests when read.
     """
 
     def __init__(

@@ -42,7 +42,7 @@ class Source(ABC):
         return {name: spec.shape for name, spec in self.specs.items()}
 
     def read_batch(self, numbers: Iterable[int]) -> Batch:
-        """Return samples by number as a batch, position == index. Those that cannot be used are left out."""
+        """Return the samples with these numbers as a batch, position == index. Unusable samples are left out."""
         samples, index = [], []
         for i in numbers:
             with suppress(SampleError):

@@ -1,11 +1,11 @@
-"""Loader processes: their number of open files, batches from them, and their end.
+"""Loader processes: set their limit of open files, get batches from them, and end them.
 
 in   torch's iterator over a `DataLoader` with workers, and whether the run was asked to stop
 out  batches; a `StorageError` if a loader process was killed
 
-torch reports a dead worker by raising from a signal handler anywhere in the main thread, or not at all. So a batch is
-requested with a timeout of one second, and the workers are checked in between. A run's watchdog finds a hanging
-worker.
+torch may not report a dead worker, or it raises an error from a signal handler, anywhere in the main thread. So a batch
+is requested with a timeout of one second, and the workers are checked after each timeout. The watchdog of a run finds
+a worker that hangs.
 """
 
 import contextlib
@@ -29,9 +29,9 @@ _PER_WORKER = 8  # pipes and locks
 
 
 def raise_open_file_limit(workers: int, tensors: int, prefetch: int = 2) -> None:
-    """Raise the limit of open files to what workers need: one for each of the `tensors` of a waiting batch.
+    """Raise the limit of open files: workers need one for each of the `tensors` of a waiting batch.
 
-    With too few, torch neither delivers the batch nor ends. Raise `StorageError` if the system does not allow it.
+    If the limit is too low, torch hangs. Raise `StorageError` if the system does not allow a higher limit.
     """
     needed = psutil.Process().num_fds() + workers * (_PER_WORKER + prefetch * tensors) + tensors + _ALWAYS_OPEN
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -47,7 +47,7 @@ def raise_open_file_limit(workers: int, tensors: int, prefetch: int = 2) -> None
 
 @contextlib.contextmanager
 def start_workers(make: Callable[[], Iterator[Any]]) -> Iterator[tuple[Iterator[Any], list[BaseProcess]]]:
-    """Yield the iterator that `make` returns and the processes that it started; kill them at the end.
+    """Yield the iterator that `make` returns and the processes that it started. Kill the processes at the end.
 
     Raise `StorageError` if the system starts no more processes.
     """
@@ -90,7 +90,7 @@ def next_batch(iterator: Iterator[Any], workers: list[BaseProcess], stopped: Cal
 
 
 def kill_workers() -> str:
-    """Kill the loader processes of this process. Return the state of each before: stopped, in disk-sleep, ..."""
+    """Kill the loader processes of this process. Return the state that each had: stopped, in disk-sleep, ..."""
     states = []
     for worker in list(_running):
         try:

@@ -107,7 +107,7 @@ def safe_logsumexp(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
 
 
 def logsumexp(x: Tensor) -> Tensor:
-    """Return the logsumexp over processes, element by element, with gradient; -inf if no process has a term."""
+    """Return the logsumexp over processes, element by element, with gradient. It is -inf if no process has a term."""
     return x if world_size() == 1 else safe_logsumexp(gather(x[None]), 0)
 
 

@@ -3,8 +3,9 @@
 in   a subject as for `mvssl evaluate`, shards (default data.val, else data.train), a path that does not exist
 out  the file, written by the main process, and an `Embedded` with its contents
 
-All processes compute features, as in an evaluation, and keep them in the cache (`mvssl.evaluation.features`). Earlier
-features are read from there. One process writes the file, so that its bytes do not depend on the number of processes.
+All processes compute features, as in an evaluation, and keep them in the cache (`mvssl.evaluation.features`). Features
+that are in the cache are not computed again. One process writes the file, so its bytes do not depend on the number of
+processes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -53,18 +54,19 @@ def embed(
     trust: Iterable[str] = (),
     batch_size: int = 256,
 ) -> Embedded | None:
-    """Write the features of every sample of `data` at `layer` for each of `views`, and return what was written.
+    """Write the features of all samples of `data` to `out`, for each of `views` at `layer`. Return what was written.
 
     The subject is a run folder, an export folder, `timm:NAME`, a `LoadedRun` or an open `Subject`. It is opened with
     `recipe`, `overrides`, `weights`, `checkpoint` and `trust`: see `mvssl.evaluation.open_subject`. For a run,
-    `overrides` may change the data that are read: `data.root`, `data.columns`, `data.missing` and some others.
+    `overrides` may change which data are read: `data.root`, `data.columns`, `data.missing` and some others.
 
     `out` determines the format: FILE.npz, FILE.parquet, or a folder of shards. Under a launcher every process must call
-    the function; the main one writes, and the others get None. Only columns that the views need are read.
-    `data.missing` of the recipe decides about samples that lack one. Samples without a label are kept.
+    the function. The main process writes. The other processes get None. Only columns that the views need are read.
+    `data.missing` of the recipe decides what happens to samples that lack such a column. Samples without a label are
+    kept.
 
-    Raise `RecipeError` for an unknown suffix, view or layer, `DataError` if the data do not fit or no sample can be
-    used, `OutputError` if `out` exists, and `StorageError` if writing fails.
+    Raise `RecipeError` for an unknown suffix, view or layer. Raise `DataError` if the data do not fit or no sample can
+    be used, `OutputError` if `out` exists, and `StorageError` if writing fails.
     """
     device, out = collectives.join_processes(), Path(out)
     views = None if views is None else list(views)

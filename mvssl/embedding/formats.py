@@ -1,6 +1,6 @@
 """Write a table as npz, parquet or shards, block by block. Equal tables give equal bytes.
 
-in   a `EmbeddingTable`, a path that does not exist yet, metadata of the table (JSON)
+in   an `EmbeddingTable`, a path that does not exist yet, metadata of the table (JSON)
 out  FILE.npz      key [n], shard int32 [n] into shards [s], label [n] or [n, c], VIEW [n, d], about (JSON text)
      FILE.parquet  columns key, shard, label, VIEW (lists); about in the schema's metadata as `mvssl`
      FOLDER        a tar for each shard of the source, with VIEW.npy and cls (or label.npy) of each sample; about.json
@@ -29,7 +29,7 @@ Write = Callable[[EmbeddingTable, Path, dict[str, Any]], None]
 
 
 class Format(NamedTuple):
-    """How a table is written, what stands in place of a missing value, and code that loads a view."""
+    """How a table is written, what replaces a missing value, and code that loads a view."""
 
     write: Write
     missing_features: str
@@ -38,7 +38,7 @@ class Format(NamedTuple):
 
 
 def choose_format(out: Path, views: Collection[str]) -> Format:
-    """Return the format of `out`. Raise `RecipeError` for an unknown suffix, a missing library, or names of views."""
+    """Return the format of `out`. Raise `RecipeError` for an unknown suffix, a missing library or a bad view name."""
     if out.suffix not in FORMATS:
         raise RecipeError(
             f"--out {out}: {out.suffix} is not accepted; accepted are FILE.npz, FILE.parquet, or a folder of shards "
@@ -113,7 +113,7 @@ def write_parquet(table: EmbeddingTable, out: Path, about: dict[str, Any]) -> No
 
 
 def write_shards(table: EmbeddingTable, out: Path, about: dict[str, Any]) -> None:
-    """Write a tar for each shard of the source, with a field for each value that a sample has."""
+    """Write a tar for each shard of the source. A sample has a field for each value that is present."""
     out.mkdir()
     (out / "about.json").write_text(json.dumps(about, indent=1))
     files, blocks = _file_names(table), list(table.blocks())
@@ -135,7 +135,7 @@ def _file_names(table: EmbeddingTable) -> list[str]:
 
 
 def _read_members(table: EmbeddingTable, block: slice) -> Iterator[tuple[int, str, bytes]]:
-    """Yield shard, name and content of each field of each row. Raise `DataError` if shards do not accept the name."""
+    """Yield shard, name and content of each field of each row. Raise `DataError` if shards do not allow the name."""
     fields = {f"{view}.npy": table.read(view, block) for view in table.widths}
     if label := table.columns.get(LABEL):
         fields["label.npy" if label.shape or label.dtype.kind == "f" else "cls"] = table.read(LABEL, block)

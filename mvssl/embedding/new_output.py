@@ -1,4 +1,4 @@
-"""Make a new file or folder completely or not at all, and never in place of another."""
+"""Make a new file or folder completely or not at all. An existing one is never replaced."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ def require_absent(out: Path) -> None:
 def write_whole(out: Path) -> Iterator[Path]:
     """Yield a path beside `out` and rename it to `out` at the end. A failure leaves no files.
 
-    Raise `OutputError` if `out` was made in the meantime, and `StorageError` if it cannot be written.
+    Raise `OutputError` if `out` exists by then, and `StorageError` if it cannot be written.
     """
     with write_errors(out, hint="; nothing was kept of it"):
         try:

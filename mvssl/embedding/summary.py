@@ -11,7 +11,7 @@ from mvssl.text import counted
 
 
 class Embedded(NamedTuple):
-    """An embedding that was written. `about` is also in the file: the subject, the data, and samples left out."""
+    """An embedding that was written. `about` describes subject, data and samples left out; the file has it too."""
 
     file: Path
     samples: int

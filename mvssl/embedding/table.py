@@ -1,7 +1,7 @@
-"""The rows of an embedding, for all formats: one for each usable sample, in the order of the shards.
+"""The rows of an embedding, for all formats. Each usable sample has one row, in the order of the shards.
 
 in   the collected features and labels, mapped from the cache, and their source
-out  a `EmbeddingTable` that is read block by block, so that it may be larger than memory
+out  an `EmbeddingTable` that is read block by block, so it may be larger than memory
 """
 
 from collections.abc import Iterator, Mapping
@@ -67,7 +67,7 @@ class EmbeddingTable:
         return len(self.rows)
 
     def blocks(self) -> Iterator[slice]:
-        """Return slices of all rows that fit into memory one by one."""
+        """Return slices that cover all rows. The rows of one slice fit into memory."""
         size = max(256, BLOCK // (4 * sum(self.widths.values())))
         return (slice(start, min(start + size, len(self))) for start in range(0, len(self), size))
 
@@ -80,10 +80,10 @@ class EmbeddingTable:
         return np.array([self._shard_numbers[self.source.shard(i)] for i in self.rows[block].tolist()], np.int32)
 
     def read(self, name: str, block: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Return values [k, ...] of a column and which of them are present, bool [k].
+        """Return values [k, ...] of a column, and bool [k]: which of them are present.
 
-        A missing value is NaN, or -1 if the values are integers. Raise `DataError` if a sample has a view, but features
-        that are not finite or do not fit into float16.
+        A missing value is NaN, or -1 if the values are integers. Raise `DataError` if the features of a sample are not
+        finite or do not fit into float16.
         """
         rows, column = self.rows[block], self.columns[name]
         exact, present = column.array[rows], column.present[block]
@@ -99,6 +99,6 @@ class EmbeddingTable:
         return values, present
 
     def absent(self) -> dict[str, int]:
-        """Return the number of rows that lack each view or the label, without zeros."""
+        """Return for each view and the label how many rows lack it. Counts of 0 are left out."""
         counts = {name: int((~column.present).sum()) for name, column in self.columns.items()}
         return {name: counts[name] for name in (*self.widths, LABEL) if counts.get(name)}

@@ -34,5 +34,5 @@ def with_view(features: Features, view: Tensor) -> Features:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Return half precision raised to float32; float32 and float64 stay as they are."""
+    """Convert half precision to float32. float32 and float64 are not changed."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

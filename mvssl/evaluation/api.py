@@ -3,7 +3,7 @@
 in   a subject, shards to fit probes on (default data.train) and to test on (default data.val)
 out  records (see `mvssl.evaluation.results.records`), written to the subject's evaluation.json and shown as tables
 
-It measures the trained encoder, and as baselines the untrained encoder and raw pixels.
+It measures the trained encoder. Its baselines are the untrained encoder and raw pixels.
 """
 
 from collections.abc import Iterable
@@ -54,19 +54,19 @@ def evaluate(
     batch_size: int = 256,
     show: bool = True,
 ) -> list[Record]:
-    """Measure a subject and return its records. The recipe gives the defaults.
+    """Measure a subject and return its records. The recipe gives the default probes, layer and shards.
 
     The subject is a run folder, an export folder, `timm:NAME`, a `LoadedRun` or an open `Subject`. `recipe`,
-    `overrides`, `weights`, `checkpoint` and `trust` decide how it is opened: see `open_subject`.
+    `overrides`, `weights`, `checkpoint` and `trust` are arguments of `open_subject`.
     `probes` are names in `mvssl.evaluation.probes`, or import paths package.module:Class. `protocol` is the name of a
     paper's protocol in `mvssl.evaluation.protocols`. It replaces `probes` and `layer`; `epochs` shortens it.
 
     Under a launcher every process must call it. All processes compute features. The main process runs the probes and
-    returns the records; the others return []. Records are written to RUN/evaluation.json, where they replace earlier
-    records of the same identity, or to `json_file`. Each record is written at once, so it survives an early end.
+    returns the records. The others return []. Records are written to `json_file`, or by default to RUN/evaluation.json.
+    There they replace earlier records with the same identity. Each record is written as soon as it is computed.
 
-    Raise `RecipeError` for an unknown probe, view, layer or protocol, and without shards to test on. Raise `DataError`
-    if samples have no labels, and `OutputError` if the file cannot be written.
+    Raise `RecipeError` for an unknown probe, view, layer or protocol, or if there are no shards to test on. Raise
+    `DataError` if samples have no labels, and `OutputError` if the file cannot be written.
     """
     device = collectives.join_processes()
     views = None if views is None else list(views)

@@ -53,9 +53,9 @@ def open_subject(
     checkpoint: str | int = "last",
     changes: tuple[str, ...] = OVERRIDES,
 ) -> Subject:
-    """Open a run folder, a folder of `mvssl export` or timm, or `timm:NAME`. All but a run need a recipe.
+    """Open a run folder, an export folder, a timm folder, or `timm:NAME`. All of these except a run need a recipe.
 
-    A `LoadedRun` or a `Subject` is already open: `trust` and `checkpoint` are for folders. `overrides` change the
+    A `LoadedRun` or a `Subject` is already open. `trust` and `checkpoint` are only for folders. `overrides` change the
     recipe. For a run they may change only keys with a prefix in `changes`: its data and its evaluation. `weights` are
     for `timm:NAME`. Raise `RecipeError` or `DataError` if it cannot be opened.
     """

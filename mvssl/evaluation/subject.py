@@ -23,7 +23,7 @@ from mvssl.views import ViewSet
 
 @dataclass(frozen=True)
 class Subject:
-    """What an evaluation measures. `name` is the head of its column in a table. `facts` go into each of its records."""
+    """What an evaluation measures. `name` is the title of its column in a table. Each record contains `facts`."""
 
     name: str
     recipe: Recipe

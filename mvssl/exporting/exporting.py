@@ -1,4 +1,4 @@
-"""Export each encoder of a run as a timm / Hugging Face folder. It is reloaded and compared before it is put in place.
+"""Export each encoder of a run as a timm / Hugging Face folder, after a reloaded copy gave the same output.
 
 in   a run folder
 out  config.json, model.safetensors and README.md per encoder; timm's own models load without mvssl:
@@ -62,13 +62,13 @@ def export(
     checkpoint: str | int = "last",
     trust: Iterable[str] = (),
 ) -> list[ExportedEncoder]:
-    """Export every encoder of a run: one to `destination`, several to its subfolders. Return a report of each.
+    """Export every encoder of a run and return a report of each.
 
-    A run folder is opened by `load_run` with `trust` and `checkpoint`; a `LoadedRun` is used as it is. Either all
-    encoders are exported or none.
+    A single encoder is written to `destination`, several to subfolders of it. Either all encoders are exported or none.
+    `load_run` opens a run folder with `trust` and `checkpoint`. A `LoadedRun` is used as it is.
 
-    Raise `OutputError` if the destination holds other files, cannot be made, or a reloaded model differs. Raise
-    `DataError` if an encoder has diverged, `StorageError` if writing fails, and the errors of `load_run`.
+    Raise `OutputError` if the destination holds other files or cannot be made, or if a reloaded model differs. Raise
+    `DataError` if an encoder has diverged, and `StorageError` if writing fails. `load_run` may raise its own errors.
     """
     run = open_run(run, trust, checkpoint)
     encoders = run.model.encoders
@@ -146,7 +146,7 @@ def _put_at_end(destination: Path) -> Iterator[Path]:
 
 
 def _put(beside: Path, place: Path) -> None:
-    """Move a folder to `place`: by a rename if `place` is new, else file by file, because other files there stay."""
+    """Move a folder to `place`. If `place` exists, move the files one by one, because other files there are kept."""
     if not place.exists():
         os.rename(beside, place)
         return
@@ -209,7 +209,7 @@ def build_config(encoder: Encoder, card: Card) -> dict[str, Any]:
 
 
 def per_channel(values: Sequence[float], channels: int, what: str) -> list[float]:
-    """Return a number for each channel: the given ones, or a single one repeated. Raise `OutputError` otherwise."""
+    """Return one number for each channel. A single number is repeated. Raise `OutputError` if the lengths differ."""
     if len(values) not in (1, channels):
         raise OutputError(f"{what} has {len(values)} numbers for {channels} channels; one or {channels} are needed")
     return [float(values[i % len(values)]) for i in range(channels)]

@@ -24,9 +24,9 @@ from mvssl.text import counted, split_names
 class Card:
     """Facts about an encoder that its weights do not contain.
 
-    `views` describes the input of each view. `mean` and `std` normalise it: one number per channel, or one for all.
-    `interpolation` is the method that resized images. `bands` are the channel names of views that have them. `source`
-    is the name of the run. `results` are records of `mvssl evaluate`.
+    `views` describes the input of each view. `mean` and `std` normalise the input: one number per channel, or one for
+    all. `interpolation` is the method that resized images. `bands` are the channel names of each view with named
+    channels. `source` is the name of the run. `results` are records of `mvssl evaluate`.
     """
 
     views: dict[str, str] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Card:
 
 
 def publishable_recipe(recipe: Recipe, run: str) -> str:
-    """Return the recipe as YAML without folders of this machine, because cards are published."""
+    """Return the recipe as YAML, without folders of this machine, because model cards are published."""
     data, train = recipe.data.model_copy(update={"root": None}), recipe.train.model_copy(update={"out": run})
     return to_yaml(recipe.model_copy(update={"data": data, "train": train}))
 
@@ -76,7 +76,7 @@ def _describe_view(table: ViewConfig, shape: Sequence[int]) -> str:
 
 
 def write_card(file: Path, encoder: Encoder, card: Card, difference: float) -> None:
-    """Write README.md; `difference` is the largest one between the outputs of the trained and the reloaded model."""
+    """Write README.md. `difference` is the largest difference in output between the trained and the reloaded model."""
     environment = Environment(
         loader=PackageLoader("mvssl.exporting", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -104,7 +104,7 @@ def write_card(file: Path, encoder: Encoder, card: Card, difference: float) -> N
 
 
 def needed_imports(encoder: Encoder) -> str:
-    """Return the modules to import before loading: mvssl too if it registers the architecture in timm."""
+    """Return the modules to import before loading. mvssl is one of them if it registers the architecture in timm."""
     return "mvssl, timm" if type(encoder.model).__module__.startswith("mvssl.") else "timm"
 
 
@@ -116,8 +116,8 @@ def _score(record: Record) -> str:
 def _matching_records(run: LoadedRun) -> list[Record]:
     """Return the records of the exported weights that were measured on the recipe's own shards and label.
 
-    Records of raw inputs and of the untrained encoder are included only beside one of the trained encoder, which is
-    missing after an evaluation that ended early.
+    Records of raw inputs and of the untrained encoder are included only if the trained encoder has a record too. After
+    an evaluation that ended early it may have none.
     """
     own = {"train": pattern_list(run.recipe.data.train), "test": pattern_list(run.recipe.data.val)}
     label = describe_label(run.recipe)

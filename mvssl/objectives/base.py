@@ -1,4 +1,4 @@
-"""The contract of an objective: what it gets, what it returns, and what else it may offer.
+"""The contract of an objective: its inputs, its outputs, and its optional methods.
 
 in   `Features` of each view and a `Context`
 out  the global loss and its metrics; optionally embeddings, posteriors, segments and counts of candidates
@@ -30,18 +30,18 @@ class ScoreObserver(Protocol):
         """Record how anchors of `view_a` score with candidates of `view_b`.
 
         `scores` are [N, n, l] and `mask` is int8 [N, n, 1] as in `mvssl.objectives.estimators`. An observer must not
-        change them, wait for the device, or keep the graph.
+        change them, wait for the device, or keep the graph of gradients.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Context:
-    """What an objective gets for a batch besides its features.
+    """The inputs of an objective for one batch, in addition to the features.
 
     `step` counts from 0. `index` holds the number of each sample in the data, int64 [n]. `draws` gives random numbers
-    that depend on the seed and the sample alone. `present` holds a bool [n], on the CPU, for each view that some
-    samples lack; a view without an entry is complete. Features of a row that is False are arbitrary and must not reach
+    that depend only on the seed and the sample. `present` has a bool [n], on the CPU, for each view that some samples
+    lack. All samples have a view that has no entry. If a row is False, its features are arbitrary. They must not change
     the loss. `observer` receives scores, if there is one.
     """
 
@@ -58,9 +58,9 @@ class Context:
 
 
 class Objective(nn.Module):
-    """Base class of objectives. A subclass must define `__init__` and `forward`; everything else is optional.
+    """Base class of objectives. A subclass must define `__init__` and `forward`. The other members are optional.
 
-    Keyword-only arguments of `__init__` are the objective's options in a recipe, checked by name and type.
+    Keyword-only arguments of `__init__` are the objective's options in a recipe. Their names and types are checked.
     """
 
     reads_views: bool = False
@@ -68,25 +68,25 @@ class Objective(nn.Module):
     (a signal is [n, c, 1, t], a vector [n, d, 1, 1]), and map 0 of its `Widths` has that size."""
 
     n_components: int = 0
-    """How many mixture components share the places of an image, see `segments`; 0 without a mixture."""
+    """Number of mixture components that `segments` assigns to places of an image; 0 without a mixture."""
 
     def __init__(self, widths: dict[str, Widths] | None = None):
-        """Build the heads for features of these `widths`. Raises `RecipeError` for widths that it cannot use."""
+        """Build the heads for features of these `widths`. Raises `RecipeError` for unsuitable widths."""
         super().__init__()
 
     def forward(self, features: dict[str, Features], context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and the metrics.
 
-        The loss is 0-d, in float32 at least, and equal on every process: it is the loss of the global batch. Metrics
-        are detached 0-d tensors by name: quantity, then pair or view, then part, as in `bound/a-b/vector-last`. The
-        vector of each view is in float32 at least; maps may be in half precision.
+        The loss is 0-d, in float32 at least. It is the loss of the global batch, so it is equal on every process.
+        Metrics are detached 0-d tensors. Their names are quantity/pair/part or quantity/view/part, such as
+        `bound/a-b/vector-last`. The vector of each view is in float32 at least. Maps may be in half precision.
         """
         raise NotImplementedError
 
     def represent(self, view: str, features: Features) -> Tensor:
-        """Return the embedding that the objective compares, [n, d], which evaluation offers as layer `head`.
+        """Return the embedding that the objective compares, [n, d]. In evaluation it is the layer `head`.
 
-        `view` is a drawn name (a_0), or the name in the recipe (a), which stands for the first draw.
+        `view` is a drawn name (a_0), or the name in the recipe (a). The latter means the first draw.
         """
         raise NotImplementedError
 
@@ -96,19 +96,19 @@ class Objective(nn.Module):
         return type(self).represent is not Objective.represent
 
     def candidates(self, batch: int) -> dict[str, int]:
-        """Return with how many candidates each anchor is compared, its positives included, by a short description.
+        """Return the number of candidates for each anchor, including its positives. Keys are short descriptions.
 
-        `batch` is the number of samples over all processes. Empty for an objective that does not compare samples.
+        `batch` is the number of samples over all processes. The result is empty if the objective compares no samples.
         """
         return {}
 
     @property
     def estimator_name(self) -> str:
-        """Name of the estimator that reads the scores: that of the child `Estimator`, or else `infonce`."""
+        """Name of the estimator that the scores are for: the name of the child `Estimator`, or else `infonce`."""
         return next((child.name for child in self.children() if isinstance(child, Estimator)), "infonce")
 
     def posterior(self, view: str, features: Features) -> Normal:
-        """Return p(z | view): independent normals [n, latent], whose mean is what `represent` returns."""
+        """Return p(z | view): independent normals [n, latent]. `represent` returns their mean."""
         raise NotImplementedError
 
     @property
@@ -117,14 +117,14 @@ class Objective(nn.Module):
         return type(self).posterior is not Objective.posterior
 
     def beta(self, step: int) -> float | None:
-        """Return the weight of the divergence between posteriors at `step`; None for an objective without one.
+        """Return the weight of the divergence between posteriors at `step`. None if the loss has no divergence.
 
         Checks measure the information plane of an objective with `posterior` and `beta`.
         """
         return None
 
     def segments(self, view: str, features: Features) -> dict[str, Tensor]:
-        """Return which component takes which place: q [n, n_components, h, w] of each map, by its level.
+        """Return the probability of each component at each place: q [n, n_components, h, w] for each map, by level.
 
         Raises `RecipeError` for an objective without a mixture.
         """
@@ -135,9 +135,9 @@ MEMBERS = ("represent", "has_head", "candidates", "estimator_name", "posterior",
 
 
 def as_objective(made: type, where: str) -> type[Objective]:
-    """Return `made` as a class of `Objective`; any torch module with a `forward` gets the contract's defaults.
+    """Return `made` as a subclass of `Objective`. A torch module with a `forward` gets the default members.
 
-    Raises `RecipeError` for other classes. Weights keep their names, so checkpoints of such modules stay valid.
+    Raises `RecipeError` for other classes. The names of the weights do not change, so old checkpoints stay valid.
     """
     if issubclass(made, Objective):
         return made
@@ -158,7 +158,7 @@ def _with_defaults(made: type[nn.Module]) -> type[Objective]:
 def build_objective(
     made: type[Objective], options: Mapping[str, Any], where: str, widths: dict[str, Widths]
 ) -> Objective:
-    """Return `made(widths, **options)`, with the options checked against the signature.
+    """Check the options against the signature of `made`, and return `made(widths, **options)`.
 
     Raises `RecipeError` for options that do not fit, and for a module, parameter, buffer or attribute that has the
     name of a member of `Objective`, which would hide it.
@@ -177,7 +177,7 @@ def build_objective(
 def choose_pairs(views: list[str], pairs: str, where: str) -> list[tuple[str, str]]:
     """Return all pairs of views for `full`, or those with the core view `pairs`.
 
-    `where` is the objective's name. Raises `RecipeError` for one view alone, or a core view that there is not.
+    `where` is the objective's name. Raises `RecipeError` if there is only one view, or if the core view does not exist.
     """
     if len(views) < 2:
         raise RecipeError(

@@ -3,5 +3,5 @@
 in   a recipe, and shards or a dataset of Python
 out  the run folder of `mvssl.training`; in it the evaluation, pictures, exported backbone and report
 
-`api.train` is `mvssl.train`; `afterwards` runs `train.then`, `pictures` draws, `next_commands` lists what to type.
+`api.train` is `mvssl.train`. `afterwards` runs the steps in `train.then`. `next_commands` lists commands to run next.
 """

@@ -1,7 +1,7 @@
-"""What `train.then` lists: evaluation, contact sheet, curves, exported backbone and report, after the last step.
+"""The steps in `train.then`, after training: evaluation, contact sheet, curves, exported backbone and report.
 
 in   a recipe, and the folder of its run
-out  files in the run folder; their places and the next commands on the terminal
+out  files in the run folder; the terminal shows their paths and the next commands
 """
 
 from pathlib import Path
@@ -35,10 +35,10 @@ def refuse_then_without_shards(recipe: Recipe) -> None:
 
 
 def check_then(recipe: Recipe, model: "MultiView") -> None:
-    """Raise now the errors that `run_then` would raise after the last step, as far as they can be known.
+    """Raise errors now that `run_then` would raise only after the last step, if they can be known before training.
 
-    Reads headers and a few samples. Every process must call it; the main process checks and all raise. Raises
-    `RecipeError`, `DataError`, `OutputError`.
+    Reads headers and a few samples. Every process must call it. The main process checks, and all processes raise.
+    Raises `RecipeError`, `DataError`, `OutputError`.
     """
     if "evaluate" in recipe.train.then:
         for view in recipe.views:
@@ -47,7 +47,7 @@ def check_then(recipe: Recipe, model: "MultiView") -> None:
 
 
 def check_then_inputs(recipe: Recipe) -> None:
-    """Raise `MvsslError` for a wrong probe, missing labels or test shards, or an export folder that is taken."""
+    """Raise `MvsslError` for a wrong probe, missing labels or test shards, or an export folder with other files."""
     if "evaluate" in recipe.train.then:
         open_for_probes(recipe, recipe.evaluate.probes, recipe.evaluate.layer)
     if "export" in recipe.train.then:
@@ -55,7 +55,7 @@ def check_then_inputs(recipe: Recipe) -> None:
 
 
 def run_then(recipe: Recipe) -> None:
-    """Do what `train.then` lists, and print where the results are. Every process must call it: all evaluate."""
+    """Run the steps in `train.then` and print the paths of the results. Every process must call it: all evaluate."""
     then, folder = recipe.train.then, Path(recipe.train.out)
     if collectives.rank() and "evaluate" not in then:
         return

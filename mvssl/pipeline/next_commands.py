@@ -1,7 +1,7 @@
 """The commands that are useful after a run, as lines to paste into a shell.
 
 in   an opened run; whether its export and evaluation are done
-out  lines of shell; each command is checked first, as far as it would check its own inputs
+out  lines of shell; each command was tested first with the checks that it makes of its inputs
 """
 
 import itertools
@@ -25,7 +25,7 @@ FEW = 16  # samples that are read for these checks
 
 
 def next_commands(run: LoadedRun, loads: list[str], failed: bool) -> list[str]:
-    """Return lines to type after the run; `loads` load the exports, `failed` says that its evaluation failed."""
+    """Return lines to paste after the run. `loads` load the exports. `failed`: the evaluation failed."""
     train, table, folder = run.recipe.train, run.recipe.evaluate, shell_word(run.folder)
     features, backbone = run.folder / "features.npz", run.folder / "backbone"
     trust = "".join(f" --trust {shlex.quote(package)}" for package in dict.fromkeys(foreign_packages(run.recipe)))
@@ -51,7 +51,7 @@ def next_commands(run: LoadedRun, loads: list[str], failed: bool) -> list[str]:
 
 
 def _is_possible(refuse: Callable[[], object]) -> bool:
-    """Return whether a command would get past its first checks, which `refuse` runs."""
+    """Return whether a command would pass its first checks. `refuse` runs these checks."""
     try:
         refuse()
     except MvsslError:
@@ -60,14 +60,14 @@ def _is_possible(refuse: Callable[[], object]) -> bool:
 
 
 def open_for_probes(recipe: Recipe, probes: list[str], layer: str) -> tuple[SplitSources, list[PlannedProbe]]:
-    """Return the shards that these probes read, and the probes as planned. Raise `MvsslError` for impossible ones."""
+    """Return the shards that these probes read, and the planned probes. Raise `MvsslError` if a probe cannot run."""
     refuse_impossible(recipe.evaluate.model_copy(update={"probes": probes}))
     planned = plan_probes(recipe.evaluate, probes, layer)
     return open_splits(recipe, needs=list_needs(planned)), planned
 
 
 def refuse_evaluation(run: LoadedRun, probes: list[str], layer: str) -> None:
-    """Raise `MvsslError` if the layer, shards, labels or readable samples are missing, or views that differ."""
+    """Raise `MvsslError` if layer, shards, labels or readable samples are missing, or the views do not differ."""
     for view in run.views.bases:
         refuse_layer(run.model, view, layer, len(run.model.encoder_of(view).widths.maps))
     sources, planned = open_for_probes(run.recipe, probes, layer)

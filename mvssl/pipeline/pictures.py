@@ -1,7 +1,7 @@
 """Pictures of a run: the views of its first batch, and its outliers, which are likely mispaired samples.
 
 in   a recipe, or a trainer after its last step
-out  views.png; mispaired.png, a row for each of the first outliers, all their columns side by side
+out  views.png; mispaired.png, with a row for each of the first outliers and their columns side by side
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ DRAWN = 12  # outliers
 
 
 def draw_views(recipe: Recipe, out: Path, samples: int = 8) -> Path:
-    """Draw the views of the first batch of the run to `out`, with the code that training uses; return `out`."""
+    """Draw the views of the first batch of the run to `out`, with the code of training. Return `out`."""
     from mvssl.figures.contact_sheet import draw_contact_sheet  # loads matplotlib
 
     table = recipe.data
@@ -35,7 +35,7 @@ def draw_views(recipe: Recipe, out: Path, samples: int = 8) -> Path:
 
 
 def draw_outliers(trainer: Trainer, folder: Path) -> None:
-    """Draw the first outliers to mispaired.png on the main process; samples that cannot be read are left out."""
+    """Draw the first outliers to mispaired.png on the main process. Unreadable samples are left out."""
     if trainer.tracker is None or collectives.rank():
         return
     source = trainer.source

@@ -67,12 +67,14 @@ def report(
     checkpoint: str | int = "last",
     trust: Iterable[str] = (),
 ) -> WrittenReport:
-    """Write the report on a run, by default to RUN/report.html; `samples` 0 leaves out what needs model and data.
+    """Write the report on a run, by default to RUN/report.html.
 
-    The features of the samples are those of `checkpoint`: last, best, or a step, see `load_run`. A recipe may name
-    classes outside mvssl only from packages listed in `trust`. A `LoadedRun` gives checkpoint and trust itself.
-    Raise `DataError` if the folder is no run or has no such checkpoint, `RecipeError` if its recipe cannot be used,
-    and `OutputError` if the page cannot be written.
+    With `samples=0`, the sections that need model and data are left out. `checkpoint` is last, best or a step: its
+    weights compute the features of the samples, see `load_run`. Classes outside mvssl are allowed only from the
+    packages in `trust`. A `LoadedRun` has its own checkpoint and trusted packages.
+
+    Raise `DataError` if the folder is not a run or has no such checkpoint. Raise `RecipeError` if its recipe cannot be
+    used, and `OutputError` if the page cannot be written.
     """
     if isinstance(run, LoadedRun):
         run = open_run(run, trust, checkpoint)

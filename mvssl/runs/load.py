@@ -99,7 +99,7 @@ def _find_checkpoint(folder: Path, which: str) -> Path:
 
 
 def refuse_untrusted(recipe: Recipe, trust: Iterable[str]) -> None:
-    """Raise `RecipeError` if the recipe names a class outside mvssl and outside the packages of `trust`."""
+    """Raise `RecipeError` if the recipe names a class that is neither in mvssl nor in the packages of `trust`."""
     for place, name in _foreign_classes(recipe).items():
         package = _package(name)
         if package not in trust:
@@ -107,7 +107,7 @@ def refuse_untrusted(recipe: Recipe, trust: Iterable[str]) -> None:
 
 
 def foreign_packages(recipe: Recipe) -> list[str]:
-    """Return the packages outside mvssl from which the recipe names classes."""
+    """Return the packages outside mvssl whose classes the recipe names."""
     return [_package(name) for name in _foreign_classes(recipe).values()]
 
 

@@ -1,9 +1,9 @@
-"""Views: what the encoders get of a sample, drawn for full batches on their device.
+"""Views: the inputs of the encoders, made from columns for full batches on the device of the encoders.
 
 in   the `views` of a recipe, the columns of a batch (uint8 or float32, [n, c, h, w], [n, c, t] or [n, d]), and a seed
 out  float32 tensors by view, [n, *shape]; `ViewSet` draws them, each view is a subclass of `View`
 
-Random numbers have no state: each is a function of the seed, the sample's position and a name.
+Random numbers have no state: each depends only on the seed, the sample's position and a name.
 """
 
 from mvssl.views.base import Geometry, Kind, Spectrogram, View

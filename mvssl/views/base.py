@@ -1,7 +1,7 @@
-"""The contract of a view: what each view must have, and what it may offer with which default.
+"""The contract of a view: which members a view must define, and the defaults of the others.
 
 in   a class from the package or from a user's module
-out  `View`, the base class that the rest of mvssl relies on; it never asks for a concrete class
+out  `View`, the base class. The rest of mvssl uses views only through it
 """
 
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -25,16 +25,16 @@ class Spectrogram(NamedTuple):
 
 
 class Geometry:
-    """Random placements that several views can share: `geometry: OTHER` in a recipe repeats those of view OTHER.
+    """Random placements that several views can share. `geometry: OTHER` in a recipe repeats those of view OTHER.
 
     A view can follow another one if both have a geometry of the same class. The constructor's keyword-only arguments
-    are options of the view; a view that follows another one may not set them.
+    are options of the view. A view that follows another one must not set them.
     """
 
-    crop: tuple[float, float] | None = None  # range of the share that a crop keeps; None: the view shows everything
+    crop: tuple[float, float] | None = None  # smallest and largest share that a crop keeps; None: the view shows all
 
     def draw(self, draws: Draws) -> Any:
-        """Return the placements of the batch's samples, which the view gets as `placement`."""
+        """Return the placements of the batch's samples. The view gets them as its argument `placement`."""
         raise NotImplementedError
 
 
@@ -42,18 +42,18 @@ class View:
     """One view of a column. Derive from it, set `shape`, and define `__call__`; every other member has a default.
 
     The constructor takes the shape of one sample of the column, for example (3, 32, 32). Its keyword-only arguments
-    are the view's options: their names, types and defaults are the schema for recipes. It raises `RecipeError` for
-    values that it does not accept.
+    are the view's options. Their names, types and defaults are the schema for recipes. The constructor raises
+    `RecipeError` for values that it does not accept.
     """
 
     shape: tuple[int, ...] = ()
     """Shape of one sample of the view: (c, h, w), (c, t) or (d,). Required."""
 
     mean: Tensor = torch.zeros(1)
-    """What the view has subtracted from each channel (bytes count as 0 to 1); float32 [c], or [1] for all channels."""
+    """What the view subtracts from each channel; float32 [c], or [1] for all channels. Bytes are scaled to [0, 1]."""
 
     std: Tensor = torch.ones(1)
-    """What the view has divided each channel by; float32 [c], or [1] for all channels."""
+    """The standard deviation by which the view divides each channel, float32 [c], or [1] for all channels."""
 
     bands: tuple[str, ...] = ()
     """Names of the view's channels, in order; empty if they have none."""
@@ -65,7 +65,7 @@ class View:
     """How images are resized; exports write it to config.json."""
 
     geometry: Geometry | None = None
-    """Draws crops, flips or masks that other views can repeat; None if the view has none."""
+    """Draws crops, flips or masks that other views can repeat. None if the view has no geometry."""
 
     spectrogram: Spectrogram | None = None
     """The axes, if the view is a spectrogram with low frequencies first; else None."""
@@ -77,24 +77,24 @@ class View:
     """Named sets of options, for `augment: NAME` in a recipe."""
 
     def __call__(self, column: Tensor, draws: Draws | None, /) -> Tensor:
-        """Return the view, float32 [n, *shape], of a column [n, ...]; on the column's device.
+        """Return the view, float32 [n, *shape], of a column [n, ...]. It is on the column's device.
 
-        `draws` gives random numbers, row i as a function of sample i alone. None asks for the clean view without
-        augmentation, as evaluation uses it. A view with a `geometry` takes a third argument `placement=None`:
-        what another view's geometry drew, or None for a draw of its own.
+        `draws` gives random numbers. Row i depends only on sample i. If `draws` is None, the view is clean: it has no
+        augmentation, as in evaluation. A view with a `geometry` takes a third argument `placement=None`. It is a
+        placement that another view's geometry drew. If it is None, the view draws its own.
         """
         raise NotImplementedError
 
     def measured(self, column: Tensor) -> Tensor:
-        """Return the clean view with NaN for values that were not measured; statistics leave NaN out."""
+        """Return the clean view with NaN for values that were not measured. Statistics ignore NaN."""
         return self(column, None)
 
     def with_channels(self, column: Tensor) -> Tensor:
-        """Return the column [n, ...] with its dimension of channels, for pictures: [n, h, w] becomes [n, 1, h, w]."""
+        """Return the column with a dimension for channels, for pictures: [n, h, w] becomes [n, 1, h, w]."""
         return column
 
     def to_rgb(self, x: Tensor) -> Tensor | None:
-        """Return views [n, *shape] as RGB pictures [n, 3, h, w] in [0, 1]; None asks for a default picture."""
+        """Return views [n, *shape] as RGB pictures [n, 3, h, w] in [0, 1]. None: draw a default picture."""
         return None
 
     @property
@@ -111,9 +111,9 @@ class View:
 
 
 def view_class(made: type, where: str) -> type[View]:
-    """Return a recipe's class as a subclass of `View`; a class that does not derive from it gets the default members.
+    """Return a recipe's class as a subclass of `View`. Other classes get the default members of `View`.
 
-    Raises `RecipeError`, beginning with `where`, for a class without `__call__`.
+    Raises `RecipeError` for a class without `__call__`. Its message begins with `where`.
     """
     full = made if issubclass(made, View) else type(made.__name__, (made, View), {"__module__": made.__module__})
     if full.__call__ is View.__call__:

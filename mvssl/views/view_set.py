@@ -50,11 +50,11 @@ class ViewSet:
         self.shapes = {name: tuple(views[base].shape) for name, base in self._base.items()}
 
     def source_of(self, name: str) -> str:
-        """Return the column that a view, drawn or of the recipe, is made from."""
+        """Return the column of a view. `name` is a drawn name or the name in the recipe."""
         return self._tables[self._base.get(name, name)].source
 
     def leader_of(self, name: str) -> str:
-        """Return the drawn view whose crop, flip and masks this one repeats; itself if it draws its own."""
+        """Return the drawn view whose crop, flip and masks this one repeats, or its own name if it repeats none."""
         return self._leaders.get(name, name)
 
     def view(self, name: str) -> View:
@@ -75,7 +75,7 @@ class ViewSet:
             return {base: self._views[base](columns[self.source_of(base)], None) for base in self.bases}
 
     def present(self, batch: Any, names: Iterable[str]) -> dict[str, Tensor]:
-        """Return which rows have which of the named views, bool [n] on the CPU, for views that samples may lack."""
+        """Return which rows have each of the named views, bool [n] on the CPU. Only views that samples may lack."""
         columns = {name: self.source_of(name) for name in names}
         return {name: batch.present[column] for name, column in columns.items() if column in batch.present}
 
@@ -95,13 +95,13 @@ class ViewSet:
 
 @contextlib.contextmanager
 def _full_precision(device: torch.device | str) -> Iterator[None]:
-    """Compute in IEEE float32 and without gradients inside the block, for every precision of the run."""
+    """Compute in IEEE float32 and without gradients inside the block, whatever the precision of the run is."""
     with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False), arithmetic("fp32"):
         yield
 
 
 def build_views(recipe_views: Mapping[str, ViewConfig], shapes: Shapes) -> ViewSet:
-    """Return the views of a recipe for columns with these shapes of one sample. Raises `RecipeError`.
+    """Return the views of a recipe. `shapes` are the shapes of one sample of each column. Raises `RecipeError`.
 
     Views with `normalize: data` need `resolve_statistics` first.
     """
@@ -116,9 +116,9 @@ def build_views(recipe_views: Mapping[str, ViewConfig], shapes: Shapes) -> ViewS
 def build_matching_views(
     recipe_views: Mapping[str, ViewConfig], shapes: Shapes, known: Mapping[str, tuple[int, ...]], whose: str
 ) -> ViewSet:
-    """Return the views for columns of other shards. Raises `DataError` if their shapes are not those of `whose` run.
+    """Return the views for columns of other shards. Raises `DataError` if the shapes differ from `known`.
 
-    `known` has the shapes of the views of that run.
+    `known` are the shapes of the views of the run or model that `whose` names.
     """
     try:
         views = build_views(recipe_views, shapes)

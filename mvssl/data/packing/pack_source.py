@@ -78,15 +78,16 @@ def pack(
     root: Path | None = None,
     progress: bool = True,
 ) -> Packed:
-    """Pack `source` into shards of `per_shard` samples under `destination`, in an order that `seed` fixes.
+    """Pack `source` into shards of `per_shard` samples under `destination`. `seed` determines their order.
 
     Every file of a source is packed, or listed in `Packed.left_out`. `val` is the held-out share if the source has no
-    split of its own, class by class if there are labels. `root` is where torchvision keeps its downloads.
+    split of its own. If there are labels, this share of each class is held out. `root` is the folder of torchvision's
+    downloads.
 
-    Raise `RecipeError` for an unknown source, and `DataError` if its files cannot be used or some would be kept in
-    part. Raise `OutputError` if `destination` holds something, before or after the work, or cannot be made, and
-    `StorageError` if writing fails. After an error or an interrupt there is no destination. If several processes pack
-    to one destination at once, one succeeds, and the others raise `OutputError`.
+    Raise `RecipeError` for an unknown source. Raise `DataError` if its files cannot be used, or if only a part of some
+    file could be kept. Raise `OutputError` if `destination` is not empty, before or after the work, or cannot be made.
+    Raise `StorageError` if writing fails. After an error or an interrupt, `destination` is not created. If several
+    processes pack to one destination at once, one succeeds and the others raise `OutputError`.
     """
     destination = home_path(destination)
     if per_shard < 1 or not 0 <= val < 1 or seed < 0:
@@ -113,9 +114,9 @@ def pack(
 
 
 def pack_destination(source: str, root: Path) -> Path:
-    """Return where a recipe's `data.pack` goes: root/digits, root/cifar10 for torchvision:CIFAR10, else root/STEM.
+    """Return the folder for a recipe's `data.pack`: root/digits, root/cifar10 for torchvision:CIFAR10, else root/STEM.
 
-    Raise `RecipeError` if that is the source itself.
+    Raise `RecipeError` if this folder is the source itself.
     """
     if source.startswith("torchvision:"):
         return root / source.partition(":")[2].lower()

@@ -22,9 +22,9 @@ SAMPLES = 10_000  # of train that k-means is fitted to; more change the centres 
 
 
 def cluster(train: Labelled, test: Labelled, *, seeds: PositiveInt = 5, seed: int = 0) -> list[Result]:
-    """Return NMI and ARI of k-means on train, with as many clusters as classes; test goes to the nearest centre.
+    """Return NMI and ARI of k-means on train, with one cluster per class. Test samples get the nearest centre.
 
-    Raise `NotPossible` for multi-hot labels, which give no partition.
+    Raise `NotPossible` for multi-hot labels, because one sample may then have several classes.
     """
     if train.labels.ndim == 2:
         raise NotPossible("clusters are compared with one class per sample, but these labels have several")

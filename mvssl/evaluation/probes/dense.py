@@ -60,8 +60,8 @@ def dense(
 ) -> list[Result]:  # fmt: skip
     """Return mIoU and pixel accuracy. Pixels of class `ignore` are neither trained on nor scored.
 
-    The mean is over the classes that test contains. A pixel that is predicted as another class counts as an error of
-    its own class. Raise `NotPossible` if no pixel is labelled.
+    The mean is over the classes that test contains. A pixel that is predicted as another class is an error of its
+    own class. Raise `NotPossible` if no pixel is labelled.
     """
     kinds = max(highest_class(labels, ignore) for _, labels in (train, test)) + 1
     drawn = sample_pixels(*train, ignore=ignore, seed=seed)

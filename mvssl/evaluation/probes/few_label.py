@@ -127,7 +127,7 @@ def fewlabel(
     """Return the mean score over `draws` label sets of `shots` per class. Only the drawn labels are used.
 
     `head="mib"` scales and fits as MIB's public code does (Federici et al., 2020, arXiv:2002.07017). Raise
-    `NotPossible` if fewer than half of the classes have `shots` labels, and for multi-hot labels with MIB's.
+    `NotPossible` if fewer than half of the classes have `shots` labels, or for multi-hot labels with `mib`.
     """
     refuse_one_class(train.labels)
     of_class = rows_of_classes(train.labels)

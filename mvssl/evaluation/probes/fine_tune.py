@@ -40,8 +40,8 @@ def finetune(
 ) -> Result:  # fmt: skip
     """Train for `epochs` passes over train and at least `least_steps` steps, then test once.
 
-    With `shots`, train on this number of samples per class, those of the first draw of the few-label probe. `precision`
-    is that of the forward passes; weights and loss stay float32.
+    With `shots`, train on this number of samples per class: the first draw of the few-label probe. `precision` is used
+    for the forward passes. Weights and loss stay float32.
     """
     labels = trainable.labels
     refuse_one_class(labels)

@@ -117,7 +117,7 @@ def information(
 def input_information(
     train: ByView, test: ByView, *, steps: int = 1000, batch_size: int = 256, rate: float = 1e-3, seed: int = 0
 ) -> list[Result]:
-    """Return `estimate_information` between the features of each view and the clean view; nothing for raw pixels."""
+    """Return `estimate_information` between the features of each view and the clean view. Raw pixels give no result."""
     options: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "rate": rate, "seed": seed}
     results = []
     for view in train.features:
@@ -185,7 +185,7 @@ def off_diagonal(scores: Tensor) -> Tensor:
 def ndm(
     train: Labelled, test: Labelled, *, steps: int = 1000, batch_size: int = 1024, rate: float = 1e-4, seed: int = 0
 ) -> Result:
-    """Return the measure on test by a discriminator that was trained on train; labels are not used."""
+    """Train a discriminator on train and return the measure on test. Labels are not used."""
     x, read = (train.features,), draw_rows(len(test.features), MOST_PERMUTED, seed)
     samples = CriticSamples(
         x, (test.features,), most=MOST_PERMUTED, read=read, steps=steps, batch_size=batch_size, seed=seed

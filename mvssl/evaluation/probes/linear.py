@@ -119,10 +119,10 @@ def linear(
     train: Labelled, test: Labelled, *, head: Literal["amdim", "cmc"] | None = None, epochs: int = 20,
     batch_size: int = 512, least_steps: int = 500, share: float = 0.2, seed: int = 0,
 ) -> Result:  # fmt: skip
-    """Choose on a part of train, refit on all of train, score on test once.
+    """Choose the settings on a part of train, fit again on all of train, and score once on test.
 
     It trains for `epochs` passes over train and at least `least_steps` steps of at most `batch_size` samples. With
-    `head` it trains a paper's own classifier, on features as they are, with the paper's batches and learning rates.
+    `head` it trains a paper's own classifier with the paper's batches and learning rates. Features are not scaled.
     """
     refuse_one_class(train.labels)
     if head is not None:
@@ -149,8 +149,8 @@ def view_ablation(
     """Score with all views (`all`), without each view (`without VIEW`), and with each view alone (`only VIEW`).
 
     One linear classifier is trained on all views side by side, as `linear` is on the view `all`. If a view is missing,
-    its features are set to their mean over train, which is 0 once standardised. A classifier that was not trained for
-    missing views can do no better.
+    its features are set to their mean over train. This is 0 after standardising. The
+    classifier was not trained with missing views.
     """
     if len(train.features) < 2:
         raise NotPossible("there is one view, and without it nothing is left")

@@ -115,7 +115,7 @@ def auroc(scores: Tensor, outlier: Tensor, weights: Tensor | None = None) -> Ten
 
 
 def ood(train: Labelled, test: Labelled, *, other: Tensor, k: PositiveInt = 50, seed: int = 0) -> list[Result]:
-    """Return the AUROC of both scores between test and `other` [m, d]; nothing is fitted to either."""
+    """Return the AUROC of both scores between test and `other` [m, d]. Neither is used for fitting."""
     features = torch.cat([test.features, other])
     outlier = torch.arange(len(features)) >= len(test.features)
     generator = torch.Generator().manual_seed(seed)

@@ -88,7 +88,7 @@ def precision_by_label(queries: Tensor, candidates: Tensor, labels: Tensor) -> T
 def retrieval(train: ByView, test: ByView, *, seed: int = 0) -> list[Result]:
     """Return the results of every ordered pair of views on test. Nothing is fitted, and train is not used.
 
-    Views whose features differ in width have no common space. Raise `NotPossible` if no two views have equal width.
+    Views are compared only if their features have the same width. Raise `NotPossible` if no two views do.
     """
     return [
         result._replace(what=f"{one} to {other}")

@@ -24,7 +24,7 @@ NOTHING = "nothing"
 
 
 class Metric(NamedTuple):
-    """The kind of a number. With unit %, values are from 0 to 1 in records, and shown in per cent."""
+    """The kind of a number. With unit %, records hold values from 0 to 1, and tables show per cent."""
 
     name: str
     unit: str = "%"
@@ -53,7 +53,7 @@ class Result(NamedTuple):
 
 
 class NotPossible(Exception):
-    """A probe cannot measure these data, for the reason in the message. The evaluation notes it and continues."""
+    """A probe cannot measure these data. The message states the reason. The evaluation notes it and continues."""
 
 
 class Difference(NamedTuple):
@@ -67,8 +67,8 @@ class Difference(NamedTuple):
 def average_precision(scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the average precision of each class, float64 [c], for scores and labels [n, c]. NaN without a positive.
 
-    Samples of equal score enter together, as in scikit-learn. `weights` [b, n] count each sample several times and give
-    [b, c].
+    Samples of equal score are counted together, as in scikit-learn. `weights` [b, n] say how often each sample counts.
+    The result is then [b, c].
     """
     order = scores.argsort(dim=0, descending=True)
     ranked, positive = scores.gather(0, order), labels.gather(0, order).double()
@@ -241,7 +241,7 @@ def confidence_interval(result: Result) -> tuple[float, float] | None:
 def paired(ahead: Result, behind: Result) -> Difference:
     """Return `ahead` minus `behind` with the standard error of the paired difference.
 
-    Both must be of the same test samples and draws. Raise `ValueError` if they are not.
+    Raise `ValueError` if they were not measured on the same test samples and draws.
     """
     difference, parts, others = ahead.value - behind.value, ahead.parts, behind.parts
     if (ahead.paired_over, ahead.metric) != (behind.paired_over, behind.metric):

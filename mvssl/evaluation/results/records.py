@@ -63,7 +63,7 @@ class RecordProtocol(TypedDict):
 
 
 class Record(TypedDict):
-    """One number. Readers use these keys. A record in a file may hold more, and one of an older version fewer."""
+    """One number. These keys are read. A record in a file may have more keys, or fewer if an older version wrote it."""
 
     probe: str
     metric: str
@@ -197,7 +197,7 @@ def compare(ahead: Record, behind: Record) -> Difference:
     """Return the difference of two records, of one run or of two.
 
     Draws of labels are paired if both records hold them. A record does not hold its test samples, only their part of
-    the standard error. The squares of the two parts are added, which is more than the paired error in `gain`. Raise
+    the standard error. The squares of the two parts are added. The sum is larger than the paired error in `gain`. Raise
     `RecipeError` with the differences if the protocols are not equal.
     """
     faults = [f"{name} is {a} and {b}" for name, a, b in protocol_differences(ahead, behind)]

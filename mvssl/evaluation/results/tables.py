@@ -33,7 +33,7 @@ Column = tuple[str, str]  # encoder, and the name of its subject; raw pixels hav
 
 
 def tables(records: list[Record], width: int = 80) -> list[Table]:
-    """Return as few tables as the protocols allow, for a screen of `width` characters.
+    """Return tables for a screen of `width` characters, as few as the protocols allow.
 
     Cells show value ± standard error, in per cent for shares. The best value of a row is bold.
     """

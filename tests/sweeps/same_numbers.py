@@ -1,7 +1,7 @@
 """Records the numbers that mvssl computes, and compares another version with them. Not a part of `pytest`.
 
-    MVSSL_DATA=data python tests/sweeps/numbers.py record FOLDER     # with the old version
-    MVSSL_DATA=data python tests/sweeps/numbers.py compare FOLDER NEW    # with the new version, on the same machine
+    MVSSL_DATA=data python tests/sweeps/same_numbers.py record FOLDER     # with the old version
+    MVSSL_DATA=data python tests/sweeps/same_numbers.py compare FOLDER NEW    # with the new one, same machine
 
 For every recipe: the losses of 20 steps in float32, to the last digit, with one process and with two. For the recipes
 in WHOLE also a resumed run, an evaluation and an export. `compare` resumes, evaluates, exports and reports the old run.
