@@ -23,11 +23,11 @@ from mvssl.encoders import Features, Widths, at_least_float32
 from mvssl.errors import RecipeError
 from mvssl.objectives import estimators
 from mvssl.objectives.base import Context, Objective
-from mvssl.objectives.critics import Dot
-from mvssl.objectives.heads import AMDIMHead, NoHead, PerView, apply_to_present, resolve_view
-from mvssl.objectives.masks import blank_absent, same_sample
 from mvssl.objectives.metric_names import name_metrics
 from mvssl.objectives.mixture import Components, Mixture, compute_log_shares, estimate_mixture
+from mvssl.objectives.scoring.critics import Dot
+from mvssl.objectives.scoring.heads import AMDIMHead, NoHead, PerView, apply_to_present, resolve_view
+from mvssl.objectives.scoring.masks import blank_absent, same_sample
 
 Target = Literal["last", "previous"] | int
 Source = Literal["vector", "last", "previous"] | int

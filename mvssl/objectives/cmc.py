@@ -18,10 +18,10 @@ from mvssl.distributed import collectives
 from mvssl.encoders import Features, Widths, at_least_float32
 from mvssl.objectives import estimators
 from mvssl.objectives.base import Context, Objective, choose_pairs
-from mvssl.objectives.critics import Dot
-from mvssl.objectives.heads import PerView, perceptron
-from mvssl.objectives.masks import blank_absent, same_sample
 from mvssl.objectives.metric_names import name_metrics
+from mvssl.objectives.scoring.critics import Dot
+from mvssl.objectives.scoring.heads import PerView, perceptron
+from mvssl.objectives.scoring.masks import blank_absent, same_sample
 
 
 class CMC(Objective):

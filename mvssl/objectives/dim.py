@@ -25,11 +25,11 @@ from mvssl.distributed import collectives
 from mvssl.encoders import Features, Widths, at_least_float32
 from mvssl.errors import RecipeError
 from mvssl.objectives.base import Context, Objective
-from mvssl.objectives.critics import ConcatMLP, Dot
 from mvssl.objectives.estimators import AverageRate, Estimator, EstimatorName
-from mvssl.objectives.heads import DIMHead, FlatHead, NoHead, PerView, apply_to_present, perceptron
-from mvssl.objectives.masks import blank_absent, mean_rows, same_sample
 from mvssl.objectives.metric_names import name_metrics
+from mvssl.objectives.scoring.critics import ConcatMLP, Dot
+from mvssl.objectives.scoring.heads import DIMHead, FlatHead, NoHead, PerView, apply_to_present, perceptron
+from mvssl.objectives.scoring.masks import blank_absent, mean_rows, same_sample
 from mvssl.random import Draws
 
 

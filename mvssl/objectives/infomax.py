@@ -16,12 +16,12 @@ from torch import Tensor
 
 from mvssl.encoders import Features, Widths, at_least_float32
 from mvssl.objectives.base import Context
-from mvssl.objectives.critics import CriticName, Negatives, build_critic, score_pairs
 from mvssl.objectives.estimators import AverageRate, Estimator, EstimatorName
-from mvssl.objectives.gaussian import GaussianObjective, build_posterior_heads, sample_code
-from mvssl.objectives.heads import PerView
-from mvssl.objectives.masks import blank_absent
 from mvssl.objectives.metric_names import name_metrics
+from mvssl.objectives.scoring.critics import CriticName, Negatives, build_critic, score_pairs
+from mvssl.objectives.scoring.gaussian import GaussianObjective, build_posterior_heads, sample_code
+from mvssl.objectives.scoring.heads import PerView
+from mvssl.objectives.scoring.masks import blank_absent
 
 
 class InfoMax(GaussianObjective):

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from mvssl.encoders import Features, Widths
 from mvssl.errors import RecipeError
 from mvssl.objectives.base import Context, choose_pairs
-from mvssl.objectives.critics import CriticName, Negatives, build_critic, score_pairs
 from mvssl.objectives.estimators import AverageRate, Estimator, EstimatorName
-from mvssl.objectives.gaussian import GaussianObjective, build_posterior_heads, sample_code, symmetric_kl
-from mvssl.objectives.masks import mean_rows, present_in_both
 from mvssl.objectives.metric_names import name_metrics
+from mvssl.objectives.scoring.critics import CriticName, Negatives, build_critic, score_pairs
+from mvssl.objectives.scoring.gaussian import GaussianObjective, build_posterior_heads, sample_code, symmetric_kl
+from mvssl.objectives.scoring.masks import mean_rows, present_in_both
 
 
 class MIB(GaussianObjective):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from mvssl.distributed import collectives
 from mvssl.objectives import estimators
 from mvssl.objectives.estimators import POSITIVE
-from mvssl.objectives.heads import perceptron
+from mvssl.objectives.scoring.heads import perceptron
 from mvssl.recipe import Config
 
 

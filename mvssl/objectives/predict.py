@@ -21,9 +21,9 @@ from mvssl.distributed import collectives
 from mvssl.distributed.devices import send
 from mvssl.encoders import Features, Widths, at_least_float32
 from mvssl.objectives.base import Context, Objective, choose_pairs
-from mvssl.objectives.heads import perceptron
-from mvssl.objectives.masks import blank_absent, mean_rows, present_in_both
 from mvssl.objectives.metric_names import name_metrics
+from mvssl.objectives.scoring.heads import perceptron
+from mvssl.objectives.scoring.masks import blank_absent, mean_rows, present_in_both
 
 
 class Predict(Objective):

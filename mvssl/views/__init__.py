@@ -7,7 +7,7 @@ Random numbers have no state: each depends only on the seed, the sample's positi
 """
 
 from mvssl.views.base import Geometry, Kind, Spectrogram, View
-from mvssl.views.image import ImageView
+from mvssl.views.images.image import ImageView
 from mvssl.views.logmel import LogMelView
 from mvssl.views.presets import PRESETS
 from mvssl.views.signal import SignalView

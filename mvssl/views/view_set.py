@@ -25,7 +25,7 @@ from mvssl.recipe.draw_names import list_draw_names
 from mvssl.recipe.messages import nearest
 from mvssl.recipe.options import construct, find_class, options_of
 from mvssl.views.base import Geometry, View, view_class
-from mvssl.views.image import ImageView
+from mvssl.views.images.image import ImageView
 from mvssl.views.logmel import LogMelView
 from mvssl.views.normalize import SAMPLES, ChannelMoments
 from mvssl.views.signal import SignalView

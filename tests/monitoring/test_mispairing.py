@@ -11,7 +11,7 @@ from small_features import WIDTHS, context, features
 from mvssl import train
 from mvssl.monitoring.mispairing import CHANCE, FADE, MispairingTracker, outscored_share, pairs_of
 from mvssl.objectives import AMDIM, CMC, MIB
-from mvssl.objectives.masks import same_sample
+from mvssl.objectives.scoring.masks import same_sample
 from mvssl.recipe import ViewConfig
 
 CPU = torch.device("cpu")

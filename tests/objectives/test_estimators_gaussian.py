@@ -7,8 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from mvssl.objectives import estimators
-from mvssl.objectives.critics import ConcatMLP
 from mvssl.objectives.estimators import NEGATIVE, POSITIVE, Estimator
+from mvssl.objectives.scoring.critics import ConcatMLP
 
 
 def information(rho, d=1):

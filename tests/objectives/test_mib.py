@@ -11,8 +11,8 @@ from torch.testing import assert_close
 from mvssl.encoders import Features
 from mvssl.errors import RecipeError
 from mvssl.objectives import MIB
-from mvssl.objectives.gaussian import symmetric_kl
 from mvssl.objectives.mib import ramp
+from mvssl.objectives.scoring.gaussian import symmetric_kl
 
 N = 6
 

@@ -11,8 +11,8 @@ from torch.testing import assert_close
 from mvssl.encoders import Features, Widths
 from mvssl.errors import RecipeError
 from mvssl.objectives import AMDIM
-from mvssl.objectives.masks import same_sample
 from mvssl.objectives.mixture import Components, Mixture, compute_log_shares, estimate_mixture
+from mvssl.objectives.scoring.masks import same_sample
 from mvssl.recipe.options import construct
 
 N, L, K, E = 4, 3, 5, 12

@@ -11,7 +11,7 @@ from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.recipe import ViewConfig
 from mvssl.views import SignalView, build_views
-from mvssl.views.image_resampling import linear_filter_matrix
+from mvssl.views.images.image_resampling import linear_filter_matrix
 from mvssl.views.signal import draw_rotations, rotate_axes
 from mvssl.views.time_crop import TimeCrop, crop_time, mask_intervals
 

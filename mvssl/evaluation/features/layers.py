@@ -190,6 +190,7 @@ def digest_weights(model: "MultiView", objective: str = "") -> str:
 
 CODE = (  # folders and files of mvssl whose code computes features or labels from a shard
     "data", "views", "encoders", "objectives", "model.py", "distributed", "evaluation/features",
+    "recipe/draw_names.py",
 )  # fmt: skip
 
 

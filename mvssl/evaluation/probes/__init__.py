@@ -3,8 +3,8 @@
 in   the name of a probe in a recipe or on the command line: a key of PROBES, or package.module:Class
 out  the `Probe` class. `mvssl.evaluation.probes.base` has the contract, with all that a probe may need
 
-Each probe is a function in a file of its own. To add one: write the function, add its line to PROBES, and its section
-to docs/reference/probes.md.
+Each probe is a function in a file of its own. To add one: write the function, add its line to PROBES, its name to
+PROBE_NAMES in mvssl/cli/evaluation.py, and its section to docs/reference/probes.md.
 """
 
 from mvssl.errors import RecipeError

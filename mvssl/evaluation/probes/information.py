@@ -30,9 +30,9 @@ from mvssl.evaluation.features.inputs import ByView
 from mvssl.evaluation.features.labelled import Labelled, Standardiser, draw_rows
 from mvssl.evaluation.probes.fitting import hold_out, minibatches, seeded, train_critic
 from mvssl.evaluation.results.metrics import Metric, NotPossible, Result, mean_over_samples
-from mvssl.objectives.critics import Separable
 from mvssl.objectives.estimators import MineByAnchor, dv_by_anchor, infonce_by_anchor, jsd, nwj
-from mvssl.objectives.heads import perceptron
+from mvssl.objectives.scoring.critics import Separable
+from mvssl.objectives.scoring.heads import perceptron
 
 INFORMATION = Metric("information", "nats", low=-math.inf, high=math.inf)
 DEPENDENCE = Metric("dependence", "nats", higher_is_better=False, low=-math.inf, high=math.inf)

@@ -20,8 +20,8 @@ from mvssl.evaluation.probes.information import (
 )
 from mvssl.evaluation.results.metrics import NotPossible
 from mvssl.objectives import estimators
-from mvssl.objectives.critics import Separable
 from mvssl.objectives.estimators import MineByAnchor, dv_by_anchor, infonce_by_anchor, mine
+from mvssl.objectives.scoring.critics import Separable
 
 
 def gaussians(n: int, rho: float, d: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

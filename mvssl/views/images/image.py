@@ -15,13 +15,13 @@ from mvssl.distributed.devices import send
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.recipe.messages import nearest
-from mvssl.views import color as colors
 from mvssl.views import corruption
 from mvssl.views import normalize as normalization
 from mvssl.views.base import Interpolation, View
 from mvssl.views.channels import Channels, kept_channels, select_channels
-from mvssl.views.geometry import Affine, ImageGeometry, Placement
-from mvssl.views.image_resampling import apply_placement
+from mvssl.views.images import color as colors
+from mvssl.views.images.geometry import Affine, ImageGeometry, Placement
+from mvssl.views.images.image_resampling import apply_placement
 from mvssl.views.presets import PRESETS
 
 _MOST_SIGMA = 1000  # pixels of blur

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mvssl.distributed.devices import send
 from mvssl.views.base import Interpolation
-from mvssl.views.geometry import Placement
+from mvssl.views.images.geometry import Placement
 
 
 def apply_placement(x: Tensor, placement: Placement, size: tuple[int, int], interpolation: Interpolation) -> Tensor:

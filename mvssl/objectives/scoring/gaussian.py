@@ -15,9 +15,9 @@ from torch.distributions import Normal, kl_divergence
 from mvssl.encoders import Features, Widths, at_least_float32
 from mvssl.errors import RecipeError
 from mvssl.objectives.base import Objective
-from mvssl.objectives.critics import Negatives, count_negatives
-from mvssl.objectives.heads import PerView
-from mvssl.objectives.masks import blank_absent
+from mvssl.objectives.scoring.critics import Negatives, count_negatives
+from mvssl.objectives.scoring.heads import PerView
+from mvssl.objectives.scoring.masks import blank_absent
 from mvssl.random import Draws
 
 

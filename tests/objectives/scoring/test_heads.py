@@ -6,8 +6,8 @@ from torch.testing import assert_close
 
 from mvssl.encoders import Widths
 from mvssl.errors import RecipeError
-from mvssl.objectives.heads import AMDIMHead, DIMHead, NoHead, PerView, apply_to_present
-from mvssl.objectives.masks import blank_absent
+from mvssl.objectives.scoring.heads import AMDIMHead, DIMHead, NoHead, PerView, apply_to_present
+from mvssl.objectives.scoring.masks import blank_absent
 
 
 def test_the_residual_branch_of_an_amdim_head_is_zero_at_first():

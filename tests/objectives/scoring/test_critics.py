@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mvssl.objectives.critics import ConcatMLP, Dot, Separable, build_critic, count_negatives, score_pairs
 from mvssl.objectives.estimators import IGNORE, NEGATIVE, POSITIVE
+from mvssl.objectives.scoring.critics import ConcatMLP, Dot, Separable, build_critic, count_negatives, score_pairs
 
 
 def test_dot_is_the_inner_product_of_every_anchor_with_every_location():

@@ -18,7 +18,7 @@ from torch import Tensor
 from mvssl.distributed.devices import send
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
-from mvssl.views.image_resampling import apply_filters
+from mvssl.views.images.image_resampling import apply_filters
 
 Space = Literal["rgb", "gray", "lab", "ydbdr"]
 GRAY = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)  # ITU-R BT.601

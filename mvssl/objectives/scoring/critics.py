@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from mvssl.distributed import collectives
 from mvssl.objectives.estimators import NEGATIVE, POSITIVE
-from mvssl.objectives.heads import perceptron
-from mvssl.objectives.masks import ignore_absent, same_sample
+from mvssl.objectives.scoring.heads import perceptron
+from mvssl.objectives.scoring.masks import ignore_absent, same_sample
 
 CriticName = Literal["concat", "separable"]
 Negatives = Literal["roll", "all"] | PositiveInt

@@ -9,7 +9,7 @@ import torchvision.transforms.v2.functional as tv
 
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
-from mvssl.views.color import (
+from mvssl.views.images.color import (
     ColorJitter,
     apply_jitter,
     blur,

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.views import ImageView
-from mvssl.views.geometry import Affine, ImageGeometry, Placement
-from mvssl.views.image_resampling import apply_placement
+from mvssl.views.images.geometry import Affine, ImageGeometry, Placement
+from mvssl.views.images.image_resampling import apply_placement
 
 
 def images(n=6, c=3, h=40, w=56):
