@@ -33,8 +33,20 @@ def open_folder(path: Path, kind: str = "") -> PackInput:
     """
     log = PackLog(path)
     splits = _find_splits(Folder(path, _list_files(path, log)), log)
+    if kind == "classes":
+        _refuse_flat_folders(path, splits)
     kind = kind or next(filter(None, (_guess_kind(path, part) for part in splits.values())), "")
     return open_sensor_folders(splits, log) if kind == "pairs" else open_class_folders(splits, log)
+
+
+def _refuse_flat_folders(path: Path, splits: dict[str, Folder]) -> None:
+    """Raise `RecipeError` if there are files to pack, and none is in a folder of a class."""
+    files = [(file, part.path) for part in splits.values() for file in part.files if _is_readable(file)]
+    if files and all(file.parent == folder for file, folder in files):
+        raise RecipeError(
+            f"{path} has no folder of a class; make one folder for each class, or pack the files without labels: "
+            f"`mvssl pack {quote(str(path))} DEST`"
+        )
 
 
 def _list_files(root: Path, log: PackLog) -> list[Path]:

@@ -102,6 +102,11 @@ def test_a_class_of_pictures_that_are_not_read_is_refused(tmp_path):
         pack(f"classes:{src}", tmp_path / "out")
 
 
+def test_files_outside_a_folder_of_a_class_are_not_packed_as_classes(tmp_path):
+    with pytest.raises(RecipeError, match="mvssl pack"):
+        pack(f"classes:{put(tmp_path / 'src', 'one.png', 'two.png')}", tmp_path / "out")
+
+
 def test_pairs_without_a_common_name_are_refused(tmp_path):
     src = put(tmp_path / "src", "rgb/1_rgb.png", "rgb/2_rgb.png", "depth/1_depth.png", "depth/2_depth.png")
     with pytest.raises(DataError, match=r"depth has '1_depth', '2_depth'; rgb has '1_rgb'"):
