@@ -78,7 +78,7 @@ def open_run(run: str | Path | LoadedRun, trust: Iterable[str], checkpoint: str 
 
     Raise `RecipeError` if a `LoadedRun` comes with `trust` or a `checkpoint`, since it was opened with its own.
     """
-    if not isinstance(run, LoadedRun):
+    if isinstance(run, str | Path):
         return load_run(run, trust, checkpoint)
     if checkpoint != "last" or tuple(trust):
         raise RecipeError("checkpoint and trust are for a run's folder; give them to load_run to open another run")
