@@ -2,5 +2,5 @@
 
 in   a model, an optimizer and the state of a run; or a run folder
 out  a folder RUN/checkpoints/step-N (`store.save_checkpoint`);
-     or the newest, the best or a given checkpoint that verifies (`store`), and its tensors (`contents`)
+     or the newest, the best or a given checkpoint that verifies (`store`), and its tensors (`reading`)
 """

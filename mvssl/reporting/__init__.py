@@ -3,7 +3,7 @@
 in   a run folder, finished or still in training
 out  RUN/report.html, and a `WrittenReport` that names the sections whose data are absent
 
-`facts` reads the files of the run, `inputs` opens its checkpoint and shards, and each module of `sections` computes the
+`run_files` reads the files of the run. `inputs` opens its checkpoint and shards. Each module of `sections` computes the
 content of some sections. `build` puts them in order, and page.html.j2 shows them.
 """
 

@@ -102,3 +102,16 @@ def read_split(folder: Path, split: str = "train", **fields: str) -> list[dict[s
     columns = {name: Column(field=field) for name, field in fields.items()}
     source = open_shards(f"{split}/*.tar", folder, columns, missing="mask")
     return [source[i] for i in range(len(source))]
+
+
+def labels_of(folder: Path, split: str) -> list[int]:
+    """Return the class numbers of a packed split, in order."""
+    return [int(sample["label"]) for sample in read_split(folder, split, label="cls")]
+
+
+def image_folder(root: Path, files: dict[str, np.ndarray]) -> Path:
+    """Write images below `root`, by their relative path; return `root`."""
+    for name, array in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(root / name)
+    return root

@@ -1,9 +1,6 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
-from PIL import Image
-from shard_making import pcm, pixels, read_split
+from shard_making import image_folder, labels_of, pcm, pixels, read_split
 
 from mvssl.data import open_shards
 from mvssl.data.packing import pack
@@ -12,20 +9,9 @@ from mvssl.errors import DataError
 from mvssl.recipe import Column
 
 
-def labels(folder: Path, split: str) -> list[int]:
-    return [int(sample["label"]) for sample in read_split(folder, split, label="cls")]
-
-
-def folder_of(root: Path, files: dict[str, np.ndarray]) -> Path:
-    for name, array in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(array).save(root / name)
-    return root
-
-
 def test_flat_folders_have_no_labels_and_keep_their_splits(tmp_path):
     shown = {f"train/{i}.jpg": pixels(i) for i in range(6)} | {f"val/{i}.jpg": pixels(i) for i in range(6, 8)}
-    packed = pack(str(folder_of(tmp_path / "set", shown)), tmp_path / "out")
+    packed = pack(str(image_folder(tmp_path / "set", shown)), tmp_path / "out")
     assert (packed.samples, packed.fields, packed.classes) == ({"train": 6, "val": 2}, {"jpg": 8}, None)
     (index,) = [scan_shard(path) for path in (tmp_path / "out/val").glob("*.tar")]
     intact = (tmp_path / "out/val/000000.tar").read_bytes()
@@ -52,14 +38,14 @@ def test_train_and_test_folders_of_classes_share_their_numbers(tmp_path):
     shown = {
         f"{split}/{name}/{name}.png": pixels(0) for split, names in (("train", "abc"), ("test", "ac")) for name in names
     }
-    pack(str(folder_of(tmp_path / "set", shown)), tmp_path / "out")
-    assert sorted(labels(tmp_path / "out", "train")) == [0, 1, 2]
-    assert sorted(labels(tmp_path / "out", "val")) == [0, 2]
+    pack(str(image_folder(tmp_path / "set", shown)), tmp_path / "out")
+    assert sorted(labels_of(tmp_path / "out", "train")) == [0, 1, 2]
+    assert sorted(labels_of(tmp_path / "out", "val")) == [0, 2]
 
 
 def test_mixed_and_other_formats_become_one_field_without_loss(tmp_path):
     shown = {f"{i}.{suffix}": pixels(i) for i, suffix in enumerate(["png", "bmp", "tif", "png"])}
-    packed = pack(str(folder_of(tmp_path / "set", shown)), tmp_path / "out", val=0)
+    packed = pack(str(image_folder(tmp_path / "set", shown)), tmp_path / "out", val=0)
     assert packed.fields == {"png": 4}
     found = {sample["image"].tobytes() for sample in read_split(tmp_path / "out", image="png")}
     assert found == {pixels(i).transpose(2, 0, 1).tobytes() for i in range(4)}
@@ -67,9 +53,9 @@ def test_mixed_and_other_formats_become_one_field_without_loss(tmp_path):
 
 def test_sensor_folders_are_paired_by_stem(tmp_path):
     for i in range(6):
-        folder_of(tmp_path / "set", {f"rgb/scene.{i}.jpg": pixels(i)})
+        image_folder(tmp_path / "set", {f"rgb/scene.{i}.jpg": pixels(i)})
         if i != 4:
-            folder_of(tmp_path / "set", {f"Depth/scene.{i}.tif": np.full((5, 5), 1000 + i, np.uint16)})
+            image_folder(tmp_path / "set", {f"Depth/scene.{i}.tif": np.full((5, 5), 1000 + i, np.uint16)})
         (tmp_path / "set/label").mkdir(exist_ok=True)
         (tmp_path / f"set/label/scene.{i}.txt").write_text(str(i))
     packed = pack(str(tmp_path / "set"), tmp_path / "out", val=0)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from shard_making import image_bytes, pixels, read_split
+from shard_making import image_bytes, image_folder, labels_of, pixels
 
 from mvssl.data import open_shards
 from mvssl.data.packing import pack, pack_destination, pack_source
@@ -18,34 +18,23 @@ def columns(**fields) -> dict[str, Column]:
     return {name: Column.model_validate({"field": field}) for name, field in fields.items()}
 
 
-def labels(folder: Path, split: str) -> list[int]:
-    return [int(sample["label"]) for sample in read_split(folder, split, label="cls")]
-
-
-def folder_of(root: Path, files: dict[str, np.ndarray]) -> Path:
-    for name, array in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(array).save(root / name)
-    return root
-
-
 def test_packing_twice_gives_the_same_bytes_and_another_seed_another_order(tmp_path):
     for name, seed in [("a", 0), ("b", 0), ("c", 1)]:
         pack("digits", tmp_path / name, seed=seed)
     a, b, c = ((tmp_path / name / "train/000000.tar").read_bytes() for name in "abc")
     assert a == b != c
-    order = labels(tmp_path / "a", "train")
+    order = labels_of(tmp_path / "a", "train")
     assert order != sorted(order)
-    assert sorted(order) == sorted(labels(tmp_path / "c", "train"))
+    assert sorted(order) == sorted(labels_of(tmp_path / "c", "train"))
 
 
 def test_folders_of_classes_keep_their_files_and_a_share_of_every_class(tmp_path):
     shown = {f"{name}/{name}{i}.png": pixels(10 * k + i) for k, name in enumerate("xyz") for i in range(10)}
-    packed = pack(str(folder_of(tmp_path / "set", shown)), tmp_path / "out", val=0.2, per_shard=7)
+    packed = pack(str(image_folder(tmp_path / "set", shown)), tmp_path / "out", val=0.2, per_shard=7)
     assert (packed.samples, packed.classes) == ({"train": 24, "val": 6}, ["x", "y", "z"])
     assert packed.shards == {"train": 4, "val": 1}
     assert (tmp_path / "out/classes.txt").read_text() == "x\ny\nz\n"
-    assert sorted(labels(tmp_path / "out", "val")) == [0, 0, 1, 1, 2, 2]
+    assert sorted(labels_of(tmp_path / "out", "val")) == [0, 0, 1, 1, 2, 2]
     for split in ("train", "val"):
         names = dict(line.split("\t") for line in (tmp_path / f"out/{split}/names.tsv").read_text().splitlines())
         source = open_shards(f"{split}/*.tar", tmp_path / "out", columns(image="png", label="cls"))
@@ -56,7 +45,9 @@ def test_folders_of_classes_keep_their_files_and_a_share_of_every_class(tmp_path
 
 
 def test_folders_that_could_be_classes_or_sensors_are_refused(tmp_path):
-    set_ = folder_of(tmp_path / "set", {f"{side}/{i}.png": pixels(i) for side in ("left", "right") for i in range(4)})
+    set_ = image_folder(
+        tmp_path / "set", {f"{side}/{i}.png": pixels(i) for side in ("left", "right") for i in range(4)}
+    )
     with pytest.raises(RecipeError, match=r"pairs:.*classes:"):
         pack(str(set_), tmp_path / "out")
     assert pack(f"pairs:{set_}", tmp_path / "p", val=0).fields == {"left.png": 4, "right.png": 4}
@@ -176,7 +167,7 @@ def test_numbers_out_of_range_are_refused(tmp_path, wrong):
 def test_every_file_has_one_line_of_names_whatever_it_is_called(tmp_path):
     odd = ["tab\there", "line\nend", "back\\slash", "next\x85line", "grün", os.fsdecode(b"latin-\xfc")]
     shown = {f"{name}/{name}.png": pixels(i) for i, name in enumerate(odd)}
-    pack(str(folder_of(tmp_path / "set", shown)), tmp_path / "out", val=0)
+    pack(str(image_folder(tmp_path / "set", shown)), tmp_path / "out", val=0)
     lines = (tmp_path / "out/train/names.tsv").read_text().splitlines()
     listed = {Path(line.split("\t")[1]).stem for line in lines}
     assert listed == {r"tab\there", r"line\nend", r"back\\slash", r"next\x85line", "grün", r"latin-\udcfc"}
