@@ -255,7 +255,7 @@ def contrast(
     if present is not None:
         share, count = share.masked_fill(~present[:, None], 0), present.sum() * share.shape[1]
     total, count = collectives.sum_over_processes(torch.stack([share.sum(), count.to(share)]))
-    mean, top = total / count.detach().clamp(min=1), candidates.to(share).log() * (count > 0)
+    mean, top = total / count.detach().clamp(min=1), candidates.to(share).clamp(min=1).log() * (count > 0)
     return -mean, {"bound": mean.detach() + top, "ceiling": top}
 
 
