@@ -62,3 +62,11 @@ def rivals_command(
     from mvssl.recipe import load_recipe
 
     bench_rivals(load_recipe(recipe, overrides or []), minutes=minutes, json_file=json_file)
+
+
+@bench_app.command("growth")
+def growth_command(json_file: JsonFile = None) -> None:
+    """How a step's cost grows with batch, views and resolution; the curves are drawn next to the --json file."""
+    from mvssl.bench.growth import bench_growth
+
+    bench_growth(json_file=json_file)
