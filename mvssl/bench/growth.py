@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mvssl.bench.comparison import Row, build_row, finish_comparison, name_largest, one_thread
 from mvssl.bench.speed import Stopwatch, run_loop
+from mvssl.bench.synthetic import RandomImages
 from mvssl.bench.timing import FOREVER, check_output_files
 from mvssl.files import MEASURED, write_picture
 from mvssl.recipe import Recipe, parse_recipe
@@ -43,20 +43,6 @@ AXES: dict[str, tuple[int, ...]] = {
     "pixels": (32, 64, 96, 128),
 }
 LABELS = {"batch": "images in a batch", "views": "views of an image", "pixels": "pixels a side"}
-
-
-class RandomImages:
-    """A map-style dataset of random colour images [3, pixels, pixels] of bytes."""
-
-    def __init__(self, pixels: int, samples: int):
-        self.images = np.random.default_rng(0).integers(256, size=(samples, 3, pixels, pixels), dtype=np.uint8)
-        self.fingerprint = f"random images of {pixels} pixels"
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        return {"image": self.images[i]}
 
 
 def bench_growth(*, rounds: int = 3, steps: int = 3, json_file: str | Path | None = None) -> dict[str, Any]:
@@ -110,7 +96,8 @@ def describe(setting: Setting) -> str:
 def start_loop(setting: Setting, folder: Path) -> tuple[Iterator[int], Stopwatch]:
     """Return the training loop of a setting, which takes a step at each `next`, and the watch of its parts."""
     recipe = build_recipe(setting, folder)
-    trainer = prepare_trainer(recipe, make_accelerator(recipe, cpu=True), RandomImages(setting.pixels, setting.batch))
+    images = RandomImages(setting.pixels, setting.pixels, setting.batch)
+    trainer = prepare_trainer(recipe, make_accelerator(recipe, cpu=True), images)
     trainer.steps = FOREVER
     watch = Stopwatch(trainer.device)
     return run_loop(trainer, folder, watch), watch
