@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mvssl.data.batch import Batch
 from mvssl.data.drawn import DrawnParameters
 from mvssl.data.order import spread_indices
 from mvssl.data.sample_errors import SampleError
@@ -77,8 +78,11 @@ class ViewSet:
         return DrawnParameters.pack(seed, position, parameters)
 
     def __call__(self, batch: Any, seed: int, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-        """Return training draws of every view, on `device`, with the parameters that the loader drew if they fit."""
-        drawn = batch.drawn
+        """Return training draws of every view, on `device`.
+
+        The loader's parameters are used if they were drawn for this seed and these samples. Else they are drawn here.
+        """
+        drawn = batch.drawn if isinstance(batch, Batch) else None
         if drawn is None or not drawn.belongs_to(seed, batch.position):
             drawn = self.draw(batch.position, seed)
         draws = Draws(seed, batch.position, scope="view")

@@ -23,13 +23,9 @@ def apply_placement(x: Tensor, placement: Placement, size: tuple[int, int], inte
         x = warp(x, placement.warp, interpolation, placement.shrinks)
     if inside == size and placement.whole:
         return x
-    flips = torch.zeros_like(placement.flip), placement.flip
-    rows, columns = (
-        torch.cat(
-            [placement.box[:, i] * inside[i], flips[i][:, None], placement.shift[:, i, None] * size[i]], 1
-        ).float()
-        for i in range(2)
-    )  # [n, 4] each
+    box, flip, shift = placement.box, placement.flip[:, None], placement.shift
+    rows = torch.cat([box[:, 0] * inside[0], torch.zeros_like(flip), shift[:, :1] * size[0]], 1).float()  # [n, 4]
+    columns = torch.cat([box[:, 1] * inside[1], flip, shift[:, 1:] * size[1]], 1).float()
     if interpolation == "nearest":
         return _gather_pixels(x, nearest_index(rows, inside[0], size[0]), nearest_index(columns, inside[1], size[1]))
     filters = linear_filter_matrix(rows, inside[0], size[0]), linear_filter_matrix(columns, inside[1], size[1])
