@@ -89,9 +89,10 @@ def resume_trainer(trainer: Trainer, earlier: Earlier | None) -> tuple[store.Sta
 
 
 class Saver:
-    """Saves a run; `saved` is the step of its newest complete checkpoint. Inside a `with` block, whose end waits.
+    """Saves a run inside a `with` block, whose end waits for the last save.
 
-    All members but `buffer` are equal on every process, since they change only where all processes take part.
+    `saved` is the step of the newest complete checkpoint, equal on every process. On the main process `written` is the
+    write that a thread does or did last.
     """
 
     def __init__(self, trainer: Trainer, folder: Path, ledger: FaultCounter, log: Log, watchdog: Watchdog):
@@ -105,7 +106,7 @@ class Saver:
 
     def __enter__(self) -> "Saver":
         self._threads = ThreadPoolExecutor(1, "mvssl saver")
-        self._written: Future[None] = self._threads.submit(self._claim_buffer)
+        self.written: Future[None] = self._threads.submit(self._claim_buffer)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -142,7 +143,7 @@ class Saver:
         step, self._unsettled = self._unsettled, None
         self.watchdog.beat(self.trainer.done, "saving")
         try:
-            collectives.run_on_main(lambda: self._written.result(), share=False)
+            collectives.run_on_main(lambda: self.written.result(), share=False)
         except MvsslError as error:
             self.failures += 1
             if must or self.failures >= FAILED_SAVES:
@@ -180,7 +181,7 @@ class Saver:
 
     def _has_buffer(self) -> bool:
         """Return whether there is a buffer for the copies of this run; print a warning if there is none."""
-        self._written.result()  # of `_claim_buffer`
+        self.written.result()  # of `_claim_buffer`
         size = buffer_size(self._files().values())
         if self._buffer is not None and len(self._buffer.bytes) < size:
             self._buffer.close()
@@ -203,7 +204,7 @@ class Saver:
             parts = {name: file.parts() for name, file in files.items()}
         else:
             parts = self._buffer.copy(files)
-        self._written = self._threads.submit(self._write, done, parts, state)
+        self.written = self._threads.submit(self._write, done, parts, state)
 
     def _write(self, done: int, parts: Mapping[str, Iterable[memoryview]], state: dict[str, Any]) -> None:
         begin, train = time.perf_counter(), self.trainer.recipe.train
