@@ -90,7 +90,7 @@ def start_run(trainer: Trainer, earlier: Earlier | None, session: Session, val: 
     if table.check_every != 0:
         trainer.tracker = start_tracking(recipe.views, len(trainer.source), trainer.device)
     state, lines = resume_trainer(trainer, earlier)
-    batches = trainer.batches(trainer.done, trainer.steps, is_stopped=stop.is_requested)
+    batches = trainer.batches(trainer.done, trainer.steps, draw_seed=recipe.train.seed, is_stopped=stop.is_requested)
     checks = Checker(trainer, folder, open_held_out(trainer, val) if table.check_every != 0 else None)
     collectives.run_on_main(lambda: runfolder.describe(folder, recipe, trainer.done))
     start_trackers(trainer.accelerator)
