@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mvssl.data.batch import Batch
+from mvssl.data.drawn import DrawnParameters
 from mvssl.data.order import spread_indices
 from mvssl.data.sample_errors import SampleError
 from mvssl.data.source import Source
@@ -24,7 +26,7 @@ from mvssl.recipe import ViewConfig
 from mvssl.recipe.draw_names import list_draw_names
 from mvssl.recipe.messages import nearest
 from mvssl.recipe.options import construct, find_class, options_of
-from mvssl.views.base import Geometry, View, view_class
+from mvssl.views.base import DrawnView, Geometry, View, view_class
 from mvssl.views.images.image import ImageView
 from mvssl.views.logmel import LogMelView
 from mvssl.views.normalize import SAMPLES, ChannelMoments
@@ -61,12 +63,32 @@ class ViewSet:
         """Return the view by a drawn name or by its name in the recipe."""
         return self._views[self._base.get(name, name)]
 
+    def draw(self, position: Tensor, seed: int) -> DrawnParameters:
+        """Return the random parameters of all views for the samples at `position` (int64 [n], on the CPU).
+
+        Loaders call it in their workers. Views that are no `DrawnView` draw their own when they are called.
+        """
+        draws = Draws(seed, position, scope="view")
+        ahead = {name: view for name in self.names if (view := self._drawn_ahead(name)) is not None}
+        leaders = {self._leaders[name] for name in ahead if name in self._leaders}
+        placements = {leader: self._geometry(leader).draw(draws.within(leader)) for leader in leaders}
+        parameters = {
+            name: view.draw(draws.within(name), placements.get(self.leader_of(name))) for name, view in ahead.items()
+        }
+        return DrawnParameters.pack(seed, position, parameters)
+
     def __call__(self, batch: Any, seed: int, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-        """Return training draws of every view, on `device`."""
+        """Return training draws of every view, on `device`.
+
+        The loader's parameters are used if they were drawn for this seed and these samples. Else they are drawn here.
+        """
+        drawn = batch.drawn if isinstance(batch, Batch) else None
+        if drawn is None or not drawn.belongs_to(seed, batch.position):
+            drawn = self.draw(batch.position, seed)
         draws = Draws(seed, batch.position, scope="view")
         with _full_precision(device):
-            columns = self._columns(batch, device)
-            return {name: self._draw(name, columns[self.source_of(name)], draws) for name in self.names}
+            columns, parameters = self._columns(batch, device), drawn.on(device)
+            return {name: self._make(name, columns[self.source_of(name)], parameters, draws) for name in self.names}
 
     def clean(self, batch: Any, device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """Return every view once, under its name in the recipe and without augmentation."""
@@ -83,7 +105,15 @@ class ViewSet:
         used = dict.fromkeys(table.source for table in self._tables.values())
         return {column: batch.columns[column].to(device, non_blocking=True) for column in used}
 
-    def _draw(self, name: str, column: Tensor, draws: Draws) -> Tensor:
+    def _drawn_ahead(self, name: str) -> DrawnView | None:
+        """Return the view if its parameters can be drawn ahead: it is called as `DrawnView` calls it."""
+        view = self.view(name)
+        return view if isinstance(view, DrawnView) and type(view).__call__ is DrawnView.__call__ else None
+
+    def _make(self, name: str, column: Tensor, parameters: dict[str, Any], draws: Draws) -> Tensor:
+        ahead = self._drawn_ahead(name)
+        if ahead is not None:
+            return ahead.apply(column, parameters[name], draws.within(name))
         if name not in self._leaders:
             return self.view(name)(column, draws.within(name))
         leader, follow = self.leader_of(name), cast(Callable[..., Tensor], self.view(name))
