@@ -70,3 +70,14 @@ def growth_command(json_file: JsonFile = None) -> None:
     from mvssl.bench.growth import bench_growth
 
     bench_growth(json_file=json_file)
+
+
+@bench_app.command("save")
+def save_command(
+    parameters: Annotated[int, typer.Option(help="parameters of the network", min=1000)] = 100_000_000,
+    json_file: JsonFile = None,
+) -> None:
+    """How long training waits for a save, beside a save that waits for its end."""
+    from mvssl.bench.saving import bench_save
+
+    bench_save(parameters=parameters, json_file=json_file)
