@@ -4,11 +4,13 @@ in   the recipe schema, the signatures of the built-in views and objectives, the
 out  Markdown files that pages in docs/reference include
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import typer
 from pydantic import BaseModel
+from typer.core import TyperGroup
 
 from mvssl.cli.commands import app
 from mvssl.objectives import OBJECTIVES
@@ -125,7 +127,7 @@ def options(classes: dict[str, type]) -> str:
 def commands() -> str:
     """Return a section per command with its usage, arguments and options."""
     sections = []
-    for name, command in typer.main.get_command(app).commands.items():
+    for name, command in _list_commands(typer.main.get_command(app)):
         parameters = [parameter for parameter in command.params if parameter.name != "help"]
         arguments = [_spelled(parameter) for parameter in parameters if not _is_option(parameter)]
         lines = [f"## mvssl {name}", "", " ".join((command.help or "").split()), ""]
@@ -137,6 +139,15 @@ def commands() -> str:
             lines.append(_row(f"`{_spelled(parameter)}`", shown, parameter.help or ""))
         sections.append("\n".join(lines))
     return "\n\n".join(sections) + "\n"
+
+
+def _list_commands(group: Any) -> Iterator[tuple[str, Any]]:
+    """Yield each command with its words; those of a group have two, such as `bench views`."""
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from ((f"{name} {verb}", inner) for verb, inner in command.commands.items())
+        else:
+            yield name, command
 
 
 def _is_option(parameter: Any) -> bool:

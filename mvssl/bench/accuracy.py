@@ -19,14 +19,14 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from mvssl.bench.lightly import build_rival
-from mvssl.bench.timing import CPU, FOREVER, Method, check_json_file, estimate_steps, finish_result
+from mvssl.bench.timing import CPU, FOREVER, Method, check_output_files, estimate_steps, finish_result
 from mvssl.data import Batch, ShardSource, sequential_loader
 from mvssl.data.order import spread_indices
 from mvssl.errors import RecipeError
 from mvssl.evaluation.features.labelled import Labelled
 from mvssl.evaluation.features.splits import open_labelled
 from mvssl.evaluation.probes.knn import knn
-from mvssl.files import MEASURED, PICTURE, check_output, write_picture
+from mvssl.files import MEASURED, write_picture
 from mvssl.recipe import Recipe
 from mvssl.training.accelerator import make_accelerator
 from mvssl.training.preparation import prepare_trainer
@@ -45,7 +45,7 @@ def bench_rivals(
     Raise `RecipeError` if lightly is not installed, or the recipe sets what the other methods do not have.
     """
     _refuse(recipe)
-    picture = _check_outputs(json_file)
+    picture = check_output_files(json_file)
     torch.set_num_threads(1)
     # without workers, so that the CPU time of this process counts everything
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": 0})})
@@ -94,18 +94,6 @@ def _refuse(recipe: Recipe) -> None:
             raise RecipeError(f"bench rivals needs {wanted}")
 
 
-def _check_outputs(json_file: str | Path | None) -> Path | None:
-    """Return the file of the picture, beside `json_file`, after a check that both can be written."""
-    if json_file is None:
-        return None
-    picture = Path(json_file).with_suffix(".png")
-    if picture == Path(json_file):
-        raise RecipeError(f"--json {json_file}: the picture is drawn to {picture}; choose a name that ends in .json")
-    check_json_file(json_file)
-    check_output(picture, PICTURE._replace(hint=MEASURED.hint))
-    return picture
-
-
 def _describe(recipe: Recipe) -> dict[str, Any]:
     """Return the settings that all methods share, and those of the recipe's own."""
     return {
@@ -148,7 +136,7 @@ def encode_labelled(encode: Callable[[Batch], Tensor], shards: ShardSource, samp
 def build_ours(recipe: Recipe) -> Method:
     """Return the recipe as a method; its steps are those of `mvssl train`."""
     trainer = prepare_trainer(recipe, make_accelerator(recipe, cpu=True))
-    batches, numbers = iter(trainer.batches(0, FOREVER)), itertools.count()
+    batches, numbers = iter(trainer.batches(0, FOREVER, draw_seed=trainer.recipe.train.seed)), itertools.count()
 
     def step(share: float) -> None:
         number = next(numbers)

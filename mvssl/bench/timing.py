@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from mvssl.data import Batch
-from mvssl.errors import OutputError
-from mvssl.files import MEASURED, check_output, write_file
+from mvssl.errors import OutputError, RecipeError
+from mvssl.files import MEASURED, PICTURE, check_output, write_file
 from mvssl.runs.versions import versions
 
 FOREVER = 10**9  # steps of a loop that ends earlier
@@ -87,6 +87,21 @@ def check_json_file(json_file: str | Path | None) -> None:
     """Raise `OutputError` before anything is measured, if the result cannot be written."""
     if json_file and _is_main():
         check_output(json_file, MEASURED)
+
+
+def check_output_files(json_file: str | Path | None) -> Path | None:
+    """Return the file of a picture beside `json_file`, after a check that both can be written; None without a file.
+
+    Raise `OutputError`, or `RecipeError` if `json_file` itself has the name of a picture.
+    """
+    if json_file is None:
+        return None
+    picture = Path(json_file).with_suffix(".png")
+    if picture == Path(json_file):
+        raise RecipeError(f"--json {json_file}: the picture is drawn to {picture}; choose a name that ends in .json")
+    check_json_file(json_file)
+    check_output(picture, PICTURE._replace(hint=MEASURED.hint))
+    return picture
 
 
 def finish_result(result: dict[str, Any], device: torch.device, json_file: str | Path | None) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+from mvssl.cli.bench import bench_app
 from mvssl.cli.data import index_command, pack_command, verify_command
 from mvssl.cli.evaluation import compare_command, embed_command, evaluate_command
 from mvssl.cli.outputs import export_command, report_command, schema_command, segments_command, views_command
-from mvssl.cli.training import bench_command, train_command
+from mvssl.cli.training import train_command
 
 COMMANDS = {
     "train": train_command,
@@ -22,7 +23,6 @@ COMMANDS = {
     "pack": pack_command,
     "index": index_command,
     "verify": verify_command,
-    "bench": bench_command,
     "schema": schema_command,
 }
 
@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 for name, command in COMMANDS.items():
     app.command(name)(command)
+app.add_typer(bench_app, name="bench")
 
 
 def _print_version(wanted: bool) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from mvssl.data.drawn import DrawnParameters
 from mvssl.data.sample_errors import BadSample, SampleError
 from mvssl.errors import DataError
 
@@ -24,6 +25,7 @@ class Batch(NamedTuple):
     index: Tensor  # int64 [n], number of the sample in its source, after substitution
     present: dict[str, Tensor]  # column -> bool [n], for columns that samples may lack; absent rows are zero
     bad: list[BadSample]
+    drawn: DrawnParameters | None = None  # random parameters of the views, if the loader was asked to draw them
 
 
 class ArraySpec(NamedTuple):

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from torch import Generator
+from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mvssl.data.batch import Batch
 from mvssl.data.dataset_source import MapStyle, as_source
+from mvssl.data.drawn import DrawnParameters
 from mvssl.data.order import Order
 from mvssl.data.sample_errors import BadSample, ReadError, SampleError, ShardGoneError
 from mvssl.data.source import Source
@@ -27,6 +28,7 @@ from mvssl.errors import DataError, MvsslError, RecipeError, StorageError
 from mvssl.process.signals import ignore_signals
 from mvssl.text import counted
 
+DrawParameters = Callable[[Tensor], DrawnParameters]  # receives the positions, int64 [n]
 SUBSTITUTES = 8  # samples tried in place of a bad one
 
 
@@ -41,10 +43,12 @@ def loader(
     world: int = 1,
     workers: int = 0,
     pin_memory: bool = False,
+    draw: DrawParameters | None = None,
 ) -> "Loader":
     """Return the batches from `start_step` to `stop_step`; `stop_step` is not included.
 
-    `batch_size` counts the samples of all processes. Each batch holds this process's part.
+    `batch_size` counts the samples of all processes. Each batch holds this process's part. `draw` gets the positions of
+    a batch, in the worker that reads it, and what it returns becomes `Batch.drawn`.
 
     Raise `RecipeError` if the batch size is not a multiple of the number of processes. Raise `DataError` if the source
     is smaller than a batch.
@@ -65,7 +69,7 @@ def loader(
             f"the data hold {counted(len(source), 'sample')}{dropped}, fewer than one batch of {batch_size}; "
             f"set data.batch_size to at most {len(source)}, or name more shards in data.train"
         )
-    reader = _ShuffledReader(source, Order(len(source), seed), batch_size // world, batch_size, rank)
+    reader = _ShuffledReader(source, Order(len(source), seed), batch_size // world, batch_size, rank, draw)
     return Loader(reader, range(start_step, stop_step), workers, pin_memory)
 
 
@@ -112,7 +116,9 @@ class Loader(DataLoader):
             generator=Generator(),  # torch would draw from the global generator, which is not ours to move
         )
         self.stopped: Callable[[], bool] = lambda: False
-        self._tensors = 2 + 2 * len(reader.source.specs)  # of a batch: position, index, and columns with their presence
+        self._tensors = 3 + 2 * len(
+            reader.source.specs
+        )  # of a batch: position, index, drawn, and columns with their presence
 
     def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
         batches = self._batches()
@@ -165,9 +171,11 @@ class _Reader(Dataset):
 class _ShuffledReader(_Reader):
     """Step -> this process's block of the global batch, every row filled."""
 
-    def __init__(self, source: Source, order: Order, rows: int, batch_size: int, rank: int):
+    def __init__(
+        self, source: Source, order: Order, rows: int, batch_size: int, rank: int, draw: DrawParameters | None
+    ):  # fmt: skip
         super().__init__(source)
-        self.order, self.rows, self.batch_size, self.rank = order, rows, batch_size, rank
+        self.order, self.rows, self.batch_size, self.rank, self.draw = order, rows, batch_size, rank, draw
 
     def __getitem__(self, step: int) -> Batch | DataError | StorageError:
         begin = step * self.batch_size + self.rank * self.rows
@@ -194,7 +202,8 @@ class _ShuffledReader(_Reader):
             if errors:
                 index[row] = number
                 bad.append(self._record(place, first, errors[0], self.source.key(number)))
-        return self.source.stack(samples, position, index, bad)
+        batch = self.source.stack(samples, position, index, bad)
+        return batch if self.draw is None else batch._replace(drawn=self.draw(batch.position))
 
 
 class _SequentialReader(_Reader):

@@ -59,10 +59,11 @@ class MonitoredRun:
 
     def batches(
         self, start: int, stop: int, *, source: Source | None = None, batch_size: int | None = None,
-        is_stopped: Callable[[], bool] = never_stopped,
+        draw_seed: int | None = None, is_stopped: Callable[[], bool] = never_stopped,
     ) -> Loader:  # fmt: skip
         """Return this process's part of the batches of steps `start` to `stop`, by default of the training samples.
 
+        The loader's workers draw the parameters of the views with `draw_seed`; None: only clean views are wanted.
         A process that is alone ends early when `is_stopped`. Several processes must stop at the same step, so the
         caller stops them.
         """
@@ -70,6 +71,7 @@ class MonitoredRun:
             self.source if source is None else source, batch_size=batch_size or self.recipe.data.batch_size,
             seed=self.recipe.train.seed, start_step=start, stop_step=stop, rank=collectives.rank(),
             world=collectives.world_size(), workers=self.recipe.data.workers, pin_memory=self.device.type == "cuda",
+            draw=None if draw_seed is None else functools.partial(self.views.draw, seed=draw_seed),
         )  # fmt: skip
         if collectives.world_size() == 1:
             batches.stopped = is_stopped
@@ -185,7 +187,7 @@ def measure(
         for name, value in {"loss": loss, **metrics}.items():
             sums[name] = sums.get(name, 0) + value.detach().float()
 
-    features = encode_batches(run, held, is_stopped, add_metrics)
+    features = encode_batches(run, held, is_stopped, add_metrics, draw_seed=seed)
     if features is None:
         return None
     values = (torch.stack(list(sums.values())) / held.steps).tolist()
@@ -194,15 +196,18 @@ def measure(
 
 def encode_batches(
     run: MonitoredRun, given: FirstBatches, is_stopped: Callable[[], bool] = never_stopped,
-    measure_batch: Callable[[int, Batch], None] = lambda number, batch: None,
+    measure_batch: Callable[[int, Batch], None] = lambda number, batch: None, draw_seed: int | None = None,
 ) -> CleanFeatures | None:  # fmt: skip
     """Return clean features of the batches; None if a process was asked to stop.
 
-    `measure_batch` gets the number of each batch and the batch, in eval mode.
+    `measure_batch` gets the number of each batch and the batch, in eval mode. It draws views with `draw_seed`, if any.
     """
     parts = []
     with evaluation_mode(run.model):
-        batches = run.batches(0, given.steps, source=given.source, batch_size=given.batch_size, is_stopped=is_stopped)
+        batches = run.batches(
+            0, given.steps, source=given.source, batch_size=given.batch_size, draw_seed=draw_seed,
+            is_stopped=is_stopped,
+        )  # fmt: skip
         for number, batch in enumerate(batches):
             if collectives.is_any(is_stopped(), run.device):
                 return None

@@ -4,11 +4,15 @@ in   a class from the package or from a user's module
 out  `View`, the base class. The rest of mvssl uses views only through it
 """
 
+import inspect
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from mvssl.data.drawn import map_leaves
+from mvssl.distributed.devices import send
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
 
@@ -110,6 +114,41 @@ class View:
         return options.get("normalize") == "data"
 
 
+class DrawnView(View, ABC):
+    """A view in two parts: `draw` makes the random parameters of a batch, and `apply` makes the view with them.
+
+    Loaders call `draw` in their workers, for all views of a batch, and send the parameters to the device in one copy.
+    So the training process spends no time on them. Derive from it if a view draws many numbers; set `shape`, and
+    define both methods.
+    """
+
+    @abstractmethod
+    def draw(self, draws: Draws, placement: Any = None) -> Any:
+        """Return the parameters of the batch's samples: a NamedTuple of CPU tensors and of what the host must know.
+
+        Members may be NamedTuples too. `placement` is that of another view, if the recipe has `geometry: OTHER`; else
+        the view draws its own.
+        """
+
+    @abstractmethod
+    def apply(self, column: Tensor, drawn: Any, draws: Draws | None) -> Tensor:
+        """Return the view, float32 [n, *shape], of a column [n, ...]; `drawn` is None for the clean view.
+
+        The tensors of `drawn` are on the column's device, everything else is as `draw` returned it. `draws` is for
+        noise on every value, which is made on the device.
+        """
+
+    def __call__(self, column: Tensor, draws: Draws | None, placement: Any = None) -> Tensor:
+        """Return the view of a column, drawn and applied at once; without draws the clean view.
+
+        `placement` is that of another view, for sensors that see the same scene. The default is an own draw.
+        """
+        if draws is None:
+            return self.apply(column, None, None)
+        drawn = map_leaves(self.draw(draws, placement), Tensor, lambda x: send(x, column.device))
+        return self.apply(column, drawn, draws)
+
+
 def view_class(made: type, where: str) -> type[View]:
     """Return a recipe's class as a subclass of `View`. Other classes get the default members of `View`.
 
@@ -118,4 +157,6 @@ def view_class(made: type, where: str) -> type[View]:
     full = made if issubclass(made, View) else type(made.__name__, (made, View), {"__module__": made.__module__})
     if full.__call__ is View.__call__:
         raise RecipeError(f"{where}: {made.__name__} is no view; it needs a method __call__(self, column, draws)")
+    if inspect.isabstract(full):
+        raise RecipeError(f"{where}: {made.__name__} is a DrawnView; it needs the methods draw and apply")
     return full

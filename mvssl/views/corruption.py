@@ -1,13 +1,13 @@
 """Corruptions of a normalised view with any kind of channels: added noise and dropped channels.
 
-in   views [n, c, ...] and the draws of their samples
+in   views [n, c, ...], and the draws of their samples or what was drawn for them
 out  corrupted views of the same shape; 0 is the mean of a channel
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mvssl.distributed.devices import send
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
 
@@ -25,10 +25,15 @@ def add_noise(x: Tensor, noise: float, draws: Draws) -> Tensor:
     return x + noise * draws.within("noise", x.device).normal("noise", *x.shape[1:], dtype=torch.float32)
 
 
-def drop_channels(x: Tensor, drop: float, draws: Draws) -> Tensor:
-    """Return x with each channel set to 0 with probability `drop`; at least one channel is kept."""
+def draw_kept_channels(draws: Draws, drop: float, channels: int) -> Tensor | None:
+    """Return float32 [n, channels]: 0 with probability `drop`, else 1; some 1 in each row. None without `drop`."""
     if not drop:
-        return x
-    drawn = draws.uniform("drop", x.shape[1])
-    kept = (drawn >= drop) | (drawn == drawn.amax(1, keepdim=True))
-    return x * send(kept.float(), x.device).view(*kept.shape, *[1] * (x.dim() - 2))
+        return None
+    drawn = draws.uniforms(drop=channels)["drop"]
+    kept = (drawn >= drop) | (drawn == drawn.max(0))
+    return torch.from_numpy(kept.T.astype(np.float32))
+
+
+def keep_channels(x: Tensor, kept: Tensor | None) -> Tensor:
+    """Return x [n, c, ...] with the channels set to 0 for which `kept` [n, c] is 0; None keeps all."""
+    return x if kept is None else x * kept.view(*kept.shape, *[1] * (x.dim() - 2))

@@ -8,7 +8,7 @@ HTK: 2595 log10(1 + f / 700)), logarithm. Masks: SpecAugment, Park et al., 2019,
 """
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from mvssl.distributed.devices import send
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.views import normalize as normalization
-from mvssl.views.base import Geometry, Spectrogram, View
+from mvssl.views.base import DrawnView, Geometry, Spectrogram
 from mvssl.views.time_crop import TimeCrop, draw_intervals, mask_intervals
 
 FLOOR = 1e-6  # added to the power before the logarithm; the power of a full-scale sine is several hundred
@@ -35,14 +35,24 @@ class SoundGeometry(Geometry):
 
     def draw(self, draws: Draws) -> TimeCrop:
         """Return the window of each sample, in shares of the recording, and the masks in it."""
-        full = TimeCrop.full(len(draws.position))
-        start = (1 - self.share) * draws.uniform("window", 1) + self.shift * (2 * draws.uniform("shift", 1) - 1)
-        interval = torch.cat([start, torch.full_like(start, self.share)], 1)
-        masks = draw_intervals(draws, "time_mask", self.masks, 0, self.time_mask) if self.time_mask else full.masks
-        return TimeCrop(interval, masks)
+        crop, u = TimeCrop.full(len(draws.position)), draws.uniforms(window=1, shift=1)
+        start = torch.from_numpy((1 - self.share) * u["window"][0] + self.shift * (2 * u["shift"][0] - 1))
+        interval = torch.stack([start, torch.full_like(start, self.share)], 1)
+        masks = draw_intervals(draws, "time_mask", self.masks, 0, self.time_mask) if self.time_mask else crop.masks
+        return TimeCrop(interval, masks, longest=self.share)
 
 
-class LogMelView(View):
+class LogMelParameters(NamedTuple):
+    """What is drawn for the recordings of a batch; None: not an option of the view."""
+
+    start: Tensor | None  # int64 [n], first sample of each window; None: all windows are the full recording
+    gain: Tensor | None  # float32 [n, 1, 1], factor of the amplitude
+    snr: Tensor | None  # float32 [n, 1, 1], amplitude of the sound divided by that of the noise
+    time_masks: Tensor  # [n, k, 2], start and length in shares of the window
+    freq_masks: Tensor | None  # [n, k, 2], in shares of the frequency bands
+
+
+class LogMelView(DrawnView):
     """One view of a column of sound `shape` = (c, t) or (t,); by default nothing is random.
 
     rate          samples per second of the column
@@ -86,7 +96,7 @@ class LogMelView(View):
         for name, given in (("window", window), ("hop", hop), ("n_fft", n_fft)):
             if given is not None and given < 1:
                 raise RecipeError(f"{name}: {given} samples; give at least 1")
-        self.rate, self.length = rate, t if length is None else length
+        self.rate, self.recorded, self.length = rate, t, t if length is None else length
         window, self.hop = window or max(2, round(0.025 * rate)), hop or max(1, round(0.01 * rate))
         self.n_fft = n_fft or 1 << (window - 1).bit_length() if window > 0 else 0
         if not 1 < window <= self.n_fft or self.hop < 1:
@@ -116,33 +126,39 @@ class LogMelView(View):
         self.mean, self.std = normalization.channel_statistics(normalize, list(range(c)), c)
         self.shape = (c, mels, 1 + self.length // self.hop)
 
-    def __call__(self, column: Tensor, draws: Draws | None, placement: TimeCrop | None = None) -> Tensor:
-        """Return the view [n, *shape] of a column [n, c, t]; without draws the clean view of the recording's middle.
-
-        `placement` is the window of another view, for microphones that recorded the same. The default is an own draw.
-        """
-        x = self.with_channels(column.float())
-        if draws is None:
-            middle = torch.full((len(x),), (x.shape[-1] - self.length) // 2)
-            return self._compute_spectrogram(cut_windows(x, middle, self.length))
+    def draw(self, draws: Draws, placement: TimeCrop | None = None) -> LogMelParameters:
+        """Return the parameters of the batch's samples; `placement` is the window of another view."""
         crop = self.geometry.draw(draws) if placement is None else placement
-        x = cut_windows(x, window_starts(crop.interval * x.shape[-1], self.length, x.shape[-1]), self.length)
-        x = mask_intervals(self._compute_spectrogram(self._corrupt(x, draws)), crop.masks)
-        if not self.freq_mask:
-            return x
-        return mask_intervals(x, draw_intervals(draws, "freq_mask", self.masks, 0, self.freq_mask), dim=2)
+        start = window_starts(crop.interval * self.recorded, self.length, self.recorded)
+        return LogMelParameters(
+            start if self.length < self.recorded or start.any() else None,
+            _draw_factors(draws, "gain", self.gain) if self.gain else None,
+            _draw_factors(draws, "snr", self.snr) if self.snr else None,
+            crop.masks,
+            draw_intervals(draws, "freq_mask", self.masks, 0, self.freq_mask) if self.freq_mask else None,
+        )
+
+    def apply(self, column: Tensor, drawn: LogMelParameters | None, draws: Draws | None) -> Tensor:
+        """Return the view [n, *shape] of a column [n, c, t]; without parameters that of the recording's middle."""
+        x = self.with_channels(column.float())
+        if drawn is None or draws is None:
+            middle = (x.shape[-1] - self.length) // 2
+            return self._compute_spectrogram(x[..., middle : middle + self.length])
+        x = x if drawn.start is None else cut_windows(x, drawn.start, self.length)
+        x = mask_intervals(self._compute_spectrogram(self._corrupt(x, drawn, draws)), drawn.time_masks)
+        return x if drawn.freq_masks is None else mask_intervals(x, drawn.freq_masks, dim=2)
 
     def with_channels(self, column: Tensor) -> Tensor:
         """Return a column [n, t] as [n, 1, t]."""
         return column if column.dim() == 3 else column[:, None]
 
-    def _corrupt(self, x: Tensor, draws: Draws) -> Tensor:
-        if self.gain:
-            x = x * send(_draw_factors(draws, "gain", self.gain), x.device)
-        if self.snr:
+    def _corrupt(self, x: Tensor, drawn: LogMelParameters, draws: Draws) -> Tensor:
+        if drawn.gain is not None:
+            x = x * drawn.gain
+        if drawn.snr is not None:
             loudness = x.square().mean((1, 2), keepdim=True).sqrt()
             noise = draws.within("noise", x.device).normal("noise", *x.shape[1:], dtype=torch.float32)
-            x = x + loudness / send(_draw_factors(draws, "snr", self.snr), x.device) * noise
+            x = x + loudness / drawn.snr * noise
         return x
 
     def _compute_spectrogram(self, x: Tensor) -> Tensor:
@@ -171,11 +187,9 @@ def window_starts(interval: Tensor, length: int, t: int) -> Tensor:
 
 
 def cut_windows(x: Tensor, start: Tensor, length: int) -> Tensor:
-    """Return [n, c, length] of x [n, c, t] from sample `start` (int64 [n], on the CPU) of each row, padded with 0."""
+    """Return [n, c, length] of x [n, c, t] from sample `start` (int64 [n]) of each row, padded with 0."""
     t = x.shape[-1]
-    if t == length and not start.any():
-        return x
-    place = send(start, x.device)[:, None] + torch.arange(length, device=x.device)
+    place = start[:, None] + torch.arange(length, device=x.device)
     inside = x.gather(2, place.clamp(0, t - 1)[:, None].expand(-1, x.shape[1], -1))
     return inside * ((place >= 0) & (place < t))[:, None]
 

@@ -9,22 +9,30 @@ dropped channels and masks work on normalised units.
 """
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mvssl.distributed.devices import send
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.views import corruption
 from mvssl.views import normalize as normalization
-from mvssl.views.base import View
+from mvssl.views.base import DrawnView
 from mvssl.views.channels import Channels, kept_channels, select_channels
 from mvssl.views.time_crop import TimeCrop, TimeGeometry, crop_time, mask_intervals
 
 
-class SignalView(View):
+class SignalParameters(NamedTuple):
+    """What is drawn for the signals of a batch; None: not an option of the view."""
+
+    crop: TimeCrop
+    rotation: Tensor | None  # float32 [n, 3, 3]
+    factors: Tensor | None  # float32 [n, c, 1] or [n, 1, 1]
+    kept: Tensor | None  # float32 [n, k], 0 for a dropped channel
+
+
+class SignalView(DrawnView):
     """One view of a column of signals `shape` = (c, t) or (t,); by default nothing is random.
 
     length        samples of the view; default the column's
@@ -75,30 +83,35 @@ class SignalView(View):
         self.mean, self.std = normalization.channel_statistics(normalize, self.kept, count)
         self.shape = (len(self.kept), self.length)
 
-    def __call__(self, column: Tensor, draws: Draws | None, placement: TimeCrop | None = None) -> Tensor:
-        """Return the view [n, *shape] of a column [n, c, t]; without draws the clean view: resampled and normalised.
+    def draw(self, draws: Draws, placement: TimeCrop | None = None) -> SignalParameters:
+        """Return the parameters of the batch's samples; `placement` is the crop of another view."""
+        return SignalParameters(
+            self.geometry.draw(draws) if placement is None else placement,
+            draw_rotations(draws, self.rotate).float() if self.rotate else None,
+            self._draw_factors(self.scale, draws) if self.scale else None,
+            corruption.draw_kept_channels(draws, self.drop, self.shape[0]),
+        )
 
-        `placement` is the crop of another view, for sensors that recorded the same time. The default is an own draw.
-        """
+    def apply(self, column: Tensor, drawn: SignalParameters | None, draws: Draws | None) -> Tensor:
+        """Return the view [n, *shape] of a column [n, c, t]; without parameters it is resampled and normalised."""
         x = self.with_channels(column.float())
-        if draws is None:
-            return self._normalize(crop_time(x, TimeCrop.full(len(x)).interval, self.length))
-        crop = self.geometry.draw(draws) if placement is None else placement
-        x = crop_time(x, crop.interval, self.length)
-        if self.rotate:
-            x = rotate_axes(x, draw_rotations(draws, self.rotate))
-        if self.scale:
-            x = x * self._draw_factors(self.scale, draws, x.device)
+        if drawn is None or draws is None:
+            return self._normalize(crop_time(x, TimeCrop.full(len(x), x.device), self.length))
+        x = crop_time(x, drawn.crop, self.length)
+        if drawn.rotation is not None:
+            x = rotate_axes(x, drawn.rotation)
+        if drawn.factors is not None:
+            x = x * drawn.factors
         x = corruption.add_noise(self._normalize(x), self.noise, draws)
-        return mask_intervals(corruption.drop_channels(x, self.drop, draws), crop.masks)
+        return mask_intervals(corruption.keep_channels(x, drawn.kept), drawn.crop.masks)
 
     def with_channels(self, column: Tensor) -> Tensor:
         """Return a column [n, t] as [n, 1, t]."""
         return column if column.dim() == 3 else column[:, None]
 
-    def _draw_factors(self, scale: tuple[float, float], draws: Draws, device: torch.device) -> Tensor:
+    def _draw_factors(self, scale: tuple[float, float], draws: Draws) -> Tensor:
         drawn = draws.uniform("scale", self.count if self.per_channel else 1)
-        return send((scale[0] + (scale[1] - scale[0]) * drawn).float(), device)[..., None]
+        return (scale[0] + (scale[1] - scale[0]) * drawn).float()[..., None]
 
     def _normalize(self, x: Tensor) -> Tensor:
         return normalization.normalize_channels(select_channels(x, self.kept), self.mean, self.std)
@@ -124,4 +137,4 @@ def draw_rotations(draws: Draws, degrees: float) -> Tensor:
 def rotate_axes(x: Tensor, matrices: Tensor) -> Tensor:
     """Return signals [n, 3 g, t] with each group of three channels rotated by its sample's matrix [n, 3, 3]."""
     n, c, t = x.shape
-    return (send(matrices.float(), x.device)[:, None] @ x.view(n, c // 3, 3, t)).view(n, c, t)
+    return (matrices[:, None] @ x.view(n, c // 3, 3, t)).view(n, c, t)

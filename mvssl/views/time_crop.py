@@ -1,7 +1,7 @@
 """Crops and masks in time, as a few numbers per sample.
 
 in   ranges, and the draws of a batch's samples
-out  a `TimeCrop`, float64 on the CPU, which `crop_time` and `mask_intervals` apply to signals [n, c, t]
+out  a `TimeCrop`, which `crop_time` and `mask_intervals` apply to signals [n, c, t]
 
 A crop is relative (shares of the duration), so that sensors of different rates can repeat it.
 """
@@ -9,25 +9,28 @@ A crop is relative (shares of the duration), so that sensors of different rates 
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mvssl.distributed.devices import send
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.views.base import Geometry
 
 
 class TimeCrop(NamedTuple):
-    """The interval of time that each sample shows, and the masks in it; float64 on the CPU."""
+    """The interval of time that each sample shows, and the masks in it; tensors are float64."""
 
     interval: Tensor  # [n, 2] start and length, as shares of the column's duration
     masks: Tensor  # [n, k, 2] start and length, as shares of the interval
+    whole: bool = False  # every interval is the full duration
+    longest: float = 1.0  # no interval is longer
 
     @classmethod
-    def full(cls, n: int) -> "TimeCrop":
+    def full(cls, n: int, device: torch.device | str = "cpu") -> "TimeCrop":
         """Return crops that keep everything, without masks."""
-        return cls(torch.tensor([0.0, 1.0]).double().expand(n, 2), torch.zeros(n, 0, 2).double())
+        interval = torch.arange(2, device=device).double().expand(n, 2)
+        return cls(interval, torch.zeros(n, 0, 2, device=device).double(), whole=True)
 
 
 class TimeGeometry(Geometry):
@@ -42,29 +45,32 @@ class TimeGeometry(Geometry):
 
     def draw(self, draws: Draws) -> TimeCrop:
         """Return the crop of each sample; lengths and places are uniform."""
-        full = TimeCrop.full(len(draws.position))
-        interval = draw_intervals(draws, "crop", 1, *self.crop)[:, 0] if self.crop else full.interval
-        return TimeCrop(interval, draw_intervals(draws, "mask", self.masks, 0, self.mask) if self.mask else full.masks)
+        crop = TimeCrop.full(len(draws.position))
+        if self.crop:
+            interval = draw_intervals(draws, "crop", 1, *self.crop)[:, 0]
+            longest = float(interval[:, 1].max()) if len(interval) else 1.0
+            crop = crop._replace(interval=interval, whole=False, longest=longest)
+        return crop._replace(masks=draw_intervals(draws, "mask", self.masks, 0, self.mask)) if self.mask else crop
 
 
 def draw_intervals(draws: Draws, name: str, count: int, low: float, high: float) -> Tensor:
     """Return `count` intervals in [0, 1] with lengths from `low` to `high`: [n, count, 2], start and length."""
-    length, place = draws.uniform(name, count, 2).unbind(-1)
-    length = low + (high - low) * length
-    return torch.stack([place * (1 - length), length], -1)
+    u = draws.uniforms(**{name: 2 * count})[name]
+    length, place = low + (high - low) * u[0::2], u[1::2]
+    return torch.from_numpy(np.stack([place * (1 - length), length], -1).swapaxes(0, 1).copy())
 
 
-def crop_time(x: Tensor, interval: Tensor, length: int) -> Tensor:
-    """Return the intervals [n, 2] of signals [n, c, t], resampled to [n, c, length] by the antialiased linear filter.
+def crop_time(x: Tensor, crop: TimeCrop, length: int) -> Tensor:
+    """Return the intervals of signals [n, c, t], resampled to [n, c, length] by the antialiased linear filter.
 
     The filter is the triangle of `image_resampling.linear_filter_matrix`: one output sample to either side, at least
     one input sample. It is gathered tap by tap, because matrices of long recordings would not fit into memory.
     """
     t = x.shape[-1]
-    if t == length and bool((interval == TimeCrop.full(1).interval).all()):
+    if t == length and crop.whole:
         return x
-    widest = max(1.0, float(interval[:, 1].max()) * t / length) if len(interval) else 1.0
-    start, share = send(interval * t, x.device)[:, :, None].unbind(1)  # [n, 1], in samples
+    widest = max(1.0, crop.longest * t / length)
+    start, share = (crop.interval * t)[:, :, None].unbind(1)  # [n, 1], in samples
     step = share / length
     support = step.clamp(min=1)
     centre = start + step * (torch.arange(length, device=x.device) + 0.5)  # [n, out]
@@ -85,7 +91,7 @@ def mask_intervals(x: Tensor, intervals: Tensor, dim: int = -1) -> Tensor:
     """Return x [n, c, ...] with 0 where dimension `dim` lies in one of the intervals [n, k, 2]."""
     if not intervals.shape[1]:
         return x
-    start, length = send(intervals.float(), x.device)[..., None].unbind(2)  # [n, k, 1]
+    start, length = intervals.float()[..., None].unbind(2)  # [n, k, 1]
     size = x.shape[dim]
     place = (torch.arange(size, device=x.device) + 0.5) / size
     masked = ((place >= start) & (place < start + length)).any(1)  # [n, size]

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mvssl.data.batch import Batch
 from mvssl.data.order import spread_indices
 from mvssl.data.sample_errors import SampleError
 from mvssl.data.source import Source
@@ -24,10 +25,11 @@ from mvssl.recipe import ViewConfig
 from mvssl.recipe.draw_names import list_draw_names
 from mvssl.recipe.messages import nearest
 from mvssl.recipe.options import construct, find_class, options_of
-from mvssl.views.base import Geometry, View, view_class
+from mvssl.views.base import DrawnView, Geometry, View, view_class
 from mvssl.views.images.image import ImageView
 from mvssl.views.logmel import LogMelView
 from mvssl.views.normalize import SAMPLES, ChannelMoments
+from mvssl.views.parameters import ParameterDraw, is_drawn_ahead
 from mvssl.views.signal import SignalView
 from mvssl.views.vector import VectorView
 
@@ -41,6 +43,7 @@ class ViewSet:
     names    one for each draw: a view `a` with `count: 2` gives `a_0` and `a_1`
     shapes   shape of one sample, for each of `names`
     bases    the view names in the recipe; `clean` returns views under these names
+    draw     draws the random parameters; loaders call it in their workers. Other views draw when they are called
     """
 
     def __init__(self, tables: Mapping[str, ViewConfig], views: Mapping[str, View], leaders: Mapping[str, str]):
@@ -48,6 +51,11 @@ class ViewSet:
         self._base = {name: base for base, table in tables.items() for name in list_draw_names(base, table.count)}
         self.names = list(self._base)
         self.shapes = {name: tuple(views[base].shape) for name, base in self._base.items()}
+        ahead = {name: view for name in self.names if is_drawn_ahead(view := self.view(name))}
+        followed = {leaders[name] for name in ahead if name in leaders}
+        self.draw = ParameterDraw(
+            cast(dict[str, DrawnView], ahead), leaders, {name: self._geometry(name) for name in followed}
+        )
 
     def source_of(self, name: str) -> str:
         """Return the column of a view. `name` is a drawn name or the name in the recipe."""
@@ -62,11 +70,17 @@ class ViewSet:
         return self._views[self._base.get(name, name)]
 
     def __call__(self, batch: Any, seed: int, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-        """Return training draws of every view, on `device`."""
+        """Return training draws of every view, on `device`.
+
+        The loader's parameters are used if they were drawn for this seed and these samples. Else they are drawn here.
+        """
+        drawn = batch.drawn if isinstance(batch, Batch) else None
+        if drawn is None or not drawn.belongs_to(seed, batch.position):
+            drawn = self.draw(batch.position, seed)
         draws = Draws(seed, batch.position, scope="view")
         with _full_precision(device):
-            columns = self._columns(batch, device)
-            return {name: self._draw(name, columns[self.source_of(name)], draws) for name in self.names}
+            columns, parameters = self._columns(batch, device), drawn.on(device)
+            return {name: self._make(name, columns[self.source_of(name)], parameters, draws) for name in self.names}
 
     def clean(self, batch: Any, device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """Return every view once, under its name in the recipe and without augmentation."""
@@ -83,7 +97,9 @@ class ViewSet:
         used = dict.fromkeys(table.source for table in self._tables.values())
         return {column: batch.columns[column].to(device, non_blocking=True) for column in used}
 
-    def _draw(self, name: str, column: Tensor, draws: Draws) -> Tensor:
+    def _make(self, name: str, column: Tensor, parameters: dict[str, Any], draws: Draws) -> Tensor:
+        if name in self.draw.views:
+            return self.draw.views[name].apply(column, parameters[name], draws.within(name))
         if name not in self._leaders:
             return self.view(name)(column, draws.within(name))
         leader, follow = self.leader_of(name), cast(Callable[..., Tensor], self.view(name))

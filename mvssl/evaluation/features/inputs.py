@@ -5,6 +5,7 @@ out  `ProbeInputs`, whose methods return tensors on the device. Local maps stay 
 """
 
 import copy
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -143,8 +144,9 @@ class ProbeInputs:
         split, pinned = self.splits["train"], self.device.type == "cuda"
         subset = Subset(split.source, split.rows[rows].tolist())  # pyright: ignore[reportArgumentType]
         for batch in loader(
-            subset, batch_size=batch_size, seed=seed, stop_step=steps, workers=self.workers, pin_memory=pinned
-        ):
+            subset, batch_size=batch_size, seed=seed, stop_step=steps, workers=self.workers, pin_memory=pinned,
+            draw=functools.partial(self.views.draw, seed=seed) if augment else None,
+        ):  # fmt: skip
             if augment:
                 yield self._pair(self.views(batch, seed, self.device)[self._drawn], batch)
             else:

@@ -1,17 +1,25 @@
-"""Colour jitter as one matrix per sample, exact hue, colour spaces, solarisation and blur.
+"""Colour jitter as four numbers per sample, exact hue, colour spaces, solarisation and blur.
 
-in   images [n, c, h, w], in [0, 1] if they have three channels, and float64 parameters per sample on the CPU
+in   images [n, c, h, w], in [0, 1] if they have three channels, and the drawn parameters of each sample
 out  images of the same kind; colour spaces in their own units (Lab: L 0..100; YDbDr: Y 0..1, Db and Dr within 4/3)
 
-Brightness, contrast, saturation and gray are linear in the pixel and the image's mean colour m: x -> A x + B m. A
-sequence of them is linear too: A and B are multiplied first and applied to the image once. The parameters are those of
-torchvision's ColorJitter. torchvision clamps to [0, 1] after every step. Here one clamp follows at the end, and one
+Brightness b, contrast c and saturation s are linear in the pixel x and in the image's mean colour m. With Y the luma:
+
+    brightness  b x        contrast  c x + (1 - c) Y(m)        saturation  s x + (1 - s) Y(x)        gray  Y(x)
+
+Y(Y(x)) is Y(x), so these operations commute, and all of them together are
+
+    bc s x + bc (1 - s) Y(x) + b (1 - c) Y(m)        with s = 0 for gray
+
+Only an exact hue, which is not linear, divides them into those before it and those after it. The parameters are those
+of torchvision's ColorJitter. torchvision clamps to [0, 1] after every step. Here one clamp follows at the end, and one
 comes before an exact hue. The results differ if a step in between leaves [0, 1].
 """
 
 from typing import Literal, NamedTuple
 
 import kornia
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +32,7 @@ Space = Literal["rgb", "gray", "lab", "ydbdr"]
 GRAY = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)  # ITU-R BT.601
 YDBDR = torch.tensor([[0.299, 0.587, 0.114], [-0.450, -0.883, 1.333], [-1.333, 1.116, 0.217]])
 YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]).double()
+QUARTER_TURN = YIQ.inverse() @ torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]]).double() @ YIQ
 XYZ = torch.tensor([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
 D65 = torch.tensor([0.95047, 1.0, 1.08883])  # white, in XYZ
 CHANNELS = {
@@ -32,14 +41,19 @@ CHANNELS = {
     "lab": {"L": [0], "a": [1], "b": [2], "ab": [1, 2]},
     "ydbdr": {"Y": [0], "Db": [1], "Dr": [2], "DbDr": [1, 2]},
 }
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+HUE = 3  # place of the hue among the four operations
 
 
 class Recolor(NamedTuple):
-    """x -> pixel x + mean m, with m the image's mean colour; both [n, c, c]."""
+    """x -> gain x + luma Y(x) + turn K x + mean Y(m), with m the image's mean colour; all float32 [n].
 
-    pixel: Tensor
+    Y is the luma of three channels; otherwise Y(m) is m, and luma is 0. K turns the chroma plane by a quarter.
+    """
+
+    gain: Tensor
+    luma: Tensor
     mean: Tensor
+    turn: Tensor | None  # for `hue: linear` only
 
 
 class Jitter(NamedTuple):
@@ -47,7 +61,7 @@ class Jitter(NamedTuple):
 
     first: Recolor
     rows: Tensor  # int64 [k]
-    turns: Tensor  # [k], in full turns of the colour circle
+    turns: Tensor  # float32 [k], in full turns of the colour circle
     second: Recolor
 
 
@@ -77,15 +91,14 @@ class ColorJitter:
         self.active = bool(any(self.strengths) or gray_p)
 
     def draw(self, draws: Draws) -> Jitter:
-        """Return the composed parameters of every row; float64 on the CPU."""
-        u = draws.uniform("jitter", 4)
-        on = draws.uniform("jitter_p", 1) < self.p
-        low = torch.tensor([max(0.0, 1 - s) for s in self.strengths[:3]], dtype=torch.float64)
-        high = 1 + torch.tensor(self.strengths[:3], dtype=torch.float64)
-        factors = torch.where(on, low + (high - low) * u[:, :3], 1.0)
-        turns = torch.where(on[:, 0], self.strengths[3] * (2 * u[:, 3] - 1), 0.0)
-        gray = draws.uniform("gray", 1)[:, 0] < self.gray_p
-        return compose_jitter(factors, turns, draws.uniform("order", 4).argsort(1), gray, self.channels, self.hue)
+        """Return the composed parameters of every row."""
+        u = draws.uniforms(jitter=4, jitter_p=1, order=4, gray=1)
+        on, amount, order = u["jitter_p"][0] < self.p, u["jitter"], u["order"]
+        low = np.array([max(0.0, 1 - s) for s in self.strengths[:3]])[:, None]
+        high = 1 + np.array(self.strengths[:3])[:, None]
+        factors = np.where(on, low + (high - low) * amount[:3], 1.0)
+        turns = np.where(on, self.strengths[HUE] * (2 * amount[HUE] - 1), 0.0)
+        return compose_jitter(factors, turns, order[:HUE] < order[HUE], u["gray"][0] < self.gray_p, self.hue)
 
     def __call__(self, x: Tensor, draws: Draws, clamp: bool = True) -> Tensor:
         """Return jittered images. With `clamp` they lie in [0, 1], and so does the input of the hue rotation."""
@@ -93,82 +106,53 @@ class ColorJitter:
 
 
 def compose_jitter(
-    factors: Tensor, turns: Tensor, order: Tensor, gray: Tensor, channels: int, hue: Literal["hsv", "linear"]
+    factors: np.ndarray, turns: np.ndarray, early: np.ndarray, gray: np.ndarray, hue: Literal["hsv", "linear"]
 ) -> Jitter:
     """Compose given parameters.
 
-    factors [n, 3]: brightness, contrast, saturation; turns [n]: hue, 1 is the full colour circle; order [n, 4]: the
-    operations, first to last (0 brightness, 1 contrast, 2 saturation, 3 hue); gray bool [n]: gray after them.
+    factors [3, n]: brightness, contrast, saturation; turns [n]: hue, 1 is the full colour circle; early bool [3, n]:
+    which of the three come before the hue; gray bool [n]: gray after all of them.
     """
-    pixel, mean = _operations(factors, turns, channels, hue)
-    rank = order.argsort(1)  # the place of each operation
     exact = (turns != 0) & (hue == "hsv")
-    early = (rank <= rank[:, [HUE]]) | ~exact[:, None]
-    rows = exact.nonzero()[:, 0]
-    first, second = _compose(pixel, mean, order, early), _compose(pixel[rows], mean[rows], order[rows], ~early[rows])
-    first, second = _append_gray(first, gray & ~exact), _append_gray(second, gray[rows])
-    return Jitter(first, rows, turns[rows], second)
+    rows = np.flatnonzero(exact)
+    first = _compose(np.where(early | ~exact, factors, 1.0), gray & ~exact, turns if hue == "linear" else None)
+    second = _compose(np.where(early[:, rows], 1.0, factors[:, rows]), gray[rows], None)
+    return Jitter(first, torch.from_numpy(rows), torch.from_numpy(turns[rows].astype(np.float32)), second)
 
 
-def _operations(factors: Tensor, turns: Tensor, channels: int, hue: str) -> tuple[Tensor, Tensor]:
-    """Return each operation alone, as matrices on the pixel and on the mean colour; both [n, 4, c, c]."""
-    same = torch.eye(channels, dtype=torch.float64)
-    luma = GRAY.expand(3, 3) if channels == 3 else same  # what contrast and saturation blend with
-    b, c, s = factors[:, :, None, None].unbind(1)
-    turned = _hue_rotation(turns) if hue == "linear" and channels == 3 else same.expand(len(turns), -1, -1)
-    nothing = torch.zeros_like(b * same)
-    pixel = torch.stack([b * same, c * same, s * same + (1 - s) * luma, turned], 1)
-    mean = torch.stack([nothing, (1 - c) * luma, nothing, nothing], 1)
-    return pixel, mean
-
-
-def _hue_rotation(turns: Tensor) -> Tensor:
-    """Return rotations [n, 3, 3] of the chroma plane of YIQ; they keep gray and luma, unlike HSV."""
-    angle = 2 * torch.pi * turns
-    rotation = torch.eye(3, dtype=torch.float64).repeat(len(turns), 1, 1)
-    rotation[:, 1, 1] = rotation[:, 2, 2] = angle.cos()
-    rotation[:, 1, 2], rotation[:, 2, 1] = angle.sin(), -angle.sin()
-    return YIQ.inverse() @ rotation @ YIQ
-
-
-def _compose(pixel: Tensor, mean: Tensor, order: Tensor, use: Tensor) -> Recolor:
-    """Multiply the operations that a row uses, in its order; the mean colour then becomes (pixel + mean) m."""
-    same = torch.eye(pixel.shape[-1], dtype=torch.float64)
-    pixel = torch.where(use[..., None, None], pixel, same)
-    mean = torch.where(use[..., None, None], mean, 0.0)
-    rows = torch.arange(len(order))
-    a, b = same.expand(len(order), -1, -1), torch.zeros_like(mean[:, 0])
-    for operation in order.unbind(1):
-        step, of_mean = pixel[rows, operation], mean[rows, operation]
-        a, b = step @ a, step @ b + of_mean @ (a + b)
-    return Recolor(a, b)
-
-
-def _append_gray(recolor: Recolor, gray: Tensor) -> Recolor:
-    channels = recolor.pixel.shape[-1]
-    if channels != 3:
-        return recolor
-    last = torch.where(gray[:, None, None], GRAY.expand(3, 3), torch.eye(3, dtype=torch.float64))
-    return Recolor(last @ recolor.pixel, last @ recolor.mean)
+def _compose(factors: np.ndarray, gray: np.ndarray, turns: np.ndarray | None) -> Recolor:
+    """Return brightness, contrast, saturation, a rotation of the chroma plane, and gray as one operation."""
+    b, c, s = factors
+    chroma = b * c * np.where(gray, 0.0, s)
+    gain, turn = chroma, None
+    if turns is not None:
+        angle = 2 * np.pi * turns
+        gain, turn = chroma * np.cos(angle), torch.from_numpy((chroma * np.sin(angle)).astype(np.float32))
+    gain, luma, mean = torch.from_numpy(np.stack([gain, b * c - gain, b * (1 - c)]).astype(np.float32))
+    return Recolor(gain, luma, mean, turn)
 
 
 def apply_jitter(x: Tensor, drawn: Jitter, clamp: bool = True) -> Tensor:
     """Return jittered images [n, c, h, w], not clamped at the end; the hue rotation works in any range of numbers."""
     x = recolor_pixels(x, drawn.first)
     if len(drawn.rows):
-        rows = send(drawn.rows, x.device)
-        bright = x[rows].clamp_(0, 1) if clamp else x[rows]
-        turned = rotate_hue(bright, send(drawn.turns.float(), x.device))
-        x = x.index_copy(0, rows, recolor_pixels(turned, drawn.second))
+        bright = x[drawn.rows].clamp_(0, 1) if clamp else x[drawn.rows]
+        x = x.index_copy(0, drawn.rows, recolor_pixels(rotate_hue(bright, drawn.turns), drawn.second))
     return x
 
 
 def recolor_pixels(x: Tensor, recolor: Recolor) -> Tensor:
-    """Return pixel x + mean m for every pixel x of images [n, c, h, w] with mean colours m."""
+    """Return every pixel of images [n, c, h, w] after one operation."""
     n, c, h, w = x.shape
-    pixel, mean = send(torch.stack(recolor).float(), x.device)
+    gain, luma, mean = (number[:, None, None] for number in recolor[:3])
     flat = x.reshape(n, c, h * w)
-    return torch.baddbmm(mean @ flat.mean(2, keepdim=True), pixel, flat).view(n, c, h, w)
+    if c != 3:
+        return torch.addcmul(mean * flat.mean(2, keepdim=True), gain, flat).view(n, c, h, w)
+    same, gray, quarter = send(torch.stack([torch.eye(3), GRAY.expand(3, 3), QUARTER_TURN]).float(), x.device)
+    pixel = gain * same + luma * gray
+    if recolor.turn is not None:
+        pixel = pixel + recolor.turn[:, None, None] * quarter
+    return torch.baddbmm(mean * (gray @ flat.mean(2, keepdim=True)), pixel, flat).view(n, c, h, w)
 
 
 def rotate_hue(x: Tensor, turns: Tensor) -> Tensor:

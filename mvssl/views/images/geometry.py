@@ -1,7 +1,7 @@
 """Random crops, flips, translations and warps, as a few numbers per sample.
 
 in   ranges, the sizes of source and output, and the draws of a batch's samples
-out  a `Placement`, float64 on the CPU, which `resample.apply_placement` applies to images
+out  a `Placement`, which `image_resampling.apply_placement` applies to images
 
 A placement is relative (shares of height and width), so that sensors of different resolutions can repeat it.
 """
@@ -9,6 +9,7 @@ A placement is relative (shares of height and width), so that sensors of differe
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,17 +31,20 @@ class Affine(Config):
 
 
 class Placement(NamedTuple):
-    """Which part of the source each sample shows, and how it is moved; every field is float64 on the CPU."""
+    """Which part of the source each sample shows, and how it is moved; tensors are float64."""
 
     box: Tensor  # [n, 2, 2] start and length of rows, then of columns, as shares of height and width
     flip: Tensor  # [n] 1: left and right are exchanged, 0: they are not
     shift: Tensor  # [n, 2] rows and columns moved after the crop, as shares of the output, reflected at its edges
     warp: Tensor | None  # [n, 5] degrees, down and right as shares, scale, shear in degrees; before the crop
+    whole: bool = False  # nothing is cropped, flipped or shifted: every box is full
+    shrinks: bool = True  # some warp may make its image smaller
 
     @classmethod
-    def full(cls, n: int) -> "Placement":
+    def full(cls, n: int, device: torch.device | str = "cpu") -> "Placement":
         """Return placements that keep the full images as they are."""
-        return cls(torch.tensor([0.0, 1.0]).double().expand(n, 2, 2), torch.zeros(n), torch.zeros(n, 2), None)
+        box, zeros = torch.arange(2, device=device).double().expand(n, 2, 2), torch.zeros(n, 3, device=device).double()
+        return cls(box, zeros[:, 0], zeros[:, :2], None, whole=True, shrinks=False)
 
 
 class ImageGeometry(Geometry):
@@ -73,48 +77,73 @@ class ImageGeometry(Geometry):
 
     def draw(self, draws: Draws) -> Placement:
         """Return the placement of each sample; a shared flip depends on the sample alone, so all views agree."""
-        n = len(draws.position)
-        full = Placement.full(n)
-        coin = Draws(draws.seed, draws.position, scope="shared") if self.shared_flip else draws
-        return Placement(
-            box=_boxes(draws, self.inside, self.crop, self.ratio) if self.crop else full.box,
-            flip=(coin.uniform("flip", 1)[:, 0] < self.flip).double() if self.flip else full.flip,
-            shift=self._shift(draws) if self.translate else full.shift,
-            warp=_warps(draws, self.inside, self.affine) if self.affine else None,
-        )
+        placement = Placement.full(len(draws.position))
+        if self.crop:
+            box = _draw_boxes(draws, self.inside, self.crop, self.ratio)
+            placement = placement._replace(box=torch.from_numpy(box), whole=False)
+        if self.flip:
+            coin = Draws(draws.seed, draws.position, scope="shared") if self.shared_flip else draws
+            flip = coin.uniforms(flip=1)["flip"][0] < self.flip
+            placement = placement._replace(flip=torch.from_numpy(flip.astype(np.float64)), whole=False)
+        if self.translate:
+            placement = placement._replace(shift=torch.from_numpy(self._draw_shifts(draws)), whole=False)
+        if self.affine:
+            warp = _draw_warps(draws, self.inside, self.affine)
+            placement = placement._replace(warp=torch.from_numpy(warp), shrinks=bool((warp[:, 3] < 1).any()))
+        return placement
 
-    def _shift(self, draws: Draws) -> Tensor:
-        pixels = draws.integers("translate", 2 * self.translate + 1, 2) - self.translate
-        moved = draws.uniform("translate_p", 1) < self.translate_p
-        return pixels * moved / torch.tensor(self.outside, dtype=torch.float64)
+    def _draw_shifts(self, draws: Draws) -> np.ndarray:
+        u = draws.uniforms(translate=2, translate_p=1)
+        pixels = np.floor(u["translate"] * (2 * self.translate + 1)) - self.translate
+        return (pixels * (u["translate_p"] < self.translate_p)).T / self.outside
 
 
-def _boxes(draws: Draws, inside: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
+def _draw_boxes(
+    draws: Draws, inside: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
+) -> np.ndarray:
     """Crops [n, 2, 2] as torchvision's RandomResizedCrop: area uniform, ratio log-uniform, first of ten that fits."""
+    size = np.array(inside)
+    u = draws.uniforms(area=1, aspect=1, place=2)
+    sides, fits = _try_sides(u["area"][0], u["aspect"][0], inside, scale, ratio)
+    again = np.flatnonzero(~fits)
+    if len(again):  # the other attempts are made for few samples
+        more = draws.take(again).uniforms(area=ATTEMPTS, aspect=ATTEMPTS)
+        tried, fits[again] = _first_fitting(*_try_sides(more["area"], more["aspect"], inside, scale, ratio))
+        sides[:, again] = tried
+    central = min(max(inside[1] / inside[0], ratio[0]), ratio[1])
+    fallback = round(min(inside[0], inside[1] / central)), round(min(inside[1], inside[0] * central))
+    sides = np.where(fits, sides, np.array(fallback)[:, None])
+    free = size[:, None] - sides
+    start = np.where(fits, np.floor(u["place"] * (free + 1)), (free / 2).round())
+    return (np.stack([start, sides]) / size[:, None]).transpose(2, 1, 0).copy()
+
+
+def _try_sides(
+    area: np.ndarray, aspect: np.ndarray, inside: tuple[int, int], scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Return height and width in pixels, [2, ...], for uniform numbers [...], and whether they fit."""
     height, width = inside
-    area = height * width * _between(draws.uniform("area", ATTEMPTS), scale)
-    aspect = _between(draws.uniform("aspect", ATTEMPTS), (math.log(ratio[0]), math.log(ratio[1]))).exp()
-    tall, wide = (area / aspect).sqrt().round(), (area * aspect).sqrt().round()
-    fits = (tall > 0) & (tall <= height) & (wide > 0) & (wide <= width)
-    first = fits.int().argmax(1, keepdim=True)
-    central = min(max(width / height, ratio[0]), ratio[1])
-    tall = torch.where(fits.any(1), tall.gather(1, first)[:, 0], round(min(height, width / central)))
-    wide = torch.where(fits.any(1), wide.gather(1, first)[:, 0], round(min(width, height * central)))
-    free = torch.stack([height - tall, width - wide], 1)
-    place = torch.floor(draws.uniform("place", 2) * (free + 1))
-    start = torch.where(fits.any(1, keepdim=True), place, (free / 2).round())
-    size = torch.tensor(inside, dtype=torch.float64)
-    return torch.stack([start / size, torch.stack([tall, wide], 1) / size], 2)
+    area = height * width * _between(area, scale)
+    aspect = np.exp(_between(aspect, (math.log(ratio[0]), math.log(ratio[1]))))
+    sides = np.stack([np.sqrt(area / aspect), np.sqrt(area * aspect)]).round()
+    return sides, (sides[0] > 0) & (sides[0] <= height) & (sides[1] > 0) & (sides[1] <= width)
 
 
-def _warps(draws: Draws, inside: tuple[int, int], affine: Affine) -> Tensor:
-    size = torch.tensor(inside, dtype=torch.float64)
-    turned = affine.degrees * (2 * draws.uniform("degrees", 1) - 1)
-    moved = (affine.translate * size * (2 * draws.uniform("move", 2) - 1)).round() / size
-    zoomed = _between(draws.uniform("scale", 1), affine.scale)
-    sheared = affine.shear * (2 * draws.uniform("shear", 1) - 1)
-    return torch.cat([turned, moved, zoomed, sheared], 1)
+def _first_fitting(sides: np.ndarray, fits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sides [2, k] of the first of the attempts [2, ATTEMPTS, k] that fits, and whether one does [k]."""
+    first = fits.argmax(0)
+    return np.take_along_axis(sides, first[None, None], 1)[:, 0], fits.max(0)
 
 
-def _between(u: Tensor, bounds: tuple[float, float]) -> Tensor:
+def _draw_warps(draws: Draws, inside: tuple[int, int], affine: Affine) -> np.ndarray:
+    u, size = draws.uniforms(degrees=1, move=2, scale=1, shear=1), np.array(inside)[:, None]
+    turned = affine.degrees * (2 * u["degrees"] - 1)
+    moved = (affine.translate * size * (2 * u["move"] - 1)).round() / size
+    zoomed = _between(u["scale"], affine.scale)
+    sheared = affine.shear * (2 * u["shear"] - 1)
+    return np.concatenate([turned, moved, zoomed, sheared]).T.copy()
+
+
+def _between(u: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
     return bounds[0] + (bounds[1] - bounds[0]) * u

@@ -5,19 +5,19 @@ out  float32 [n, k, *size]: the kept channels of the colour space, normalised
 """
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mvssl.data.decoding.images import MAX_PIXELS
-from mvssl.distributed.devices import send
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.recipe.messages import nearest
 from mvssl.views import corruption
 from mvssl.views import normalize as normalization
-from mvssl.views.base import Interpolation, View
+from mvssl.views.base import DrawnView, Interpolation
 from mvssl.views.channels import Channels, kept_channels, select_channels
 from mvssl.views.images import color as colors
 from mvssl.views.images.geometry import Affine, ImageGeometry, Placement
@@ -29,7 +29,24 @@ _MOST_SIGMA = 1000  # pixels of blur
 LIGHT = {"lab": "lightness", "ydbdr": "luma"}  # the first channel of a colour space
 
 
-class ImageView(View):
+class Blur(NamedTuple):
+    """The rows of a batch that are blurred."""
+
+    rows: Tensor  # int64 [k]
+    sigma: Tensor  # float32 [k], output pixels
+
+
+class ImageParameters(NamedTuple):
+    """What is drawn for the images of a batch; None: not an option of the view."""
+
+    placement: Placement
+    jitter: colors.Jitter | None
+    inverted: Tensor | None  # bool [n], rows that are solarised
+    blur: Blur | None
+    kept: Tensor | None  # float32 [n, k], 0 for a dropped channel
+
+
+class ImageView(DrawnView):
     """One view of a column of images `shape` = (c, h, w) or (h, w); by default nothing is random.
 
     size            output pixels, one number or [height, width]; default the column's
@@ -122,12 +139,20 @@ class ImageView(View):
         self.shape = (len(self.kept), *self.size)
         self.shows = _shown(color, self.kept)
 
-    def __call__(self, column: Tensor, draws: Draws | None, placement: Placement | None = None) -> Tensor:
-        """Return the view [n, *shape] of a column [n, c, h, w]; without draws the clean view: resized and normalised.
+    def draw(self, draws: Draws, placement: Placement | None = None) -> ImageParameters:
+        """Return the parameters of the batch's samples; `placement` is that of another view."""
+        inverted = draws.uniforms(solarize=1)["solarize"][0] < self.solarize_p if self.solarize_p else None
+        return ImageParameters(
+            self.geometry.draw(draws) if placement is None else placement,
+            self.jitter.draw(draws) if self.jitter.active else None,
+            None if inverted is None else torch.from_numpy(inverted),
+            self._draw_blur(draws) if self.blur_p else None,
+            corruption.draw_kept_channels(draws, self.drop, self.shape[0]),
+        )
 
-        `placement` is that of another view, for sensors that see the same scene. The default is an own draw.
-        """
-        return self._make(column, draws, placement, 0.0)
+    def apply(self, column: Tensor, drawn: ImageParameters | None, draws: Draws | None) -> Tensor:
+        """Return the view [n, *shape] of a column [n, c, h, w]; without parameters it is resized and normalised."""
+        return self._make(column, drawn, draws, 0.0)
 
     def measured(self, column: Tensor) -> Tensor:
         """Return the clean view with NaN where the column holds `nodata`."""
@@ -143,21 +168,19 @@ class ImageView(View):
         plain = options.get("color", "rgb") == "rgb" and options.get("normalize") is None
         return options.get("normalize") == "data" or (plain and floats)
 
-    def _make(self, x: Tensor, draws: Draws | None, placement: Placement | None, fill: float) -> Tensor:
+    def _make(self, x: Tensor, drawn: ImageParameters | None, draws: Draws | None, fill: float) -> Tensor:
         stored = not x.is_floating_point()
         x = self.with_channels(x)
         x = select_channels(x, self.kept) if self.select_first else x
         known = None if self.nodata is None else x != self.nodata
         x = x.float().div_(255) if stored else x.float()
-        if placement is None:
-            placement = Placement.full(len(x)) if draws is None else self.geometry.draw(draws)
-        x, holes = self._place(x, known, placement)
-        if draws is not None:
-            x = self._corrupt(x, draws, stored)
+        x, holes = self._place(x, known, Placement.full(len(x), x.device) if drawn is None else drawn.placement)
+        if drawn is not None and draws is not None:
+            x = self._corrupt(x, drawn, draws, stored)
         x = colors.to_space(x, self.color)
         x = normalization.normalize_channels(self._select_last(x), self.mean, self.std)
-        if draws is not None:
-            x = corruption.drop_channels(corruption.add_noise(x, self.noise, draws), self.drop, draws)
+        if drawn is not None and draws is not None:
+            x = corruption.keep_channels(corruption.add_noise(x, self.noise, draws), drawn.kept)
         return x if holes is None else x.masked_fill(self._select_last(holes), fill)
 
     def _select_last(self, x: Tensor) -> Tensor:
@@ -174,29 +197,31 @@ class ImageView(View):
         mean = (x * valid).sum((2, 3), keepdim=True) / valid.sum((2, 3), keepdim=True).clamp(min=1)
         return torch.where(holes, mean, x), holes  # holes get the mean, so that they do not change the contrast
 
-    def _corrupt(self, x: Tensor, draws: Draws, stored: bool) -> Tensor:
+    def _corrupt(self, x: Tensor, drawn: ImageParameters, draws: Draws, stored: bool) -> Tensor:
         """Colour jitter, a clamp if the range is known (bytes), then solarisation, blur and dropped pixels."""
-        if self.jitter.active:
-            x = self.jitter(x, draws, clamp=stored)
+        if drawn.jitter is not None:
+            x = colors.apply_jitter(x, drawn.jitter, clamp=stored)
             x = x.clamp_(0, 1) if stored else x
         if self.solarize_p and not stored:
             raise RecipeError("solarize_p: inverts bytes, but the column holds floats; leave it out")
-        if self.solarize_p:
-            rows = (draws.uniform("solarize", 1)[:, 0] < self.solarize_p)[:, None, None, None]
-            x = torch.where(send(rows, x.device), colors.solarize(x), x)
-        if self.blur_p:
-            x = self._blur(x, draws)
+        if drawn.inverted is not None:
+            x = torch.where(drawn.inverted[:, None, None, None], colors.solarize(x), x)
+        if drawn.blur is not None:
+            x = self._blur(x, drawn.blur)
         if self.keep < 1:
             noise = draws.within("keep", x.device).uniform("keep", 1, *self.size, dtype=torch.float32)
             x = x * (noise < self.keep)
         return x
 
-    def _blur(self, x: Tensor, draws: Draws) -> Tensor:
-        low, high = self.blur_sigma
-        rows = (draws.uniform("blur", 1)[:, 0] < self.blur_p).nonzero()[:, 0]
-        sigma = (low + (high - low) * draws.uniform("sigma", 1)[:, 0])[rows].float()
-        rows = send(rows, x.device)
-        return x.index_copy(0, rows, colors.blur(x[rows], send(sigma, x.device), math.ceil(3 * high)))
+    def _draw_blur(self, draws: Draws) -> Blur:
+        u, (low, high) = draws.uniforms(blur=1, sigma=1), self.blur_sigma
+        rows = np.flatnonzero(u["blur"][0] < self.blur_p)
+        sigma = low + (high - low) * u["sigma"][0, rows]
+        return Blur(torch.from_numpy(rows), torch.from_numpy(sigma.astype(np.float32)))
+
+    def _blur(self, x: Tensor, drawn: Blur) -> Tensor:
+        radius = math.ceil(3 * self.blur_sigma[1])
+        return x.index_copy(0, drawn.rows, colors.blur(x[drawn.rows], drawn.sigma, radius))
 
     def to_rgb(self, x: Tensor) -> Tensor | None:
         """Return views [n, k, h, w] as RGB pictures [n, 3, h, w] in [0, 1]; None if they are no colour images.

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mvssl.distributed.devices import send
 from mvssl.views.base import Interpolation
 from mvssl.views.images.geometry import Placement
 
@@ -21,23 +20,16 @@ def apply_placement(x: Tensor, placement: Placement, size: tuple[int, int], inte
     """Return images [n, c, h, w] cropped, flipped, moved and warped by `placement`, as [n, c, *size]."""
     inside = (x.shape[-2], x.shape[-1])
     if placement.warp is not None:
-        x = warp(x, placement.warp, interpolation)
-    if inside == size and _changes_nothing(placement):
+        x = warp(x, placement.warp, interpolation, placement.shrinks)
+    if inside == size and placement.whole:
         return x
-    pixels = torch.tensor(inside, dtype=torch.float64)[:, None]
-    turn = torch.stack([torch.zeros_like(placement.flip), placement.flip], 1)
-    shift = placement.shift * torch.tensor(size, dtype=torch.float64)
-    axes = torch.cat([placement.box * pixels, turn[..., None], shift[..., None]], 2).float()  # [n, 2, 4]
-    rows, columns = send(axes, x.device).unbind(1)
+    box, flip, shift = placement.box, placement.flip[:, None], placement.shift
+    rows = torch.cat([box[:, 0] * inside[0], torch.zeros_like(flip), shift[:, :1] * size[0]], 1).float()  # [n, 4]
+    columns = torch.cat([box[:, 1] * inside[1], flip, shift[:, 1:] * size[1]], 1).float()
     if interpolation == "nearest":
         return _gather_pixels(x, nearest_index(rows, inside[0], size[0]), nearest_index(columns, inside[1], size[1]))
     filters = linear_filter_matrix(rows, inside[0], size[0]), linear_filter_matrix(columns, inside[1], size[1])
     return apply_filters(x, *filters)
-
-
-def _changes_nothing(placement: Placement) -> bool:
-    crops = placement.box != Placement.full(len(placement.box)).box
-    return not (crops.any() or placement.flip.any() or placement.shift.any())
 
 
 def source_centres(axis: Tensor, outside: int) -> Tensor:
@@ -95,12 +87,12 @@ def _gather_pixels(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return x.gather(3, columns[:, None, None, :].expand(n, c, rows.shape[1], columns.shape[1]))
 
 
-def warp(x: Tensor, parameters: Tensor, interpolation: Interpolation) -> Tensor:
+def warp(x: Tensor, parameters: Tensor, interpolation: Interpolation, shrinks: bool) -> Tensor:
     """Warp about the centre as torchvision's `affine`, with 0 outside, but smooth first where it shrinks."""
     h, w = x.shape[-2:]
     degrees, down, right, scale, shear = parameters.unbind(1)
-    if interpolation == "bilinear" and bool((scale < 1).any()):
-        support = send((1 / scale).clamp(min=1).float()[:, None], x.device)
+    if interpolation == "bilinear" and shrinks:
+        support = (1 / scale).clamp(min=1).float()[:, None]
         x = apply_filters(x, *(_smoothing(support, pixels) for pixels in (h, w)))
     cos, sin, slope = degrees.deg2rad().cos(), degrees.deg2rad().sin(), shear.deg2rad().tan()
     # inverse of rotation @ shear @ scale, from output to source, x first
@@ -108,7 +100,7 @@ def warp(x: Tensor, parameters: Tensor, interpolation: Interpolation) -> Tensor:
     yx, yy = -sin / scale, cos / scale
     dx, dy = right * w, down * h
     theta = torch.stack([xx, xy * h / w, -2 * (xx * dx + xy * dy) / w, yx * w / h, yy, -2 * (yx * dx + yy * dy) / h], 1)
-    grid = F.affine_grid(send(theta.float(), x.device).view(-1, 2, 3), list(x.shape), align_corners=False)
+    grid = F.affine_grid(theta.float().view(-1, 2, 3), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, mode=interpolation, padding_mode="zeros", align_corners=False)
 
 

@@ -1,0 +1,95 @@
+"""The commands `mvssl bench VERB`; heavy imports stand inside them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mvssl.cli.arguments import JsonFile, Overrides
+
+QUICKSTART = Path("recipes/quickstart.yaml")
+BenchRecipe = Annotated[Path, typer.Argument(metavar="[RECIPE]", help="YAML file; default: the quickstart")]
+
+bench_app = typer.Typer(
+    help="Measure speed beside other ways of doing the same. Each verb prints a table and can write JSON.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@bench_app.command("train")
+def train_command(recipe: BenchRecipe = QUICKSTART, overrides: Overrides = None, json_file: JsonFile = None) -> None:
+    """The training loop beside its model on random tensors."""
+    from mvssl.bench.speed import bench_train
+    from mvssl.bench.timing import show
+    from mvssl.distributed import collectives
+    from mvssl.recipe import load_recipe
+
+    result = bench_train(load_recipe(recipe, overrides or []), json_file=json_file)
+    if collectives.rank() == 0:
+        show(result)
+
+
+@bench_app.command("reader")
+def reader_command(recipe: BenchRecipe = QUICKSTART, overrides: Overrides = None, json_file: JsonFile = None) -> None:
+    """Reading and decoding shards, without training."""
+    from mvssl.bench.speed import bench_reader
+    from mvssl.bench.timing import show
+    from mvssl.recipe import load_recipe
+
+    show(bench_reader(load_recipe(recipe, overrides or []), json_file=json_file))
+
+
+@bench_app.command("views")
+def views_command(json_file: JsonFile = None) -> None:
+    """Drawing views of images."""
+    from mvssl.bench.speed import bench_views
+    from mvssl.bench.timing import show
+
+    show(bench_views(json_file=json_file))
+
+
+@bench_app.command("rivals")
+def rivals_command(
+    recipe: BenchRecipe = QUICKSTART,
+    overrides: Overrides = None,
+    minutes: Annotated[float, typer.Option(help="CPU minutes for each method", min=0.01, max=100_000)] = 20.0,
+    json_file: JsonFile = None,
+) -> None:
+    """Accuracy against CPU minutes, beside methods of lightly; the curves are drawn next to the --json file."""
+    from mvssl.bench.accuracy import bench_rivals
+    from mvssl.recipe import load_recipe
+
+    bench_rivals(load_recipe(recipe, overrides or []), minutes=minutes, json_file=json_file)
+
+
+@bench_app.command("growth")
+def growth_command(json_file: JsonFile = None) -> None:
+    """How a step's cost grows with batch, views and resolution; the curves are drawn next to the --json file."""
+    from mvssl.bench.growth import bench_growth
+
+    bench_growth(json_file=json_file)
+
+
+@bench_app.command("save")
+def save_command(
+    parameters: Annotated[int, typer.Option(help="parameters of the network", min=1000)] = 100_000_000,
+    json_file: JsonFile = None,
+) -> None:
+    """How long training waits for a save, beside a save that waits for its end."""
+    from mvssl.bench.saving import bench_save
+
+    bench_save(parameters=parameters, json_file=json_file)
+
+
+@bench_app.command("device")
+def device_command(
+    minutes: Annotated[float, typer.Option(help="begin no part that may end later", min=0.1)] = 8.0,
+    json_file: JsonFile = None,
+) -> None:
+    """All that a GPU can show, in one command of some minutes; on a CPU a rehearsal with small models."""
+    from mvssl.bench.device import bench_device
+
+    if bench_device(minutes=minutes, json_file=json_file)["missing"]:
+        raise typer.Exit(1)
