@@ -29,7 +29,8 @@ from mvssl.objectives.pairs import log_share
 from mvssl.objectives.scoring.critics import Dot
 from mvssl.objectives.scoring.heads import AMDIMHead, NoHead, PerView, apply_to_present, resolve_view
 from mvssl.objectives.scoring.masks import Present, blank_absent, gather_present
-from mvssl.objectives.scoring.tiles import LogSumNegatives, OutscoredShare, SumNegatives, reduce_scores
+from mvssl.objectives.scoring.reductions import LogSumNegatives, OutscoredShare, SumNegatives
+from mvssl.objectives.scoring.tiled_scores import reduce_scores
 
 Target = Literal["last", "previous"] | int
 Source = Literal["vector", "last", "previous"] | int

@@ -24,7 +24,8 @@ from mvssl.objectives.metric_names import name_metrics
 from mvssl.objectives.scoring.critics import Dot
 from mvssl.objectives.scoring.heads import PerView, perceptron
 from mvssl.objectives.scoring.masks import Present, blank_absent, gather_present
-from mvssl.objectives.scoring.tiles import LogSumBothSides, LogSumNegatives, reduce_scores
+from mvssl.objectives.scoring.reductions import LogSumBothSides, LogSumNegatives
+from mvssl.objectives.scoring.tiled_scores import reduce_scores
 
 
 class CMC(Objective):

@@ -2,8 +2,7 @@
 
 in   scores [N, n, l]: score T of anchor i (of the N of all processes) with location q of candidate sample j (of the n
      of this process)
-     mask int8, broadcastable to scores: POSITIVE (same sample), NEGATIVE (two samples) or IGNORE (neither)
-     or, in place of both, `Pairs` of a critic, which need not hold all scores
+     mask int8, broadcastable to scores: POSITIVE (same sample), NEGATIVE (two samples) or IGNORE (neither); or `Pairs`
 out  0-d value to maximise, over the pairs of all processes and equal on each of them; it is 0, with its graph kept,
      where there is no positive or (except for infonce) no negative
 

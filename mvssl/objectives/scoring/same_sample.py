@@ -10,7 +10,8 @@ from torch import Tensor
 from mvssl.distributed import collectives
 from mvssl.objectives.pairs import NEGATIVE, Function, Pairs, log_share
 from mvssl.objectives.scoring.masks import Present
-from mvssl.objectives.scoring.tiles import LogSumNegatives, OutscoredShare, Reduction, SumNegatives, reduce_scores
+from mvssl.objectives.scoring.reductions import LogSumNegatives, OutscoredShare, Reduction, SumNegatives
+from mvssl.objectives.scoring.tiled_scores import reduce_scores
 
 
 class DotPairs(Pairs):

@@ -8,16 +8,11 @@ from torch.testing import assert_close
 from mvssl.distributed import collectives
 from mvssl.objectives import estimators
 from mvssl.objectives.pairs import MaskedScores
-from mvssl.objectives.scoring import tiles
+from mvssl.objectives.scoring import tiled_scores, tiles
 from mvssl.objectives.scoring.critics import Dot
 from mvssl.objectives.scoring.masks import Present, same_sample
-from mvssl.objectives.scoring.tiles import (
-    LogSumBothSides,
-    LogSumNegatives,
-    OutscoredShare,
-    SumNegatives,
-    reduce_scores,
-)
+from mvssl.objectives.scoring.reductions import LogSumBothSides, LogSumNegatives, OutscoredShare, SumNegatives
+from mvssl.objectives.scoring.tiled_scores import reduce_scores
 
 SCALE = 0.7
 
@@ -30,7 +25,7 @@ def soft_clip(t):
 def small_tiles(request, monkeypatch):
     """Tiles of 64 scores at most, which the backward pass computes again or has kept."""
     monkeypatch.setattr(tiles, "CPU_TILE", 64)
-    monkeypatch.setattr(tiles, "KEPT", request.param)
+    monkeypatch.setattr(tiled_scores, "KEPT", request.param)
 
 
 def embeddings(anchors, samples, places, per_anchor, width=3):
@@ -142,8 +137,8 @@ def test_float32_differs_from_float64_by_rounding_alone():
 
 def test_no_tile_is_as_large_as_the_matrix_of_many_samples():
     a = torch.empty(5000, 8, device="meta")
-    cut = tiles._cut(a, a[:, None], 1, Present())
-    sizes = [(t.rows.stop - t.rows.start) * (t.columns.stop - t.columns.start) for t in cut]
+    cut = tiles.cut_tiles(a, a[:, None], 1, Present())
+    sizes = [tile.size for tile in cut]
     assert sum(sizes) == 5000**2
     assert max(sizes) <= tiles.GPU_TILE * 4
     assert [t.has_own for t in cut] == sorted((t.has_own for t in cut), reverse=True)
