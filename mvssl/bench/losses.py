@@ -3,9 +3,9 @@
 in   the sizes; embeddings are random
 out  rows for `cmc` at growing numbers of samples, for AMDIM, and for DIM with every estimator
 
-A call is a forward and a backward pass, from embeddings to their gradients. Heads are left out of all ways. Ours are
-the objectives themselves, with their metrics. Memory is what a way holds beyond the embeddings and their gradients,
-which every way must hold.
+A call is a forward and a backward pass, from embeddings to their gradients, in the same memory layout. Heads are left
+out of all ways. Ours are the objectives themselves, with their metrics. Memory is what a way holds beyond the embeddings
+and their gradients, which every way must hold.
 """
 
 import importlib.util
@@ -181,7 +181,14 @@ def _build_ways(losses: dict[str, Loss], *embeddings: Tensor) -> tuple[dict[str,
     given = [x.requires_grad_() for x in embeddings]
 
     def build(loss: Loss) -> Way:
-        return lambda: torch.autograd.grad(loss(*given), given)
+        def work() -> list[Tensor | None]:
+            loss(*given).backward()
+            gradients = [x.grad for x in given]
+            for x in given:
+                x.grad = None
+            return gradients
+
+        return work
 
     return {name: build(loss) for name, loss in losses.items()}, sum(x.nbytes for x in given)
 
