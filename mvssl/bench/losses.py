@@ -4,8 +4,8 @@ in   the sizes; embeddings are random
 out  rows for `cmc` at growing numbers of samples, for AMDIM, and for DIM with every estimator
 
 A call is a forward and a backward pass, from embeddings to their gradients, in the same memory layout. Heads are left
-out of all ways. Ours are the objectives themselves, with their metrics. Memory is what a way holds beyond the embeddings
-and their gradients, which every way must hold.
+out of all ways. Ours are the objectives themselves, with their metrics. Memory is what a way holds beyond the
+embeddings and their gradients, which every way must hold.
 """
 
 import importlib.util
