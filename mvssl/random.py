@@ -99,9 +99,9 @@ class Draws:
         ends = itertools.accumulate(counts.values())
         return {name: numbers[end - k : end] for (name, k), end in zip(counts.items(), ends, strict=True)}
 
-    def take(self, rows: np.ndarray) -> "Draws":
-        """Return the draws of the samples in these rows (int64 [k])."""
-        return Draws(self.seed, self.position[torch.from_numpy(rows)], self.device, self.scope)
+    def take(self, rows: np.ndarray | slice) -> "Draws":
+        """Return the draws of the samples in these rows (int64 [k], or a slice)."""
+        return Draws(self.seed, self.position[rows], self.device, self.scope)
 
     def normal(self, name: str, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return [n, *shape], standard normal: the inverse distribution function of a uniform draw."""
