@@ -18,6 +18,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from io import RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -152,6 +153,14 @@ def write_durably(file: Path, content: bytes) -> None:
         opened.write(content)
         opened.flush()
         os.fsync(opened.fileno())
+
+
+def write_all(file: RawIOBase, content: memoryview) -> int:
+    """Write all bytes to a file without a buffer, and return their number. Raise `OSError`."""
+    done = 0
+    while done < len(content):  # a signal or a full disk may end one call half-way
+        done += file.write(content[done:]) or 0
+    return done
 
 
 def sync_folder(folder: Path) -> None:

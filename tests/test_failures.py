@@ -25,7 +25,7 @@ def root(tmp_path):
 
 
 def test_the_third_failed_save_in_a_row_ends_the_run(root, monkeypatch, capsys):
-    save, left = store.save_checkpoint, [2]
+    save, left = store.write_checkpoint, [2]
 
     def failing(*given, **keywords):
         left[0] -= 1
@@ -33,7 +33,7 @@ def test_the_third_failed_save_in_a_row_ends_the_run(root, monkeypatch, capsys):
             raise StorageError(os.strerror(errno.ENOSPC))
         return save(*given, **keywords)
 
-    monkeypatch.setattr(store, "save_checkpoint", failing)
+    monkeypatch.setattr(store, "write_checkpoint", failing)
     train(small_runs.recipe(root / "data", root / "run", train__steps=12, train__save_every=3, train__keep=9))
     assert [store.step_in_name(found) for found in store.list_checkpoints(root / "run")] == [12, 9]
     assert "training goes on" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,6 +41,19 @@ def test_bits_are_splitmix64_in_plain_integers():
         start = mix64((position * golden + hash_name(5, "s", "x")) % 2**64)
         for place in range(2):
             assert bits[row, place].item() % 2**64 == mix64((start + (place + 1) * golden) % 2**64)
+
+
+def test_several_names_in_one_pass_are_the_draws_of_each_name():
+    draws = Draws(5, torch.tensor([7, 3, 1_000_000_007, 0, 2**40, -4]), scope="view/a")
+    found = draws.uniforms(x=3, y=1, z=10)
+    assert list(found) == ["x", "y", "z"]
+    for name, numbers in found.items():
+        assert torch.equal(torch.from_numpy(numbers).T, draws.uniform(name, len(numbers)))
+
+
+def test_chosen_rows_keep_their_draws():
+    draws, rows = Draws(5, torch.arange(9), scope="view/a"), np.array([7, 2])
+    assert torch.equal(draws.take(rows).uniform("x", 3), draws.uniform("x", 3)[rows])
 
 
 def test_names_hash_alike_in_every_process_and_version():

@@ -136,7 +136,7 @@ def encode_labelled(encode: Callable[[Batch], Tensor], shards: ShardSource, samp
 def build_ours(recipe: Recipe) -> Method:
     """Return the recipe as a method; its steps are those of `mvssl train`."""
     trainer = prepare_trainer(recipe, make_accelerator(recipe, cpu=True))
-    batches, numbers = iter(trainer.batches(0, FOREVER)), itertools.count()
+    batches, numbers = iter(trainer.batches(0, FOREVER, draw_seed=trainer.recipe.train.seed)), itertools.count()
 
     def step(share: float) -> None:
         number = next(numbers)

@@ -73,7 +73,9 @@ def run_loop(trainer: Trainer, folder: Path, watch: Stopwatch) -> Iterator[int]:
     )  # fmt: skip
     log.console.quiet = True
     ledger = FaultCounter(folder, table.data, store.State(step=0))
-    batches = _copy_batches(trainer.batches(0, FOREVER), trainer.accelerator.device, watch)
+    batches = _copy_batches(
+        trainer.batches(0, FOREVER, draw_seed=trainer.recipe.train.seed), trainer.accelerator.device, watch
+    )
     return run_steps(trainer, batches, ledger, log, StopRequest(), watch.enter)
 
 

@@ -8,20 +8,21 @@
                                   MANIFEST.json           sha256 and size of each of these
     RUN/checkpoints/held_out.json                         held-out losses that were measured after the step was saved
 
-A checkpoint is written to a temporary folder, hashed and renamed. One that verifies is never written again, so no kill
-can destroy it. If held-out samples were checked at a step, its state holds their loss, and the checkpoint with the best
-loss is never deleted. Folders of other names stay as they are. There is no state of loader, sampler or generator:
-position and draws are functions of the step.
+A checkpoint is written to a temporary folder, the manifest last, and renamed. One that verifies is never written again,
+so no kill can destroy it. If held-out samples were checked at a step, its state holds their loss, and the checkpoint
+with the best loss is never deleted. Folders of other names stay as they are. There is no state of loader, sampler or
+generator: position and draws are functions of the step.
 """
 
 import contextlib
+import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from mvssl.checkpoints.reading import (
@@ -40,13 +41,14 @@ from mvssl.checkpoints.reading import (
     step_in_name,
 )
 from mvssl.checkpoints.state import HeldOutLoss, State
+from mvssl.checkpoints.tensor_file import TensorFile
 from mvssl.errors import DataError, StorageError
 from mvssl.files import (
-    hash_bytes,
     read_json,
     remove,
     remove_at_once,
     sync_folder,
+    write_all,
     write_durably,
     write_file,
     written_beside,
@@ -70,11 +72,14 @@ __all__ = [
     "record_held_out",
     "save_checkpoint",
     "step_in_name",
+    "tensor_files",
     "would_be_best",
+    "write_checkpoint",
 ]  # fmt: skip
 HELD_OUT = "held_out.json"
 _WRITING, _DELETING = ".writing-", ".deleting-"  # prefixes of folders that a kill may leave behind
 _DEBRIS = (f"{_WRITING}*", f"{_DELETING}*")
+_CHUNK = 1 << 22  # bytes that are hashed and written at once, so that they are still in the processor's cache
 
 
 def save_checkpoint(
@@ -87,10 +92,29 @@ def save_checkpoint(
     more: Mapping[str, dict[str, Tensor]] | None = None,
     recipe: str = "",
 ) -> Path:
-    """Write the checkpoint of `step` and return its folder.
+    """Write the checkpoint of `step` from the live tensors, and return its folder; see `write_checkpoint`.
 
-    Then delete older ones, but keep the newest `keep` checkpoints and the best. `more` are further tensors by file
-    name, `recipe` is the text of the recipe. An intact checkpoint of this step is not written again.
+    `more` are further tensors by file name, `recipe` is the text of the recipe.
+    """
+    files = {name: file.parts() for name, file in tensor_files(model, optimizer, more).items()}
+    return write_checkpoint(run, step, files, state, keep, recipe)
+
+
+def tensor_files(
+    model: nn.Module, optimizer: torch.optim.Optimizer, more: Mapping[str, dict[str, Tensor]] | None = None
+) -> dict[str, TensorFile]:
+    """Return the files of tensors of a checkpoint, by name. They refer to the live tensors."""
+    files = {"model.safetensors": model.state_dict(), "optimizer.safetensors": optimizer_tensors(model, optimizer)}
+    return {name: TensorFile(tensors) for name, tensors in {**files, **(more or {})}.items()}
+
+
+def write_checkpoint(
+    run: Path, step: int, tensors: Mapping[str, Iterable[memoryview]], state: dict[str, Any], keep: int, recipe: str
+) -> Path:
+    """Write the checkpoint of `step` and return its folder. `tensors` are the parts of each file of tensors, by name.
+
+    Then delete older ones, but keep the newest `keep` checkpoints and the best. An intact checkpoint of this step is
+    not written again.
 
     Raise `StorageError` if writing fails. Earlier checkpoints are kept, and temporary files are removed.
     """
@@ -98,15 +122,9 @@ def save_checkpoint(
     final = folder / f"step-{step:08d}"
     if final.is_dir() and not find_damage(final):
         return final
-    files = {
-        "model.safetensors": save(_contiguous(model.state_dict())),
-        "optimizer.safetensors": save(_contiguous(optimizer_tensors(model, optimizer))),
-        "state.json": json.dumps({"step": step, **state}, indent=1).encode(),
-        **({RECIPE: recipe.encode()} if recipe else {}),
-        **{name: save(_contiguous(tensors)) for name, tensors in (more or {}).items()},
-    }
-    entries = {name: ManifestEntry(sha256=hash_bytes(body), bytes=len(body)) for name, body in files.items()}
-    files[MANIFEST] = manifest_text(entries)
+    text = json.dumps({"step": step, **state}, indent=1)
+    texts = {"state.json": text.encode(), **({RECIPE: recipe.encode()} if recipe else {})}
+    files = {**tensors, **{name: [memoryview(body)] for name, body in texts.items()}}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(run)
@@ -114,8 +132,8 @@ def save_checkpoint(
             remove(debris)
         with written_beside(final, _WRITING) as beside:
             beside.mkdir()
-            for name, body in files.items():
-                write_durably(beside / name, body)
+            entries = {name: _write_hashed(beside / name, parts) for name, parts in files.items()}
+            write_durably(beside / MANIFEST, manifest_text(entries))
             sync_folder(beside)
             if final.exists():  # a damaged one; one that verifies was returned above
                 remove_at_once(final, _DELETING)
@@ -130,6 +148,19 @@ def save_checkpoint(
     for old in [*damaged, *(other for other in intact[keep:] if other != first)]:
         remove_at_once(old, _DELETING)
     return final
+
+
+def _write_hashed(file: Path, parts: Iterable[memoryview]) -> ManifestEntry:
+    """Write a file durably, and return the hash and the size of what was written. Raise `OSError`."""
+    hashed, size = hashlib.sha256(), 0
+    with file.open("wb", buffering=0) as opened:
+        for part in parts:
+            for begin in range(0, len(part), _CHUNK):
+                chunk = part[begin : begin + _CHUNK]
+                hashed.update(chunk)  # no other thread waits meanwhile: Python's lock is released
+                size += write_all(opened, chunk)
+        os.fsync(opened.fileno())
+    return ManifestEntry(sha256=hashed.hexdigest(), bytes=size)
 
 
 def newest(run: Path) -> Path | None:
@@ -224,8 +255,3 @@ def _held_out(checkpoint: Path) -> HeldOutLoss | None:
     except (OSError, DataError):
         return None
     return held_out or HeldOutLoss.parse(_recorded(checkpoint.parent.parent).get(str(step_in_name(checkpoint))))
-
-
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return copies on the CPU, because safetensors refuses tensors that share memory."""
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}

@@ -70,3 +70,26 @@ def growth_command(json_file: JsonFile = None) -> None:
     from mvssl.bench.growth import bench_growth
 
     bench_growth(json_file=json_file)
+
+
+@bench_app.command("save")
+def save_command(
+    parameters: Annotated[int, typer.Option(help="parameters of the network", min=1000)] = 100_000_000,
+    json_file: JsonFile = None,
+) -> None:
+    """How long training waits for a save, beside a save that waits for its end."""
+    from mvssl.bench.saving import bench_save
+
+    bench_save(parameters=parameters, json_file=json_file)
+
+
+@bench_app.command("device")
+def device_command(
+    minutes: Annotated[float, typer.Option(help="begin no part that may end later", min=0.1)] = 8.0,
+    json_file: JsonFile = None,
+) -> None:
+    """All that a GPU can show, in one command of some minutes; on a CPU a rehearsal with small models."""
+    from mvssl.bench.device import bench_device
+
+    if bench_device(minutes=minutes, json_file=json_file)["missing"]:
+        raise typer.Exit(1)

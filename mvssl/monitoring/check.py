@@ -29,7 +29,6 @@ class CheckResult(NamedTuple):
     values: dict[str, float | None]
     diagnosis: Diagnosis
     held_out: store.HeldOutLoss | None  # what the step's checkpoint keeps: loss, and of which samples and schedule
-    best: bool  # no kept checkpoint has a lower held-out loss
     lines: list[str]  # more lines for the terminal
 
 
@@ -86,7 +85,6 @@ class Checker:
             for name, value in values.items()
         }
         record = self._record(metrics)
-        best = collectives.run_on_main(lambda: record is not None and store.would_be_best(self.folder, record))
         collectives.run_on_main(lambda: self._write(diagnosis))
         lines: list[str] = []
         if run.tracker is not None and collectives.rank() == 0:
@@ -95,7 +93,7 @@ class Checker:
             logged["mispaired"] = None if outliers.why else len(outliers.listed)
             lines = [str(outliers)] if done == run.steps or outliers.listed else []
         logged[f"{prefix}seconds"] = time.perf_counter() - begin
-        return CheckResult(logged, diagnosis, record, best, lines)
+        return CheckResult(logged, diagnosis, record, lines)
 
     def _measure(
         self, is_stopped: Callable[[], bool]

@@ -1,15 +1,22 @@
 """What a run saves, and how the same command continues it.
 
 in   a `Trainer` after a step, with the counts of its ledger and its log; or the folder of an earlier run
-out  a checkpoint, written by the main process while the others wait; or the earlier weights, moments and counts
+out  a checkpoint, written by a thread of the main process; or the earlier weights, moments and counts
+
+A save copies all tensors to a kept buffer, and training goes on while a thread hashes and writes the copies. All
+processes learn at the next save, after a check or at the end whether the checkpoint is complete. Only then it counts
+as saved. A kill before that leaves the checkpoint before, as a kill during any save does.
 """
 
 import os
 import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mvssl.checkpoints import store
+from mvssl.checkpoints.tensor_file import HostBuffer, TensorFile, buffer_size, claim_buffer
 from mvssl.distributed import collectives
 from mvssl.errors import MvsslError, RecipeError, StorageError
 from mvssl.recipe import Recipe, to_yaml
@@ -21,6 +28,7 @@ from mvssl.training.log import Log
 from mvssl.training.step import Trainer
 from mvssl.training.watchdog import Watchdog
 
+_STEP_COUNT, _ALIGNMENT = 4, 4096  # bytes: AdamW's count of the steps of a parameter, and gaps between files
 FAILED_SAVES = 3  # in a row, after which a run ends; until then it goes on and tries again
 
 
@@ -81,58 +89,129 @@ def resume_trainer(trainer: Trainer, earlier: Earlier | None) -> tuple[store.Sta
 
 
 class Saver:
-    """Saves a run; `saved` is the step of its newest checkpoint."""
+    """Saves a run inside a `with` block, whose end waits for the last save.
+
+    `saved` is the step of the newest complete checkpoint, equal on every process. On the main process `written` is the
+    write that a thread does or did last.
+    """
 
     def __init__(self, trainer: Trainer, folder: Path, ledger: FaultCounter, log: Log, watchdog: Watchdog):
         self.trainer, self.folder, self.ledger, self.log, self.watchdog = trainer, folder, ledger, log, watchdog
         self.saved = trainer.done
         self.failures = 0  # in a row
+        self.beside: bool | None = None  # whether saves run beside the loop; None before the first save
+        self._unsettled: int | None = None  # the step of a save whose outcome the other processes do not know yet
+        self._buffer: HostBuffer | None = None
         self._warned = False
 
-    def save(self, *, must: bool = False) -> None:
-        """Save the present weights. After a failure go on and try again later, unless the step `must` be saved.
+    def __enter__(self) -> "Saver":
+        self._threads = ThreadPoolExecutor(1, "mvssl saver")
+        self.written: Future[None] = self._threads.submit(self._claim_buffer)
+        return self
 
-        Raises `MvsslError` on every process.
+    def __exit__(self, *_: object) -> None:
+        self.watchdog.beat(self.trainer.done, "saving")
+        self._threads.shutdown()  # also after an error: a checkpoint that is being written is completed
+        if self._buffer is not None:
+            self._buffer.close()
+
+    def save(self, *, must: bool = False) -> None:
+        """Begin to save the present weights. After a failure go on and try again, unless the step `must` be saved.
+
+        Wait until they are saved if the step must be, if the save before failed, or if there is no room for copies.
+        Raise `MvsslError` on every process.
         """
+        self.settle()
         done = self.trainer.done
-        self.watchdog.beat(done, "saving")
         self.ledger.read_last_vote()
         self.ledger.save_requested = False
-        begin = time.perf_counter()
+        if self.beside is None:
+            self.beside = collectives.run_on_main(self._has_buffer)
+        if collectives.rank() == 0:
+            self._begin(done)
+        self._unsettled = done
+        if must or self.failures or not self.beside:
+            self.settle(must=must)
+
+    def settle(self, *, must: bool = False) -> None:
+        """Wait until the last save is complete, or count its failure. Every process must call it.
+
+        Raise `MvsslError` on every process if the save failed and `must` not fail, or if too many failed in a row.
+        """
+        if self._unsettled is None:
+            return
+        step, self._unsettled = self._unsettled, None
+        self.watchdog.beat(self.trainer.done, "saving")
         try:
-            collectives.run_on_main(lambda: self._write(done), share=False)
+            collectives.run_on_main(lambda: self.written.result(), share=False)
         except MvsslError as error:
             self.failures += 1
             if must or self.failures >= FAILED_SAVES:
                 raise
             warn(f"{error}; training goes on and tries again ({self.failures} of {FAILED_SAVES} failures)")
             return
-        self.saved, self.failures = done, 0
-        self._warn_of_slow(time.perf_counter() - begin)
+        self.saved, self.failures = step, 0
 
     def save_unsaved(self) -> None:
-        """Save the present weights, unless the newest checkpoint holds them."""
+        """Save the present weights and wait until they are saved, unless the newest checkpoint holds them."""
+        self.settle()
         if self.trainer.done > self.saved:
             self.save(must=True)
 
-    def record_held_out(self, held_out: store.HeldOutLoss) -> None:
-        """Write the held-out loss of the newest checkpoint, by which the best one is chosen."""
-        if collectives.rank() == 0:
-            try:
-                store.record_held_out(self.folder, self.saved, held_out)
-            except StorageError as error:
-                warn(f"{error}; the held-out loss of step {self.saved} is not kept")
+    def keep_held_out(self, held_out: store.HeldOutLoss) -> None:
+        """Write the held-out loss of the present weights beside their checkpoint, by which the best one is chosen.
 
-    def _write(self, done: int) -> None:
-        if not self.folder.is_dir():
-            raise StorageError(f"run folder {self.folder} is gone; was it removed?")
-        trainer, recipe = self.trainer, self.trainer.recipe
+        If they are not saved, save them first, but only if no checkpoint has a lower loss.
+        """
+        self.settle()
+        done = self.trainer.done
+        if self.saved != done and collectives.run_on_main(lambda: store.would_be_best(self.folder, held_out)):
+            self.save()
+            self.settle()
+        if self.saved == done > 0 and collectives.rank() == 0:
+            try:
+                store.record_held_out(self.folder, done, held_out)
+            except StorageError as error:
+                warn(f"{error}; the held-out loss of step {done} is not kept")
+
+    def _claim_buffer(self) -> None:
+        """Claim the memory for copies while the first steps run, on the main process."""
+        if collectives.rank() == 0:
+            self._buffer = claim_buffer(checkpoint_bytes(self.trainer), self.trainer.device)
+
+    def _has_buffer(self) -> bool:
+        """Return whether there is a buffer for the copies of this run; print a warning if there is none."""
+        self.written.result()  # of `_claim_buffer`
+        size = buffer_size(self._files().values())
+        if self._buffer is not None and len(self._buffer.bytes) < size:
+            self._buffer.close()
+            self._buffer = claim_buffer(size, self.trainer.device)
+        if self._buffer is None:
+            warn(f"there is no room for a copy of {size / 1e6:,.0f} MB, so training waits during each save")
+        return self._buffer is not None
+
+    def _files(self) -> dict[str, TensorFile]:
+        trainer = self.trainer
+        more = {trainer.tracker.file: trainer.tracker.state()} if trainer.tracker else {}
+        return store.tensor_files(trainer.model, trainer.optimizer, more)
+
+    def _begin(self, done: int) -> None:
+        """Copy the tensors, and let the thread write them; without a buffer it reads the live ones."""
+        trainer, files = self.trainer, self._files()
         state = {"fingerprint": trainer.source.fingerprint, "columns": trainer.source.shapes}
         state |= {"world": collectives.world_size(), "interval": self.log.state(), **self.ledger.counts()}
-        more = {trainer.tracker.file: trainer.tracker.state()} if trainer.tracker else {}
-        store.save_checkpoint(
-            self.folder, done, trainer.model, trainer.optimizer, state, recipe.train.keep, more, to_yaml(recipe)
-        )
+        if self._buffer is None:
+            parts = {name: file.parts() for name, file in files.items()}
+        else:
+            parts = self._buffer.copy(files)
+        self.written = self._threads.submit(self._write, done, parts, state)
+
+    def _write(self, done: int, parts: Mapping[str, Iterable[memoryview]], state: dict[str, Any]) -> None:
+        begin, train = time.perf_counter(), self.trainer.recipe.train
+        if not self.folder.is_dir():
+            raise StorageError(f"run folder {self.folder} is gone; was it removed?")
+        store.write_checkpoint(self.folder, done, parts, state, train.keep, to_yaml(self.trainer.recipe))
+        self._warn_of_slow(time.perf_counter() - begin)
 
     def _warn_of_slow(self, seconds: float) -> None:
         """Warn if a save takes so long that the launcher would kill its processes during it, after SIGTERM."""
@@ -145,3 +224,11 @@ class Saver:
                 f"saving took {seconds:.0f} s, and the launcher kills this run {allowed} s after SIGTERM; start it "
                 f"with TORCH_ELASTIC_SHUTDOWN_TIMEOUT={max(60, round(3 * seconds))}"
             )
+
+
+def checkpoint_bytes(trainer: Trainer) -> int:
+    """Return about how many bytes the tensors of a checkpoint have, also before the first step has made the moments."""
+    tracked = trainer.tracker.state().values() if trainer.tracker else ()
+    kept = sum(tensor.nbytes for tensor in (*trainer.model.state_dict().values(), *tracked))
+    moments = sum(2 * p.nbytes + _STEP_COUNT for p in trainer.model.parameters() if p.requires_grad)
+    return kept + moments + _ALIGNMENT

@@ -110,7 +110,7 @@ def start_run(trainer: Trainer, earlier: Earlier | None, session: Session, val: 
 def finish_run(run: Run) -> Outcome:
     """Take the steps that are left and return the outcome, or raise the reason why the run stopped before."""
     trainer, saver = run.trainer, run.saver
-    with run.log, run.watchdog:
+    with run.log, run.watchdog, run.saver:
         try:
             reason = _take_steps(run)
         except StorageError as error:  # often of loader processes, in training or in a check
@@ -156,9 +156,7 @@ def _check(run: Run) -> bool:
     if check is None:
         return False
     run.log.check(done, check.values, check.diagnosis, check.lines)
-    if check.best and saver.saved != done:
-        saver.save()
-    if check.held_out and saver.saved == done > 0:
-        saver.record_held_out(check.held_out)
+    if check.held_out:
+        saver.keep_held_out(check.held_out)
     run.diagnosis = check.diagnosis
     return True

@@ -16,6 +16,7 @@ from mvssl.monitoring.check import Checker
 from mvssl.objectives import Objective
 from mvssl.text import counted, printable
 from mvssl.training.accelerator import is_launched_alone
+from mvssl.training.checkpointing import checkpoint_bytes
 from mvssl.training.step import Trainer
 
 
@@ -51,6 +52,11 @@ def _rows(trainer: Trainer, checks: Checker) -> Iterator[tuple[str, str]]:
     yield "batch norm", "over all processes" if world > 1 else "one process"
     yield "steps", f"{steps:,}: {steps * batch / samples:,.2f} epochs of {samples / batch:,.1f} steps"
     yield "checks", _describe_checks(checks)
+    size = f"{checkpoint_bytes(trainer) / 1e6:,.1f} MB"
+    yield (
+        "checkpoints",
+        f"every {counted(recipe.train.save_every, 'step')}, {size}; the main process keeps a copy of that size",
+    )
     if recipe.optim.warmup >= steps:
         yield "warm-up", f"{counted(recipe.optim.warmup, 'step')}, but the run has {steps:,}: lower optim.warmup"
     if trainer.done:

@@ -26,7 +26,7 @@ def add_noise(x: Tensor, noise: float, draws: Draws) -> Tensor:
 
 
 def draw_kept_channels(draws: Draws, drop: float, channels: int) -> Tensor | None:
-    """Return float32 [n, channels], 0 with probability `drop`, else 1, and at least one 1 a row; None without `drop`."""
+    """Return float32 [n, channels]: 0 with probability `drop`, else 1; some 1 in each row. None without `drop`."""
     if not drop:
         return None
     drawn = draws.uniforms(drop=channels)["drop"]

@@ -24,7 +24,7 @@ def source(tmp_path):
 def equal(one: Batch, two: Batch) -> bool:
     return all(
         (a == b)
-        if isinstance(a, list)
+        if a is None or isinstance(a, list)
         else all(torch.equal(a[k], b[k]) for k in a)
         if isinstance(a, dict)
         else torch.equal(a, b)

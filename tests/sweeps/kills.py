@@ -6,7 +6,8 @@ Each try forks one or two training processes, kills them or signals them, once o
 command again until the run is complete. A step is acknowledged when its checkpoint was written, and for a signal that
 asks to stop, when it was done. At the end of each run its weights must equal, bit for bit, those of a run that nobody
 disturbed. Random tries kill after a random time. Injected tries kill at the n-th call of an operating-system function
-inside a save, of a step that is saved for the first time or again after an interrupted check.
+inside a save, of a step that is saved for the first time or again after an interrupted check; at the n-th tensor that
+a save copies; or at the n-th step that is taken while a save is being written, which is slowed for this.
 """
 
 import argparse
@@ -31,12 +32,15 @@ import torch
 import yaml
 
 from mvssl.checkpoints import store
+from mvssl.checkpoints.tensor_file import TensorFile
 from mvssl.monitoring.check import Checker
 from mvssl.training.step import Trainer
 
 STEPS, SAVE_EVERY = 40, 3
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 POINTS = [(os, "fsync"), (os, "replace"), (Path, "rename"), (Path, "mkdir"), (shutil, "rmtree"), (os, "open")]
+PLACES = [("save", 60), ("save", 60), ("copy", 12), ("beside", 20)]  # where to inject, and how many points there are
+NAMES = {"save": "inside a save", "copy": "between copies of a save", "beside": "in a step beside a save"}
 
 
 class Try:
@@ -67,10 +71,10 @@ class Try:
 
 
 def _report_to(pipe: int, rank: int) -> None:
-    save, step = store.save_checkpoint, Trainer.step
+    save, step = store.write_checkpoint, Trainer.step
 
-    def saved(run, number, *given, **keywords):
-        made = save(run, number, *given, **keywords)
+    def saved(run, number, *given):
+        made = save(run, number, *given)
         os.write(pipe, f"saved {number}\n".encode())
         return made
 
@@ -80,11 +84,11 @@ def _report_to(pipe: int, rank: int) -> None:
             os.write(pipe, f"done {number + 1}\n".encode())
         return made
 
-    store.save_checkpoint, Trainer.step = saved, stepped
+    store.write_checkpoint, Trainer.step = saved, stepped
 
 
 def _inject(where: str, point: int, signals: list[int]) -> None:
-    """At the `point`-th operating-system call inside a save, or while a check runs, send the signals to oneself."""
+    """At the `point`-th call at a place, see the top of this file, or in a check, send the signals to oneself."""
     if where == "check":
         check = Checker._measure
 
@@ -96,16 +100,25 @@ def _inject(where: str, point: int, signals: list[int]) -> None:
         Checker._measure = looked
         return
     inside, left = [False], [point]
-    save = store.save_checkpoint
+    save = store.write_checkpoint
 
-    def saved(*given, **keywords):
+    def saved(*given):
         inside[0] = True
         try:
-            return save(*given, **keywords)
+            return save(*given)
         finally:
             inside[0] = False
 
-    store.save_checkpoint = saved
+    store.write_checkpoint = saved
+    if where == "copy":
+        inside = [True]
+        _count(TensorFile, "copy_to", inside, left, signals)
+        return
+    if where == "beside":
+        write = store._write_hashed
+        store._write_hashed = lambda *given: (time.sleep(0.02), write(*given))[1]
+        _count(Trainer, "step", inside, left, signals)
+        return
     for owner, name in POINTS:
         _count(owner, name, inside, left, signals)
 
@@ -230,10 +243,11 @@ def sweep(kind: str, count: int, seed: int) -> dict:
                         again = numbers.random() < 0.3
                         if again:  # so that the next start checks, and saves the same step again
                             run.attempt(None, ("check", 0, [signal.SIGTERM]))
-                        point = 1 + next(points[world]) % 60
-                        steps, wrong = run.attempt(None, ("save", point, signals))
+                        where, most = numbers.choice(PLACES)
+                        point = 1 + next(points[world]) % most
+                        steps, wrong = run.attempt(None, (where, point, signals))
                         what = "kill -9" if signals == [signal.SIGKILL] else "signals"
-                        name = f"{what} inside a save, {world} processes"
+                        name = f"{what} {NAMES[where]}, {world} processes"
                         name += ", after an interrupted check" if again else ""
                     tries[name] += 1
                     lost += steps

@@ -92,7 +92,6 @@ def test_a_window_has_silence_beyond_the_ends():
     x = torch.arange(1.0, 11).expand(4, 1, 10)
     seen = cut_windows(x, torch.tensor([0, 3, -2, 7]), 5)[:, 0]
     assert seen.tolist() == [[1, 2, 3, 4, 5], [4, 5, 6, 7, 8], [0, 0, 1, 2, 3], [8, 9, 10, 0, 0]]
-    assert cut_windows(x, torch.zeros(4).long(), 10) is x
 
 
 def test_a_longer_window_shares_the_middle_and_stays_in_the_recording():
@@ -137,7 +136,8 @@ def test_a_gain_adds_its_decibels_to_every_band():
 
 def test_noise_has_the_ratio_asked_for():
     x = tone(440)
-    noise = LogMelView((1, RATE), snr=(20.0, 20.0), **PLAIN)._corrupt(x, draws()) - x
+    made = LogMelView((1, RATE), snr=(20.0, 20.0), **PLAIN)
+    noise = made._corrupt(x, made.draw(draws()), draws()) - x
     ratio = x.square().mean((1, 2)) / noise.square().mean((1, 2))
     torch.testing.assert_close(10 * ratio.log10(), torch.full((4,), 20.0), atol=0.3, rtol=0)
     assert not torch.equal(noise[0], noise[1])

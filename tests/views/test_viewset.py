@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from mvssl import data
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.recipe import ViewConfig
 from mvssl.views import PRESETS, build_views
+from mvssl.views.parameters import ParameterDraw
 
 SHAPES = {"rgb": (3, 32, 32), "depth": (1, 16, 16), "bands": (13, 20, 24), "vector": (6,), "digit": (1, 28, 28)}
 
@@ -214,6 +216,41 @@ def test_views_do_not_change_the_batch():
     views(whole, 0)
     views.clean(whole)
     assert all(torch.equal(whole.columns[name], before[name]) for name in before)
+
+
+def whole_batch(columns, position) -> data.Batch:
+    return data.Batch(columns, position, position, {}, [])
+
+
+def test_parameters_that_the_loader_drew_give_the_same_views():
+    views, whole = build_views(everything(), SHAPES), batch()
+    given = whole_batch(whole.columns, whole.position)
+    expected, ahead = views(given, 3), given._replace(drawn=views.draw(whole.position, 3))
+    with pytest.MonkeyPatch().context() as patch:
+        patch.setattr(ParameterDraw, "__call__", None)  # nothing is drawn again
+        seen = views(ahead, 3)
+    assert all(torch.equal(seen[name], expected[name]) for name in views.names)
+
+
+def test_parameters_of_another_seed_or_of_other_samples_are_drawn_again():
+    views, whole = build_views(everything(), SHAPES), batch()
+    given = whole_batch(whole.columns, whole.position)
+    drawn, moved = views.draw(whole.position, 3), whole.position + 1
+    for seed, position in ((4, whole.position), (3, moved)):
+        seen = views(given._replace(position=position, drawn=drawn), seed)
+        expected = views(given._replace(position=position), seed)
+        assert all(torch.equal(seen[name], expected[name]) for name in views.names)
+
+
+def test_a_view_alone_draws_what_it_draws_in_a_set():
+    whole = batch()
+    views = build_views(everything(), SHAPES)
+    seen, draws = views(whole, 3), Draws(3, whole.position, scope="view")
+    for name in ("a_0", "a_1", "L", "bands", "vector", "mib"):
+        alone = views.view(name)(whole.columns[views.source_of(name)], draws.within(name))
+        assert torch.equal(alone, seen[name])
+    placement = views.view("L").geometry.draw(draws.within("L"))
+    assert torch.equal(views.view("ab")(whole.columns["rgb"], draws.within("ab"), placement), seen["ab"])
 
 
 def test_autocast_and_torchs_own_generator_leave_views_alone():

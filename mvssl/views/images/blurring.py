@@ -39,9 +39,7 @@ def _blur_rows(x: Tensor, bell: Tensor) -> Tensor:
     n, c, h, w = x.shape
     x, y = x.reshape(n * c, h, w), x.new_empty(n * c, h, w)
     for begin, end, first, matrices in _tile_matrices(bell, h):
-        torch.bmm(
-            matrices.repeat_interleave(c, 0), x[:, first : first + matrices.shape[2]], out=y[:, begin:end]
-        )
+        torch.bmm(matrices.repeat_interleave(c, 0), x[:, first : first + matrices.shape[2]], out=y[:, begin:end])
     return y.view(n, c, h, w)
 
 

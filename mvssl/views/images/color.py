@@ -122,8 +122,8 @@ def _compose(factors: np.ndarray, gray: np.ndarray, turns: np.ndarray | None) ->
     if turns is not None:
         angle = 2 * np.pi * turns
         gain, turn = chroma * np.cos(angle), torch.from_numpy((chroma * np.sin(angle)).astype(np.float32))
-    numbers = np.stack([gain, b * c - gain, b * (1 - c)]).astype(np.float32)
-    return Recolor(*torch.from_numpy(numbers), turn)
+    gain, luma, mean = torch.from_numpy(np.stack([gain, b * c - gain, b * (1 - c)]).astype(np.float32))
+    return Recolor(gain, luma, mean, turn)
 
 
 def to_space(x: Tensor, space: Space) -> Tensor:

@@ -133,7 +133,7 @@ def _try_sides(
 def _first_fitting(sides: np.ndarray, fits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the sides [2, k] of the first of the attempts [2, ATTEMPTS, k] that fits, and whether one does [k]."""
     first = fits.argmax(0)
-    return np.take_along_axis(sides, first[None, None], 1)[:, 0], fits.any(0)
+    return np.take_along_axis(sides, first[None, None], 1)[:, 0], fits.max(0)
 
 
 def _draw_warps(draws: Draws, inside: tuple[int, int], affine: Affine) -> np.ndarray:

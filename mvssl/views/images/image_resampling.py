@@ -34,7 +34,8 @@ def apply_placement(x: Tensor, placement: Placement, size: tuple[int, int], inte
         return x
     if interpolation == "bilinear" and has_byte_kernel(x, size):
         return _resize_rows(x, placement, size)
-    return resample(x, placement, size, interpolation)
+    short = x.dtype == torch.uint8 and x.device.type == "cuda"
+    return resample(x, placement, size, interpolation, torch.float16 if short else torch.float32)
 
 
 def _resize_rows(x: Tensor, placement: Placement, size: tuple[int, int]) -> Tensor:
@@ -48,21 +49,21 @@ def _resize_rows(x: Tensor, placement: Placement, size: tuple[int, int]) -> Tens
     return y
 
 
-def resample(x: Tensor, placement: Placement, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
-    """Return images [n, c, h, w] after the crop, flip and shift of `placement`, by matrices or, for nearest, indices."""
+def resample(
+    x: Tensor, placement: Placement, size: tuple[int, int], interpolation: Interpolation,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:  # fmt: skip
+    """Return images [n, c, h, w] after the crop, flip and shift of `placement`, by matrices or, for nearest, indices.
+
+    Matrices are multiplied in `dtype`, and the result is float32. Nearest keeps the type of x.
+    """
     inside = (x.shape[-2], x.shape[-1])
-    flips = torch.zeros_like(placement.flip), placement.flip
-    rows, columns = (
-        torch.cat(
-            [placement.box[:, i] * inside[i], flips[i][:, None], placement.shift[:, i, None] * size[i]], 1
-        ).float()
-        for i in range(2)
-    )  # [n, 4] each
+    box, flip, shift = placement.box, placement.flip[:, None], placement.shift
+    rows = torch.cat([box[:, 0] * inside[0], torch.zeros_like(flip), shift[:, :1] * size[0]], 1).float()  # [n, 4]
+    columns = torch.cat([box[:, 1] * inside[1], flip, shift[:, 1:] * size[1]], 1).float()
     if interpolation == "nearest":
         return _gather_pixels(x, nearest_index(rows, inside[0], size[0]), nearest_index(columns, inside[1], size[1]))
     filters = linear_filter_matrix(rows, inside[0], size[0]), linear_filter_matrix(columns, inside[1], size[1])
-    short = x.dtype == torch.uint8 and x.device.type == "cuda"
-    dtype = torch.float16 if short else torch.float32
     return apply_filters(x.to(dtype), *(matrices.to(dtype) for matrices in filters)).float()
 
 

@@ -66,7 +66,7 @@ def plan_jitter(drawn: Jitter, channels: int) -> JitterSteps:
     if channels != 3:
         return JitterSteps(Mix(first.gain[:, None, None], first.mean[:, None, None]), None, None)
     constants = _constants(device)
-    if drawn.turns is None or (device.type == "cpu" and not drawn.turns.any()):
+    if drawn.turns is None:
         return JitterSteps(_build_mix(first, constants.same, constants.gray), None, None)
     sixths = 6 * drawn.turns
     pairs = (sixths / 2).round()
@@ -116,9 +116,3 @@ def rotate_planes(x: Tensor, reach: Tensor) -> Tensor:
     edge = (top - bottom).mul_(reach)
     turned = torch.clamp(ahead, behind - edge, torch.maximum(behind, bottom + edge))
     return torch.clamp(turned.add_(here).sub_(ahead), bottom, top)
-
-
-def rotate_hue(x: Tensor, turns: Tensor) -> Tensor:
-    """Add `turns` [n] (1 is the full circle) to the hue of x [n, 3, h, w]; value and saturation do not change."""
-    same = Recolor(torch.ones_like(turns), torch.zeros_like(turns), torch.zeros_like(turns), None)
-    return apply_jitter(x, plan_jitter(Jitter(same, turns, same), 3), clamp=False)

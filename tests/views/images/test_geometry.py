@@ -13,6 +13,8 @@ from mvssl.views import ImageView
 from mvssl.views.images.geometry import Affine, ImageGeometry, Placement
 from mvssl.views.images.image_resampling import apply_placement
 
+WARP = (("degrees", 1), ("move", 2), ("scale", 1), ("shear", 1))  # names of draws, and how many numbers
+
 
 def images(n=6, c=3, h=40, w=56):
     return torch.rand(n, c, h, w, generator=torch.Generator().manual_seed(0))
@@ -109,6 +111,50 @@ def test_affine_then_crop_is_the_composition():
         apply_placement(x, placement, (24, 24), "bilinear"),
         apply_placement(turned, placement._replace(warp=None), (24, 24), "bilinear"),
     )
+
+
+@pytest.mark.parametrize("inside", [(32, 32), (341, 256), (10, 100)])
+@pytest.mark.parametrize(("crop", "ratio"), [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.9, 1.0), (0.3, 3.0))])
+def test_a_crop_is_the_first_of_ten_attempts_that_fits(inside, crop, ratio):
+    draws, (height, width) = Draws(3, torch.arange(2000)), inside
+    share, shape, place = (draws.uniform(name, k) for name, k in (("area", 10), ("aspect", 10), ("place", 2)))
+    central = min(max(width / height, ratio[0]), ratio[1])
+    for row, box in enumerate(drawn(2000, inside=inside, crop=crop, ratio=ratio).box.tolist()):
+        for attempt in range(10):
+            area = height * width * (crop[0] + (crop[1] - crop[0]) * share[row, attempt].item())
+            low, high = math.log(ratio[0]), math.log(ratio[1])
+            aspect = math.exp(low + (high - low) * shape[row, attempt].item())
+            tall, wide = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+            if 0 < tall <= height and 0 < wide <= width:
+                free = height - tall, width - wide
+                start = [math.floor(place[row, k].item() * (free[k] + 1)) for k in range(2)]
+                break
+        else:
+            tall, wide = round(min(height, width / central)), round(min(width, height * central))
+            start = [round((height - tall) / 2), round((width - wide) / 2)]
+        assert box == [[start[0] / height, tall / height], [start[1] / width, wide / width]]
+
+
+def test_flips_shifts_and_warps_are_plain_functions_of_their_draws():
+    draws, affine = Draws(3, torch.arange(500)), Affine(degrees=15, translate=0.1, scale=(0.9, 1.1), shear=15)
+    placement = drawn(500, flip=0.4, translate=4, translate_p=0.8, affine=affine)
+    assert torch.equal(placement.flip, (draws.uniform("flip", 1)[:, 0] < 0.4).double())
+    moved = (draws.integers("translate", 9, 2) - 4) * (draws.uniform("translate_p", 1) < 0.8)
+    assert torch.equal(placement.shift, moved / torch.tensor([24, 24]).double())
+    degrees, move, scale, shear = (draws.uniform(*drawn) for drawn in WARP)
+    size = torch.tensor([40, 56]).double()
+    pixels = (0.1 * size * (2 * move - 1)).round() / size
+    expected = torch.cat([15 * (2 * degrees - 1), pixels, 0.9 + (1.1 - 0.9) * scale, 15 * (2 * shear - 1)], 1)
+    assert torch.equal(placement.warp, expected)
+
+
+def test_a_placement_says_whether_it_changes_or_shrinks_an_image():
+    assert drawn().whole
+    assert not any(drawn(**options).whole for options in ({"crop": (0.5, 1.0)}, {"flip": 0.5}, {"translate": 1}))
+    for scale, shrinks in (((0.5, 0.9), True), ((1.0, 1.2), False)):
+        placement = drawn(affine=Affine(scale=scale))
+        assert placement.whole
+        assert placement.shrinks is shrinks
 
 
 def test_crops_have_the_areas_and_ratios_asked_for():
