@@ -106,9 +106,9 @@ class Draws:
         numbers = (_mix_in_place(rows[which] + place) >> np.uint64(11)).view(np.int64) * 2.0**-53
         return {name: numbers[part] for name, part in zip(counts, parts, strict=True)}
 
-    def take(self, rows: np.ndarray) -> "Draws":
-        """Return the draws of the samples in these rows (int64 [k])."""
-        return Draws(self.seed, self.position[torch.from_numpy(rows)], self.device, self.scope)
+    def take(self, rows: np.ndarray | slice) -> "Draws":
+        """Return the draws of the samples in these rows (int64 [k], or a slice)."""
+        return Draws(self.seed, self.position[rows], self.device, self.scope)
 
     def normal(self, name: str, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return [n, *shape], standard normal: the inverse distribution function of a uniform draw."""
