@@ -81,3 +81,15 @@ def save_command(
     from mvssl.bench.saving import bench_save
 
     bench_save(parameters=parameters, json_file=json_file)
+
+
+@bench_app.command("device")
+def device_command(
+    minutes: Annotated[float, typer.Option(help="begin no part that may end later", min=0.1)] = 8.0,
+    json_file: JsonFile = None,
+) -> None:
+    """All that a GPU can show, in one command of some minutes; on a CPU a rehearsal with small models."""
+    from mvssl.bench.device import bench_device
+
+    if bench_device(minutes=minutes, json_file=json_file)["missing"]:
+        raise typer.Exit(1)
