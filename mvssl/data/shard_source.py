@@ -6,6 +6,7 @@ out  source[i], a dict column -> array; a `SampleError` if a sample cannot be us
 
 import bisect
 import difflib
+import functools
 import hashlib
 import itertools
 import math
@@ -34,6 +35,7 @@ from mvssl.data.shards.field_reader import FieldLocation, FieldReader, IndexedSh
 from mvssl.data.shards.index import Index
 from mvssl.data.shards.index_cache import index_shards
 from mvssl.data.shards.patterns import find_shards
+from mvssl.data.shards.places import ColumnPlaces
 from mvssl.data.source import Source
 from mvssl.errors import DataError, RecipeError, StorageError
 from mvssl.recipe.schema import Column
@@ -42,13 +44,6 @@ from mvssl.text import counted, printable
 Missing = Literal["drop", "mask", "error"]
 _PROBED, _FALLBACK = 9, 100  # samples decoded to learn what a column looks like; samples tried if those are bad
 _SEARCHED = 10_000  # samples tried for the json path of an extra column
-_PLACE = np.dtype([  # of a column of a sample in its shard; see `Index`
-    ("offset", np.int64),
-    ("size", np.int64),  # -1 if the sample lacks the column
-    ("headers", np.uint16),
-    ("choice", np.int8),  # number of the column's alternative
-    ("digest", np.uint32),  # 0 if the index holds none
-])  # fmt: skip
 
 
 def open_shards(
@@ -113,36 +108,47 @@ class ShardSource(Source):
         self._shards = [IndexedShard(index.path, index.stamp, index.digest) for index in indexes]
         self._digested = [index.digests is not None for index in indexes]
         self.checked = sum(self._digested)
-        table = np.concatenate([_locate(index, columns) for index in indexes])
-        present = table["size"] >= 0
-        filtering = present[:, [name not in extra for name in columns]]
-        keep = np.asarray(filtering.any(1) if missing == "mask" else filtering.all(1))
+        self._places = {name: ColumnPlaces(indexes, field_alternatives(column)) for name, column in columns.items()}
+        present = {name: places.present() for name, places in self._places.items()}
+        filtering = [present[name] for name in columns if name not in extra]
+        keep = functools.reduce(np.logical_or if missing == "mask" else np.logical_and, filtering)
         self._check_columns(indexes, present, keep, missing, extra)
-        parts = np.split(keep, np.cumsum([len(index.keys) for index in indexes])[:-1])
-        self._starts = [0, *itertools.accumulate(int(rows.sum()) for rows in parts)]
-        self.dropped = len(keep) - len(self)
-        self._table = table[keep]
-        self._keys = [index.keys[rows] for index, rows in zip(indexes, parts, strict=True)]
+        counts = [len(index.keys) for index in indexes]
+        self._keys, self.dropped = [index.keys for index in indexes], 0
+        if not keep.all():
+            parts = np.split(keep, np.cumsum(counts)[:-1])
+            self._keys = [keys[rows] for keys, rows in zip(self._keys, parts, strict=True)]
+            counts = [int(rows.sum()) for rows in parts]
+            self.dropped = len(keep) - sum(counts)
+            for places in self._places.values():
+                places.keep(keep)
+        self._starts = [0, *itertools.accumulate(counts)]
         self._drop_columns([name for name in columns if name in extra and not self.has(name).any()])
         self._inside_json = {name for name, column in self.columns.items() if name in extra and is_inside_json(column)}
         self.fingerprint = _fingerprint(indexes, len(self))
         self._reader = FieldReader()
-        specs = {name: self._probe(name, np.flatnonzero(self.has(name))) for name in self.columns}
+        specs = {name: self._probe(name) for name in self.columns}
         self._drop_columns([name for name, spec in specs.items() if spec is None])
         self.specs = {name: spec for name, spec in specs.items() if spec is not None}
-        self.optional = {name for name in self.columns if name in self._inside_json or not self.has(name).all()}
+        incomplete = {name for name, places in self._places.items() if not places.complete}
+        self.optional = {name for name in self.columns if name in self._inside_json or name in incomplete}
 
     def _drop_columns(self, names: list[str]) -> None:
-        self._table = np.delete(self._table, [list(self.columns).index(name) for name in names], axis=1)
+        self._places = {name: places for name, places in self._places.items() if name not in names}
         self.columns = {name: column for name, column in self.columns.items() if name not in names}
 
     def _check_columns(
-        self, indexes: list[Index], present: np.ndarray, keep: np.ndarray, missing: Missing, extra: Collection[str]
+        self,
+        indexes: list[Index],
+        present: dict[str, np.ndarray],
+        keep: np.ndarray,
+        missing: Missing,
+        extra: Collection[str],
     ) -> None:
         """Raise `DataError` if a column is in no sample, or in too few for `missing`, or no sample is kept."""
         wanted = {name: column for name, column in self.columns.items() if name not in extra}
         for name, column in wanted.items():
-            has = present[:, list(self.columns).index(name)]
+            has = present[name]
             if not has.any():
                 raise DataError(
                     f"columns.{name}: no sample has the field {column.field!r}{_fields_hint(column, indexes)}"
@@ -166,7 +172,7 @@ class ShardSource(Source):
         if not 0 <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)}")
         sample = {}
-        for name in (name for c, name in enumerate(self.columns) if self._table["size"][i, c] >= 0):
+        for name in (name for name, places in self._places.items() if places.has(i)):
             try:
                 sample[name] = require_spec(name, self._decode(i, name), self.specs[name])
             except SampleError as error:
@@ -178,7 +184,7 @@ class ShardSource(Source):
         """Return bool [n]: which samples have a column's field. None has where there is no such column."""
         if name not in self.columns:
             return np.zeros(len(self), dtype=bool)
-        return self._table["size"][:, list(self.columns).index(name)] >= 0
+        return self._places[name].present()
 
     def key(self, i: int) -> str:
         shard = self._shard(i)
@@ -192,25 +198,25 @@ class ShardSource(Source):
 
     def _decode(self, i: int, name: str) -> np.ndarray:
         """Read and decode one column of a sample. Raise `SampleError`."""
-        c = list(self.columns).index(name)
         shard, column = self._shard(i), self.columns[name]
-        offset, size, headers, choice, digest = self._table[i, c].item()
+        offset, size, headers, choice, digest = self._places[name][i]
         field = field_alternatives(column)[choice]
         refuse_larger(size, MAX_BYTES)
         key = bytes(self._keys[shard][i - self._starts[shard]])
         location = FieldLocation(key, field, offset, size, headers, digest if self._digested[shard] else None)
         return decode_field(column, field, self._reader.read(self._shards[shard], location))
 
-    def _probe(self, name: str, rows: np.ndarray) -> ArraySpec | None:
-        """Return the spec of a column, from nine samples spread over `rows`, or else from the first that decode.
+    def _probe(self, name: str) -> ArraySpec | None:
+        """Return the spec of a column, from nine samples spread over those that have it, or else from others.
 
         Return None for an extra column inside json that no sample has. Raise `DataError` if nothing decodes,
         `StorageError` if the disk fails.
         """
-        spread = rows[spread_indices(len(rows), _PROBED)].tolist()
-        more = rows[spread_indices(len(rows), _SEARCHED)].tolist() if name in self._inside_json else []
+        rows = range(len(self)) if self._places[name].complete else np.flatnonzero(self.has(name)).tolist()
+        spread = [rows[k] for k in spread_indices(len(rows), _PROBED).tolist()]
+        more = spread_indices(len(rows), _SEARCHED).tolist() if name in self._inside_json else []
         arrays, failures, absent, texts = [], [], 0, {}
-        for i in dict.fromkeys([*spread, *rows[:_FALLBACK].tolist(), *more]):
+        for i in dict.fromkeys([*spread, *rows[:_FALLBACK], *(rows[k] for k in more)]):
             if arrays and len(arrays) + len(failures) + absent >= len(spread):
                 break
             try:
@@ -235,23 +241,6 @@ class ShardSource(Source):
                 f"numbers, names: [{examples}{', ...' if len(texts) > 12 else ''}] (seen in {tried})"
             )
         raise DataError(f"columns.{name}: of {tried} tried none could be decoded; {failures[0]}")
-
-
-def _locate(index: Index, columns: dict[str, Column]) -> np.ndarray:
-    """Return `_PLACE` [n, c]: the first alternative of each column that a sample has."""
-    table = np.zeros((len(index.keys), len(columns)), _PLACE)
-    table["size"] = -1
-    for c, column in enumerate(columns.values()):
-        for number, field in enumerate(field_alternatives(column)):
-            if field in index.fields:
-                f = index.fields.index(field)
-                new = (table["size"][:, c] < 0) & (index.sizes[:, f] >= 0)
-                parts = {"offset": index.offsets, "size": index.sizes, "headers": index.headers}
-                parts |= {} if index.digests is None else {"digest": index.digests}
-                for name, part in parts.items():
-                    table[name][new, c] = part[new, f]
-                table["choice"][new, c] = number
-    return table
 
 
 def _fields_hint(column: Column, indexes: list[Index]) -> str:

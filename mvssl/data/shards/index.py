@@ -88,7 +88,7 @@ def scan_shard(path: Path) -> Index:
                 offsets[row, number], sizes[row, number], starts[row, number] = member.offset, member.size, member.start
         keys = np.array([key.encode() for key in samples])
         headers = ((offsets - starts) // BLOCK).astype(np.uint16)
-        others = find_gaps(offsets, sizes, headers, archive.end)
+        others = find_members(offsets, sizes, headers).gaps(archive.end)
         digest = _digest(shard, archive.digest, offsets, sizes)
         return Index(path, keys, fields, offsets, sizes, headers, others, archive.digest, digest, ignored, stamp)
 
@@ -121,13 +121,34 @@ def _group_members(path: Path, members: Iterable[Member]) -> tuple[dict[str, dic
     return samples, list(fields), ignored
 
 
-def find_gaps(offsets: np.ndarray, sizes: np.ndarray, headers: np.ndarray, end: int) -> np.ndarray:
-    """Return int64 [m, 2]: from and to which of the first `end` bytes a shard holds no sample's members."""
+class MemberSpans(NamedTuple):
+    """The members of samples in the order of their places, m members."""
+
+    begins: np.ndarray  # int64 [m], bytes, of the first header
+    ends: np.ndarray  # int64 [m], bytes, with the padding
+    rows: np.ndarray  # int64 [m], number of the sample
+
+    def gaps(self, end: int) -> np.ndarray:
+        """Return int64 [k, 2]: from and to which of the first `end` bytes of the shard none of them is."""
+        left, right = np.append(0, self.ends), np.append(self.begins, end)
+        apart = left != right
+        return np.stack([left[apart], right[apart]], 1)
+
+
+def find_members(offsets: np.ndarray, sizes: np.ndarray, headers: np.ndarray) -> MemberSpans:
+    """Return where the members of samples begin and end, from the tables of an index."""
     present = sizes >= 0
-    begins, ends = offsets[present] - headers[present] * np.int64(BLOCK), offsets[present] + padded(sizes[present])
+    if present.all():  # without masks, which take longer than all the rest
+        offsets, sizes, headers = offsets.ravel(), sizes.ravel(), headers.ravel()
+        rows = np.repeat(np.arange(len(present)), present.shape[1])
+    else:
+        offsets, sizes, headers = offsets[present], sizes[present], headers[present]
+        rows = np.nonzero(present)[0]
+    begins, ends = offsets - headers * np.int64(BLOCK), offsets + padded(sizes)
+    if (begins[1:] >= begins[:-1]).all():
+        return MemberSpans(begins, ends, rows)
     order = np.argsort(begins, kind="stable")
-    left, right = np.append(0, ends[order]), np.append(begins[order], end)
-    return np.stack([left, right], 1)[left != right]
+    return MemberSpans(begins[order], ends[order], rows[order])
 
 
 def _sort_commands(path: Path) -> str:
