@@ -52,7 +52,8 @@ class Index(NamedTuple):
 
     def counts(self) -> dict[str, int]:
         """Return field -> number of samples that have it."""
-        return dict(zip(self.fields, (self.sizes >= 0).sum(0).tolist(), strict=True))
+        present = self.sizes >= 0
+        return {field: int(np.count_nonzero(present[:, f])) for f, field in enumerate(self.fields)}
 
     def hints(self) -> list[str]:
         """Return a hint if there are more numbered fields than samples, such as img.0001.jpg; else nothing."""
@@ -126,13 +127,14 @@ class MemberSpans(NamedTuple):
 
     begins: np.ndarray  # int64 [m], bytes, of the first header
     ends: np.ndarray  # int64 [m], bytes, with the padding
-    rows: np.ndarray  # int64 [m], number of the sample
+    sorted: bool  # whether the samples are in the order of their places, each in one piece
 
     def gaps(self, end: int) -> np.ndarray:
         """Return int64 [k, 2]: from and to which of the first `end` bytes of the shard none of them is."""
-        left, right = np.append(0, self.ends), np.append(self.begins, end)
-        apart = left != right
-        return np.stack([left[apart], right[apart]], 1)
+        after = np.flatnonzero(self.ends[:-1] != self.begins[1:])  # few, while members are many
+        left = np.concatenate([[0], self.ends[after], self.ends[-1:]])
+        right = np.concatenate([self.begins[:1], self.begins[after + 1], [end]])
+        return np.stack([left, right], 1)[left != right]
 
 
 def find_members(offsets: np.ndarray, sizes: np.ndarray, headers: np.ndarray) -> MemberSpans:
@@ -140,15 +142,14 @@ def find_members(offsets: np.ndarray, sizes: np.ndarray, headers: np.ndarray) ->
     present = sizes >= 0
     if present.all():  # without masks, which take longer than all the rest
         offsets, sizes, headers = offsets.ravel(), sizes.ravel(), headers.ravel()
-        rows = np.repeat(np.arange(len(present)), present.shape[1])
     else:
         offsets, sizes, headers = offsets[present], sizes[present], headers[present]
-        rows = np.nonzero(present)[0]
     begins, ends = offsets - headers * np.int64(BLOCK), offsets + padded(sizes)
     if (begins[1:] >= begins[:-1]).all():
-        return MemberSpans(begins, ends, rows)
+        return MemberSpans(begins, ends, True)
     order = np.argsort(begins, kind="stable")
-    return MemberSpans(begins[order], ends[order], rows[order])
+    rows = np.nonzero(present)[0][order]
+    return MemberSpans(begins[order], ends[order], bool((rows[1:] >= rows[:-1]).all()))
 
 
 def _sort_commands(path: Path) -> str:

@@ -1,14 +1,18 @@
-"""Where one column of each sample is, in few bytes a sample.
+"""What a source keeps of the index of a shard: where each column of each sample is, in few bytes a sample.
 
-in   indexes of shards, and the fields that may hold the column, best first
-out  `ColumnPlaces`: for each sample the place, size and field of the column, or that the sample lacks it
+in   the index of a shard, and for each column the fields that may hold it, best first
+out  `KeptIndex`: for each sample its key, and the place, size and field of each column, or that the sample lacks it
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from mvssl.data.shards.index import Index
+from mvssl.data.shards.shard_file import FileStamp
 from mvssl.data.shards.tar import BLOCK
 
 _BITS = BLOCK.bit_length() - 1
@@ -21,59 +25,87 @@ class Place(NamedTuple):
     size: int  # bytes
     headers: int  # blocks
     choice: int  # number of the field, of those that may hold the column
-    digest: int  # 0 if the index holds none
+    digest: int | None
 
 
-class ColumnPlaces:
-    """The places of a column in `n` samples. Numbers are as narrow as the shards allow: eleven bytes, or fifteen.
+class ColumnPlaces(NamedTuple):
+    """The places of one column in the n samples of a shard: eleven bytes a sample, or fifteen with digests.
 
-    `complete` is whether no sample lacks the column.
+    Shards of more than 2 GB or 2 TB take more, because numbers are as narrow as the size of the shard allows.
     """
 
-    def __init__(self, indexes: list[Index], fields: list[str]):
-        n, largest = sum(len(index.keys) for index in indexes), max(index.stamp.size for index in indexes)
-        self._blocks = np.empty(n, np.uint32 if largest // BLOCK < 1 << 32 else np.int64)  # before the body
-        self._sizes = np.full(n, -1, np.int32 if largest < 1 << 31 else np.int64)  # -1 if a sample lacks the column
-        self._headers, self._choices = np.empty(n, np.uint16), np.empty(n, np.int8)
-        self._digests = np.zeros(n, np.uint32) if any(index.digests is not None for index in indexes) else None
-        end = 0
-        for index in indexes:
-            begin, end = end, end + len(index.keys)
-            for choice, field in enumerate(fields):
-                if field in index.fields:
-                    self._add(index, index.fields.index(field), choice, slice(begin, end))
-        self.complete = bool((self._sizes >= 0).all())
+    blocks: np.ndarray  # uint32 or int64 [n], blocks before the body
+    sizes: np.ndarray  # int32 or int64 [n], bytes; -1 if a sample lacks the column
+    headers: np.ndarray  # uint16 [n]
+    choices: np.ndarray  # int8 [n]
+    digests: np.ndarray | None  # uint32 [n]
 
-    def _add(self, index: Index, f: int, choice: int, rows: slice) -> None:
-        """Take the places of field `f` for those of the index's samples that have no earlier choice."""
-        absent = self._sizes[rows] < 0
-        new = slice(None) if absent.all() else absent
-        self._sizes[rows][new] = index.sizes[new, f]
-        self._blocks[rows][new] = np.maximum(index.offsets[new, f], 0) >> _BITS  # a division takes twice as long
-        self._headers[rows][new], self._choices[rows][new] = index.headers[new, f], choice
-        if self._digests is not None and index.digests is not None:
-            self._digests[rows][new] = index.digests[new, f]
+    @classmethod
+    def of(cls, index: Index, fields: list[str]) -> Self:
+        """Return the places of a column that any of `fields` may hold: of each sample the first that it has."""
+        n, largest = len(index.keys), index.stamp.size
+        places = cls(
+            np.zeros(n, np.uint32 if largest < BLOCK << 32 else np.int64),
+            np.full(n, -1, np.int32 if largest < 1 << 31 else np.int64),
+            np.zeros(n, np.uint16),
+            np.zeros(n, np.int8),
+            None if index.digests is None else np.zeros(n, np.uint32),
+        )
+        absent: slice | np.ndarray = slice(None)
+        for choice, field in enumerate(fields):
+            if field in index.fields:
+                places._take(index, index.fields.index(field), choice, absent)
+                absent = places.sizes < 0
+        return places
 
-    def __len__(self) -> int:
-        return len(self._sizes)
+    def _take(self, index: Index, f: int, choice: int, rows: slice | np.ndarray) -> None:
+        self.blocks[rows] = np.maximum(index.offsets[rows, f], 0) >> _BITS  # a division takes twice as long
+        self.sizes[rows], self.headers[rows] = index.sizes[rows, f], index.headers[rows, f]
+        self.choices[rows] = choice
+        if self.digests is not None and index.digests is not None:
+            self.digests[rows] = index.digests[rows, f]
 
-    def __getitem__(self, i: int) -> Place:
-        """Return the place of a sample that has the column."""
-        digest = 0 if self._digests is None else self._digests.item(i)
-        size, headers, choice = self._sizes.item(i), self._headers.item(i), self._choices.item(i)
-        return Place(self._blocks.item(i) * BLOCK, size, headers, choice, digest)
-
-    def has(self, i: int) -> bool:
-        """Return whether a sample has the column."""
-        return self._sizes.item(i) >= 0
+    def at(self, row: int) -> Place | None:
+        """Return the place of the column in a sample, or None if the sample lacks it."""
+        size = self.sizes.item(row)
+        if size < 0:
+            return None
+        digest = None if self.digests is None else self.digests.item(row)
+        return Place(self.blocks.item(row) * BLOCK, size, self.headers.item(row), self.choices.item(row), digest)
 
     def present(self) -> np.ndarray:
         """Return bool [n]: which samples have the column."""
-        return self._sizes >= 0
+        return self.sizes >= 0
+
+    def of_rows(self, rows: np.ndarray) -> Self:
+        """Return the places in the samples where `rows`, bool [n], is true."""
+        digests = None if self.digests is None else self.digests[rows]
+        return type(self)(self.blocks[rows], self.sizes[rows], self.headers[rows], self.choices[rows], digests)
+
+
+@dataclass
+class KeptIndex:
+    """What a source keeps of the index of one shard."""
+
+    path: Path
+    stamp: FileStamp
+    digest: str
+    digested: bool  # whether the index holds digests
+    keys: np.ndarray  # bytes [n], UTF-8
+    places: dict[str, ColumnPlaces]  # by column
+    counts: dict[str, int]  # field -> samples that have it
+    hints: list[str]
+
+    @classmethod
+    def of(cls, index: Index, columns: Mapping[str, list[str]]) -> Self:
+        """Keep what is needed for `columns`, each with the fields that may hold it."""
+        places = {name: ColumnPlaces.of(index, fields) for name, fields in columns.items()}
+        return cls(
+            index.path, index.stamp, index.digest, index.digests is not None, index.keys.copy(), places,
+            index.counts(), index.hints(),
+        )  # fmt: skip
 
     def keep(self, rows: np.ndarray) -> None:
         """Keep only the samples where `rows`, bool [n], is true."""
-        self._blocks, self._sizes = self._blocks[rows], self._sizes[rows]
-        self._headers, self._choices = self._headers[rows], self._choices[rows]
-        self._digests = None if self._digests is None else self._digests[rows]
-        self.complete = bool((self._sizes >= 0).all())
+        self.keys = self.keys[rows]
+        self.places = {name: places.of_rows(rows) for name, places in self.places.items()}
