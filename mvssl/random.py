@@ -54,7 +54,18 @@ def hash_name(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
 
-_hash_scoped = functools.lru_cache(maxsize=4096)(hash_name)  # of a few names, again for every batch
+@functools.lru_cache(maxsize=1024)  # views draw the same names for every batch
+def _hash_names(seed: int, scope: str, *names: str) -> np.ndarray:
+    return np.array([hash_name(seed, scope, name) for name in names], np.int64)[:, None]
+
+
+@functools.lru_cache(maxsize=1024)
+def _list_places(counts: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, list[slice]]:
+    """Return for each number the row of its name and what its place adds to the hash; for each name its numbers."""
+    places = np.concatenate([np.arange(1, k + 1) for k in (*counts, 0)]) * GOLDEN
+    ends = list(itertools.accumulate(counts))
+    parts = [slice(end - k, end) for k, end in zip(counts, ends, strict=True)]
+    return np.repeat(np.arange(len(counts)), counts), places.view(np.uint64)[:, None], parts
 
 
 class Draws:
@@ -89,19 +100,15 @@ class Draws:
         They are made on the host in one NumPy pass over all names. A few numbers per sample take less time than torch
         needs to start its operations.
         """
-        keys = np.array([_hash_scoped(self.seed, self.scope, name) for name in counts], np.int64)
-        position = self.position.cpu().numpy()
-        rows = _mix_in_place((position * GOLDEN + keys[:, None]).view(np.uint64))
-        places = np.concatenate([np.arange(1, k + 1) for k in counts.values()]) * GOLDEN
-        bits = np.repeat(rows, list(counts.values()), 0)
-        bits += places.view(np.uint64)[:, None]
-        numbers = (_mix_in_place(bits) >> np.uint64(11)).view(np.int64) * 2.0**-53
-        ends = itertools.accumulate(counts.values())
-        return {name: numbers[end - k : end] for (name, k), end in zip(counts.items(), ends, strict=True)}
+        keys = _hash_names(self.seed, self.scope, *counts)
+        which, place, parts = _list_places(tuple(counts.values()))
+        rows = _mix_in_place((self.position.cpu().numpy() * GOLDEN + keys).view(np.uint64))
+        numbers = (_mix_in_place(rows[which] + place) >> np.uint64(11)).view(np.int64) * 2.0**-53
+        return {name: numbers[part] for name, part in zip(counts, parts, strict=True)}
 
-    def take(self, rows: np.ndarray) -> "Draws":
-        """Return the draws of the samples in these rows (int64 [k])."""
-        return Draws(self.seed, self.position[torch.from_numpy(rows)], self.device, self.scope)
+    def take(self, rows: np.ndarray | slice) -> "Draws":
+        """Return the draws of the samples in these rows (int64 [k], or a slice)."""
+        return Draws(self.seed, self.position[rows], self.device, self.scope)
 
     def normal(self, name: str, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return [n, *shape], standard normal: the inverse distribution function of a uniform draw."""

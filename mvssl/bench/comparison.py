@@ -119,19 +119,22 @@ def finish_comparison(
     further keys of the JSON. Raise `OutputError` if the file cannot be written.
     """
     rows = list(rows)
+    result = finish_result(describe_rows(bench, rows, bottleneck, clock) | more, device, json_file)
+    if collectives.rank() == 0:
+        print_comparison(result, rows)
+    return result
+
+
+def describe_rows(bench: str, rows: list[Row], bottleneck: str, clock: Clock) -> dict[str, Any]:
+    """Return the result of a benchmark without the machine."""
     ratios = [row.ratio for row in rows if row.ratio is not None]
-    result = {
+    return {
         "bench": bench,
         "clock": CLOCKS[clock],
         "ratio": min(ratios, default=None),
         "bottleneck": bottleneck,
         "rows": [asdict(row) for row in rows],
-        **more,
     }
-    result = finish_result(result, device, json_file)
-    if collectives.rank() == 0:
-        print_comparison(result, rows)
-    return result
 
 
 def print_comparison(result: Mapping[str, Any], rows: list[Row]) -> None:

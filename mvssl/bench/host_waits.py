@@ -39,6 +39,11 @@ class Trace(NamedTuple):
     waits: list[Call]
     kernels: list[Call]
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the trace for JSON."""
+        calls = {"waits": self.waits, "kernels": self.kernels}
+        return {"places": self.places, **{name: [call._asdict() for call in of] for name, of in calls.items()}}
+
 
 def trace_steps(work: Callable[[], object], device: torch.device) -> Trace:
     """Run `work` twice, once to find the places that wait and once under torch's profiler. On a CPU nothing waits."""

@@ -50,6 +50,14 @@ def views_command(json_file: JsonFile = None) -> None:
     show(bench_views(json_file=json_file))
 
 
+@bench_app.command("draws")
+def draws_command(json_file: JsonFile = None) -> None:
+    """Drawing the random parameters of ten views, in a worker and in the training process."""
+    from mvssl.bench.drawing import bench_draws
+
+    bench_draws(json_file=json_file)
+
+
 @bench_app.command("rivals")
 def rivals_command(
     recipe: BenchRecipe = QUICKSTART,
@@ -81,3 +89,15 @@ def save_command(
     from mvssl.bench.saving import bench_save
 
     bench_save(parameters=parameters, json_file=json_file)
+
+
+@bench_app.command("device")
+def device_command(
+    minutes: Annotated[float, typer.Option(help="begin no part that may end later", min=0.1)] = 8.0,
+    json_file: JsonFile = None,
+) -> None:
+    """All that a GPU can show, in one command of some minutes; on a CPU a rehearsal with small models."""
+    from mvssl.bench.device import bench_device
+
+    if bench_device(minutes=minutes, json_file=json_file)["missing"]:
+        raise typer.Exit(1)

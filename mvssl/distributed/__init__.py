@@ -2,7 +2,8 @@
 
 in   tensors and Python objects of this process
 out  sums, means and rows of all processes, with gradient (`collectives`); the identity on one process;
-     batch norm over all processes (`batch_norm`); transfers and arithmetic of a device (`devices`)
+     small messages without gloo on one machine (`local_exchange`); batch norm over all processes (`batch_norm`);
+     transfers and arithmetic of a device (`devices`)
 """
 
 from mvssl.distributed.collectives import gather, logsumexp, mean, own_rows, rank, sum_over_processes, world_size

@@ -10,16 +10,25 @@ variance.
 Ioffe and Szegedy, 2015, https://arxiv.org/abs/1502.03167
 """
 
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mvssl.distributed.collectives import sum_over_processes, world_size
+from mvssl.distributed.collectives import gather, sum_over_processes, world_size
 
 Converted = TypeVar("Converted", bound=nn.Module)
+
+
+class Statistics(NamedTuple):
+    """Mean and biased variance of each channel over all processes, each [c], and the number of values, 0-d."""
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -29,40 +38,94 @@ class SyncBatchNorm(_BatchNorm):
         alone = world_size() == 1 and input.numel() > input.shape[1]
         if alone or not (self.training or self.running_mean is None):
             return super().forward(input)
-        x = input if input.dtype == torch.float64 else input.float()
-        return self._normalise(x).to(input.dtype)
+        dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
+        total = measure_channels(input, dtype)
+        if self.training and self.track_running_stats:
+            self._track(total)
+        weight, bias = (None, None) if not self.affine else (self.weight.to(dtype), self.bias.to(dtype))
+        return _Normalise.apply(input, weight, bias, total, self.eps)  # pyright: ignore[reportReturnType]
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Any number of dimensions."""
 
-    def _normalise(self, x: Tensor) -> Tensor:
-        axes = [axis for axis in range(x.ndim) if axis != 1]
-        c = x.shape[1]
-        rows = x.new_full((1,), x.numel() // c)
-        both = sum_over_processes(torch.cat([x.sum(axes), rows]))
-        count = both[-1].detach()
-        mean = both[:-1] / count.clamp(min=1)
-        centred = x - _on_channels(mean, x)
-        # squares of the centred values, because E[x^2] - E[x]^2 loses digits if the mean is large
-        var = sum_over_processes(centred.square().sum(axes)) / count.clamp(min=1)
-        if self.training and self.track_running_stats:
-            self._track(mean.detach(), var.detach(), count)
-        y = centred * _on_channels(torch.rsqrt(var + self.eps), x)
-        if self.affine:
-            y = y * _on_channels(self.weight, x) + _on_channels(self.bias, x)
-        return y
-
     @torch.no_grad()
-    def _track(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
+    def _track(self, total: Statistics) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        seen = (count > 0).to(mean)  # without rows on any process the mean stays
-        self.num_batches_tracked += (count > 0).long()
+        mean, var, count = total
+        self.num_batches_tracked += count > 0
         share = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.clamp(min=1)
-        unbiased = var * count / (count - 1).clamp(min=1)
-        self.running_mean += seen * share * (mean - self.running_mean)
+        unbiased = var * (count / (count - 1).clamp(min=1))
+        # without rows on any process the mean stays, and the variance also with a single one
+        self.running_mean += (count > 0).to(mean) * share * (mean - self.running_mean)
         self.running_var += (count > 1).to(var) * share * (unbiased - self.running_var)
+
+
+@torch.no_grad()
+def measure_channels(x: Tensor, dtype: torch.dtype) -> Statistics:
+    """Return the statistics of [n, c, ...] over all processes in `dtype`. A process may have no rows.
+
+    Each process sends mean, squares around its own mean, and count; Chan, Golub and LeVeque, 1983, add them up. The
+    difference E[x^2] - E[x]^2 would lose digits if the mean is large.
+    """
+    c = x.shape[1]
+    own = torch.zeros(2 * c + 1, dtype=dtype, device=x.device)
+    if x.numel():
+        mean, var = _update_stats(x, own[:c], own[:c], 0.0)  # the zeros only tell the kernel its dtype
+        own = torch.cat([mean, var * (x.numel() // c), own.new_full((1,), x.numel() // c)])
+    means, squares, counts = gather(own[None]).split([c, c, 1], dim=1)
+    count = counts.sum()
+    mean = (means * counts).sum(0) / count.clamp(min=1)
+    squares = squares + counts * (means - mean).square()
+    return Statistics(mean, squares.sum(0) / count.clamp(min=1), count)
+
+
+_update_stats = torch.ops.aten.batch_norm_update_stats
+
+
+class _Normalise(torch.autograd.Function):
+    """weight (x - mean) / sqrt(var + eps) + bias, by torch's own kernels.
+
+    Backward, with h the normalised x, and means over all processes:
+    dx = weight / sqrt(var + eps) * (dy - mean(dy) - h mean(dy h)).
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor | None, bias: Tensor | None, total: Statistics, eps: float) -> Tensor:
+        ctx.save_for_backward(x, weight, *total)
+        ctx.eps = eps
+        return _scale_and_shift(x, weight, bias, total, eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, weight, *statistics = ctx.saved_tensors
+        total, c = Statistics(*statistics), x.shape[1]
+        own = total.mean.new_zeros(2 * c)
+        if x.numel():
+            own = torch.cat(_channel_sums(dy, x, None, total.mean, total.var, None, None, False, ctx.eps, _SUMS)[1:])
+        dweight, dbias = own.split(c)
+        means = sum_over_processes(own) / total.count.clamp(min=1)
+        scale = torch.rsqrt(total.var + ctx.eps)
+        scale = scale if weight is None else weight * scale
+        dx = None
+        if ctx.needs_input_grad[0]:
+            inner = total.mean.dtype
+            dx = _scale_and_shift(x.to(inner), *(-scale * half for half in means.split(c)), total, ctx.eps)
+            dx = dx.addcmul_(dy.to(inner), scale.view(1, -1, *[1] * (x.ndim - 2))).to(x.dtype)
+        return dx, dweight if weight is not None else None, dbias if weight is not None else None, None, None
+
+
+_channel_sums = torch.ops.aten.native_batch_norm_backward
+_SUMS = [False, True, True]  # of the kernel's three results: the sums of dy h and of dy over rows, but not dx
+
+
+def _scale_and_shift(x: Tensor, weight: Tensor | None, bias: Tensor | None, total: Statistics, eps: float) -> Tensor:
+    """Return weight (x - mean) / sqrt(var + eps) + bias."""
+    if not x.numel():
+        return x.clone()
+    return torch.native_batch_norm(x, weight, bias, total.mean, total.var, False, 0.0, eps)[0]
 
 
 class SyncBatchNormAct(SyncBatchNorm):
@@ -73,10 +136,6 @@ class SyncBatchNormAct(SyncBatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         return self.act(self.drop(super().forward(input)))
-
-
-def _on_channels(statistic: Tensor, x: Tensor) -> Tensor:
-    return statistic.view(1, -1, *[1] * (x.ndim - 2))
 
 
 def convert_batchnorm(

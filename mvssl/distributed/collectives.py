@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mvssl.distributed.local_exchange import LIMIT, LocalExchange, connect
 from mvssl.errors import MvsslError, OtherProcessError
 
 Made = TypeVar("Made")
@@ -25,6 +26,7 @@ Made = TypeVar("Made")
 # The limit is for a process that hangs. If a process ends, its connections close, and the others notice it at once.
 PATIENCE = timedelta(hours=12)
 _waiting: tuple[Any, Any] | None = None  # the default group, and the CPU group that belongs to it
+_local: tuple[Any, LocalExchange | None] | None = None  # the default group, and its connections on one machine
 
 
 def world_size() -> int:
@@ -41,29 +43,64 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         ctx.rows = len(x)
-        parts = x.new_empty(world_size(), *x.shape)
-        dist.all_gather(list(parts.unbind()), x.contiguous())
-        return parts.flatten(0, 1)
+        return _gather_parts(x).flatten(0, 1)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        grad = grad.contiguous().clone()
-        dist.all_reduce(grad)
-        return grad[rank() * ctx.rows : (rank() + 1) * ctx.rows]
+        rows = grad.contiguous().view(world_size(), ctx.rows, *grad.shape[1:])
+        if (exchange := _exchange_for(rows[0])) is not None:
+            return exchange(list(rows)).sum(0, dtype=grad.dtype)
+        total = rows.clone()
+        dist.all_reduce(total)
+        return total[rank()]
 
 
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        total = x.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
+        return _add_up(x)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        total = grad.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
+        return _add_up(grad)
+
+
+def _gather_parts(x: Tensor) -> Tensor:
+    """Return the tensors of all processes, [world, ...]."""
+    x = x.contiguous()
+    if (exchange := _exchange_for(x)) is not None:
+        return exchange([x] * world_size())
+    parts = x.new_empty(world_size(), *x.shape)
+    dist.all_gather(list(parts.unbind()), x)
+    return parts
+
+
+def _add_up(x: Tensor) -> Tensor:
+    """Return the sum over processes, the same bits on every process."""
+    if _exchange_for(x) is not None:
+        return _gather_parts(x).sum(0, dtype=x.dtype)
+    total = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
+
+
+def _exchange_for(x: Tensor) -> LocalExchange | None:
+    """Return the quick way for small CPU tensors, if all processes are on one machine. All must ask together."""
+    global _local
+    if x.device.type != "cpu" or x.nbytes > LIMIT:
+        return None
+    if _local is None or _local[0] is not dist.group.WORLD:
+        _local = dist.group.WORLD, connect(PATIENCE.total_seconds())
+    return _local[1]
+
+
+def _close_local() -> None:
+    """Close the local connections of this process."""
+    if _local is not None and _local[1] is not None:
+        _local[1].close()
+
+
+os.register_at_fork(after_in_child=_close_local)  # so that others notice at once if the parent of the fork ends
 
 
 def gather(x: Tensor) -> Tensor:
@@ -194,5 +231,6 @@ def join_processes() -> torch.device:
 
 def close() -> None:
     """Leave the process group, if there is one."""
+    _close_local()
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from mvssl.data.batch import Batch
-from mvssl.data.drawn import DrawnParameters
 from mvssl.data.order import spread_indices
 from mvssl.data.sample_errors import SampleError
 from mvssl.data.source import Source
@@ -30,6 +29,7 @@ from mvssl.views.base import DrawnView, Geometry, View, view_class
 from mvssl.views.images.image import ImageView
 from mvssl.views.logmel import LogMelView
 from mvssl.views.normalize import SAMPLES, ChannelMoments
+from mvssl.views.parameters import ParameterDraw, is_drawn_ahead
 from mvssl.views.signal import SignalView
 from mvssl.views.vector import VectorView
 
@@ -43,6 +43,7 @@ class ViewSet:
     names    one for each draw: a view `a` with `count: 2` gives `a_0` and `a_1`
     shapes   shape of one sample, for each of `names`
     bases    the view names in the recipe; `clean` returns views under these names
+    draw     draws the random parameters; loaders call it in their workers. Other views draw when they are called
     """
 
     def __init__(self, tables: Mapping[str, ViewConfig], views: Mapping[str, View], leaders: Mapping[str, str]):
@@ -50,6 +51,11 @@ class ViewSet:
         self._base = {name: base for base, table in tables.items() for name in list_draw_names(base, table.count)}
         self.names = list(self._base)
         self.shapes = {name: tuple(views[base].shape) for name, base in self._base.items()}
+        ahead = {name: view for name in self.names if is_drawn_ahead(view := self.view(name))}
+        followed = {leaders[name] for name in ahead if name in leaders}
+        self.draw = ParameterDraw(
+            cast(dict[str, DrawnView], ahead), leaders, {name: self._geometry(name) for name in followed}
+        )
 
     def source_of(self, name: str) -> str:
         """Return the column of a view. `name` is a drawn name or the name in the recipe."""
@@ -62,20 +68,6 @@ class ViewSet:
     def view(self, name: str) -> View:
         """Return the view by a drawn name or by its name in the recipe."""
         return self._views[self._base.get(name, name)]
-
-    def draw(self, position: Tensor, seed: int) -> DrawnParameters:
-        """Return the random parameters of all views for the samples at `position` (int64 [n], on the CPU).
-
-        Loaders call it in their workers. Views that are no `DrawnView` draw their own when they are called.
-        """
-        draws = Draws(seed, position, scope="view")
-        ahead = {name: view for name in self.names if (view := self._drawn_ahead(name)) is not None}
-        leaders = {self._leaders[name] for name in ahead if name in self._leaders}
-        placements = {leader: self._geometry(leader).draw(draws.within(leader)) for leader in leaders}
-        parameters = {
-            name: view.draw(draws.within(name), placements.get(self.leader_of(name))) for name, view in ahead.items()
-        }
-        return DrawnParameters.pack(seed, position, parameters)
 
     def __call__(self, batch: Any, seed: int, device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """Return training draws of every view, on `device`.
@@ -105,15 +97,9 @@ class ViewSet:
         used = dict.fromkeys(table.source for table in self._tables.values())
         return {column: batch.columns[column].to(device, non_blocking=True) for column in used}
 
-    def _drawn_ahead(self, name: str) -> DrawnView | None:
-        """Return the view if its parameters can be drawn ahead: it is called as `DrawnView` calls it."""
-        view = self.view(name)
-        return view if isinstance(view, DrawnView) and type(view).__call__ is DrawnView.__call__ else None
-
     def _make(self, name: str, column: Tensor, parameters: dict[str, Any], draws: Draws) -> Tensor:
-        ahead = self._drawn_ahead(name)
-        if ahead is not None:
-            return ahead.apply(column, parameters[name], draws.within(name))
+        if name in self.draw.views:
+            return self.draw.views[name].apply(column, parameters[name], draws.within(name))
         if name not in self._leaders:
             return self.view(name)(column, draws.within(name))
         leader, follow = self.leader_of(name), cast(Callable[..., Tensor], self.view(name))

@@ -10,7 +10,8 @@ from mvssl import data
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.recipe import ViewConfig
-from mvssl.views import PRESETS, ViewSet, build_views
+from mvssl.views import PRESETS, build_views
+from mvssl.views.parameters import ParameterDraw
 
 SHAPES = {"rgb": (3, 32, 32), "depth": (1, 16, 16), "bands": (13, 20, 24), "vector": (6,), "digit": (1, 28, 28)}
 
@@ -225,9 +226,8 @@ def test_parameters_that_the_loader_drew_give_the_same_views():
     views, whole = build_views(everything(), SHAPES), batch()
     given = whole_batch(whole.columns, whole.position)
     expected, ahead = views(given, 3), given._replace(drawn=views.draw(whole.position, 3))
-    monitor = pytest.MonkeyPatch()
-    with monitor.context() as patch:
-        patch.setattr(ViewSet, "draw", None)  # nothing is drawn again
+    with pytest.MonkeyPatch().context() as patch:
+        patch.setattr(ParameterDraw, "__call__", None)  # nothing is drawn again
         seen = views(ahead, 3)
     assert all(torch.equal(seen[name], expected[name]) for name in views.names)
 
