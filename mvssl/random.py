@@ -56,13 +56,13 @@ def hash_name(*parts: object) -> int:
 
 @functools.lru_cache(maxsize=1024)  # views draw the same names for every batch
 def _hash_names(seed: int, scope: str, *names: str) -> np.ndarray:
-    return np.array([[hash_name(seed, scope, name)] for name in names], np.int64)
+    return np.array([hash_name(seed, scope, name) for name in names], np.int64)[:, None]
 
 
 @functools.lru_cache(maxsize=1024)
 def _list_places(counts: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, list[slice]]:
     """Return for each number the row of its name and what its place adds to the hash; for each name its numbers."""
-    places = np.concatenate([np.arange(1, k + 1) for k in counts]) * GOLDEN
+    places = np.concatenate([np.arange(1, k + 1) for k in (*counts, 0)]) * GOLDEN
     ends = list(itertools.accumulate(counts))
     parts = [slice(end - k, end) for k, end in zip(counts, ends, strict=True)]
     return np.repeat(np.arange(len(counts)), counts), places.view(np.uint64)[:, None], parts
@@ -106,9 +106,9 @@ class Draws:
         numbers = (_mix_in_place(rows[which] + place) >> np.uint64(11)).view(np.int64) * 2.0**-53
         return {name: numbers[part] for name, part in zip(counts, parts, strict=True)}
 
-    def take(self, rows: np.ndarray) -> "Draws":
-        """Return the draws of the samples in these rows (int64 [k])."""
-        return Draws(self.seed, self.position[torch.from_numpy(rows)], self.device, self.scope)
+    def take(self, rows: np.ndarray | slice) -> "Draws":
+        """Return the draws of the samples in these rows (int64 [k], or a slice)."""
+        return Draws(self.seed, self.position[rows], self.device, self.scope)
 
     def normal(self, name: str, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return [n, *shape], standard normal: the inverse distribution function of a uniform draw."""

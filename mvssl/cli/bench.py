@@ -50,6 +50,14 @@ def views_command(json_file: JsonFile = None) -> None:
     show(bench_views(json_file=json_file))
 
 
+@bench_app.command("draws")
+def draws_command(json_file: JsonFile = None) -> None:
+    """Drawing the random parameters of ten views, in a worker and in the training process."""
+    from mvssl.bench.drawing import bench_draws
+
+    bench_draws(json_file=json_file)
+
+
 @bench_app.command("rivals")
 def rivals_command(
     recipe: BenchRecipe = QUICKSTART,

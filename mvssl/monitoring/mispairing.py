@@ -1,6 +1,7 @@
 """Tracks how often a sample's negatives outscore its positive, from the scores of training itself.
 
-in   in every step, scores [N, n, l] of anchors and candidates and their mask, from the objective
+in   in every step, scores [N, n, l] of anchors and candidates and their mask, or the shares themselves, [n], from the
+     objective
 out  for each sample and pair of views the mean share over its latest visits, and for how many in a row it was near
      chance
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from mvssl.distributed import collectives
 from mvssl.distributed.devices import send
-from mvssl.objectives.estimators import NEGATIVE, POSITIVE
+from mvssl.objectives.pairs import MaskedScores
 from mvssl.recipe import ViewConfig
 from mvssl.recipe.draw_names import list_draw_names
 
@@ -42,19 +43,6 @@ def start_tracking(views: dict[str, ViewConfig], samples: int, device: torch.dev
     return MispairingTracker(views, samples, device) if pairs_of(views) and samples <= LIMIT else None
 
 
-def outscored_share(scores: Tensor, mask: Tensor) -> Tensor:
-    """Return the share of negative anchors that score higher than a candidate's own anchor, [n].
-
-    The best value is 0. Chance gives 1/2. Equal scores count as half. The result is averaged over the l locations of
-    the scores [N, n, l]. The value is NaN if a candidate has no positive or no negatives.
-    """
-    mask = mask.expand_as(scores)
-    negative, own = mask == NEGATIVE, mask == POSITIVE
-    positive = scores.masked_fill(~own, 0).sum(0) / own.sum(0)  # [n, l]
-    ahead = ((scores > positive) + 0.5 * (scores == positive)).masked_fill(~negative, 0).sum(0)
-    return (ahead / negative.sum(0) + 0 * positive).mean(1)
-
-
 class MispairingTracker:
     """A `ScoreObserver` that remembers for each sample and pair of views how often negatives outscore the positive.
 
@@ -74,9 +62,18 @@ class MispairingTracker:
 
     def observe(self, view_a: str, view_b: str, scores: Tensor, mask: Tensor) -> None:
         """Add scores [N, n, l]. Other pairs of views, and scores of the components of a mixture, are ignored."""
+        if self.watches(view_a, view_b) and len(scores) == len(mask):
+            self.observe_share(view_a, view_b, MaskedScores(scores.detach(), mask).outscored_share())
+
+    def watches(self, view_a: str, view_b: str) -> bool:
+        """Return whether these views can be mispaired."""
+        return (view_a, view_b) in self.names or (view_b, view_a) in self.names
+
+    def observe_share(self, view_a: str, view_b: str, share: Tensor) -> None:
+        """Add the share [n] of one direction. Other pairs of views are ignored."""
         name = self.names.get((view_a, view_b)) or self.names.get((view_b, view_a))
-        if name is not None and len(scores) == len(mask):
-            self.shares.setdefault(name, []).append(outscored_share(scores.detach(), mask))
+        if name is not None:
+            self.shares.setdefault(name, []).append(share)
 
     @torch.no_grad()
     def end_step(self, index: Tensor, vetoed: Tensor) -> None:

@@ -24,10 +24,13 @@ from mvssl.errors import RecipeError
 from mvssl.objectives import estimators
 from mvssl.objectives.base import Context, Objective
 from mvssl.objectives.metric_names import name_metrics
-from mvssl.objectives.mixture import Components, Mixture, compute_log_shares, estimate_mixture
+from mvssl.objectives.mixture import Components, Mixture, estimate_mixture
+from mvssl.objectives.pairs import log_share
 from mvssl.objectives.scoring.critics import Dot
 from mvssl.objectives.scoring.heads import AMDIMHead, NoHead, PerView, apply_to_present, resolve_view
-from mvssl.objectives.scoring.masks import blank_absent, same_sample
+from mvssl.objectives.scoring.masks import Present, blank_absent, gather_present
+from mvssl.objectives.scoring.reductions import LogSumNegatives, OutscoredShare, SumNegatives
+from mvssl.objectives.scoring.tiled_scores import reduce_scores
 
 Target = Literal["last", "previous"] | int
 Source = Literal["vector", "last", "previous"] | int
@@ -129,13 +132,15 @@ class AMDIM(Objective):
         """
         if self.mixture is None:
             return super().segments(view, features)
-        components = self.components[view](self.represent(view, features)).flatten(0, 1)
-        mask = same_sample(len(features.vector), components.device, None, None)
+        components = self.components[view](self.represent(view, features))  # [n, k, embed]
         segments = {}
         for target in dict.fromkeys(target for source, target in self.scales if source == "vector"):
             fmap = at_least_float32(features.maps[self.layer[target][resolve_view(view, self.layer[target])]])
             places = self._head(target, view)(fmap)
-            s = compute_log_shares(self._clip(self.critic(components, places)), mask)  # [n, h * w, k]
+            own, (log_sums,) = reduce_scores(
+                components, places, Present(), [LogSumNegatives(self._clip)], scale=self.critic.scale
+            )
+            s = log_share(self._clip(own), log_sums.view(components.shape[:2])[:, None])  # [n, h * w, k]
             q = (self.mixture.sharpness * s).softmax(dim=-1)
             segments[target] = q.transpose(1, 2).unflatten(2, fmap.shape[2:])
         return segments
@@ -158,16 +163,26 @@ class AMDIM(Objective):
 
     def _contrast(self, anchors: Tensor, candidates: Tensor, a: str, b: str, context: Context) -> dict[str, Tensor]:
         """infoNCE of one source in view a with one target map in view b, and the penalty on its scores."""
-        present = context.present.get(a), context.present.get(b)
-        mask = same_sample(len(candidates), candidates.device, *present)
-        scores = self.critic(anchors.flatten(0, -2), candidates)  # [N, n, l], with a mixture [N * k, n, l]
-        context.observe(a, b, scores, mask)
-        counted = (mask != estimators.IGNORE).repeat_interleave(len(scores) // len(mask), dim=0).expand_as(scores)
-        size = collectives.mean(scores.square().masked_fill(~counted, 0).sum(), counted.sum())
+        present = gather_present(context.present.get(a), context.present.get(b), candidates.device)
+        watched = context.watches(a, b) and anchors.dim() == 2
+        reductions = [LogSumNegatives(self._clip), SumNegatives(torch.square), *[OutscoredShare()] * watched]
+        own, (log_sums, squares, *share) = reduce_scores(
+            anchors, candidates, present, reductions, scale=self.critic.scale
+        )
+        own, (n, places, _) = present.blank(own), candidates.shape  # [n, l, k], k = 1 without a mixture
+        for x in share:
+            context.observe_share(a, b, present.blank(x.view(n, places).mean(1), torch.nan))
+
+        here, everywhere = present.count_candidates(own), collectives.sum_over_processes(present.count_candidates(own))
+        pairs = present.count_anchors(own) * here * own[0].numel()
+        size = collectives.mean(squares + own.square().sum(), pairs)
+        against = collectives.logsumexp(log_sums).view(len(anchors), -1)[collectives.own_rows(n)]  # [n, k]
+        number = 1 + (everywhere - 1).clamp(min=0) * places
         if self.mixture and anchors.dim() == 3:
-            loss, metrics = estimate_mixture(self._clip(scores), mask, self.mixture)
+            s = log_share(self._clip(own), against[:, None])
+            loss, metrics = estimate_mixture(s, number.log(), present.both, self.mixture)
         else:
-            loss, metrics = estimators.estimate("infonce", self._clip(scores), mask)
+            loss, metrics = estimators.contrast(self._clip(own[..., 0]), against[:, 0], number, present.both)
         return {"loss": loss, "regulariser": self.regulariser * size} | metrics
 
     def _clip(self, scores: Tensor) -> Tensor:

@@ -24,13 +24,28 @@ from mvssl.recipe.options import construct
 
 
 class ScoreObserver(Protocol):
-    """Receives the scores of pairs of views during a step, for example to find mispaired samples."""
+    """Receives the scores of pairs of views during a step, for example to find mispaired samples.
+
+    An objective that holds all scores passes them to `observe`. One that reduces them tile by tile asks `watches`, and
+    passes what it reduced to `observe_share`.
+    """
 
     def observe(self, view_a: str, view_b: str, scores: Tensor, mask: Tensor) -> None:
         """Record how anchors of `view_a` score with candidates of `view_b`.
 
         `scores` are [N, n, l] and `mask` is int8 [N, n, 1] as in `mvssl.objectives.estimators`. An observer must not
         change them, wait for the device, or keep the graph of gradients.
+        """
+        ...
+
+    def watches(self, view_a: str, view_b: str) -> bool:
+        """Return whether the observer uses the scores of these views."""
+        ...
+
+    def observe_share(self, view_a: str, view_b: str, share: Tensor) -> None:
+        """Record the share of negative anchors of `view_a` that score higher than each candidate's own anchor, [n].
+
+        It is defined as in `mvssl.objectives.pairs.Pairs.outscored_share`.
         """
         ...
 
@@ -55,6 +70,15 @@ class Context:
         """Pass scores [N, n, l] of anchors of `view_a` with candidates of `view_b` to the observer, if there is one."""
         if self.observer is not None:
             self.observer.observe(view_a, view_b, scores, mask)
+
+    def watches(self, view_a: str, view_b: str) -> bool:
+        """Return whether there is an observer that uses the scores of these views."""
+        return self.observer is not None and self.observer.watches(view_a, view_b)
+
+    def observe_share(self, view_a: str, view_b: str, share: Tensor) -> None:
+        """Pass the share of negatives that outscore each candidate's own anchor, [n], to the observer, if any."""
+        if self.observer is not None:
+            self.observer.observe_share(view_a, view_b, share)
 
 
 class Objective(nn.Module):

@@ -2,9 +2,11 @@
 
 in   Features of two or more views     vector [n, d]
 out  loss = sum over pairs of views {a, b} of  infoNCE(a -> b) + infoNCE(b -> a),  score = cosine / temperature
+     infoNCE(a -> b) = -mean over samples of log e^s / (e^s + sum of e^s' over the other samples in b)
 Tian et al., 2020, arXiv:1906.05849, section 3 (full graph and core view), with the batch instead of the memory bank
 
-A row that lacks a view is neither anchor nor candidate there.
+A row that lacks a view is neither anchor nor candidate there. The scores of a -> b are those of b -> a, so they are
+computed once, and tile by tile.
 """
 
 from typing import Literal
@@ -21,7 +23,9 @@ from mvssl.objectives.base import Context, Objective, choose_pairs
 from mvssl.objectives.metric_names import name_metrics
 from mvssl.objectives.scoring.critics import Dot
 from mvssl.objectives.scoring.heads import PerView, perceptron
-from mvssl.objectives.scoring.masks import blank_absent, same_sample
+from mvssl.objectives.scoring.masks import Present, blank_absent, gather_present
+from mvssl.objectives.scoring.reductions import LogSumBothSides, LogSumNegatives
+from mvssl.objectives.scoring.tiled_scores import reduce_scores
 
 
 class CMC(Objective):
@@ -54,11 +58,16 @@ class CMC(Objective):
 
     def forward(self, features: dict[str, Features], context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         z = {view: self._embed(view, f, context.present.get(view)) for view, f in features.items()}  # [n, embed]
-        anchors = {view: collectives.gather(rows) for view, rows in z.items()}  # [N, embed]
+        anchors = {a: collectives.gather(z[a]) for a in dict.fromkeys(a for a, _ in self.pairs)}  # [N, embed]
         infonce, metrics = {}, {}
         for a, b in self.pairs:
-            infonce[a, b], a_to_b = self._contrast(a, b, anchors[a], z[b], context)
-            infonce[b, a], b_to_a = self._contrast(b, a, anchors[b], z[a], context)
+            present = gather_present(context.present.get(a), context.present.get(b), z[a].device)
+            own, from_a, from_b = self._score(anchors[a], z[b], present)
+            self._observe(a, b, z, context)
+            self._observe(b, a, z, context)
+            n_a, n_b = present.count_anchors(own), collectives.sum_over_processes(present.count_candidates(own))
+            infonce[a, b], a_to_b = estimators.contrast(own, from_a, n_b, present.both)
+            infonce[b, a], b_to_a = estimators.contrast(own, from_b, n_a, present.both)
             metrics |= name_metrics({name: (a_to_b[name] + b_to_a[name]) / 2 for name in a_to_b}, f"{a}-{b}")
         loss = torch.stack([infonce[a, b] + infonce[b, a] for a, b in self.pairs]).sum()
         return loss, metrics
@@ -74,10 +83,21 @@ class CMC(Objective):
         vector = blank_absent(at_least_float32(features.vector), present)
         return F.normalize(self.project[view](vector), dim=-1)
 
-    def _contrast(
-        self, a: str, b: str, anchors: Tensor, candidates: Tensor, context: Context
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        scores = self.critic(anchors, candidates[:, None])  # [N, n, 1]
-        mask = same_sample(len(candidates), scores.device, context.present.get(a), context.present.get(b))
-        context.observe(a, b, scores, mask)
-        return estimators.estimate("infonce", scores, mask)
+    def _score(self, anchors: Tensor, candidates: Tensor, present: Present) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores of the own pairs, [n, 1], and the log-sums of the negatives of both views' own rows, [n] each.
+
+        The rows of the matrix of scores [N, n] are the anchors of one direction, its columns those of the other.
+        """
+        bounded = self.critic.scale <= LogSumBothSides.LARGEST  # the embeddings have unit length
+        log_sums = [LogSumBothSides()] if bounded else [LogSumNegatives(), LogSumNegatives(of_columns=True)]
+        own, results = reduce_scores(anchors, candidates[:, None], present, log_sums, scale=self.critic.scale)
+        rows, columns = torch.cat(results).split([len(anchors), len(candidates)])
+        return own[..., 0], collectives.logsumexp(rows)[collectives.own_rows(len(candidates))], columns
+
+    @torch.no_grad()
+    def _observe(self, a: str, b: str, z: dict[str, Tensor], context: Context) -> None:
+        """Tell the observer how often the negatives of each candidate outscore its own anchor."""
+        if context.watches(a, b):
+            present = gather_present(context.present.get(a), context.present.get(b), z[b].device)
+            pairs = self.critic.pair(collectives.gather(z[a]), z[b][:, None], present)
+            context.observe_share(a, b, pairs.outscored_share())

@@ -27,9 +27,10 @@ from mvssl.errors import RecipeError
 from mvssl.objectives.base import Context, Objective
 from mvssl.objectives.estimators import AverageRate, Estimator, EstimatorName
 from mvssl.objectives.metric_names import name_metrics
+from mvssl.objectives.pairs import Pairs
 from mvssl.objectives.scoring.critics import ConcatMLP, Dot
 from mvssl.objectives.scoring.heads import DIMHead, FlatHead, NoHead, PerView, apply_to_present, perceptron
-from mvssl.objectives.scoring.masks import blank_absent, mean_rows, same_sample
+from mvssl.objectives.scoring.masks import blank_absent, gather_present, mean_rows
 from mvssl.random import Draws
 
 
@@ -128,9 +129,8 @@ class DIM(Objective):
         vector, fmap = map(at_least_float32, (feature.vector, feature.maps[self.layer[view]]))
         if part == "local" and self.subsample:
             fmap = sample_locations(fmap, self.subsample, context.draws.within(f"dim/{view}", fmap.device))
-        scores, anchors = self.scores[part][view](vector, fmap, present)  # pyright: ignore
-        mask = same_sample(len(fmap), scores.device, present, present)
-        loss, metrics = self.estimator(f"{view}/{part}", scores, mask)
+        pairs, anchors = self.scores[part][view](vector, fmap, present)  # pyright: ignore
+        loss, metrics = self.estimator(f"{view}/{part}", pairs)
         if self.vector_penalty:
             loss = loss + self.vector_penalty * mean_rows(anchors.square().mean(dim=1), present)
         return loss, metrics
@@ -146,17 +146,18 @@ class DIM(Objective):
 
 
 class Scores(nn.Module):
-    """Scores [N, n, l] of the vectors of all processes with this process's maps; and its own embedded vectors."""
+    """The pairs of the vectors of all processes with this process's maps; and its own embedded vectors."""
 
-    def __init__(self, anchor: nn.Module, candidate: nn.Module, critic: nn.Module):
+    def __init__(self, anchor: nn.Module, candidate: nn.Module, critic: ConcatMLP | Dot):
         super().__init__()
         self.anchor, self.candidate, self.critic = anchor, candidate, critic
 
-    def forward(self, vector: Tensor, fmap: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, vector: Tensor, fmap: Tensor, present: Tensor | None) -> tuple[Pairs, Tensor]:
         vector, fmap = blank_absent(vector, present)[:, :, None, None], blank_absent(fmap, present)
         anchors = apply_to_present(self.anchor, vector, present).flatten(1)  # [n, u]
         candidates = apply_to_present(self.candidate, fmap, present)  # [n, l, u]
-        return self.critic(collectives.gather(anchors), candidates), anchors
+        rows = gather_present(present, present, vector.device)
+        return self.critic.pair(collectives.gather(anchors), candidates, rows), anchors
 
 
 def build_local_scores(d: int, fmap: tuple[int, int, int], critic: str, units: int) -> Scores:

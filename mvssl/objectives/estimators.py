@@ -2,7 +2,7 @@
 
 in   scores [N, n, l]: score T of anchor i (of the N of all processes) with location q of candidate sample j (of the n
      of this process)
-     mask int8, broadcastable to scores: POSITIVE (same sample), NEGATIVE (two samples) or IGNORE (neither)
+     mask int8, broadcastable to scores: POSITIVE (same sample), NEGATIVE (two samples) or IGNORE (neither); or `Pairs`
 out  0-d value to maximise, over the pairs of all processes and equal on each of them; it is 0, with its graph kept,
      where there is no positive or (except for infonce) no negative
 
@@ -19,8 +19,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mvssl.distributed import collectives
+from mvssl.objectives.pairs import IGNORE, NEGATIVE, POSITIVE, MaskedScores, Pairs, log_share
 
-POSITIVE, NEGATIVE, IGNORE = 1, -1, 0
+__all__ = ["IGNORE", "NEGATIVE", "POSITIVE"]
 
 
 class FDivergence(NamedTuple):
@@ -34,19 +35,43 @@ class FDivergence(NamedTuple):
     log_ratio: Callable[[Tensor], Tensor]
     constant: float = 0.0
 
-    def __call__(self, scores: Tensor, mask: Tensor) -> Tensor:
+    def __call__(self, scores: Tensor | Pairs, mask: Tensor | None = None) -> Tensor:
         """Return the bound, in one exchange between processes."""
-        terms = _sum(scores, mask, POSITIVE, self.reward), _sum(scores, mask, NEGATIVE, self.penalty)
-        sums, counts = zip(*terms, strict=True)
-        sums, counts = collectives.sum_over_processes(
-            torch.stack([*sums, *(count.to(scores) for count in counts)])
-        ).split(2)
-        means, has_both = sums / counts.detach().clamp(min=1), (counts > 0).all()
-        return (self.constant + means[0] - means[1]) * has_both
+        return compute_bounds(as_pairs(scores, mask), self)[0]
 
     def by_anchor(self, positive: Tensor, negatives: Tensor) -> Tensor:
         """Return what each anchor adds to the bound, [n], from scores [n] and [n, m]; for one process."""
         return self.constant + self.reward(positive) - self.penalty(negatives).mean(1)
+
+
+def as_pairs(scores: Tensor | Pairs, mask: Tensor | None = None) -> Pairs:
+    """Return scores and their mask as `Pairs`; `Pairs` are returned as they are."""
+    if isinstance(scores, Pairs):
+        return scores
+    if mask is None:
+        raise TypeError("scores need a mask: int8, POSITIVE, NEGATIVE or IGNORE for each pair")
+    return MaskedScores(scores, mask)
+
+
+def compute_bounds(pairs: Pairs, form: FDivergence, *others: FDivergence) -> list[Tensor]:
+    """Return constant + E_pos reward(T) - E_neg penalty(T) of each form, in one pass over the pairs and one exchange.
+
+    Only the first has a gradient.
+    """
+    forms = form, *others
+    negatives = pairs.sum_negatives(*(f.penalty for f in forms))
+    positives = [pairs.sum_positives(f.reward) for f in forms]
+    (first, *rest) = (torch.stack(sums) for sums in zip(positives, negatives, strict=True))
+    sums, counts = _total(pairs, *first, *(value for both in rest for value in both.detach()))
+    means, has_both = sums.view(-1, 2) / counts.clamp(min=1), (counts > 0).all()
+    return [(f.constant + positive - negative) * has_both for f, (positive, negative) in zip(forms, means, strict=True)]
+
+
+def _total(pairs: Pairs, *sums: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums over all processes, [s], and the numbers of positive and of negative pairs, [2], in one exchange."""
+    counts = (pairs.count(kind).sum() for kind in (POSITIVE, NEGATIVE))
+    total, counts = collectives.sum_over_processes(torch.stack([*sums, *counts])).split([len(sums), 2])
+    return total, counts.detach()
 
 
 F_DIVERGENCES = {
@@ -69,13 +94,23 @@ F_DIVERGENCES = {
 jsd, nwj = F_DIVERGENCES["jsd"], F_DIVERGENCES["kl"]
 
 
-def dv(scores: Tensor, mask: Tensor) -> Tensor:
+def dv(scores: Tensor | Pairs, mask: Tensor | None = None) -> Tensor:
     """Return E_pos T - log E_neg e^T <= I, the mean taken over all negatives of all processes.
 
     Donsker and Varadhan, 1983. Tight at T = log ratio + any constant. The log of a batch's mean is biased: the value
     is too high where negatives are few. The gradient of `mine` has no such bias.
     """
-    return (mean_of_pairs(scores, mask, POSITIVE) - log_mean_exp(scores, mask)) * has_both_kinds(scores, mask)
+    positive, log_mean_exp, has_both = _measure(as_pairs(scores, mask))
+    return (positive - log_mean_exp) * has_both
+
+
+def _measure(pairs: Pairs, f: Callable[[Tensor], Tensor] = lambda t: t) -> tuple[Tensor, Tensor, Tensor]:
+    """E_pos T; log E_neg e^f(T) over the negatives of all processes; whether there are both. 0 without such pairs."""
+    log_sum = collectives.logsumexp(collectives.safe_logsumexp(pairs.log_sum_negatives(f), 0))
+    (positive,), counts = _total(pairs, pairs.sum_positives(lambda t: t))
+    positives, negatives = counts.clamp(min=1)
+    log_mean_exp = log_sum.masked_fill(counts[1] == 0, 0) - negatives.log()
+    return positive / positives, log_mean_exp, (counts > 0).all()
 
 
 def dv_by_anchor(positive: Tensor, negatives: Tensor) -> Tensor:
@@ -87,25 +122,26 @@ def dv_by_anchor(positive: Tensor, negatives: Tensor) -> Tensor:
     return positive - level - ((negatives - level).exp().mean(1) - 1)
 
 
-def smile(scores: Tensor, mask: Tensor, clip: float = 5.0) -> Tensor:
+def smile(scores: Tensor | Pairs, mask: Tensor | None = None, clip: float = 5.0) -> Tensor:
     """Return E_pos T - log E_neg e^T', with T' the score clipped to +-`clip`. Song, Ermon, 2020, arXiv:1910.06222.
 
     The value is near I for a critic that equals the log ratio. The clip lowers the variance of E_neg e^T', but the
     value is no bound: it is above I where the clip cuts off much of e^T. Without a clip it is `dv`. The authors train
     on `jsd` instead, and so does `estimate`.
     """
-    clipped = log_mean_exp(scores.clamp(-clip, clip), mask)
-    return (mean_of_pairs(scores, mask, POSITIVE) - clipped) * has_both_kinds(scores, mask)
+    positive, clipped, has_both = _measure(as_pairs(scores, mask), lambda t: t.clamp(-clip, clip))
+    return (positive - clipped) * has_both
 
 
-def infonce(scores: Tensor, mask: Tensor, mask_value: float | None = None) -> Tensor:
+def infonce(scores: Tensor | Pairs, mask: Tensor | None = None, mask_value: float | None = None) -> Tensor:
     """Return E_pos [T - log(e^T + sum of e^T' over the anchor's negatives)] + `ceiling` <= I.
 
     van den Oord et al., 2018, arXiv:1807.03748. Every positive (anchor, candidate, location) has a softmax of its own,
     without the other positives of its anchor. With `mask_value` each positive of the anchor is also a candidate with
     that score, as in Deep InfoMax's public code (-10).
     """
-    return _log_share(scores, mask, mask_value) + ceiling(scores, mask)
+    pairs = as_pairs(scores, mask)
+    return _mean_log_share(pairs, mask_value) + ceiling(pairs)
 
 
 def infonce_by_anchor(positive: Tensor, negatives: Tensor) -> Tensor:
@@ -114,14 +150,15 @@ def infonce_by_anchor(positive: Tensor, negatives: Tensor) -> Tensor:
     return positive - candidates.logsumexp(1) + math.log(candidates.shape[1])
 
 
-def ceiling(scores: Tensor, mask: Tensor) -> Tensor:
+def ceiling(scores: Tensor | Pairs, mask: Tensor | None = None) -> Tensor:
     """Return the largest value of `infonce` in nats: the mean over positives of log(number of candidates)."""
-    candidates = torch.log1p(collectives.sum_over_processes(_per_anchor(scores, mask, NEGATIVE).to(scores)))  # [N]
-    own = _per_anchor(scores, mask, POSITIVE)
+    pairs = as_pairs(scores, mask)
+    negatives, own = pairs.count(NEGATIVE), pairs.count(POSITIVE)
+    candidates = torch.log1p(collectives.sum_over_processes(negatives))  # [N]
     return collectives.mean((candidates * own).sum(), own.sum())
 
 
-def mine(scores: Tensor, mask: Tensor, log_average: Tensor, rate: float = 0.01) -> tuple[Tensor, Tensor]:
+def mine(scores: Tensor | Pairs, mask: Tensor | None, log_average: Tensor, rate: float = 0.01) -> tuple[Tensor, Tensor]:
     """Return `dv` with the gradient E_pos dT - E_neg e^T dT / average, and the log of the average after this batch.
 
     Belghazi et al., 2018, arXiv:1801.04062, section 3.2. The gradient of log E_neg e^T is a ratio. A batch's own mean
@@ -129,13 +166,12 @@ def mine(scores: Tensor, mask: Tensor, log_average: Tensor, rate: float = 0.01) 
     with weight `rate` before the division. `log_average` is 0-d, and -inf before the first batch, which then is the
     average. It stays where there is no positive or no negative.
     """
-    has_both = has_both_kinds(scores, mask)
-    denominator = log_mean_exp(scores, mask)
-    now = denominator.detach()
-    moved = torch.where(has_both > 0, _moved(log_average, now, rate), log_average)
-    weight = torch.where(has_both > 0, (now - moved).exp(), 0)  # at most 1 / rate
+    positive, denominator, has_both = _measure(as_pairs(scores, mask))
+    now, log_average = denominator.detach(), log_average.to(denominator)
+    moved = torch.where(has_both, _moved(log_average, now, rate), log_average)
+    weight = torch.where(has_both, (now - moved).exp(), 0)  # at most 1 / rate
     denominator = now + weight * (denominator - now)
-    return (mean_of_pairs(scores, mask, POSITIVE) - denominator) * has_both, moved
+    return (positive - denominator) * has_both, moved
 
 
 class MineByAnchor:
@@ -165,31 +201,61 @@ EstimatorName = Literal[
 AverageRate = Annotated[float, Field(gt=0, lt=1)]
 
 
-def in_nats(name: str, scores: Tensor, mask: Tensor) -> Tensor:
+def in_nats(name: str, scores: Tensor | Pairs, mask: Tensor | None = None) -> Tensor:
     """Return a lower bound on I in nats, from the scores of a critic trained with estimator `name`.
 
     infonce, dv, nwj and kl are such bounds. For the others `nwj` reads the log ratio, as MIB does with its JSD critic.
     The log ratio is capped at 50: a capped critic gives a bound too, and one that stays finite.
     """
-    if name in BOUNDS:
-        return BOUNDS[name](scores, mask)
-    return nwj(1 + F_DIVERGENCES["jsd" if name == "smile" else name].log_ratio(scores).clamp(max=50), mask)
+    return BOUNDS[name](scores, mask) if name in BOUNDS else _read_in_nats(name)(scores, mask)
 
 
-def estimate(name: str, scores: Tensor, mask: Tensor, **options: Any) -> tuple[Tensor, dict[str, Tensor]]:
+def _read_in_nats(name: str) -> FDivergence:
+    """`nwj` of the capped log ratio."""
+    log_ratio = F_DIVERGENCES["jsd" if name == "smile" else name].log_ratio
+
+    def capped(t: Tensor) -> Tensor:
+        return log_ratio(t).clamp(max=50)
+
+    return FDivergence(lambda t: 1 + capped(t), lambda t: capped(t).exp(), log_ratio)
+
+
+def estimate(
+    name: str, scores: Tensor | Pairs, mask: Tensor | None = None, **options: Any
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss of estimator `name` and its metrics: `bound` in nats, and `ceiling` or the estimator's own value.
 
     The loss is the negative value. For infonce it is ceiling - bound, the cross-entropy, which is never negative; for
     smile it is that of `jsd`. `mine` needs a memory: see `Estimator`.
     """
+    pairs = as_pairs(scores, mask)
     if name == "infonce":
-        log_share, top = _log_share(scores, mask, **options), ceiling(scores, mask)
-        return -log_share, {"bound": log_share.detach() + top, "ceiling": top}
-    value = ESTIMATORS[name](scores, mask, **options)
+        share, top = _mean_log_share(pairs, **options), ceiling(pairs)
+        return -share, {"bound": share.detach() + top, "ceiling": top}
     if name in BOUNDS:
+        value = BOUNDS[name](pairs)
         return -value, {"bound": value.detach()}
-    measured = {"bound": in_nats(name, scores.detach(), mask), name: value.detach()}
-    return -jsd(scores, mask) if name == "smile" else -value, measured
+    value, nats = compute_bounds(pairs, F_DIVERGENCES["jsd" if name == "smile" else name], _read_in_nats(name))
+    with torch.no_grad():
+        own = smile(pairs, **options) if name == "smile" else value.detach()
+    return -value, {"bound": nats, name: own}
+
+
+def contrast(
+    positive: Tensor, against: Tensor, candidates: Tensor, present: Tensor | None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return what `estimate` returns for infonce, from the scores of each sample's own pairs alone.
+
+    `positive` are T [n, l] of the samples of this process, and `against` [n] the log of the sum of e^T' over all
+    negatives of their anchors. A positive has `candidates` (0-d, itself included). `present` is bool [n] or None.
+    """
+    share = log_share(positive, against[:, None])
+    count = share.new_full((), share.numel())
+    if present is not None:
+        share, count = share.masked_fill(~present[:, None], 0), present.sum() * share.shape[1]
+    total, count = collectives.sum_over_processes(torch.stack([share.sum(), count.to(share)]))
+    mean, top = total / count.detach().clamp(min=1), candidates.to(share).clamp(min=1).log() * (count > 0)
+    return -mean, {"bound": mean.detach() + top, "ceiling": top}
 
 
 class Estimator(nn.Module):
@@ -214,61 +280,21 @@ class Estimator(nn.Module):
         for key in keys if name == "mine" else ():
             self.register_buffer(f"log_average/{key}", torch.tensor(-math.inf))
 
-    def forward(self, key: str, scores: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, key: str, scores: Tensor | Pairs, mask: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Return loss and metrics as `estimate` does."""
         if self.name != "mine":
             return estimate(self.name, scores, mask, **self.options)
         average = self.get_buffer(f"log_average/{key}")
-        value, moved = mine(scores, mask, average.to(scores), self.rate)
+        value, moved = mine(scores, mask, average, self.rate)
         if self.training:
             average.copy_(moved)
         return -value, {"bound": value.detach()}
 
 
-def _log_share(scores: Tensor, mask: Tensor, mask_value: float | None = None) -> Tensor:
+def _mean_log_share(pairs: Pairs, mask_value: float | None = None) -> Tensor:
     """E_pos [T - log(e^T + sum of e^T' over the anchor's negatives)], the part of `infonce` that depends on scores."""
-    against = log_sum_negatives(scores, mask)  # [N]
+    against = collectives.logsumexp(pairs.log_sum_negatives())  # [N]
+    own = pairs.count(POSITIVE)
     if mask_value is not None:
-        own = collectives.sum_over_processes(_per_anchor(scores, mask, POSITIVE).to(scores))
-        against = torch.logaddexp(against, mask_value + own.log())
-    return mean_of_pairs(scores, mask, POSITIVE, lambda t: F.logsigmoid(t - against[:, None, None]))
-
-
-def log_mean_exp(scores: Tensor, mask: Tensor) -> Tensor:
-    """Return log E_neg e^T over the negatives of all processes; 0 if there are none."""
-    chosen = (mask == NEGATIVE).expand_as(scores)
-    log_sum = collectives.logsumexp(collectives.safe_logsumexp(scores.masked_fill(~chosen, -math.inf), (0, 1, 2)))
-    count = collectives.sum_over_processes(chosen.sum().to(scores))
-    return log_sum.masked_fill(count == 0, 0) - count.clamp(min=1).log()
-
-
-def mean_of_pairs(scores: Tensor, mask: Tensor, kind: int, f: Callable[[Tensor], Tensor] = lambda t: t) -> Tensor:
-    """Return the mean of f(T) over the pairs of one kind, of all processes; 0 if there are none."""
-    return collectives.mean(*_sum(scores, mask, kind, f))
-
-
-def _sum(scores: Tensor, mask: Tensor, kind: int, f: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """Sum of f(T) over the pairs of one kind on this process, and their number, int64."""
-    chosen = (mask == kind).expand_as(scores)
-    # Other pairs are masked before f as well: an e^T that overflows there would make the gradient 0 * inf.
-    terms = f(scores.masked_fill(~chosen, 0)).masked_fill(~chosen, 0)
-    return terms.sum(), _per_anchor(scores, mask, kind).sum()
-
-
-def _per_anchor(scores: Tensor, mask: Tensor, kind: int) -> Tensor:
-    """int64 [N], the number of pairs of one kind that each anchor has on this process."""
-    mask = mask.reshape((1,) * (scores.ndim - mask.ndim) + mask.shape)
-    times = math.prod(scores.shape[1:]) // max(1, math.prod(mask.shape[1:]))  # pairs that an entry stands for
-    return ((mask == kind).sum(dim=(1, 2)) * times).expand(len(scores))
-
-
-def has_both_kinds(scores: Tensor, mask: Tensor) -> Tensor:
-    """Return 1 where some process has a positive and some process has a negative, else 0; in the scores' type."""
-    kinds = torch.stack([(mask == POSITIVE).any(), (mask == NEGATIVE).any()])
-    return (collectives.sum_over_processes(kinds.to(scores)) > 0).all().to(scores)
-
-
-def log_sum_negatives(scores: Tensor, mask: Tensor) -> Tensor:
-    """Return each anchor's log-sum-exp over its negatives of all processes, [N]; -inf if it has none."""
-    negatives = scores.masked_fill((mask != NEGATIVE).expand_as(scores), -math.inf)
-    return collectives.logsumexp(collectives.safe_logsumexp(negatives, (1, 2)))
+        against = torch.logaddexp(against, mask_value + collectives.sum_over_processes(own).log())
+    return collectives.mean(pairs.sum_log_shares(against), own.sum())

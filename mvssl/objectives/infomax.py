@@ -61,8 +61,8 @@ class InfoMax(GaussianObjective):
             p = self.posterior(view, feature, present)
             z = sample_code(p, context.draws.within(f"infomax/{view}", p.loc.device))
             x = blank_absent(at_least_float32(feature.maps[0]).flatten(1), present)
-            scores, mask = score_pairs(self.critic[view], z, x, self.negatives, present, present)  # pyright: ignore
-            loss, measured = self.estimator(view, scores, mask)
+            pairs = score_pairs(self.critic[view], z, x, self.negatives, present, present)  # pyright: ignore
+            loss, measured = self.estimator(view, pairs)
             metrics |= name_metrics(measured, view)
             losses.append(loss)
         return torch.stack(losses).mean(), metrics

@@ -79,9 +79,10 @@ class MIB(GaussianObjective):
         minus_information, skl, metrics = [], [], {"beta": z[self.pairs[0][0]].new_full((), beta)}
         for a, b in self.pairs:
             pair, present = f"{a}-{b}", (context.present.get(a), context.present.get(b))
-            scores, mask = score_pairs(self.critic[pair], z[a], z[b], self.negatives, *present)  # pyright: ignore
-            context.observe(a, b, scores, mask)
-            loss_of_pair, measured = self.estimator(pair, scores, mask)
+            scored = score_pairs(self.critic[pair], z[a], z[b], self.negatives, *present)  # pyright: ignore
+            if context.watches(a, b):
+                context.observe_share(a, b, scored.outscored_share())
+            loss_of_pair, measured = self.estimator(pair, scored)
             minus_information.append(loss_of_pair)
             skl.append(mean_rows(symmetric_kl(p[a], p[b], z[a], z[b], self.kl), present_in_both(*present)))
             metrics |= name_metrics(measured | {"skl": skl[-1]}, pair)

@@ -1,9 +1,8 @@
 """Mixtures: several components of one global vector divide the places of the other view among them.
 
-in   scores [N * k, n, l] of all k components of the N anchors with the candidates' places, k rows for each anchor;
-     the mask [N, n, 1] of the anchors
-out  s_j  = T_j - log(e^T_j + sum of e^T' over the component's own negatives), for each place of the anchor's own image
-     q_j  = softmax over components of sharpness * s_j
+in   s_j = T_j - log(e^T_j + sum of e^T' over the component's own negatives), of each of k components for each place of
+     the anchor's own image, [n, l, k]
+out  q_j  = softmax over components of sharpness * s_j
      loss = -mean over anchors and places of [sum_j q_j s_j + entropy_weight * H(q)]
 Bachman et al., 2019, arXiv:1906.00910, section 3.7
 
@@ -14,13 +13,10 @@ equally likely components, less log k. It then gives a bound on mutual informati
 import math
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from mvssl.distributed import collectives
-from mvssl.objectives import estimators
-from mvssl.objectives.estimators import POSITIVE
 from mvssl.objectives.scoring.heads import perceptron
 from mvssl.recipe import Config
 
@@ -44,39 +40,33 @@ class Components(nn.Module):
         return x[:, None] + self.net(x).unflatten(1, (-1, x.shape[1]))
 
 
-def estimate_mixture(scores: Tensor, mask: Tensor, options: Mixture) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return loss and metrics as `estimators.estimate` does; the same on every process.
+def estimate_mixture(
+    s: Tensor, ceiling: Tensor, present: Tensor | None, options: Mixture
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return loss and metrics as `estimators.estimate` does, from s [n, l, k]; the same on every process.
 
-    Metrics: `bound` in nats and its `ceiling`; `entropy`, the mean of H(q) in nats; `used`, the number of components
-    in use, e to the entropy of the mean q.
+    `present` is bool [n], on the device, or None; `ceiling` is the log of the number of candidates, 0-d. Metrics:
+    `bound` in nats and its `ceiling`; `entropy`, the mean of H(q) in nats; `used`, the number of components in use, e
+    to the entropy of the mean q.
     """
     alpha = 1 / options.sharpness if options.entropy_weight is None else options.entropy_weight
-    s = compute_log_shares(scores, mask)
     log_q = (options.sharpness * s).log_softmax(dim=-1)
     q = log_q.exp()
     entropy = -(q * log_q).sum(dim=-1)
-    counted = (mask[collectives.own_rows(len(s))].diagonal()[0] == POSITIVE)[:, None].expand_as(entropy)  # [n, l]
+    counted = torch.ones_like(entropy, dtype=torch.bool)  # [n, l]
+    counted = counted if present is None else counted & present[:, None]
 
     value = _mean((q * s).sum(dim=-1) + alpha * entropy, counted)
     with torch.no_grad():
-        top = estimators.ceiling(scores[:: s.shape[-1]], mask)
         taken = collectives.sum_over_processes(q.masked_fill(~counted[..., None], 0).sum(dim=(0, 1)))
+        ceiling = ceiling * (taken.sum() > 0)
         metrics = {
-            "bound": _mean(s.logsumexp(dim=-1) - math.log(s.shape[-1]), counted) + top,
-            "ceiling": top,
+            "bound": _mean(s.logsumexp(dim=-1) - math.log(s.shape[-1]), counted) + ceiling,
+            "ceiling": ceiling,
             "entropy": _mean(entropy, counted),
             "used": torch.special.entr(taken / taken.sum().clamp(min=1e-12)).sum().exp(),
         }
     return -value, metrics
-
-
-def compute_log_shares(scores: Tensor, mask: Tensor) -> Tensor:
-    """Return s_j of each place of the own images of this process's anchors, [n, l, k]."""
-    anchors, n, _ = mask.shape
-    k = len(scores) // anchors
-    against = estimators.log_sum_negatives(scores, mask.repeat_interleave(k, dim=0)).view(anchors, k)
-    own = scores.unflatten(0, (anchors, k))[collectives.own_rows(n)].diagonal(dim1=0, dim2=2)  # [k, l, n]
-    return F.logsigmoid(own.permute(2, 1, 0) - against[collectives.own_rows(n)][:, None])
 
 
 def _mean(x: Tensor, chosen: Tensor) -> Tensor:

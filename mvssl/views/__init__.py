@@ -6,7 +6,7 @@ out  float32 tensors by view, [n, *shape]; `ViewSet` draws them, each view is a 
 Random numbers have no state: each depends only on the seed, the sample's position and a name.
 """
 
-from mvssl.views.base import Geometry, Kind, Spectrogram, View
+from mvssl.views.base import DrawnView, Geometry, Kind, Spectrogram, View
 from mvssl.views.images.image import ImageView
 from mvssl.views.logmel import LogMelView
 from mvssl.views.presets import PRESETS
@@ -17,6 +17,7 @@ from mvssl.views.view_set import VIEWS, ViewSet, build_matching_views, build_vie
 __all__ = [
     "PRESETS",
     "VIEWS",
+    "DrawnView",
     "Geometry",
     "ImageView",
     "Kind",

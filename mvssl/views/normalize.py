@@ -56,8 +56,10 @@ def _select(values: Sequence[float], kept: list[int]) -> Tensor:
 
 
 def normalize_channels(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return (x - mean) / std along dimension 1, in one pass; mean and std are on the CPU."""
+    """Return (x - mean) / std along dimension 1; mean and std are on the CPU."""
     shift, scale = send(torch.stack([-mean / std, 1 / std]), x.device).view(2, -1, *[1] * (x.dim() - 2))
+    if x.device.type == "cpu":  # torch's addcmul is not vectorised there for numbers that a channel shares
+        return (x * scale).add_(shift)
     return torch.addcmul(shift, x, scale)
 
 

@@ -9,9 +9,10 @@ from safetensors.torch import load_file
 from small_features import WIDTHS, context, features
 
 from mvssl import train
-from mvssl.monitoring.mispairing import CHANCE, FADE, MispairingTracker, outscored_share, pairs_of
+from mvssl.monitoring.mispairing import CHANCE, FADE, MispairingTracker, pairs_of
 from mvssl.objectives import AMDIM, CMC, MIB
-from mvssl.objectives.scoring.masks import same_sample
+from mvssl.objectives.pairs import MaskedScores
+from mvssl.objectives.scoring.masks import Present, same_sample
 from mvssl.recipe import ViewConfig
 
 CPU = torch.device("cpu")
@@ -105,7 +106,7 @@ def test_a_resumed_run_and_two_processes_track_the_same(tmp_path, processes):
 
 def shares(scores: torch.Tensor, *present) -> list[float]:
     n = len(scores)
-    return outscored_share(scores.view(n, n, -1), same_sample(n, CPU, *(present or (None, None)))).tolist()
+    return MaskedScores(scores.view(n, n, -1), same_sample(n, CPU, Present(*present))).outscored_share().tolist()
 
 
 def test_a_perfect_critic_has_share_zero():

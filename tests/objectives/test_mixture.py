@@ -11,61 +11,48 @@ from torch.testing import assert_close
 from mvssl.encoders import Features, Widths
 from mvssl.errors import RecipeError
 from mvssl.objectives import AMDIM
-from mvssl.objectives.mixture import Components, Mixture, compute_log_shares, estimate_mixture
-from mvssl.objectives.scoring.masks import same_sample
+from mvssl.objectives.mixture import Components, Mixture, estimate_mixture
 from mvssl.recipe.options import construct
 
 N, L, K, E = 4, 3, 5, 12
-MASK = same_sample(N, torch.device("cpu"), None, None)
+CEILING = torch.tensor(1 + (N - 1) * L).double().log()
 
 
-def scores(k=K):
-    return torch.randn(N * k, N, L, dtype=torch.float64, requires_grad=True)
-
-
-def shares_by_hand(t, k=K):
+def shares(k=K):
     """s [N, L, k]: log of e^T over itself and the component's scores with the places of other images."""
-    s = torch.zeros(N, L, k).double()
+    t, s = torch.randn(N, k, N, L, dtype=torch.float64), torch.zeros(N, L, k).double()
     for i in range(N):
         for j in range(k):
-            row = t.detach()[i * k + j]
-            others = torch.cat([row[other] for other in range(N) if other != i])
+            others = torch.cat([t[i, j, other] for other in range(N) if other != i])
             for place in range(L):
-                s[i, place, j] = torch.cat([row[i, place, None], others]).log_softmax(0)[0]
+                s[i, place, j] = torch.cat([t[i, j, i, place, None], others]).log_softmax(0)[0]
     return s
 
 
-def loss_of(t, **options):
-    return estimate_mixture(t, MASK, Mixture(components=K, **options))[0]
-
-
-def test_the_share_of_a_component_is_its_own_softmax_among_other_images():
-    t = scores()
-    assert_close(compute_log_shares(t, MASK).detach(), shares_by_hand(t))
+def loss_of(s, **options):
+    return estimate_mixture(s, CEILING, None, Mixture(components=K, **options))[0]
 
 
 @pytest.mark.parametrize(("sharpness", "weight"), [(1.0, None), (3.0, None), (2.0, 0.7), (0.5, 0.0)])
 def test_the_loss_equals_expected_share_and_entropy_by_hand(sharpness, weight):
-    t = scores()
-    s = shares_by_hand(t)
+    s = shares()
     q = (sharpness * s).softmax(-1)
     alpha = 1 / sharpness if weight is None else weight
     by_hand = (q * s).sum(-1) - alpha * (q * q.log()).sum(-1)
-    assert_close(loss_of(t, sharpness=sharpness, entropy_weight=weight).detach(), -by_hand.mean())
+    assert_close(loss_of(s, sharpness=sharpness, entropy_weight=weight).detach(), -by_hand.mean())
 
 
 def test_in_the_limits_all_components_count_equally_or_only_the_best():
-    t = scores()
-    s = shares_by_hand(t)
-    assert_close(loss_of(t, sharpness=1e-9, entropy_weight=0.0).detach(), -s.mean())
-    assert_close(loss_of(t, sharpness=1e9, entropy_weight=0.0).detach(), -s.amax(-1).mean())
-    _, metrics = estimate_mixture(t, MASK, Mixture(components=K, sharpness=1e-9, entropy_weight=0.0))
+    s = shares()
+    assert_close(loss_of(s, sharpness=1e-9, entropy_weight=0.0).detach(), -s.mean())
+    assert_close(loss_of(s, sharpness=1e9, entropy_weight=0.0).detach(), -s.amax(-1).mean())
+    _, metrics = estimate_mixture(s, CEILING, None, Mixture(components=K, sharpness=1e-9, entropy_weight=0.0))
     assert metrics["entropy"].item() == pytest.approx(math.log(K))
     assert metrics["used"].item() == pytest.approx(K)
 
 
 def test_the_posterior_is_optimal_at_the_default_entropy_weight():
-    s, sharpness = shares_by_hand(scores()), 2.0
+    s, sharpness = shares(), 2.0
     best = -(s * sharpness).logsumexp(-1) / sharpness
 
     def loss(q):
@@ -77,22 +64,23 @@ def test_the_posterior_is_optimal_at_the_default_entropy_weight():
 
 
 def test_its_bound_is_that_of_a_mixture_of_equally_likely_components():
-    t = scores()
-    _, metrics = estimate_mixture(t, MASK, Mixture(components=K))
-    by_hand = shares_by_hand(t).exp().mean(-1).log().mean() + math.log(1 + (N - 1) * L)
+    s = shares()
+    _, metrics = estimate_mixture(s, CEILING, None, Mixture(components=K))
+    by_hand = s.exp().mean(-1).log().mean() + math.log(1 + (N - 1) * L)
     assert_close(metrics["bound"], by_hand)
     assert metrics["bound"] < metrics["ceiling"]
     assert metrics["ceiling"].item() == pytest.approx(math.log(1 + (N - 1) * L))
 
-    blind, metrics = estimate_mixture(torch.zeros(N * K, N, L), MASK, Mixture(components=K))
-    assert metrics["bound"].item() == pytest.approx(0, abs=1e-6)
+    alike = -CEILING.expand(N, L, K)
+    blind, metrics = estimate_mixture(alike, CEILING, None, Mixture(components=K))
+    assert metrics["bound"].item() == pytest.approx(0, abs=1e-9)
     assert blind.item() == pytest.approx(math.log(1 + (N - 1) * L) - math.log(K))
 
 
 def test_a_component_that_wins_every_place_is_the_only_one_in_use():
-    t = scores().detach().unflatten(0, (N, K))
-    t[:, 2].diagonal(dim1=0, dim2=1).fill_(100.0)
-    _, metrics = estimate_mixture(t.flatten(0, 1), MASK, Mixture(components=K, sharpness=50))
+    s = shares()
+    s[..., 2] = 0.0  # a share of 1
+    _, metrics = estimate_mixture(s, CEILING, None, Mixture(components=K, sharpness=50))
     assert metrics["used"].item() == pytest.approx(1, abs=1e-3)
 
 

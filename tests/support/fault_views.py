@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mvssl.distributed import collectives
+from mvssl.distributed.local_exchange import LocalExchange
 from mvssl.objectives.cmc import CMC
 from mvssl.views import ImageView
 
@@ -120,6 +121,8 @@ def exchanges() -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("all_reduce", "all_gather"):
             patch.setattr(dist, name, functools.partial(_noted, names, name, getattr(dist, name)))
+        quick = LocalExchange.__call__
+        patch.setattr(LocalExchange, "__call__", lambda *given: _noted(names, "local", quick, *given))
         yield names
 
 

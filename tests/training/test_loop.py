@@ -14,6 +14,7 @@ from mvssl import train
 from mvssl.checkpoints import store
 from mvssl.data import open_shards
 from mvssl.errors import DataError, OutputError, RecipeError
+from mvssl.views.parameters import ParameterDraw
 
 WITNESS = {"from": "image", "name": "fault_views:Witness", "count": 2}
 
@@ -23,6 +24,24 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     small_runs.write_shards(folder / "train")
     return folder
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_workers_draw_the_parameters_of_steps_and_checks(root, tmp_path, monkeypatch, workers):
+    drawn_here, own = [], ParameterDraw.__call__
+
+    def draw(self, position, seed):
+        drawn_here.append(seed)  # in a worker, its own list
+        return own(self, position, seed)
+
+    monkeypatch.setattr(ParameterDraw, "__call__", draw)
+    recipe = small_runs.recipe(root, tmp_path / "run", data__workers=workers, train__steps=4, train__check_every=2)
+    train(recipe)
+    if workers:
+        assert drawn_here == []
+    else:
+        assert drawn_here.count(recipe.train.seed) == 4
+        assert len(set(drawn_here)) == 2  # checks draw with their own seed
 
 
 @pytest.mark.parametrize(("world", "workers"), [(1, 0), (1, 2), (2, 0), (2, 1)])

@@ -1,7 +1,7 @@
 """Critics: scores of anchors with candidates, and which pairs a perceptron critic scores.
 
 in   anchors [N, a], candidates [n, l, c]
-out  scores [N, n, l]
+out  scores [N, n, l], or `Pairs` for the estimators, which hold all scores only where a perceptron gives them
 """
 
 import math
@@ -13,9 +13,10 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from mvssl.distributed import collectives
-from mvssl.objectives.estimators import NEGATIVE, POSITIVE
+from mvssl.objectives.pairs import MaskedScores, Pairs
 from mvssl.objectives.scoring.heads import perceptron
-from mvssl.objectives.scoring.masks import ignore_absent, same_sample
+from mvssl.objectives.scoring.masks import Present, gather_present, same_sample
+from mvssl.objectives.scoring.same_sample import DotPairs, RingPairs
 
 CriticName = Literal["concat", "separable"]
 Negatives = Literal["roll", "all"] | PositiveInt
@@ -30,6 +31,10 @@ class Dot(nn.Module):
 
     def forward(self, anchors: Tensor, candidates: Tensor) -> Tensor:
         return torch.einsum("id,jqd->ijq", anchors * self.scale, candidates)
+
+    def pair(self, anchors: Tensor, candidates: Tensor, present: Present) -> Pairs:
+        """Return the pairs of the anchors of all processes with the candidates of this one."""
+        return DotPairs(anchors, candidates, self.scale, present)
 
 
 class ConcatMLP(nn.Module):
@@ -51,6 +56,11 @@ class ConcatMLP(nn.Module):
         of_candidate = F.linear(candidates, weight[:, self.anchor :], self.first.bias)
         return self.rest(of_anchor[:, None, None] + of_candidate).squeeze(-1)
 
+    def pair(self, anchors: Tensor, candidates: Tensor, present: Present) -> Pairs:
+        """Return the pairs of the anchors of all processes with the candidates of this one."""
+        scores = self(anchors, candidates)
+        return MaskedScores(scores, same_sample(len(candidates), scores.device, present))
+
     def score_rows(self, anchors: Tensor, candidates: Tensor) -> Tensor:
         """Return the scores of [n, a] with [n, c] row by row, [n]."""
         return self.rest(self.first(torch.cat([anchors, candidates], dim=-1))).squeeze(-1)
@@ -66,6 +76,10 @@ class Separable(nn.Module):
 
     def forward(self, anchors: Tensor, candidates: Tensor) -> Tensor:
         return self.dot(self.of_anchor(anchors), self.of_candidate(candidates))
+
+    def pair(self, anchors: Tensor, candidates: Tensor, present: Present) -> Pairs:
+        """Return the pairs of the anchors of all processes with the candidates of this one."""
+        return self.dot.pair(self.of_anchor(anchors), self.of_candidate(candidates), present)
 
     def score_rows(self, anchors: Tensor, candidates: Tensor) -> Tensor:
         """Return the scores of [n, a] with [n, c] row by row, [n]."""
@@ -89,24 +103,24 @@ def score_pairs(
     negatives: Negatives,
     anchors_present: Tensor | None,
     candidates_present: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Return scores and mask, [N, n, 1]: each candidate with its own anchor and with anchors of earlier rows.
+) -> Pairs:
+    """Return the pairs of each candidate with its own anchor and with anchors of earlier rows.
 
     `anchors` [n, a] and `candidates` [n, c] are the rows of this process. Rows form a ring over the batch of all
     processes. `roll` takes one row before, as MIB's authors do; a number takes so many; `all` takes every other row.
     """
     n, device = len(candidates), candidates.device
-    all_anchors = collectives.gather(anchors)
+    all_anchors, present = collectives.gather(anchors), gather_present(anchors_present, candidates_present, device)
     if negatives == "all":
-        return critic(all_anchors, candidates[:, None]), same_sample(n, device, anchors_present, candidates_present)
+        return critic.pair(all_anchors, candidates[:, None], present)
     back = torch.arange(count_negatives(negatives, len(all_anchors)) + 1, device=device)[:, None]
     row = torch.arange(n, device=device).expand(len(back), n)
     anchor = (row + collectives.rank() * n - back) % len(all_anchors)  # [1 + negatives, n]
-    scored = critic.score_rows(all_anchors[anchor].flatten(0, 1), candidates.repeat(len(back), 1)).view(len(back), n)
+    scores = critic.score_rows(all_anchors[anchor].flatten(0, 1), candidates.repeat(len(back), 1)).view(len(back), n)
 
-    shape = len(all_anchors), n, 1
-    scores = all_anchors.new_zeros(shape).index_put((anchor, row, torch.zeros_like(row)), scored)
-    mask = torch.zeros(shape, dtype=torch.int8, device=device)
-    mask[anchor[1:], row[1:]] = NEGATIVE
-    mask[anchor[0], row[0]] = POSITIVE
-    return scores, ignore_absent(mask, anchors_present, candidates_present)
+    counted = torch.ones_like(anchor, dtype=torch.bool)
+    if present.anchors is not None:
+        counted = counted & present.anchors[anchor]
+    if present.candidates is not None:
+        counted = counted & present.candidates
+    return RingPairs(scores, anchor, counted, len(all_anchors))

@@ -74,48 +74,62 @@ class ImageGeometry(Geometry):
         self.inside, self.outside = inside, outside
         self.crop, self.ratio, self.flip, self.shared_flip = crop, ratio, flip, shared_flip
         self.translate, self.translate_p, self.affine = translate, translate_p, affine
+        self._counts = {
+            **({"area": 1, "aspect": 1, "place": 2} if crop else {}),
+            **({"flip": 1} if flip and not shared_flip else {}),
+            **({"translate": 2, "translate_p": 1} if translate else {}),
+            **({"degrees": 1, "move": 2, "scale": 1, "shear": 1} if affine else {}),
+        }
 
     def draw(self, draws: Draws) -> Placement:
         """Return the placement of each sample; a shared flip depends on the sample alone, so all views agree."""
-        placement = Placement.full(len(draws.position))
+        n, u = len(draws.position), draws.uniforms(**self._counts)
+        if self.shared_flip and self.flip:
+            u |= Draws(draws.seed, draws.position, scope="shared").uniforms(flip=1)
+        box, flip, shift, warp = np.tile([0.0, 1.0], (n, 2, 1)), np.zeros(n), np.zeros((n, 2)), None
         if self.crop:
-            box = _draw_boxes(draws, self.inside, self.crop, self.ratio)
-            placement = placement._replace(box=torch.from_numpy(box), whole=False)
+            box = _place_boxes(u, draws, self.inside, self.crop, self.ratio)
         if self.flip:
-            coin = Draws(draws.seed, draws.position, scope="shared") if self.shared_flip else draws
-            flip = coin.uniforms(flip=1)["flip"][0] < self.flip
-            placement = placement._replace(flip=torch.from_numpy(flip.astype(np.float64)), whole=False)
+            flip = (u["flip"][0] < self.flip).astype(np.float64)
         if self.translate:
-            placement = placement._replace(shift=torch.from_numpy(self._draw_shifts(draws)), whole=False)
+            pixels = np.floor(u["translate"] * (2 * self.translate + 1)) - self.translate
+            shift = (pixels * (u["translate_p"] < self.translate_p)).T / self.outside
         if self.affine:
-            warp = _draw_warps(draws, self.inside, self.affine)
-            placement = placement._replace(warp=torch.from_numpy(warp), shrinks=bool((warp[:, 3] < 1).any()))
-        return placement
+            warp = _place_warps(u, self.inside, self.affine)
+        return Placement(
+            torch.from_numpy(box),
+            torch.from_numpy(flip),
+            torch.from_numpy(shift),
+            None if warp is None else torch.from_numpy(warp),
+            whole=not (self.crop or self.flip or self.translate),
+            shrinks=warp is not None and bool((warp[:, 3] < 1).any()),
+        )
 
-    def _draw_shifts(self, draws: Draws) -> np.ndarray:
-        u = draws.uniforms(translate=2, translate_p=1)
-        pixels = np.floor(u["translate"] * (2 * self.translate + 1)) - self.translate
-        return (pixels * (u["translate_p"] < self.translate_p)).T / self.outside
 
-
-def _draw_boxes(
-    draws: Draws, inside: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
-) -> np.ndarray:
+def _place_boxes(
+    u: dict[str, np.ndarray], draws: Draws, inside: tuple[int, int], scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> np.ndarray:  # fmt: skip
     """Crops [n, 2, 2] as torchvision's RandomResizedCrop: area uniform, ratio log-uniform, first of ten that fits."""
-    size = np.array(inside)
-    u = draws.uniforms(area=1, aspect=1, place=2)
     sides, fits = _try_sides(u["area"][0], u["aspect"][0], inside, scale, ratio)
     again = np.flatnonzero(~fits)
-    if len(again):  # the other attempts are made for few samples
+    if len(again):  # few samples need the other attempts
         more = draws.take(again).uniforms(area=ATTEMPTS, aspect=ATTEMPTS)
         tried, fits[again] = _first_fitting(*_try_sides(more["area"], more["aspect"], inside, scale, ratio))
         sides[:, again] = tried
-    central = min(max(inside[1] / inside[0], ratio[0]), ratio[1])
-    fallback = round(min(inside[0], inside[1] / central)), round(min(inside[1], inside[0] * central))
-    sides = np.where(fits, sides, np.array(fallback)[:, None])
-    free = size[:, None] - sides
-    start = np.where(fits, np.floor(u["place"] * (free + 1)), (free / 2).round())
-    return (np.stack([start, sides]) / size[:, None]).transpose(2, 1, 0).copy()
+    size = np.array(inside)[:, None]
+    free = size - sides
+    start = np.floor(u["place"] * (free + 1))
+    if not fits.all():
+        central = min(max(inside[1] / inside[0], ratio[0]), ratio[1])
+        sides[0, ~fits], sides[1, ~fits] = (
+            round(min(inside[0], inside[1] / central)),
+            round(min(inside[1], inside[0] * central)),
+        )
+        start[:, ~fits] = ((size - sides[:, ~fits]) / 2).round()
+    box = np.empty((len(fits), 2, 2))
+    box[:, :, 0], box[:, :, 1] = (start / size).T, (sides / size).T
+    return box
 
 
 def _try_sides(
@@ -126,8 +140,11 @@ def _try_sides(
     height, width = inside
     area = height * width * _between(area, scale)
     aspect = np.exp(_between(aspect, (math.log(ratio[0]), math.log(ratio[1]))))
-    sides = np.stack([np.sqrt(area / aspect), np.sqrt(area * aspect)]).round()
-    return sides, (sides[0] > 0) & (sides[0] <= height) & (sides[1] > 0) & (sides[1] <= width)
+    sides = np.empty((2, *area.shape))
+    np.sqrt(area / aspect, out=sides[0])
+    np.sqrt(area * aspect, out=sides[1])
+    tall, wide = np.rint(sides, out=sides)
+    return sides, (tall > 0) & (tall <= height) & (wide > 0) & (wide <= width)
 
 
 def _first_fitting(sides: np.ndarray, fits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -136,8 +153,8 @@ def _first_fitting(sides: np.ndarray, fits: np.ndarray) -> tuple[np.ndarray, np.
     return np.take_along_axis(sides, first[None, None], 1)[:, 0], fits.max(0)
 
 
-def _draw_warps(draws: Draws, inside: tuple[int, int], affine: Affine) -> np.ndarray:
-    u, size = draws.uniforms(degrees=1, move=2, scale=1, shear=1), np.array(inside)[:, None]
+def _place_warps(u: dict[str, np.ndarray], inside: tuple[int, int], affine: Affine) -> np.ndarray:
+    size = np.array(inside)[:, None]
     turned = affine.degrees * (2 * u["degrees"] - 1)
     moved = (affine.translate * size * (2 * u["move"] - 1)).round() / size
     zoomed = _between(u["scale"], affine.scale)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mvssl.objectives.estimators import IGNORE, NEGATIVE, POSITIVE
+from mvssl.objectives.pairs import IGNORE, NEGATIVE, POSITIVE, MaskedScores
 from mvssl.objectives.scoring.critics import ConcatMLP, Dot, Separable, build_critic, count_negatives, score_pairs
 
 
@@ -35,9 +35,14 @@ def test_each_candidate_is_scored_with_its_own_anchor_and_earlier_rows(negatives
     assert count_negatives(negatives, 8) == count
     critic = build_critic("concat", 5, 3, 8)
     a, c = torch.randn(8, 5), torch.randn(8, 3)
-    scores, mask = score_pairs(critic, a, c, negatives, None, None)
-    assert (mask[:, :, 0].diagonal() == POSITIVE).all()
-    assert ((mask == NEGATIVE).sum(0) == count).all()
-    assert_close(scores[mask != IGNORE], critic(a, c[:, None])[mask != IGNORE])
-    assert mask[1, 2] == NEGATIVE
-    assert (scores[mask == IGNORE] == 0).all()
+    listed = score_pairs(critic, a, c, negatives, None, None)
+    back = (torch.arange(8) - torch.arange(8)[:, None]) % 8  # how many rows the anchor is before the candidate
+    mask = torch.where(back == 0, POSITIVE, torch.where(back <= count, NEGATIVE, IGNORE))[..., None].to(torch.int8)
+    whole = MaskedScores(critic(a, c[:, None]), mask)
+    for kind in (POSITIVE, NEGATIVE):
+        assert_close(listed.count(kind), whole.count(kind))
+    assert_close(listed.sum_negatives(torch.sin, torch.exp), whole.sum_negatives(torch.sin, torch.exp))
+    assert_close(listed.log_sum_negatives(torch.sin), whole.log_sum_negatives(torch.sin))
+    assert_close(listed.sum_positives(torch.sin), whole.sum_positives(torch.sin))
+    assert_close(listed.sum_log_shares(torch.arange(8.0)), whole.sum_log_shares(torch.arange(8.0)))
+    assert_close(listed.outscored_share(), whole.outscored_share())
