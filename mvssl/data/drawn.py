@@ -8,13 +8,15 @@ One block is one shared file between processes, one pinned buffer, and one copy 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mvssl.distributed.devices import send
+
+Tree = TypeVar("Tree")  # a NamedTuple of tensors, plain values and further NamedTuples
 
 _ALIGNMENT = 8  # bytes of the widest type; the elements of a type begin at a multiple of its size
 
@@ -54,7 +56,7 @@ class DrawnParameters:
 
         where = assign(position)
         layout = {name: map_leaves(of, Tensor, assign) for name, of in parameters.items()}
-        block = np.empty(max(end, _ALIGNMENT), np.uint8)  # an empty one has no views of other types
+        block = np.zeros(max(end, _ALIGNMENT), np.uint8)  # an empty one has no views of other types
         for begin, array in pieces:
             block[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)[...] = array
         return cls(seed, layout, where, torch.from_numpy(block))
@@ -80,6 +82,11 @@ def map_leaves(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:
     if isinstance(tree, tuple) and type(tree) is not tuple:
         return type(tree)(*[map_leaves(part, kind, change) for part in tree])
     return tree
+
+
+def take_rows(tree: Tree, rows: Tensor | slice) -> Tree:
+    """Return the parameters of some samples: a NamedTuple with these rows of each tensor."""
+    return map_leaves(tree, Tensor, lambda x: x[rows])
 
 
 def _read_slots(tree: Any, block: Tensor) -> Any:

@@ -23,18 +23,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvssl.distributed.devices import send
+from mvssl.distributed.devices import send_constant
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
-from mvssl.views.images.image_resampling import apply_filters
 
 Space = Literal["rgb", "gray", "lab", "ydbdr"]
 GRAY = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)  # ITU-R BT.601
+LUMA = GRAY.float()[None]
 YDBDR = torch.tensor([[0.299, 0.587, 0.114], [-0.450, -0.883, 1.333], [-1.333, 1.116, 0.217]])
+RGB_OF_YDBDR = YDBDR.inverse()
 YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]).double()
 QUARTER_TURN = YIQ.inverse() @ torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]]).double() @ YIQ
 XYZ = torch.tensor([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
 D65 = torch.tensor([0.95047, 1.0, 1.08883])  # white, in XYZ
+XYZ_OF_WHITE = XYZ / D65[:, None]  # XYZ as shares of white
 CHANNELS = {
     "rgb": {"R": [0], "G": [1], "B": [2]},
     "gray": {"Y": [0]},
@@ -57,11 +59,10 @@ class Recolor(NamedTuple):
 
 
 class Jitter(NamedTuple):
-    """A batch's colour jitter: `first` for all rows, then hue and `second` for the rows that rotate it in HSV."""
+    """A batch's colour jitter: `first`, then a rotation of the hue in HSV, then `second`."""
 
     first: Recolor
-    rows: Tensor  # int64 [k]
-    turns: Tensor  # float32 [k], in full turns of the colour circle
+    turns: Tensor | None  # float32 [n], in full turns of the colour circle; None: the hue is not rotated in HSV
     second: Recolor
 
 
@@ -100,10 +101,6 @@ class ColorJitter:
         turns = np.where(on, self.strengths[HUE] * (2 * amount[HUE] - 1), 0.0)
         return compose_jitter(factors, turns, order[:HUE] < order[HUE], u["gray"][0] < self.gray_p, self.hue)
 
-    def __call__(self, x: Tensor, draws: Draws, clamp: bool = True) -> Tensor:
-        """Return jittered images. With `clamp` they lie in [0, 1], and so does the input of the hue rotation."""
-        return apply_jitter(x, self.draw(draws), clamp)
-
 
 def compose_jitter(
     factors: np.ndarray, turns: np.ndarray, early: np.ndarray, gray: np.ndarray, hue: Literal["hsv", "linear"]
@@ -114,10 +111,10 @@ def compose_jitter(
     which of the three come before the hue; gray bool [n]: gray after all of them.
     """
     exact = (turns != 0) & (hue == "hsv")
-    rows = np.flatnonzero(exact)
-    first = _compose(np.where(early | ~exact, factors, 1.0), gray & ~exact, turns if hue == "linear" else None)
-    second = _compose(np.where(early[:, rows], 1.0, factors[:, rows]), gray[rows], None)
-    return Jitter(first, torch.from_numpy(rows), torch.from_numpy(turns[rows].astype(np.float32)), second)
+    early = early | ~exact
+    first = _compose(np.where(early, factors, 1.0), gray & ~exact, turns if hue == "linear" else None)
+    second = _compose(np.where(early, 1.0, factors), gray & exact, None)
+    return Jitter(first, torch.from_numpy(turns.astype(np.float32)) if exact.any() else None, second)
 
 
 def _compose(factors: np.ndarray, gray: np.ndarray, turns: np.ndarray | None) -> Recolor:
@@ -132,64 +129,26 @@ def _compose(factors: np.ndarray, gray: np.ndarray, turns: np.ndarray | None) ->
     return Recolor(gain, luma, mean, turn)
 
 
-def apply_jitter(x: Tensor, drawn: Jitter, clamp: bool = True) -> Tensor:
-    """Return jittered images [n, c, h, w], not clamped at the end; the hue rotation works in any range of numbers."""
-    x = recolor_pixels(x, drawn.first)
-    if len(drawn.rows):
-        bright = x[drawn.rows].clamp_(0, 1) if clamp else x[drawn.rows]
-        x = x.index_copy(0, drawn.rows, recolor_pixels(rotate_hue(bright, drawn.turns), drawn.second))
-    return x
-
-
-def recolor_pixels(x: Tensor, recolor: Recolor) -> Tensor:
-    """Return every pixel of images [n, c, h, w] after one operation."""
-    n, c, h, w = x.shape
-    gain, luma, mean = (number[:, None, None] for number in recolor[:3])
-    flat = x.reshape(n, c, h * w)
-    if c != 3:
-        return torch.addcmul(mean * flat.mean(2, keepdim=True), gain, flat).view(n, c, h, w)
-    same, gray, quarter = send(torch.stack([torch.eye(3), GRAY.expand(3, 3), QUARTER_TURN]).float(), x.device)
-    pixel = gain * same + luma * gray
-    if recolor.turn is not None:
-        pixel = pixel + recolor.turn[:, None, None] * quarter
-    return torch.baddbmm(mean * (gray @ flat.mean(2, keepdim=True)), pixel, flat).view(n, c, h, w)
-
-
-def rotate_hue(x: Tensor, turns: Tensor) -> Tensor:
-    """Add `turns` [n] (1 is the full circle) to the hue of x [n, 3, h, w]; value and saturation do not change."""
-    r, g, b = x.unbind(1)
-    top, bottom = torch.maximum(torch.maximum(r, g), b), torch.minimum(torch.minimum(r, g), b)
-    chroma = top - bottom
-    per = chroma.clamp(min=1e-12).reciprocal()
-    sextant = torch.where(top == r, (g - b) * per, torch.where(top == g, 2 + (b - r) * per, 4 + (r - g) * per))
-    sextant += 6 * turns[:, None, None]
-    # a channel is below the top by a function of the distance of the hue from the channel's own, on a circle of 6
-    away = sextant[:, None] + torch.arange(3, -2, -2, device=x.device)[:, None, None]
-    away -= 6 * (away / 6).round_()
-    below = away.abs_().neg_().add_(2).clamp_(0, 1)
-    return torch.addcmul(top[:, None], chroma[:, None], below, value=-1)
-
-
 def to_space(x: Tensor, space: Space) -> Tensor:
     """Return RGB images in [0, 1] in `space`; rgb means as stored, with any number of channels."""
     if space == "rgb":
         return x
     if space == "lab":
         return _lab(x)
-    return mix_channels(x, GRAY[None] if space == "gray" else YDBDR)
+    return mix_channels(x, LUMA if space == "gray" else YDBDR)
 
 
 def _lab(x: Tensor) -> Tensor:
     """CIE Lab of sRGB under D65. kornia's function would make the host wait: it builds constants on the device."""
-    share = mix_channels(kornia.color.rgb_to_linear_rgb(x), XYZ / D65[:, None])
+    share = mix_channels(kornia.color.rgb_to_linear_rgb(x), XYZ_OF_WHITE)
     root = torch.where(share > 0.008856, share.clamp(min=0.008856) ** (1 / 3), 7.787 * share + 4 / 29)
     x, y, z = root.unbind(1)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
 def mix_channels(x: Tensor, matrix: Tensor) -> Tensor:
-    """Return every pixel of x [n, c, h, w] times `matrix` [k, c], which is on the CPU."""
-    return torch.einsum("kc,nchw->nkhw", send(matrix.to(x.dtype), x.device), x)
+    """Return every pixel of x [n, c, h, w] times `matrix` [k, c], a constant on the CPU."""
+    return torch.einsum("kc,nchw->nkhw", send_constant(matrix, x.device).to(x.dtype), x)
 
 
 def from_space(x: Tensor, space: Space) -> Tensor:
@@ -197,28 +156,10 @@ def from_space(x: Tensor, space: Space) -> Tensor:
     if space == "lab":
         return kornia.color.lab_to_rgb(x)
     if space == "ydbdr":
-        x = mix_channels(x, YDBDR.inverse())
+        x = mix_channels(x, RGB_OF_YDBDR)
     return (x.expand(-1, 3, -1, -1) if space == "gray" else x).clamp(0, 1)
 
 
 def solarize(x: Tensor, threshold: float = 0.5) -> Tensor:
     """Return x in [0, 1] with values of at least `threshold` inverted."""
     return torch.where(x >= threshold, 1 - x, x)
-
-
-def blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
-    """Blur with `sigma` [n] pixels, a window of 2 radius + 1 and reflected edges, as torchvision's gaussian_blur."""
-    return apply_filters(x, *(_gaussian(sigma, radius, pixels) for pixels in x.shape[-2:]))
-
-
-def _gaussian(sigma: Tensor, radius: int, pixels: int) -> Tensor:
-    """Blur matrices [n, pixels, pixels]; weights beyond an edge are reflected at its first or last pixel."""
-    i = torch.arange(pixels, device=sigma.device)
-    here, there = i[:, None], i[None]
-    total = torch.zeros(len(sigma), pixels, pixels, device=sigma.device)
-    left = torch.where(there > 0, here + there, radius + 1)
-    right = torch.where(there < pixels - 1, 2 * (pixels - 1) - here - there, radius + 1)
-    for distance in (here - there, left, right):
-        bell = (-0.5 * (distance / sigma[:, None, None]) ** 2).exp()
-        total += torch.where(distance.abs() <= radius, bell, 0.0)
-    return total / total.sum(-1, keepdim=True)

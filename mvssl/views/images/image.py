@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mvssl.data.decoding.images import MAX_PIXELS
+from mvssl.data.drawn import take_rows
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.recipe.messages import nearest
@@ -20,20 +21,16 @@ from mvssl.views import normalize as normalization
 from mvssl.views.base import DrawnView, Interpolation
 from mvssl.views.channels import Channels, kept_channels, select_channels
 from mvssl.views.images import color as colors
+from mvssl.views.images.blurring import blur
 from mvssl.views.images.geometry import Affine, ImageGeometry, Placement
 from mvssl.views.images.image_resampling import apply_placement
+from mvssl.views.images.jittering import JitterSteps, apply_jitter, plan_jitter
 from mvssl.views.presets import PRESETS
 
+BLOCK = 3 << 15  # numbers of an output block on a CPU
 _MOST_SIGMA = 1000  # pixels of blur
 
 LIGHT = {"lab": "lightness", "ydbdr": "luma"}  # the first channel of a colour space
-
-
-class Blur(NamedTuple):
-    """The rows of a batch that are blurred."""
-
-    rows: Tensor  # int64 [k]
-    sigma: Tensor  # float32 [k], output pixels
 
 
 class ImageParameters(NamedTuple):
@@ -42,7 +39,7 @@ class ImageParameters(NamedTuple):
     placement: Placement
     jitter: colors.Jitter | None
     inverted: Tensor | None  # bool [n], rows that are solarised
-    blur: Blur | None
+    sigma: Tensor | None  # float32 [n], output pixels of blur, 0 for rows that are not blurred
     kept: Tensor | None  # float32 [n, k], 0 for a dropped channel
 
 
@@ -146,7 +143,7 @@ class ImageView(DrawnView):
             self.geometry.draw(draws) if placement is None else placement,
             self.jitter.draw(draws) if self.jitter.active else None,
             None if inverted is None else torch.from_numpy(inverted),
-            self._draw_blur(draws) if self.blur_p else None,
+            self._draw_sigma(draws) if self.blur_p else None,
             corruption.draw_kept_channels(draws, self.drop, self.shape[0]),
         )
 
@@ -168,20 +165,33 @@ class ImageView(DrawnView):
         plain = options.get("color", "rgb") == "rgb" and options.get("normalize") is None
         return options.get("normalize") == "data" or (plain and floats)
 
-    def _make(self, x: Tensor, drawn: ImageParameters | None, draws: Draws | None, fill: float) -> Tensor:
-        stored = not x.is_floating_point()
-        x = self.with_channels(x)
+    def _make(self, column: Tensor, drawn: ImageParameters | None, draws: Draws | None, fill: float) -> Tensor:
+        stored = not column.is_floating_point()
+        x = self.with_channels(column)
         x = select_channels(x, self.kept) if self.select_first else x
         known = None if self.nodata is None else x != self.nodata
-        x = x.float().div_(255) if stored else x.float()
         x, holes = self._place(x, known, Placement.full(len(x), x.device) if drawn is None else drawn.placement)
-        if drawn is not None and draws is not None:
-            x = self._corrupt(x, drawn, draws, stored)
-        x = colors.to_space(x, self.color)
-        x = normalization.normalize_channels(self._select_last(x), self.mean, self.std)
-        if drawn is not None and draws is not None:
-            x = corruption.keep_channels(corruption.add_noise(x, self.noise, draws), drawn.kept)
+        x = self._color(x, drawn, draws, stored)
         return x if holes is None else x.masked_fill(self._select_last(holes), fill)
+
+    def _color(self, x: Tensor, drawn: ImageParameters | None, draws: Draws | None, stored: bool) -> Tensor:
+        """Do all that follows the placement, in blocks: on a CPU a block stays in the cache from first to last."""
+        jitter = None if drawn is None or drawn.jitter is None else plan_jitter(drawn.jitter, x.shape[1])
+        blocks = [slice(0, len(x))]
+        if x.device.type == "cpu":
+            count = max(1, BLOCK // max(1, x[0].numel()))
+            blocks = [slice(begin, begin + count) for begin in range(0, len(x), count)]
+        y = torch.empty(len(x), *self.shape, device=x.device)
+        for rows in blocks:
+            block = x[rows].float()
+            block = block.mul_(1 / 255) if stored else block
+            if drawn is not None and draws is not None:
+                block = self._corrupt(block, take_rows(jitter, rows), take_rows(drawn, rows), draws.take(rows), stored)
+            block = self._select_last(colors.to_space(block, self.color))
+            y[rows] = normalization.normalize_channels(block, self.mean, self.std)
+        if drawn is not None and draws is not None:
+            y = corruption.keep_channels(corruption.add_noise(y, self.noise, draws), drawn.kept)
+        return y
 
     def _select_last(self, x: Tensor) -> Tensor:
         return x if self.select_first else select_channels(x, self.kept)
@@ -191,37 +201,34 @@ class ImageView(DrawnView):
         if known is None:
             return apply_placement(x, placement, self.size, self.interpolation), None
         share = apply_placement(known.float(), placement, self.size, self.interpolation)
-        x = apply_placement(torch.where(known, x, 0.0), placement, self.size, self.interpolation)
+        x = apply_placement(torch.where(known, x.float(), 0.0), placement, self.size, self.interpolation)
         x = x / share.clamp(min=1e-6)
         valid, holes = (share >= 0.5).float(), share < 0.5
         mean = (x * valid).sum((2, 3), keepdim=True) / valid.sum((2, 3), keepdim=True).clamp(min=1)
         return torch.where(holes, mean, x), holes  # holes get the mean, so that they do not change the contrast
 
-    def _corrupt(self, x: Tensor, drawn: ImageParameters, draws: Draws, stored: bool) -> Tensor:
+    def _corrupt(
+        self, x: Tensor, jitter: JitterSteps | None, drawn: ImageParameters, draws: Draws, stored: bool
+    ) -> Tensor:
         """Colour jitter, a clamp if the range is known (bytes), then solarisation, blur and dropped pixels."""
-        if drawn.jitter is not None:
-            x = colors.apply_jitter(x, drawn.jitter, clamp=stored)
+        if jitter is not None:
+            x = apply_jitter(x, jitter, clamp=stored)
             x = x.clamp_(0, 1) if stored else x
         if self.solarize_p and not stored:
             raise RecipeError("solarize_p: inverts bytes, but the column holds floats; leave it out")
         if drawn.inverted is not None:
             x = torch.where(drawn.inverted[:, None, None, None], colors.solarize(x), x)
-        if drawn.blur is not None:
-            x = self._blur(x, drawn.blur)
+        if drawn.sigma is not None:
+            x = blur(x, drawn.sigma, math.ceil(3 * self.blur_sigma[1]))
         if self.keep < 1:
             noise = draws.within("keep", x.device).uniform("keep", 1, *self.size, dtype=torch.float32)
             x = x * (noise < self.keep)
         return x
 
-    def _draw_blur(self, draws: Draws) -> Blur:
+    def _draw_sigma(self, draws: Draws) -> Tensor:
         u, (low, high) = draws.uniforms(blur=1, sigma=1), self.blur_sigma
-        rows = np.flatnonzero(u["blur"][0] < self.blur_p)
-        sigma = low + (high - low) * u["sigma"][0, rows]
-        return Blur(torch.from_numpy(rows), torch.from_numpy(sigma.astype(np.float32)))
-
-    def _blur(self, x: Tensor, drawn: Blur) -> Tensor:
-        radius = math.ceil(3 * self.blur_sigma[1])
-        return x.index_copy(0, drawn.rows, colors.blur(x[drawn.rows], drawn.sigma, radius))
+        sigma = np.where(u["blur"][0] < self.blur_p, low + (high - low) * u["sigma"][0], 0.0)
+        return torch.from_numpy(sigma.astype(np.float32))
 
     def to_rgb(self, x: Tensor) -> Tensor | None:
         """Return views [n, k, h, w] as RGB pictures [n, 3, h, w] in [0, 1]; None if they are no colour images.
