@@ -22,13 +22,34 @@ bench_app = typer.Typer(
 def train_command(recipe: BenchRecipe = QUICKSTART, overrides: Overrides = None, json_file: JsonFile = None) -> None:
     """The training loop beside its model on random tensors."""
     from mvssl.bench.speed import bench_train
-    from mvssl.bench.timing import show
-    from mvssl.distributed import collectives
     from mvssl.recipe import load_recipe
 
-    result = bench_train(load_recipe(recipe, overrides or []), json_file=json_file)
-    if collectives.rank() == 0:
-        show(result)
+    bench_train(load_recipe(recipe, overrides or []), json_file=json_file)
+
+
+@bench_app.command("processes")
+def processes_command(json_file: JsonFile = None) -> None:
+    """Two CPU processes of one thread beside one process of two threads."""
+    from mvssl.bench.loop_process import bench_processes
+
+    bench_processes(json_file=json_file)
+
+
+@bench_app.command("busy")
+def busy_command(json_file: JsonFile = None) -> None:
+    """The training loop alone and beside a process that keeps a core busy, with short spins and with torch's."""
+    from mvssl.bench.loop_process import bench_busy
+
+    bench_busy(json_file=json_file)
+
+
+@bench_app.command("start")
+def start_command(recipe: BenchRecipe = QUICKSTART, overrides: Overrides = None, json_file: JsonFile = None) -> None:
+    """CPU seconds from the command to the first step, by phase."""
+    from mvssl.bench.start import bench_start
+    from mvssl.recipe import load_recipe
+
+    bench_start(load_recipe(recipe, overrides or []), json_file=json_file)
 
 
 @bench_app.command("reader")
