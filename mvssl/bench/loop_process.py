@@ -45,6 +45,7 @@ class LoopProcesses:
     """The loop of `setting` in `processes` processes with `threads` threads each, inside a `with` block."""
 
     def __init__(self, setting: Setting, processes: int, threads: int, environment: Mapping[str, str]):
+        environment = {**environment, "OMP_NUM_THREADS": str(threads)}  # else accelerate chooses a number
         shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_find_free_port())}
         self.members = [
             subprocess.Popen(
