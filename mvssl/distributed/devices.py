@@ -9,6 +9,7 @@ index on the device. The functions here avoid both.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,13 @@ NARROW = 16  # input channels of a group; the AVX-512 kernels of oneDNN work on 
 def send(x: Tensor, device: torch.device) -> Tensor:
     """Return a small CPU tensor on `device` without waiting for the device."""
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
+@functools.lru_cache(maxsize=1024)
+def send_constant(x: Tensor, device: torch.device) -> Tensor:
+    """Return a CPU tensor that nobody changes, such as a matrix of colours, on `device`. It is sent only once."""
+    with torch.inference_mode(False):
+        return x.to(device)
 
 
 def true_indices(present: Tensor, device: torch.device) -> Tensor:
