@@ -126,11 +126,11 @@ def bench_train(
     check_json_file(json_file)
     rows, batch = [], recipe.data.batch_size
     with arithmetic_of(recipe), tempfile.TemporaryDirectory() as folder:
-        trainer = _build_trainer(recipe, workers=recipe.data.workers)
+        trainer = build_trainer(recipe, workers=recipe.data.workers)
         device = trainer.device
         if device.type == "cpu" and trainer.accelerator.num_processes == 1:
             with one_thread():
-                rows += _compare_on_one_thread(_build_trainer(recipe, workers=0), Path(folder), rounds, block)
+                rows += _compare_on_one_thread(build_trainer(recipe, workers=0), Path(folder), rounds, block)
         watch = Stopwatch(device)
         loop, model = run_loop(trainer, Path(folder), watch), run_model(trainer)
         settle = max(3, 2 * recipe.data.workers + 1)  # torch's loader keeps two batches per worker ready
@@ -163,7 +163,8 @@ def bench_train(
     )
 
 
-def _build_trainer(recipe: Recipe, workers: int) -> Trainer:
+def build_trainer(recipe: Recipe, workers: int) -> Trainer:
+    """Return a trainer of the recipe with another number of loader workers and no last step."""
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": workers})})
     trainer = prepare_trainer(recipe, make_accelerator(recipe))
     trainer.steps = FOREVER

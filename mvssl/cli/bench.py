@@ -27,6 +27,15 @@ def train_command(recipe: BenchRecipe = QUICKSTART, overrides: Overrides = None,
     bench_train(load_recipe(recipe, overrides or []), json_file=json_file)
 
 
+@bench_app.command("lightly")
+def lightly_command(recipe: BenchRecipe = QUICKSTART, overrides: Overrides = None, json_file: JsonFile = None) -> None:
+    """The training loop and its model beside lightly's SimCLR with its own transforms."""
+    from mvssl.bench.lightly import bench_lightly
+    from mvssl.recipe import load_recipe
+
+    bench_lightly(load_recipe(recipe, overrides or []), json_file=json_file)
+
+
 @bench_app.command("processes")
 def processes_command(json_file: JsonFile = None) -> None:
     """Two CPU processes of one thread beside one process of two threads."""
