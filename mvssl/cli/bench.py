@@ -39,7 +39,7 @@ def lightly_command(recipe: BenchRecipe = QUICKSTART, overrides: Overrides = Non
 @bench_app.command("processes")
 def processes_command(json_file: JsonFile = None) -> None:
     """Two CPU processes of one thread beside one process of two threads."""
-    from mvssl.bench.loop_process import bench_processes
+    from mvssl.bench.processes.loop_processes import bench_processes
 
     bench_processes(json_file=json_file)
 
@@ -47,7 +47,7 @@ def processes_command(json_file: JsonFile = None) -> None:
 @bench_app.command("busy")
 def busy_command(json_file: JsonFile = None) -> None:
     """The training loop alone and beside a process that keeps a core busy, with short spins and with torch's."""
-    from mvssl.bench.loop_process import bench_busy
+    from mvssl.bench.processes.loop_processes import bench_busy
 
     bench_busy(json_file=json_file)
 
@@ -55,7 +55,7 @@ def busy_command(json_file: JsonFile = None) -> None:
 @bench_app.command("start")
 def start_command(recipe: BenchRecipe = QUICKSTART, overrides: Overrides = None, json_file: JsonFile = None) -> None:
     """CPU seconds from the command to the first step, by phase."""
-    from mvssl.bench.start import bench_start
+    from mvssl.bench.processes.start import bench_start
     from mvssl.recipe import load_recipe
 
     bench_start(load_recipe(recipe, overrides or []), json_file=json_file)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mvssl.bench.start import bench_start
+from mvssl.bench.processes.start import bench_start
 from mvssl.errors import RecipeError
 
 

@@ -3,7 +3,7 @@
 import json
 
 from mvssl.bench.growth import Setting
-from mvssl.bench.loop_process import bench_busy, bench_processes
+from mvssl.bench.processes.loop_processes import bench_busy, bench_processes
 
 SMALL = Setting(batch=8, pixels=16)
 

@@ -30,7 +30,7 @@ from mvssl.process.threads import SETTINGS, SPINS
 
 CORES = 2
 SETTING = Setting(batch=256)
-_SERVE = "from mvssl.bench.loop_process import serve; serve()"
+_SERVE = "from mvssl.bench.processes.loop_processes import serve; serve()"
 _BUSY = "while True: pass"
 
 
