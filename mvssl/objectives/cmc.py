@@ -63,8 +63,9 @@ class CMC(Objective):
         for a, b in self.pairs:
             present = gather_present(context.present.get(a), context.present.get(b), z[a].device)
             own, from_a, from_b = self._score(anchors[a], z[b], present)
-            self._observe(a, b, z, context)
-            self._observe(b, a, z, context)
+            if context.watches(a, b):
+                self._observe(a, b, z, context)
+                self._observe(b, a, z, context)
             n_a, n_b = present.count_anchors(own), collectives.sum_over_processes(present.count_candidates(own))
             infonce[a, b], a_to_b = estimators.contrast(own, from_a, n_b, present.both)
             infonce[b, a], b_to_a = estimators.contrast(own, from_b, n_a, present.both)
@@ -97,7 +98,6 @@ class CMC(Objective):
     @torch.no_grad()
     def _observe(self, a: str, b: str, z: dict[str, Tensor], context: Context) -> None:
         """Tell the observer how often the negatives of each candidate outscore its own anchor."""
-        if context.watches(a, b):
-            present = gather_present(context.present.get(a), context.present.get(b), z[b].device)
-            pairs = self.critic.pair(collectives.gather(z[a]), z[b][:, None], present)
-            context.observe_share(a, b, pairs.outscored_share())
+        present = gather_present(context.present.get(a), context.present.get(b), z[b].device)
+        pairs = self.critic.pair(collectives.gather(z[a]), z[b][:, None], present)
+        context.observe_share(a, b, pairs.outscored_share())
