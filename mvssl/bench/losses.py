@@ -23,7 +23,7 @@ from mvssl.bench.lightly import import_lightly
 from mvssl.bench.memory import measure_operations, measure_peak
 from mvssl.bench.timing import CPU, check_json_file
 from mvssl.encoders import Features, Widths
-from mvssl.objectives import AMDIM, CMC, DIM, Context, Objective
+from mvssl.objectives import Context, Objective, build_objective, find_objective
 from mvssl.objectives.estimators import EstimatorName
 from mvssl.objectives.scoring.heads import NoHead, PerView
 from mvssl.random import Draws
@@ -117,8 +117,8 @@ def compare_dim(
 
 def build_cmc_case(n: int, device: torch.device = CPU) -> LossCase:
     """Return the losses of random vectors [n, 128] of two views."""
-    objective = CMC(dict.fromkeys("ab", Widths((), WIDTH)), embed=WIDTH, temperature=TEMPERATURE)
-    _take_heads_off(objective.project, nn.Identity())
+    objective = _build("cmc", dict.fromkeys("ab", Widths((), WIDTH)), embed=WIDTH, temperature=TEMPERATURE)
+    _take_heads_off(objective, "project", nn.Identity())
 
     def ours(a: Tensor, b: Tensor) -> Tensor:
         return _call(objective, {"a": Features((), a), "b": Features((), b)})
@@ -140,8 +140,8 @@ def dense_cmc(a: Tensor, b: Tensor) -> Tensor:
 def build_amdim_case(n: int, side: int, width: int, device: torch.device = CPU) -> LossCase:
     """Return the losses of random vectors [n, width] and maps [n, width, side, side] of two views."""
     widths = dict.fromkeys("ab", Widths(((width, side, side),), width))
-    objective = AMDIM(widths, embed=width, scales=(("vector", 0),))
-    _take_heads_off(objective.heads["0"], NoHead())
+    objective = _build("amdim", widths, embed=width, scales=[["vector", 0]])
+    _take_heads_off(objective, "heads.0", NoHead())
 
     def ours(vector_a: Tensor, vector_b: Tensor, map_a: Tensor, map_b: Tensor) -> Tensor:
         return _call(objective, {"a": Features((map_a,), vector_a), "b": Features((map_b,), vector_b)})
@@ -162,8 +162,9 @@ def dense_amdim(vector_a: Tensor, vector_b: Tensor, map_a: Tensor, map_b: Tensor
 
 def build_dim_case(estimator: str, n: int, side: int, width: int, device: torch.device = CPU) -> LossCase:
     """Return the losses of random vectors [n, width] and maps [n, width, side, side]."""
-    objective = DIM({"image": Widths(((width, side, side),), width)}, estimator=estimator, units=width, layer=0)  # pyright: ignore[reportArgumentType]
-    objective.scores["local"]["image"].candidate = NoHead()  # pyright: ignore
+    widths = {"image": Widths(((width, side, side),), width)}
+    objective = _build("dim", widths, estimator=estimator, units=width, layer=0)
+    _take_heads_off(objective, "scores.local.of_image.candidate", NoHead())
 
     def ours(vector: Tensor, fmap: Tensor) -> Tensor:
         return _call(objective, {"image": Features((fmap,), vector)})
@@ -181,10 +182,15 @@ def _split(scores: Tensor) -> tuple[Tensor, Tensor]:
     return scores[own], scores[~own].view(len(scores), -1)
 
 
-def _take_heads_off(heads: object, head: nn.Module) -> None:
-    assert isinstance(heads, PerView)
-    for name in heads._modules:
-        heads._modules[name] = head
+def _build(name: str, widths: dict[str, Widths], **options: Any) -> Objective:
+    return build_objective(find_objective(name, "bench losses"), options, "bench losses", widths)
+
+
+def _take_heads_off(objective: Objective, name: str, head: nn.Module) -> None:
+    """Put `head` in the place of a head, or of the heads of all views."""
+    found = objective.get_submodule(name)
+    for place in [f"{name}.{view}" for view in found._modules] if isinstance(found, PerView) else [name]:
+        objective.set_submodule(place, head)
 
 
 def _draw_map(n: int, width: int, side: int, device: torch.device) -> Tensor:

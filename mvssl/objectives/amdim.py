@@ -182,7 +182,7 @@ class AMDIM(Objective):
             s = log_share(self._clip(own), against[:, None])
             loss, metrics = estimate_mixture(s, number.log(), present.both, self.mixture)
         else:
-            loss, metrics = estimators.contrast(self._clip(own[..., 0]), against[:, 0], number, present.both)
+            loss, metrics = estimators.contrast(self._clip(own[..., 0]), against, number.log(), present.both)
         return {"loss": loss, "regulariser": self.regulariser * size} | metrics
 
     def _clip(self, scores: Tensor) -> Tensor:
