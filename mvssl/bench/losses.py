@@ -12,7 +12,7 @@ import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +50,29 @@ DENSE: dict[str, Loss] = {
 DENSE |= {"nwj": DENSE["kl"], "smile": DENSE["jsd"], "mine": DENSE["dv"]}  # `mine` equals `dv` on a repeated batch
 
 
+class LossCase(NamedTuple):
+    """Losses of the same embeddings: ours first, then others. All but lightly's have the same value and gradients."""
+
+    losses: dict[str, Loss]
+    embeddings: tuple[Tensor, ...]
+
+    def build_ways(self) -> dict[str, Way]:
+        """Return a forward and backward pass of each loss, which returns the gradients."""
+        given = [x.detach().requires_grad_() for x in self.embeddings]
+
+        def build(loss: Loss) -> Way:
+            def work() -> list[Tensor | None]:
+                loss(*given).backward()
+                gradients = [x.grad for x in given]
+                for x in given:
+                    x.grad = None
+                return gradients
+
+            return work
+
+        return {name: build(loss) for name, loss in self.losses.items()}
+
+
 def bench_losses(
     *, largest: int = 16384, rounds: int = ROUNDS, device: torch.device = CPU, json_file: str | Path | None = None
 ) -> dict[str, Any]:
@@ -64,7 +87,7 @@ def bench_losses(
         rows += [compare_amdim(rounds, device)]
         rows += [compare_dim(name, rounds, device) for name in get_args(EstimatorName)]
         n = min(largest, 4096)
-        spent = measure_operations(build_cmc_ways(n, device)[0]["ours"])
+        spent = measure_operations(build_cmc_case(n, device).build_ways()["ours"])
     slowest = max(spent, key=spent.__getitem__)
     share = spent[slowest] / sum(spent.values())
     bottleneck = f"{OPERATIONS.get(slowest, slowest)} takes {share:.0%} of cmc with {n:,} samples"
@@ -73,27 +96,27 @@ def bench_losses(
 
 def compare_cmc(n: int, rounds: int = ROUNDS, device: torch.device = CPU) -> Row:
     """Compare `cmc` of two views and `n` samples with the dense form and lightly's, as far as their memory allows."""
-    return _compare(f"cmc, {n:,} samples, {WIDTH} wide", *build_cmc_ways(n, device), rounds, device)
+    return _compare(f"cmc, {n:,} samples, {WIDTH} wide", build_cmc_case(n, device), rounds, device)
 
 
 def compare_amdim(
     rounds: int = ROUNDS, device: torch.device = CPU, *, n: int = 128, side: int = 7, width: int = 1024
 ) -> Row:
     """Compare one scale of AMDIM, at the paper's sizes by default, with `einsum`."""
-    ways = build_amdim_ways(n, side, width, device)
-    return _compare(f"amdim, {n} samples, {side**2} places, {width} wide", *ways, rounds, device)
+    case = build_amdim_case(n, side, width, device)
+    return _compare(f"amdim, {n} samples, {side**2} places, {width} wide", case, rounds, device)
 
 
 def compare_dim(
     estimator: str, rounds: int = ROUNDS, device: torch.device = CPU, *, n: int = 64, side: int = 8, width: int = 2048
 ) -> Row:
     """Compare DIM's local scores, at the paper's sizes by default, with `einsum`."""
-    ways = build_dim_ways(estimator, n, side, width, device)
-    return _compare(f"dim {estimator}, {n} samples, {side**2} places, {width} wide", *ways, rounds, device)
+    case = build_dim_case(estimator, n, side, width, device)
+    return _compare(f"dim {estimator}, {n} samples, {side**2} places, {width} wide", case, rounds, device)
 
 
-def build_cmc_ways(n: int, device: torch.device = CPU) -> tuple[dict[str, Way], int]:
-    """Return one pass of each way on random vectors [n, 128] of two views, and the bytes of the gradients."""
+def build_cmc_case(n: int, device: torch.device = CPU) -> LossCase:
+    """Return the losses of random vectors [n, 128] of two views."""
     objective = _build("cmc", dict.fromkeys("ab", Widths((), WIDTH)), embed=WIDTH, temperature=TEMPERATURE)
     _take_heads_off(objective, "project", nn.Identity())
 
@@ -105,7 +128,7 @@ def build_cmc_ways(n: int, device: torch.device = CPU) -> tuple[dict[str, Way], 
         losses["dense torch"] = dense_cmc
     if n <= LARGEST_LIGHTLY and importlib.util.find_spec("lightly"):
         losses["lightly"] = import_lightly("loss", "NTXentLoss")(temperature=TEMPERATURE)
-    return _build_ways(losses, *(torch.randn(n, WIDTH, device=device) for _ in range(2)))
+    return LossCase(losses, (torch.randn(n, WIDTH, device=device), torch.randn(n, WIDTH, device=device)))
 
 
 def dense_cmc(a: Tensor, b: Tensor) -> Tensor:
@@ -114,9 +137,8 @@ def dense_cmc(a: Tensor, b: Tensor) -> Tensor:
     return F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)
 
 
-def build_amdim_ways(n: int, side: int, width: int, device: torch.device = CPU) -> tuple[dict[str, Way], int]:
-    """Return one pass of each way on vectors [n, width] and maps [n, width, side, side] of two views, and the bytes of
-    the gradients."""
+def build_amdim_case(n: int, side: int, width: int, device: torch.device = CPU) -> LossCase:
+    """Return the losses of random vectors [n, width] and maps [n, width, side, side] of two views."""
     widths = dict.fromkeys("ab", Widths(((width, side, side),), width))
     objective = _build("amdim", widths, embed=width, scales=[["vector", 0]])
     _take_heads_off(objective, "heads.0", NoHead())
@@ -126,7 +148,7 @@ def build_amdim_ways(n: int, side: int, width: int, device: torch.device = CPU) 
 
     vectors = [torch.randn(n, width, device=device) for _ in range(2)]
     maps = [_draw_map(n, width, side, device) for _ in range(2)]
-    return _build_ways({"ours": ours, "einsum": dense_amdim}, *vectors, *maps)
+    return LossCase({"ours": ours, "einsum": dense_amdim}, (*vectors, *maps))
 
 
 def dense_amdim(vector_a: Tensor, vector_b: Tensor, map_a: Tensor, map_b: Tensor) -> Tensor:
@@ -138,10 +160,8 @@ def dense_amdim(vector_a: Tensor, vector_b: Tensor, map_a: Tensor, map_b: Tensor
     return torch.stack(losses).mean()
 
 
-def build_dim_ways(
-    estimator: str, n: int, side: int, width: int, device: torch.device = CPU
-) -> tuple[dict[str, Way], int]:
-    """Return one pass of each way on vectors [n, width] and maps [n, width, side, side], and bytes of gradients."""
+def build_dim_case(estimator: str, n: int, side: int, width: int, device: torch.device = CPU) -> LossCase:
+    """Return the losses of random vectors [n, width] and maps [n, width, side, side]."""
     widths = {"image": Widths(((width, side, side),), width)}
     objective = _build("dim", widths, estimator=estimator, units=width, layer=0)
     _take_heads_off(objective, "scores.local.of_image.candidate", NoHead())
@@ -153,7 +173,7 @@ def build_dim_ways(
         return DENSE[estimator](*_split(torch.einsum("id,jdq->ijq", vector, fmap.flatten(2))))
 
     vectors = torch.randn(n, width, device=device) / math.sqrt(width)
-    return _build_ways({"ours": ours, "einsum": einsum}, vectors, _draw_map(n, width, side, device))
+    return LossCase({"ours": ours, "einsum": einsum}, (vectors, _draw_map(n, width, side, device)))
 
 
 def _split(scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,24 +203,12 @@ def _call(objective: Objective, features: dict[str, Features]) -> Tensor:
     return objective(features, Context(0, index, Draws(0, index, vector.device)))[0]
 
 
-def _build_ways(losses: dict[str, Loss], *embeddings: Tensor) -> tuple[dict[str, Way], int]:
-    given = [x.requires_grad_() for x in embeddings]
-
-    def build(loss: Loss) -> Way:
-        def work() -> list[Tensor | None]:
-            loss(*given).backward()
-            gradients = [x.grad for x in given]
-            for x in given:
-                x.grad = None
-            return gradients
-
-        return work
-
-    return {name: build(loss) for name, loss in losses.items()}, sum(x.nbytes for x in given)
-
-
-def _compare(what: str, ways: dict[str, Way], gradients: int, rounds: int, device: torch.device) -> Row:
-    clock = "cpu" if device.type == "cpu" else "wall"
+def _compare(what: str, case: LossCase, rounds: int, device: torch.device) -> Row:
+    clock, ways, gradients = (
+        "cpu" if device.type == "cpu" else "wall",
+        case.build_ways(),
+        sum(x.nbytes for x in case.embeddings),
+    )
     memory = {name: measure_peak(way, device) - gradients for name, way in ways.items()}
     if len(ways) > 1:
         return compare(what, ways, rounds=rounds, clock=clock, device=device, memory=memory)
