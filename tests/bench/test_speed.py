@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mvssl.bench import bench_reader, bench_train, bench_views
+from mvssl.bench import bench_reader, bench_train
 from mvssl.bench.speed import compute_shares
 
 
@@ -25,7 +25,5 @@ def test_a_checkpoint_counts_for_its_share_of_steps():
     )
 
 
-def test_views_and_reader_report_samples_per_second(recipe, tmp_path):
-    views = bench_views(sizes=(8, 16), batch_size=32, seconds=0.01)
-    assert all(views["sizes"][size]["samples_per_second"] > 0 for size in ("8", "16"))
+def test_the_reader_reports_samples_per_second(recipe):
     assert bench_reader(recipe, seconds=0.01)["samples_per_second"] > 0
