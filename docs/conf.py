@@ -16,7 +16,7 @@ author = "the mvssl authors"
 project_copyright = "the mvssl authors, Apache-2.0"
 version = release = mvssl.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_build", "reference/generated", "paper_figures"]
+exclude_patterns = ["_build", "reference/generated", "paper_figures", "speed"]
 
 html_theme = "furo"
 html_title = f"mvssl {version}"

@@ -4,6 +4,7 @@ in   the recipe schema, the signatures of the built-in views and objectives, the
 out  Markdown files that pages in docs/reference include
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import typer
 from pydantic import BaseModel
 from typer.core import TyperGroup
 
+from mvssl.bench.comparison import describe_machine, tabulate
 from mvssl.cli.commands import app
 from mvssl.objectives import OBJECTIVES
 from mvssl.recipe import Recipe
@@ -21,6 +23,7 @@ from mvssl.views import VIEWS
 
 LARGE = 10**6  # limits above it only catch typing errors, and are not shown
 WORDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "array": "list"}
+SPEED = Path(__file__).parent / "speed"
 TABLES = ("data", "views", "encoder", "objective", "optim", "train", "evaluate")
 
 
@@ -32,6 +35,7 @@ def write(folder: Path) -> None:
         "views": options(VIEWS),
         "objectives": options(OBJECTIVES),
         "commands": commands(),
+        **{f"speed_{file.stem}": comparison(file) for file in sorted(SPEED.glob("*.json"))},
     }
     for name, text in parts.items():
         (folder / f"{name}.md").write_text(text, encoding="utf-8")
@@ -148,6 +152,16 @@ def _list_commands(group: Any) -> Iterator[tuple[str, Any]]:
             yield from ((f"{name} {verb}", inner) for verb, inner in command.commands.items())
         else:
             yield name, command
+
+
+def comparison(file: Path) -> str:
+    """Return the table of a benchmark from its JSON, the bottleneck and the machine."""
+    result = json.loads(file.read_text())
+    head, rows = tabulate(result)
+    lines = [_row(*head), "|---|" + "--:|" * (len(head) - 1), *(_row(*row) for row in rows), ""]
+    versions = ", ".join(f"{name} {result['versions'][name]}" for name in ("torch", "kornia", "torchvision"))
+    lines += [f"Bottleneck: {result['bottleneck']}.", "", f"{describe_machine(result)}; {versions}."]
+    return "\n".join(lines) + "\n"
 
 
 def _is_option(parameter: Any) -> bool:

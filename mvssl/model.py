@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mvssl.data.batch import Batch
 from mvssl.distributed import collectives
 from mvssl.distributed.batch_norm import SyncBatchNorm
-from mvssl.distributed.devices import laid_out, scattered, true_indices
+from mvssl.distributed.devices import join_rows, laid_out, memory_format_for, scattered, true_indices
 from mvssl.encoders import Encoder, Features, Widths, as_image, at_least_float32, with_view
 from mvssl.encoders.encoder import first_line
 from mvssl.errors import MvsslError, RecipeError
@@ -61,6 +61,7 @@ class MultiView(nn.Module):
         self.joint_bn = joint_bn
         self.groups = {view: group for group in encoders for view in split_names(group)}
         self.groups |= {view: self.groups[base] for view, base in (names or {}).items()}
+        self._layouts: dict[tuple[str, str], torch.memory_format] = {}  # by group and type of device
 
     @property
     def terms(self) -> list[Term]:
@@ -103,7 +104,7 @@ class MultiView(nn.Module):
         encoded = {}
         for names in batches.values():
             inputs = [views[view].index_select(0, rows[view]) if view in rows else views[view] for view in names]
-            features = _encode(self.encoder_of(names[0]), torch.cat(inputs) if len(inputs) > 1 else inputs[0])
+            features = _encode(self.encoder_of(names[0]), join_rows(inputs, self._layout(names[0], inputs[0].device)))
             sizes = [len(x) for x in inputs]
             parts = zip(*(t.split(sizes) for t in (*features.maps, features.vector)), strict=True)
             for view, part in zip(names, parts, strict=True):
@@ -112,13 +113,19 @@ class MultiView(nn.Module):
                 encoded[view] = Features(tuple(maps), vector)
         return {view: encoded[view] for view in views}
 
+    def _layout(self, view: str, device: torch.device) -> torch.memory_format:
+        """Return the memory format of an encoder's images; it is found once, from all of its layers."""
+        key = self.groups[view], device.type
+        if key not in self._layouts:
+            self._layouts[key] = memory_format_for(self.encoder_of(view), device)
+        return self._layouts[key]
+
     def encoder_of(self, view: str) -> Encoder:
         """Return the encoder of a view, by its name in the recipe or as drawn (a, or a_0)."""
         return self.encoders[self.groups[view]]  # pyright: ignore[reportReturnType]
 
 
 def _encode(encoder: Encoder, x: Tensor) -> Features:
-    x = laid_out(x, encoder)
     if len(x) or (collectives.world_size() > 1 and _synchronises(encoder)):
         return encoder(x)
     # No row is present. A blank row in eval mode changes no statistics and keeps the graph, which DDP needs.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mvssl.random import Draws, hash_name, mix
+from mvssl.random import GOLDEN, Draws, hash_name, mix
 
 
 @pytest.fixture
@@ -41,6 +41,18 @@ def test_bits_are_splitmix64_in_plain_integers():
         start = mix64((position * golden + hash_name(5, "s", "x")) % 2**64)
         for place in range(2):
             assert bits[row, place].item() % 2**64 == mix64((start + (place + 1) * golden) % 2**64)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 5), (40_000,)])
+def test_bits_of_a_cpu_are_those_of_any_device(shape):
+    draws = Draws(5, torch.tensor([3, -8, 2**40]), scope="s")
+    row = mix(draws.position * GOLDEN + hash_name(5, "s", "x"))
+    place = torch.arange(1, math.prod(shape) + 1) * GOLDEN
+    bits = mix(row[:, None] + place).view(3, *shape)  # as on a GPU
+    assert torch.equal(draws.bits("x", *shape), bits)
+    assert torch.equal(draws.uniform("x", *shape), (bits >> 11 & (1 << 53) - 1).double() / 2**53)
+    small = draws.uniform("x", *shape, dtype=torch.float32)
+    assert torch.equal(small, (bits >> 40 & (1 << 24) - 1).float() / 2**24)
 
 
 def test_several_names_in_one_pass_are_the_draws_of_each_name():

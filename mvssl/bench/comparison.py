@@ -121,7 +121,7 @@ def finish_comparison(
     rows = list(rows)
     result = finish_result(describe_rows(bench, rows, bottleneck, clock) | more, device, json_file)
     if collectives.rank() == 0:
-        print_comparison(result, rows)
+        print_comparison(result)
     return result
 
 
@@ -137,43 +137,57 @@ def describe_rows(bench: str, rows: list[Row], bottleneck: str, clock: Clock) ->
     }
 
 
-def print_comparison(result: Mapping[str, Any], rows: list[Row]) -> None:
-    """Print the rows as a table, the bottleneck below it, and the machine."""
-    names = list(dict.fromkeys(itertools.chain(*(row.seconds for row in rows))))
-    rates = all(row.samples for row in rows)
+def print_comparison(result: Mapping[str, Any]) -> None:
+    """Print the rows of a result as a table, the bottleneck below it, and the machine."""
+    head, rows = tabulate(result)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(f"{'samples/s' if rates else 'ms'}, {result['clock']}")
-    for name in names:
-        table.add_column(name, justify="right")
-    compared = any(row.ratio is not None for row in rows)
-    if compared:
-        table.add_column("ratio", justify="right")
-    measured = [name for name in names if any(name in row.memory for row in rows)]
-    for name in measured:
-        table.add_column(f"MB, {name}", justify="right")
+    for number, name in enumerate(head):
+        table.add_column(name, justify="right" if number else "left")
     for row in rows:
-        cells = [_format_time(row, name, rates) for name in names] + [_format_ratio(row)] * compared
-        cells += [f"{row.memory[name] / 1e6:,.0f}" if name in row.memory else "" for name in measured]
-        table.add_row(row.what, *cells)
+        table.add_row(*row)
     console = Console(highlight=False, markup=False)
     console.print(table)
     console.print(f"bottleneck: {result['bottleneck']}")
+    console.print(describe_machine(result))
+
+
+def tabulate(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the names of the columns and the cells of each row, for a result or for its JSON."""
+    rows = result["rows"]
+    names = list(dict.fromkeys(itertools.chain(*(row["seconds"] for row in rows))))
+    rates, compared = all(row["samples"] for row in rows), any(row["ratio"] is not None for row in rows)
+    measured = [name for name in names if any(name in row["memory"] for row in rows)]
+    head = [f"{'samples/s' if rates else 'ms'}, {result['clock']}", *names]
+    head += ["ratio"] * compared + [f"MB, {name}" for name in measured]
+    return head, [
+        [
+            row["what"],
+            *(_format_time(row, name, rates) for name in names),
+            *[_format_ratio(row)] * compared,
+            *(f"{row['memory'][name] / 1e6:,.0f}" if name in row["memory"] else "" for name in measured),
+        ]
+        for row in rows
+    ]
+
+
+def describe_machine(result: Mapping[str, Any]) -> str:
+    """Return the device, the processor, and the numbers of cores and threads."""
     machine = result["hardware"]
-    console.print(f"{machine['device']}, {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads")
+    return f"{machine['device']}, {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads"
 
 
-def _format_time(row: Row, name: str, rates: bool) -> str:
-    if name not in row.seconds:
+def _format_time(row: Mapping[str, Any], name: str, rates: bool) -> str:
+    if name not in row["seconds"]:
         return ""
-    number = row.samples / row.seconds[name] if rates else 1e3 * row.seconds[name]
+    number = row["samples"] / row["seconds"][name] if rates else 1e3 * row["seconds"][name]
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
-def _format_ratio(row: Row) -> str:
-    if row.ratio is None or row.ratio_spread is None:
+def _format_ratio(row: Mapping[str, Any]) -> str:
+    if row["ratio"] is None:
         return ""
-    low, high = row.ratio_spread
-    return f"{row.ratio:.2f} ({low:.2f} to {high:.2f})"
+    low, high = row["ratio_spread"]
+    return f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
 
 
 def name_largest(shares: Mapping[str, float]) -> str:

@@ -179,7 +179,7 @@ def name_bottleneck(traces: dict[str, Trace]) -> str:
 
 def print_result(result: dict[str, Any], found: Measured) -> None:
     """Print the rows as a table, then the host waits, then what is missing."""
-    print_comparison(result, found.rows)
+    print_comparison(result)
     for encoder, trace in found.traces.items():
         print(f"host waits in ten steps of {encoder}: {len(trace.places) or 'no'} places")
         for place, count in trace.places.items():

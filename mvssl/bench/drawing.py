@@ -9,7 +9,7 @@ import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import kornia.augmentation as kornia
 import torch
@@ -21,7 +21,6 @@ from mvssl.data.drawn import DrawnParameters
 from mvssl.random import Draws
 from mvssl.recipe import ViewConfig
 from mvssl.views import ViewSet, build_views
-from mvssl.views.images.image import ImageView
 
 VIEWS, PIXELS = 10, 32
 BATCHES = (8, 256, 4096)
@@ -68,13 +67,14 @@ def compare_draws(views: ViewSet, n: int, rounds: int, block: float) -> list[Row
 
 def time_parts(views: ViewSet, n: int, calls: int = 3) -> dict[str, float]:
     """Return the seconds that each part of drawing takes for all views of `n` samples."""
-    draws = Draws(0, torch.arange(n), scope="view")
-    drawing = {name: draws.within(name) for name in views.names}
-    drawn = {name: view.draw(drawing[name]) for name, view in views.draw.views.items()}
-    view = cast(ImageView, views.view("image"))
+    draws, geometry = Draws(0, torch.arange(n), scope="view"), views.view("image").geometry
+    assert geometry is not None
+    own = {name: draws.within(name) for name in views.names}
+    placements = {name: geometry.draw(own[name]) for name in views.names}
+    drawn = {name: view.draw(own[name], placements[name]) for name, view in views.draw.views.items()}
     parts: dict[str, Callable[[], object]] = {
-        "the placement": lambda: [view.geometry.draw(each) for each in drawing.values()],
-        "the colour jitter": lambda: [view.jitter.draw(each) for each in drawing.values()],
+        "the placement": lambda: [geometry.draw(own[name]) for name in views.names],
+        "colour and blur": lambda: [view.draw(own[name], placements[name]) for name, view in views.draw.views.items()],
         "packing": lambda: DrawnParameters.pack(0, draws.position, drawn),
     }
     seconds = {name: time_block(part, calls, "cpu", CPU) for name, part in parts.items()}

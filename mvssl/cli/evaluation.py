@@ -60,8 +60,11 @@ def evaluate_command(
     trust: Trust = None,
 ) -> None:
     """Evaluate a backbone against the untrained encoder and raw inputs, on any number of processes."""
-    from mvssl.distributed import collectives
-    from mvssl.evaluation import evaluate
+    from mvssl.process.imports import uncollected_imports
+
+    with uncollected_imports():
+        from mvssl.distributed import collectives
+        from mvssl.evaluation import evaluate
 
     evaluate(
         subject, recipe=recipe, overrides=overrides or (), weights=weights, probes=probe, views=view, layer=layer,
@@ -94,8 +97,11 @@ def embed_command(
     trust: Trust = None,
 ) -> None:
     """Write features, keys and labels of every sample to a file, on any number of processes."""
-    from mvssl.distributed import collectives
-    from mvssl.embedding import embed, summary_lines
+    from mvssl.process.imports import uncollected_imports
+
+    with uncollected_imports():
+        from mvssl.distributed import collectives
+        from mvssl.embedding import embed, summary_lines
 
     overrides = [word for word in given or () if OVERRIDE.match(word)]
     shards = [word for word in given or () if word not in overrides]

@@ -15,12 +15,14 @@ from mvssl.files import expand_home
 from mvssl.process.signals import Stopped, exit_code, stop_signals
 from mvssl.process.streams import flush_stdout, print_error, reopen_closed_streams
 from mvssl.process.system_errors import as_storage_error
+from mvssl.process.threads import shorten_spinning
 from mvssl.text import printable
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `mvssl` and `python -m mvssl`."""
     reopen_closed_streams()
+    shorten_spinning()
     # the exit code is final here, even if a second signal arrives
     code = flush_stdout(_run(sys.argv[1:] if arguments is None else arguments, restore_signals=arguments is not None))
     if code:

@@ -8,6 +8,7 @@ def train_command(recipe: RecipePath, overrides: Overrides = None) -> None:
 
     Works alone and under `accelerate launch --config_file launch/cpu_2.yaml -m mvssl train RECIPE`.
     """
+    from mvssl.process.imports import uncollected_imports
     from mvssl.process.signals import BEFORE_FIRST_STEP, stop_signals
 
     with stop_signals() as stop, stop.interruptible(BEFORE_FIRST_STEP):
@@ -15,8 +16,9 @@ def train_command(recipe: RecipePath, overrides: Overrides = None) -> None:
 
         loaded = load_recipe(recipe, overrides or [])  # a mistake in it shows before torch is imported
 
-        from mvssl.distributed import collectives
-        from mvssl.pipeline.api import train
+        with uncollected_imports():
+            from mvssl.distributed import collectives
+            from mvssl.pipeline.api import train
 
     train(loaded)
     collectives.close()

@@ -56,7 +56,7 @@ class DrawnParameters:
 
         where = assign(position)
         layout = {name: map_leaves(of, Tensor, assign) for name, of in parameters.items()}
-        block = np.empty(max(end, _ALIGNMENT), np.uint8)  # an empty one has no views of other types
+        block = np.zeros(max(end, _ALIGNMENT), np.uint8)  # an empty one has no views of other types
         for begin, array in pieces:
             block[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)[...] = array
         return cls(seed, layout, where, torch.from_numpy(block))

@@ -6,6 +6,7 @@ out  source[i], a dict column -> array; a `SampleError` if a sample cannot be us
 
 import bisect
 import difflib
+import functools
 import hashlib
 import itertools
 import math
@@ -31,9 +32,9 @@ from mvssl.data.sample_errors import (
     refuse_larger,
 )
 from mvssl.data.shards.field_reader import FieldLocation, FieldReader, IndexedShard
-from mvssl.data.shards.index import Index
-from mvssl.data.shards.index_cache import index_shards
+from mvssl.data.shards.index_cache import map_indexes
 from mvssl.data.shards.patterns import find_shards
+from mvssl.data.shards.places import KeptIndex
 from mvssl.data.source import Source
 from mvssl.errors import DataError, RecipeError, StorageError
 from mvssl.recipe.schema import Column
@@ -42,13 +43,6 @@ from mvssl.text import counted, printable
 Missing = Literal["drop", "mask", "error"]
 _PROBED, _FALLBACK = 9, 100  # samples decoded to learn what a column looks like; samples tried if those are bad
 _SEARCHED = 10_000  # samples tried for the json path of an extra column
-_PLACE = np.dtype([  # of a column of a sample in its shard; see `Index`
-    ("offset", np.int64),
-    ("size", np.int64),  # -1 if the sample lacks the column
-    ("headers", np.uint16),
-    ("choice", np.int8),  # number of the column's alternative
-    ("digest", np.uint32),  # 0 if the index holds none
-])  # fmt: skip
 
 
 def open_shards(
@@ -71,7 +65,9 @@ def open_shards(
     """
     for name, column in columns.items():
         _check_column(name, column)
-    return ShardSource(index_shards(find_shards(patterns, Path(root)), progress), columns, missing, extra)
+    fields = {name: field_alternatives(column) for name, column in columns.items()}
+    paths = find_shards(patterns, Path(root))
+    return ShardSource(map_indexes(lambda index: KeptIndex.of(index, fields), paths, progress), columns, missing, extra)
 
 
 def _check_column(name: str, column: Column) -> None:
@@ -106,50 +102,53 @@ class ShardSource(Source):
     """
 
     def __init__(
-        self, indexes: list[Index], columns: dict[str, Column], missing: Missing = "drop", extra: Collection[str] = ()
-    ):
-        self.columns = dict(columns)
-        self.paths = [index.path for index in indexes]
-        self._shards = [IndexedShard(index.path, index.stamp, index.digest) for index in indexes]
-        self._digested = [index.digests is not None for index in indexes]
-        self.checked = sum(self._digested)
-        table = np.concatenate([_locate(index, columns) for index in indexes])
-        present = table["size"] >= 0
-        filtering = present[:, [name not in extra for name in columns]]
-        keep = np.asarray(filtering.any(1) if missing == "mask" else filtering.all(1))
-        self._check_columns(indexes, present, keep, missing, extra)
-        parts = np.split(keep, np.cumsum([len(index.keys) for index in indexes])[:-1])
-        self._starts = [0, *itertools.accumulate(int(rows.sum()) for rows in parts)]
+        self, shards: list[KeptIndex], columns: dict[str, Column], missing: Missing = "drop",
+        extra: Collection[str] = (),
+    ):  # fmt: skip
+        self.columns, self._kept = dict(columns), shards
+        self.paths = [kept.path for kept in shards]
+        self._shards = [IndexedShard(kept.path, kept.stamp, kept.digest) for kept in shards]
+        self.checked = sum(kept.digested for kept in shards)
+        present = {name: self._present(name) for name in columns}
+        filtering = [present[name] for name in columns if name not in extra]
+        keep = functools.reduce(np.logical_or if missing == "mask" else np.logical_and, filtering)
+        self._check_columns(present, keep, missing, extra)
+        if not keep.all():
+            parts = np.split(keep, np.cumsum([len(kept.keys) for kept in shards])[:-1])
+            for kept, rows in zip(shards, parts, strict=True):
+                kept.keep(rows)
+            present = {name: self._present(name) for name in columns}
+        self._starts = [0, *itertools.accumulate(len(kept.keys) for kept in shards)]
         self.dropped = len(keep) - len(self)
-        self._table = table[keep]
-        self._keys = [index.keys[rows] for index, rows in zip(indexes, parts, strict=True)]
-        self._drop_columns([name for name in columns if name in extra and not self.has(name).any()])
+        self._drop_columns([name for name in columns if name in extra and not present[name].any()])
         self._inside_json = {name for name, column in self.columns.items() if name in extra and is_inside_json(column)}
-        self.fingerprint = _fingerprint(indexes, len(self))
+        self.fingerprint = _fingerprint(shards, len(self))
         self._reader = FieldReader()
-        specs = {name: self._probe(name, np.flatnonzero(self.has(name))) for name in self.columns}
+        specs = {name: self._probe(name, present[name]) for name in self.columns}
         self._drop_columns([name for name, spec in specs.items() if spec is None])
         self.specs = {name: spec for name, spec in specs.items() if spec is not None}
-        self.optional = {name for name in self.columns if name in self._inside_json or not self.has(name).all()}
+        self.optional = {name for name in self.columns if name in self._inside_json or not present[name].all()}
+
+    def _present(self, name: str) -> np.ndarray:
+        return np.concatenate([kept.places[name].present() for kept in self._kept])
 
     def _drop_columns(self, names: list[str]) -> None:
-        self._table = np.delete(self._table, [list(self.columns).index(name) for name in names], axis=1)
         self.columns = {name: column for name, column in self.columns.items() if name not in names}
 
     def _check_columns(
-        self, indexes: list[Index], present: np.ndarray, keep: np.ndarray, missing: Missing, extra: Collection[str]
+        self, present: dict[str, np.ndarray], keep: np.ndarray, missing: Missing, extra: Collection[str]
     ) -> None:
         """Raise `DataError` if a column is in no sample, or in too few for `missing`, or no sample is kept."""
         wanted = {name: column for name, column in self.columns.items() if name not in extra}
         for name, column in wanted.items():
-            has = present[:, list(self.columns).index(name)]
+            has = present[name]
             if not has.any():
                 raise DataError(
-                    f"columns.{name}: no sample has the field {column.field!r}{_fields_hint(column, indexes)}"
+                    f"columns.{name}: no sample has the field {column.field!r}{_fields_hint(column, self._kept)}"
                 )
             if missing == "error" and not has.all():
                 row = int(np.argmin(has))  # the first that lacks it
-                key, path = next(itertools.islice(((key, x.path) for x in indexes for key in x.keys), row, None))
+                key, path = next(itertools.islice(((key, x.path) for x in self._kept for key in x.keys), row, None))
                 raise DataError(
                     f"columns.{name}: {int((~has).sum())} of {len(has)} samples lack {column.field!r}, the first is "
                     f"{printable(_text(key))} in {path}; data.missing: drop leaves such samples out, mask keeps them"
@@ -166,9 +165,11 @@ class ShardSource(Source):
         if not 0 <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)}")
         sample = {}
-        for name in (name for c, name in enumerate(self.columns) if self._table["size"][i, c] >= 0):
+        for name in self.columns:
             try:
-                sample[name] = require_spec(name, self._decode(i, name), self.specs[name])
+                array = self._decode(i, name)
+                if array is not None:
+                    sample[name] = require_spec(name, array, self.specs[name])
             except SampleError as error:
                 if not (isinstance(error, NoValueError) and name in self._inside_json):
                     raise type(error)(error.reason, name, f"{self.shard(i)}: {self.key(i)}") from None
@@ -178,11 +179,11 @@ class ShardSource(Source):
         """Return bool [n]: which samples have a column's field. None has where there is no such column."""
         if name not in self.columns:
             return np.zeros(len(self), dtype=bool)
-        return self._table["size"][:, list(self.columns).index(name)] >= 0
+        return self._present(name)
 
     def key(self, i: int) -> str:
         shard = self._shard(i)
-        return _text(self._keys[shard][i - self._starts[shard]])
+        return _text(self._kept[shard].keys[i - self._starts[shard]])
 
     def shard(self, i: int) -> str:
         return str(self.paths[self._shard(i)])
@@ -190,31 +191,34 @@ class ShardSource(Source):
     def _shard(self, i: int) -> int:
         return bisect.bisect_right(self._starts, i) - 1
 
-    def _decode(self, i: int, name: str) -> np.ndarray:
-        """Read and decode one column of a sample. Raise `SampleError`."""
-        c = list(self.columns).index(name)
+    def _decode(self, i: int, name: str) -> np.ndarray | None:
+        """Read and decode one column of a sample, None if the sample lacks its field. Raise `SampleError`."""
         shard, column = self._shard(i), self.columns[name]
-        offset, size, headers, choice, digest = self._table[i, c].item()
-        field = field_alternatives(column)[choice]
-        refuse_larger(size, MAX_BYTES)
-        key = bytes(self._keys[shard][i - self._starts[shard]])
-        location = FieldLocation(key, field, offset, size, headers, digest if self._digested[shard] else None)
+        kept, row = self._kept[shard], i - self._starts[shard]
+        place = kept.places[name].at(row)
+        if place is None:
+            return None
+        field = field_alternatives(column)[place.choice]
+        refuse_larger(place.size, MAX_BYTES)
+        location = FieldLocation(bytes(kept.keys[row]), field, place.offset, place.size, place.headers, place.digest)
         return decode_field(column, field, self._reader.read(self._shards[shard], location))
 
-    def _probe(self, name: str, rows: np.ndarray) -> ArraySpec | None:
-        """Return the spec of a column, from nine samples spread over `rows`, or else from the first that decode.
+    def _probe(self, name: str, present: np.ndarray) -> ArraySpec | None:
+        """Return the spec of a column, from nine samples spread over those that have it, or else from others.
 
         Return None for an extra column inside json that no sample has. Raise `DataError` if nothing decodes,
         `StorageError` if the disk fails.
         """
-        spread = rows[spread_indices(len(rows), _PROBED)].tolist()
-        more = rows[spread_indices(len(rows), _SEARCHED)].tolist() if name in self._inside_json else []
+        rows = range(len(self)) if present.all() else np.flatnonzero(present).tolist()
+        spread = [rows[k] for k in spread_indices(len(rows), _PROBED).tolist()]
+        more = spread_indices(len(rows), _SEARCHED).tolist() if name in self._inside_json else []
         arrays, failures, absent, texts = [], [], 0, {}
-        for i in dict.fromkeys([*spread, *rows[:_FALLBACK].tolist(), *more]):
+        for i in dict.fromkeys([*spread, *rows[:_FALLBACK], *(rows[k] for k in more)]):
             if arrays and len(arrays) + len(failures) + absent >= len(spread):
                 break
             try:
-                arrays.append(self._decode(i, name))
+                if (array := self._decode(i, name)) is not None:
+                    arrays.append(array)
             except SampleError as error:
                 if isinstance(error, ReadError) and not isinstance(error, ShardGoneError):
                     raise StorageError(f"{self.shard(i)}: {error.reason}") from None
@@ -237,37 +241,20 @@ class ShardSource(Source):
         raise DataError(f"columns.{name}: of {tried} tried none could be decoded; {failures[0]}")
 
 
-def _locate(index: Index, columns: dict[str, Column]) -> np.ndarray:
-    """Return `_PLACE` [n, c]: the first alternative of each column that a sample has."""
-    table = np.zeros((len(index.keys), len(columns)), _PLACE)
-    table["size"] = -1
-    for c, column in enumerate(columns.values()):
-        for number, field in enumerate(field_alternatives(column)):
-            if field in index.fields:
-                f = index.fields.index(field)
-                new = (table["size"][:, c] < 0) & (index.sizes[:, f] >= 0)
-                parts = {"offset": index.offsets, "size": index.sizes, "headers": index.headers}
-                parts |= {} if index.digests is None else {"digest": index.digests}
-                for name, part in parts.items():
-                    table[name][new, c] = part[new, f]
-                table["choice"][new, c] = number
-    return table
-
-
-def _fields_hint(column: Column, indexes: list[Index]) -> str:
+def _fields_hint(column: Column, shards: list[KeptIndex]) -> str:
     """Return the nearest field, and the fields that there are, for a message."""
     fields: Counter[str] = Counter()
-    for index in indexes:
-        fields.update(index.counts())
+    for kept in shards:
+        fields.update(kept.counts)
     close = difflib.get_close_matches(column.field, fields, n=1)
     nearest = f"; did you mean {close[0]!r}?" if close else ""
     listed = ", ".join(f"{printable(field)} in {n}" for field, n in fields.most_common(12))
-    numbered = next((f"; {hint}" for index in indexes for hint in index.hints()), "")
+    numbered = next((f"; {hint}" for kept in shards for hint in kept.hints), "")
     return f"{nearest} (fields of these shards: {listed}){numbered}"
 
 
-def _fingerprint(indexes: list[Index], samples: int) -> str:
-    parts = [f"{index.digest} {index.stamp.size}" for index in indexes]
+def _fingerprint(shards: list[KeptIndex], samples: int) -> str:
+    parts = [f"{kept.digest} {kept.stamp.size}" for kept in shards]
     return hashlib.blake2b("\n".join([*parts, str(samples)]).encode(), digest_size=16).hexdigest()
 
 

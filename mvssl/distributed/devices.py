@@ -9,7 +9,8 @@ index on the device. The functions here avoid both.
 """
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +26,13 @@ def send(x: Tensor, device: torch.device) -> Tensor:
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
+@functools.lru_cache(maxsize=1024)
+def send_constant(x: Tensor, device: torch.device) -> Tensor:
+    """Return a CPU tensor that nobody changes, such as a matrix of colours, on `device`. It is sent only once."""
+    with torch.inference_mode(False):
+        return x.to(device)
+
+
 def true_indices(present: Tensor, device: torch.device) -> Tensor:
     """Return the indices of the true rows of `present` (bool [n], on the CPU), int64 [k] on `device`."""
     return send(present.nonzero()[:, 0], device)
@@ -33,6 +41,16 @@ def true_indices(present: Tensor, device: torch.device) -> Tensor:
 def scattered(part: Tensor, rows: Tensor, n: int) -> Tensor:
     """Return a tensor [n, ...] with `part` [k, ...] at `rows`, and zeros elsewhere."""
     return part.new_zeros(n, *part.shape[1:]).index_copy(0, rows, part)
+
+
+def seed_generator(seed: int, device: torch.device) -> None:
+    """Seed torch's generators of the CPU and of `device`. `torch.manual_seed` asks every kind of device instead."""
+    if device.type not in ("cpu", "cuda"):
+        torch.manual_seed(seed)
+        return
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def memory_format_for(model: nn.Module, device: torch.device) -> torch.memory_format:
@@ -46,6 +64,21 @@ def memory_format_for(model: nn.Module, device: torch.device) -> torch.memory_fo
     """
     unsafe = device.type == "cpu" and any(map(_crashes_channels_last, model.modules()))
     return torch.contiguous_format if unsafe else torch.channels_last
+
+
+def join_rows(parts: Sequence[Tensor], layout: torch.memory_format) -> Tensor:
+    """Return the rows of all parts as one batch; images [n, c, h, w] are copied once, into the memory format."""
+    if parts[0].ndim != 4:
+        return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
+    if len(parts) == 1:
+        return parts[0].contiguous(memory_format=layout)
+    rows, first = sum(map(len, parts)), parts[0]
+    whole = torch.empty((rows, *first.shape[1:]), dtype=first.dtype, device=first.device, memory_format=layout)
+    begin = 0
+    for part in parts:
+        whole[begin : begin + len(part)] = part
+        begin += len(part)
+    return whole
 
 
 def laid_out(x: Tensor, model: nn.Module) -> Tensor:

@@ -7,6 +7,7 @@ out  a table for the terminal
 import math
 from collections.abc import Iterator
 
+import torch
 from rich.table import Table
 from rich.text import Text
 from torch import nn
@@ -14,6 +15,7 @@ from torch import nn
 from mvssl.distributed import collectives
 from mvssl.monitoring.check import Checker
 from mvssl.objectives import Objective
+from mvssl.process.threads import describe_waiting
 from mvssl.text import counted, printable
 from mvssl.training.accelerator import is_launched_alone
 from mvssl.training.checkpointing import checkpoint_bytes
@@ -57,6 +59,8 @@ def _rows(trainer: Trainer, checks: Checker) -> Iterator[tuple[str, str]]:
         "checkpoints",
         f"every {counted(recipe.train.save_every, 'step')}, {size}; the main process keeps a copy of that size",
     )
+    if trainer.device.type == "cpu":
+        yield "threads", ", ".join(filter(None, (f"{torch.get_num_threads()} on each process", describe_waiting())))
     if recipe.optim.warmup >= steps:
         yield "warm-up", f"{counted(recipe.optim.warmup, 'step')}, but the run has {steps:,}: lower optim.warmup"
     if trainer.done:

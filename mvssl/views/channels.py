@@ -6,13 +6,14 @@ out  the numbers of the kept channels, and their names if they have some
 The names are stored with a run's recipe and with an export, so that a backbone does not get other bands later on.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mvssl.distributed.devices import send
+from mvssl.distributed.devices import send_constant
 from mvssl.errors import RecipeError
 from mvssl.recipe.messages import nearest
 
@@ -52,6 +53,11 @@ def kept_band_names(options: Mapping[str, Any]) -> list[str]:
     return [channel if isinstance(channel, str) else bands[channel] for channel in kept]
 
 
+@functools.lru_cache(maxsize=256)
+def _index(kept: tuple[int, ...], device: torch.device) -> Tensor:
+    return send_constant(torch.tensor(kept), device)
+
+
 def select_channels(x: Tensor, kept: list[int]) -> Tensor:
     """Return the channels `kept` of x [n, c, ...], in that order."""
-    return x if kept == list(range(x.shape[1])) else x.index_select(1, send(torch.tensor(kept), x.device))
+    return x if kept == list(range(x.shape[1])) else x.index_select(1, _index(tuple(kept), x.device))

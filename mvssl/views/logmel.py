@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from mvssl.distributed.devices import send
+from mvssl.distributed.devices import send_constant
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
 from mvssl.views import normalize as normalization
@@ -163,7 +163,7 @@ class LogMelView(DrawnView):
 
     def _compute_spectrogram(self, x: Tensor) -> Tensor:
         n, c, _ = x.shape
-        window, bank = send(self.window, x.device), send(self.bank, x.device)
+        window, bank = send_constant(self.window, x.device), send_constant(self.bank, x.device)
         waves = torch.stft(x.flatten(0, 1), self.n_fft, self.hop, len(window), window, return_complex=True)
         power = waves.real.square() + waves.imag.square()  # [n * c, frequencies, frames]
         return normalization.normalize_channels((bank @ power + FLOOR).log().unflatten(0, (n, c)), self.mean, self.std)

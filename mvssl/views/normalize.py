@@ -4,6 +4,7 @@ in   a name, {mean: [...], std: [...]}, or `data`, and the channels that a view 
 out  mean and std, float32, a number for each channel or feature
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mvssl.distributed.devices import send
+from mvssl.distributed.devices import send_constant
 from mvssl.errors import RecipeError
 
 Name = Literal["half", "imagenet", "cifar10", "lab", "ydbdr", "data", "none"]
@@ -55,9 +56,14 @@ def _select(values: Sequence[float], kept: list[int]) -> Tensor:
     return torch.tensor([values[k if len(values) > 1 else 0] for k in kept], dtype=torch.float32)
 
 
+@functools.lru_cache(maxsize=256)  # the same tensors for every batch
+def _shift_and_scale(mean: Tensor, std: Tensor, device: torch.device) -> Tensor:
+    return send_constant(torch.stack([-mean / std, 1 / std]), device)
+
+
 def normalize_channels(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return (x - mean) / std along dimension 1; mean and std are on the CPU."""
-    shift, scale = send(torch.stack([-mean / std, 1 / std]), x.device).view(2, -1, *[1] * (x.dim() - 2))
+    shift, scale = _shift_and_scale(mean, std, x.device).view(2, -1, *[1] * (x.dim() - 2))
     if x.device.type == "cpu":  # torch's addcmul is not vectorised there for numbers that a channel shares
         return (x * scale).add_(shift)
     return torch.addcmul(shift, x, scale)

@@ -7,6 +7,8 @@ A draw depends on (seed, position, name of the view, operation), and not on the 
 """
 
 import contextlib
+import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
@@ -35,6 +37,7 @@ from mvssl.views.vector import VectorView
 
 VIEWS: dict[str, type[View]] = {"image": ImageView, "signal": SignalView, "logmel": LogMelView, "vector": VectorView}
 Shapes = Mapping[str, tuple[int, ...]]
+AT_ONCE = 1 << 20  # values of a view whose mean and standard deviation are measured together
 
 
 class ViewSet:
@@ -161,11 +164,13 @@ def resolve_statistics(recipe_views: Mapping[str, ViewConfig], shapes: Shapes, s
         if needs_measuring(name, view, source):
             resolved[name] = view.model_copy(update={"normalize": "none"})
             moments[name] = _build(name, resolved[name], shapes), ChannelMoments()
-    for sample in _readable_samples(source) if moments else ():
+    samples = _readable_samples(source) if moments else iter(())
+    largest = max((math.prod((*view.shape, 1)) for view, _ in moments.values()), default=1)
+    while some := list(itertools.islice(samples, max(1, AT_ONCE // largest))):
         for name, (view, running) in moments.items():
-            column = sample.get(recipe_views[name].source)
-            if column is not None:
-                running.add(view.measured(torch.as_tensor(np.array(column))[None]))
+            columns = [sample.get(recipe_views[name].source) for sample in some]
+            if present := [np.asarray(column) for column in columns if column is not None]:
+                running.add(view.measured(torch.from_numpy(np.stack(present))))
     for name, (_, running) in moments.items():
         resolved[name] = recipe_views[name].model_copy(update={"normalize": running.to_recipe()})
     return resolved

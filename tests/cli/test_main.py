@@ -197,6 +197,12 @@ def test_help_version_and_mistakes_need_no_torch(tmp_path):
         assert not seen & {"torch", "timm"}, command
 
 
+def test_training_imports_no_library_that_only_other_commands_need():
+    seen = imported("-c", "import mvssl.pipeline.api")
+    assert "mvssl.training.loop" in seen
+    assert not seen & {"sklearn", "scipy.signal", "scipy.stats", "matplotlib"}
+
+
 def test_importing_mvssl_registers_its_networks_with_timm():
     text = "import mvssl, timm; print(timm.create_model('dim_conv32', num_classes=0).num_features)"
     done = subprocess.run([sys.executable, "-c", text, "-m", "mvssl"], capture_output=True, text=True, timeout=120)

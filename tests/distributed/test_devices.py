@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mvssl import recipe, train
-from mvssl.distributed.devices import arithmetic, memory_format_for
+from mvssl.distributed.devices import arithmetic, join_rows, memory_format_for, seed_generator
 from mvssl.encoders import Encoder
 from mvssl.errors import RecipeError
 from mvssl.evaluation import evaluate
@@ -156,3 +156,30 @@ def test_whether_torch_still_crashes_on_narrow_channels_last_convolutions():
     ended = subprocess.run([sys.executable, "-c", CRASH], capture_output=True, check=False).returncode
     how = "is mended, or this processor has no AVX-512" if ended == 0 else f"is still there (signal {-ended})"
     pytest.skip(f"torch {torch.__version__}: the crash of narrow channels-last convolutions {how}")
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("rows", [(3,), (3, 4), (0, 2)])
+def test_rows_of_several_views_are_one_batch_in_the_memory_format_of_the_encoder(rows, layout):
+    parts = [torch.randn(n, 3, 5, 6, requires_grad=True) for n in rows]
+    whole = join_rows(parts, layout)
+    assert torch.equal(whole, torch.cat(parts))
+    assert whole.is_contiguous(memory_format=layout)
+    weights = torch.randn(whole.shape)
+    (whole * weights).sum().backward()
+    for part, weight in zip(parts, weights.split(rows), strict=True):
+        assert torch.equal(part.grad, weight)
+
+
+def test_vectors_are_joined_as_they_are():
+    x, y = torch.randn(2, 5), torch.randn(3, 5)
+    assert torch.equal(join_rows([x, y], torch.channels_last), torch.cat([x, y]))
+    assert join_rows([x], torch.channels_last) is x
+
+
+@pytest.mark.parametrize("seed", [0, 7, -3, 2**63 - 1, -(2**63)])
+def test_generators_are_seeded_as_by_torch(seed):
+    torch.manual_seed(seed)
+    expected = torch.rand(4)
+    seed_generator(seed, torch.device("cpu"))
+    assert torch.equal(torch.rand(4), expected)

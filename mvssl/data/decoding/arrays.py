@@ -8,6 +8,7 @@ Format: numpy.lib.format, https://numpy.org/doc/stable/reference/generated/numpy
 
 import io
 import math
+import re
 import zipfile
 
 import numpy as np
@@ -16,21 +17,22 @@ from mvssl.data.sample_errors import SampleError, refuse_larger
 
 MAX_BYTES = 1 << 28  # of one field, packed and unpacked
 _MOST_ENTRIES = 1 << 20  # bytes of an npz's table of contents
+_PLAIN_HEADER = re.compile(  # what numpy writes for an array of numbers or bytes; numpy itself compiles it as Python
+    rb"\x93NUMPY\x01\x00(..)\{'descr': '([<|][biufS]\d{1,9})', 'fortran_order': False, "
+    rb"'shape': \(((?:\d{1,15}, )*\d{1,15},?|)\), \} *\n",
+    re.DOTALL,
+)
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def read_npy(data: bytes) -> np.ndarray:
+def read_npy(data: bytes | memoryview) -> np.ndarray:
     """Return the array in the bytes of an npy file. Raise `SampleError`, or numpy's ValueError on a damaged header."""
-    file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    if version not in _HEADERS:
-        raise SampleError(f"npy version {version}; 1.0 and 2.0 are read")
-    shape, columns_first, dtype = _HEADERS[version](file)
+    shape, columns_first, dtype, begin = _read_plain_header(data) or _read_header(data)
     if dtype.hasobject:
         raise SampleError("an array of Python objects, which only pickle could read; save plain numbers")
     if any(length < 0 for length in shape):
         raise SampleError(f"an array of {list(shape)}")
-    count, begin = math.prod(shape), file.tell()
+    count = math.prod(shape)
     if len(data) - begin != count * dtype.itemsize:
         raise SampleError(
             f"{len(data) - begin:,} bytes where {list(shape)} of {dtype} takes {count * dtype.itemsize:,}"
@@ -39,6 +41,24 @@ def read_npy(data: bytes) -> np.ndarray:
         refuse_larger(count * 4, MAX_BYTES, f"bytes for {count:,} numbers")
     array = np.frombuffer(data, dtype, count, begin)
     return array.reshape(shape, order="F" if columns_first else "C")
+
+
+def _read_plain_header(data: bytes | memoryview) -> tuple[tuple[int, ...], bool, np.dtype, int] | None:
+    """Return shape, order, type and length of a header in its usual form; None for another form."""
+    found = _PLAIN_HEADER.match(data)
+    if found is None or found.end() != 10 + int.from_bytes(found[1], "little"):
+        return None
+    shape = tuple(int(length) for length in found[3].split(b",") if length.strip())
+    return shape, False, np.dtype(found[2].decode()), found.end()
+
+
+def _read_header(data: bytes | memoryview) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Return shape, order, type and length of any header. Raise `SampleError`, numpy's ValueError."""
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        raise SampleError(f"npy version {version}; 1.0 and 2.0 are read")
+    return *_HEADERS[version](file), file.tell()
 
 
 def npy_bytes(array: np.ndarray) -> bytes:

@@ -12,7 +12,6 @@ import struct
 from math import gcd
 
 import numpy as np
-from scipy.signal import resample_poly
 
 from mvssl.data.decoding.arrays import MAX_BYTES
 from mvssl.data.sample_errors import SampleError, refuse_larger
@@ -88,4 +87,6 @@ def resample(sound: np.ndarray, rate: int, wanted: int) -> np.ndarray:
         raise SampleError(
             f"{rate:,} samples a second cannot be resampled to {wanted:,}; give it that rate before packing"
         )
+    from scipy.signal import resample_poly  # takes most of a second to import
+
     return resample_poly(sound, wanted // common, rate // common, axis=1).astype(np.float32)

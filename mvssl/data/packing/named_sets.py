@@ -10,9 +10,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
-from torchvision import datasets
 
 from mvssl.data.decoding.images import upright
 from mvssl.data.packing.samples import Fields, PackInput, PackLog, PackSplit, png_bytes
@@ -23,6 +20,9 @@ from mvssl.recipe.messages import nearest
 
 def open_digits() -> PackInput:
     """Return scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, always the same 1,437 and 360."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     images, labels = load_digits(return_X_y=True)
     pixels = np.round(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     train, val = train_test_split(np.arange(len(labels)), test_size=360, stratify=labels, random_state=0)
@@ -42,6 +42,8 @@ def open_torchvision_set(name: str, root: Path | None = None) -> PackInput:
 
     Raise `RecipeError` if there is no such set, `DataError` if it cannot be loaded.
     """
+    from torchvision import datasets
+
     kind: Any = vars(datasets).get(name)
     if not (inspect.isclass(kind) and name in datasets.__all__):
         raise RecipeError(f"torchvision has no set {name!r}{nearest(name, sorted(datasets.__all__))}")

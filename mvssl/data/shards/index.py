@@ -52,7 +52,8 @@ class Index(NamedTuple):
 
     def counts(self) -> dict[str, int]:
         """Return field -> number of samples that have it."""
-        return dict(zip(self.fields, (self.sizes >= 0).sum(0).tolist(), strict=True))
+        present = self.sizes >= 0
+        return {field: int(np.count_nonzero(present[:, f])) for f, field in enumerate(self.fields)}
 
     def hints(self) -> list[str]:
         """Return a hint if there are more numbered fields than samples, such as img.0001.jpg; else nothing."""
@@ -88,7 +89,7 @@ def scan_shard(path: Path) -> Index:
                 offsets[row, number], sizes[row, number], starts[row, number] = member.offset, member.size, member.start
         keys = np.array([key.encode() for key in samples])
         headers = ((offsets - starts) // BLOCK).astype(np.uint16)
-        others = find_gaps(offsets, sizes, headers, archive.end)
+        others = find_members(offsets, sizes, headers).gaps(archive.end)
         digest = _digest(shard, archive.digest, offsets, sizes)
         return Index(path, keys, fields, offsets, sizes, headers, others, archive.digest, digest, ignored, stamp)
 
@@ -121,13 +122,34 @@ def _group_members(path: Path, members: Iterable[Member]) -> tuple[dict[str, dic
     return samples, list(fields), ignored
 
 
-def find_gaps(offsets: np.ndarray, sizes: np.ndarray, headers: np.ndarray, end: int) -> np.ndarray:
-    """Return int64 [m, 2]: from and to which of the first `end` bytes a shard holds no sample's members."""
+class MemberSpans(NamedTuple):
+    """The members of samples in the order of their places, m members."""
+
+    begins: np.ndarray  # int64 [m], bytes, of the first header
+    ends: np.ndarray  # int64 [m], bytes, with the padding
+    sorted: bool  # whether the samples are in the order of their places, each in one piece
+
+    def gaps(self, end: int) -> np.ndarray:
+        """Return int64 [k, 2]: from and to which of the first `end` bytes of the shard none of them is."""
+        after = np.flatnonzero(self.ends[:-1] != self.begins[1:])  # few, while members are many
+        left = np.concatenate([[0], self.ends[after], self.ends[-1:]])
+        right = np.concatenate([self.begins[:1], self.begins[after + 1], [end]])
+        return np.stack([left, right], 1)[left != right]
+
+
+def find_members(offsets: np.ndarray, sizes: np.ndarray, headers: np.ndarray) -> MemberSpans:
+    """Return where the members of samples begin and end, from the tables of an index."""
     present = sizes >= 0
-    begins, ends = offsets[present] - headers[present] * np.int64(BLOCK), offsets[present] + padded(sizes[present])
+    if present.all():  # without masks, which take longer than all the rest
+        offsets, sizes, headers = offsets.ravel(), sizes.ravel(), headers.ravel()
+    else:
+        offsets, sizes, headers = offsets[present], sizes[present], headers[present]
+    begins, ends = offsets - headers * np.int64(BLOCK), offsets + padded(sizes)
+    if (begins[1:] >= begins[:-1]).all():
+        return MemberSpans(begins, ends, True)
     order = np.argsort(begins, kind="stable")
-    left, right = np.append(0, ends[order]), np.append(begins[order], end)
-    return np.stack([left, right], 1)[left != right]
+    rows = np.nonzero(present)[0][order]
+    return MemberSpans(begins[order], ends[order], bool((rows[1:] >= rows[:-1]).all()))
 
 
 def _sort_commands(path: Path) -> str:

@@ -9,9 +9,6 @@ import warnings
 
 import torch
 from pydantic import PositiveInt
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from mvssl.evaluation.features.labelled import Labelled, unit_rows
 from mvssl.evaluation.probes.fitting import refuse_one_class
@@ -26,6 +23,10 @@ def cluster(train: Labelled, test: Labelled, *, seeds: PositiveInt = 5, seed: in
 
     Raise `NotPossible` for multi-hot labels, because one sample may then have several classes.
     """
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
     if train.labels.ndim == 2:
         raise NotPossible("clusters are compared with one class per sample, but these labels have several")
     refuse_one_class(train.labels)

@@ -16,10 +16,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import PositiveFloat
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler
 from torch import Tensor
 
 from mvssl.evaluation.features.labelled import Labelled, Standardiser, count_classes, one_hot
@@ -176,6 +172,11 @@ def _score(train: Labelled, test: Labelled, drawn: list[Tensor], c: float) -> Sc
 
 def _score_as_mib(train: Labelled, test: Labelled, drawn: list[Tensor], c: float, seed: int) -> Scored:
     """Score with scikit-learn's solver and the tolerance at which MIB's code stops it, far from the optimum."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import MinMaxScaler
+
     if train.labels.ndim == 2:
         raise NotPossible("mib's classifier needs one class per sample")
     x, y, features = (part.cpu().numpy() for part in (train.features, train.labels, test.features))

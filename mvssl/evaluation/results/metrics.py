@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 RESAMPLES = 200  # bootstrap resamples of the test set; they estimate the standard error to about 5 %
@@ -233,7 +233,7 @@ def confidence_interval(result: Result) -> tuple[float, float] | None:
         half = wilson_error_at_0_or_1(result.parts.shape[-1], 1.96) if result.parts is not None else 0.0
         return (1.0 - half, 1.0) if result.value else (0.0, half)
     draws = 0 if result.draws is None else len(result.draws)
-    quantile = student.ppf(0.975, draws - 1) if draws else 1.96
+    quantile = float(stdtrit(draws - 1, 0.975)) if draws else 1.96
     half = float(quantile) * result.standard_error if result.standard_error else 0.0
     return max(result.value - half, result.metric.low), min(result.value + half, result.metric.high)
 

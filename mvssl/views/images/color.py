@@ -23,17 +23,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvssl.distributed.devices import send
+from mvssl.distributed.devices import send_constant
 from mvssl.errors import RecipeError
 from mvssl.random import Draws
 
 Space = Literal["rgb", "gray", "lab", "ydbdr"]
 GRAY = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)  # ITU-R BT.601
+LUMA = GRAY.float()[None]
 YDBDR = torch.tensor([[0.299, 0.587, 0.114], [-0.450, -0.883, 1.333], [-1.333, 1.116, 0.217]])
+RGB_OF_YDBDR = YDBDR.inverse()
 YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]).double()
 QUARTER_TURN = YIQ.inverse() @ torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]]).double() @ YIQ
 XYZ = torch.tensor([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
 D65 = torch.tensor([0.95047, 1.0, 1.08883])  # white, in XYZ
+XYZ_OF_WHITE = XYZ / D65[:, None]  # XYZ as shares of white
 CHANNELS = {
     "rgb": {"R": [0], "G": [1], "B": [2]},
     "gray": {"Y": [0]},
@@ -132,20 +135,20 @@ def to_space(x: Tensor, space: Space) -> Tensor:
         return x
     if space == "lab":
         return _lab(x)
-    return mix_channels(x, GRAY[None] if space == "gray" else YDBDR)
+    return mix_channels(x, LUMA if space == "gray" else YDBDR)
 
 
 def _lab(x: Tensor) -> Tensor:
     """CIE Lab of sRGB under D65. kornia's function would make the host wait: it builds constants on the device."""
-    share = mix_channels(kornia.color.rgb_to_linear_rgb(x), XYZ / D65[:, None])
+    share = mix_channels(kornia.color.rgb_to_linear_rgb(x), XYZ_OF_WHITE)
     root = torch.where(share > 0.008856, share.clamp(min=0.008856) ** (1 / 3), 7.787 * share + 4 / 29)
     x, y, z = root.unbind(1)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
 def mix_channels(x: Tensor, matrix: Tensor) -> Tensor:
-    """Return every pixel of x [n, c, h, w] times `matrix` [k, c], which is on the CPU."""
-    return torch.einsum("kc,nchw->nkhw", send(matrix.to(x.dtype), x.device), x)
+    """Return every pixel of x [n, c, h, w] times `matrix` [k, c], a constant on the CPU."""
+    return torch.einsum("kc,nchw->nkhw", send_constant(matrix, x.device).to(x.dtype), x)
 
 
 def from_space(x: Tensor, space: Space) -> Tensor:
@@ -153,7 +156,7 @@ def from_space(x: Tensor, space: Space) -> Tensor:
     if space == "lab":
         return kornia.color.lab_to_rgb(x)
     if space == "ydbdr":
-        x = mix_channels(x, YDBDR.inverse())
+        x = mix_channels(x, RGB_OF_YDBDR)
     return (x.expand(-1, 3, -1, -1) if space == "gray" else x).clamp(0, 1)
 
 
