@@ -149,7 +149,7 @@ def measure_shares(
     for operation, without in WITHOUT.items():
         if operation == "blur" and options:
             continue
-        left_out |= without
+        left_out = {**left_out, **without}
         resized = setting if left_out.get("crop", True) else setting._replace(source=(setting.pixels, setting.pixels))
         ways[operation] = _views_on(resized, left_out, device)
     times = compare("", ways, rounds=rounds, block=block, clock=_clock_of(device), device=device).seconds
