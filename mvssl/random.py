@@ -108,7 +108,11 @@ class Draws:
         keys = _hash_names(self.seed, self.scope, *counts)
         which, place, parts = _list_places(tuple(counts.values()))
         rows = _mix_in_place(self.position.cpu().numpy() * GOLDEN + keys)
-        numbers = (_mix_in_place(rows[which] + place).view(np.uint64) >> np.uint64(11)).view(np.int64) * 2.0**-53
+        bits = rows[which]
+        bits += place
+        digits = _mix_in_place(bits).view(np.uint64)
+        digits >>= np.uint64(11)
+        numbers = digits.view(np.int64) * 2.0**-53
         return {name: numbers[part] for name, part in zip(counts, parts, strict=True)}
 
     def _draw_bits(self, name: str, count: int) -> np.ndarray:

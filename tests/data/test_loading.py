@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from shard_making import image_bytes, pixels, replace_field, write_digits, write_tar
 
 from mvssl.data import BadSample, Batch, DatasetSource, Order, loader, open_shards, sequential_loader
+from mvssl.data.drawn import DrawnParameters
 from mvssl.errors import DataError, RecipeError
 from mvssl.recipe import Column
 
@@ -202,12 +204,14 @@ def test_a_batch_can_be_pinned_and_moved_as_a_named_tuple():
             self.pinned = True
             return self
 
-    fake = Batch({"image": Pinned()}, Pinned(), Pinned(), {}, [BadSample(1, "k", "s", "c", "r", "t")])  # pyright: ignore
+    drawn = replace(DrawnParameters.pack(0, torch.arange(1), {}), block=Pinned())  # pyright: ignore
+    fake = Batch({"image": Pinned()}, Pinned(), Pinned(), {}, [BadSample(1, "k", "s", "c", "r", "t")], drawn)  # pyright: ignore
     pinned = pin_memory(fake)
     assert isinstance(pinned, Batch)
     assert isinstance(pinned.bad[0], BadSample)
     assert pinned.columns["image"].pinned
     assert pinned.position.pinned
+    assert pinned.drawn.block.pinned
 
 
 SCRIPT = """

@@ -23,7 +23,7 @@ from mvssl.data.decoding.arrays import (
     read_npz,
 )  # fmt: skip
 from mvssl.data.decoding.file_signatures import extension
-from mvssl.data.decoding.images import IMAGE_FORMATS, check_image_end, fit_bands, image_array, read_image
+from mvssl.data.decoding.images import IMAGE_FORMATS, check_image_end, decode_jpeg, fit_bands, image_array, read_image
 from mvssl.data.decoding.text_fields import check_class, decode_json, decode_text, parse_json_field, parse_text_field
 from mvssl.data.decoding.wav import read_wav, resample
 from mvssl.data.sample_errors import SampleError, as_sample_errors, refuse_larger
@@ -121,8 +121,11 @@ def _decode_wav(column: Column, data: bytes) -> np.ndarray:
 
 
 def _image_format(ending: str) -> FieldFormat:
+    jpeg = ending in ("jpg", "jpeg")
     return FieldFormat(
-        lambda column, data: image_array(column, read_image(data, ending)),
+        lambda column, data: (
+            decode_jpeg(column, data, ending) if jpeg else image_array(column, read_image(data, ending))
+        ),
         lambda data: read_image(data, ending),
         lambda data: check_image_end(data, ending),
     )

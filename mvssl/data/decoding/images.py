@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mvssl.data.decoding.arrays import as_numbers
 from mvssl.data.decoding.file_signatures import detect_kind
+from mvssl.data.decoding.jpeg import decode_plain_jpeg, read_jpeg_header
 from mvssl.data.sample_errors import PartialDecodeError, SampleError
 from mvssl.recipe.schema import Column
 
@@ -37,6 +38,7 @@ Pixels = Image.Image | np.ndarray  # an array [c, h, w] if Pillow has no mode th
 _EIGHT_BITS = {"1": "L", "L": "L", "RGB": "RGB"}  # modes that become channels as they are
 WIDE = ("I;16", "I;16B", "I;16L", "I", "F")  # one channel of more than 8 bits
 DEEP_PNG = {b"\x10\x02": "RGB", b"\x10\x04": "LA", b"\x10\x06": "RGBA"}  # bit depth and colour type
+_MODES = {1: "gray", 3: "rgb"}  # channels of a JPEG -> mode of a column that takes them as they are
 _ORIENTATION = 0x0112
 _MAY_ORIENT = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 _TURNS = {  # EXIF orientation -> what makes it upright
@@ -63,6 +65,21 @@ def read_image(data: bytes, ending: str) -> Pixels:
         return turn_upright(_by_imagecodecs("avif_decode", data, "more than 8 bits"), orientation(image))
     image.load()
     return upright(image)
+
+
+def decode_jpeg(column: Column, data: bytes, ending: str) -> np.ndarray:
+    """Return the array of a column from a JPEG. Raise `SampleError`, and what Pillow raises on damaged bytes."""
+    header = read_jpeg_header(data)
+    if header is None or header.width * header.height > MAX_PIXELS:
+        return image_array(column, read_image(data, ending))
+    turned = orientation(open_image(io.BytesIO(data), ending)) if header.may_be_turned else 1
+    array = decode_plain_jpeg(data, header)
+    if array is None:
+        return image_array(column, read_image(data, ending))
+    array = turn_upright(array, turned)
+    if column.size is None and column.mode in (None, _MODES[len(array)]):
+        return as_numbers(array)
+    return image_array(column, as_picture(array))
 
 
 def open_image(file: BinaryIO, ending: str) -> Image.Image:
