@@ -1,4 +1,4 @@
-"""One command for a machine with a GPU: the loop beside bare models, and where the host waits.
+"""One command for a machine with a GPU: exactness, the loop beside bare models, and where the host waits.
 
 in   nothing; images and JPEG shards are made on the spot
 out  a table, and JSON that is written after each part, so that a part that fails or takes too long loses no other
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from mvssl.bench.comparison import Row, build_row, describe_rows, print_comparison
+from mvssl.bench.equality import Equality, compare_losses
 from mvssl.bench.host_waits import Trace, trace_steps
 from mvssl.bench.speed import Stopwatch, run_loop, run_model, time_block
 from mvssl.bench.synthetic import RandomImages, write_jpeg_shards
@@ -53,7 +54,7 @@ class Measured:
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
-        self.equality: list[dict[str, Any]] = []
+        self.equality: list[Equality] = []
         self.traces: dict[str, Trace] = {}
         self.missing: dict[str, str] = {}  # part -> reason
 
@@ -92,7 +93,7 @@ def list_parts(sizes: Sizes, device: torch.device, folder: Path, found: Measured
     def trace(encoder: str) -> None:
         found.traces[encoder] = trace_training(encoder, sizes, folder)
 
-    parts: dict[str, Callable[[], None]] = {}
+    parts: dict[str, Callable[[], None]] = {"equality": lambda: found.equality.extend(compare_losses(device))}
     for encoder in sizes.encoders:
         parts[f"{encoder} from bytes"] = functools.partial(compare, encoder, False)
         parts[f"{encoder} from JPEG"] = functools.partial(compare, encoder, True)
@@ -159,7 +160,7 @@ def build_recipe(encoder: str, sizes: Sizes, folder: Path, jpeg: bool) -> Recipe
 def write_result(found: Measured, device: torch.device, json_file: str | Path | None) -> dict[str, Any]:
     """Return what is measured so far, and write it to `json_file`, if given."""
     more = {
-        "equality": found.equality,
+        "equality": [equality._asdict() | {"holds": equality.holds} for equality in found.equality],
         "traces": {name: trace.as_dict() for name, trace in found.traces.items()},
         "missing": found.missing,
     }
@@ -180,6 +181,8 @@ def name_bottleneck(traces: dict[str, Trace]) -> str:
 def print_result(result: dict[str, Any], found: Measured) -> None:
     """Print the rows as a table, then the host waits, then what is missing."""
     print_comparison(result)
+    for what, precision, ours, plain in found.equality:
+        print(f"error against float64, {what}, {precision}: ours {ours:.2g}, plain {plain:.2g}")
     for encoder, trace in found.traces.items():
         print(f"host waits in ten steps of {encoder}: {len(trace.places) or 'no'} places")
         for place, count in trace.places.items():

@@ -91,6 +91,17 @@ def save_command(
     bench_save(parameters=parameters, json_file=json_file)
 
 
+@bench_app.command("losses")
+def losses_command(
+    largest: Annotated[int, typer.Option(help="samples of the largest batch of cmc, up to 65,536", min=1024)] = 16384,
+    json_file: JsonFile = None,
+) -> None:
+    """Contrastive losses beside dense forms in torch and lightly's, with peak memory."""
+    from mvssl.bench.losses import bench_losses
+
+    bench_losses(largest=largest, json_file=json_file)
+
+
 @bench_app.command("device")
 def device_command(
     minutes: Annotated[float, typer.Option(help="begin no part that may end later", min=0.1)] = 8.0,

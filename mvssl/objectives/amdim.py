@@ -29,7 +29,7 @@ from mvssl.objectives.pairs import log_share
 from mvssl.objectives.scoring.critics import Dot
 from mvssl.objectives.scoring.heads import AMDIMHead, NoHead, PerView, apply_to_present, resolve_view
 from mvssl.objectives.scoring.masks import Present, blank_absent, gather_present
-from mvssl.objectives.scoring.reductions import LogSumNegatives, OutscoredShare, SumNegatives
+from mvssl.objectives.scoring.reductions import Balance, LogSumNegatives, SumNegatives
 from mvssl.objectives.scoring.tiled_scores import reduce_scores
 
 Target = Literal["last", "previous"] | int
@@ -165,13 +165,13 @@ class AMDIM(Objective):
         """infoNCE of one source in view a with one target map in view b, and the penalty on its scores."""
         present = gather_present(context.present.get(a), context.present.get(b), candidates.device)
         watched = context.watches(a, b) and anchors.dim() == 2
-        reductions = [LogSumNegatives(self._clip), SumNegatives(torch.square), *[OutscoredShare()] * watched]
-        own, (log_sums, squares, *share) = reduce_scores(
+        reductions = [LogSumNegatives(self._clip), SumNegatives(torch.square), *[Balance()] * watched]
+        own, (log_sums, squares, *balances) = reduce_scores(
             anchors, candidates, present, reductions, scale=self.critic.scale
         )
         own, (n, places, _) = present.blank(own), candidates.shape  # [n, l, k], k = 1 without a mixture
-        for x in share:
-            context.observe_share(a, b, present.blank(x.view(n, places).mean(1), torch.nan))
+        for balance in balances:
+            context.observe_share(a, b, present.share_outscored(balance.view(n, places)))
 
         here, everywhere = present.count_candidates(own), collectives.sum_over_processes(present.count_candidates(own))
         pairs = present.count_anchors(own) * here * own[0].numel()
@@ -182,7 +182,7 @@ class AMDIM(Objective):
             s = log_share(self._clip(own), against[:, None])
             loss, metrics = estimate_mixture(s, number.log(), present.both, self.mixture)
         else:
-            loss, metrics = estimators.contrast(self._clip(own[..., 0]), against[:, 0], number, present.both)
+            loss, metrics = estimators.contrast(self._clip(own[..., 0]), against, number.log(), present.both)
         return {"loss": loss, "regulariser": self.regulariser * size} | metrics
 
     def _clip(self, scores: Tensor) -> Tensor:

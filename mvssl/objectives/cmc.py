@@ -59,18 +59,19 @@ class CMC(Objective):
     def forward(self, features: dict[str, Features], context: Context) -> tuple[Tensor, dict[str, Tensor]]:
         z = {view: self._embed(view, f, context.present.get(view)) for view, f in features.items()}  # [n, embed]
         anchors = {a: collectives.gather(z[a]) for a in dict.fromkeys(a for a, _ in self.pairs)}  # [N, embed]
-        infonce, metrics = {}, {}
+        losses, metrics = [], {}
         for a, b in self.pairs:
             present = gather_present(context.present.get(a), context.present.get(b), z[a].device)
-            own, from_a, from_b = self._score(anchors[a], z[b], present)
-            self._observe(a, b, z, context)
-            self._observe(b, a, z, context)
+            own, against = self._score(anchors[a], z[b], present)
+            if context.watches(a, b):
+                self._observe(a, b, z, context)
+                self._observe(b, a, z, context)
             n_a, n_b = present.count_anchors(own), collectives.sum_over_processes(present.count_candidates(own))
-            infonce[a, b], a_to_b = estimators.contrast(own, from_a, n_b, present.both)
-            infonce[b, a], b_to_a = estimators.contrast(own, from_b, n_a, present.both)
-            metrics |= name_metrics({name: (a_to_b[name] + b_to_a[name]) / 2 for name in a_to_b}, f"{a}-{b}")
-        loss = torch.stack([infonce[a, b] + infonce[b, a] for a, b in self.pairs]).sum()
-        return loss, metrics
+            ceiling = (n_a.clamp(min=1).log() + n_b.clamp(min=1).log()) / 2
+            infonce, measured = estimators.contrast(own, against, ceiling, present.both)  # the mean of both directions
+            losses.append(2 * infonce)
+            metrics |= name_metrics(measured, f"{a}-{b}")
+        return torch.stack(losses).sum(), metrics
 
     def represent(self, view: str, features: Features) -> Tensor:
         """Return the embedding of unit length, [n, embed]."""
@@ -83,8 +84,8 @@ class CMC(Objective):
         vector = blank_absent(at_least_float32(features.vector), present)
         return F.normalize(self.project[view](vector), dim=-1)
 
-    def _score(self, anchors: Tensor, candidates: Tensor, present: Present) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores of the own pairs, [n, 1], and the log-sums of the negatives of both views' own rows, [n] each.
+    def _score(self, anchors: Tensor, candidates: Tensor, present: Present) -> tuple[Tensor, Tensor]:
+        """Scores of the own pairs, and the log-sums of their negatives, both [n, 2]: a -> b, then b -> a.
 
         The rows of the matrix of scores [N, n] are the anchors of one direction, its columns those of the other.
         """
@@ -92,12 +93,12 @@ class CMC(Objective):
         log_sums = [LogSumBothSides()] if bounded else [LogSumNegatives(), LogSumNegatives(of_columns=True)]
         own, results = reduce_scores(anchors, candidates[:, None], present, log_sums, scale=self.critic.scale)
         rows, columns = torch.cat(results).split([len(anchors), len(candidates)])
-        return own[..., 0], collectives.logsumexp(rows)[collectives.own_rows(len(candidates))], columns
+        rows = collectives.logsumexp(rows)[collectives.own_rows(len(candidates))]
+        return own[..., 0].expand(-1, 2), torch.stack([rows, columns], dim=1)
 
     @torch.no_grad()
     def _observe(self, a: str, b: str, z: dict[str, Tensor], context: Context) -> None:
         """Tell the observer how often the negatives of each candidate outscore its own anchor."""
-        if context.watches(a, b):
-            present = gather_present(context.present.get(a), context.present.get(b), z[b].device)
-            pairs = self.critic.pair(collectives.gather(z[a]), z[b][:, None], present)
-            context.observe_share(a, b, pairs.outscored_share())
+        present = gather_present(context.present.get(a), context.present.get(b), z[b].device)
+        pairs = self.critic.pair(collectives.gather(z[a]), z[b][:, None], present)
+        context.observe_share(a, b, pairs.outscored_share())

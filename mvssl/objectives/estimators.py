@@ -45,12 +45,10 @@ class FDivergence(NamedTuple):
 
 
 def as_pairs(scores: Tensor | Pairs, mask: Tensor | None = None) -> Pairs:
-    """Return scores and their mask as `Pairs`; `Pairs` are returned as they are."""
-    if isinstance(scores, Pairs):
-        return scores
-    if mask is None:
+    """Return scores and their mask as `Pairs`; `Pairs` are returned as they are. Raise `TypeError` without a mask."""
+    if isinstance(scores, Tensor) and mask is None:
         raise TypeError("scores need a mask: int8, POSITIVE, NEGATIVE or IGNORE for each pair")
-    return MaskedScores(scores, mask)
+    return scores if isinstance(scores, Pairs) else MaskedScores(scores, mask)  # pyright: ignore[reportArgumentType]
 
 
 def compute_bounds(pairs: Pairs, form: FDivergence, *others: FDivergence) -> list[Tensor]:
@@ -242,20 +240,21 @@ def estimate(
 
 
 def contrast(
-    positive: Tensor, against: Tensor, candidates: Tensor, present: Tensor | None
+    positive: Tensor, against: Tensor, ceiling: Tensor, present: Tensor | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return what `estimate` returns for infonce, from the scores of each sample's own pairs alone.
+    """Return what `estimate` returns for infonce, from the positive pairs of the samples of this process alone.
 
-    `positive` are T [n, l] of the samples of this process, and `against` [n] the log of the sum of e^T' over all
-    negatives of their anchors. A positive has `candidates` (0-d, itself included). `present` is bool [n] or None.
+    `positive` are T [n, m]; `against`, broadcastable to them, the log-sums of all negatives of their anchors; `ceiling`
+    the mean log of the number of candidates, 0-d; `present` bool [n], or None for all.
     """
-    share = log_share(positive, against[:, None])
-    count = share.new_full((), share.numel())
-    if present is not None:
-        share, count = share.masked_fill(~present[:, None], 0), present.sum() * share.shape[1]
-    total, count = collectives.sum_over_processes(torch.stack([share.sum(), count.to(share)]))
-    mean, top = total / count.detach().clamp(min=1), candidates.to(share).clamp(min=1).log() * (count > 0)
-    return -mean, {"bound": mean.detach() + top, "ceiling": top}
+    share = log_share(positive, against)
+    if present is None:
+        mean = collectives.sum_over_processes(share.mean()) / collectives.world_size()
+    else:
+        count = collectives.sum_over_processes(present.sum().to(share)) * share.shape[1]
+        sums = collectives.sum_over_processes(share.masked_fill(~present[:, None], 0).sum())
+        mean, ceiling = sums / count.clamp(min=1), ceiling * (count > 0)
+    return -mean, {"bound": mean.detach() + ceiling, "ceiling": ceiling}
 
 
 class Estimator(nn.Module):

@@ -43,6 +43,12 @@ class Present(NamedTuple):
             return like.new_full((), len(like) * collectives.world_size())
         return self.anchors.sum().to(like)
 
+    def share_outscored(self, balance: Tensor) -> Tensor:
+        """Return `Pairs.outscored_share` [n], if of each candidate's negatives `balance` [n, l] more score higher than
+        its own anchor than score lower."""
+        negatives = self.count_anchors(balance) - 1
+        return self.blank((1 + balance / negatives).mean(1) / 2, torch.nan)
+
     def count_candidates(self, like: Tensor) -> Tensor:
         """Return the number of present candidates of this process, 0-d; `like` [n, ...] are its rows."""
         return like.new_full((), len(like)) if self.candidates is None else self.candidates.sum().to(like)

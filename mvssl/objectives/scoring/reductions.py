@@ -1,7 +1,7 @@
 """Reductions: what is taken from the scores of negative pairs, tile by tile, and its derivative by the scores.
 
 in   the scores of one tile after another, those with own pairs first
-out  a sum, the log-sums of rows and columns, or the share of negatives that outscore the positive
+out  a sum, the log-sums of rows and columns, or how many negatives outscore the positive
 """
 
 from abc import ABC, abstractmethod
@@ -116,26 +116,22 @@ class LogSumBothSides(Reduction):
         return torch.add(rows[tile.rows, None], columns[tile.columns]).mul_(scores.exp())
 
 
-class OutscoredShare(Reduction):
-    """For each column the share of negatives that score higher than its own pair, [n * l]; without gradient, for k = 1.
-
-    Equal scores count as half. The value is NaN without a negative.
-    """
+class Balance(Reduction):
+    """For each column the number of negatives that score higher than its own pair, less the number of lower ones,
+    [n * l]; without gradient, for k = 1."""
 
     differentiable = False
 
     def begin(self, anchors: Tensor, candidates: Tensor) -> None:
-        self.positive, self.balance, self.count = anchors.new_zeros(3, len(candidates)).unbind()
+        self.positive, self.balance = anchors.new_zeros(2, len(candidates)).unbind()
 
     def add(self, scores: Tensor, tile: Tile) -> None:
         if tile.has_own:
             self.positive.view(-1, tile.shape[3])[tile.own] = tile.own_pairs(scores)[..., 0]
-        sign = tile.fill((scores - self.positive[tile.columns]).sign_(), 0)
-        self.balance[tile.columns] += sign.sum(0)
-        self.count[tile.columns] += tile.fill(torch.ones_like(sign), 0).sum(0)
+        self.balance[tile.columns] += tile.fill((scores - self.positive[tile.columns]).sign_(), 0).sum(0)
 
     def end(self) -> Tensor:
-        return (1 + self.balance / self.count) / 2
+        return self.balance
 
 
 def _apply(f: Function, scores: Tensor) -> Tensor:

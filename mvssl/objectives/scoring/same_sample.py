@@ -10,7 +10,7 @@ from torch import Tensor
 from mvssl.distributed import collectives
 from mvssl.objectives.pairs import NEGATIVE, Function, Pairs, log_share
 from mvssl.objectives.scoring.masks import Present
-from mvssl.objectives.scoring.reductions import LogSumNegatives, OutscoredShare, Reduction, SumNegatives
+from mvssl.objectives.scoring.reductions import Balance, LogSumNegatives, Reduction, SumNegatives
 from mvssl.objectives.scoring.tiled_scores import reduce_scores
 
 
@@ -48,8 +48,7 @@ class DotPairs(Pairs):
 
     @torch.no_grad()
     def outscored_share(self) -> Tensor:
-        share = self._reduce(OutscoredShare())[0].view(self.candidates.shape[:2]).mean(1)
-        return self.present.blank(share, torch.nan)
+        return self.present.share_outscored(self._reduce(Balance())[0].view(self.candidates.shape[:2]))
 
     def _reduce(self, *reductions: Reduction) -> list[Tensor]:
         own, results = reduce_scores(self.anchors, self.candidates, self.present, reductions, scale=self.scale)

@@ -11,7 +11,7 @@ from mvssl.objectives.pairs import MaskedScores
 from mvssl.objectives.scoring import tiled_scores, tiles
 from mvssl.objectives.scoring.critics import Dot
 from mvssl.objectives.scoring.masks import Present, same_sample
-from mvssl.objectives.scoring.reductions import LogSumBothSides, LogSumNegatives, OutscoredShare, SumNegatives
+from mvssl.objectives.scoring.reductions import Balance, LogSumBothSides, LogSumNegatives, SumNegatives
 from mvssl.objectives.scoring.tiled_scores import reduce_scores
 
 SCALE = 0.7
@@ -111,7 +111,7 @@ def test_the_outscored_share_counts_equal_scores_as_half(small_tiles):
     tiled = Dot().pair(a[:, 0], c, present).outscored_share()
     masked = MaskedScores(Dot()(a[:, 0], c), same_sample(20, a.device, present)).outscored_share()
     assert_close(tiled, masked, equal_nan=True)
-    assert not reduce_scores(a[:, 0], c.requires_grad_(), present, [OutscoredShare()])[1][0].requires_grad
+    assert not reduce_scores(a[:, 0], c.requires_grad_(), present, [Balance()])[1][0].requires_grad
 
 
 @pytest.mark.parametrize("sign", [1, -1])
