@@ -12,7 +12,7 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -71,16 +71,25 @@ def compare(
     In each round each way works for at least `block` seconds. Rounds alternate in order, so that no way always
     follows the same one. On a CUDA device `clock` must be "wall".
     """
+    spent = time_in_turns(ways, rounds=rounds, block=block, clock=clock, device=device)
+    return build_row(what, spent, samples=samples, memory=memory)
+
+
+def time_in_turns(
+    ways: Mapping[str, Way], *, rounds: int = ROUNDS, block: float = BLOCK, clock: Clock = "cpu",
+    device: torch.device = CPU,
+) -> dict[str, list[float]]:  # fmt: skip
+    """Return the seconds of a call of each way in each round, as `compare` takes them."""
     calls = {name: _calls_in(way, block, clock, device) for name, way in ways.items()}
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds):
         for name in list(ways)[:: -1 if number % 2 else 1]:
             spent[name].append(time_block(ways[name], calls[name], clock, device))
-    return build_row(what, spent, samples=samples, memory=memory)
+    return spent
 
 
 def build_row(
-    what: str, spent: Mapping[str, list[float]], *, samples: int = 0, memory: Mapping[str, int] | None = None
+    what: str, spent: Mapping[str, Sequence[float]], *, samples: int = 0, memory: Mapping[str, int] | None = None
 ) -> Row:
     """Return the row for the seconds of each way in each round. The first way is ours."""
     ours, *others = spent

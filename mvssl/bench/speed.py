@@ -20,6 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mvssl.bench.comparison import (
+    ROUNDS,
+    Row,
+    build_row,
+    finish_comparison,
+    name_largest,
+    one_thread,
+    time_in_turns,
+)
 from mvssl.bench.timing import (
     CPU,
     FOREVER,
@@ -32,7 +41,6 @@ from mvssl.bench.timing import (
 )  # fmt: skip
 from mvssl.checkpoints import store
 from mvssl.data import Batch, loader
-from mvssl.distributed import collectives
 from mvssl.objectives import Context
 from mvssl.process.signals import StopRequest
 from mvssl.random import Draws
@@ -43,6 +51,8 @@ from mvssl.training.log import Log
 from mvssl.training.preparation import open_training_shards, prepare_trainer
 from mvssl.training.step import Trainer, run_steps
 from mvssl.views import build_views
+
+OURS, BARE = "the loop", "the bare model"
 
 
 class Stopwatch:
@@ -105,50 +115,80 @@ def run_model(trainer: Trainer) -> Iterator[None]:
 
 
 def bench_train(
-    recipe: Recipe, *, blocks: int = 6, steps: int = 20, json_file: str | Path | None = None
+    recipe: Recipe, *, rounds: int = ROUNDS, steps: int = 6, block: float = 1.0, json_file: str | Path | None = None
 ) -> dict[str, Any]:
-    """Return samples per second of the full loop and of the bare model, their `ratio`, and `shares` of the loop's time.
+    """Compare the full loop with its bare model, and print samples per second, `ratio` and the shares of its parts.
 
-    It times `blocks` pairs of blocks of `steps` steps; `ratio` is the median over pairs. The cost of a checkpoint is
-    spread over `train.save_every` steps. Shares come from separate blocks, in which every part waits for the device.
-    Raise the errors of `train`, and `OutputError`.
+    On a CPU the first rows count CPU time on one thread, without loader workers: beside the bare model, and beside
+    reading, views and bare model, measured apart and added. Each way works for `block` seconds in a round. The last row
+    counts wall time with the recipe's workers, in blocks of `steps` steps. Raise the errors of `train`, `OutputError`.
     """
     check_json_file(json_file)
-    trainer = prepare_trainer(recipe, make_accelerator(recipe))
-    trainer.steps = FOREVER
-    accelerator, batch = trainer.accelerator, recipe.data.batch_size
-    settle = max(3, 2 * recipe.data.workers + 1)  # torch's loader keeps two batches per worker ready
-    watch = Stopwatch(accelerator.device)
-    of_loop, of_model = [], []
+    rows, batch = [], recipe.data.batch_size
     with arithmetic_of(recipe), tempfile.TemporaryDirectory() as folder:
+        trainer = build_trainer(recipe, workers=recipe.data.workers)
+        device = trainer.device
+        if device.type == "cpu" and trainer.accelerator.num_processes == 1:
+            with one_thread():
+                rows += _compare_on_one_thread(build_trainer(recipe, workers=0), Path(folder), rounds, block)
+        watch = Stopwatch(device)
         loop, model = run_loop(trainer, Path(folder), watch), run_model(trainer)
-        for _ in range(blocks):
-            of_loop.append(time_block(loop, settle, steps, trainer))
+        settle = max(3, 2 * recipe.data.workers + 1)  # torch's loader keeps two batches per worker ready
+        spent: dict[str, list[float]] = {OURS: [], BARE: []}
+        for _ in range(rounds):
+            spent[OURS].append(time_block(loop, settle, steps, trainer))
             watch.on = True
             time_block(loop, 0, max(2, steps // 4), trainer)
             watch.enter("")
             watch.on = False
-            of_model.append(time_block(model, settle, steps, trainer))
-        saving = time_save(trainer, Path(folder)) / recipe.train.save_every
-    ratios = [bare / (loop + saving) for loop, bare in zip(of_loop, of_model, strict=True)]
-    result = {
-        "bench": "train",
-        "ratio": statistics.median(ratios),
-        "ratio_spread": [min(ratios), max(ratios)],
-        "whole": compute_rates([s + saving for s in of_loop], batch),
-        "bare": compute_rates(of_model, batch),
-        "shares": compute_shares(watch.seconds, saving, statistics.median(of_loop)),
-        "blocks": blocks,
-        "steps_per_block": steps,
-        "batch_size": batch,
-        "processes": accelerator.num_processes,
-        "workers": recipe.data.workers,
-        "precision": recipe.train.precision,
-        "views": {name: list(shape) for name, shape in trainer.views.shapes.items()},
-        "encoders": {group: table.name for group, table in recipe.encoder.items()},
-        "objectives": [term.name for term in recipe.objective],
+            spent[BARE].append(time_block(model, settle, steps, trainer))
+        threads = torch.get_num_threads()
+    rows.append(build_row(f"wall time, {recipe.data.workers} workers, {threads} threads", spent, samples=batch))
+    measured = rounds * max(2, steps // 4)
+    seconds = {part: whole / measured for part, whole in watch.seconds.items()}
+    return finish_comparison(
+        "train",
+        rows,
+        bottleneck=name_largest(seconds),
+        device=device,
+        json_file=json_file,
+        shares={part: each / sum(seconds.values()) for part, each in seconds.items()},
+        overhead_ms=1e3 * (seconds["guard"] + seconds["log"]),
+        batch_size=batch,
+        processes=trainer.accelerator.num_processes,
+        precision=recipe.train.precision,
+        views={name: list(shape) for name, shape in trainer.views.shapes.items()},
+        encoders={group: table.name for group, table in recipe.encoder.items()},
+        objectives=[term.name for term in recipe.objective],
+    )
+
+
+def build_trainer(recipe: Recipe, workers: int) -> Trainer:
+    """Return a trainer of the recipe with another number of loader workers and no last step."""
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": workers})})
+    trainer = prepare_trainer(recipe, make_accelerator(recipe))
+    trainer.steps = FOREVER
+    return trainer
+
+
+def _compare_on_one_thread(trainer: Trainer, folder: Path, rounds: int, block: float) -> list[Row]:
+    """Return the rows of CPU time: beside the bare model, and beside all parts measured apart and added."""
+    batch, seed = trainer.recipe.data.batch_size, trainer.recipe.train.seed
+    loop, model = run_loop(trainer, folder, Stopwatch(trainer.device)), run_model(trainer)
+    batches = iter(trainer.batches(0, FOREVER, draw_seed=seed))
+    held = next(batches)
+    apart = {
+        OURS: lambda: next(loop),
+        BARE: lambda: next(model),
+        "reading": lambda: next(batches),
+        "views": lambda: trainer.views(held, seed, trainer.device),
     }
-    return finish_result(result, accelerator.device, json_file)
+    spent = time_in_turns(apart, rounds=rounds, block=block)
+    parts = [sum(times) for times in zip(*(spent[name] for name in (BARE, "reading", "views")), strict=True)]
+    return [
+        build_row("CPU time, 1 thread", {name: spent[name] for name in (OURS, BARE)}, samples=batch),
+        build_row("  beside all parts", {OURS: spent[OURS], "model + reading + views": parts}, samples=batch),
+    ]
 
 
 def time_block(loop: Iterator[Any], settle: int, steps: int, trainer: Trainer) -> float:
@@ -158,21 +198,6 @@ def time_block(loop: Iterator[Any], settle: int, steps: int, trainer: Trainer) -
     synchronize(trainer.accelerator.device)
     trainer.accelerator.wait_for_everyone()
     return time_call(lambda: [next(loop) for _ in range(steps)], trainer.accelerator.device) / steps
-
-
-def time_save(trainer: Trainer, folder: Path) -> float:
-    """Return the seconds that one checkpoint takes."""
-    begin = time.perf_counter()
-    collectives.run_on_main(
-        lambda: store.save_checkpoint(folder, 1, trainer.model, trainer.optimizer, {}, keep=2), share=False
-    )
-    return time.perf_counter() - begin
-
-
-def compute_shares(seconds: dict[str, float], saving: float, step: float) -> dict[str, float]:
-    """Return shares of time that sum to 1, for a step of `step` seconds and `saving` seconds for its checkpoint."""
-    saved, measured = saving / (step + saving), sum(seconds.values())
-    return {**{name: part / measured * (1 - saved) for name, part in seconds.items()}, "checkpoint": saved}
 
 
 def bench_views(

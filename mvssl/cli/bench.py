@@ -22,13 +22,43 @@ bench_app = typer.Typer(
 def train_command(recipe: BenchRecipe = QUICKSTART, overrides: Overrides = None, json_file: JsonFile = None) -> None:
     """The training loop beside its model on random tensors."""
     from mvssl.bench.speed import bench_train
-    from mvssl.bench.timing import show
-    from mvssl.distributed import collectives
     from mvssl.recipe import load_recipe
 
-    result = bench_train(load_recipe(recipe, overrides or []), json_file=json_file)
-    if collectives.rank() == 0:
-        show(result)
+    bench_train(load_recipe(recipe, overrides or []), json_file=json_file)
+
+
+@bench_app.command("lightly")
+def lightly_command(recipe: BenchRecipe = QUICKSTART, overrides: Overrides = None, json_file: JsonFile = None) -> None:
+    """The training loop and its model beside lightly's SimCLR with its own transforms."""
+    from mvssl.bench.lightly import bench_lightly
+    from mvssl.recipe import load_recipe
+
+    bench_lightly(load_recipe(recipe, overrides or []), json_file=json_file)
+
+
+@bench_app.command("processes")
+def processes_command(json_file: JsonFile = None) -> None:
+    """Two CPU processes of one thread beside one process of two threads."""
+    from mvssl.bench.processes.loop_processes import bench_processes
+
+    bench_processes(json_file=json_file)
+
+
+@bench_app.command("busy")
+def busy_command(json_file: JsonFile = None) -> None:
+    """The training loop alone and beside a process that keeps a core busy, with short spins and with torch's."""
+    from mvssl.bench.processes.loop_processes import bench_busy
+
+    bench_busy(json_file=json_file)
+
+
+@bench_app.command("start")
+def start_command(recipe: BenchRecipe = QUICKSTART, overrides: Overrides = None, json_file: JsonFile = None) -> None:
+    """CPU seconds from the command to the first step, by phase."""
+    from mvssl.bench.processes.start import bench_start
+    from mvssl.recipe import load_recipe
+
+    bench_start(load_recipe(recipe, overrides or []), json_file=json_file)
 
 
 @bench_app.command("reader")

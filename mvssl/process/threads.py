@@ -12,15 +12,15 @@ import os
 import sys
 
 SPINS = "1000"  # some microseconds
-_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
 def shorten_spinning() -> None:
     """Let waiting threads spin for a short time only, unless the user has set how they wait or torch is loaded."""
-    if "torch" not in sys.modules and not any(name in os.environ for name in _SETTINGS):
+    if "torch" not in sys.modules and not any(name in os.environ for name in SETTINGS):
         os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
 def describe_waiting() -> str:
     """Return how waiting threads spin, in words; empty if the environment does not say."""
-    return ", ".join(f"{name}={os.environ[name]}" for name in _SETTINGS if name in os.environ)
+    return ", ".join(f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ)
