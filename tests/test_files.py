@@ -14,7 +14,7 @@ from pyarrow import parquet
 from safetensors.torch import save_file
 
 from mvssl.bench import bench_reader, bench_train, bench_views
-from mvssl.bench.accuracy import draw_accuracy
+from mvssl.bench.rivals.accuracy import draw_accuracy
 from mvssl.errors import OutputError, StorageError
 from mvssl.files import (
     PICTURE,

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvssl.bench.comparison import ROUNDS, Row, Way, build_row, compare, finish_comparison, one_thread, time_block
-from mvssl.bench.lightly import import_lightly
 from mvssl.bench.memory import measure_operations, measure_peak
+from mvssl.bench.rivals.lightly import import_lightly
 from mvssl.bench.timing import CPU, check_json_file
 from mvssl.encoders import Features, Widths
 from mvssl.objectives import Context, Objective, build_objective, find_objective

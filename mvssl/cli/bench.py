@@ -30,7 +30,7 @@ def train_command(recipe: BenchRecipe = QUICKSTART, overrides: Overrides = None,
 @bench_app.command("lightly")
 def lightly_command(recipe: BenchRecipe = QUICKSTART, overrides: Overrides = None, json_file: JsonFile = None) -> None:
     """The training loop and its model beside lightly's SimCLR with its own transforms."""
-    from mvssl.bench.lightly import bench_lightly
+    from mvssl.bench.rivals.lightly import bench_lightly
     from mvssl.recipe import load_recipe
 
     bench_lightly(load_recipe(recipe, overrides or []), json_file=json_file)
@@ -95,7 +95,7 @@ def rivals_command(
     json_file: JsonFile = None,
 ) -> None:
     """Accuracy against CPU minutes, beside methods of lightly; the curves are drawn next to the --json file."""
-    from mvssl.bench.accuracy import bench_rivals
+    from mvssl.bench.rivals.accuracy import bench_rivals
     from mvssl.recipe import load_recipe
 
     bench_rivals(load_recipe(recipe, overrides or []), minutes=minutes, json_file=json_file)
@@ -137,7 +137,7 @@ def device_command(
     json_file: JsonFile = None,
 ) -> None:
     """All that a GPU can show, in one command of some minutes; on a CPU a rehearsal with small models."""
-    from mvssl.bench.device import bench_device
+    from mvssl.bench.devices.device import bench_device
 
     if bench_device(minutes=minutes, json_file=json_file)["missing"]:
         raise typer.Exit(1)

@@ -6,8 +6,8 @@ import torch
 from torch.testing import assert_close
 
 from mvssl import train
-from mvssl.bench.equality import compare_losses
-from mvssl.bench.host_waits import trace_steps
+from mvssl.bench.devices.equality import compare_losses
+from mvssl.bench.devices.host_waits import trace_steps
 from mvssl.bench.losses import build_cmc_case
 from mvssl.bench.memory import measure_peak
 from mvssl.checkpoints import store

@@ -2,8 +2,8 @@
 
 import json
 
-from mvssl.bench import device
-from mvssl.bench.host_waits import Call, Trace
+from mvssl.bench.devices import device
+from mvssl.bench.devices.host_waits import Call, Trace
 
 
 def test_every_part_is_measured(tmp_path, monkeypatch, capsys):

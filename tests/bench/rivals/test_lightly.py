@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from mvssl.bench.lightly import bench_lightly
+from mvssl.bench.rivals.lightly import bench_lightly
 from mvssl.errors import RecipeError
 from mvssl.recipe import Column
 

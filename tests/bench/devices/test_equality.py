@@ -2,7 +2,7 @@
 
 import torch
 
-from mvssl.bench.equality import PRECISIONS, compare_gradients, compare_losses
+from mvssl.bench.devices.equality import PRECISIONS, compare_gradients, compare_losses
 from mvssl.bench.losses import LossCase, build_cmc_case
 
 CPU = torch.device("cpu")

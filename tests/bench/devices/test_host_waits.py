@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 import mvssl
-from mvssl.bench.host_waits import find_place, trace_steps
+from mvssl.bench.devices.host_waits import find_place, trace_steps
 
 PACKAGE = Path(mvssl.__file__).parent
 

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from mvssl.bench.comparison import Row, build_row, describe_rows, print_comparison
-from mvssl.bench.equality import Equality, compare_losses
-from mvssl.bench.host_waits import Trace, trace_steps
+from mvssl.bench.devices.equality import Equality, compare_losses
+from mvssl.bench.devices.host_waits import Trace, trace_steps
 from mvssl.bench.speed import Stopwatch, run_loop, run_model, time_block
 from mvssl.bench.synthetic import RandomImages, write_jpeg_shards
 from mvssl.bench.timing import FOREVER, check_json_file, finish_result

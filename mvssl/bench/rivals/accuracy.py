@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Subset
 
-from mvssl.bench.lightly import build_rival
+from mvssl.bench.rivals.lightly import build_rival
 from mvssl.bench.timing import CPU, FOREVER, Method, check_output_files, estimate_steps, finish_result
 from mvssl.data import Batch, ShardSource, sequential_loader
 from mvssl.data.order import spread_indices
