@@ -11,6 +11,7 @@ Format: https://github.com/webdataset/webdataset.
 import hashlib
 import re
 import shlex
+from array import array
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -66,6 +67,9 @@ class Index(NamedTuple):
 
 def split_name(name: str) -> tuple[str, str] | None:
     """Return key and field of a member; None for a member that belongs to no sample."""
+    if "/" not in name and name[:1] not in "._":  # the usual case, and quick
+        key, _, field = name.partition(".")
+        return (key, field.lower()) if field else None
     name = name.removeprefix("./")
     folder, slash, base = name.rpartition("/")
     key, _, field = base.partition(".")
@@ -82,44 +86,52 @@ def scan_shard(path: Path) -> Index:
     with open_shard(path) as shard:
         stamp = shard.stamp()  # before the headers are read, so that an index of a shard that is written to is stale
         archive = Archive(shard)
-        samples, fields, ignored = _group_members(path, archive)
-        offsets, sizes, starts = (np.full((len(samples), len(fields)), -1, np.int64) for _ in range(3))
-        for row, sample in enumerate(samples.values()):
-            for number, member in sample.items():
-                offsets[row, number], sizes[row, number], starts[row, number] = member.offset, member.size, member.start
-        keys = np.array([key.encode() for key in samples])
+        keys, fields, ignored, placed = _group_members(path, archive)
+        row, number, offset, size, start = placed.T
+        offsets, sizes, starts = (np.full((len(keys), len(fields)), -1, np.int64) for _ in range(3))
+        offsets[row, number], sizes[row, number], starts[row, number] = offset, size, start
         headers = ((offsets - starts) // BLOCK).astype(np.uint16)
         others = find_members(offsets, sizes, headers).gaps(archive.end)
         digest = _digest(shard, archive.digest, offsets, sizes)
-        return Index(path, keys, fields, offsets, sizes, headers, others, archive.digest, digest, ignored, stamp)
+        names = np.array([key.encode() for key in keys])
+        return Index(path, names, fields, offsets, sizes, headers, others, archive.digest, digest, ignored, stamp)
 
 
-def _group_members(path: Path, members: Iterable[Member]) -> tuple[dict[str, dict[int, Member]], list[str], int]:
-    """Return key -> number of a field -> its member; the fields; and how many members belong to no sample."""
-    name, fields, ignored, last = f"shard {printable(str(path))}", {}, 0, None
-    samples: dict[str, dict[int, Member]] = {}
+def _group_members(path: Path, members: Iterable[Member]) -> tuple[list[str], list[str], int, np.ndarray]:
+    """Return keys, fields, how many members belong to no sample, and int64 [m, 5] of the others.
+
+    The five numbers are those of the sample and the field, offset and size of the body, and where the member starts.
+    """
+    name, ignored, last = f"shard {printable(str(path))}", 0, None
+    keys: dict[str, None] = {}
+    fields: dict[str, int] = {}
+    present: set[int] = set()  # fields of the sample
+    placed = array("q")
     for member in members:
         parts = split_name(member.name)
         if parts is None:
             ignored += 1
             continue
         key, field = parts
-        if key != last and key in samples:
-            raise DataError(
-                f"{name}: key {key!r} appears twice; the files of a sample must be next to each other. "
-                f"Write the shard again in the order of the names: {_sort_commands(path)}"
-            )
-        last, sample = key, samples.setdefault(key, {})
+        if key != last:
+            if key in keys:
+                raise DataError(
+                    f"{name}: key {key!r} appears twice; the files of a sample must be next to each other. "
+                    f"Write the shard again in the order of the names: {_sort_commands(path)}"
+                )
+            keys[key], last = None, key
+            present.clear()
         number = fields.setdefault(field, len(fields))
         if len(fields) > MOST_FIELDS:
             raise DataError(f"{name}: more than {MOST_FIELDS:,} different fields, such as {field!r}; {_FIRST_DOT}")
-        if number in sample:
+        if number in present:
             raise DataError(f"{name}: sample {key!r} has the field {field!r} twice")
-        sample[number] = member
-    if not samples:
+        present.add(number)
+        placed.extend((len(keys) - 1, number, member.offset, member.size, member.start))
+    if not keys:
         others = f", and {counted(ignored, 'member')} that belong to none" if ignored else ""
         raise DataError(f"{name} holds no samples{others}")
-    return samples, list(fields), ignored
+    return list(keys), list(fields), ignored, np.frombuffer(placed, np.int64).reshape(-1, 5)
 
 
 class MemberSpans(NamedTuple):
