@@ -1,6 +1,6 @@
-"""Samples per second: the training loop beside its model on random tensors, the views, and the reader of shards.
+"""Samples per second: the training loop beside its model on random tensors, and the reader of shards.
 
-in   a recipe, or the name of a preset of augmentations
+in   a recipe
 out  samples per second with their spread; for the loop also the share of each part
 
 Blocks of the full loop and of the model alone alternate in one run, so that other load on the machine slows both. Every
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mvssl.bench.comparison import (
     ROUNDS,
@@ -33,7 +32,6 @@ from mvssl.bench.timing import (
     CPU,
     FOREVER,
     check_json_file,
-    compute_rates,
     finish_result,
     synchronize,
     time_call,
@@ -44,13 +42,12 @@ from mvssl.data import Batch, loader
 from mvssl.objectives import Context
 from mvssl.process.signals import StopRequest
 from mvssl.random import Draws
-from mvssl.recipe import Recipe, ViewConfig
+from mvssl.recipe import Recipe
 from mvssl.training.accelerator import arithmetic_of, make_accelerator
 from mvssl.training.fault_counts import FaultCounter
 from mvssl.training.log import Log
 from mvssl.training.preparation import open_training_shards, prepare_trainer
 from mvssl.training.step import Trainer, run_steps
-from mvssl.views import build_views
 
 OURS, BARE = "the loop", "the bare model"
 
@@ -198,31 +195,6 @@ def time_block(loop: Iterator[Any], settle: int, steps: int, trainer: Trainer) -
     synchronize(trainer.accelerator.device)
     trainer.accelerator.wait_for_everyone()
     return time_call(lambda: [next(loop) for _ in range(steps)], trainer.accelerator.device) / steps
-
-
-def bench_views(
-    *, preset: str = "simclr", sizes: tuple[int, ...] = (32, 64, 224), batch_size: int = 64, seconds: float = 2.0,
-    json_file: str | Path | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Return views per second of a preset, on random colour images of each size that are already on the device."""
-    check_json_file(json_file)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rates = {}
-    for size in sizes:
-        drawn = sample_views(preset, size, batch_size, device)
-        rates[str(size)] = compute_rates(time_calls(drawn.__next__, seconds, device), batch_size)
-    result = {"bench": "views", "preset": preset, "batch_size": batch_size, "sizes": rates}
-    return finish_result(result, device, json_file)
-
-
-def sample_views(preset: str, size: int, batch_size: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
-    """Yield the views of one batch of random images, drawn anew at each `next`."""
-    view = ViewConfig.model_validate({"from": "image", "augment": preset, "size": size})
-    views = build_views({"a": view}, {"image": (3, size, size)})
-    image = torch.randint(256, (batch_size, 3, size, size), dtype=torch.uint8, device=device)
-    for number in itertools.count():
-        rows = torch.arange(batch_size) + number * batch_size
-        yield views(Batch({"image": image}, rows, rows, {}, []), 0, device)
 
 
 def bench_reader(recipe: Recipe, *, seconds: float = 4.0, json_file: str | Path | None = None) -> dict[str, Any]:

@@ -73,11 +73,10 @@ def reader_command(recipe: BenchRecipe = QUICKSTART, overrides: Overrides = None
 
 @bench_app.command("views")
 def views_command(json_file: JsonFile = None) -> None:
-    """Drawing views of images."""
-    from mvssl.bench.speed import bench_views
-    from mvssl.bench.timing import show
+    """Making views of images, beside kornia and torchvision."""
+    from mvssl.bench.views import bench_views
 
-    show(bench_views(json_file=json_file))
+    bench_views(json_file=json_file)
 
 
 @bench_app.command("draws")

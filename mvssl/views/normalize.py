@@ -61,12 +61,12 @@ def _shift_and_scale(mean: Tensor, std: Tensor, device: torch.device) -> Tensor:
     return send_constant(torch.stack([-mean / std, 1 / std]), device)
 
 
-def normalize_channels(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return (x - mean) / std along dimension 1; mean and std are on the CPU."""
+def normalize_channels(x: Tensor, mean: Tensor, std: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return (x - mean) / std along dimension 1, in `out` if given; mean and std are on the CPU."""
     shift, scale = _shift_and_scale(mean, std, x.device).view(2, -1, *[1] * (x.dim() - 2))
     if x.device.type == "cpu":  # torch's addcmul is not vectorised there for numbers that a channel shares
-        return (x * scale).add_(shift)
-    return torch.addcmul(shift, x, scale)
+        return torch.mul(x, scale, out=out).add_(shift)
+    return torch.addcmul(shift, x, scale, out=out)
 
 
 class ChannelMoments:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mvssl.bench import bench_reader, bench_train, bench_views
+from mvssl.bench import bench_reader, bench_train
 
 
 def test_the_loop_is_measured_against_its_own_model(recipe, tmp_path, capsys):
@@ -22,7 +22,5 @@ def test_the_loop_is_measured_against_its_own_model(recipe, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_views_and_reader_report_samples_per_second(recipe, tmp_path):
-    views = bench_views(sizes=(8, 16), batch_size=32, seconds=0.01)
-    assert all(views["sizes"][size]["samples_per_second"] > 0 for size in ("8", "16"))
+def test_the_reader_reports_samples_per_second(recipe):
     assert bench_reader(recipe, seconds=0.01)["samples_per_second"] > 0

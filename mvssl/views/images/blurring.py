@@ -12,7 +12,8 @@ import functools
 import torch
 from torch import Tensor
 
-TILE = 32  # outputs; measured from 8 to 64: smaller products use the processor badly, larger ones multiply more zeros
+TILE = 32  # outputs; of 8 to 112 the fastest: small products use the processor badly, large ones multiply more zeros
+ONE_TILE = 64  # pixels of a side that is one product; it may be one for the whole batch, which tiles cannot be
 
 
 def blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
@@ -20,6 +21,14 @@ def blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
 
     Rows with sigma 0 do not change.
     """
+    if x.device.type == "cpu":  # a GPU would have to wait for the number of rows
+        rows = sigma.nonzero()[:, 0]
+        if len(rows) < len(x):
+            return x.index_copy(0, rows, _blur_all(x[rows], sigma[rows], radius)) if len(rows) else x
+    return _blur_all(x, sigma, radius)
+
+
+def _blur_all(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
     distance = torch.arange(radius + 1, device=x.device)
     bell = (-0.5 * (distance / sigma[:, None].clamp(min=1e-3)).square()).exp()
     bell = bell * (bell > 1e-12)  # products with numbers too small for a normal float32 take a hundred times as long
@@ -45,10 +54,10 @@ def _blur_rows(x: Tensor, bell: Tensor) -> Tensor:
 
 def _tile_matrices(bell: Tensor, pixels: int) -> list[tuple[int, int, int, Tensor]]:
     """Return for each tile its first output, its end, its first input, and matrices [n, outputs, inputs]."""
-    tiles = []
-    for begin in range(0, pixels, TILE):
-        end = min(begin + TILE, pixels)
-        first, basis = _tile_basis(pixels, begin, bell.shape[1] - 1, bell.device)
+    tiles, size = [], pixels if pixels <= ONE_TILE else TILE
+    for begin in range(0, pixels, size):
+        end = min(begin + size, pixels)
+        first, basis = _tile_basis(pixels, begin, end, bell.shape[1] - 1, bell.device)
         matrices = (bell @ basis.flatten(1)).view(len(bell), *basis.shape[1:])
         if pixels < bell.shape[1]:  # the window is reflected once, and what is beyond gets no weight
             matrices = matrices / matrices.sum(2, keepdim=True)
@@ -57,13 +66,12 @@ def _tile_matrices(bell: Tensor, pixels: int) -> list[tuple[int, int, int, Tenso
 
 
 @functools.lru_cache(maxsize=256)
-def _tile_basis(pixels: int, begin: int, radius: int, device: torch.device) -> tuple[int, Tensor]:
-    """Return the first input of the tile that begins at output `begin`, and [radius + 1, outputs, inputs].
+def _tile_basis(pixels: int, begin: int, end: int, radius: int, device: torch.device) -> tuple[int, Tensor]:
+    """Return the first input of the tile of outputs `begin` to `end`, and [radius + 1, outputs, inputs].
 
     Number d says how often an input is at distance d from an output: directly, or reflected at the first or last pixel.
     """
-    end = min(begin + TILE, pixels)
-    inputs = min(pixels, TILE + 2 * radius)
+    inputs = min(pixels, end - begin + 2 * radius)
     first = min(max(begin - radius, 0), pixels - inputs)
     here, there = torch.arange(begin, end)[:, None], torch.arange(first, first + inputs)
     left = torch.where(there > 0, here + there, radius + 1)

@@ -176,19 +176,19 @@ class ImageView(DrawnView):
 
     def _color(self, x: Tensor, drawn: ImageParameters | None, draws: Draws | None, stored: bool) -> Tensor:
         """Do all that follows the placement, in blocks: on a CPU a block stays in the cache from first to last."""
-        jitter = None if drawn is None or drawn.jitter is None else plan_jitter(drawn.jitter, x.shape[1])
-        blocks = [slice(0, len(x))]
-        if x.device.type == "cpu":
-            count = max(1, BLOCK // max(1, x[0].numel()))
-            blocks = [slice(begin, begin + count) for begin in range(0, len(x), count)]
+        jitter, unit = None, 1 / 255 if stored else 1.0
+        if drawn is not None and drawn.jitter is not None:
+            jitter, unit = plan_jitter(drawn.jitter, x.shape[1], unit), 1.0
         y = torch.empty(len(x), *self.shape, device=x.device)
-        for rows in blocks:
+        for rows in _cut_blocks(x):
             block = x[rows].float()
-            block = block.mul_(1 / 255) if stored else block
+            block = block if unit == 1 else block.mul(unit)
             if drawn is not None and draws is not None:
-                block = self._corrupt(block, take_rows(jitter, rows), take_rows(drawn, rows), draws.take(rows), stored)
+                block = self._corrupt(
+                    block, jitter and jitter.take(rows), take_rows(drawn, rows), draws.take(rows), stored
+                )
             block = self._select_last(colors.to_space(block, self.color))
-            y[rows] = normalization.normalize_channels(block, self.mean, self.std)
+            normalization.normalize_channels(block, self.mean, self.std, out=y[rows])
         if drawn is not None and draws is not None:
             y = corruption.keep_channels(corruption.add_noise(y, self.noise, draws), drawn.kept)
         return y
@@ -213,7 +213,6 @@ class ImageView(DrawnView):
         """Colour jitter, a clamp if the range is known (bytes), then solarisation, blur and dropped pixels."""
         if jitter is not None:
             x = apply_jitter(x, jitter, clamp=stored)
-            x = x.clamp_(0, 1) if stored else x
         if self.solarize_p and not stored:
             raise RecipeError("solarize_p: inverts bytes, but the column holds floats; leave it out")
         if drawn.inverted is not None:
@@ -246,6 +245,12 @@ class ImageView(DrawnView):
         full = torch.tensor(neutral, device=x.device)[:, None, None].repeat(len(x), 1, *x.shape[2:])
         full[:, self.kept] = x
         return colors.from_space(full, self.color)
+
+
+def _cut_blocks(x: Tensor) -> list[slice]:
+    """Return the rows of blocks of images [n, c, h, w]; on other devices than a CPU all of them are one."""
+    count = max(1, BLOCK // max(1, x[:1].numel())) if x.device.type == "cpu" else len(x)
+    return [slice(begin, begin + count) for begin in range(0, len(x), max(1, count))]
 
 
 def _shown(color: colors.Space, kept: list[int]) -> str:

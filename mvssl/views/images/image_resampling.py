@@ -21,6 +21,8 @@ from mvssl.views.base import Interpolation
 from mvssl.views.images.byte_resizing import can_cut, has_byte_kernel, resize_bytes
 from mvssl.views.images.geometry import Placement
 
+BEYOND = 1e9  # place of a pixel that no filter reaches
+
 
 def apply_placement(x: Tensor, placement: Placement, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
     """Return images [n, c, h, w] cropped, flipped, moved and warped by `placement`, as [n, c, *size].
@@ -89,17 +91,20 @@ def linear_filter_matrix(axis: Tensor, inside: int, outside: int) -> Tensor:
     """
     start, length = axis[:, 0, None], axis[:, 1, None]
     support = (length / outside).clamp(min=1)
-    triangle = triangle_weights(source_centres(axis, outside), support, inside)
-    j = torch.arange(inside, device=axis.device)
-    in_box = (j >= start.floor()) & (j < (start + length).ceil())
-    triangle *= in_box[:, None].float()  # a CPU multiplies by bool one element after the other
-    return triangle.div_(triangle.sum(-1, keepdim=True))
+    pixels = torch.arange(inside, device=axis.device)
+    in_box = (pixels >= start.floor()) & (pixels < (start + length).ceil())
+    place = torch.where(in_box, pixels + 0.5, BEYOND)
+    return triangle_weights(source_centres(axis, outside), support, place)
 
 
-def triangle_weights(centre: Tensor, support: Tensor, inside: int) -> Tensor:
-    """Return max(0, 1 - |pixel - centre| / support), [n, out, in], of centre [n, out] and support [n, 1]."""
-    j = torch.arange(inside, device=centre.device) + 0.5
-    return (j - centre[..., None]).abs_().mul_(-1 / support[..., None]).add_(1).clamp_(min=0)
+def triangle_weights(centre: Tensor, support: Tensor, place: Tensor) -> Tensor:
+    """Return max(0, 1 - |place - centre| / support), divided by its sum over places, as [n, out, in].
+
+    centre [n, out], support [n, 1], place [n, in]. Every operation passes over the matrices, so they are few.
+    """
+    distance = (place[:, None] - centre[..., None]).abs_()
+    below = distance.sub_(support[..., None]).clamp_(max=0)  # the weight times -support, which the division takes away
+    return below.div_(below.sum(-1, keepdim=True))
 
 
 def apply_filters(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -142,5 +147,4 @@ def warp(x: Tensor, parameters: Tensor, interpolation: Interpolation, shrinks: b
 def _smoothing(support: Tensor, pixels: int) -> Tensor:
     """Low-pass matrices [n, pixels, pixels] that keep the size of an image."""
     here = torch.arange(pixels, device=support.device).expand(len(support), pixels) + 0.5
-    triangle = triangle_weights(here, support, pixels)
-    return triangle / triangle.sum(-1, keepdim=True)
+    return triangle_weights(here, support, here)

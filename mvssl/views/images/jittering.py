@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mvssl.data.drawn import take_rows
 from mvssl.views.images.color import GRAY, QUARTER_TURN, Jitter, Recolor
 
 _CIRCLE = (0, 1, 2, 0, 1)  # rotation reads each channel beside the next two
@@ -34,13 +35,24 @@ class Mix(NamedTuple):
     pixel: Tensor
     mean: Tensor
 
+    def times(self, unit: float) -> "Mix":
+        """Return the same for images that are multiplied by `unit` first."""
+        return Mix(unit * self.pixel, unit * self.mean)
+
 
 class JitterSteps(NamedTuple):
-    """A batch's colour jitter as it is applied. Where no hue is rotated in HSV, `first` is all of it."""
+    """A batch's colour jitter as it is applied. If the hue is never rotated in HSV, `first` is all of it."""
 
     first: Mix
-    reach: Tensor | None  # [n, 1, 1], 1 - d
+    reach: Tensor | None  # [n, 1, 1], 1 - d; None: no image is rotated
     second: Mix | None
+
+    def take(self, rows: slice) -> "JitterSteps":
+        """Return the steps of some images; on a CPU without the rotation if none of them is rotated."""
+        part = take_rows(self, rows)
+        if part.reach is None or part.reach.device.type != "cpu" or (part.reach < 1).any():
+            return part
+        return part._replace(reach=None)
 
 
 class _Constants(NamedTuple):
@@ -60,21 +72,24 @@ def _constants(device: torch.device) -> _Constants:
     return _Constants(*(tensor.to(device) for tensor in tensors))
 
 
-def plan_jitter(drawn: Jitter, channels: int) -> JitterSteps:
-    """Return the matrices of a batch's jitter for images of `channels` channels; `drawn` is on the images' device."""
+def plan_jitter(drawn: Jitter, channels: int, unit: float = 1.0) -> JitterSteps:
+    """Return the matrices of a batch's jitter for images of `channels` channels; `drawn` is on the images' device.
+
+    The images are multiplied by `unit` first, for bytes 1 / 255.
+    """
     first, device = drawn.first, drawn.first.gain.device
     if channels != 3:
-        return JitterSteps(Mix(first.gain[:, None, None], first.mean[:, None, None]), None, None)
+        return JitterSteps(Mix(first.gain[:, None, None], first.mean[:, None, None]).times(unit), None, None)
     constants = _constants(device)
     if drawn.turns is None:
-        return JitterSteps(_build_mix(first, constants.same, constants.gray), None, None)
+        return JitterSteps(_build_mix(first, constants.same, constants.gray).times(unit), None, None)
     sixths = 6 * drawn.turns
     pairs = (sixths / 2).round()
     rest = sixths - 2 * pairs
     backwards = (rest < 0).long()
     before, after = constants.before[pairs.remainder(3).long(), backwards], constants.after[backwards]
     return JitterSteps(
-        _build_mix(first, before, constants.gray),
+        _build_mix(first, before, constants.gray).times(unit),
         1 - rest.abs()[:, None, None],
         _build_mix(drawn.second, after, constants.gray @ after),
     )
@@ -91,13 +106,13 @@ def _build_mix(recolor: Recolor, exchange: Tensor, luma: Tensor) -> Mix:
 
 
 def apply_jitter(x: Tensor, steps: JitterSteps, clamp: bool = True) -> Tensor:
-    """Return jittered images [n, c, h, w], not clamped at the end. With `clamp` the input of the rotation is."""
+    """Return jittered images [n, c, h, w]; with `clamp` they lie in [0, 1], and so does the input of the rotation."""
     n, c, h, w = x.shape
     x = mix_pixels(x.reshape(n, c, h * w), steps.first)
-    if steps.reach is not None and steps.second is not None:
-        x = rotate_planes(x.clamp_(0, 1) if clamp else x, steps.reach)
-        x = mix_pixels(x, steps.second)
-    return x.view(n, c, h, w)
+    if steps.second is not None:
+        x = x.clamp_(0, 1) if clamp else x
+        x = mix_pixels(x[:, :3] if steps.reach is None else rotate_planes(x, steps.reach), steps.second)
+    return (x.clamp_(0, 1) if clamp else x).view(n, c, h, w)
 
 
 def mix_pixels(x: Tensor, mix: Mix) -> Tensor:
@@ -111,8 +126,11 @@ def mix_pixels(x: Tensor, mix: Mix) -> Tensor:
 def rotate_planes(x: Tensor, reach: Tensor) -> Tensor:
     """Rotate the hue of x [n, 5, pixels], channels in the order 0 1 2 0 1, by 1 - `reach` [n, 1, 1] sixths."""
     here, ahead, behind = x[:, 0:3], x[:, 1:4], x[:, 2:5]
-    top = torch.maximum(torch.maximum(x[:, 0:1], x[:, 1:2]), x[:, 2:3])
-    bottom = torch.minimum(torch.minimum(x[:, 0:1], x[:, 1:2]), x[:, 2:3])
+    top = torch.maximum(x[:, 0:1], x[:, 1:2])
+    bottom = torch.minimum(x[:, 0:1], x[:, 1:2])
+    torch.maximum(top, x[:, 2:3], out=top)
+    torch.minimum(bottom, x[:, 2:3], out=bottom)
     edge = (top - bottom).mul_(reach)
-    turned = torch.clamp(ahead, behind - edge, torch.maximum(behind, bottom + edge))
-    return torch.clamp(turned.add_(here).sub_(ahead), bottom, top)
+    y = behind - edge
+    torch.clamp(ahead, y, torch.maximum(behind, edge.add_(bottom)), out=y)  # in place: less to hold in the cache
+    return torch.clamp(y.add_(here).sub_(ahead), bottom, top, out=y)
