@@ -40,12 +40,20 @@ def make_photograph(seed: int, height: int, width: int) -> np.ndarray:
     return (smooth + rng.normal(0, GRAIN, smooth.shape)).clip(0, 255).astype(np.uint8)
 
 
+def make_jpeg(seed: int, height: int, width: int) -> bytes:
+    """Return a photograph as a JPEG of quality 90."""
+    content = io.BytesIO()
+    Image.fromarray(make_photograph(seed, height, width)).save(content, "JPEG", quality=90)
+    return content.getvalue()
+
+
 def write_jpeg_shards(folder: Path, samples: int, height: int = 256, width: int = 341, per_shard: int = 1000) -> None:
     """Write shards with a field `jpg` to `folder`, which must exist and be empty."""
-    files = []
-    for seed in range(min(samples, DIFFERENT)):
-        content = io.BytesIO()
-        Image.fromarray(make_photograph(seed, height, width)).save(content, "JPEG", quality=90)
-        files.append({"jpg": content.getvalue()})
+    files = [{"jpg": make_jpeg(seed, height, width)} for seed in range(min(samples, DIFFERENT))]
+    write_repeated(folder, files, samples, per_shard)
+
+
+def write_repeated(folder: Path, files: list[dict[str, bytes]], samples: int, per_shard: int = 1000) -> None:
+    """Write shards of `samples` samples, which repeat those in `files`, to `folder`, which must exist and be empty."""
     split = PackSplit(samples, lambda i: files[i % len(files)])
     write_split(split, np.arange(samples), folder, seed=0, per_shard=per_shard, progress=False)

@@ -141,3 +141,23 @@ def device_command(
 
     if bench_device(minutes=minutes, json_file=json_file)["missing"]:
         raise typer.Exit(1)
+
+
+@bench_app.command("index")
+def index_command(
+    samples: Annotated[int, typer.Option(help="samples to index", min=10_000)] = 100_000,
+    opened: Annotated[int, typer.Option(help="samples to open", min=10_000)] = 10_000_000,
+    json_file: JsonFile = None,
+) -> None:
+    """Indexing shards beside Python's tarfile, and opening many indexed samples."""
+    from mvssl.bench.indexing import bench_index
+
+    bench_index(samples=samples, opened=opened, json_file=json_file)
+
+
+@bench_app.command("decode")
+def decode_command(json_file: JsonFile = None) -> None:
+    """Decoding and reading JPEGs beside other libraries; the training loop from JPEGs beside decoded bytes."""
+    from mvssl.bench.decoding import bench_decode
+
+    bench_decode(json_file=json_file)

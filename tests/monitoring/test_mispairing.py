@@ -159,3 +159,17 @@ def test_an_observer_sees_the_pairs_and_leaves_the_loss_unchanged(made):
         scores = one @ other.T
         expected = (torch.tensor(shares(scores)) + torch.tensor(shares(scores.T))) / 2
         assert torch.allclose(found["a-b"].float(), expected)
+
+
+def test_an_objective_that_holds_all_scores_passes_them_through_its_context():
+    tracker = MispairingTracker(TWO, 5, CPU)
+    watching, scores, mask = replace(context(5), observer=tracker), torch.randn(5, 5, 2), same_sample(5, CPU, Present())
+    watching.observe("b", "a", scores.requires_grad_(), mask)
+    watching.observe("a", "b", scores.repeat_interleave(3, 0), mask)  # of three components: ignored
+    watching.observe("a", "c", scores, mask)  # not of two columns
+    assert torch.equal(tracker.shares["a-b"][0], MaskedScores(scores, mask).outscored_share())
+    assert [len(shares) for shares in tracker.shares.values()] == [1]
+    assert not tracker.shares["a-b"][0].requires_grad
+    assert watching.watches("a", "b")
+    assert not watching.watches("a", "c")
+    assert not context(5).watches("a", "b")

@@ -48,7 +48,9 @@ class DotPairs(Pairs):
 
     @torch.no_grad()
     def outscored_share(self) -> Tensor:
-        return self.present.share_outscored(self._reduce(Balance())[0].view(self.candidates.shape[:2]))
+        # `own` must not be kept from here, where it has no gradient
+        _, (balance,) = reduce_scores(self.anchors, self.candidates, self.present, [Balance()], scale=self.scale)
+        return self.present.share_outscored(balance.view(self.candidates.shape[:2]))
 
     def _reduce(self, *reductions: Reduction) -> list[Tensor]:
         own, results = reduce_scores(self.anchors, self.candidates, self.present, reductions, scale=self.scale)

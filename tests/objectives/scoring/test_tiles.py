@@ -142,3 +142,14 @@ def test_no_tile_is_as_large_as_the_matrix_of_many_samples():
     assert sum(sizes) == 5000**2
     assert max(sizes) <= tiles.GPU_TILE * 4
     assert [t.has_own for t in cut] == sorted((t.has_own for t in cut), reverse=True)
+
+
+def test_what_checks_ask_of_the_pairs_leaves_the_gradient_of_the_loss_alone():
+    a, c = embeddings(6, 6, 1, 1)
+    gradients = []
+    for asked in (False, True):
+        pairs = Dot(SCALE).pair(a[:, 0], c, Present(None, None))
+        if asked:
+            assert not pairs.outscored_share().requires_grad
+        gradients.append(torch.autograd.grad(estimators.infonce(pairs), (a, c)))
+    assert_close(gradients[1], gradients[0])
