@@ -4,9 +4,9 @@ in   a recipe; to compare with other methods also lightly
 out  the measurements with machine and versions, as JSON and as lines for the terminal
 """
 
+from mvssl.bench.inputs.views import bench_views
 from mvssl.bench.rivals.accuracy import bench_rivals
 from mvssl.bench.speed import bench_reader, bench_train
 from mvssl.bench.timing import show
-from mvssl.bench.views import bench_views
 
 __all__ = ["bench_reader", "bench_rivals", "bench_train", "bench_views", "show"]

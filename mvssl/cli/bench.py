@@ -74,7 +74,7 @@ def reader_command(recipe: BenchRecipe = QUICKSTART, overrides: Overrides = None
 @bench_app.command("views")
 def views_command(json_file: JsonFile = None) -> None:
     """Making views of images, beside kornia and torchvision."""
-    from mvssl.bench.views import bench_views
+    from mvssl.bench.inputs.views import bench_views
 
     bench_views(json_file=json_file)
 
@@ -82,7 +82,7 @@ def views_command(json_file: JsonFile = None) -> None:
 @bench_app.command("draws")
 def draws_command(json_file: JsonFile = None) -> None:
     """Drawing the random parameters of ten views, in a worker and in the training process."""
-    from mvssl.bench.drawing import bench_draws
+    from mvssl.bench.inputs.drawing import bench_draws
 
     bench_draws(json_file=json_file)
 
@@ -150,7 +150,7 @@ def index_command(
     json_file: JsonFile = None,
 ) -> None:
     """Indexing shards beside Python's tarfile, and opening many indexed samples."""
-    from mvssl.bench.indexing import bench_index
+    from mvssl.bench.inputs.indexing import bench_index
 
     bench_index(samples=samples, opened=opened, json_file=json_file)
 
@@ -158,6 +158,6 @@ def index_command(
 @bench_app.command("decode")
 def decode_command(json_file: JsonFile = None) -> None:
     """Decoding and reading JPEGs beside other libraries; the training loop from JPEGs beside decoded bytes."""
-    from mvssl.bench.decoding import bench_decode
+    from mvssl.bench.inputs.decoding import bench_decode
 
     bench_decode(json_file=json_file)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from mvssl.bench import drawing
+from mvssl.bench.inputs import drawing
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from mvssl.bench.views import SETTINGS, Setting, bench_views, list_rivals, make_images, sample_views
+from mvssl.bench.inputs.views import SETTINGS, Setting, bench_views, list_rivals, make_images, sample_views
 
 CPU = torch.device("cpu")
 

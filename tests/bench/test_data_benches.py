@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mvssl.bench import decoding, indexing
+from mvssl.bench.inputs import decoding, indexing
 from mvssl.bench.synthetic import make_jpeg
 from mvssl.data import open_shards
 
