@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,7 +75,8 @@ def test_a_run_that_is_killed_is_completed(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent / "support"), *sys.path]))
     done = until_done(tmp_path / "run", sys.executable, "-m", "mvssl", "train", str(recipe))
     assert done.returncode == 0, done.stderr
-    assert "ended with killed at step 3" in done.stderr
+    # the kill in step 4 may come before the save of step 3 is complete
+    assert re.search("ended with killed at step [03] ", done.stderr)
     assert newest_step(tmp_path / "run") == 8
     assert exit_record.read_exit(tmp_path / "run").code == 0
 
