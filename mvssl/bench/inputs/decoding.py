@@ -39,7 +39,7 @@ def bench_decode(
 ) -> dict[str, Any]:  # fmt: skip
     """Return samples per second from JPEGs; `loop` has the row of the training loop at 224 pixels, wall time.
 
-    The loop has two views, a narrow ResNet-18 and `workers` loader processes. Its `ratio` is its speed from JPEGs of
+    The loop has two views, one wide layer and `workers` loader processes. Its `ratio` is its speed from JPEGs of
     341x256 pixels divided by its speed from arrays of the same pixels. Raise `OutputError`.
     """
     check_json_file(json_file)
@@ -160,7 +160,7 @@ def _build_recipe(folder: Path, field: str, workers: int) -> Recipe:
                 "batch_size": _BATCH, "workers": workers,
             },
             "views": {"image": {"from": "image", "count": 2, "augment": "simclr", "blur_p": 0.0, "size": 224}},
-            "encoder": {"name": "resnet18", "options": {"channels": [8, 16, 32, 64]}},
+            "encoder": {"name": "mlp", "options": {"widths": [256], "img_size": 224}},
             "objective": {"name": "cmc"},
             "train": {"steps": 1, "out": str(folder / "run"), "trackers": []},
         }
