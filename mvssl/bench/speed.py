@@ -117,8 +117,9 @@ def bench_train(
     """Compare the full loop with its bare model, and print samples per second, `ratio` and the shares of its parts.
 
     On a CPU the first rows count CPU time on one thread, without loader workers: beside the bare model, and beside
-    reading, views and bare model, measured apart and added. Each way works for `block` seconds in a round. The last row
-    counts wall time with the recipe's workers, in blocks of `steps` steps. Raise the errors of `train`, `OutputError`.
+    reading, views and bare model, measured separately and added. Each way works for `block` seconds in a round. The
+    last row counts wall time with the recipe's workers, in blocks of `steps` steps. Raise the errors of `train`, and
+    `OutputError`.
     """
     check_json_file(json_file)
     rows, batch = [], recipe.data.batch_size
@@ -169,18 +170,18 @@ def build_trainer(recipe: Recipe, workers: int) -> Trainer:
 
 
 def _compare_on_one_thread(trainer: Trainer, folder: Path, rounds: int, block: float) -> list[Row]:
-    """Return the rows of CPU time: beside the bare model, and beside all parts measured apart and added."""
+    """Return the rows of CPU time: beside the bare model, and beside all parts measured separately and added."""
     batch, seed = trainer.recipe.data.batch_size, trainer.recipe.train.seed
     loop, model = run_loop(trainer, folder, Stopwatch(trainer.device)), run_model(trainer)
     batches = iter(trainer.batches(0, FOREVER, draw_seed=seed))
     held = next(batches)
-    apart = {
+    ways = {
         OURS: lambda: next(loop),
         BARE: lambda: next(model),
         "reading": lambda: next(batches),
         "views": lambda: trainer.views(held, seed, trainer.device),
     }
-    spent = time_in_turns(apart, rounds=rounds, block=block)
+    spent = time_in_turns(ways, rounds=rounds, block=block)
     parts = [sum(times) for times in zip(*(spent[name] for name in (BARE, "reading", "views")), strict=True)]
     return [
         build_row("CPU time, 1 thread", {name: spent[name] for name in (OURS, BARE)}, samples=batch),

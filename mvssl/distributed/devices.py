@@ -28,7 +28,7 @@ def send(x: Tensor, device: torch.device) -> Tensor:
 
 @functools.lru_cache(maxsize=1024)
 def send_constant(x: Tensor, device: torch.device) -> Tensor:
-    """Return a CPU tensor that nobody changes, such as a matrix of colours, on `device`. It is sent only once."""
+    """Return a CPU tensor that never changes, such as a matrix of colours, on `device`. It is sent only once."""
     with torch.inference_mode(False):
         return x.to(device)
 
@@ -73,12 +73,12 @@ def join_rows(parts: Sequence[Tensor], layout: torch.memory_format) -> Tensor:
     if len(parts) == 1:
         return parts[0].contiguous(memory_format=layout)
     rows, first = sum(map(len, parts)), parts[0]
-    whole = torch.empty((rows, *first.shape[1:]), dtype=first.dtype, device=first.device, memory_format=layout)
+    joined = torch.empty((rows, *first.shape[1:]), dtype=first.dtype, device=first.device, memory_format=layout)
     begin = 0
     for part in parts:
-        whole[begin : begin + len(part)] = part
+        joined[begin : begin + len(part)] = part
         begin += len(part)
-    return whole
+    return joined
 
 
 def laid_out(x: Tensor, model: nn.Module) -> Tensor:

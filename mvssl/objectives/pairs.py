@@ -59,7 +59,7 @@ class Pairs(ABC):
 
 
 class MaskedScores(Pairs):
-    """Scores [N, n, l] that are held as a whole, and their mask: int8, broadcastable to them."""
+    """Scores [N, n, l] that are held in full, and their mask: int8, broadcastable to them."""
 
     def __init__(self, scores: Tensor, mask: Tensor):
         self.scores, self.mask = scores, mask

@@ -77,7 +77,7 @@ def bench_device(*, minutes: float = 8.0, json_file: str | Path | None = None) -
                 continue
             try:
                 measure()
-            except Exception as error:  # of a machine that nobody has tried yet; the other parts are still of use
+            except Exception as error:  # any error of a new machine; the other parts still count
                 found.missing[name] = "".join(traceback.format_exception(error)[-8:])
             result = write_result(found, device, json_file)
     print_result(result, found)

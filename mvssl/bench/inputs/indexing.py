@@ -3,7 +3,7 @@
 in   how many samples to index, and how many to open
 out  seconds of both and the bytes that an open source keeps for a sample, as a table and JSON
 
-The shards to index are written in full. Those to open have gaps in place of all bodies that nobody reads, so that ten
+The shards to index are written in full. Those to open have gaps in place of all bodies that are never read, so that ten
 million samples fit on the disk; their indexes are complete.
 """
 

@@ -1,4 +1,4 @@
-"""Scores of all anchors with all candidates, reduced tile by tile, so that the whole matrix is never held.
+"""Scores of all anchors with all candidates, reduced tile by tile, so that the full matrix is never held.
 
 in   anchors [N * k, d] of all processes, k rows for each sample; candidates [n, l, d] of this process; which are absent
 out  scores T = scale * <anchor, candidate> of the own pairs, [n, l, k], and what a `Reduction` makes of the negatives

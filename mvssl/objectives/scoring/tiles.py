@@ -20,7 +20,7 @@ CPU_TILE, GPU_TILE = 2**16, 2**20
 
 @dataclass(frozen=True)
 class Tile:
-    """A block of scores [rows, columns], for whole anchors and whole candidate samples.
+    """A block of scores [rows, columns], for complete anchors and candidate samples.
 
     `shape` is (anchors, k, samples, l). `own` samples (a slice of the n) have their own anchor in the block, at
     `diagonal`. Absent rows and columns are bool, [rows, 1] and [columns], or None.
